@@ -117,20 +117,20 @@ def test_a_conversation_that_the_template_refuses_is_unusable(prompter, monkeypa
         "{% if messages[0]['role'] != 'user' %}{{ raise_exception('roles must alternate') }}{% endif %}" + TEMPLATES["chatml"]
     )
     monkeypatch.setattr(prompter.tokenizer, "chat_template", template)
-    with pytest.raises(ValueError, match="the chat template refuses it: roles must alternate"):
+    with pytest.raises(ValueError, match="the chat template refuses the messages: roles must alternate"):
         prompter.chat(Document(["Yes?", "A question."], ["assistant", "user"]))
 
 
 def test_without_a_chat_template_or_with_one_that_shows_nothing_one_line_says_what_to_do(prompter, monkeypatch):
     monkeypatch.setattr(prompter.tokenizer, "chat_template", None)
-    with pytest.raises(RecipeError, match=r"the tokenizer .* has no chat template: give one as `chat_template`"):
+    with pytest.raises(RecipeError, match=r"the tokenizer .* has no chat template. Set `chat_template`"):
         prompter.chat(CHAT)
     assert prompter.plain(Document([PHOTO, "A circle."], None)).answer_tokens() > 0  # captions need none
     monkeypatch.setattr(prompter.tokenizer, "chat_template", "{% for m in messages %}{{ m['text'] }}{% endfor %}")
     with pytest.raises(RecipeError, match="shows no message"):
         prompter.chat(CHAT)
     monkeypatch.setattr(prompter.tokenizer, "chat_template", "{% for m in messages %}{{ m.content }")
-    with pytest.raises(ValueError, match="the chat template refuses it: "):
+    with pytest.raises(ValueError, match="the chat template refuses the messages: "):
         prompter.chat(CHAT)
 
 

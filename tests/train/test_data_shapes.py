@@ -100,7 +100,7 @@ def own_expanded(prompter: Prompter, ids: list[int]) -> list[int]:
 def test_the_ids_are_the_templates_own_and_the_loss_is_on_answers_with_their_end(name: str, kind: str) -> None:
     prompter, shape, talk = prompter_of(name), SHAPES[name], TALKS[kind]
     if not shape.has_system and talk[0][0] == "system":
-        with pytest.raises(ValueError, match="the chat template refuses it"):
+        with pytest.raises(ValueError, match="the chat template refuses the messages"):
             prompter.chat(document(talk))
         return
     prompt = prompter.chat(document(talk))
@@ -213,7 +213,7 @@ def test_whatever_fails_inside_of_a_template_is_a_value_error(failing: str, monk
         f"{CHATML}{{% macro f(x) %}}{{{{ f(x) }}}}{{% endmacro %}}{{% if messages[1:] %}}{{{{ {failing} }}}}{{% endif %}}"
     )
     monkeypatch.setattr(tokenizer_of("Qwen2"), "chat_template", template)
-    with pytest.raises(ValueError, match="the chat template refuses it"):
+    with pytest.raises(ValueError, match="the chat template refuses the messages"):
         prompter_of("Qwen2").chat(document(TALKS["one turn"]))
 
 

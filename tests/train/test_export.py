@@ -124,7 +124,7 @@ def test_a_run_starts_from_a_published_llava_wherever_its_chat_template_stands(t
         (llava / place).write_text(json.dumps({**facts, "chat_template": PARTS}))
     recipe = tiny_recipe(data, tmp_path / "second", model=None, start=str(llava), steps=1)
     if place is None:
-        with pytest.raises(RecipeError, match=r"the tokenizer .*llava has no chat template: give one as `chat_template`"):
+        with pytest.raises(RecipeError, match=r"the tokenizer .*llava has no chat template. Set `chat_template`"):
             run_training(recipe)
         recipe = tiny_recipe(data, tmp_path / "second", model=None, start=str(llava), steps=1, chat_template=PARTS)
     second = run_training(recipe).checkpoint

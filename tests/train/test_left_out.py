@@ -113,7 +113,7 @@ def test_what_a_chat_template_refused_is_reported_with_the_first_sample(tmp_path
     run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "run", steps=1, chat_template=strict + CHAT_TEMPLATE))
     said = capsys.readouterr().err
     assert "chat_template: the chat template refuses it; the first is" in said
-    assert r"order (the chat template refuses it: \x1b[31mroles must alternate)" in said
+    assert r"order (the chat template refuses the messages: \x1b[31mroles must alternate)" in said
     (record,) = [record for record in records(tmp_path / "run") if record["kind"] == "left_out"]
     assert record["details"]["chat_template"].endswith("roles must alternate")
 
@@ -145,7 +145,7 @@ def test_a_chat_template_that_refuses_is_a_reason(tmp_path, monkeypatch):
     assert count_left_out(feed(str(tmp_path)).plan).reasons == {"chat_template": 1}
     write_tar(tmp_path / "0.tar", [chat("a", "What?", "A cat.")])
     with pytest.raises(
-        RecipeError, match=r"chat_template 1 of 1. The first is a of .*0.tar: the chat template refuses it: roles"
+        RecipeError, match=r"\(chat_template 1\). The first is a of .*0.tar: the chat template refuses the messages: roles"
     ):
         feed(str(tmp_path))
 
@@ -287,21 +287,22 @@ def refused(tmp_path, samples, **changes):
 @pytest.mark.parametrize("batches", [PACKED, SINGLE], ids=["packed", "single"])
 def test_data_without_texts_are_reported_with_what_their_samples_hold(tmp_path, batches):
     said = refused(tmp_path, [{"__key__": f"{n:04d}", "jpg": PHOTO, "cls": b"7"} for n in range(30)], batches=batches)
-    assert said.startswith("data: ") and "no_text 30 of 30" in said and "raise `batches.sample_tokens`" not in said
-    assert f"0000 of {tmp_path}/data/0.tar, has cls, jpg; expected: an image with its caption (jpg and txt), or a JSON" in said
+    assert said.startswith("data: none of the 30 ") and "(no_text 30)" in said and "Raise `batches.sample_tokens`" not in said
+    assert f"0000 of {tmp_path}/data/0.tar, has the members cls, jpg. A sample must have an image with its caption (jpg" in said
 
 
 def test_data_that_are_too_long_are_reported_with_what_to_raise(tmp_path):
     said = refused(tmp_path, [chat(f"{n}", "x" * 200, "a thing") for n in range(4)])
-    assert "no_answer_left 4 of 4" in said and "at most 96 tokens, of which an image of 32 x 32 takes 4: raise" in said
+    assert "none of the 4 " in said and "at most 96 tokens, and an image of 32 x 32 takes 4 of them. Raise" in said
 
 
 def test_a_held_out_dataset_and_one_of_a_mixture_are_named(tmp_path):
     write_tar(tmp_path / "none/0.tar", [{"__key__": "a", "jpg": PHOTO}])
     none = str(tmp_path / "none")
-    assert refused(tmp_path, caption_samples(9), held_out={"path": none}).startswith(f"held_out.path: no sample of {none} can")
+    said = refused(tmp_path, caption_samples(9), held_out={"path": none})
+    assert said.startswith(f"held_out.path: none of the 1 samples of {none} can")
     mixed = {str(tmp_path / "data"): 0.5, none: 0.5}
-    with pytest.raises(RecipeError, match=f"data: no sample of {none} can be used, no_text 1 of 1"):
+    with pytest.raises(RecipeError, match=rf"data: none of the 1 samples of {none} can be used \(no_text 1\)"):
         run_training(tiny_recipe(mixed, tmp_path / "out2"))  # type: ignore[arg-type]
 
 

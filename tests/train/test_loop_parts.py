@@ -61,7 +61,7 @@ def test_a_weight_without_a_gradient_stops_the_run_at_the_first_step(tmp_path, m
         return features.detach(), counts
 
     monkeypatch.setattr(VisionLanguageModel, "encode_images", cut)
-    with pytest.raises(RuntimeError, match="should be trained and have no gradient"):
+    with pytest.raises(RuntimeError, match="should be trained but have no gradient"):
         run_training(tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out"))
 
 

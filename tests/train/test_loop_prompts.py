@@ -48,7 +48,7 @@ def test_a_chat_template_that_ends_no_answer_is_reported(tmp_path, capsys):
     for name, template in (("ends", TEMPLATE), ("endless", TEMPLATE.replace("<|end|>\n", ""))):
         run_training(tiny_recipe(data, tmp_path / name, chat_template=template, steps=1))
         said = capsys.readouterr().err
-        assert ("writes nothing after an answer: the model does not learn where to stop" in said) == (name == "endless")
+        assert ("writes nothing after an answer, so the model does not learn where to stop" in said) == (name == "endless")
 
 
 @pytest.mark.whole
@@ -78,5 +78,5 @@ def test_a_run_of_a_version_that_knew_none_of_these_resumes(tmp_path):
     older = {name: value for name, value in saved.items() if name not in ("chat_template", "trusted_tokens", "loss")}
     (checkpoint / "recipe.json").write_text(json.dumps(older))
     assert run_training(tiny_recipe(data, tmp_path / "run", steps=6)).steps == 6
-    with pytest.raises(RecipeError, match="holds a run with another `loss`"):
+    with pytest.raises(RecipeError, match="holds a run with a different `loss`"):
         run_training(tiny_recipe(data, tmp_path / "run", steps=6, loss="last"))

@@ -1,1 +1,1 @@
-"""From samples to batches: reading, prompts, packing, the feed."""
+"""From samples to batches: read samples, make their prompts, and put the prompts into batches."""

@@ -1,4 +1,4 @@
-"""Cleaning of untrusted text, so that it cannot spell a conversation's control tokens."""
+"""Clean untrusted text, so that it cannot contain the control tokens of a conversation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DEEPEST = 100
 
 
 class Cleaner:
-    """Cleans texts for one tokenizer. `trusted` are control tokens that the data may contain."""
+    """Cleans texts for one tokenizer. `trusted` holds the control tokens that texts may contain."""
 
     def __init__(self, tokenizer: Any, image_token: str, trusted: frozenset[str]) -> None:
         self.image_token, self.trusted = image_token, trusted
@@ -24,20 +24,24 @@ class Cleaner:
         self._patterns: tuple[ChatTemplate, tuple[re.Pattern[str], re.Pattern[str] | None]] | None = None
 
     def clean(self, text: str, template: ChatTemplate) -> str:
-        """Return the text without what would act as markup: our marks, and the names of the template's control tokens.
+        """Return the text without our marks, and with every name of a control token of the template broken up.
 
-        Trusted tokens stay, and so do added tokens that are ordinary text (line ends, blanks, tags, <think>).
+        A mark becomes U+FFFD. A character is inserted into a name, so that the tokenizer does not read the name as a token.
+        Trusted tokens are kept. Added tokens that are ordinary text are kept too, such as line ends, blanks, tags and <think>.
         """
-        # A word joiner inside a token's name keeps it readable, and the text cannot close its turn.
+        # A word joiner inside a token's name keeps the name readable, but the text can no longer close its turn.
         control, normalized_control = self._control_of(template)
         text = _broken(MARKS.sub("\ufffd", text), control, "\u2060")
         if normalized_control is not None and normalized_control.search(seen := self._normalizer.normalize_str(text)):
-            # A normalizer may remove the joiner, or turn other letters into those of the name.
+            # A normalizer may remove the joiner, or may turn other letters into the letters of a name.
             return _broken(_broken(seen, normalized_control, " "), control, " ")
         return text
 
     def _control_of(self, template: ChatTemplate) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
-        """Return patterns of the names that a text must not contain: as it is, and normalized (None without a normalizer)."""
+        """Return two patterns of the names that a text must not contain: for the text itself, and for the normalized text.
+
+        The second is None if the tokenizer has no normalizer.
+        """
         if self._patterns is None or self._patterns[0] is not template:
             names, normalized = (template.control | {self.image_token}) - self.trusted, None
             if self._normalizer is not None:
@@ -47,9 +51,12 @@ class Cleaner:
         return self._patterns[1]
 
     def clean_json(self, value: Any, template: ChatTemplate, depth: int = 0) -> Any:
-        """Clean every text of a JSON value. Raises ValueError if it is nested too deep for templates to write."""
+        """Return a JSON value with every string in it cleaned.
+
+        Raises ValueError if the value is nested deeper than 100 levels, because a chat template could not write it.
+        """
         if depth > _DEEPEST:
-            raise ValueError(f"JSON nested deeper than {_DEEPEST} levels")
+            raise ValueError(f"the JSON must not be nested deeper than {_DEEPEST} levels")
         if isinstance(value, str):
             return self.clean(value, template)
         if isinstance(value, list):
@@ -60,6 +67,10 @@ class Cleaner:
 
 
 def _broken(text: str, pattern: re.Pattern[str], joint: str) -> str:
+    """Return the text with `joint` inserted after the first character of each match, until nothing matches.
+
+    A match of a single character becomes U+FFFD.
+    """
     while pattern.search(text):
         text = pattern.sub(lambda m: m[0][:1] + joint + m[0][1:] if len(m[0]) > 1 else "\ufffd", text)
     return text

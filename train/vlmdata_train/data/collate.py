@@ -1,4 +1,4 @@
-"""Build a batch: put prompts into its rows and decode their images.
+"""Build a batch: put prompts into the rows of the batch, and decode the images of the prompts.
 
 B rows, T tokens.
 """
@@ -26,14 +26,15 @@ class Ready:
     """The prompt of one sample, and the sample's origin."""
 
     prompt: Prompt
-    source: str
-    key: str  # "tar key"
+    source: str  # name of the sample's dataset
+    key: str  # "TAR KEY", or only the key if an answer is generated
 
 
 def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens: int | None, broken: Counter[str]) -> Batch:
-    """Put prompts into one packed row of `packed_tokens`, or into one padded row each (None), and decode their images.
+    """Return a batch of prompts, with their images decoded.
 
-    An image that fails to decode becomes grey and its sample has no loss; `broken` counts it by reason.
+    With `packed_tokens`, all prompts share one row of that many tokens. With None, each prompt has a padded row. An image that
+    fails to decode becomes grey, and its sample has no loss. `broken` counts such images by reason.
     """
     tiles: list[Tensor] = []
     texts: list[tuple[list[int], list[int]]] = []
@@ -42,7 +43,7 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
     for ready in row:
         labels = ready.prompt.labels
         for image in ready.prompt.images:
-            assert isinstance(image, bytes)  # sizes instead of bytes occur only in measuring
+            assert isinstance(image, bytes)  # only the measuring of lengths uses sizes instead of bytes
             try:
                 tiles.append(plan.preprocess(decode(image).pixels).pixels)
             except ImageError as error:
@@ -70,7 +71,10 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
 def lay_out(
     texts: list[tuple[list[int], list[int]]], pad_id: int, packed_tokens: int | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return ids, labels, positions and segments, (B, T) each, from each text's ids and labels."""
+    """Return input ids, labels, position ids and segment ids, (B, T) each, for texts given as (ids, labels).
+
+    With `packed_tokens`, all texts share one row of that length. With None, each text has a row, padded to the longest text.
+    """
     if packed_tokens is not None:
         starts = [0]
         for ids, _ in texts:
@@ -88,14 +92,17 @@ def lay_out(
         where = (row, slice(start, start + len(own)))
         input_ids[where] = torch.tensor(own)
         labels[where] = torch.tensor(answers)
-        labels[row, start] = IGNORE  # nothing before it in its segment could predict it
+        labels[row, start] = IGNORE  # no earlier token of the segment could predict the first one
         positions[where] = torch.arange(len(own))
         segments[where] = segment
     return input_ids, labels, positions, segments
 
 
 def _within(row: list[Ready], tokens: int) -> list[Ready]:
-    """Cut what exceeds the row: a sample is longer than measured if an index has wrong sizes of its images."""
+    """Return the prompts, cut so that they have at most `tokens` tokens together.
+
+    A sample is longer than measured if an index holds wrong sizes of its images.
+    """
     kept = []
     for ready in row:
         prompt = truncate(ready.prompt, tokens)
@@ -106,18 +113,22 @@ def _within(row: list[Ready], tokens: int) -> list[Ready]:
 
 
 def size_of(picture: Picture) -> tuple[int, int]:
-    """Return the width and height of an encoded image, upright, or the given ones. Raises ImageError."""
+    """Return the (width, height) of a picture: of an encoded image, after its EXIF rotation, or the size itself.
+
+    Raises ImageError if the size cannot be known.
+    """
     if not isinstance(picture, bytes):
         if min(picture) < 1:
-            raise ImageError("corrupt", "its header cannot be read")
+            raise ImageError("corrupt", "the header of the image cannot be read")
         return picture
     return read_header(picture).upright_size
 
 
 def tokens_of_picture(plan: ImagePlan, picture: Picture) -> int:
-    """Return how many tokens a picture takes in the text."""
+    """Return how many tokens of the prompt a picture takes. Raises ImageError if its size cannot be known."""
     return plan.tokens_of(*size_of(picture))
 
 
 def _grey(width: int, height: int) -> np.ndarray:
+    """Return a grey image, uint8 (height, width, 3)."""
     return np.full((height, width, 3), 128, np.uint8)

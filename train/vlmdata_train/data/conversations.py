@@ -1,4 +1,4 @@
-"""Conversations in tars of other origin: images and a JSON of `conversations` or `messages`, as in LLaVA or OpenAI's API."""
+"""Read conversations from tars of other tools: images, and a JSON with `conversations` (LLaVA) or `messages` (OpenAI)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vlmdata_train.data.document import Document, Turn
 
 
 def read_conversation(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
-    """Return the document of a sample whose JSON holds turns.
+    """Return the document of a sample whose JSON holds the turns of a conversation.
 
-    Placeholders and empty image parts refer to the sample's image members, in the order of the numbers in their names, unless
-    the JSON itself names images, by a member's name or as base64. Raises Unfit, a ValueError, with a reason of
-    `read_dialogue`, or `no_file` if the sample lacks a named image.
+    The JSON may name images by their members' names, or contain them as base64. Otherwise, placeholders and empty image parts
+    refer to the sample's image members, in the order of the numbers in the members' names. Raises Unfit, a ValueError, whose
+    text is a reason of `read_dialogue`, or `no_file` if the sample lacks an image that the JSON names.
     """
     own = Members((name for name in sample if name.rpartition(".")[2] in IMAGE_EXTENSIONS), str(sample.get("__key__", "")))
 

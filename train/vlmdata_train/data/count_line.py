@@ -1,4 +1,7 @@
-"""Progress of a long task on stderr: one line that is rewritten in a terminal, or a new line every 30 s in a pipe."""
+"""Show the progress of a long task on stderr.
+
+A terminal shows one line that is rewritten. A pipe receives a new line every 30 s.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ import sys
 import time
 from collections.abc import Callable
 
-TERMINAL_INTERVAL_S = 0.5  # in a terminal, as `vlmdata run` does
-PIPE_INTERVAL_S = 30.0  # in a pipe
+TERMINAL_INTERVAL_S = 0.5  # between updates in a terminal, the same as in `vlmdata run`
+PIPE_INTERVAL_S = 30.0  # between lines in a pipe
 
 
 class CountLine:
-    """A context manager that counts up to `total`. It shows nothing before the first interval has passed."""
+    """A context manager that shows how much of a task is done. `what` names the task, and `total` is its size.
+
+    It shows nothing before the first interval has passed.
+    """
 
     def __init__(self, what: str, total: int = 0, *, active: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
         self.what, self.total, self.done = what, total, 0

@@ -1,7 +1,7 @@
-"""Batches from a stream, built ahead in threads, each with the exact position after it.
+"""Build batches from a stream in threads, ahead of their use, and yield each with the exact position after it.
 
-A unit of the stream is a pack, which the loader plans from the measured lengths. Without packing, each sample that is not left
-out is a unit. A batch is one pack in one row, or several samples in one row each.
+With packing, a unit of the stream is a pack, which the loader plans from the measured lengths. Without packing, a unit is one
+sample that is not left out. A batch holds one pack in one row, or several samples with one row each.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from vlmdata_train.data.reading import Reading, Sample, source_of
 from vlmdata_train.data.sample_positions import FeedPosition, SamplePosition
 from vlmdata_train.model.batch import Batch
 
-MAX_UNUSED = 10_000  # samples in a row without a usable one
+MAX_UNUSED = 10_000  # consecutive samples without a usable one, after which the run stops
 
 
 class SampleStream(Protocol):
-    """The stream that `vlmdata.stream` returns: packs (lists of samples). Its position counts over all ranks."""
+    """The stream of `vlmdata.stream`. It yields packs (lists of samples). Its position counts units of all ranks."""
 
     epochs: int | None
     skipped: int
@@ -44,19 +44,22 @@ class SampleStream(Protocol):
 
 @dataclass
 class Feed:
-    """An iterable of (batch, position after it). `skipped` counts the samples that it could not use, by reason."""
+    """An iterable that yields each batch with the position after it.
+
+    `skipped` counts, by reason, the samples that could not be used and the images that failed to decode.
+    """
 
     open: Callable[[int, int], SampleStream]  # (rank, number of ranks) -> the rank's stream
     reading: Reading
     position: FeedPosition  # where to begin
-    packed_tokens: int | None  # per row; None: the stream gives single samples
-    samples: int = 1  # per batch, without packing
+    packed_tokens: int | None  # tokens of a packed row; None: the stream yields single samples
+    samples: int = 1  # samples per batch, if they are not packed
     workers: int = 2  # threads that build batches
-    ahead: int = 4  # batches
-    names: tuple[str, str] = ("", "")  # hashes of the data and of its order: a position is valid only for both
-    plan: PackedPlan | None = None  # of the stream, with the measured lengths
+    ahead: int = 4  # batches that may wait in the queue
+    names: tuple[str, str] = ("", "")  # hashes of the data and of its order; a position is valid only with both
+    plan: PackedPlan | None = None  # the stream's plan, with the measured lengths
     skipped: Counter[str] = field(default_factory=Counter)
-    blank_answers: int = 0  # answers in used samples that are empty or blank, and have no loss
+    blank_answers: int = 0  # empty or blank answers in used samples; they have no loss
 
     @property
     def units(self) -> int:
@@ -64,7 +67,7 @@ class Feed:
         return 1 if self.packed_tokens is not None else self.samples
 
     def __iter__(self) -> Iterator[tuple[Batch, FeedPosition]]:
-        """Yield batches until the stream ends. Leaving the loop early stops the threads."""
+        """Yield batches with their positions until the stream ends. The threads stop if the caller leaves the loop early."""
         batches: queue.Queue[Any] = queue.Queue(self.ahead)
         ended = threading.Event()
         fill = functools.partial(self._fill, batches, ended)
@@ -82,6 +85,7 @@ class Feed:
                 thread.join(0.01)
 
     def _fill(self, batches: queue.Queue, ended: threading.Event) -> None:
+        """Put all batches into the queue, then None. Stop early if `ended` is set."""
         with ThreadPoolExecutor(self.workers, "vlmdata-feed") as pool:
             for item in self._batches(pool):
                 batches.put(item)
@@ -90,9 +94,9 @@ class Feed:
         batches.put(None)
 
     def _batches(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Batch, FeedPosition]]:
-        """Build several batches at a time and yield them in order."""
+        """Build several batches at a time, and yield them in order, each with the position after it."""
         building: deque[tuple[Future[Batch | None], FeedPosition, int]] = deque()
-        unbatched = 0  # samples since the last batch
+        unbatched = 0  # samples read since the last batch
 
         def finish() -> Iterator[tuple[Batch, FeedPosition]]:
             nonlocal unbatched
@@ -102,8 +106,10 @@ class Feed:
             if batch is not None:
                 yield replace(batch, taken=unbatched), after
                 unbatched = 0
-            elif unbatched >= MAX_UNUSED:  # an endless stream would be searched forever
-                raise RecipeError(f"data: none of {unbatched} samples in a row can be used: {dict(self.skipped)}")
+            elif unbatched >= MAX_UNUSED:  # otherwise the search in an endless stream would never end
+                raise RecipeError(
+                    f"data: none of {unbatched} samples in a row can be used. Skipped, by reason: {dict(self.skipped)}"
+                )
 
         for samples, after, tried in self._steps():
             building.append((pool.submit(self.build, samples), after, tried))
@@ -113,9 +119,9 @@ class Feed:
             yield from finish()
 
     def _steps(self) -> Iterator[tuple[list[Sample], FeedPosition, int]]:
-        """Yield the samples of each batch, the position after them, and how many of the plan's samples were read for it.
+        """Yield the samples of each batch, the position after them, and how many of the plan's samples were read for the batch.
 
-        Reads the pieces first, then the main stream.
+        The batches of the pieces come before those of the main stream.
         """
         start = self.position
         for number, piece in enumerate(start.pieces, 1):
@@ -132,16 +138,16 @@ class Feed:
         while taken := list(itertools.islice(units, self.units)):
             state = stream.state_dict()
             hint = tuple(state["window"]) if "window" in state else None
-            # Padding of an epoch's last step repeats samples. It is not needed: the loss is averaged over tokens of all ranks.
+            # The stream repeats samples to pad an epoch's last step. Drop them: the loss is a mean over tokens of all ranks.
             samples = [sample for unit in taken for sample in unit if "__pad__" not in sample]
             lost, damaged = stream.skipped - damaged, stream.skipped
             self.skipped.update({"damaged": lost} if lost else {})
-            # A pack loses its damaged samples; a damaged single sample is replaced by the next.
+            # A pack loses its damaged samples. Without packing, the next sample replaces a damaged one.
             tried = len(samples) + (lost if self.packed_tokens is not None else 0)
             yield samples, SamplePosition(state["position"], start.rank, start.world, hint), tried
 
     def first_prompt(self) -> Prompt | None:
-        """Return the prompt of the first usable sample; None if none of the first hundred is."""
+        """Return the prompt of the first usable sample, or None if none of the first 100 samples is usable."""
         first = itertools.islice((sample for unit in self.open(0, 1) for sample in unit), 100)
         for sample in first:
             with suppress(UnusableSample):
@@ -149,7 +155,7 @@ class Feed:
         return None
 
     def build(self, samples: list[Sample]) -> Batch | None:
-        """Build a batch of these samples; None if none of them can be used."""
+        """Return a batch of these samples, or None if none of them can be used."""
         ready = [prepared for sample in samples if (prepared := self.prepare(sample)) is not None]
         prompter = self.reading.prompter
         if not ready:
@@ -157,7 +163,10 @@ class Feed:
         return build_batch(ready, self.reading.plan, prompter.pad_id, packed_tokens=self.packed_tokens, broken=self.skipped)
 
     def prepare(self, sample: Sample) -> Ready | None:
-        """Return one sample's prompt. If it has none, count it in `skipped` and return None."""
+        """Return a sample's prompt, or None if it has none or is on the other side of the held-out split.
+
+        A sample without a prompt is counted in `skipped`.
+        """
         if not self.reading.takes(sample["__key__"]):
             return None
         try:
@@ -170,7 +179,10 @@ class Feed:
 
 
 def _resume_at(stream: SampleStream, start: SamplePosition) -> None:
-    """Set a stream to a position. `until` keeps a finite stream that is at its end from starting its next epochs."""
+    """Set a stream to a position.
+
+    For a finite stream this also sets `until`, so that a stream at its end does not start another epoch.
+    """
     state = {**stream.state_dict(), "position": start.position}
     if start.hint is not None:
         state["window"] = list(start.hint)
@@ -181,6 +193,7 @@ def _resume_at(stream: SampleStream, start: SamplePosition) -> None:
 
 
 def _drain(batches: queue.Queue) -> None:
+    """Remove everything from the queue."""
     try:
         while True:
             batches.get_nowait()

@@ -1,4 +1,4 @@
-"""The first sample of a run as the model reads it, as text for a terminal: [[ and ]] enclose what has a loss."""
+"""Show the first sample of a run in a terminal, as the model reads it. [[ and ]] enclose the text that has a loss."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from vlmdata_train.data.plain_text import plain
 from vlmdata_train.data.prompt import Prompt
 from vlmdata_train.model.batch import IGNORE
 
-HEAD, TAIL = 1200, 600  # characters shown of a long sample, with LINE for each line end: about a screen
-LINE = 60
+HEAD, TAIL = 1200, 600  # characters shown from the beginning and the end of a long sample, about one screen
+LINE = 60  # characters that a line end counts for
 
 Piece = tuple[str, bool]  # a character, an escape or an image, and whether it has a loss
 
 
 def shown(tokenizer: Any, prompt: Prompt) -> str:
-    """Return a prompt as text for a terminal: `[[text with a loss]]`, `<image x 576>`, control characters escaped, shortened.
+    """Return a prompt as text for a terminal, shortened to about one screen.
 
-    Bracket pairs in the sample itself get a backslash.
+    `[[` and `]]` enclose text with a loss. `<image x 576>` replaces the 576 tokens of an image. Control characters are escaped.
+    A backslash precedes each pair of brackets that the sample itself contains.
     """
     pieces = list(_pieces(tokenizer, prompt))
     head = _fitting(pieces, HEAD)
@@ -31,6 +32,7 @@ def shown(tokenizer: Any, prompt: Prompt) -> str:
 
 
 def _pieces(tokenizer: Any, prompt: Prompt) -> Iterator[Piece]:
+    """Yield the pieces of a prompt, with control characters and pairs of brackets escaped."""
     images = {start: count for start, count in zip(prompt.image_starts, prompt.image_counts, strict=True) if count}
     at, end = 0, len(prompt.input_ids)
     while at < end:
@@ -46,14 +48,17 @@ def _pieces(tokenizer: Any, prompt: Prompt) -> Iterator[Piece]:
 
 
 def _text(tokenizer: Any, ids: list[int], start: int, end: int) -> str:
-    """Decode tokens after the one before them: alone, SentencePiece tokens lose a leading blank."""
+    """Return the text of the tokens from `start` to `end`.
+
+    The token before them is decoded too, because SentencePiece tokens lose a leading blank if they are decoded alone.
+    """
     before = tokenizer.decode(ids[start - 1 : start]) if start else ""
     both = tokenizer.decode(ids[max(0, start - 1) : end])
     return str(both[len(before) :] if both.startswith(before) else tokenizer.decode(ids[start:end]))
 
 
 def _fitting(pieces: list[Piece], room: int) -> int:
-    """Return how many of the first pieces fit into `room` characters."""
+    """Return how many of the first pieces fit into `room` characters. A line end counts for LINE characters."""
     for number, (text, _) in enumerate(pieces):
         room -= LINE if text == "\n" else len(text)
         if room < 0:
@@ -62,5 +67,6 @@ def _fitting(pieces: list[Piece], room: int) -> int:
 
 
 def _marked(pieces: list[Piece]) -> str:
+    """Return the pieces as one text, with `[[` and `]]` around the pieces that have a loss."""
     texts = ((has_loss, "".join(text for text, _ in group)) for has_loss, group in groupby(pieces, lambda piece: piece[1]))
     return "".join(f"[[{text}]]" if has_loss else text for has_loss, text in texts)

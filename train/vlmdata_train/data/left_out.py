@@ -1,8 +1,8 @@
-"""Counts of the samples that training leaves out, by reason, from the lengths that the loader measured.
+"""Count the samples that training leaves out, by reason, from the lengths that the loader measured.
 
-The loader measures each sample's length once and caches it. For a sample that is left out, the cache holds a code of the
-reason instead, a number above the tokens of any row. So the loader drops the sample from its packs, and every later run
-reports the same.
+The loader measures the length of each sample once and caches it. If a sample is left out, the cache holds a code of the reason
+instead of a length. The code is greater than the tokens of any row. So the loader drops the sample from its packs, and every
+later run reports the same counts.
 """
 
 from __future__ import annotations
@@ -26,44 +26,44 @@ DIALOGUE = {  # reasons of `vlmdata.readers.dialogue`
     "no_turns": "its turns are not a list of objects",
     "no_user_turn": "it has no turn of the user",
     "no_assistant_turn": "it has no turn of the assistant",
-    "unknown_role": "a role is not user, assistant, system or tool, nor an alias of these",
-    "unknown_part": "a part of a message's content is neither text nor image",
+    "unknown_role": "a role is unknown: the known roles are user, assistant, system, tool and their aliases",
+    "unknown_part": "a message has a part that is not a text or an image",
     "more_placeholders_than_images": "it has more placeholders than images",
     "more_images_than_placeholders": "it has more images than placeholders",
-    "images_both_in_parts_and_beside": "it has images in parts and beside them",
-    "no_file": "it names an image that the sample does not have",
+    "images_both_in_parts_and_beside": "it has images both inside and outside the parts of its messages",
+    "no_file": "it names an image that the sample does not contain",
     "bad_tool_call": "a tool call has no name, or its arguments are not an object",
-    "bad_tools": "its tools are not a list of schemas",
+    "bad_tools": "its `tools` are not a list of JSON schemas",
     "bad_turns": "its `turns` do not have the expected form",
-    "bad_reasoning": "reasoning is not text, or is given twice",
-    "bad_weight": "a weight is not a number",
-    "bad_name": "a name is not text",
-    "bad_tool_call_id": "the id of a tool call is not text",
-    "bad_encoding": "a text has half a surrogate pair",
+    "bad_reasoning": "the reasoning of a message is not a string, or occurs twice",
+    "bad_weight": "the weight of a message is not a number",
+    "bad_name": "the name of a speaker is not a string",
+    "bad_tool_call_id": "the id of a tool call is not a string",
+    "bad_encoding": "a text contains half of a surrogate pair",
 }
-FIRST_REASON_CODE = 1 << 30  # in tokens, more than any row holds; the reason's number is added
-HELD_OUT = "held_out"  # on the other side of the split: not reported
+FIRST_REASON_CODE = 1 << 30  # greater than the tokens of any row; the number of the reason is added
+HELD_OUT = "held_out"  # on the other side of the held-out split; these samples are not reported
 REASONS = {
-    HELD_OUT: "it belongs to the other side of held_out.fraction",
+    HELD_OUT: "it is on the other side of the split by held_out.fraction",
     "no_text": "it has no text",
     "no_answer": "its conversation has no answer",
     "empty_answer": "every answer with a loss is empty",
-    "no_loss": "no message has a loss: their weights are 0, or `loss: last` excludes those with another weight",
+    "no_loss": "no message has a loss, because all weights are 0 or `loss: last` excludes the messages with another weight",
     "no_answer_left": "the cut at batches.sample_tokens removed everything with a loss",
     "chat_template": "the chat template refuses it",
-    "unreadable": "its members are not as expected",
-    "damaged": "its tar is damaged there",
+    "unreadable": "its members do not have the expected form",
+    "damaged": "its tar is damaged at this sample",
     **{reason: f"a conversation: {meaning}" for reason, meaning in DIALOGUE.items()},
     **{reason: f"an image: {meaning}" for reason, meaning in sorted(IMAGE_REASONS.items())},
 }
 _NUMBERS = {reason: number for number, reason in enumerate(REASONS)} | {"damaged": DAMAGED - FIRST_REASON_CODE}
-_SHOWN = 4  # reasons with a line of their own in the terminal
-_DETAIL = 200  # characters
+_SHOWN = 4  # reasons that get a separate line in the terminal
+_DETAIL = 200  # characters of a detail that the terminal shows
 PromptOf = Callable[[Mapping[str, Any]], Any]
 
 
 class UnusableSample(Exception):
-    """A sample has no prompt. `.reason` is one of REASONS, `.detail` may say more about this sample."""
+    """Raised if a sample has no prompt. `reason` is a key of REASONS. `detail` may say more about this sample."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         assert reason in REASONS, reason
@@ -72,17 +72,17 @@ class UnusableSample(Exception):
 
 
 def reason_code(reason: str) -> int:
-    """Return the number stored instead of the length of a sample that is left out for this reason."""
+    """Return the code that the cache holds instead of a length if a sample is left out for this reason."""
     return FIRST_REASON_CODE + _NUMBERS[reason]
 
 
 @dataclass
 class LeftOutCounts:
-    """Counts of one side of the held-out split, over one dataset or all of a mixture."""
+    """Counts of the samples on one side of the held-out split, in one dataset or in all datasets of a mixture."""
 
-    samples: int = 0  # of this side
+    samples: int = 0  # all samples of this side, used or left out
     reasons: Counter[str] = field(default_factory=Counter)
-    first: dict[str, tuple[int, int]] = field(default_factory=dict)  # each reason's first sample: dataset number, row
+    first: dict[str, tuple[int, int]] = field(default_factory=dict)  # first sample of each reason: (dataset, row)
 
     @property
     def used(self) -> int:
@@ -90,7 +90,10 @@ class LeftOutCounts:
         return self.samples - self.reasons.total()
 
     def add(self, dataset: int, lengths: Lengths) -> None:
-        """Add the samples of a dataset. One with alternative captions is left out if all of them are."""
+        """Add the samples of a dataset.
+
+        A sample with alternative captions is left out only if all of its captions are left out.
+        """
         values = np.asarray(lengths.values)
         if lengths.starts is not None:
             least = np.minimum.reduceat(values, lengths.starts[:-1])
@@ -107,9 +110,9 @@ class LeftOutCounts:
             self.first.setdefault(names[number], (dataset, int(rows[first])))
 
     def record(self, plan: PackedPlan, prompt: PromptOf) -> dict[str, Any]:
-        """Return the counts for the log, with the first sample of each reason, as "tar key", and what is wrong with it.
+        """Return the counts for the log. For each reason they name the first sample, as "TAR KEY", and what is wrong with it.
 
-        `prompt` is `Reading.prompt`; its error has the details.
+        `prompt` is `Reading.prompt`. The error that it raises for the sample holds the details.
         """
         reasons = self.reasons.most_common()
         first = {reason: place_of(plan, *self.first[reason]) for reason, _ in reasons}
@@ -119,7 +122,7 @@ class LeftOutCounts:
 
 
 def count_left_out(plan: PackedPlan) -> LeftOutCounts:
-    """Count the samples of a stream's datasets that are left out, from their measured lengths."""
+    """Return the counts of the samples that are left out of a stream's datasets, from their measured lengths."""
     found = LeftOutCounts()
     for number, lengths in enumerate(plan.lengths):
         found.add(number, lengths)
@@ -127,7 +130,7 @@ def count_left_out(plan: PackedPlan) -> LeftOutCounts:
 
 
 def detail_of(plan: PackedPlan, dataset: int, row: int, prompt: PromptOf) -> str:
-    """Return details of why a sample is left out; an empty text if there are none or the sample is not on this machine."""
+    """Return details of why a sample is left out, or "" if there are none or the sample cannot be read from this machine."""
     found = plan.datasets[dataset]
     (place,) = found.index.locate(np.array([row]))
     if is_remote(found.address(place.shard)):
@@ -142,14 +145,14 @@ def detail_of(plan: PackedPlan, dataset: int, row: int, prompt: PromptOf) -> str
 
 
 def place_of(plan: PackedPlan, dataset: int, row: int) -> str:
-    """Return a sample's "tar key", without secrets of the address."""
+    """Return "TAR KEY" of a sample, without the secrets in the tar's address."""
     found = plan.datasets[dataset]
     (place,) = found.index.locate(np.array([row]))
     return f"{redacted(found.address(place.shard))} {place.key}"
 
 
 def left_out_lines(record: dict[str, Any], data: str) -> list[str]:
-    """Return a record of `LeftOutCounts.record` as lines for the terminal. `data` names the samples."""
+    """Return the lines that show a record of `LeftOutCounts.record` in a terminal. `data` is the name of the data."""
     reasons = list(record["reasons"].items())
     lines = [f"left out: {record['samples'] - record['used']:,} of {record['samples']:,} samples of {data}"]
     for reason, count in reasons[:_SHOWN]:

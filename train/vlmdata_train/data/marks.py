@@ -1,4 +1,7 @@
-"""Marks in the input of a chat template, to find texts in its output: Unicode noncharacters, which no text may contain."""
+"""Put marks into the input of a chat template, to find texts in its output.
+
+Marks are Unicode noncharacters, which cleaned texts cannot contain.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-IMAGE_MARK = "\ufdd0"  # place of an image in the content of a message
-_OPEN, _CLOSE = "\ufdd1", "\ufdd2"  # around what an assistant says; the number of its message follows
-MARKS = re.compile("[\ufdd0-\ufdef\ud800-\udfff]")  # and halves of surrogate pairs, which no tokenizer accepts
+IMAGE_MARK = "\ufdd0"  # is at the place of an image in the content of a message
+_OPEN, _CLOSE = "\ufdd1", "\ufdd2"  # before and after an answer; the number of its message follows each
+MARKS = re.compile("[\ufdd0-\ufdef\ud800-\udfff]")  # marks, and halves of surrogate pairs, which no tokenizer accepts
 _MASK = "\ufdd3"  # replaces each character of an answer
 _PLACES = re.compile("([\ufdd1\ufdd2])([\ufde0-\ufdef]+)")
 
 
 def _mark(text: str, number: int) -> str:
+    """Return the text between an opening and a closing mark with this number. An empty text is returned without marks."""
     if not text:
         return text
     digits = "".join(chr(0xFDE0 + int(digit, 16)) for digit in f"{number:x}")
@@ -21,12 +25,15 @@ def _mark(text: str, number: int) -> str:
 
 
 def mark_whole(text: str, number: int) -> str:
-    """Mark a text from its first character to its last."""
+    """Return the whole text between marks, with its outer white space."""
     return _mark(text, number)
 
 
 def mark_within(text: str, number: int) -> str:
-    """Mark a text inside its outer white space and inside the tags of a thought: templates remove both or write their own."""
+    """Return the text with marks around its words only: outer white space and the tags of a thought are outside the marks.
+
+    Templates may remove such white space and tags, or write their own.
+    """
     before, closed, after = text.partition("</think>")
     lead, opened, thought = before.partition("<think>")
     if closed and not opened:  # the template may write the opening tag
@@ -37,16 +44,17 @@ def mark_within(text: str, number: int) -> str:
 
 
 def _mark_inner(text: str, number: int) -> str:
+    """Return the text with marks around its words, inside its outer white space."""
     words = text.strip()
     start = text.index(words)
     return text[:start] + _mark(words, number) + text[start + len(words) :]
 
 
 def split_at_images(content: str) -> list[tuple[str, str, str]]:
-    """Split a content at its images into (line end or nothing, text, line end or nothing).
+    """Split the content of a message at its images into (line end or "", text, line end or "").
 
-    These line ends join texts to images and are ours, not the text's. Templates that take parts do not need them; marks are
-    inside of them.
+    `Prompter.messages` adds these line ends between texts and images. They are not part of the text, so marks do not enclose
+    them, and templates that take parts do not need them.
     """
     pieces = content.split(IMAGE_MARK)
     split = []
@@ -58,7 +66,7 @@ def split_at_images(content: str) -> list[tuple[str, str, str]]:
 
 
 def marked_message(message: Mapping[str, Any], number: int, mark: Callable[[str, int], str]) -> dict[str, Any]:
-    """Mark what a message says: its content, its reasoning, and the names of its tool calls."""
+    """Return a message with its content and reasoning marked by `mark`, and with marks around the names of its tool calls."""
     pieces = [before + mark(text, number) + after for before, text, after in split_at_images(message["content"])]
     marked = {**message, "content": IMAGE_MARK.join(pieces)}
     if message.get("reasoning_content"):
@@ -69,7 +77,10 @@ def marked_message(message: Mapping[str, Any], number: int, mark: Callable[[str,
 
 
 def unmark(marked: str) -> tuple[str, dict[int, tuple[int, int]]]:
-    """Return the text without marks, and for each number where its first mark opens and its last one closes."""
+    """Return the text without marks, and a dict of the marked places by number.
+
+    A place is the range (start, end) in the returned text, from the first opening mark of a number to its last closing mark.
+    """
     pieces: list[str] = []
     opened: dict[int, int] = {}
     closed: dict[int, int] = {}
@@ -88,12 +99,15 @@ def unmark(marked: str) -> tuple[str, dict[int, tuple[int, int]]]:
 
 
 def mask(text: str) -> str:
-    """Return one mark for each character of a text."""
+    """Return a string of marks that is as long as the text."""
     return _MASK * len(text)
 
 
 def unmask(masked: str, texts: Mapping[int, str], plain: str) -> dict[int, tuple[int, int]]:
-    """Return the place of each text in `plain`; an empty dict unless these texts, in order, are all that is masked."""
+    """Return the range (start, end) of each text in `plain`, the output of a template. `masked` is its output for masked texts.
+
+    Return an empty dict if the masked parts do not correspond to exactly these texts, in order.
+    """
     runs = [found.span() for found in re.finditer(f"{_MASK}+", masked)]
     if [end - start for start, end in runs] != [len(text) for text in texts.values()]:
         return {}

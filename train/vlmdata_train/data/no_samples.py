@@ -1,4 +1,4 @@
-"""The error for data without a usable sample."""
+"""Raise an error if the data has no usable sample."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from vlmdata_train.data.left_out import REASONS, LeftOutCounts, count_left_out, 
 from vlmdata_train.data.plain_text import plain
 from vlmdata_train.data.reading import Reading
 
-READABLE = "an image with its caption (jpg and txt), or a JSON with texts and metadata, `conversations` or `messages`"
-_MEMBERS = 8  # members of a sample that the error names
+READABLE = "an image with its caption (jpg and txt), or a JSON with `texts` and `metadata`, `conversations`, or `messages`"
+_MEMBERS = 8  # how many members of a sample the error names
 
 
 def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> None:
-    """Raise RecipeError, with `where` as its place, if a reading can use no sample of a dataset, or of one in a mixture."""
+    """Raise RecipeError if a reading can use no sample of a dataset, or of one of the datasets in a mixture.
+
+    `where` is the recipe's key that the error names.
+    """
     if reading.wants_held_out:
         found = count_left_out(plan)
         if found.samples == 0:
             raise RecipeError(
-                f"held_out.fraction: {reading.held_out} holds out no sample of {data}: raise it, or set `held_out.path`"
+                f"held_out.fraction: {reading.held_out} holds out no sample of {data}. Raise it, or set `held_out.path`."
             )
         if found.used == 0:
             raise RecipeError(
-                f"held_out.fraction: none of the {found.samples} held-out samples of {data} can be used ({_counts(found)}):"
-                " raise it"
+                f"held_out.fraction: none of the {found.samples} held-out samples of {data} can be used ({_counts(found)})."
+                " Raise the fraction."
             )
         return
     for number in range(len(plan.datasets)):
@@ -35,21 +38,21 @@ def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> Non
         found.add(number, plan.lengths[number])
         if found.samples == 0:
             raise RecipeError(
-                f"held_out.fraction: {reading.held_out} leaves no sample of {plan.datasets[number].name} to train on"
+                f"held_out.fraction: {reading.held_out} leaves no sample of {plan.datasets[number].name} to train on. Lower it."
             )
         if found.used == 0:
             raise RecipeError(f"{where}: {_why_none(plan, number, found, reading)}")
 
 
 def _why_none(plan: PackedPlan, dataset: int, found: LeftOutCounts, reading: Reading) -> str:
-    """Return why no sample can be used: the reasons, the content of the first sample, and what is expected."""
-    text = f"no sample of {plan.datasets[dataset].name} can be used, {_counts(found)} of {found.samples:,}. "
+    """Return a text that says why no sample can be used: the reasons, what the first sample contains, and what is expected."""
+    text = f"none of the {found.samples:,} samples of {plan.datasets[dataset].name} can be used ({_counts(found)}). "
     reason = found.reasons.most_common(1)[0][0]
     if reason == "no_answer_left":
         side = reading.plan.facts.image_size
         return text + (
-            f"A sample is cut to at most {reading.sample_tokens} tokens, of which an image of {side} x {side} takes "
-            f"{reading.plan.tokens_of(side, side)}: raise `batches.sample_tokens`"
+            f"A sample is cut to at most {reading.sample_tokens} tokens, and an image of {side} x {side} takes "
+            f"{reading.plan.tokens_of(side, side)} of them. Raise `batches.sample_tokens`."
         )
     number, row = found.first[reason]
     (place,) = plan.datasets[number].index.locate(np.array([row]))
@@ -57,8 +60,10 @@ def _why_none(plan: PackedPlan, dataset: int, found: LeftOutCounts, reading: Rea
     if reason not in ("no_text", "unreadable"):
         return text + plain(f"The first is {first}: {detail or REASONS[reason]}")
     names = ", ".join(place.names[:_MEMBERS]) + (", ..." if len(place.names) > _MEMBERS else "")
-    return text + plain(f"The first, {first}, has {names}" + (f" ({detail})" if detail else "") + "; expected: ") + READABLE
+    found_there = plain(f"The first, {first}, has the members {names}" + (f" ({detail})" if detail else ""))
+    return f"{text}{found_there}. A sample must have {READABLE}"
 
 
 def _counts(found: LeftOutCounts) -> str:
+    """Return the counts as text, such as "no_text 5, damaged 1"."""
     return ", ".join(f"{reason} {count:,}" for reason, count in found.reasons.most_common())

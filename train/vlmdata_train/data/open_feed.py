@@ -1,4 +1,4 @@
-"""Open the data: the stream of a dataset or a mixture, its prompter, and the feed of batches."""
+"""Open the data of a run: the stream of a dataset or a mixture, its prompter, and the feed of batches."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from vlmdata_train.recipe import Recipe
 
 
 def make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tuple[Feed, Feed | None]:
-    """Return the feed to train on and, if anything is held out, the one to evaluate on. Every rank must call it.
+    """Return the feed to train on, and the feed to evaluate on or None. Every rank must call this function.
 
-    The first rank of each machine measures the samples' lengths; the others read them from the machine's cache.
+    The first rank of each machine measures the samples' lengths. The other ranks read them from the machine's cache.
     """
     if ranks.is_first_here:
         feeds = _make_feeds(recipe, model, ranks)
@@ -53,9 +53,11 @@ def feed_of(
     recipe: Recipe, model: VisionLanguageModel, data: str | dict[str, float], ranks: Ranks, *, seed: int = 0,
     epochs: int | None = 1, held_out: float = 0.0, wants_held_out: bool = False, where: str = "data",
 ) -> Feed:  # fmt: skip
-    """Measure the samples' lengths and return the feed of a dataset for a model, with the recipe's batches.
+    """Measure the lengths of the samples in the data, and return the feed that builds the recipe's batches from them.
 
-    Raises RecipeError, with `where` as its place, if the data cannot be read or has no usable sample.
+    With `epochs` None the data repeats forever. `held_out` is the held-out fraction; the feed reads this fraction if
+    `wants_held_out`, otherwise the rest. Raises RecipeError, which names the recipe's key `where`, if the data cannot be read
+    or has no usable sample.
     """
     b = recipe.batches
     longest = min(b.sample_tokens, b.tokens) if b.pack else b.sample_tokens
@@ -78,7 +80,7 @@ def feed_of(
 
 
 def prompter_of(model: VisionLanguageModel, *, trusted: Collection[str] = (), last_only: bool = False) -> Prompter:
-    """Return the prompter of a model. Raises RecipeError for a token that cannot be trusted."""
+    """Return the prompter of a model. Raises RecipeError if `trusted` has an unknown token, or one that no text may contain."""
     tokens_of = partial(tokens_of_picture, model.plan)
     return Prompter(model.tokenizer, image_token_id(model.tokenizer), tokens_of, trusted=trusted, last_only=last_only)
 
@@ -87,54 +89,58 @@ def open_stream(
     data: str | dict[str, float], seed: int, rank: int, world: int, epochs: int | None, packing: Packing | None = None,
     *, where: str = "data",
 ) -> SampleStream:  # fmt: skip
-    """Open a rank's share of a dataset or a mixture; without `epochs` it never ends. Raises RecipeError if it is unreadable.
+    """Return the stream of a rank's share of the data. With `epochs` None the stream never ends.
 
-    The shares of a mixture are shares of the samples, packed or not.
+    `data` is one dataset, or a mixture: a dict of the share of each dataset. Shares count samples, packed or not. Raises
+    RecipeError, which names the recipe's key `where`, if the data cannot be read.
     """
     try:
         return stream(
             data, seed=seed, epochs=epochs, rank=rank, world_size=world, packing=packing,
             reading=ReadOptions(on_error="skip"), torch=False,
         )  # fmt: skip
-    except RecipeError:  # a ValueError too: of the model or the recipe, while lengths are measured
+    except RecipeError:  # a ValueError too, raised by the model or the recipe while lengths are measured
         raise
     except (OSError, ValueError) as error:
         raise RecipeError(f"{where}: {error}") from None
 
 
 def some_samples(reading: Reading, data: str | dict[str, float], count: int) -> Iterator[Sample]:
-    """Yield the first `count` samples of a dataset that a reading can use, in the order of a stream."""
+    """Yield the first `count` samples that a reading can use, in the order of the stream of `data`."""
     samples = open_stream(data, 0, 0, 1, epochs=1)
     return itertools.islice((sample for sample in samples if reading.can_use(sample)), count)
 
 
 def held_out_questions(recipe: Recipe, held_feed: Feed | None) -> list[Sample]:
-    """Return the held-out samples whose answers are generated at each evaluation."""
+    """Return the held-out samples whose answers are generated at each evaluation. Without a held-out feed there are none."""
     if held_feed is None:
         return []
     return list(some_samples(held_feed.reading, recipe.held_out.path or recipe.data, recipe.held_out.answers))
 
 
 def gather_positions(position: FeedPosition, ranks: Ranks) -> list[dict[str, Any]]:
-    """Return every rank's position in the feed, for a checkpoint. Every rank must call it."""
+    """Return every rank's position in the feed, for a checkpoint. Every rank must call this function."""
     return all_gather_objects(position.to_json(), ranks)
 
 
 def check_same_data(recipe: Recipe, feed: Feed, names: list[str]) -> None:
-    """Raise RecipeError if the samples or their order differ from those of the saved run, whose hashes are `names`."""
+    """Raise RecipeError if the samples or their order differ from those of the saved run.
+
+    `names` are the hashes of both in the saved run; see `Feed.names`.
+    """
     if feed.names[0] != names[0]:
         raise RecipeError(
-            f"data: {recipe.data} has changed since the run in {recipe.out} was saved, so the run cannot resume: restore"
-            " the data, or choose another `out` and set `start` to the checkpoint"
+            f"data: {recipe.data} has changed since the run in {recipe.out} was saved, so the run cannot resume. Restore"
+            " the data, or choose a different `out` and set `start` to the checkpoint."
         )
     if feed.names[1] != names[1]:
         raise RecipeError(
-            f"held_out.fraction: the samples of the run in {recipe.out} were packed with another value, or by another version"
-            " of vlmdata: use that one, or choose another `out` and set `start` to the checkpoint"
+            f"held_out.fraction: the samples of the run in {recipe.out} were packed with a different value, or by a different"
+            " version of vlmdata. Use the same value and version, or choose another `out` and set `start` to the checkpoint."
         )
 
 
 def resume_feed(feed: Feed, states: list[dict[str, Any]], ranks: Ranks) -> None:
-    """Set the feed to where the saved run stopped. That run may have had another number of ranks."""
+    """Set the feed to where the saved run stopped. That run may have had a different number of ranks."""
     positions = [FeedPosition.from_json(state) for state in states]
     feed.position = redistribute(positions, ranks.world, units=feed.units)[ranks.rank]

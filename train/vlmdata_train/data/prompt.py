@@ -13,7 +13,7 @@ class Prompt:
     """The tokens of one sample. Image i begins at token `image_starts[i]` and takes `image_counts[i]` tokens."""
 
     input_ids: list[int]
-    labels: list[int]  # aligned with input_ids; IGNORE without a loss
+    labels: list[int]  # one for each of input_ids; IGNORE for a token without a loss
     images: list[Picture]
     image_starts: list[int]
     image_counts: list[int]
@@ -25,7 +25,10 @@ class Prompt:
 
 
 def truncate(prompt: Prompt, max_tokens: int) -> Prompt:
-    """Return the first `max_tokens` tokens, or fewer to end before an image that would be cut."""
+    """Return the prompt, cut to at most `max_tokens` tokens.
+
+    An image is never cut. If it does not fit as a whole, the result ends before the image.
+    """
     end = min(max_tokens, len(prompt.input_ids))
     kept = 0
     for start, count in zip(prompt.image_starts, prompt.image_counts, strict=True):

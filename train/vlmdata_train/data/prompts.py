@@ -1,7 +1,7 @@
-"""Make the prompt of a sample: the text that the model reads, the places of images, and the tokens with a loss.
+"""Make the prompt of a sample: its tokens, the places of its images, and which tokens have a loss.
 
-A conversation is tokenized as a whole, as the tokenizer's chat template writes it, so that the ids are the same as when the
-model is served. `templates.py` finds the answers in it.
+The tokenizer's chat template writes a conversation as one text, and this text is tokenized as a whole. So the ids are the same
+as when the model is served. `templates.py` finds the answers in the text.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from vlmdata_train.model.batch import IGNORE
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 _EMPTY_THOUGHT = re.compile(r"<think>\s*</think>")
-_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))  # OpenAI's
+_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))  # the roles of OpenAI's API
 
 
 class Prompter:
     """Turns documents into prompts for one tokenizer. `tokens_of(picture)` returns how many tokens an image takes.
 
-    `trusted` are control tokens that the data may contain. With `last_only` only the last answer of a conversation has a loss.
-    Raises RecipeError for a token that cannot be trusted.
+    `trusted` are control tokens that the data may contain. With `last_only`, only the last answer of a conversation has a loss.
+    Raises RecipeError if `trusted` has an unknown token, or one that no text may contain.
     """
 
     def __init__(
@@ -43,7 +43,10 @@ class Prompter:
         last_only: bool = False,
     ) -> None:  # fmt: skip
         if not tokenizer.is_fast:
-            raise ValueError(f"{tokenizer.name_or_path}: use a fast tokenizer: only these report where tokens are in a text")
+            raise ValueError(
+                f"the tokenizer {tokenizer.name_or_path} must be a fast tokenizer, because only these report where tokens are"
+                " in a text"
+            )
         self.tokenizer = tokenizer
         self.image_token_id = image_token_id
         self.image_token: str = tokenizer.convert_ids_to_tokens(image_token_id)
@@ -66,7 +69,7 @@ class Prompter:
         return self._template
 
     def plain(self, document: Document) -> Prompt:
-        """Return the prompt "plain" of LLaVA's stage 1: the image's tokens, then the caption and the end, which have a loss."""
+        """Return the "plain" prompt of LLaVA's stage 1: image tokens, then the caption and the end token, which have a loss."""
         images = self.template.image_text * len(_images(document))
         caption = " ".join(self.clean(p).strip() for p in document.positions if isinstance(p, str)) + self._end()
         return self._encode(images + caption, [(len(images), len(images) + len(caption))], _images(document))
@@ -74,16 +77,16 @@ class Prompter:
     def page(self, document: Document) -> Prompt:
         """Return the prompt of an interleaved page: paragraphs and images, separated by empty lines. Every text has a loss.
 
-        Consecutive images have nothing between them.
+        Nothing separates consecutive images.
         """
         said = [self.clean(p) if isinstance(p, str) else IMAGE_MARK for p in document.positions]
         text = "".join(_joined(said, "\n\n")).replace(IMAGE_MARK, self.template.image_text) + self._end()
         return self._encode(text, [(0, len(text))], _images(document))
 
     def chat(self, document: Document) -> Prompt:
-        """Return the prompt of a conversation, by the chat template. The assistant's messages and their ends have a loss.
+        """Return the prompt of a conversation, as its template writes it. Each answer and the end of its turn have a loss.
 
-        A message that is empty or marked as not trained has none.
+        An answer that is empty, or whose `train` is False, has no loss.
         """
         messages = self.messages(document)
         said = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
@@ -94,15 +97,18 @@ class Prompter:
         return replace(self._encode(text, answers, _images(document)), blank_answers=len(trained) - len(wanted))
 
     def question(self, messages: Sequence[Message], images: list[Picture], *, tools: list[Any] | None = None) -> Prompt:
-        """Return the prompt for the next answer. The messages' contents have an IMAGE_MARK at the place of each image."""
+        """Return the prompt of messages that end with a question, for the model to answer.
+
+        Each IMAGE_MARK in the contents of the messages is the place of an image.
+        """
         return self._encode(self.template.render(messages, tools=tools, add_generation_prompt=True), [], images)
 
     def beginning(self, images: list[Picture], text: str) -> Prompt:
-        """Return the prompt of images and the beginning of a caption, which the model continues."""
+        """Return the prompt of images and the beginning of a caption. The model continues the caption."""
         return self._encode(self.template.image_text * len(images) + self.clean(text), [], images)
 
     def before_answer(self, document: Document) -> tuple[Prompt, str]:
-        """Return the prompt up to the last answer, and that answer, for evaluation."""
+        """Return the prompt up to the last answer or the caption, and the text of that answer or caption, for evaluation."""
         if document.roles is None:
             text = " ".join(p.strip() for p in document.positions if isinstance(p, str))
             return self.beginning(_images(document), ""), text
@@ -113,13 +119,16 @@ class Prompter:
         return prompt, messages[last]["content"]
 
     def messages(self, document: Document) -> list[dict[str, Any]]:
-        """Join consecutive positions of one role into one message; an image next to text is on a separate line."""
+        """Return the messages of a conversation. Raises ValueError for an unknown role.
+
+        Consecutive positions of one role become one message. An image and the text next to it are on separate lines.
+        """
         assert document.roles is not None
         messages: list[dict[str, Any]] = []
         turns = document.turns or [None] * len(document.positions)
         for position, role, turn in zip(document.positions, document.roles, turns, strict=True):
             if role not in _ROLES:
-                raise ValueError(f"unknown role: {role}")  # a template may put it between the marks of a token
+                raise ValueError(f"the role {role!r} is unknown")  # a template may write a role inside a token's name
             facts: Mapping[str, object] = turn or {}
             if not messages or messages[-1]["role"] != role or facts.get("begins"):
                 named = {name: self._clean_json(facts[name]) for name in ("train", "name", "tool_call_id") if name in facts}
@@ -130,6 +139,7 @@ class Prompter:
         return messages
 
     def _add(self, message: dict[str, Any], position: str | Picture, kind: str | None) -> None:
+        """Add one position to a message: an image, reasoning, a tool call or text."""
         if not isinstance(position, str):
             message.setdefault("said", []).append(IMAGE_MARK)
         elif kind == "reasoning":
@@ -141,13 +151,13 @@ class Prompter:
             message.setdefault("said", []).append(self.clean(position))
 
     def answer_text(self, ids: list[int]) -> str:
-        """Return the text of generated tokens, without untrusted control tokens and outer white space."""
+        """Return the text of generated tokens. Untrusted control tokens and outer white space are removed."""
         names = self.template.control - self.trusted
         kept = [number for number in ids if self.tokenizer.convert_ids_to_tokens(number) not in names]
         return str(self.tokenizer.decode(kept, skip_special_tokens=False)).strip()
 
     def clean(self, text: str) -> str:
-        """Return the text without what would act as markup: our marks, and the names of control tokens. See `Cleaner`."""
+        """Return the text without our marks, and with the names of control tokens broken up; see `Cleaner.clean`."""
         return self._cleaner.clean(text, self.template)
 
     def _clean_json(self, value: Any) -> Any:
@@ -157,19 +167,21 @@ class Prompter:
         return self._clean_json(document.tools) if document.tools else None
 
     def _end(self) -> str:
+        """Return the end-of-sequence token, or a line end if the tokenizer has none."""
         return self.tokenizer.eos_token or "\n"
 
     def _encode(self, text: str, answers: Sequence[tuple[int, int]], images: list[Picture]) -> Prompt:
-        """Tokenize a text as a whole, and repeat each image token as often as its image needs.
+        """Return the prompt of a text. The text is tokenized as a whole, and each image token is repeated as its image needs.
 
-        `answers` are the character ranges that have a loss.
+        `answers` are the character ranges (start, end) that have a loss. Raises ValueError if the text does not have one image
+        token for each image.
         """
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         tokens = encoded["input_ids"]
         begin = [] if tokens[: len(self._begin)] == self._begin else self._begin
         if tokens.count(self.image_token_id) != len(images):
             found, name = tokens.count(self.image_token_id), self.tokenizer.name_or_path
-            raise ValueError(f"the chat template of {name} shows {found} of {len(images)} images")
+            raise ValueError(f"the chat template of {name} writes {found} image tokens for {len(images)} images")
         ids = np.array(tokens, dtype=np.int64)
         labels = np.where(self._learned(text, ids, encoded["offset_mapping"], answers), ids, IGNORE)
         counts = [self.tokens_of(image) for image in images]
@@ -183,15 +195,15 @@ class Prompter:
         )  # fmt: skip
 
     def _learned(self, text: str, ids: Ints, offsets: list[tuple[int, int]], answers: Sequence[tuple[int, int]]) -> Bools:
-        """Return which tokens (T,) have a loss: those with a character in an answer, except image tokens."""
+        """Return which tokens have a loss, bool (T,): those with a character in an answer, except image tokens."""
         has_loss = np.zeros(len(text) + 1, dtype=np.int64)
         for start, end in answers:
             has_loss[start:end] = 1
         before = np.concatenate([[0], np.cumsum(has_loss)])
         starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T.copy()
         last = np.concatenate([[0], ends[:-1]])
-        # A token with an empty range is blanks, which some tokenizers exclude from ranges, or a blank that the tokenizer adds
-        # itself: that one belongs to the text after it.
+        # A token with an empty range is white space that some tokenizers exclude from ranges, or a blank that the tokenizer
+        # added. An added blank belongs to the text after it.
         is_left_out = (starts == ends) & (last < starts)
         starts, ends = np.where(is_left_out, last, starts), np.where(is_left_out, starts, np.maximum(ends, starts + 1))
         for i in np.flatnonzero(np.isin(ids, self._name_ids)).tolist():
@@ -202,11 +214,12 @@ class Prompter:
 
 
 def _images(document: Document) -> list[Picture]:
+    """Return the pictures of a document, in order."""
     return [p for p in document.positions if not isinstance(p, str)]
 
 
 def _joined(said: list[str], between: str) -> Iterator[str]:
-    """Yield texts and images with `between` between them, except between two images."""
+    """Yield the texts and images with the string `between` after each, except between two images and at the end."""
     for number, piece in enumerate(said):
         if number > 0 and not said[number - 1] == piece == IMAGE_MARK:
             yield between
@@ -214,6 +227,7 @@ def _joined(said: list[str], between: str) -> Iterator[str]:
 
 
 def _says_something(message: Message) -> bool:
+    """Return whether a message has a tool call, or text other than blanks, images and empty thoughts."""
     said = [message["content"], message.get("reasoning_content", "")]
     return bool(message.get("tool_calls")) or not all(
         is_blank(_EMPTY_THOUGHT.sub("", text).replace(IMAGE_MARK, "")) for text in said
@@ -221,17 +235,22 @@ def _says_something(message: Message) -> bool:
 
 
 def written_before(tokenizer: Any, text: str) -> list[int]:
-    """Return the tokens that the tokenizer adds before a text: a BOS, or nothing. `text` must be in its vocabulary."""
+    """Return the ids that the tokenizer adds before a text: a BOS, or nothing. `text` must be a token of the vocabulary."""
     bare, whole = tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer(text)["input_ids"]
     start = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
     return whole[:start]
 
 
 def _check_trusted(name: str, template: ChatTemplate, image_token: str) -> None:
-    """Raise RecipeError for a token that the tokenizer lacks, or that opens or ends turns, texts or images."""
+    """Raise RecipeError if the vocabulary lacks the token `name`, or if no text may contain it.
+
+    No text may contain the tokens that open or end turns or texts, the padding token, and the image token.
+    """
     tokenizer = template.tokenizer
     if name not in tokenizer.get_vocab():
         raise RecipeError(f"trusted_tokens: the tokenizer {tokenizer.name_or_path} has no token '{name}'")
     ends = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, image_token}
     if name in template.turn_markers | ends:
-        raise RecipeError(f"trusted_tokens: '{name}' opens or ends turns, or is the image token: no text may contain it")
+        raise RecipeError(
+            f"trusted_tokens: '{name}' opens or ends turns or texts, or marks an image, so no text may contain it"
+        )

@@ -1,4 +1,4 @@
-"""Read a sample of a shard, of any supported form, as a document."""
+"""Read a sample of a shard as a document. The sample may have any supported form."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ _IMAGE_MEMBER = re.compile(rf"(?:\d+\.)?(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})
 
 
 def read_document(sample: Mapping[str, Any]) -> Document:
-    """Read a sample of a shard: a document (`0.jpg`, `json` with aligned lists), a conversation, or images with a caption.
+    """Return a sample of a shard as a document.
 
-    A caption is a member (`txt`) or else `caption` or `text` of the JSON. Of alternative captions each epoch draws one, by the
-    sample's random number. A conversation of other origin is `conversations` or `messages` of the JSON. Raises KeyError or
-    ValueError; for conversations its text is one of the REASONS.
+    The sample may be a document that vlmdata wrote, with images such as `0.jpg` and the aligned lists `texts` and `metadata` in
+    its JSON. It may be a conversation, with `conversations` or `messages` in its JSON. Otherwise it is read as images with a
+    caption.
+
+    The caption is a member (`txt`), or else `caption` or `text` in the JSON. If there are alternative captions, the sample's
+    random number chooses a caption in each epoch. Raises KeyError or ValueError if the sample does not have its expected form.
+    For a conversation, the text of the ValueError is a key of REASONS.
     """
     facts = facts_of(sample)
     if is_document(facts, sample):
@@ -37,9 +41,9 @@ def read_document(sample: Mapping[str, Any]) -> Document:
 
 
 def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
-    """Return the document of a JSON with aligned lists, the form that vlmdata writes; empty positions are skipped."""
+    """Return the document of a JSON with aligned lists, the form that vlmdata writes. Empty positions are skipped."""
     count = len(facts["texts"])
-    all_roles = facts.get("roles")  # documents have none
+    all_roles = facts.get("roles")  # None if the document is not a conversation
     turns = checked_turns(facts.get("turns"), all_roles) if all_roles else None
     tools = checked_tools(facts.get("tools")) if all_roles else None
     positions: list[str | Picture] = []
@@ -52,7 +56,7 @@ def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
         elif isinstance(image, dict) and "file" in image:
             positions.append(sample[image["file"].removeprefix(sample["__key__"] + ".")])
         elif turn:
-            raise ValueError("bad_turns")  # of an empty position
+            raise ValueError("bad_turns")  # an empty position must not have properties
         else:
             continue
         roles.append(role)
@@ -61,7 +65,7 @@ def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
 
 
 def _call(text: str) -> str:
-    """Return a tool call as JSON of `name` and `arguments`. Raises ValueError unless the text is exactly one call."""
+    """Return a tool call as a JSON with `name` and `arguments`. Raises ValueError if the text is not exactly one call."""
     calls = calls_of(text)
     if len(calls) != 1:
         raise Unfit("bad_tool_call")
@@ -69,9 +73,9 @@ def _call(text: str) -> str:
 
 
 def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the object of a sample's JSON; an empty dict without one. Raises ValueError if it cannot be read.
+    """Return the object in a sample's JSON, or an empty dict if the sample has no JSON. Raises ValueError for invalid JSON.
 
-    A list of turns counts as `messages`.
+    If the JSON is a list of turns, return {"messages": turns}.
     """
     try:
         facts = json.loads(sample["json"]) if "json" in sample else {}
@@ -81,8 +85,9 @@ def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_document(facts: Mapping[str, Any], sample: Collection[str]) -> bool:
-    """Return whether a sample's JSON has aligned lists. With a caption member it has not: data of other origin may use such
-    names for other columns.
+    """Return whether a sample's JSON has the aligned lists `texts` and `metadata`.
+
+    The result is False for a sample with a caption member, because data of other tools may use these names for other columns.
     """
     has_lists = isinstance(facts.get("texts"), list) and isinstance(facts.get("metadata"), list)
     return has_lists and not any(name in sample for name in CAPTION_EXTENSIONS)

@@ -1,6 +1,7 @@
-"""How a run reads a sample: its prompt, its length, and whether it is for training or held out.
+"""Read a sample for a run: its prompt, its length, and whether it is for training or held out.
 
-The same reading measures every sample's length, which the loader needs to pack, and makes the prompt later.
+The loader needs the length of every sample to pack them. The same `Reading` measures the lengths first and makes the prompts
+later.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from vlmdata_train.data.read_document import facts_of, is_document, read_documen
 from vlmdata_train.model.image_plan import ImagePlan
 
 Sample = Mapping[str, Any]
-READING_VERSION = 5  # increase it with any change that gives a sample another prompt
+READING_VERSION = 5  # increase it with every change that gives a sample a different prompt
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Reads samples. Small and picklable: the loader measures lengths with it in its worker processes."""
+    """Reads samples. A reading is small and picklable, because the loader's worker processes measure lengths with it."""
 
     prompter: Prompter
     plan: ImagePlan
     stage: str
-    sample_tokens: int  # maximum per sample
-    held_out: float = 0.0  # share of the samples, by key, that only evaluation reads
+    sample_tokens: int  # maximum tokens of a sample
+    held_out: float = 0.0  # share of the samples, chosen by key, that only evaluation reads
     wants_held_out: bool = False  # read the held-out samples instead of the others
 
     def takes(self, key: str) -> bool:
@@ -51,12 +52,12 @@ class Reading:
             return False
 
     def prompt(self, sample: Sample) -> Prompt:
-        """Return a sample's prompt, at most `sample_tokens` long. Raises UnusableSample."""
+        """Return a sample's prompt, cut to at most `sample_tokens` tokens. Raises UnusableSample if it has no prompt."""
         try:
             document = read_document(sample)
         except Unfit as error:
             raise UnusableSample(str(error) if str(error) in REASONS else "unreadable") from None
-        except (KeyError, TypeError, ValueError) as error:  # for example JSON of another shape
+        except (KeyError, TypeError, ValueError) as error:  # for example, the JSON has an unexpected shape
             raise UnusableSample("unreadable", f"{type(error).__name__}: {error}") from None
         if not any(_says_something(position) for position in document.positions):
             raise UnusableSample("no_text")
@@ -65,7 +66,7 @@ class Reading:
             whole = self._choose(document)
         except ImageError as error:
             raise UnusableSample(error.reason, str(error)) from None
-        except RecipeError:  # no chat template: the user's mistake
+        except RecipeError:  # there is no chat template, which is the user's mistake
             raise
         except (KeyError, TypeError, ValueError) as error:
             is_chat = document.roles is not None and self.stage == "instruct"
@@ -76,9 +77,10 @@ class Reading:
         return prompt
 
     def __call__(self, sample: Sample) -> int | list[int]:
-        """Return a sample's length in tokens, or one for each alternative caption, without the images' bytes.
+        """Return the length of a sample's prompt in tokens, or a list of lengths, one for each alternative caption.
 
-        A sample without a prompt has the code of its reason instead, FIRST_REASON_CODE or more.
+        This needs the sizes of images, but not their bytes. For a sample without a prompt, return the code of the reason
+        instead of the length. The code is FIRST_REASON_CODE or more.
         """
         if not self.takes(sample["__key__"]):
             return reason_code(HELD_OUT)
@@ -87,7 +89,7 @@ class Reading:
             names = _image_members(sample, facts)
             found = zip(names, map(tuple, sample["__images__"]), strict=True)
             sizes = {name: size for name, size in found if name in sample["__image_names__"]}
-            sizes |= sample.get("__unsized__", {})  # the header says why it cannot be used
+            sizes |= sample.get("__unsized__", {})  # bytes of images without a size; their headers give the reason
             choices = 1 if is_document(facts, sample) else len(captions_of("", facts))
         except (KeyError, TypeError, ValueError):
             return reason_code("unreadable")
@@ -95,13 +97,14 @@ class Reading:
         return lengths[0] if len(lengths) == 1 else lengths
 
     def _length(self, sample: Sample) -> int:
+        """Return the length of a sample's prompt, or the code of the reason if it has none."""
         try:
             return len(self.prompt(sample).input_ids)
         except UnusableSample as error:
             return reason_code(error.reason)
 
     def cache_key(self) -> str:
-        """Return a key of everything that lengths depend on."""
+        """Return a cache key that depends on everything that determines the lengths."""
         tokenizer = self.prompter.tokenizer
         facts = [
             READING_VERSION, tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, repr(self.plan), self.stage,
@@ -111,10 +114,10 @@ class Reading:
         return "prompts " + xxhash.xxh3_64_hexdigest(json.dumps(facts).encode())
 
     def _choose(self, document: Document) -> Prompt:
-        """Return the prompt by the kind of document: a conversation, a page, or images with a caption."""
+        """Return the prompt that fits the kind of document: a conversation, a page, or images with a caption."""
         if document.roles is not None and self.stage == "instruct":
             return self.prompter.chat(document)
-        if document.roles is not None:  # LLaVA's stage 1 uses the images and what the assistant says
+        if document.roles is not None:  # LLaVA's stage 1 uses only the images and the assistant's text
             turns = document.turns or [None] * len(document.positions)
             items = zip(document.positions, document.roles, turns, strict=True)
             kept = [
@@ -122,16 +125,17 @@ class Reading:
             ]
             return self.prompter.plain(Document(kept, None))
         texts = [number for number, position in enumerate(document.positions) if isinstance(position, str)]
-        is_caption = len(document.positions) <= 2 or texts == [len(document.positions) - 1]  # also of several images
+        is_caption = len(document.positions) <= 2 or texts == [len(document.positions) - 1]  # also if it has several images
         return self.prompter.plain(document) if is_caption else self.prompter.page(document)
 
 
 def _says_something(position: Any) -> bool:
+    """Return whether a position is a text that is not blank."""
     return isinstance(position, str) and not is_blank(position)
 
 
 def _check_answers(document: Document) -> None:
-    """Raise UnusableSample for a conversation without a non-blank answer."""
+    """Raise UnusableSample for a conversation that has no answer, or only blank answers."""
     if document.roles is None:
         return
     pairs = zip(document.positions, document.roles, strict=True)
@@ -141,17 +145,20 @@ def _check_answers(document: Document) -> None:
 
 
 def _image_members(sample: Sample, facts: Mapping[str, Any]) -> Iterable[str]:
-    """Return the members that a sample's image sizes belong to; in a document, in the order of its positions."""
+    """Return the image members of a sample, in the order of the sizes in `__images__`.
+
+    In a document this is the order of the positions.
+    """
     if not is_document(facts, sample):
         return sample["__image_names__"]
     return [image["file"].removeprefix(sample["__key__"] + ".") for image in facts["metadata"] if image]
 
 
 def is_held_out(key: str, fraction: float) -> bool:
-    """Return whether a sample is held out: a pure function of its key."""
+    """Return whether a sample is held out. The result depends only on the sample's key and the fraction."""
     return xxhash.xxh3_64_intdigest(key.encode()) / 2**64 < fraction
 
 
 def source_of(sample: Sample) -> str:
-    """Return the name of a sample's dataset for the logs: the folder of its tar."""
+    """Return the name of a sample's dataset for the logs: the folder of its tar, or "data" without a folder."""
     return str(sample.get("__url__", "")).rpartition("/")[0].rpartition("/")[2] or "data"

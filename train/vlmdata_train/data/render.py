@@ -1,6 +1,6 @@
 """Run a tokenizer's chat template on messages, in the form that the template accepts.
 
-No model's name occurs here. Rendering small conversations shows what a template accepts.
+The code does not depend on a model's name. It renders small conversations to find out what a template accepts.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from vlmdata.step import RecipeError
 from vlmdata_train.data.marks import IMAGE_MARK, split_at_images
 from vlmdata_train.data.tool_calls import shown_call, with_short_ids
 
-WORD, ANSWER, MORE = "Qxq", "Axa", "Mxm"  # texts of the small conversations
-CALL_ID = "c00000000"  # in the form of `with_short_ids`
+WORD, ANSWER, MORE = "Qxq", "Axa", "Mxm"  # the texts in the small conversations
+CALL_ID = "c00000000"  # nine letters and digits, as in `with_short_ids`
 
 Message = Mapping[str, Any]  # `role`, `content` (text with IMAGE_MARKs), and other keys that transformers documents
 
 
 class Renderer:
-    """Renders messages with the chat template of a tokenizer, which may have none."""
+    """Renders messages with the chat template of a tokenizer. The tokenizer may lack a template."""
 
     def __init__(self, tokenizer: Any, image_token: str) -> None:
         self.tokenizer = tokenizer
@@ -31,6 +31,7 @@ class Renderer:
 
     @cached_property
     def _texts(self) -> Collection[str]:
+        """The sources of the tokenizer's templates."""
         return [self.source] if isinstance(self.source, str) else list((self.source or {}).values())
 
     def mentions(self, *names: str) -> bool:
@@ -38,23 +39,24 @@ class Renderer:
         return any(name in text for text in self._texts for name in names)
 
     def render(self, messages: Sequence[Message], *, tools: list[Any] | None = None, add_generation_prompt: bool) -> str:
-        """Run the template. Raises ValueError if it refuses these messages, usually because of the order of their roles.
+        """Return what the template writes for these messages.
 
-        Raises RecipeError if there is no template or it shows no message.
+        Raises ValueError if the template refuses the messages, usually because of the order of their roles. Raises RecipeError
+        if there is no template, or if it shows no message.
         """
         if self.source is None:
-            raise RecipeError(self.named("has no chat template: give one as `chat_template` in the recipe"))
+            raise RecipeError(self.named("has no chat template. Set `chat_template` in the recipe."))
         if any(message.get("tool_calls") for message in messages) and self._wants_short_ids:
             messages = with_short_ids(messages)
         text = self._run([self._shown(message) for message in messages], tools, add_generation_prompt)
         if self.form is None:
             raise RecipeError(
-                self.named("has a chat template that shows no message: give another one as `chat_template` in the recipe")
+                self.named("has a chat template that shows no message. Set a different `chat_template` in the recipe.")
             )
         return text
 
     def probe(self, *messages: Message, add_generation_prompt: bool = False) -> str:
-        """Return what the template writes for a small conversation; an empty text if it refuses."""
+        """Return what the template writes for a small conversation, or "" if the template refuses the conversation."""
         if self.form is None:
             return ""
         try:
@@ -63,21 +65,22 @@ class Renderer:
             return ""
 
     def run_as_is(self, shown: list[dict[str, Any]], add_generation_prompt: bool = False) -> str:
-        """Run the template on messages that already have its form; return an empty text if it refuses them."""
+        """Return what the template writes for messages that already have its form, or "" if it refuses them."""
         try:
             return self._run(shown, None, add_generation_prompt)
         except ValueError:
             return ""
 
     def named(self, says: str) -> str:
-        """Return a sentence about the tokenizer, with its name."""
+        """Return a sentence that begins with the tokenizer's name."""
         return f"the tokenizer {self.tokenizer.name_or_path or type(self.tokenizer).__name__} {says}"
 
     @cached_property
     def form(self) -> str | None:
-        """How the template accepts a content: `text`, `parts` (a list of texts and images), `both`, or `text_parts`.
+        """The form in which the template accepts the content of a message, or None if the template shows no content.
 
-        `text_parts` is a list of one text that contains the image tokens. None: the template shows no content at all.
+        `text` is a string that contains the image tokens. `parts` is a list of texts and images. `both` means that the template
+        accepts `text` and `parts`. `text_parts` is a list of one text that contains the image tokens.
         """
         if self.source is None:
             return None
@@ -96,27 +99,29 @@ class Renderer:
 
     @cached_property
     def _wants_text(self) -> bool:
-        """Whether the template accepts the arguments of a tool call only as text."""
+        """Whether the template accepts the arguments of a tool call only as a JSON string."""
         return not self._takes_call({}) and self._takes_call("{}")
 
     @cached_property
     def _wants_short_ids(self) -> bool:
-        """Whether the template accepts only tool call ids of nine letters and digits."""
+        """Whether the template accepts an id of a tool call only if it is nine letters and digits."""
         arguments = "{}" if self._wants_text else {}
         return not self._takes_call(arguments, "call_1") and self._takes_call(arguments)
 
     def _takes_call(self, arguments: Any, call_id: str = CALL_ID) -> bool:
+        """Return whether the template shows a tool call with these arguments and this id."""
         calls = [shown_call({"id": call_id, "name": MORE, "arguments": arguments})]
         return MORE in self.run_as_is([user(self._content(WORD)), {**answer(self._content("")), "tool_calls": calls}])
 
     def _run(self, shown: list[dict[str, Any]], tools: list[Any] | None, add_generation_prompt: bool) -> str:
+        """Return what the template writes. Raises ValueError if the template fails in any way."""
         try:
             return self.tokenizer.apply_chat_template(
                 shown, tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
             )
         except (TemplateError, TypeError, LookupError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
             # the template is untrusted code and may fail in any of these ways
-            raise ValueError(f"the chat template refuses it: {error}") from None
+            raise ValueError(f"the chat template refuses the messages: {error}") from None
 
     def _shown(self, message: Message) -> dict[str, Any]:
         """Return a message in the form that this template accepts. Raises ValueError if the template cannot write it."""
@@ -128,7 +133,7 @@ class Renderer:
             content = f"<think>\n{reasoning}\n</think>\n\n{content}"
         if calls:
             if not self.mentions("tool_calls"):
-                raise ValueError("the chat template refuses it: it has no place for tool calls")
+                raise ValueError("the chat template does not support tool calls")
             shown["tool_calls"] = [shown_call(call, as_text=self._wants_text) for call in calls]
         if message["role"] == "tool" and self.mentions("observation") and not self.mentions("'tool'", '"tool"'):
             shown["role"] = "observation"
@@ -136,6 +141,7 @@ class Renderer:
         return shown
 
     def _content(self, content: str) -> str | list[dict[str, str]]:
+        """Return the content of a message in the form that the template accepts."""
         has_image = IMAGE_MARK in content
         if self.form == "parts" or (self.form == "both" and has_image):
             return _parts(content)
@@ -154,7 +160,7 @@ def answer(content: Any) -> dict[str, Any]:
 
 
 def _parts(content: str) -> list[dict[str, str]]:
-    """Split a content into image and text parts, without the line ends that join texts to images."""
+    """Return a content as image and text parts, without the line ends that join texts to images."""
     parts: list[dict[str, str]] = []
     for number, (_, text, _) in enumerate(split_at_images(content)):
         if number > 0:

@@ -1,9 +1,9 @@
-"""Sample positions: where each rank reads in the data, and how a run resumes with another number of ranks.
+"""Sample positions: where each rank reads in the data, and how a run resumes with a different number of ranks.
 
-Ranks take the units of a stream (packs, or samples) in turn, but may be at different positions because a unit may have no
-usable sample. When the number of ranks changes, the steps that a slower rank has not reached become pieces, read as the old
-rank would have read them. The pieces are divided among the new ranks, and the stream resumes after the last of them. No
-sample is lost, and none is read twice.
+The ranks take the units of a stream (packs, or samples) in turn. A unit may have no usable sample, so the ranks may be at
+different positions. If the number of ranks changes, the run must still read the steps that a slower rank has not done but a
+faster rank has. Each of these steps becomes a piece, which is read exactly as the old rank would have read it. The new ranks
+share the pieces, and then read the stream from the position of the fastest old rank. No sample is lost, and none is read twice.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class SamplePosition:
-    """What rank `rank` of `world` reads from `position` on, counted in units over all ranks.
+    """The position of rank `rank` in a stream that `world` ranks share. `position` counts the units of all ranks.
 
-    `hint` is the `window` of the stream's state: with it the stream need not plan all earlier packs.
+    `hint` is the `window` of the stream's state. With it, the stream does not have to plan all earlier packs.
     """
 
     position: int
@@ -28,18 +28,18 @@ class SamplePosition:
 
 @dataclass(frozen=True)
 class FeedPosition:
-    """Where a feed resumes: it reads one step of each piece first, then everything from `main` on."""
+    """The position at which a feed resumes. The feed reads one step of each piece first, then the stream from `main`."""
 
     main: SamplePosition
     pieces: tuple[SamplePosition, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the position as JSON values."""
         return asdict(self)
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> FeedPosition:
-        """Read the result of `to_json`, also after JSON turned tuples into lists."""
+        """Return the position from the result of `to_json`. JSON may have turned its tuples into lists."""
         return FeedPosition(_sample_position(values["main"]), tuple(map(_sample_position, values["pieces"])))
 
 
@@ -49,7 +49,10 @@ def _sample_position(values: dict[str, Any]) -> SamplePosition:
 
 
 def redistribute(positions: Sequence[FeedPosition], world: int, *, units: int) -> list[FeedPosition]:
-    """Return where each of `world` ranks resumes after ranks at `positions`. A step takes `units` units of each rank."""
+    """Return the positions at which `world` ranks resume, if the old ranks stopped at `positions`.
+
+    In each step, every rank reads `units` units.
+    """
     if len(positions) == world:
         return list(positions)
     stride = units * positions[0].main.world

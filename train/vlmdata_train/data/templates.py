@@ -1,7 +1,7 @@
 """A tokenizer's chat template: how it writes a conversation, and where the answers are in its output.
 
-`render.py` runs the template, `turn_markup.py` finds what it writes around messages, and `marks.py` puts marks around answers
-to find them.
+`render.py` runs the template. `turn_markup.py` finds the text that the template writes around messages. `marks.py` puts marks
+around answers, to find them in the output.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vlmdata_train.data.turn_markup import TurnMarkup
 
 _CLOSED = re.compile(r"\s*</think>")
 
-Span = tuple[int, int]  # where a text begins and ends
+Span = tuple[int, int]  # (start, end) of a text, in characters
 
 
 class ChatTemplate:
@@ -29,58 +29,59 @@ class ChatTemplate:
 
     @property
     def source(self) -> Any:
-        """The template as Jinja, or a dict of several by name; None without a template."""
+        """The template as Jinja source, or a dict of several sources by name, or None if there is no template."""
         return self._renderer.source
 
     @property
     def form(self) -> str | None:
-        """How the template accepts a content; see `Renderer.form`."""
+        """The form in which the template accepts the content of a message; see `Renderer.form`."""
         return self._renderer.form
 
     @property
     def header(self) -> str:
-        """What the template writes before the first question."""
+        """The text that the template writes before the first question."""
         return self._markup.header
 
     @property
     def image_text(self) -> str:
-        """What the template writes for an image, without white space and words."""
+        """The tokens that the template writes for an image; see `TurnMarkup.image_text`."""
         return self._markup.image_text
 
     @property
     def control(self) -> frozenset[str]:
-        """The tokens that a text must not contain: special ones, and those with which the template opens and ends turns."""
+        """The tokens that a text must not contain: special tokens, and the tokens that open or end turns."""
         return self._markup.control
 
     @property
     def turn_markers(self) -> frozenset[str]:
-        """The tokens that open and end turns."""
+        """The tokens that open or end turns."""
         return self._markup.openers | self._markup.enders
 
     @property
     def stop_ids(self) -> list[int]:
-        """The ids that end an answer: the end-of-sequence token and the last token of the assistant's turn."""
+        """The ids of the tokens that end an answer: the end-of-sequence token, and the last token of the assistant's turn."""
         return self._markup.stop_ids
 
     @property
     def ends_turns(self) -> bool:
-        """Whether the template writes anything after an answer, from which a model learns to stop."""
+        """Whether the template writes anything after an answer. From this text a model learns to stop."""
         return bool(self._markup.endings)
 
     def render(self, messages: Sequence[Message], *, tools: list[Any] | None = None, add_generation_prompt: bool) -> str:
-        """Run the template. Raises ValueError if it refuses these messages, usually because of the order of their roles.
+        """Return what the template writes for these messages.
 
-        Raises RecipeError if there is no template or it shows no message.
+        Raises ValueError if the template refuses the messages, usually because of the order of their roles. Raises RecipeError
+        if there is no template, or if it shows no message.
         """
         return self._renderer.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
 
     def find_answers(
         self, messages: Sequence[Message], wanted: Collection[int], tools: list[Any] | None = None
     ) -> tuple[str, list[Span]]:
-        """Return the conversation as the template writes it, and the span of each wanted answer in it.
+        """Return the conversation as the template writes it, and the span of each wanted answer in this text.
 
         `wanted` are indices of messages. A span includes the token that ends the turn. Raises ValueError if the template
-        refuses the messages, or rewrites an answer so that it cannot be found.
+        refuses the messages, or if it changes an answer so that the answer cannot be found.
         """
         plain = self.render(messages, tools=tools, add_generation_prompt=False)
         for find in (
@@ -90,15 +91,18 @@ class ChatTemplate:
         ):
             if (spans := find()) is not None:
                 return plain, spans
-        reason = "has a chat template that rewrites answers, or leaves them out: they cannot be found in its output"
+        reason = "has a chat template that changes or omits answers, so they cannot be found in its output"
         raise ValueError(self._renderer.named(reason))
 
     def _find_marked(
         self, plain: str, messages: Sequence[Message], wanted: Collection[int], tools: list[Any] | None,
         mark: Callable[[str, int], str],
     ) -> list[Span] | None:  # fmt: skip
-        """Find answers by marks around them; None if the marks change the output or one is missing."""
-        # If an answer does not begin with its content, the end of the message before bounds its beginning.
+        """Return the spans of the answers, found by marks around them.
+
+        Return None if the marks change the output, or if the marks of an answer are missing.
+        """
+        # An answer that does not begin with its content is searched after the previous message, so mark that message too.
         before = {n - 1 for n in wanted if messages[n].get("tool_calls") or not _begins_with_words(messages[n])}
         to_mark = set(wanted) | before
         marked = [marked_message(m, number, mark) if number in to_mark else m for number, m in enumerate(messages)]
@@ -110,7 +114,10 @@ class ChatTemplate:
     def _find_masked(
         self, plain: str, messages: Sequence[Message], wanted: Collection[int], tools: list[Any] | None
     ) -> list[Span] | None:
-        """Find answers by a mark for each of their characters, for templates that depend on the length of an answer."""
+        """Return the spans of the answers, found by replacing each of their characters with a mark, or None if one is lost.
+
+        This is for templates whose output depends on the length of an answer.
+        """
         texts = {
             n: messages[n]["content"] for n in sorted(wanted) if not messages[n].keys() & {"reasoning_content", "tool_calls"}
         }
@@ -121,6 +128,7 @@ class ChatTemplate:
         return [(start, self._end(plain, messages[number], end)) for number, (start, end) in places.items()]
 
     def _span(self, plain: str, number: int, message: Message, places: Mapping[int, Span]) -> Span:
+        """Return the span of an answer. `places` are the places of the marked messages by number."""
         first, last = places[number]
         start = first
         words = message["content"].strip()
@@ -134,7 +142,11 @@ class ChatTemplate:
         return start, self._end(plain, message, last)
 
     def _start(self, plain: str, before: int, mark: int) -> int:
-        """Return where an answer begins that starts with a thought or a call: after what opens it, before its first mark."""
+        """Return the start of an answer that begins with a thought or a call: the end of the text that opens the answer.
+
+        The opening text is searched between `before`, the end of the previous message, and `mark`, the first mark of the
+        answer.
+        """
         for openings in self._markup.openings:
             opened = [at + len(text) for text in openings if (at := plain.rfind(text, before, mark)) >= 0]
             if opened:
@@ -143,9 +155,12 @@ class ChatTemplate:
         return before + len(words) - len("<think>") if words.endswith("<think>") else mark
 
     def _end(self, plain: str, message: Message, mark: int) -> int:
-        """Return where a turn ends: after its end token, before the next turn. `mark` is the end of its marked text."""
+        """Return the end of a turn, including the token that ends it. `mark` is the end of the marked text of the turn.
+
+        Without such a token the turn ends at `mark`. A turn with tool calls then ends before the next turn.
+        """
         ending = self._markup.ending
-        if message.get("tool_calls"):  # the mark is around the name only; the JSON continues after it
+        if message.get("tool_calls"):  # the marks enclose only the name; the JSON continues after them
             for found in self._markup.added.finditer(plain, mark):
                 if ended := ending.match(plain, found.start()):
                     return ended.end()
@@ -159,5 +174,6 @@ class ChatTemplate:
 
 
 def _begins_with_words(message: Message) -> bool:
+    """Return whether an answer begins with words of its content, not with a thought."""
     content = message["content"].lstrip()
     return bool(content) and not content.startswith("<think>") and not message.get("reasoning_content")

@@ -1,4 +1,4 @@
-"""A small tokenizer trained on the dataset's texts, for models that start from random weights without a download."""
+"""Train a small tokenizer on the texts of a dataset, for models that start from random weights without a download."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from vlmdata_train.model.tokens import BEGIN, CHAT_TEMPLATE, END, IMAGE, PAD, RO
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) -> None:
-    """Train a byte-level BPE of at most `vocabulary` tokens and save it with a chat template in transformers' format.
+    """Train a byte-level BPE tokenizer of at most `vocabulary` tokens, and save it with a chat template to `folder`.
 
-    It can encode any text because all 256 bytes are tokens. The same texts give the same tokenizer.
+    The tokenizer can encode any text because all 256 bytes are tokens. It is saved in the format of transformers. The same
+    texts always give the same tokenizer.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

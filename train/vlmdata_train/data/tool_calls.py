@@ -1,4 +1,7 @@
-"""Tool calls in the form that chat templates accept: OpenAI's, as transformers documents it, with variants for some models."""
+"""Convert tool calls to the form that chat templates accept.
+
+This is OpenAI's form, which transformers documents, with variants for some models.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,18 @@ _SHORT = re.compile("[A-Za-z0-9]{9}")
 
 
 def read_call(text: str) -> dict[str, Any]:
-    """Read a tool call, its name and arguments, from JSON. Raises ValueError if it is none."""
+    """Return the tool call in a JSON text, an object with a name and arguments. Raises ValueError if the text is not a call."""
     try:
         call = json.loads(text)
     except RecursionError as error:
         raise ValueError(str(error)) from None
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-        raise ValueError("a tool call without a name")
+        raise ValueError("the tool call has no name")
     return call
 
 
 def shown_call(call: Mapping[str, Any], *, as_text: bool = False) -> dict[str, Any]:
-    """Return a tool call in OpenAI's form. Its arguments are an object, or JSON text if `as_text`."""
+    """Return a tool call in OpenAI's form. With `as_text`, its arguments are a JSON string instead of an object."""
     named = {"id": call["id"]} if call.get("id") is not None else {}
     arguments = call.get("arguments", {})
     if as_text and not isinstance(arguments, str):
@@ -31,9 +34,9 @@ def shown_call(call: Mapping[str, Any], *, as_text: bool = False) -> dict[str, A
 
 
 def with_short_ids(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Give each tool call an id of nine letters and digits, and each tool's answer the id of its call.
+    """Return the messages with an id of nine letters and digits for each tool call, and the same id in its answer.
 
-    An id that already has this form stays. An answer that names no call answers the next one in order.
+    An id that already has this form is kept. An answer that does not name a known call gets the id of the next call in order.
     """
     known: dict[str, str] = {}
     order: list[str] = []

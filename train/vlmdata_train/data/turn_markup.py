@@ -1,6 +1,6 @@
-"""What a chat template writes around messages: before a question, before and after an answer, and for an image.
+"""Find the text that a chat template writes around messages: before a question, around an answer, and for an image.
 
-It is found by rendering small conversations and reading the text around their words.
+The module renders small conversations of known words, and reads the text around these words.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import cached_property
 
 from vlmdata_train.data.render import ANSWER, CALL_ID, MORE, WORD, Renderer, answer, user
 
-# Turn markers that are ordinary text for the tokenizer: Llama 2's and Mistral's [INST], ChatML's names if not added as tokens.
+# Turn markers that may be ordinary text for the tokenizer: [INST] of Llama 2 and Mistral, and the names of ChatML.
 _TEXT_MARKERS = re.compile(r"<\|[^\s<>]*\|>|\[/?[A-Z_]{3,}\]|<</?[A-Z]+>>")
 
 
@@ -27,9 +27,9 @@ class TurnMarkup:
 
     @cached_property
     def image_text(self) -> str:
-        """What the template writes for an image: its token, and the tokens around it in some models.
+        """The tokens that the template writes for an image: the image token, and in some models tokens around it.
 
-        Without outer white space and words such as "Picture 1:".
+        Outer white space and words such as "Picture 1:" are removed.
         """
         image_token = self.renderer.image_token
         if self.renderer.form not in ("parts", "both"):
@@ -42,18 +42,18 @@ class TurnMarkup:
 
     @cached_property
     def header(self) -> str:
-        """What the template writes before the first question."""
+        """The text that the template writes before the first question."""
         return self.renderer.probe(user(WORD)).partition(WORD)[0]
 
     @cached_property
     def between(self) -> str:
-        """What the template writes between a question and its answer, without a thought before the answer."""
+        """The text that the template writes between a question and its answer, up to the answer's thought if it writes one."""
         answered = self.renderer.probe(user(WORD), answer(ANSWER))
         return answered.partition(WORD)[2].partition(ANSWER)[0].partition("<think>")[0]
 
     @cached_property
     def _opening(self) -> str:
-        """What opens an assistant's turn, by the generation prompt if the template has one."""
+        """The text that opens an assistant's turn: the generation prompt if the template has one, otherwise `between`."""
         without = self.renderer.probe(user(WORD))
         opened = self.renderer.probe(user(WORD), add_generation_prompt=True)
         alone = opened.removeprefix(without) if opened.startswith(without) else ""
@@ -61,12 +61,12 @@ class TurnMarkup:
 
     @cached_property
     def _tail(self) -> str:
-        """What the template writes after the last answer."""
+        """The text that the template writes after the last answer."""
         return self.renderer.probe(user(WORD), answer(ANSWER)).partition(ANSWER)[2]
 
     @cached_property
     def _headers(self) -> list[str]:
-        """What the template writes before the first question, before and after instructions, and before a tool's message."""
+        """The texts before the first question, without and with a system message, and before a system and a tool message."""
         after_system = self.renderer.probe({"role": "system", "content": MORE}, user(WORD)).partition(WORD)[0]
         alone = [self.renderer.probe({"role": role, "content": WORD}).partition(WORD)[0] for role in ("system", "tool")]
         return [self.header, after_system, *alone]
@@ -79,9 +79,10 @@ class TurnMarkup:
 
     @cached_property
     def openings(self) -> list[list[str]]:
-        """What may precede an answer that begins with a thought or a call, the more reliable first.
+        """The texts that may precede an answer that begins with a thought or a call. The first list is more reliable.
 
-        First the opening of the assistant's turn. Then the last token after a question, or after a tool's message.
+        The first list has the opening of the assistant's turn. The second list has the text before an answer from its last
+        token on, after a question and after a tool's message.
         """
         called = {**answer(""), "tool_calls": [{"id": CALL_ID, "name": ANSWER, "arguments": {}}]}
         result = {"role": "tool", "content": MORE, "tool_call_id": CALL_ID}
@@ -90,15 +91,15 @@ class TurnMarkup:
         return [_also_stripped([self._opening]), _also_stripped(last_tokens)]
 
     def _from_last_token(self, text: str) -> str:
-        """Return a text from its last added token on; all of it if it has none."""
+        """Return the end of a text that begins with its last added token, or the whole text if it has no such token."""
         tokens = [found.start() for found in self.added.finditer(text)]
         return text[tokens[-1] :] if tokens else text
 
     @cached_property
     def endings(self) -> list[str]:
-        """What ends an assistant's turn: the text that follows an answer both inside a conversation and at its end.
+        """The texts that end an assistant's turn: the text that follows an answer both inside and at the end of a conversation.
 
-        If that text has no token, the tokens that follow it at only one of these places come first.
+        If this text has no token, the list begins with the tokens that follow an answer at only one of these two places.
         """
         next_question = self.renderer.probe(user(WORD), answer(ANSWER), user(MORE)).partition(ANSWER)[2].partition(MORE)[0]
         shared = self._shared_ending(next_question)
@@ -109,9 +110,10 @@ class TurnMarkup:
         return [*tokens, shared] if shared else tokens
 
     def _shared_ending(self, next_question: str) -> str:
-        """Return the common prefix of the tail and the text before the next question, without a token that it would split.
+        """Return the common prefix of `_tail` and `next_question`, the text between an answer and the next question.
 
-        If nothing precedes the next question, return the tail up to its first token.
+        The prefix ends before a token that it would split. If `next_question` is empty, return the tail up to the end of its
+        first token.
         """
         if next_question:
             shared = _common_prefix(self._tail, next_question)
@@ -124,9 +126,10 @@ class TurnMarkup:
         return shared
 
     def _single_ending_tokens(self, next_question: str) -> list[str]:
-        """Return the first token of the tail, and the one that separates turns, before later questions and before answers.
+        """Return the first token of the tail, and the token that separates turns, as far as they exist.
 
-        A token before the first question too does not separate turns.
+        A token separates turns if it begins the text before later questions and before answers, but not before the first
+        question.
         """
         first, separator = self._next.match(self._tail), self._next.match(next_question)
         tokens = [first[1]] if first else []
@@ -137,7 +140,7 @@ class TurnMarkup:
 
     @cached_property
     def ending(self) -> re.Pattern[str]:
-        """A pattern for any of `endings` and for the end-of-sequence token; without any it matches nothing."""
+        """A pattern for any of `endings` and for the end-of-sequence token. If there are none, the pattern matches nothing."""
         texts = [*self.endings, self.renderer.tokenizer.eos_token or ""]
         marked = [r"\s*" + re.escape(text.strip()) for text in texts if self.added.search(text)]
         worded = [re.escape(text.rstrip() or text) for text in texts if text and not self.added.search(text)]
@@ -145,18 +148,18 @@ class TurnMarkup:
 
     @cached_property
     def enders(self) -> frozenset[str]:
-        """The tokens that end an assistant's turn; none if the template ends it with plain text or nothing."""
+        """The tokens that end an assistant's turn. There are none if the template ends the turn with plain text or nothing."""
         return frozenset(name for ending in self.endings for name in self.added.findall(ending))
 
     @cached_property
     def control(self) -> frozenset[str]:
-        """The tokens that a text must not contain: special ones, and those with which the template opens and ends turns."""
+        """The tokens that a text must not contain: special tokens, and the tokens that open or end turns."""
         words = _TEXT_MARKERS.findall(" ".join([*self._headers, self.between, self._opening, self._tail]))
         return frozenset({*self.special, *self.openers, *self.enders, *words})
 
     @cached_property
     def stop_ids(self) -> list[int]:
-        """The ids that end an answer: the end-of-sequence token and the last token of the assistant's turn."""
+        """The ids of the tokens that end an answer: the end-of-sequence token, and the last token of the assistant's turn."""
         tokenizer = self.renderer.tokenizer
         vocabulary = tokenizer.get_vocab()
         last = [name for ending in self.endings for name in self.added.findall(ending)[-1:]]
@@ -165,7 +168,7 @@ class TurnMarkup:
 
 
 def any_of(names: Iterable[str]) -> re.Pattern[str]:
-    """Return a pattern for any of these names, longer ones first; without names it matches nothing."""
+    """Return a pattern that matches any of these names, longer names first. Without names the pattern matches nothing."""
     longest_first = sorted(names, key=lambda name: (-len(name), name))
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
@@ -176,7 +179,7 @@ def _common_prefix(one: str, other: str) -> str:
 
 
 def _also_stripped(texts: list[str]) -> list[str]:
-    """Return each text with and without its trailing white space, except blank ones."""
+    """Return each text, and each text without its trailing white space. Blank results are left out."""
     variants: list[str] = []
     for text in texts:
         variants += [text, text.rstrip()]

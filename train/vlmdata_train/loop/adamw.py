@@ -1,10 +1,10 @@
 """AdamW for bf16 weights, as precise as with fp32 weights.
 
-bf16 has 8 bits of precision: a step of 1e-5 on a weight of 0.02 rounds to nothing, and a model trained in bf16 alone stops
-learning. A bf16 number is the upper half of an fp32 number. The optimizer stores the lower 16 bits, so that both halves make
-the whole fp32 weight. The updates are the same as with fp32 weights, for 2 extra bytes a weight instead of 4. Source of the
-idea: Split-SGD-BF16, Kalamkar et al. 2020. The first moment may be bf16 because it averages over ten steps. The second
-averages over a thousand and would no longer change in bf16.
+bf16 has 8 bits of precision. A step of 1e-5 on a weight of 0.02 therefore rounds to nothing, and a model trained in bf16 alone
+stops learning. A bf16 number is the upper half of an fp32 number. The optimizer stores the lower 16 bits, so that both halves
+together are the fp32 weight. The updates are the same as with fp32 weights, but need only 2 extra bytes for each weight instead
+of 4. Source of the idea: Split-SGD-BF16, Kalamkar et al. 2020. The first moment may be bf16 because it is an average over about
+ten steps. The second moment is an average over about a thousand steps, and would no longer change in bf16.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def join(high: Tensor, low: Tensor) -> Tensor:
 def split(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return an fp32 weight rounded to bf16, and the int16 remainder: the difference of their fp32 bit patterns.
 
-    Rounds half up in magnitude, so that the remainder is in [-32768, 32767].
+    A weight halfway between two bf16 numbers is rounded to the larger magnitude, so that the remainder is in [-32768, 32767].
     """
     bits = weight.view(torch.int32)
-    low = (bits & 0xFFFF).to(torch.int16)  # wraps: the upper half of its range means "rounded up"
+    low = (bits & 0xFFFF).to(torch.int16)  # 0x8000 and more wrap to negative numbers, which mean "rounded up"
     high = (bits - low.to(torch.int32)) >> 16
     return high.to(torch.int16).view(torch.bfloat16), low
 
@@ -67,7 +67,7 @@ class SplitAdamW(Optimizer):
                     state["low"] = torch.zeros_like(p, dtype=torch.int16)
                 state["step"] += 1
                 count = int(state["step"])
-                # A tensor, so that a new learning rate or step does not recompile the update.
+                # The numbers are a tensor, so that a new learning rate or step does not recompile the update.
                 if (count, p.device) not in numbers_of:
                     numbers = [group["lr"], group["lr"] * group["weight_decay"], 1 - beta1**count, (1 - beta2**count) ** 0.5]
                     numbers_of[count, p.device] = torch.tensor(numbers, dtype=torch.float32).to(p.device)
@@ -75,6 +75,7 @@ class SplitAdamW(Optimizer):
                 self._updater(p.is_cuda)(*tensors, numbers_of[count, p.device], beta1, beta2, group["eps"])
 
     def _updater(self, compiled: bool) -> Any:
+        """Return the function that updates one weight."""
         if self._update is None:
             self._update = torch.compile(_update, dynamic=True) if compiled else _update
         return self._update
@@ -84,6 +85,10 @@ def _update(
     high: Tensor, gradient: Tensor, first: Tensor, second: Tensor, low: Tensor,
     numbers: Tensor, beta1: float, beta2: float, eps: float,
 ) -> None:  # fmt: skip
+    """Update a weight, given as its halves `high` and `low`, and its moments in place.
+
+    `numbers` holds the learning rate, the learning rate times the weight decay, and the corrections of both moments.
+    """
     lr, decay, correction1, correction2 = numbers.unbind()
     weight = join(high, low)
     g = gradient.float()
@@ -98,5 +103,5 @@ def _update(
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return this rank's shard of a tensor that FSDP shards; any other tensor unchanged."""
+    """Return this rank's shard of a tensor that FSDP shards, or any other tensor unchanged."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -1,4 +1,4 @@
-"""Generated and true answers to the last questions of held-out samples."""
+"""Generate answers to the last questions of samples, and return them with the true answers."""
 
 from __future__ import annotations
 
@@ -24,17 +24,20 @@ from vlmdata_train.model.model import VisionLanguageModel
 class GeneratedAnswer:
     """The true and the generated answer to one question."""
 
-    source: str
+    source: str  # name of the sample's dataset
     key: str
     truth: str
     generated: str
 
 
-Question = tuple[Ready, str]  # a prompt, and the true answer
+Question = tuple[Ready, str]  # the prompt before an answer, and the true answer
 
 
 def make_questions(reading: Reading, samples: Iterable[Sample]) -> Iterator[Question]:
-    """Yield each sample's prompt up to its last answer or its caption, and the true text. Skips samples without one."""
+    """Yield each sample's prompt up to its last answer or its caption, and the text of that answer or caption.
+
+    Samples that cannot be read are skipped.
+    """
     for sample in samples:
         try:
             prompt, truth = reading.prompter.before_answer(read_document(sample))
@@ -48,7 +51,10 @@ def generate_answers(
     model: VisionLanguageModel, reading: Reading, samples: Iterable[Sample], *, max_new_tokens: int, blank: bool = False,
     at_once: int = 32, add: Callable[[int], None] = lambda _: None,
 ) -> list[GeneratedAnswer]:  # fmt: skip
-    """Generate the last answer, or the caption, of each sample. `blank` makes every image grey."""
+    """Generate the last answer, or the caption, of each sample. `blank` makes every image grey.
+
+    `at_once` samples are one batch. `add` receives the number of samples done since its last call.
+    """
     questions = list(make_questions(reading, samples))
     return _generate(model, reading, questions, max_new_tokens, bool, blank=blank, at_once=at_once, add=add)
 
@@ -58,7 +64,10 @@ def held_out_answers(
     model_with_loss: ModelWithLoss, reading: Reading, samples: Iterable[Sample], ranks: Ranks, *, max_new_tokens: int,
     add: Callable[[int], None] = lambda _: None,
 ) -> list[GeneratedAnswer]:  # fmt: skip
-    """Generate the answers, each rank its share, and return all of them on every rank. Every rank must call it."""
+    """Return the generated answers to all samples, on every rank. Every rank must call this function.
+
+    Each rank generates its share. `add` receives the number of samples done on all ranks since its last call.
+    """
     questions = list(make_questions(reading, samples))
     share = -(-len(questions) // ranks.world)
     own = questions[ranks.rank * share : (ranks.rank + 1) * share]
@@ -82,6 +91,7 @@ def _generate(
     model: VisionLanguageModel, reading: Reading, questions: list[Question], max_new_tokens: int,
     is_over: Callable[[bool], bool], *, blank: bool = False, at_once: int = 32, add: Callable[[int], None] = lambda _: None,
 ) -> list[GeneratedAnswer]:  # fmt: skip
+    """Generate the answers, `at_once` questions at a time. `is_over` is passed to `generate`."""
     was_training = model.training
     model.eval()
     answers, stop_ids = [], reading.prompter.template.stop_ids

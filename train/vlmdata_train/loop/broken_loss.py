@@ -13,7 +13,10 @@ from vlmdata_train.recipe import Recipe
 
 
 class SpikeWatch:
-    """Compares each loss with the last 100 accepted losses. It reports spikes once it has 20 of them."""
+    """Compares each loss with the last `window` accepted losses. It reports spikes after 20 accepted losses.
+
+    A spike is a loss that exceeds their mean by more than `deviations` standard deviations.
+    """
 
     def __init__(self, deviations: float, window: int = 100) -> None:
         self.deviations = deviations
@@ -27,13 +30,16 @@ class SpikeWatch:
             return "nan"
         if len(self.recent) >= 20:
             mean, deviation = statistics.fmean(self.recent), statistics.pstdev(self.recent)
-            # At least 2% of the mean, so that small changes of a nearly constant loss are no spikes.
+            # The deviation counts as at least 2% of the mean, so that small changes of a nearly constant loss are not spikes.
             if loss > mean + self.deviations * max(deviation, 0.02 * abs(mean)):
                 return "spike"
         return None
 
     def accept(self, loss: float) -> None:
-        """Remember the loss of an applied step. If the data changes for good, only its first losses are spikes."""
+        """Remember the loss of an applied step, for comparison with later losses.
+
+        So if new data raises the loss permanently, only the first losses are spikes.
+        """
         self.refused = 0
         if math.isfinite(loss):
             self.recent.append(loss)
@@ -42,14 +48,18 @@ class SpikeWatch:
 def may_update(
     verdict: str, recipe: Recipe, log: Log, step: int, loss: float, micros: list[MicroBatch], sums: list[float], ranks: Ranks
 ) -> bool:
-    """Log a broken loss and apply the recipe's rule: "stop" raises FloatingPointError, "skip" returns False, "tell" True."""
+    """Log a broken loss, and return whether to update the weights: True if the recipe's rule is "tell", False if it is "skip".
+
+    If the rule is "stop", raise FloatingPointError. `sums` are the summed losses of this rank's samples.
+    """
     rule = recipe.logs.on_nan if verdict == "nan" else recipe.logs.on_spike
     keys = [key for m in micros for key in m.batch.keys]
     counts = [n for m in micros for n in m.answers]
     means = [(s / max(n, 1), key) for s, n, key in zip(sums, counts, keys, strict=True)]
     worst = _highest([pair for own in all_gather_objects(_highest(means), ranks) for pair in own])
     named = "; ".join(f"{key} ({value:.3f})" for value, key in worst)
-    text = f"step {step + 1}: {verdict}, loss {loss:.4f}; rule: {rule}; samples with the highest loss: {named}"
+    found = f"step {step + 1}: the loss {loss:.4f} is broken ({verdict}), and the recipe's rule is '{rule}'."
+    text = f"{found} Samples with the highest loss: {named}"
     log.record("broken", step + 1, {"verdict": verdict, "rule": rule, "worst": [key for _, key in worst], "value": str(loss)})
     log.say(text)
     if rule == "stop":

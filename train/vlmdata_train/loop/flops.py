@@ -1,4 +1,4 @@
-"""Floating-point operations: the cost of a token in each part of a model, and the peak of a GPU."""
+"""Floating-point operations (FLOPs): what a token costs in each part of a model, and the peak rate of a GPU."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from vlmdata_train.fusions.cross_attention import CrossLayer
 
 
 def flops_per_token(parts: Mapping[str, nn.Module], trained: Mapping[str, bool]) -> dict[str, float]:
-    """Return each part's model FLOPs for one token that passes it, forward and backward, without recomputation.
+    """Return the FLOPs of each part for one token that passes through it: forward and backward, without recomputation.
 
-    Each weight costs 2 in the forward pass, 2 for the gradient of the input (if its part or an earlier one is trained), and 2
-    for its own gradient (if it is trained). So a language model of N weights costs 6 N a token when it is trained, 4 N when
-    only the projector is, and with LoRA 4 N plus 6 for each LoRA weight. Source: Kaplan et al. 2020. The products of attention
-    are not counted, and an embedding table counts like any weight.
+    Each weight costs 2 FLOPs in the forward pass, 2 for the gradient of the input if its part or an earlier part is trained,
+    and 2 for its own gradient if it is trained. So a language model of N weights costs 6 N for each token if it is trained, and
+    4 N if only the projector is trained. With LoRA it costs 4 N, and 6 for each LoRA weight. Source: Kaplan et al. 2020. The
+    products of attention are not counted, and an embedding table counts like any weight.
 
-    `meter.add_step` defines which tokens pass a part. Cross-attention computes keys and values from image features, not from
-    text: their weights have an entry of their own, `fusion_features`, if there are any.
+    `meter.add_step` counts the tokens that pass through each part. Cross-attention computes keys and values from image
+    features, not from text. The weights for these have a separate entry, `fusion_features`, if there are any.
     """
     learns = {
         name: trained.get(name, False) and any(p.requires_grad for p in part.parameters()) for name, part in parts.items()
@@ -36,8 +36,8 @@ def flops_per_token(parts: Mapping[str, nn.Module], trained: Mapping[str, bool])
     return costs
 
 
-# Each part with those before it. The fusion's layers are among those of the language model, so that the gradient of a trained
-# language model passes them.
+# Each part, with itself and the parts before it. The layers of the fusion are among the layers of the language model, so the
+# gradient of a trained language model passes through them.
 PARTS_UP_TO = {
     "encoder": ("encoder",), "abstractor": ("encoder", "abstractor"), "fusion_features": ("encoder", "abstractor", "fusion"),
     "fusion": ("encoder", "abstractor", "fusion", "language"), "language": ("encoder", "abstractor", "fusion", "language"),
@@ -50,7 +50,10 @@ def _flops(weights: list[nn.Parameter], passes_back: bool, learns: bool) -> floa
 
 
 def matrix_peak(device: torch.device) -> float | None:
-    """Measure the peak FLOP/s of this GPU with a bf16 matrix product of size 8192. Returns None on a CPU."""
+    """Return the peak FLOP/s of this GPU, or None on a CPU.
+
+    It is measured with products of bf16 matrices of 8192 x 8192.
+    """
     if device.type != "cuda":
         return None
     a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)

@@ -1,4 +1,4 @@
-"""The loss on held-out samples, with their images or with grey ones instead."""
+"""The loss on held-out samples, with their own images or with grey images."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ def held_out_loss(
     model_with_loss: ModelWithLoss, feed: Feed, samples: int, ranks: Ranks, *, blank: bool = False,
     add: Callable[[int], None] = lambda _: None,
 ) -> HeldOutLoss:  # fmt: skip
-    """Return the loss on the first `samples` samples of a feed, each rank its share. Every rank must call it.
+    """Return the loss on the first `samples` samples of a feed, up to the end of a batch. Every rank must call this function.
 
-    Every answer token has the same weight. `blank` makes every image grey. Under FSDP, a rank that finishes its share early
-    runs empty batches until the others finish. `add` receives the number of samples done on all ranks since its last call.
+    Each rank evaluates its share. Every answer token has the same weight. `blank` makes every image grey. Under FSDP, a rank
+    that finishes its share early runs empty batches until the other ranks finish. `add` receives the number of samples done on
+    all ranks since its last call.
     """
     was_training = model_with_loss.training
     model_with_loss.eval()
@@ -80,7 +81,7 @@ def blanked(batch: Batch) -> Batch:
 
 
 def empty_batch() -> Batch:
-    """Return a batch of one token without a loss, and without images."""
+    """Return a batch of one token that has no loss and no images."""
     one = torch.zeros(1, 1, dtype=torch.int64)
     none = torch.zeros(0, dtype=torch.int64)
     return Batch(

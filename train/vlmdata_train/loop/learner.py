@@ -1,4 +1,4 @@
-"""The model, distributed over the ranks, with its optimizer: recomputation, compilation, gradients."""
+"""The model and its optimizer, distributed over the ranks, with recomputation, compilation and gradients."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def check_speed(speed: Speed, ranks: Ranks) -> None:
     """Raise RecipeError if this device does not support the recipe's `speed`."""
     if speed.compile and ranks.device.type == "cpu":
         raise RecipeError(
-            "speed.compile: on a CPU attention runs segment by segment and would be compiled for each batch: set it to false"
+            "speed.compile: on a CPU, attention runs segment by segment and would be compiled for each batch. Set it to false."
         )
 
 
 class Learner:
-    """A model, `model_with_loss`, and its `optimizer`. Every rank must call every method."""
+    """Holds a model with its loss, and its optimizer, and trains it. Every rank must call every method."""
 
     def __init__(self, model: VisionLanguageModel, recipe: Recipe, ranks: Ranks) -> None:
         # The order matters: freeze, compile, distribute, make the optimizer (distribution replaces parameters).
@@ -47,14 +47,18 @@ class Learner:
         self.weights = [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def fit(self, micro: MicroBatch) -> int:
-        """Recompute as few blocks as the GPU's memory allows, measured on one micro-batch. Returns their number."""
+        """Choose as few blocks to recompute as the GPU's memory allows, and return their number.
+
+        The memory is measured on one micro-batch.
+        """
         state_bytes = optimizer_bytes(self.weights, self.recipe.optimizer.compact)
         return fit_memory(self.layers, self.module, micro, state_bytes, CudaMemory(self.ranks.device), self.ranks)
 
     def add_gradients(self, micros: list[MicroBatch], answers: float) -> list[Tensor]:
-        """Run forward and backward of a step's micro-batches; `answers` is the step's number of answer tokens over all ranks.
+        """Run the forward and backward passes of a step's micro-batches, and return the summed loss of each sample.
 
-        Returns the summed loss of each sample, (S,) for each micro-batch, on the device.
+        `answers` is the number of answer tokens in the step over all ranks. The result is one tensor (S,) on the device for
+        each micro-batch.
         """
         shares = []
         for number, micro in enumerate(micros):
@@ -66,14 +70,17 @@ class Learner:
         return shares
 
     def check_gradients(self) -> None:
-        """Raise RuntimeError if a trained weight has no gradient: the optimizer would leave it unchanged without an error."""
+        """Raise RuntimeError if a trained weight has no gradient.
+
+        Otherwise the optimizer would leave the weight unchanged without an error.
+        """
         named = list(self.model_with_loss.model.named_parameters())
         without = [name for name, p in named if p.requires_grad and p.grad is None]
         if without:
-            raise RuntimeError(f"{len(without)} weights should be trained and have no gradient, first {without[0]}")
+            raise RuntimeError(f"{len(without)} weights should be trained but have no gradient; the first is {without[0]}")
         frozen = [name for name, p in named if not p.requires_grad and p.grad is not None]
         assert not frozen, f"the frozen weight {frozen[0]} has a gradient"
 
     def clip(self) -> float:
-        """Clip the gradients to the recipe's norm, and return their norm before."""
+        """Clip the gradients to the recipe's norm, and return the norm that they had before."""
         return float(full_tensor(nn.utils.clip_grad_norm_(self.weights, self.recipe.optimizer.clip or math.inf)))

@@ -20,11 +20,11 @@ def check_logs(choice: Logs) -> None:
     """Raise RecipeError if the package of a chosen log is not installed."""
     for wanted, package in ((choice.tensorboard, "tensorboard"), (choice.wandb is not None, "wandb")):
         if wanted and importlib.util.find_spec(package) is None:
-            raise RecipeError(f"logs.{package}: the package {package} is not installed: install it, or turn this log off")
+            raise RecipeError(f"logs.{package}: the package {package} is not installed. Install it, or turn this log off.")
 
 
 class Log:
-    """Writes records and lines. Only the first rank's log is active; calls on the others do nothing."""
+    """Writes records to the logs and lines to the terminal. Only the log of the first rank is active; the others do nothing."""
 
     def __init__(self, out: Path, choice: Logs, *, active: bool, recipe: Mapping[str, Any]) -> None:
         self.active = active
@@ -42,7 +42,10 @@ class Log:
             self._wandb = wandb.init(project=choice.wandb, dir=str(out), config=dict(recipe))
 
     def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Write one record to every log; nested values get names like `loss/captions`."""
+        """Write one record to every log.
+
+        In TensorBoard and wandb, a value in a nested dict gets a name such as `train/loss_of/captions`.
+        """
         if not self.active:
             return
         self._lines.write(json.dumps({"kind": kind, "step": step, "time": round(time.time(), 3), **values}) + "\n")
@@ -55,7 +58,7 @@ class Log:
             self._wandb.log(flat, step=step)
 
     def say(self, text: str) -> None:
-        """Print lines to stderr (stdout is for results). Secrets are redacted, and control characters of the data escaped."""
+        """Print lines to stderr, because stdout is for results. Secrets are removed and control characters escaped."""
         if self.active:
             print("\n".join(map(plain, redacted(text).split("\n"))), file=sys.stderr, flush=True)
 
@@ -77,6 +80,7 @@ def _summary_writer(folder: Path) -> Any:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return the values of nested dicts, with the names on the way to a value joined by "/"."""
     pairs: list[tuple[str, Any]] = []
     for name, value in values.items():
         pairs += _flat(value, f"{prefix}{name}/") if isinstance(value, Mapping) else [(prefix + name, value)]

@@ -33,12 +33,15 @@ from vlmdata_train.loop.score import score, table
 from vlmdata_train.loop.train_step import MicroBatch
 from vlmdata_train.recipe import Recipe
 
-MAX_REFUSED = 20  # skipped steps in a row: a single bad sample does not cause this many
+MAX_REFUSED = 20  # skipped steps in a row, after which the run stops; a single bad sample does not cause this many
 
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a run. `losses`, per answer token, are those of this process's steps, without the ones before a resume."""
+    """The outcome of a run.
+
+    `losses` has the loss per answer token of each step that this process has done. Steps before a resume are not included.
+    """
 
     out: Path
     checkpoint: Path | None  # the last one; None if the recipe saves none
@@ -48,7 +51,7 @@ class Result:
 
 
 def run_training(recipe: Recipe) -> Result:
-    """Train, or resume from the last checkpoint in `recipe.out`; a finished run returns at once."""
+    """Train, or resume from the last checkpoint in `recipe.out`, and return the result. A finished run returns at once."""
     if recipe.speed.threads is not None:
         torch.set_num_threads(recipe.speed.threads)
     with joined(recipe.speed.device) as ranks:
@@ -69,7 +72,7 @@ class Run:
         self.feed, self.held_out_feed = open_feed.make_feeds(recipe, self.model, ranks)
         self.log = Log(out, recipe.logs, active=ranks.is_first, recipe=recipe.describe())
         self.learner = Learner(self.model, recipe, ranks)
-        self.step, self.seen = 0, 0  # steps done, samples read on all ranks, used or not
+        self.step, self.seen = 0, 0  # steps done; samples read on all ranks, used or not
         self.evaluated_at = self.saved_at = -1  # the steps of the last evaluation and the last checkpoint
         self.best: dict[str, Any] | None = None  # loss and step of the best checkpoint
         self.watch = SpikeWatch(recipe.logs.spike)
@@ -78,8 +81,8 @@ class Run:
         self.log.say(setup.summary(recipe, self.model, ranks))
         self._log_data()
         self.source = Prefetcher(self.feed, ranks.device)
-        self.position = self.source.position  # after the last step
-        self.has_ended = False  # whether the data ended before the steps
+        self.position = self.source.position  # the feed's position after the last step
+        self.has_ended = False  # whether the data ended before all steps were done
         self.peak, self.meter = matrix_peak(ranks.device), Meter()
         self.losses: list[float] = []
         self.norm, self.learning_rates = math.nan, dict[str, float]()  # of the last step
@@ -88,13 +91,13 @@ class Run:
         self.progress = RunProgress(recipe, self.feed, ranks)
 
     def finish(self) -> Result:
-        """Run the remaining steps; log, evaluate and save as the recipe says."""
+        """Run the remaining steps, log, evaluate and save as the recipe says, and return the result."""
         recipe, micro_batches = self.recipe, 0.0
         self.learner.module.train()
         while not self.is_over:
             micros = self._take()
             answers, micro_batches, taken = self._counts(micros)
-            self.has_ended = micro_batches < self.ranks.world * recipe.batches.accumulate  # of any rank; all stop together
+            self.has_ended = micro_batches < self.ranks.world * recipe.batches.accumulate  # on any rank; all stop together
             if not self.has_ended:
                 self._learn(micros, answers)
                 self.step, self.seen = self.step + 1, self.seen + int(taken)
@@ -107,10 +110,10 @@ class Run:
         if self.step == 0 and micro_batches:
             raise RecipeError(
                 f"batches.accumulate: a step takes {recipe.batches.accumulate} batches on each of {self.ranks.world} ranks, but"
-                f" the data has only {micro_batches:.0f} in all: lower it, or raise `epochs`"
+                f" the data has only {micro_batches:.0f} in all. Lower it, or raise `epochs`."
             )
         if self.step == 0:
-            raise RecipeError(f"{recipe.data}: no batch could be made; skipped: {dict(self.feed.skipped)}")
+            raise RecipeError(f"{recipe.data}: no batch could be made. Skipped, by reason: {dict(self.feed.skipped)}")
         held_out = self.evaluation.loss if self.evaluation else None
         return Result(Path(recipe.out), self.last_saved, self.step, self.losses, held_out)
 
@@ -120,6 +123,7 @@ class Run:
         return self.has_ended or self.progress.is_over(self.step, self.seen)
 
     def _resume(self, path: Path) -> None:
+        """Restore the model, the optimizer, the position in the data and the random states from a checkpoint."""
         saved = checkpoint.read_saved(path)
         open_feed.check_same_data(self.recipe, self.feed, saved.facts["data"])
         checkpoint.load_model(path, self.model)
@@ -133,7 +137,10 @@ class Run:
         self.log.say(f"resumed from {path}")
 
     def _log_data(self) -> None:
-        """Log which samples are left out and why, and at the start of a run the first sample as the model reads it."""
+        """Log which samples are left out and why.
+
+        At the start of a run, also log the first sample as the model reads it.
+        """
         if not self.ranks.is_first:
             return
         held = self.recipe.held_out.path or f"{self.recipe.data}, held out"
@@ -147,22 +154,28 @@ class Run:
                 self.log.say("\n".join(left_out_lines(record, str(data))))
         template = self.feed.reading.prompter.template
         if self.recipe.stage == "instruct" and template.form is not None and not template.ends_turns:
-            self.log.say("the chat template writes nothing after an answer: the model does not learn where to stop")
+            self.log.say("the chat template writes nothing after an answer, so the model does not learn where to stop")
         if self.last_saved is None and (prompt := self.feed.first_prompt()) is not None:
             self.log.say(f"first sample; [[learned text]]:\n{shown(self.model.tokenizer, prompt)}")
 
     def _skipped(self) -> dict[str, int]:
-        """Return how many samples of all ranks were skipped when read, by reason. Every rank must call it."""
+        """Return how many samples were skipped when read, by reason, over all ranks. Every rank must call this method."""
         return dict(
             sum((Counter(own) for own in all_gather_objects(dict(self.feed.skipped), self.ranks)), Counter[str]()).most_common()
         )
 
     def _blank_answers(self) -> int:
-        """Return how many answers on all ranks had no loss because they are empty or blank. Every rank must call it."""
+        """Return how many answers had no loss because they were empty or blank, over all ranks.
+
+        Every rank must call this method.
+        """
         return int(all_reduce_sum([float(self.feed.blank_answers)], self.ranks)[0])
 
     def _log_skipped(self) -> None:
-        """Log which samples were skipped although their lengths were measured: their images failed to decode."""
+        """Log how many answers were blank, and which samples were skipped when they were read.
+
+        The lengths of skipped samples were measured, but their images failed to decode or their tars are damaged.
+        """
         skipped, blank = self._skipped(), self._blank_answers()
         if blank:
             self.log.say(f"{blank:,} answers were empty or blank and had no loss")
@@ -171,19 +184,19 @@ class Run:
             self.log.say(f"skipped when read: {', '.join(f'{why} {n:,}' for why, n in skipped.items())}")
 
     def _take(self) -> list[MicroBatch]:
-        """Return the micro-batches of a step, fewer at the end of the data."""
+        """Return the micro-batches of a step. There are fewer at the end of the data."""
         start = time.perf_counter()
         micros = self.source.take(self.recipe.batches.accumulate)
         self.meter.waited += time.perf_counter() - start
         return micros
 
     def _counts(self, micros: list[MicroBatch]) -> list[float]:
-        """Return a step's answer tokens, micro-batches and samples read, over all ranks."""
+        """Return how many answer tokens, micro-batches and samples read a step has, over all ranks."""
         own = [sum(sum(m.answers) for m in micros), len(micros), sum(m.batch.taken for m in micros)]
         return all_reduce_sum([float(number) for number in own], self.ranks)
 
     def _learn(self, micros: list[MicroBatch], answers: float) -> None:
-        """Do one optimizer step, unless the recipe's rule for a broken loss skips it or stops the run."""
+        """Do one optimizer step. If the loss is broken, the recipe's rule may skip the step or stop the run."""
         learner, choice, is_first = self.learner, self.recipe.optimizer, not self.losses
         share = self.progress.share(self.step, self.seen)
         self.learning_rates = set_learning_rates(learner.optimizer, schedule_factor(choice.schedule, share, choice.warmup))
@@ -203,14 +216,14 @@ class Run:
             learner.optimizer.step()
         elif self.watch.refused >= MAX_REFUSED:
             raise FloatingPointError(
-                f"step {self.step + 1}: {MAX_REFUSED} steps in a row were skipped; the weights may be damaged"
+                f"step {self.step + 1}: {MAX_REFUSED} steps in a row were skipped, so the weights may be damaged"
             )
         learner.optimizer.zero_grad(set_to_none=True)
         self.losses.append(loss)
         add_step(self.meter, micros, sums, learner.costs, self.model)
 
     def _report(self) -> None:
-        """Log, evaluate and save if due at this step and not done yet."""
+        """Log, evaluate and save. Each is done only if it is due at this step and not done yet."""
         choice = self.recipe.checkpoints
         if self.meter.steps and (self.step % self.recipe.logs.every == 0 or self.is_over):
             self._log_steps()
@@ -256,7 +269,7 @@ class Run:
         self.log.record("held_out", self.step, values)
 
     def _save(self) -> None:
-        """Write a checkpoint, and remove those that the recipe does not keep."""
+        """Write a checkpoint, and remove the checkpoints that the recipe does not keep."""
         choice = self.recipe.checkpoints
         if self.evaluation is not None and (self.best is None or self.evaluation.loss < self.best["loss"]):
             self.best = {"loss": self.evaluation.loss, "step": self.step}

@@ -1,4 +1,4 @@
-"""Cross-entropy on answer tokens only, in chunks, so that the logits of all tokens never exist at once.
+"""Cross-entropy on answer tokens only. It is computed in chunks, so that the logits of all tokens never exist at once.
 
 B batch, T tokens, D width, V vocabulary, N tokens with a loss.
 """
@@ -18,8 +18,8 @@ from vlmdata_train.model.head import Head
 def answer_positions(labels: Tensor, segment_ids: Tensor) -> Tensor:
     """Return which positions predict a label: (B, T), (B, T) -> bool (B, T).
 
-    Position t predicts label t + 1 if both are in the same segment: the last token of a packed sample does not predict the
-    first of the next sample.
+    Position t predicts label t + 1 if both are in the same segment. So the last token of a packed sample does not predict the
+    first token of the next sample.
     """
     predicts = torch.zeros_like(labels, dtype=torch.bool)
     predicts[:, :-1] = (labels[:, 1:] != IGNORE) & (segment_ids[:, 1:] == segment_ids[:, :-1]) & (segment_ids[:, 1:] > 0)
@@ -34,16 +34,19 @@ def answer_labels(labels: Tensor, predicts: Tensor) -> Tensor:
 def token_losses(
     hidden: Tensor, weight: Tensor, labels: Tensor, *, bias: Tensor | None = None, head: Head | None = None, chunk: int = 2048
 ) -> tuple[Tensor, Tensor]:
-    """Return the summed cross-entropy and each token's share: (N, D), (V, D), (N,) -> scalar, (N,) without gradient.
+    """Return the summed cross-entropy, and each token's share of it, (N,), which has no gradient.
 
-    `weight` and `bias`, (V,), are the output layer's; `head` scales and caps its logits. Memory: the fp32 logits of `chunk`
-    tokens, chunk * V * 4 bytes. The forward pass computes the gradients too, chunk by chunk, so the logits are computed once.
+    `hidden` is (N, D), `labels` is (N,). `weight` (V, D) and `bias` (V,) belong to the output layer, and `head` scales and caps
+    its logits. Only the fp32 logits of `chunk` tokens are in memory at once, which take chunk * V * 4 bytes. The forward pass
+    also computes the gradients, chunk by chunk, so the logits are computed only once.
     """
     total, each = _ChunkedCrossEntropy.apply(hidden, weight, bias, labels, head or Head(), chunk)
     return total, each
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Computes the cross-entropy and its gradients chunk by chunk, both in the forward pass."""
+
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, head: Head, chunk: int
@@ -86,9 +89,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def _logit_gradient(logits: Tensor, labels: Tensor, head: Head) -> Tensor:
-    """Return the gradient of the summed cross-entropy with respect to the output layer's logits: (n, V) -> (n, V).
+    """Return the gradient of the summed cross-entropy with respect to the output layer's logits: (n, V), (n,) -> (n, V).
 
-    `logits` are those after `head`.
+    `logits` are the logits after `head` has scaled and capped them.
     """
     gradient = logits.softmax(-1)
     gradient[torch.arange(len(gradient), device=gradient.device), labels] -= 1

@@ -1,4 +1,4 @@
-"""Activation checkpointing by measured memory: as few blocks are recomputed as the GPU allows."""
+"""Activation checkpointing by measured memory: recompute as few blocks as the GPU's memory allows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlmdata_train.model.repeated_blocks import recompute
 
 
 class Memory(Protocol):
-    """Memory of a device, in bytes, as `fit_memory` needs it."""
+    """The memory of a device, in bytes, as `fit_memory` measures it."""
 
     def limit(self) -> float: ...
     def held(self) -> float: ...
@@ -27,25 +27,25 @@ class CudaMemory:
         self.device = device
 
     def limit(self) -> float:
-        """Return 90% of the GPU's memory; the rest stays free for fragmentation."""
+        """Return 90% of the GPU's memory. The rest stays free for fragmentation."""
         return 0.9 * torch.cuda.get_device_properties(self.device).total_memory
 
     def held(self) -> float:
-        """Return the memory of all tensors now."""
+        """Return the memory that all tensors take now."""
         torch.cuda.synchronize(self.device)
         return torch.cuda.memory_allocated(self.device)
 
     def begin_peak(self) -> None:
-        """Start to measure the peak."""
+        """Start a new measurement of the peak."""
         torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak(self) -> float:
-        """Return the peak since `begin_peak`."""
+        """Return the highest memory of tensors since `begin_peak`."""
         return torch.cuda.max_memory_allocated(self.device)
 
 
 def spaced(count: int, chosen: int) -> list[bool]:
-    """Return which of `count` blocks to choose so that `chosen` are evenly spaced."""
+    """Return for each of `count` blocks whether it is chosen. The `chosen` blocks are evenly spaced."""
     return [(i + 1) * chosen // count > i * chosen // count for i in range(count)]
 
 
@@ -56,10 +56,11 @@ def blocks_to_recompute(blocks: int, bytes_per_block: float, free_bytes: float) 
 
 
 def fit_memory(blocks: list[nn.Module], run: nn.Module, micro: Any, later_bytes: float, memory: Memory, ranks: Ranks) -> int:
-    """Measure a step with all blocks recomputed and with one kept, then recompute as few as fit. Returns their number.
+    """Choose as few blocks to recompute as the memory allows, and return their number. Every rank must call this function.
 
-    `run` is the distributed module, `later_bytes` the size of the optimizer's state, not yet allocated. Every rank must call
-    it. The rank with the least free memory decides for all: under FSDP all ranks run a block's forward together.
+    It measures a forward and backward pass with all blocks recomputed, and one with all but the first block recomputed. `run`
+    is the distributed module. `later_bytes` is the size of the optimizer's state, which is not allocated yet. The rank with the
+    least free memory decides for all ranks, because under FSDP they run the forward pass of a block together.
     """
     held = []
     for kept in (0, 1):

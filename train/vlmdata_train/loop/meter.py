@@ -1,4 +1,4 @@
-"""Counts and rates of the steps since the last log record, and their line for the terminal."""
+"""Counts and rates of the steps since the last log record, and the line that shows them in the terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Meter:
 
     started: float = field(default_factory=time.perf_counter)
     steps: int = 0
-    waited: float = 0.0  # for data
+    waited: float = 0.0  # time in which the step waited for data
     tokens: int = 0  # without padding
     padded_tokens: int = 0  # with padding
     answers: int = 0  # tokens that have a loss
@@ -31,13 +31,16 @@ class Meter:
     counts: dict[str, int] = field(default_factory=dict)  # answer tokens per source
 
     def add_losses(self, sums: Mapping[str, tuple[float, int]]) -> None:
-        """Add each source's summed loss and its answer tokens."""
+        """Add the summed loss and the number of answer tokens of each source."""
         for source, (loss, count) in sums.items():
             self.losses[source] = self.losses.get(source, 0.0) + loss
             self.counts[source] = self.counts.get(source, 0) + count
 
     def values(self, world: int, peak_flops: float | None) -> dict[str, Any]:
-        """Return the log record. Rates are this rank's times `world`: all ranks are assumed equally fast."""
+        """Return the values of the log record.
+
+        Rates are those of this rank times `world`, because all ranks are assumed to be equally fast.
+        """
         elapsed = time.perf_counter() - self.started
         total, count = sum(self.losses.values()), sum(self.counts.values())
         values: dict[str, Any] = {
@@ -58,7 +61,7 @@ class Meter:
 
 
 def memory_bytes() -> int:
-    """Return the peak memory of the run: the GPU's if there is one, else the process's."""
+    """Return the peak memory of this process: on the GPU if it uses a GPU, otherwise in main memory."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     import resource
@@ -69,11 +72,11 @@ def memory_bytes() -> int:
 def add_step(
     meter: Meter, micros: list[MicroBatch], sums: list[float], costs: dict[str, float], model: VisionLanguageModel
 ) -> None:
-    """Add one step to the meter; `sums` are the samples' summed losses, `costs` the result of `flops_per_token`.
+    """Add one step to the meter. `sums` are the summed losses of the samples. `costs` is the result of `flops_per_token`.
 
-    The encoder's tokens are the patches of every tile at its own size, with the class and register tokens that it returns. The
-    abstractor's are the tokens that it makes of them. Those of the language model and the fusion are the tokens of text and
-    images without padding. All counts are known on the host, so that it never waits for the device.
+    The tokens of the encoder are the patches of every tile, and the class and register tokens that the encoder returns. The
+    tokens of the abstractor are those that it returns. The tokens of the language model and of the fusion are those of text and
+    images, without padding. All counts are known on the host, so the host never waits for the device.
     """
     remaining = iter(sums)
     meter.steps += 1
@@ -95,7 +98,7 @@ def add_step(
 
 
 def step_line(step: int, recipe: Recipe, values: dict[str, Any]) -> str:
-    """Return a step's line for the terminal."""
+    """Return the line that shows a step in the terminal."""
     total = f"/{recipe.steps}" if recipe.steps else ""
     use = f", {values['flops_use']:.0%} of peak" if "flops_use" in values else ""
     return (

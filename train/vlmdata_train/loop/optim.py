@@ -18,9 +18,9 @@ from vlmdata_train.recipe import Optimizer
 def parameter_groups(
     parts: Mapping[str, nn.Module], table: Mapping[str, Part], lr: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Return AdamW's groups: for each part its trained matrices, with weight decay, and its trained vectors, without.
+    """Return AdamW's parameter groups. Each part has two: trained matrices with weight decay, and trained vectors without it.
 
-    A weight that two parts share (tied embeddings) belongs to the first of them.
+    A weight that two parts share, such as tied embeddings, belongs to the first of the two.
     """
     groups = []
     taken: set[int] = set()
@@ -43,22 +43,23 @@ def make_optimizer(groups: list[dict[str, Any]], choice: Optimizer) -> TorchOpti
     if kinds == {torch.bfloat16}:
         first = torch.bfloat16 if choice.compact else torch.float32
         return SplitAdamW(groups, betas=betas, eps=choice.eps, first=first)
-    assert kinds == {torch.float32}, f"trained weights are a mixture of {kinds}"
+    assert kinds == {torch.float32}, f"trained weights must be all bf16 or all fp32, not {kinds}"
     return torch.optim.AdamW(groups, betas=betas, eps=choice.eps, fused=True)
 
 
 def optimizer_bytes(weights: list[nn.Parameter], compact: bool) -> float:
-    """Return the size of AdamW's state on this rank: two moments, and for a bf16 weight its lower half.
+    """Return the bytes of AdamW's state on this rank: two moments of each weight, and the lower half of each bf16 weight.
 
-    `compact` keeps the first moment of a bf16 weight in bf16.
+    With `compact`, the first moment of a bf16 weight is bf16.
     """
     return sum(local(p).numel() * (8 if p.dtype == torch.float32 or compact else 10) for p in weights)
 
 
 def schedule_factor(kind: str, progress: float, warmup: float) -> float:
-    """Return the factor of the learning rates at `progress`, the share of the run that is done, in [0, 1].
+    """Return the factor of the learning rates, in [0, 1]. `progress` is the share of the run that is done, in [0, 1].
 
-    It rises linearly over the first `warmup` share of the run, then stays constant, or falls to 0 linearly or as half a cosine.
+    The factor rises linearly over the first `warmup` share of the run. Then it stays constant, falls to 0 linearly, or falls to
+    0 as half a cosine, as `kind` says.
     """
     if progress < warmup:
         return progress / warmup
@@ -69,7 +70,7 @@ def schedule_factor(kind: str, progress: float, warmup: float) -> float:
 
 
 def set_learning_rates(optimizer: TorchOptimizer, factor: float) -> dict[str, float]:
-    """Set each group's learning rate to its initial one times `factor`, and return the rate of each part."""
+    """Set each group's learning rate to its initial rate times `factor`, and return the learning rate of each part."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
     return {group["part"]: group["lr"] for group in optimizer.param_groups}

@@ -13,7 +13,7 @@ from vlmdata_train.loop.train_step import MicroBatch
 
 
 class Prefetcher:
-    """Micro-batches from the feed. One is prefetched and copied to the device."""
+    """Takes micro-batches from a feed. It fetches one micro-batch in advance and copies it to the device."""
 
     def __init__(self, feed: Feed, device: torch.device) -> None:
         self._batches: Iterator[Any] = iter(feed)
@@ -27,7 +27,10 @@ class Prefetcher:
             self._next = MicroBatch.of(item[0], self._device), item[1]
 
     def take(self, count: int) -> list[MicroBatch]:
-        """Return the next `count` micro-batches, fewer at the end of the data, and set `position` to the one after them."""
+        """Return the next `count` micro-batches, or fewer at the end of the data.
+
+        This sets `position` to the feed's position after them.
+        """
         micros = []
         for _ in range(count):
             self.fetch()

@@ -1,4 +1,4 @@
-"""The progress of a run, on which its learning-rate schedule depends."""
+"""The progress of a run. The learning-rate schedule depends on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vlmdata_train.recipe import Recipe
 
 
 class RunProgress:
-    """Share of the run that is done, by steps, or by samples if the recipe sets epochs."""
+    """Computes the share of a run that is done: by steps, or by samples if the recipe sets epochs."""
 
     def __init__(self, recipe: Recipe, feed: Feed, ranks: Ranks) -> None:
         self.steps = recipe.steps
@@ -32,30 +32,31 @@ class RunProgress:
         return min(1.0, samples / max(self.samples, 1))
 
     def is_over(self, step: int, samples: int) -> bool:
-        """Return whether no step is left. A run over epochs may end earlier, with its data."""
+        """Return whether no step is left. A run that counts epochs may end earlier, when its data ends."""
         return step >= self.steps if self.steps is not None else self.share(step, samples) >= 1
 
 
 def used_samples(plan: PackedPlan, epochs: float) -> float:
-    """Return the number of samples in these epochs, without those that are left out."""
+    """Return the number of samples in these epochs, without the samples that are left out."""
     if all(lengths.starts is None for lengths in plan.lengths):
         return epochs * plan.samples(0)
-    whole = math.floor(epochs)  # each epoch draws other alternative captions, of which some may be left out
+    whole = math.floor(epochs)  # each epoch draws new captions, and some captions may be left out
     rest = epochs - whole
     return sum(map(plan.samples, range(whole))) + (rest * plan.samples(whole) if rest else 0.0)
 
 
 def samples_of_steps(plan: PackedPlan, rounds: int, batch: int, world: int, accumulate: int) -> float:
-    """Return how many samples the whole steps of these epochs take; the remainder at the end is not trained on.
+    """Return how many samples the complete steps of these epochs take. The samples that remain at the end are not trained on.
 
-    `batch` units of the plan are one forward pass of each rank. Returns infinity if the packs have more windows than the cache
-    keeps: planning them only to count is slow, and the remainder is a small share of them.
+    A forward pass takes `batch` units of the plan on each rank, and a step has `accumulate` forward passes. Return infinity if
+    the packs have more windows than the cache keeps, because planning the packs only to count them is slow, and few samples
+    remain then.
     """
     is_single = plan.packing.single
     if not is_single and rounds * plan.epoch_windows > KEPT_WINDOWS:
         return math.inf
     units = int(used_samples(plan, rounds)) if is_single else plan.end(0, rounds, 1 << 62)[0]
-    passes = -(-(units // world) // batch)  # of the rank that has the fewest units
+    passes = -(-(units // world) // batch)  # forward passes of the rank with the fewest units
     taken = min(units, passes // accumulate * accumulate * batch * world)
     if is_single or taken == 0:
         return taken

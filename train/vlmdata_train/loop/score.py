@@ -15,7 +15,7 @@ class Score:
     """Score of one source. Shares are in [0, 1]."""
 
     samples: int
-    exact: float  # share of answers equal to the true ones after `normalise`
+    exact: float  # share of answers that equal the true answer after `normalise`
     majority: float  # `exact` of a model that always gives the most common true answer
 
 
@@ -30,9 +30,9 @@ def score(answers: list[GeneratedAnswer]) -> dict[str, Score]:
 
 
 def normalise(answer: str) -> str:
-    """Return an answer in lower case, without articles, punctuation and extra spaces, with digits for number words.
+    """Return an answer in lower case, without articles, punctuation and extra spaces, and with digits for number words.
 
-    A decimal point stays. Source: VQA's evaluation, Antol et al. 2015, the steps that matter for single words.
+    A decimal point is kept. Source: the evaluation of VQA, Antol et al. 2015; only the steps that matter for single words.
     """
     text = re.sub(r"(?<!\d)[.]|[.](?!\d)|[^\w\s.]", " ", answer.lower())
     words = [NUMBERS.get(word, word) for word in text.split() if word not in ("a", "an", "the")]

@@ -1,4 +1,4 @@
-"""Setup of a run before its first step: checkpoint to resume, seed, tokenizer, model."""
+"""Set up a run before its first step: the checkpoint to resume, the seed, the tokenizer and the model."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ from vlmdata_train.recipe import Recipe
 # Keys that a resumed run may change: they do not affect the steps already done.
 MAY_CHANGE = ("steps", "epochs", "out", "speed", "checkpoints", "held_out", "logs")
 
-# Values of the keys that recipes of earlier versions lack.
+# Values of the keys that are missing in recipes of earlier versions.
 DEFAULTS_BEFORE: dict[str, Any] = {"chat_template": None, "trusted_tokens": [], "loss": "all"}
 
 
 def resumable(recipe: Recipe, checkpoints: Path) -> Path | None:
-    """Return the checkpoint to resume from, or None. Raises RecipeError if it belongs to a run of another recipe."""
+    """Return the checkpoint to resume from, or None if there is none.
+
+    Raises RecipeError if the checkpoint belongs to a run of a different recipe.
+    """
     if recipe.start is not None:
         model_of(recipe.start)
     found = latest(checkpoints)
@@ -43,7 +46,9 @@ def resumable(recipe: Recipe, checkpoints: Path) -> Path | None:
     before = DEFAULTS_BEFORE | json.loads((found / "recipe.json").read_text())
     changed = [name for name in now if name not in MAY_CHANGE and now[name] != before.get(name)]
     if changed:
-        raise RecipeError(f"{recipe.out} holds a run with another `{changed[0]}`: choose another `out`, or remove this folder")
+        raise RecipeError(
+            f"{recipe.out} holds a run with a different `{changed[0]}`. Choose a different `out`, or remove this folder."
+        )
     return found
 
 
@@ -55,12 +60,15 @@ def seed_everything(seed: int, ranks: Ranks) -> None:
 
 
 def model_parts(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
-    """Return the model's parts with their tokenizer: the model's, the start's, or a tiny one, which a new run trains here."""
+    """Return the model's parts, with their tokenizer and chat template.
+
+    The tokenizer is that of the checkpoint in `start`, or a tiny tokenizer that a new run trains here, or the language model's.
+    """
     return with_template(_with_tokenizer(recipe, out, ranks), recipe.chat_template)
 
 
 def _with_tokenizer(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
-    if recipe.start is not None and is_checkpoint(recipe.start):  # its weights fit no other tokenizer
+    if recipe.start is not None and is_checkpoint(recipe.start):  # the weights fit only the tokenizer of the checkpoint
         return with_tokenizer(recipe.model, str(Path(recipe.start) / "tokenizer"))
     choice = recipe.tokenizer
     if choice is not None:
@@ -74,25 +82,26 @@ def _with_tokenizer(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
 
 
 def _texts(samples: SampleStream, recipe: Recipe, count: int) -> Iterator[str]:
+    """Yield the texts of the first `count` samples, without samples that are held out or cannot be read."""
     for sample in itertools.islice(samples, count):
         if is_held_out(sample["__key__"], recipe.held_out.fraction):
             continue
         try:
             positions = read_document(sample).positions
-        except (KeyError, TypeError, ValueError):  # counted when the feed reads the sample
+        except (KeyError, TypeError, ValueError):  # the sample is counted when the feed reads it
             continue
         yield from (position for position in positions if isinstance(position, str))
 
 
 def make_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLanguageModel:
-    """Build the model on the device, in the recipe's precision, with its start weights and frozen parts.
+    """Return the model on the device, in the recipe's precision, with its start weights loaded and its parts frozen or trained.
 
-    Raises RecipeError if the parts do not fit together, or no weight is trained.
+    Raises RecipeError if the parts do not fit together, or if no weight is trained.
     """
     try:
         with ranks.device if ranks.device.type == "cuda" else contextlib.nullcontext():
             model = build_model(parts)
-    except (OSError, ValueError) as error:  # of a part or of transformers: parts that do not fit together, an unknown name
+    except (OSError, ValueError) as error:  # from a part or transformers: the parts do not fit together, or a name is unknown
         raise RecipeError(f"model: {' '.join(str(error).split())}") from None
     if recipe.start is not None:
         fill(model, recipe.start)
@@ -104,7 +113,7 @@ def make_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLangua
     except ValueError as error:
         raise RecipeError(f"parts, {' '.join(str(error).split())}") from None
     if not any(p.requires_grad for p in model.parameters()):
-        raise RecipeError("parts: every part that has weights is frozen, nothing would be trained")
+        raise RecipeError("parts: every part that has weights is frozen, so nothing would be trained. Train at least one part.")
     return model.to(ranks.device)
 
 

@@ -1,4 +1,4 @@
-"""One micro-batch: copy it to the device with the positions that have a loss, and compute its loss.
+"""Copy one micro-batch to the device with the positions that have a loss, and compute its loss.
 
 B rows, T tokens, D width, N tokens with a loss, S samples.
 """
@@ -18,19 +18,19 @@ from vlmdata_train.model.model import VisionLanguageModel
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """A batch with its loss positions, computed on the host so that the device never waits."""
+    """A batch with the positions that have a loss. They are computed on the host, so that the device never waits."""
 
     batch: Batch
     positions: Tensor  # (N,) indices of the tokens that predict an answer, in the flattened (B * T) tokens
-    labels: Tensor  # (N,) what they should predict
-    sample_of: Tensor  # (N,) index of the sample of each
+    labels: Tensor  # (N,) token ids that these positions should predict
+    sample_of: Tensor  # (N,) index of the sample of each position
     answers: list[int]  # number of tokens with a loss, for each sample
     tokens: int  # without padding
     padded_tokens: int  # B * T, with padding
 
     @staticmethod
     def of(batch: Batch, device: torch.device) -> MicroBatch:
-        """Find the positions that predict an answer, and start to copy everything to the device."""
+        """Return the micro-batch of a batch, and start to copy its tensors to the device."""
         predicts = answer_positions(batch.labels, batch.segment_ids)
         labels = answer_labels(batch.labels, predicts)
         rows = torch.arange(len(batch.labels))[:, None].expand_as(batch.labels)
@@ -44,7 +44,10 @@ class MicroBatch:
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Return the batch with its tensors on the device; image counts and sizes stay on the host, which reads them."""
+    """Return the batch with its tensors on the device.
+
+    The counts and sizes of images stay on the host, because only the host reads them.
+    """
     if device.type == "cpu":
         return batch
     pixels = batch.pixels
@@ -60,11 +63,15 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Start to copy a tensor to the device, and return the copy."""
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 class ModelWithLoss(nn.Module):
-    """The model with its loss. Data parallelism wraps this module, so that its forward includes the output layer."""
+    """The model with its loss.
+
+    Data parallelism wraps this module, so that the output layer is inside the wrapped forward pass.
+    """
 
     def __init__(self, model: VisionLanguageModel, *, chunk: int, autocast: bool) -> None:
         super().__init__()
@@ -73,7 +80,7 @@ class ModelWithLoss(nn.Module):
         self.autocast = autocast
 
     def forward(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Return the summed loss, and each sample's share of it, (S,), without gradient."""
+        """Return the summed loss, and each sample's share of it, (S,), which has no gradient."""
         device = micro.positions.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
             hidden = self.model(micro.batch)  # (B, T, D)
