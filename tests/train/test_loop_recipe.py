@@ -32,10 +32,10 @@ GOOD = {"stage": "align", "model": MODEL, "data": "D", "out": "O", "steps": 1}
         ({"optimizer": {"schedule": "cosinus"}}, r"optimizer: Optimizer.schedule = 'cosinus'"),
         ({"model": {"encoder": "clip"}}, r"model: ModelRecipe needs the parameter 'language'"),
         ({"data": None}, r"Recipe.data"),
-        ({"steps": 0}, r"steps is 1 or more, not 0"),
-        ({"logs": {"every": 0}}, r"logs: Logs: every is 1 or more, not 0"),
-        ({"held_out": {"fraction": 1.0}}, r"held_out: HeldOut: fraction is 0 or more and less than 1, not 1.0"),
-        ({"tokenizer": {"vocabulary": 263}}, r"tokenizer: TinyTokenizer: vocabulary is 264 or more, not 263"),
+        ({"steps": 0}, r"steps must be 1 or more, not 0"),
+        ({"logs": {"every": 0}}, r"logs: Logs: every must be 1 or more, not 0"),
+        ({"held_out": {"fraction": 1.0}}, r"held_out: HeldOut: fraction must be 0 or more and less than 1, not 1.0"),
+        ({"tokenizer": {"vocabulary": 263}}, r"tokenizer: TinyTokenizer: vocabulary must be 264 or more, not 263"),
     ],
 )
 def test_each_mistake_names_its_place_and_its_fix(change, message):

@@ -204,6 +204,6 @@ def test_lora_beside_closed_gates_would_learn_nothing_and_is_refused() -> None:
     check_gates(model.parts(), table)
     with torch.no_grad():
         model.fusion.layers[1].mlp_gate.zero_()
-    with pytest.raises(ValueError, match=r"^fusion: lora: gates are closed \(1, first layers.1.mlp_gate\)"):
+    with pytest.raises(ValueError, match=r"^fusion: lora: 1 gates are 0 \(the first is layers.1.mlp_gate\)"):
         check_gates(model.parts(), table)
     check_gates(model.parts(), {"encoder": Part(lora=LORA)})

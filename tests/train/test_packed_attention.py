@@ -114,7 +114,7 @@ def test_any_language_model_packs_and_otherwise_does_what_transformers_does(fami
     ("family", "message"),
     [
         ("mamba", "lets samples in one row see each other"),
-        ("bloom", "supports no other attention implementation"),
+        ("bloom", "does not support a different attention implementation"),
         ("stablelm", "does not receive `packing`"),
         ("gpt_oss", "GptOssAttention has attention sinks"),
     ],
@@ -126,7 +126,7 @@ def test_a_language_model_that_cannot_be_packed_is_refused_when_it_is_built(fami
 
 def test_a_prefix_over_sliding_windows_is_refused_when_the_model_is_built() -> None:
     prefix = {"tokens": {"prefix": True}}
-    with pytest.raises(ValueError, match="a prefix supports neither varlen nor sliding windows"):
+    with pytest.raises(ValueError, match="a prefix does not support `varlen`"):
         build_model(replace(language("gemma2", **GEMMA_2), fusion=prefix))
     build_model(replace(language("gemma2", **{**GEMMA_2, "sliding_window": None}), fusion=prefix))
 
@@ -148,7 +148,7 @@ def test_the_cap_of_scores_matters_and_varlen_which_has_none_is_refused() -> Non
     with torch.no_grad():
         assert (model.logits(batch) - other.logits(batch)).abs().max() > 0.01
         model.attention = "varlen"
-        with pytest.raises(ValueError, match="varlen cannot cap scores, which this language model needs: use `flex`"):
+        with pytest.raises(ValueError, match="caps its scores, which `varlen` does not support"):
             model.logits(batch)
 
 

@@ -1,5 +1,9 @@
-"""Abstractors turn a tower's features into the language model's input. Methods of a part:
+"""Abstractors turn a tower's features into the input of the language model.
 
-- `grid_of(grid)` returns the grid of a tile after it,
+An abstractor has two methods:
+
+- `grid_of(grid)` returns the grid of tokens that it makes of a tile's grid of patches.
 - `build(facts, out_width, grid)` returns the module for a tower with these facts: (P, N, C) -> (P, M, D).
+
+P tiles, N patches, M tokens, C width of the tower, D `out_width`.
 """

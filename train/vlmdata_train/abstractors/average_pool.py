@@ -1,4 +1,4 @@
-"""Average of each square of patches, then an MLP: Gemma 3, LLaVA-OneVision's video frames, DeCo.
+"""Average the patches of each square, then apply an MLP, as in Gemma 3, LLaVA-OneVision's video frames, and DeCo.
 
 P tiles, r x c patches, s the side of a square, C width.
 """
@@ -16,19 +16,19 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 def average(features: Tensor, grid: Grid, side: int) -> Tensor:
-    """Average each square: (P, r c, C) -> (P, r c / s^2, C)."""
+    """Return the average of each square: (P, r c, C) -> (P, r c / s^2, C)."""
     picture = features.transpose(1, 2).unflatten(2, (grid.rows, grid.columns))  # (P, C, r, c)
     return functional.avg_pool2d(picture, side).flatten(2).transpose(1, 2)
 
 
 @dataclass(frozen=True)
 class AveragePool(Mlp):
-    """`factor` x `factor` patches become one token."""
+    """Turns each square of `factor` x `factor` patches into one token."""
 
     factor: int = 2
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the grid after each square of `factor` x `factor` patches became one token."""
+        """Return the grid of tokens, one for each square of `factor` x `factor` patches."""
         return coarser(grid, self.factor)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:

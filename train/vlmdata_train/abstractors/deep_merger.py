@@ -1,4 +1,4 @@
-"""Qwen3-VL's mergers: one for the tower's last layer and one for each deeper level, concatenated for `deep_tokens`.
+"""Qwen3-VL's mergers: one for the tower's last layer, and one for each deeper level. `deep_tokens` reads their features.
 
 P images, N patches in order of squares, s the side of a square, L deeper levels, C and D widths.
 """
@@ -16,15 +16,15 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class SquareMerger(Merger):
-    """Like the merger of the last layer, but the norm is over a whole square."""
+    """A merger whose norm is over a whole square. The norm of `Merger` is over each patch."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """Merge, then normalise."""
+        """Concatenate the patches of each square, normalise, and apply the MLP: (P, N, C) -> (P, N / s^2, D)."""
         return self.mlp(self.norm(features.unflatten(1, (-1, self.count)).flatten(2)))
 
 
 class DeepMergers(nn.Module):
-    """(P, N, (1 + L) C) -> (P, N / s^2, (1 + L) D), for images of any shape."""
+    """The module: (P, N, (1 + L) C) -> (P, N / s^2, (1 + L) D), for images of any shape."""
 
     def __init__(self, in_width: int, out_width: int, side: int, levels: int) -> None:
         super().__init__()
@@ -35,22 +35,22 @@ class DeepMergers(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Apply each layer's merger to its features."""
+        """Merge the features of each layer with the layer's own merger, and concatenate the results."""
         mergers = [self.last, *self.deeper]
         return torch.cat([merge(own) for merge, own in zip(mergers, features.chunk(len(mergers), -1), strict=True)], -1)
 
 
 @dataclass(frozen=True)
 class DeepMerger:
-    """For a tower that also returns features of deeper levels, square by square: `qwen3_vl`."""
+    """Merges the features of a tower that also returns deeper levels, square by square, such as `qwen3_vl`."""
 
     side: int = 2
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the grid after each square of `side` x `side` patches became one token."""
+        """Return the grid of tokens, one for each square of `side` x `side` patches."""
         return coarser(grid, self.side)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Return a merger for each layer, for any number of squares."""
+        """Return the module, which has a merger for each layer and accepts any number of squares."""
         layers = 1 + facts.levels
         return DeepMergers(facts.width // layers, out_width // layers, self.side, facts.levels)

@@ -1,7 +1,8 @@
 """Idefics2's connector: a gated MLP to the language model's width, then a resampler with grouped heads.
 
-Laurençon et al. 2024, What matters when building vision-language models? (Idefics2).
-P images, N patches, L latents, H query heads, K key heads, E head width, D width.
+Source: Laurençon et al. 2024, What matters when building vision-language models?
+
+P images, N patches, L latents, H query heads, K key heads, E head width, C and D widths.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class GatedMlp(nn.Module):
-    """(..., C) -> (..., D) without biases: the SiLU of one projection gates the other."""
+    """An MLP without biases, (..., C) -> (..., D). The SiLU of one projection gates the other projection."""
 
     def __init__(self, width: int, inner: int, out_width: int) -> None:
         super().__init__()
@@ -24,12 +25,12 @@ class GatedMlp(nn.Module):
         self.down = nn.Linear(inner, out_width, bias=False)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Gate and project."""
+        """Gate and project: (..., C) -> (..., D)."""
         return self.down(functional.silu(self.gate(states)) * self.up(states))
 
 
 class Layer(nn.Module):
-    """Latents attend to the context and to themselves, then an MLP."""
+    """A layer in which latents attend to the patches and to themselves, and then pass through an MLP."""
 
     def __init__(self, width: int, part: GatedResampler) -> None:
         super().__init__()
@@ -42,7 +43,7 @@ class Layer(nn.Module):
         self.mlp = GatedMlp(width, 4 * width, width)
 
     def forward(self, latents: Tensor, context: Tensor) -> Tensor:
-        """(P, L, D), (P, N, D) -> (P, L, D)."""
+        """Return the new latents: (P, L, D), (P, N, D) -> (P, L, D)."""
         queries = self.latents_norm(latents)
         both = torch.cat([self.context_norm(context), queries], 1)
         query, key, value = (
@@ -55,7 +56,7 @@ class Layer(nn.Module):
 
 
 class Connector(nn.Module):
-    """Patches (P, N, C) -> latents (P, L, D)."""
+    """The module: patches (P, N, C) -> latents (P, L, D)."""
 
     def __init__(self, in_width: int, out_width: int, part: GatedResampler) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class Connector(nn.Module):
         self.norm = nn.RMSNorm(out_width, eps=part.eps)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Project first: the resampler works at the language model's width."""
+        """Project the patches to the language model's width, then resample them: (P, N, C) -> (P, L, D)."""
         context = self.project(features)
         latents = self.latents.to(context.dtype).expand(len(context), -1, -1)
         for layer in self.layers:
@@ -75,20 +76,20 @@ class Connector(nn.Module):
 
 @dataclass(frozen=True)
 class GatedResampler:
-    """The defaults are Idefics2's. All latents start with the same values."""
+    """Idefics2's connector, with Idefics2's defaults. All latents start with the same values."""
 
     latents: int = 64
     layers: int = 3
     heads: int = 16
     key_heads: int = 4
     head_width: int = 96
-    mlp_width: int | None = None  # of the first MLP; Idefics2: the language model's intermediate size; None: 4 times the width
+    mlp_width: int | None = None  # of the first MLP; Idefics2 has the language model's intermediate size; None: 4 D
     eps: float = 1e-6
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the latents, which have no place in the grid."""
+        """Return a grid that has only the latents, as extra tokens without a place."""
         return Grid(0, 0, extra=self.latents)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Return the connector, for any number of patches."""
+        """Return the connector. It accepts any number of patches."""
         return Connector(facts.width, out_width, self)

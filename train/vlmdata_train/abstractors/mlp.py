@@ -1,4 +1,7 @@
-"""An MLP on each feature: LLaVA 1.5. Liu et al. 2023, Improved Baselines with Visual Instruction Tuning."""
+"""Apply an MLP to each feature, as in LLaVA 1.5.
+
+Source: Liu et al. 2023, Improved Baselines with Visual Instruction Tuning. P tiles, N patches, C and D widths.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 @dataclass(frozen=True)
 class Mlp:
-    """(P, N, C) -> (P, N, D): linear layers with an activation between them."""
+    """Applies linear layers with an activation between them to each feature: (P, N, C) -> (P, N, D)."""
 
     layers: int = 2  # LLaVA 1.5's mlp2x_gelu
     activation: Literal["gelu", "gelu_pytorch_tanh", "relu", "silu"] = "gelu"
@@ -30,11 +33,11 @@ class Mlp:
             raise ValueError(f"an MLP must have 1 layer or more, not {self.layers}")
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the grid unchanged: one token per patch."""
+        """Return the grid unchanged, because each patch becomes one token."""
         return grid
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Return the layers; the first changes the width."""
+        """Return the layers. The first linear layer changes the width."""
         modules: list[nn.Module] = [nn.LayerNorm(facts.width)] if self.norm else []
         modules.append(nn.Linear(facts.width, out_width, bias=self.bias))
         for _ in range(self.layers - 1):

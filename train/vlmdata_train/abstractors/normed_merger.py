@@ -1,4 +1,4 @@
-"""Mistral 3's projector: an RMS norm, a merge of each square's patches to one of the same width, then an MLP.
+"""Mistral 3's projector: an RMS norm, a layer that merges the patches of a square at the same width, then an MLP.
 
 P images, N patches in order of squares, s the side of a square, C and D widths.
 """
@@ -14,7 +14,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class Layers(nn.Module):
-    """(P, N, C), square by square -> (P, N / s^2, D), for images of any shape."""
+    """The module: (P, N, C), square by square -> (P, N / s^2, D), for images of any shape."""
 
     def __init__(self, width: int, out_width: int, part: NormedMerger) -> None:
         super().__init__()
@@ -25,23 +25,23 @@ class Layers(nn.Module):
         self.mlp = nn.Sequential(first, nn.GELU(), second)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Merge squares with their values ordered by channel, then by patch, as Mistral 3's weights need."""
+        """Merge squares. Their values are ordered by channel, then by patch, as Mistral 3's weights need."""
         squares = self.norm(features).unflatten(1, (-1, self.count))  # (P, N / s^2, s^2, C)
         return self.mlp(self.merge(squares.transpose(2, 3).flatten(2)))
 
 
 @dataclass(frozen=True)
 class NormedMerger:
-    """For a tower that returns patches square by square: `mistral3`."""
+    """Merges the features of a tower that returns patches square by square, such as `mistral3`."""
 
     side: int = 2
-    bias: bool = False  # of the MLP
-    eps: float = 1e-5  # of the norm: the language model's
+    bias: bool = False  # biases in the MLP
+    eps: float = 1e-5  # epsilon of the norm, the same as in the language model
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the grid after each square of `side` x `side` patches became one token."""
+        """Return the grid of tokens, one for each square of `side` x `side` patches."""
         return coarser(grid, self.side)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Return the layers, for any number of squares."""
+        """Return the module. It accepts any number of squares."""
         return Layers(facts.width, out_width, self)

@@ -1,4 +1,4 @@
-"""Qwen2-VL's and Qwen2.5-VL's merger: the patches of a square concatenated to one token, then an MLP.
+"""The merger of Qwen2-VL and Qwen2.5-VL: it concatenates the patches of a square to one token, then applies an MLP.
 
 P images, N patches in order of squares, s the side of a square, C and D widths.
 """
@@ -15,7 +15,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class Merger(nn.Module):
-    """(P, N, C), square by square -> (P, N / s^2, D), for images of any shape."""
+    """The module: (P, N, C), square by square -> (P, N / s^2, D), for images of any shape."""
 
     def __init__(self, in_width: int, out_width: int, side: int, norm: nn.Module) -> None:
         super().__init__()
@@ -25,22 +25,22 @@ class Merger(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(inner, inner), nn.GELU(), nn.Linear(inner, out_width))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise each patch, then merge."""
+        """Normalise each patch, then merge each square."""
         return self.mlp(self.norm(features).unflatten(1, (-1, self.count)).flatten(2))
 
 
 @dataclass(frozen=True)
 class PatchMerger:
-    """For a tower that returns patches square by square, such as `qwen2_vl`."""
+    """Merges the features of a tower that returns patches square by square, such as `qwen2_vl`."""
 
     side: int = 2
-    norm: Literal["layer", "rms"] = "layer"  # Qwen2-VL's; Qwen2.5-VL's is rms
+    norm: Literal["layer", "rms"] = "layer"  # Qwen2-VL has layer; Qwen2.5-VL has rms
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the grid after each square of `side` x `side` patches became one token."""
+        """Return the grid of tokens, one for each square of `side` x `side` patches."""
         return coarser(grid, self.side)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Return the module, for any number of squares."""
+        """Return the module. It accepts any number of squares."""
         norm = nn.RMSNorm(facts.width, eps=1e-6) if self.norm == "rms" else nn.LayerNorm(facts.width, eps=1e-6)
         return Merger(facts.width, out_width, self.side, norm)

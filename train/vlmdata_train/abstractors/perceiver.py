@@ -1,7 +1,8 @@
 """Flamingo's Perceiver resampler: a fixed number of learned latents attends to the patches in every layer.
 
-Alayrac et al. 2022, Flamingo; the layers have the form of Idefics 1.
-P tiles, N patches, L latents, C width, H heads, E head width.
+Source: Alayrac et al. 2022, Flamingo. The layers have the form of Idefics 1.
+
+P tiles, N patches, L latents, C and D widths, H heads, E head width.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class LatentAttention(nn.Module):
         self.output = nn.Linear(heads * head_width, width, bias=False)
 
     def forward(self, context: Tensor, latents: Tensor) -> Tensor:
-        """(P, N, C), (P, L, C) -> (P, L, C)."""
+        """Return the change of the latents: (P, N, C), (P, L, C) -> (P, L, C)."""
         latents = self.latents_norm(latents)
         both = torch.cat([self.context_norm(context), latents], 1)  # (P, N + L, C)
         query, key, value = (
@@ -42,7 +43,7 @@ class LatentAttention(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Patches (P, N, C) -> latents (P, L, D)."""
+    """The module: patches (P, N, C) -> latents (P, L, D)."""
 
     def __init__(self, width: int, out_width: int, part: Perceiver) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ class Resampler(nn.Module):
         self.project = nn.Identity() if width == out_width else nn.Linear(width, out_width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Run the layers; each attends to the same patches."""
+        """Run the layers, all of which attend to the same patches: (P, N, C) -> (P, L, D)."""
         latents = self.latents.to(features.dtype).expand(len(features), -1, -1)
         for attention, mlp in zip(self.attentions, self.mlps, strict=True):
             latents = latents + attention(features, latents)
@@ -64,6 +65,7 @@ class Resampler(nn.Module):
 
 
 def _mlp(width: int) -> nn.Module:
+    """Return an MLP that begins with a layer norm."""
     return nn.Sequential(
         nn.LayerNorm(width), nn.Linear(width, 4 * width, bias=False), nn.ReLU(), nn.Linear(4 * width, width, bias=False)
     )
@@ -71,7 +73,10 @@ def _mlp(width: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Perceiver:
-    """The latents have the tower's width. If the language model needs another, a linear layer follows."""
+    """Flamingo's resampler. The latents have the tower's width.
+
+    If the language model has a different width, a linear layer follows.
+    """
 
     latents: int = 64  # Flamingo's
     layers: int = 6  # Flamingo's
@@ -80,9 +85,9 @@ class Perceiver:
     qk_norm: bool = False  # layer norms on queries and keys, as in Idefics 80B
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the latents, which have no place in the grid."""
+        """Return a grid that has only the latents, as extra tokens without a place."""
         return Grid(0, 0, extra=self.latents)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Return the resampler, for any number of patches."""
+        """Return the resampler. It accepts any number of patches."""
         return Resampler(facts.width, out_width, self)

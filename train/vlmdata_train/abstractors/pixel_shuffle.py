@@ -1,6 +1,6 @@
-"""Each square of patches concatenated to one token, then an MLP: Idefics3, SmolVLM, InternVL, nanoVLM.
+"""Concatenate the patches of each square to one token, then apply an MLP, as in Idefics3, SmolVLM, InternVL and nanoVLM.
 
-P tiles, r x c patches, s the side of a square, C width.
+P tiles, N = r x c patches, s the side of a square, C and D widths.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 def shuffle(features: Tensor, grid: Grid, side: int) -> Tensor:
-    """Concatenate each square: (P, r c, C) -> (P, r c / s^2, C s^2), patches in reading order, as in Idefics3."""
+    """Concatenate the patches of each square: (P, r c, C) -> (P, r c / s^2, C s^2).
+
+    The patches of a square are in reading order, as in Idefics3.
+    """
     squares = features.unflatten(1, (grid.rows // side, side, grid.columns // side, side))  # (P, r/s, s, c/s, s, C)
     return squares.transpose(2, 3).flatten(3).flatten(1, 2)
 
 
 def coarser(grid: Grid, side: int) -> Grid:
-    """Return the grid of squares of `side` x `side`. Raises ValueError if the patches do not divide into them."""
+    """Return the grid of squares of `side` x `side` patches. Raises ValueError if the grid does not divide into squares."""
     if side < 1:
         raise ValueError(f"the side of a square must be 1 patch or more, not {side}")
     if grid.extra or grid.rows % side or grid.columns % side:
@@ -30,26 +33,29 @@ def coarser(grid: Grid, side: int) -> Grid:
 
 
 class SquareLayers(nn.Module):
-    """Merge each square to one token, then run the layers of an MLP."""
+    """Merges each square to one token, then runs the layers of an MLP."""
 
     def __init__(self, grid: Grid, side: int, merge: Callable[[Tensor, Grid, int], Tensor], layers: nn.Module) -> None:
         super().__init__()
         self.grid, self.side, self.merge, self.layers = grid, side, merge, layers
 
     def forward(self, features: Tensor) -> Tensor:
-        """(P, N, C) -> (P, N / s^2, D)."""
+        """Merge the squares and run the layers: (P, N, C) -> (P, N / s^2, D)."""
         return self.layers(self.merge(features, self.grid, self.side))
 
 
 @dataclass(frozen=True)
 class PixelShuffle(Mlp):
-    """Idefics3: factor 2, 1 layer without bias; SmolVLM: 3 or 4; InternVL: factor 2, norm, 2 layers."""
+    """Turns each square of `factor` x `factor` patches into one token.
+
+    Idefics3 has factor 2 and 1 layer without bias. SmolVLM has factor 3 or 4. InternVL has factor 2, a norm and 2 layers.
+    """
 
     factor: int = 2
     layers: int = 1
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the grid after each square of `factor` x `factor` patches became one token."""
+        """Return the grid of tokens, one for each square of `factor` x `factor` patches."""
         return coarser(grid, self.factor)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:

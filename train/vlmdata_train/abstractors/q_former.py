@@ -1,6 +1,7 @@
 """BLIP-2's Q-Former: learned queries in a BERT with cross-attention to the patches, then a linear layer.
 
-Li et al. 2023, BLIP-2; the transformer is Hugging Face's.
+Source: Li et al. 2023, BLIP-2. The transformer is Hugging Face's.
+
 P images, N patches, Q queries, C and D widths.
 """
 
@@ -16,7 +17,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class Queries(nn.Module):
-    """Patches (P, N, C) -> queries (P, Q, D)."""
+    """The module: patches (P, N, C) -> queries (P, Q, D)."""
 
     def __init__(self, config: Blip2QFormerConfig, queries: int, out_width: int) -> None:
         super().__init__()
@@ -25,7 +26,10 @@ class Queries(nn.Module):
         self.project = nn.Linear(config.hidden_size, out_width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Run the transformer, in which every second layer attends to the patches by default, and project."""
+        """Run the transformer and project its output: (P, N, C) -> (P, Q, D).
+
+        By default, every second layer attends to the patches.
+        """
         queries = self.queries.to(features.dtype).expand(len(features), -1, -1)
         read = self.transformer(query_embeds=queries, encoder_hidden_states=features).last_hidden_state
         return self.project(read.to(features.dtype))
@@ -33,22 +37,22 @@ class Queries(nn.Module):
 
 @dataclass(frozen=True)
 class QFormer:
-    """The defaults are BLIP-2's: BERT-base, 32 queries."""
+    """BLIP-2's Q-Former. The defaults are BLIP-2's: the size of BERT-base, and 32 queries."""
 
     queries: int = 32
     width: int = 768
     layers: int = 12
     heads: int = 12
     mlp_width: int = 3072
-    every: int = 2  # cross-attention in every second layer
+    every: int = 2  # every how many layers there is cross-attention
     dropout: float = 0.1  # BERT's, in training
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return the queries, which have no place in the grid."""
+        """Return a grid that has only the queries, as extra tokens without a place."""
         return Grid(0, 0, extra=self.queries)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Return the module, for any number of patches."""
+        """Return the module. It accepts any number of patches."""
         config = Blip2QFormerConfig(
             hidden_size=self.width, num_hidden_layers=self.layers, num_attention_heads=self.heads,
             intermediate_size=self.mlp_width, cross_attention_frequency=self.every, encoder_hidden_size=facts.width,

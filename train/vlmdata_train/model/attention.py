@@ -1,7 +1,8 @@
-"""Attention within packed samples, for any Hugging Face language model: no sample sees another in its row.
+"""Attention within packed samples, for any Hugging Face language model. No sample sees another sample in its row.
 
-The model uses the attention implementation registered here: it passes every layer's queries, keys and values to
-`packed_attention`. The keyword `packing`, made once per batch, says which tokens may see which.
+This module registers an attention implementation with transformers. With it, the model passes the queries, keys and values of
+every layer to `packed_attention`. The keyword `packing`, an AttentionPlan that is made once per batch, says which tokens may
+see which.
 
 B rows, H heads, T queries, S keys, E head width.
 """
@@ -26,30 +27,35 @@ BACKENDS = ("segments", "varlen", "flex")
 
 @dataclass(eq=False)
 class AttentionPlan:
-    """Which tokens each token of a batch may see. The windows are those of the model's layers; None is the whole past."""
+    """Says which tokens each token of a batch may see.
+
+    `masks` has a mask for each attention window of the model's layers. The window None is the whole past.
+    """
 
     backend: str  # segments, varlen, flex, or mask (while generating)
     runs: list[tuple[int, int, int]] = field(default_factory=list)  # (row, start, end) of each segment, on the host
     masks: dict[int | None, Any] = field(default_factory=dict)  # window -> BlockMask, or bool (B, 1, T, S)
-    bounds: Tensor | None = None  # (segments + 1,) int32: starts in the row-major flattened batch, for varlen
+    bounds: Tensor | None = None  # (segments + 1,) int32: starts of the segments in the flattened batch, for varlen
     longest: int = 0  # tokens of the longest segment, for varlen
-    images: Any = None  # what cross-attention may see, set by the fusion
-    prefix: Tensor | None = None  # (B, T) bool: tokens that all tokens of their sample see, earlier ones too
+    images: Any = None  # which images cross-attention may see; the fusion sets it
+    prefix: Tensor | None = None  # (B, T) bool: tokens that all tokens of their sample see, earlier tokens included
 
 
 def plan_attention(
     segment_ids: Tensor, *, backend: str = "auto", windows: Iterable[int | None] = (None,), prefix: Tensor | None = None
 ) -> AttentionPlan:
-    """Plan the attention of (B, T) segments; 0 is padding. `auto`: FlexAttention on a GPU, per-segment SDPA on a CPU.
+    """Return the attention plan for segment ids (B, T), where 0 is padding.
 
-    `prefix` (B, T) marks tokens that earlier tokens of their sample see too: PaliGemma's image and prompt.
+    The backend `auto` is FlexAttention on a GPU, and SDPA for each segment on a CPU. `prefix`, bool (B, T), marks tokens that
+    earlier tokens of their sample see too, such as the image and the prompt in PaliGemma. Raises ValueError for an unknown
+    backend, or a backend that does not support the prefix.
     """
     if backend == "auto":
         backend = "flex" if segment_ids.is_cuda else "segments"
     if backend not in BACKENDS:
-        raise ValueError(f"attention: there is no backend '{backend}'. There are: auto, {', '.join(BACKENDS)}")
+        raise ValueError(f"attention: there is no backend '{backend}'. The backends are auto, {', '.join(BACKENDS)}")
     if prefix is not None and (backend == "varlen" or set(windows) != {None}):
-        raise ValueError("attention over a prefix supports neither varlen nor sliding windows (of the language model)")
+        raise ValueError("attention over a prefix does not support `varlen`, or a language model with sliding windows")
     if backend == "flex":
         return AttentionPlan(
             backend, masks={window: segment_block_mask(segment_ids, window, prefix) for window in set(windows)}
@@ -63,7 +69,7 @@ def plan_attention(
 
 
 def segment_runs(segment_ids: Tensor) -> list[tuple[int, int, int]]:
-    """Return (row, start, end) of every run of equal segment ids, padding too, in row-major order."""
+    """Return (row, start, end) of every run of equal segment ids, including padding, in row-major order."""
     runs = []
     for row, ids in enumerate(segment_ids.cpu()):
         cuts = (torch.nonzero(ids[1:] != ids[:-1]).flatten() + 1).tolist()
@@ -72,10 +78,11 @@ def segment_runs(segment_ids: Tensor) -> list[tuple[int, int, int]]:
 
 
 def segment_block_mask(segment_ids: Tensor, window: int | None = None, prefix: Tensor | None = None) -> BlockMask:
-    """Build FlexAttention's mask from the segments' ranges per block: no (T, T) matrix, no compilation, no host sync.
+    """Return FlexAttention's mask, built from the range of segment ids in each block.
 
-    A block pair is skipped if its ranges of segment ids do not overlap. It is full (needs no element test) if both blocks are
-    in one segment. Padding attends causally to itself, so that no softmax is empty.
+    This needs no (T, T) matrix, no compilation and no wait for the device. A pair of blocks is skipped if their ranges of
+    segment ids do not overlap. A pair is full, so that its elements are not tested, if both blocks are in one segment. Padding
+    attends causally to itself, so that no softmax is empty.
     """
     rows, length = segment_ids.shape
 
@@ -109,7 +116,11 @@ def segment_block_mask(segment_ids: Tensor, window: int | None = None, prefix: T
 def block_mask(
     tested: Tensor, full: Tensor, visible: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], lengths: tuple[int, int]
 ) -> BlockMask:
-    """Return FlexAttention's mask from the pairs of blocks to test and those to use whole, bool (B, Q, K) each."""
+    """Return FlexAttention's mask from two sets of block pairs, bool (B, Q, K) each for Q query blocks and K key blocks.
+
+    `visible` tests each element in the pairs of `tested`. The pairs of `full` are visible as a whole. `lengths` counts queries
+    and keys.
+    """
     counts, order = _block_list(tested)
     full_counts, full_order = _block_list(full)
     return BlockMask.from_kv_blocks(
@@ -118,7 +129,10 @@ def block_mask(
 
 
 def _block_list(pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return FlexAttention's form of (B, Q, K) booleans: how many key blocks each query block has, and all, these first."""
+    """Return block pairs, bool (B, Q, K), in FlexAttention's form.
+
+    The form has the number of chosen key blocks of each query block, and all key blocks, with the chosen blocks first.
+    """
     order = pairs.int().argsort(dim=2, descending=True, stable=True)
     return pairs.sum(2, dtype=torch.int32)[:, None], order.int()[:, None]
 
@@ -138,9 +152,10 @@ def packed_attention(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend within segments: (B, H, T, E), (B, H_kv, S, E) twice -> (B, T, H, E). Transformers calls it.
+    """Return the attention within segments, (B, T, H, E), and None. Transformers calls this function in every layer.
 
-    Raises ValueError for a model that passes no `packing`, or has attention sinks or dropout.
+    `query` is (B, H, T, E). `key` and `value` are (B, H_kv, S, E). Raises ValueError for a model that passes no `packing`, or
+    that has attention sinks or dropout.
     """
     if packing is None:
         raise ValueError(f"{type(module).__name__} does not receive `packing` from its model, so it cannot pack samples")
@@ -162,7 +177,10 @@ class Scores:
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scores: Scores) -> Tensor:
-    """Attend with a boolean mask that broadcasts to (B, H, T, S), or causally without one."""
+    """Return the attention with a boolean mask that broadcasts to (B, H, T, S).
+
+    Without a mask the attention is causal.
+    """
     grouped = query.shape[1] != key.shape[1]
     if scores.cap is None:
         return functional.scaled_dot_product_attention(
@@ -194,7 +212,9 @@ def _by_segment(packing: AttentionPlan, query: Tensor, key: Tensor, value: Tenso
 
 def _by_varlen(packing: AttentionPlan, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
     if scores.cap is not None:
-        raise ValueError("attention: varlen cannot cap scores, which this language model needs: use `flex` or `segments`")
+        raise ValueError(
+            "attention: this language model caps its scores, which `varlen` does not support. Use `flex` or `segments`."
+        )
     from torch.nn.attention.varlen import varlen_attn  # FlashAttention's kernels: CUDA, 16-bit only
 
     assert packing.bounds is not None
@@ -232,7 +252,10 @@ _compiled: list[Callable[..., Tensor]] = []
 
 
 def flex(compiled: bool) -> Callable[..., Tensor]:
-    """Return FlexAttention, compiled if `compiled` (a GPU's kernel exists only compiled), else plain, for tests on a CPU."""
+    """Return FlexAttention, compiled or plain.
+
+    On a GPU it must be compiled, because its kernel exists only compiled. The plain one is for tests on a CPU.
+    """
     if not compiled or torch.compiler.is_compiling():
         return flex_attention
     if not _compiled:
@@ -241,18 +264,23 @@ def flex(compiled: bool) -> Callable[..., Tensor]:
 
 
 def use_packed_attention(language: PreTrainedModel) -> None:
-    """Switch a Hugging Face language model to `packed_attention`. Raises ValueError if it supports no other attention."""
+    """Switch a Hugging Face language model to `packed_attention`.
+
+    Raises ValueError if the model does not support a different attention implementation.
+    """
     language.set_attn_implementation(NAME)
     if language.config._attn_implementation != NAME:
-        raise ValueError(f"{type(language).__name__} supports no other attention implementation, so it cannot pack samples")
+        raise ValueError(
+            f"{type(language).__name__} does not support a different attention implementation, so it cannot pack samples"
+        )
 
 
 @torch.no_grad()
 def check_packing(language: Any) -> None:
     """Run two short samples in one row, and raise ValueError if the second depends on the first.
 
-    Convolutions and state spaces carry values from one sample to the next without attention. Such a model would train on
-    these leaks without an error.
+    Convolutions and state spaces carry values from one sample to the next without attention. The training of such a model would
+    use these values without an error.
     """
     if language.base_model is language:
         raise ValueError(f"{type(language).__name__} has no decoder separate from its output layer, so it cannot pack samples")
@@ -262,7 +290,7 @@ def check_packing(language: Any) -> None:
     embedding = language.get_input_embeddings()
     device = embedding.weight.device
     outputs = []
-    for first in (1, 4):  # two first samples, the same second one
+    for first in (1, 4):  # two different first samples before the same second sample
         ids = torch.tensor([[first, first + 1, first + 2, 7, 8, 9]], device=device)
         outputs.append(
             language.base_model(
@@ -272,12 +300,12 @@ def check_packing(language: Any) -> None:
         )  # fmt: skip
     language.train(training)
     leak = float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max())
-    if leak > 16 * torch.finfo(embedding.weight.dtype).eps:  # experts sum in another order next to other tokens
-        raise ValueError(f"{type(language).__name__} lets samples in one row see each other ({leak:.1g} of its values)")
+    if leak > 16 * torch.finfo(embedding.weight.dtype).eps:  # next to different tokens, experts sum in a different order
+        raise ValueError(f"{type(language).__name__} lets samples in one row see each other (outputs change by {leak:.1g})")
 
 
 def layer_windows(config: Any) -> set[int | None]:
-    """Return the attention windows of a language model's layers; None is the whole past."""
+    """Return the attention windows of a language model's layers. The window None is the whole past."""
     window = getattr(config, "sliding_window", None)
     return {None, window} if window else {None}
 

@@ -14,16 +14,16 @@ IGNORE = -100  # the label of a token without a loss
 
 @dataclass
 class Batch:
-    """One row of packed tokens (B = 1), or B padded rows; images of all rows in reading order."""
+    """One row of packed tokens (B = 1), or B padded rows, with the images of all rows in reading order."""
 
     input_ids: Tensor  # (B, T) int64; image token positions hold image_token_id
-    labels: Tensor  # (B, T) int64, IGNORE without a loss
+    labels: Tensor  # (B, T) int64, IGNORE for a token without a loss
     position_ids: Tensor  # (B, T) int64, restarts at 0 for each packed segment
-    segment_ids: Tensor  # (B, T) int32, 1.. for packed samples, 0 for padding
+    segment_ids: Tensor  # (B, T) int32: 1, 2, ... for packed samples, 0 for padding
     pixels: list[Tensor] | Tensor  # (P, 3, H, W) if all have one size, else a list of (3, H, W)
     image_token_counts: Tensor  # (I,) tokens of each image, in reading order
     tile_counts: Tensor  # (I,) tiles of each image, 1 without tiling; they sum to P
     image_sizes: Tensor  # (I, 2) original (height, width)
     sources: list[str]  # dataset of each sample, for the loss per source
-    keys: list[str]  # "tar key" of each sample, for errors
-    taken: int = 0  # samples read since the batch before, used or not
+    keys: list[str]  # "TAR KEY" of each sample, for errors
+    taken: int = 0  # samples read since the previous batch, used or not

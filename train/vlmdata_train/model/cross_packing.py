@@ -1,9 +1,9 @@
-"""Which images each token reads by cross-attention, in packed samples.
+"""Find which images each token reads by cross-attention, in packed samples.
 
-Consecutive images without a token between them are a run; the text after a run reads all of its images. A token that a prompt
-has between two images, such as Idefics' `<fake_token_around_image>`, is text and ends the run.
+Consecutive images without a token between them are a run. The text after a run reads all images of the run. If a prompt has a
+token between two images, such as Idefics' `<fake_token_around_image>`, the token is text and ends the run.
 
-B rows, T tokens, I images, V features of all images, H heads, E head width.
+B rows, T tokens, I images, V features of all images, W feature width, Q queries, H heads, E head width.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from vlmdata_train.model.attention import BLOCK, block_mask, flex
 
 
 def latest_images(marks: Tensor, segment_ids: Tensor) -> Tensor:
-    """Return for each token the number of the latest image of its sample, -1 before the first: (B, T) -> (B, T).
+    """Return for each token the number of the latest image in its sample, or -1 before the first image: (B, T) -> (B, T).
 
-    Numbers count the images of the whole batch in reading order. The latest image of an image token is its own.
+    `marks` is True at image tokens. Images are numbered in reading order over the whole batch. The latest image of an image
+    token is the token's own image.
     """
     count = marks.flatten().cumsum(0).view_as(marks)  # images up to and including this token
     place = torch.arange(marks.shape[1], device=marks.device)
@@ -33,11 +34,12 @@ def latest_images(marks: Tensor, segment_ids: Tensor) -> Tensor:
 
 
 def first_of_runs(marks: Tensor, segment_ids: Tensor, latest: Tensor) -> Tensor:
-    """Return for each token the first image of its latest image's run, or -1: (B, T) -> (B, T).
+    """Return for each token the first image in the run of its latest image, or -1 without an image: (B, T) -> (B, T).
 
-    A run is consecutive image tokens of one sample. A token reads from this image to its latest one. So text after a run reads
-    the whole run, and an image token its own image and the earlier ones of its run. It does not read later images: what a token
-    reads never depends on what follows, so truncation and generation do not change it.
+    A run is a sequence of consecutive image tokens in one sample. A token reads all images from this first image to its latest
+    image. So text after a run reads the whole run, and an image token reads its own image and the earlier images of its run. An
+    image token does not read later images. What a token reads never depends on later tokens, so truncation and generation do
+    not change it.
     """
     opens = marks.clone()
     opens[:, 1:] &= ~marks[:, :-1] | (segment_ids[:, 1:] != segment_ids[:, :-1])
@@ -51,16 +53,16 @@ class Seen:
     """The features of all images of a batch, and which tokens read them."""
 
     features: Tensor  # (V, W)
-    of_feature: Tensor  # (V,) image of each feature
+    of_feature: Tensor  # (V,) number of the image of each feature
     latest: Tensor  # (B, T) last image that each token reads, or -1
     first: Tensor  # (B, T) first image that each token reads, or -1
     backend: str  # as in attention.py
-    runs: list[tuple[int, int, int, int]] = field(default_factory=list)  # tokens start, end, features start, end
-    mask: Any = None  # FlexAttention's BlockMask, tokens of all rows by features
+    runs: list[tuple[int, int, int, int]] = field(default_factory=list)  # (start, end) of tokens, (start, end) of features
+    mask: Any = None  # FlexAttention's BlockMask of the tokens of all rows and the features
 
     @staticmethod
     def of(features: Tensor, counts: list[int], latest: Tensor, first: Tensor, backend: str) -> Seen:
-        """Plan which features each token reads; `counts` are the numbers of features of the images."""
+        """Return the plan of which features each token reads. `counts` has the number of features of each image."""
         sizes = torch.tensor(counts, dtype=torch.int64, device=features.device)
         number = torch.arange(len(counts), device=features.device)
         of_feature = number.repeat_interleave(sizes, output_size=sum(counts))
@@ -72,13 +74,16 @@ class Seen:
         return seen
 
     def at(self, places: Tensor) -> Seen:
-        """Return what the token at `places`, (B,), of each row sees, for the tokens generated after it."""
+        """Return what one token of each row reads, at `places` (B,). The tokens generated after it read the same images."""
         latest, first = (images.gather(1, places[:, None]) for images in (self.latest, self.first))
         return Seen(self.features, self.of_feature, latest, first, self.backend)
 
 
 def reading_runs(latest: Tensor, first: Tensor, counts: list[int]) -> list[tuple[int, int, int, int]]:
-    """Return runs of consecutive tokens (row-major) that read the same images, with the range of these images' features."""
+    """Return the runs of consecutive tokens that read the same images, in row-major order.
+
+    A run is (start, end) of its tokens and (start, end) of the features that they read.
+    """
     starts = [0]
     for count in counts:
         starts.append(starts[-1] + count)
@@ -92,9 +97,9 @@ def reading_runs(latest: Tensor, first: Tensor, counts: list[int]) -> list[tuple
 
 
 def reading_block_mask(latest: Tensor, of_feature: Tensor, first: Tensor | None = None) -> Any:
-    """Build FlexAttention's mask of tokens (Q,) by features (V,) from the range of images in each block.
+    """Return FlexAttention's mask of tokens (Q,) and features (V,), built from the range of images in each block.
 
-    Without `first` each token reads only its latest image.
+    Without `first`, each token reads only its latest image.
     """
     begins = latest if first is None else first
 
@@ -109,12 +114,16 @@ def reading_block_mask(latest: Tensor, of_feature: Tensor, first: Tensor | None 
 
 
 def _blocks(values: Tensor, filler: int) -> Tensor:
+    """Return values in blocks of BLOCK, with `filler` at the end of the last block."""
     missing = -len(values) % BLOCK
     return torch.cat([values, values.new_full((missing,), filler)]).view(-1, BLOCK)
 
 
 def cross_attend(seen: Seen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attend from tokens to features: (1, H, B T, E), (1, H, V, E) twice -> (B T, H, E); zeros for tokens without an image."""
+    """Return the attention of tokens to features, (B T, H, E). It is 0 for tokens that read no image.
+
+    `query` is (1, H, B T, E). `key` and `value` are (1, H, V, E).
+    """
     if key.shape[2] == 0:  # zeros that depend on every weight: all ranks must have gradients for the same weights
         out = query * 0 + key.sum() + value.sum()
     elif seen.backend == "segments":

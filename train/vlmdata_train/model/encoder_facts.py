@@ -1,4 +1,4 @@
-"""Facts of an image tower that need no weights: sizes, normalisation, and the grid of its tokens."""
+"""Facts of an image tower that are known without its weights: sizes, normalisation, and the grid of its tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Grid:
-    """The grid of tokens over an image or tile; `extra` tokens without a place (a class token) come before them."""
+    """The grid of tokens over an image or a tile.
+
+    The `extra` tokens precede the others. They have no place in the grid, such as a class token.
+    """
 
     rows: int
     columns: int
@@ -15,22 +18,22 @@ class Grid:
 
     @property
     def tokens(self) -> int:
-        """Number of all tokens."""
+        """Number of all tokens, including the extra tokens."""
         return self.rows * self.columns + self.extra
 
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """Facts of an image tower for planning. Sizes are in pixels, `mean` and `std` are of channels in [0, 1]."""
+    """Facts of an image tower. Sizes are in pixels. `mean` and `std` are for channels in [0, 1]."""
 
-    width: int  # of a feature
+    width: int  # length of a feature vector
     image_size: int
     patch_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     extra: int = 0  # class and register tokens that the tower returns too
-    levels: int = 0  # further tower layers, for the language model's first ones; features are concatenated to the last layer's
+    levels: int = 0  # number of further layers whose features follow those of the last layer in each vector
 
     def grid(self, height: int, width: int) -> Grid:
-        """Return the grid of patches of an image of this size."""
+        """Return the grid of patches of an image with this size in pixels."""
         return Grid(height // self.patch_size, width // self.patch_size, self.extra)

@@ -11,10 +11,10 @@ from vlmdata_train.model.model_recipe import Part
 
 
 def apply_parts(parts: Mapping[str, nn.Module], table: Mapping[str, Part]) -> None:
-    """Freeze each part, train it, or add LoRA. A part that the table does not name is trained.
+    """Freeze each part, train it, or add LoRA to it, as the table says. A part that the table does not name is trained.
 
-    Call it before any block is compiled: a block that is compiled while frozen gets no gradients later, without an error.
-    Raises ValueError for a part that cannot have LoRA.
+    Call this function before any block is compiled. A block that is compiled while frozen would get no gradients later, without
+    an error. Raises ValueError for a part that cannot have LoRA.
     """
     for name, module in parts.items():
         part = table.get(name, Part())
@@ -27,10 +27,13 @@ def apply_parts(parts: Mapping[str, nn.Module], table: Mapping[str, Part]) -> No
 
 
 def check_gates(parts: Mapping[str, nn.Module], table: Mapping[str, Part]) -> None:
-    """Raise ValueError for a part with LoRA that gets no gradient because its gates are 0. Load the start weights before."""
+    """Raise ValueError if a part with LoRA would get no gradient because its gates are 0.
+
+    Load the start weights before this check.
+    """
     for name, module in parts.items():
         if table.get(name, Part()).lora is not None and (closed := closed_gates(module)):
             raise ValueError(
-                f"{name}: lora: gates are closed ({len(closed)}, first {closed[0]}) and LoRA does not train them, so nothing"
-                " would be learned. Train the part without `lora`, or `start` from a model in which it was trained"
+                f"{name}: lora: {len(closed)} gates are 0 (the first is {closed[0]}), and LoRA does not train gates, so nothing"
+                " would be learned. Train the part without `lora`, or set `start` to a model in which the part was trained."
             )

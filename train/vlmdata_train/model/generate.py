@@ -1,6 +1,6 @@
-"""Generation of tokens with a cache of keys and values.
+"""Generate tokens with a cache of keys and values.
 
-B rows, one prompt per row, padded on the right; T prompt tokens, S all tokens so far.
+B rows, one prompt per row, padded on the right; T prompt tokens, S all tokens so far, D width.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ def generate(
     model: VisionLanguageModel, batch: Batch, *, max_new_tokens: int, stop_ids: Iterable[int], temperature: float = 0.0,
     top_p: float = 1.0, generator: torch.Generator | None = None, is_over: Callable[[bool], bool] = bool,
 ) -> list[list[int]]:  # fmt: skip
-    """Continue the prompt of each row and return its new tokens, without the stop token.
+    """Continue the prompt of each row, and return the new token ids of each row without the stop token.
 
-    `stop_ids` end a row; see `ChatTemplate.stop_ids`. Temperature 0 takes the most likely token. After each token
-    `is_over(whether all rows have ended)` returns whether to stop: under FSDP all ranks must take the same number of steps.
-    Raises ValueError for a packed batch.
+    A row ends at any of `stop_ids`; see `ChatTemplate.stop_ids`. Temperature 0 takes the most likely token. After each token,
+    `is_over` receives whether all rows have ended, and returns whether to stop. Under FSDP it must return the same on all
+    ranks, because all ranks must take the same number of steps. Raises ValueError for a packed batch.
     """
     if int(batch.segment_ids.max()) > 1:
-        raise ValueError("generate takes one prompt per row, not packed samples")
-    cache = DynamicCache()  # not from the model's configuration: sliding layers would drop keys that the masks count
+        raise ValueError("the batch must have one prompt per row, not packed samples")
+    cache = DynamicCache()  # made without the model's configuration: sliding layers would drop keys that the masks cover
     lengths = (batch.segment_ids > 0).sum(1)  # (B,)
-    seen = batch.segment_ids > 0  # (B, S), keys that may be attended
+    seen = batch.segment_ids > 0  # (B, S), keys that are not padding
     positions = batch.position_ids
     masks = causal_masks(seen, positions, positions, model.windows)
     if model.fusion.prefix_of(batch.labels, batch.segment_ids) is not None:  # the whole prompt is the prefix
@@ -69,16 +69,20 @@ def generate(
 
 
 def causal_masks(seen: Tensor, queries: Tensor, keys: Tensor, windows: Iterable[int | None]) -> dict[int | None, Tensor]:
-    """Return which keys each query sees: keys seen (B, S), positions (B, T) and (B, S) -> bool (B, 1, T, S) per window."""
+    """Return for each window which keys each query sees, bool (B, 1, T, S).
+
+    `seen` (B, S) is False for padding. `queries` (B, T) and `keys` (B, S) are positions.
+    """
     gap = queries[:, :, None] - keys[:, None]  # (B, T, S)
     causal = (gap >= 0) & seen[:, None]
     return {window: (causal if window is None else causal & (gap < window))[:, None] for window in windows}
 
 
 def choose(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator | None) -> Tensor:
-    """Return a token (B,) for each row of logits (B, vocabulary).
+    """Return one token id for each row of logits: (B, vocabulary) -> (B,).
 
-    It is the most likely one at temperature 0, else drawn from the smallest set of tokens with probability `top_p` or more.
+    At temperature 0 this is the most likely token. Otherwise it is drawn from the smallest set of most likely tokens whose
+    probabilities sum to `top_p` or more.
     """
     if temperature == 0:
         return logits.argmax(-1)

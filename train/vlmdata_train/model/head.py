@@ -1,7 +1,7 @@
-"""Scaling and capping of logits, after the output layer, as some language models do.
+"""Scale and cap logits after the output layer, as some language models do.
 
-Cohere and Granite multiply logits by a number, Gemma 2 caps them by a tanh. Generation, evaluation and the chunked loss use the
-same head. D width, V vocabulary.
+Cohere and Granite scale logits by a number. Gemma 2 caps logits with a tanh. Generation, evaluation and the chunked loss use
+the same head. D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from vlmdata_train.model.attention import plan_attention
 
 @dataclass(frozen=True)
 class Head:
-    """What follows the output layer: logits become cap * tanh(scale * logits / cap)."""
+    """The step after the output layer: logits become cap * tanh(scale * logits / cap)."""
 
-    scale: float = 1.0  # Cohere's logit_scale, one over Granite's logits_scaling
+    scale: float = 1.0  # Cohere's logit_scale, or 1 / Granite's logits_scaling
     cap: float | None = None  # Gemma 2's final_logit_softcapping; None: no cap
 
     def finish(self, logits: Tensor) -> Tensor:
@@ -32,10 +32,11 @@ class Head:
 
 @torch.no_grad()
 def head_of(language: Any) -> Head:
-    """Return how a language model changes its output layer's logits. Raises ValueError if no known form matches.
+    """Return how a language model changes the logits of its output layer. Raises ValueError if no known form matches.
 
-    The head is measured, not looked up by model: Granite divides by the field with which HyperCLOVA X multiplies. Known numbers
-    replace the output layer's logits, and the model's result is compared with each form and each number of its configuration.
+    Models use similar fields differently: Granite divides by the field with which HyperCLOVA X multiplies. So this function
+    measures the head. It replaces the output layer's logits by known numbers, and compares the model's result with each form
+    and each number of its configuration.
     """
     name, layer = type(language).__name__, language.get_output_embeddings()
     if type(layer) is not nn.Linear:
@@ -54,11 +55,16 @@ def head_of(language: Any) -> Head:
         if logits.shape == expected.shape and (logits - expected).abs().max() <= 1e-5 * expected.abs().max():
             return form
     fields = ", ".join(field for field in language.config.get_text_config().to_dict() if _is_about_logits(field))
-    raise ValueError(f"{name} changes its logits in a way that the trainer's loss does not support ({fields or 'by no field'})")
+    raise ValueError(
+        f"{name} changes its logits in a way that the trainer's loss does not support (fields: {fields or 'none'})"
+    )
 
 
 def _run(language: Any, layer: nn.Module, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the output layer's input, the decoder's last hidden states, and the logits if the layer's output is `known`."""
+    """Run a language model twice, the second time with `known` as the result of its output layer.
+
+    Return the output layer's input, the decoder's last hidden states, and the last token's logits.
+    """
     read: list[Tensor] = []
 
     def replace(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -83,10 +89,12 @@ def _run(language: Any, layer: nn.Module, known: Tensor) -> tuple[Tensor, Tensor
 
 
 def _numbers_about_logits(config: Any) -> list[float]:
+    """Return the numbers in a configuration's fields about logits, except 0 and 1."""
     values = config.get_text_config().to_dict()
     numbers = [value for field, value in values.items() if _is_about_logits(field)]
     return [float(number) for number in numbers if isinstance(number, int | float) and number not in (0, 1, True, False)]
 
 
 def _is_about_logits(field: str) -> bool:
+    """Return whether the name of a configuration's field is about logits."""
     return "logit" in field or "lm_head" in field or "soft_cap" in field or "softcap" in field

@@ -1,4 +1,4 @@
-"""Hugging Face configurations from a recipe, for models from scratch."""
+"""Make Hugging Face configurations from a recipe, for models that start from random weights."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from vlmdata_train.model.special_ids import id_fields
 
 
 def config_of(values: dict[str, Any]) -> PreTrainedConfig:
-    """Return a configuration. Raises ValueError for values that it refuses and for misspelt fields.
+    """Return the configuration with these fields. Raises ValueError for a misspelt field, or a value that transformers refuses.
 
-    transformers accepts unknown fields, and leaves the intended one at its default, the size of a published model. It also
-    accepts older names of fields that it does not list. So only an unknown field that resembles a known one is refused.
+    transformers accepts unknown fields. It then leaves the intended field at its default, which has the size of a published
+    model. It also accepts older names of fields that it does not list. So only an unknown field that resembles a known field is
+    refused.
     """
     kind = values["model_type"]
     if kind not in CONFIG_MAPPING:
         near = difflib.get_close_matches(kind, list(CONFIG_MAPPING), n=1)
         raise ValueError(f"transformers has no model_type '{kind}'." + (f" Did you mean '{near[0]}'?" if near else ""))
     try:
-        # without the class's default ids: transformers warns about those outside its default vocabulary
+        # without the class's default ids, because transformers warns about ids outside its default vocabulary
         plain = AutoConfig.for_model(kind, **{name: None for name, may_be_none in id_fields(kind).items() if may_be_none})
         known = {*plain.to_dict(), *plain.attribute_map}
         for name in values:
             near = difflib.get_close_matches(name, known - set(values), n=1, cutoff=0.8)
             if name not in known and near:
-                raise ValueError(f"a {kind} has no '{name}'. Did you mean '{near[0]}'?")
+                raise ValueError(f"a {kind} configuration has no field '{name}'. Did you mean '{near[0]}'?")
         return AutoConfig.for_model(**values)
     except StrictDataclassError as error:
         raise ValueError(str(error)) from None

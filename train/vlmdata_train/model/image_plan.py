@@ -1,4 +1,4 @@
-"""The plan of an image, without weights: its tiles, and how many tokens of the text it takes."""
+"""Plan an image without weights: its tiles, and how many tokens of the prompt it takes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ class Prepared:
     """One preprocessed image."""
 
     pixels: Tensor  # (tiles, 3, side, side) uint8
-    tokens: int  # tokens of the text that it takes
+    tokens: int  # how many tokens of the prompt the image takes
     size: tuple[int, int]  # original height and width
 
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """The parts that determine sizes. Small and picklable: the loader's workers plan and preprocess with a copy."""
+    """The parts of a model that determine the sizes of an image.
+
+    A plan is small and picklable, because the loader's workers plan and preprocess with a copy.
+    """
 
     facts: EncoderFacts
     preprocessing: Any
@@ -34,15 +37,18 @@ class ImagePlan:
         return self.abstractor.grid_of(self.facts.grid(height, width))
 
     def features_of(self, width: int, height: int) -> int:
-        """Return how many features an image of this size has, with newlines and similar features."""
+        """Return how many features an image of this size has, including added features such as newlines."""
         return self.preprocessing.tokens_of(width, height, self.facts, self.grid_of)
 
     def tokens_of(self, width: int, height: int) -> int:
-        """Return how many tokens of the text an image of this size takes. It is exact, because packing depends on it."""
+        """Return how many tokens of the prompt an image of this size takes.
+
+        The number is exact, because packing depends on it.
+        """
         return self.fusion.positions_of(self.features_of(width, height))
 
     def preprocess(self, image: np.ndarray) -> Prepared:
-        """Preprocess uint8 (H, W, 3). Raises ValueError for another shape or dtype."""
+        """Return an image, uint8 (H, W, 3), as tiles. Raises ValueError for a different shape or dtype."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"an image must be uint8 (height, width, 3), not {image.dtype} {image.shape}")
         height, width = image.shape[:2]

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021) by peft: add low-rank updates to the linear layers of a part, and merge them at the end.
+"""LoRA (Hu et al. 2021) with peft: add low-rank updates to the linear layers of a part, and merge them at the end.
 
 The model keeps its class and the names of its weights, so that packing, hooks and saving still work.
 """
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from vlmdata_train.model.model_recipe import Lora
 
-# They pass the weights of their linear layers to a kernel and do not call the layers, so an update would not run.
+# These modules pass the weights of their linear layers to a kernel. They do not call the layers, so an update would not run.
 UNCALLED_IN = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 HOOKS = (
     "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs",
@@ -24,13 +24,13 @@ HOOKS = (
 def add_lora(module: nn.Module, lora: Lora) -> int:
     """Add an update to each linear layer that a part calls, freeze all other weights, and return the number of updates.
 
-    Hooks of a layer then run after layer and update. Raises ValueError if no layer can have an update.
+    Hooks of a layer then run after both the layer and its update. Raises ValueError if no layer can have an update.
     """
     from peft import LoraConfig, inject_adapter_in_model  # the extra vlmdata[train]
 
     layers = linear_layers(module)
     if not layers:
-        raise ValueError(f"lora: {type(module).__name__} has no linear layer for an update; train it without `lora`")
+        raise ValueError(f"lora: {type(module).__name__} has no linear layer for an update. Train it without `lora`.")
     targets = "|".join(map(re.escape, layers))  # a pattern of whole names: in a list, `1` would match `block.1` too
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
     inject_adapter_in_model(config, module)  # in place; freezes everything except the updates
@@ -45,27 +45,28 @@ def add_lora(module: nn.Module, lora: Lora) -> int:
 
 
 def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
-    """Return the linear layers of a part that can have an update, by name. Raises ValueError if the part itself is one.
+    """Return the linear layers of a part that can have an update, by name.
 
-    Not included are the head of a language model, layers that the tower's chosen features do not use, and layers whose owner
-    uses their weight without calling them: the attention of torch and of open_clip's towers.
+    The result does not include the head of a language model or the layers that the tower's chosen features do not use. It does
+    not include layers whose owner uses their weight without calling them, as in the attention of torch and of open_clip's
+    towers. Raises ValueError if the part is itself a single linear layer.
     """
     head = module.get_output_embeddings() if isinstance(module, PreTrainedModel) else None
     found = {}
     for name, layer in module.named_modules(remove_duplicate=False):
         if not isinstance(layer, nn.Linear) or layer is head or not name or isinstance(_place(module, name)[0], UNCALLED_IN):
             continue
-        is_reached = "weight" in dict(layer.named_parameters(recurse=False))  # otherwise it is a buffer: unused_weights.py
-        if is_reached and getattr(layer, "is_called", True):  # unused_weights.py sets it in the towers
+        is_reached = "weight" in dict(layer.named_parameters(recurse=False))  # otherwise it is a buffer; see unused_weights.py
+        if is_reached and getattr(layer, "is_called", True):  # unused_weights.py sets it in towers
             found[name] = layer
-    # The layer with its update replaces the layer in its owner, and `VisionLanguageModel.parts` has no owner of these.
+    # An updated layer replaces the layer in its owner, but the result of `VisionLanguageModel.parts` lacks the owner of these.
     if isinstance(module, nn.Linear) or (type(module) is nn.ModuleList and any(name.isdecimal() for name in found)):
-        raise ValueError("lora: the part is a single linear layer, which cannot have an update; train it without `lora`")
+        raise ValueError("lora: the part is a single linear layer, which cannot have an update. Train it without `lora`.")
     return found
 
 
 def closed_gates(module: nn.Module) -> list[str]:
-    """Return the names of a part's closed gates: numbers or vectors that are all 0."""
+    """Return the names of a part's closed gates. A gate is a number or a vector, and is closed if it is 0 everywhere."""
     return [name for name, p in module.named_parameters() if name.endswith("_gate") and p.ndim <= 1 and not p.any()]
 
 
@@ -92,7 +93,7 @@ def merge_lora(module: nn.Module) -> int:
 
 
 def _place(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """Return the owner of a module, given by its full name, and its name in the owner."""
+    """Return the owner of the module with this full name, and the module's name in its owner."""
     owner, _, leaf = name.rpartition(".")
     return module.get_submodule(owner), leaf
 

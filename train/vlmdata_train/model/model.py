@@ -38,7 +38,7 @@ def load_tokenizer(parts: ModelRecipe) -> PreTrainedTokenizerBase:
 
 
 def build_model(parts: ModelRecipe) -> VisionLanguageModel:
-    """Build the whole model. A wrong name or parameter raises RecipeError before any weight is loaded."""
+    """Return the whole model. Raises RecipeError for a wrong name or parameter, before any weight is loaded."""
     made = {kind: make_part(kind, getattr(parts, kind)) for kind in ModelRecipe.__dataclass_fields__}
     plan = image_plan(parts)
     tokenizer = made["language"].load_tokenizer()
@@ -59,7 +59,7 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     probe = torch.ones(1, 2, dtype=torch.int32)
     plan_attention(
         probe, windows=layer_windows(language.config), prefix=modules["fusion"].prefix_of(probe, probe)
-    )  # may refuse
+    )  # raises ValueError if they do not fit
     dtype = next(language.parameters()).dtype
     modules = {name: module if module is None else module.to(dtype) for name, module in modules.items()}
     return VisionLanguageModel(**modules, head=head, plan=plan, positions=made["positions"], tokenizer=tokenizer)
@@ -98,13 +98,13 @@ class VisionLanguageModel(nn.Module):
         return self.positions.position_ids(batch, self.plan, self.fusion.image_token_id)
 
     def embed(self, batch: Batch, packing: Any) -> Tensor:
-        """Return the input of the first layer, (B, T, D): text embeddings, with the images as the fusion adds them."""
+        """Return the input of the first layer, (B, T, D): text embeddings, and the images as the fusion adds them."""
         embeddings = self.language.get_input_embeddings()(batch.input_ids)
         features, counts = self.encode_images(batch)
         return self.fusion(batch.input_ids, embeddings, features, counts, batch.segment_ids, packing)
 
     def run_language(self, embeddings: Tensor, position_ids: Tensor, packing: Any, cache: Any = None) -> Tensor:
-        """Run the decoder on embeddings (B, T, D), without its head."""
+        """Return the decoder's last hidden states for embeddings, (B, T, D) both. The output layer is not run."""
         out = self.language.base_model(
             inputs_embeds=embeddings, position_ids=position_ids, packing=packing,
             **({} if cache is None else {self.cache_name: cache}), use_cache=cache is not None,
@@ -112,10 +112,10 @@ class VisionLanguageModel(nn.Module):
         return out.last_hidden_state
 
     def encode_images(self, batch: Batch) -> tuple[Tensor, list[int]]:
-        """Return the features (V, D) of all images in reading order, and how many each image has.
+        """Return the features (V, D) of all images in reading order, and how many features each image has.
 
-        A training batch without images encodes one tile and drops its features: every rank must run every part in each step, or
-        the other ranks would wait for it forever.
+        A training batch without images encodes one tile and drops its features, because every rank must run every part in each
+        step. Otherwise the other ranks would wait forever.
         """
         tiles = len(batch.pixels)
         if tiles == 0:
@@ -159,6 +159,7 @@ class VisionLanguageModel(nn.Module):
         return self.abstractor(self.encoder(normalise(pixels, facts.mean, facts.std, dtype)))
 
     def _no_features(self) -> Tensor:
+        """Return features (0, D). In training, they depend on the weights of tower, abstractor and arrangement."""
         side = self.plan.facts.image_size
         device = self.language.get_input_embeddings().weight.device
         if not (self.training and torch.is_grad_enabled()):
@@ -170,7 +171,10 @@ class VisionLanguageModel(nn.Module):
         return tile.flatten(0, -2)[:0]
 
     def _apply(self, fn: Any, recurse: bool = True) -> VisionLanguageModel:
-        """Keep the dtype of computed buffers: rotary frequencies in bf16 would give distant tokens wrong positions."""
+        """Apply a function to all tensors, but keep the dtype of computed buffers.
+
+        Rotary frequencies in bf16 would give distant tokens wrong positions.
+        """
         before = {
             (module, name): value.dtype
             for module in self.modules()
@@ -205,9 +209,12 @@ class VisionLanguageModel(nn.Module):
         return {"encoder": self.encoder, "abstractor": abstractor, "fusion": self.fusion, "language": self.language}
 
     def tokens_of(self, width: int, height: int) -> int:
-        """Return how many tokens of the text an image of this size takes. `plan.tokens_of` is the same and small to pickle."""
+        """Return how many tokens of the prompt an image of this size takes.
+
+        `plan.tokens_of` returns the same, and the plan is small to pickle.
+        """
         return self.plan.tokens_of(width, height)
 
     def preprocess(self, image: Any) -> Prepared:
-        """Preprocess uint8 (H, W, 3) into tiles; see `ImagePlan.preprocess`."""
+        """Return an image, uint8 (H, W, 3), as tiles; see `ImagePlan.preprocess`."""
         return self.plan.preprocess(image)

@@ -1,4 +1,4 @@
-"""A recipe's model: its parts, and how each is trained. Imports no torch, so that mistakes are reported at once."""
+"""A recipe's model: its parts, and how each part is trained. It imports no torch, so that mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """The parts. Each is a name, or a mapping of one name to its parameters. A name is a file in the part's folder."""
+    """The parts of a model.
+
+    Each part is a name, or a mapping of one name to its parameters. A name is a file in the part's folder.
+    """
 
     encoder: Any
     language: Any
@@ -20,16 +23,17 @@ class ModelRecipe:
 
 
 def with_tokenizer(model: ModelRecipe, tokenizer: str) -> ModelRecipe:
-    """Return the parts with another tokenizer in the language model's entry."""
+    """Return the parts with this tokenizer in the language model's entry."""
     return _with(model, tokenizer=tokenizer)
 
 
 def with_template(model: ModelRecipe, chat_template: str | None) -> ModelRecipe:
-    """Return the parts with another chat template in the language model's entry; None leaves them as they are."""
+    """Return the parts with this chat template in the language model's entry, or unchanged if the template is None."""
     return model if chat_template is None else _with(model, chat_template=chat_template)
 
 
 def _with(model: ModelRecipe, **choices: str) -> ModelRecipe:
+    """Return the parts with these parameters in the language model's entry."""
     entry = model.language if not isinstance(model.language, str) else {model.language: {}}
     ((name, parameters),) = entry.items()
     return dataclasses.replace(model, language={name: {**(parameters or {}), **choices}})
@@ -54,7 +58,7 @@ class Part:
 
     frozen: bool = False
     lr: float | None = None  # None: the recipe's `lr`
-    weight_decay: float | None = None  # None: the optimizer's
+    weight_decay: float | None = None  # None: the optimizer's `weight_decay`
     lora: Lora | None = None
 
     def __post_init__(self) -> None:
@@ -62,9 +66,9 @@ class Part:
 
 
 def check_range(part: Any, names: str, *, least: float, below: float = float("inf")) -> None:
-    """Raise ValueError for the first of the named numbers outside [`least`, `below`). None is allowed."""
+    """Raise ValueError for the first of these fields whose number is outside [`least`, `below`). None is allowed."""
     for name in names.split():
         value = getattr(part, name)
         if value is not None and not least <= value < below:
             bound = f" and less than {below}" if below < float("inf") else ""
-            raise ValueError(f"{name} is {least} or more{bound}, not {value}")
+            raise ValueError(f"{name} must be {least} or more{bound}, not {value}")

@@ -1,7 +1,7 @@
-"""Find a part of a model by its name in a recipe: a file in a folder, or the user's own class by a dotted name.
+"""Find a part of a model by its name in a recipe: a file in a folder, or the dotted name of the user's own class.
 
-A part's file holds one frozen dataclass. Its fields are the parameters that a recipe may set, its methods return the facts that
-a plan needs without weights, and `build` returns the module. The folder's `__init__` describes the methods.
+A part's file holds one frozen dataclass. Its fields are the parameters that a recipe may set. Its methods return the facts that
+a plan needs without weights, and its method `build` returns the module. The folder's `__init__` describes the methods.
 """
 
 from __future__ import annotations
@@ -33,13 +33,17 @@ def part_names(kind: str) -> list[str]:
 
 
 def check_name(kind: str, entry: Any) -> None:
-    """Raise RecipeError if a recipe's entry names no part of its kind. Imports no part, because most need torch."""
+    """Raise RecipeError if a recipe's entry does not name a part of its kind.
+
+    This imports no part, because most parts need torch.
+    """
     name, _ = _named(kind, entry)
     if "." not in name and name not in part_names(kind):
         raise RecipeError(f"{kind}: there is no '{name}'.{catalog.suggest(name, part_names(kind))}")
 
 
 def _named(kind: str, entry: Any) -> tuple[str, Any]:
+    """Return the name and the parameters of a recipe's entry. Raises RecipeError if the entry has a wrong form."""
     if isinstance(entry, str):
         entry = {entry: {}}
     if not isinstance(entry, Mapping) or len(entry) != 1 or not isinstance(next(iter(entry)), str):
@@ -48,21 +52,27 @@ def _named(kind: str, entry: Any) -> tuple[str, Any]:
 
 
 def find_part(kind: str, name: str) -> type:
-    """Return the dataclass of a part by its name in a recipe. Raises RecipeError for an unknown one."""
+    """Return the dataclass of a part by its name in a recipe. Raises RecipeError for an unknown name."""
     if "." in name:
         found = catalog.imported(name, f"{kind}: cannot import '{name}'")
         if not (dataclasses.is_dataclass(found) and isinstance(found, type)):
-            raise RecipeError(f"{kind}: '{name}' must be a dataclass with the methods of {FOLDERS[kind]}")
+            raise RecipeError(
+                f"{kind}: '{name}' must be a dataclass with the methods that vlmdata_train.{FOLDERS[kind]} describes"
+            )
         return found
     check_name(kind, name)
     return catalog.only_class(f"vlmdata_train.{FOLDERS[kind]}.{name}", _is_part, "frozen dataclass")
 
 
 def _is_part(cls: type) -> bool:
+    """Return whether a class is a frozen dataclass."""
     return dataclasses.is_dataclass(cls) and getattr(cls, "__dataclass_params__").frozen  # noqa: B009 (mypy knows no such name)
 
 
 def make_part(kind: str, entry: Any) -> Any:
-    """Return a part from its recipe entry: a name, or a mapping of one name to its parameters. Raises RecipeError."""
+    """Return a part from its entry in a recipe: a name, or a mapping of one name to its parameters.
+
+    Raises RecipeError for an unknown name or a wrong parameter.
+    """
     name, parameters = _named(kind, entry)
     return catalog.build(find_part(kind, name), dict(parameters or {}), kind)

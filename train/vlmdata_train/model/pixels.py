@@ -1,6 +1,7 @@
-"""Pixels before the tower: resizing by Pillow, as in the training of CLIP and its successors, padding, normalising.
+"""Prepare pixels for the tower: resize them with Pillow, as in the training of CLIP and its successors, pad and normalise.
 
-H height, W width, P tiles. Tiles stay uint8 until they are on the training device: a quarter of the bytes to copy.
+H height, W width, P tiles. Tiles stay uint8 until they are on the training device, so that only a quarter of the bytes is
+copied.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
 def resize(image: np.ndarray, height: int, width: int, resample: Resample = "bicubic") -> np.ndarray:
-    """Resize uint8 (H, W, 3) with antialiasing, bit-equal to the Pillow backend of transformers' image processors.
+    """Return an image, uint8 (H, W, 3), resized with antialiasing.
 
-    Their torchvision backend rounds differently: up to a quarter of the values differ, by at most 2 of 255.
+    The result is bit-equal to that of the Pillow backend of transformers' image processors. Their torchvision backend rounds
+    differently: up to a quarter of the values differ, by at most 2 of 255.
     """
     if image.shape[:2] == (height, width):
         return image
@@ -28,7 +30,7 @@ def resize(image: np.ndarray, height: int, width: int, resample: Resample = "bic
 
 
 def pad(image: np.ndarray, height: int, width: int, *, top: int, left: int, colour: Sequence[int]) -> np.ndarray:
-    """Return a canvas of one colour with the image, uint8 (H, W, 3), at (top, left)."""
+    """Return a canvas of one colour, with the image, uint8 (H, W, 3), at (top, left)."""
     canvas = np.empty((height, width, 3), np.uint8)
     canvas[:] = colour
     canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
@@ -46,7 +48,10 @@ def to_tiles(tiles: Sequence[np.ndarray]) -> Tensor:
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> Tensor:
-    """Normalise uint8 (P, 3, H, W): (x / 255 - mean) / std, computed in fp32. Floats count as already normalised."""
+    """Return pixels, uint8 (P, 3, H, W), as (x / 255 - mean) / std in `dtype`. The computation is in fp32.
+
+    Pixels that are not uint8 count as already normalised.
+    """
     if pixels.dtype != torch.uint8:
         return pixels.to(dtype)
     centre, scale = (torch.tensor(values, device=pixels.device)[:, None, None] * 255 for values in (mean, std))

@@ -1,6 +1,7 @@
-"""Suppression of transformers' warnings about what the trainer does on purpose, if no argument turns them off.
+"""Suppress transformers' warnings about what the trainer does on purpose, where no argument turns a warning off.
 
-The user needs its other warnings."""
+Other warnings are shown, because the user needs them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from transformers.utils import logging
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Show only transformers' errors, and no progress bars."""
+    """Show only the errors of transformers, without progress bars, inside a `with` block."""
     level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

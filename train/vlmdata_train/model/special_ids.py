@@ -1,7 +1,7 @@
-"""Special token ids in a language model's configuration: the tokenizer's, within the vocabulary.
+"""Set the special token ids in a language model's configuration to those of the tokenizer.
 
-A configuration class has the ids of its published model by default, such as 32000 for Phi-3's padding. In a model from scratch
-these are other tokens or outside the vocabulary.
+By default, a configuration class has the ids of its published model, such as 32000 for Phi-3's padding. In a model from scratch
+these ids are different tokens, or are outside the vocabulary.
 """
 
 from __future__ import annotations
@@ -13,33 +13,34 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedTokenizerBa
 
 
 def with_special_ids(values: dict[str, Any], tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> dict[str, Any]:
-    """Return a configuration's fields, with every id that they do not state set to the tokenizer's, or to None.
+    """Return the fields of a configuration with every id set that `values` lacks: the tokenizer's id, or None if it has none.
 
-    Raises ValueError if they state an id outside the vocabulary of `vocabulary` ids.
+    If a field may not be None, it is set to 0. Raises ValueError if `values` has an id outside the vocabulary of `vocabulary`
+    ids.
     """
     for name, value in values.items():
         for number in value if isinstance(value, list | tuple) else [value]:
             if _is_id(name) and isinstance(number, int) and not 0 <= number < vocabulary:
                 raise ValueError(
-                    f"config: {name} is {number}, but the vocabulary has the ids 0 to {vocabulary - 1}: omit it to use the"
-                    " tokenizer's id"
+                    f"config: {name} is {number}, but the vocabulary has the ids 0 to {vocabulary - 1}. Omit it to use the"
+                    " tokenizer's id."
                 )
     return {**_ids(values["model_type"], tokenizer, vocabulary), **values}
 
 
 def _ids(kind: str, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> dict[str, int | None]:
-    """Return the ids for every field of this kind of model that holds a token's id."""
+    """Return the id for every field that holds a special token's id in the configuration of this kind of model."""
     ids: dict[str, int | None] = {}
     for name, may_be_none in id_fields(kind).items():
         number = getattr(tokenizer, name, None)
         if name == "pad_token_id" and number in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-            number = None  # torch starts the embedding of padding at zero, which is wrong for a token with another meaning
+            number = None  # torch sets the padding embedding to zero, which is wrong for a token with another meaning
         ids[name] = number if number is not None and number < vocabulary else None if may_be_none else 0
     return ids
 
 
 def id_fields(kind: str) -> dict[str, bool]:
-    """Return the fields of a kind of configuration that hold a token's id, and whether each may be None."""
+    """Return the fields that hold a special token's id in this kind of configuration, and whether each may be None."""
     fields = dataclasses.fields(CONFIG_MAPPING[kind]) if kind in CONFIG_MAPPING else ()
     return {field.name: "None" in str(field.type) for field in fields if _is_id(field.name)}
 
@@ -49,7 +50,10 @@ def _is_id(name: str) -> bool:
 
 
 def drop_foreign_ids(config: PreTrainedConfig) -> None:
-    """Set ids outside a published configuration's own vocabulary to None: torch refuses such a padding id."""
+    """Set the ids in a published configuration that are outside its own vocabulary to None.
+
+    torch refuses a padding id outside the vocabulary.
+    """
     text = config.get_text_config()
     for name in (name for name, may_be_none in id_fields(text.model_type).items() if may_be_none):
         number = getattr(text, name)

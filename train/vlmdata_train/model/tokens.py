@@ -1,4 +1,4 @@
-"""Tokenizers with an image token: the language model's, or a built-in one of bytes."""
+"""Load tokenizers with an image token: the language model's tokenizer, or a built-in tokenizer of bytes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from transformers.utils import cached_file
 
 IMAGE = "<image>"
-# The image tokens of published models, if their chat templates write them.
+# Image tokens of published models. A tokenizer uses one of them if its chat template writes it.
 OTHERS = ("<|image_pad|>", "<|image|>", "<IMG_CONTEXT>", "<image_soft_token>", "[IMG]")
 BYTES = "bytes"  # the name of the built-in tokenizer
-BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"  # of our own tokenizers
+BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"  # special tokens of our own tokenizers
 ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
 
-# Each turn ends in the end token, so that a model trained on answers learns to stop.
+# Each turn ends with the end token, so that a model trained on answers learns to stop.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
@@ -24,10 +24,10 @@ CHAT_TEMPLATE = (
 
 
 def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
-    """Load a tokenizer by its hub name or folder, or `bytes`, with an image token, padding, and its model's chat template.
+    """Return a tokenizer with an image token, a padding token and its model's chat template.
 
-    `chat_template` replaces its template. An image token that the tokenizer already has keeps its id; otherwise it is added
-    after the last id.
+    `name` is a name on the hub, a folder, or `bytes` for the built-in tokenizer. `chat_template` replaces the chat template. An
+    image token that the tokenizer already has keeps its id. Otherwise the image token is added after the last id.
     """
     tokenizer = byte_tokenizer() if name == BYTES else AutoTokenizer.from_pretrained(name)
     template = chat_template or (None if name == BYTES else processor_template(name))
@@ -41,9 +41,10 @@ def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTok
 
 
 def processor_template(name: str) -> str | None:
-    """Return the chat template of a model's processor, if it is not in the tokenizer's files; else None.
+    """Return the chat template in the files of a model's processor, or None if these files have no template.
 
-    Models publish it in `chat_template.json` or `processor_config.json`. A `chat_template.jinja` belongs to the tokenizer too.
+    Models publish it in `chat_template.json` or `processor_config.json`. `chat_template.jinja` is not read here, because it is
+    also a file of the tokenizer.
     """
     for file in ("chat_template.json", "processor_config.json"):
         found = cached_file(
@@ -57,7 +58,7 @@ def processor_template(name: str) -> str | None:
 
 
 def image_token(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the token of one image feature: `<image>`, or the tokenizer's own name for it."""
+    """Return the token that the features of an image replace: `<image>`, or the tokenizer's own image token."""
     known = tokenizer.backend_tokenizer.token_to_id
     if known(IMAGE) is None:
         template = json.dumps(tokenizer.chat_template, ensure_ascii=False)
@@ -71,7 +72,7 @@ def image_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer of 256 bytes and 7 special tokens. It encodes any text and needs neither download nor training."""
+    """Return a tokenizer of 256 bytes and 7 special tokens. It encodes any text without a download or training."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -1,4 +1,7 @@
-"""Weights of a tower that its chosen features do not use: they stay in the checkpoint but are not trained."""
+"""Find weights of a tower that its chosen features do not use.
+
+These weights stay in the checkpoint but are not trained.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ from torch.func import functional_call
 
 
 def unused_parameters(tower: nn.Module, height: int, width: int) -> list[str]:
-    """Return the names of the parameters without a gradient from the tower's output, by a run on the meta device."""
+    """Return the names of the parameters that get no gradient from the tower's output.
+
+    The tower runs on the meta device.
+    """
     states: dict[str, Tensor] = {
         name: torch.empty_like(value, device="meta").requires_grad_(value.is_floating_point())
         for name, value in tower.named_parameters()
@@ -24,9 +30,11 @@ def unused_parameters(tower: nn.Module, height: int, width: int) -> list[str]:
 def set_unused_aside(tower: nn.Module, height: int, width: int) -> list[str]:
     """Turn the unused parameters into buffers, and return their names.
 
-    Otherwise a layer after the chosen one, a pooling head or the last norm would count as trained but never get a gradient. A
-    buffer keeps its place in the state dict, so the tower's saved weights have the same names. Sets `is_called` of each linear
-    layer, for LoRA: False if the tower uses its weight without calling it.
+    Otherwise a layer after the chosen layer, a pooling head or the last norm would count as trained but never get a gradient. A
+    buffer keeps its place in the state dict, so the tower's saved weights have the same names.
+
+    For LoRA, this also sets `is_called` of each linear layer. It is False if the tower uses the layer's weight without calling
+    the layer.
     """
     linear = [module for module in tower.modules() if isinstance(module, nn.Linear)]
     called: set[nn.Module] = set()

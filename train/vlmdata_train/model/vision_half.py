@@ -1,4 +1,4 @@
-"""Base of encoders that use the tower of a published vision-language model such as Qwen2-VL, pretrained or from scratch."""
+"""Base class of encoders that use the tower of a published vision-language model, such as Qwen2-VL."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class VisionHalf:
     """A tower from `name` (a published model) or `config` (random weights). Exactly one must be set."""
 
     kind: ClassVar[Any]  # the tower's class in transformers
-    place: ClassVar[str]  # its name in the whole model
+    place: ClassVar[str]  # the tower's name in the whole model
     name: str | None = None
     config: dict[str, Any] | None = None  # fields of the tower's configuration
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.config is None):
-            raise ValueError("give either name (published weights) or config (from scratch)")
+            raise ValueError("set either `name` (published weights) or `config` (random weights), but not both")
 
     def load_config(self) -> Any:
         """Return the tower's configuration, without any weights."""
@@ -41,5 +41,8 @@ class VisionHalf:
         return whole.model.get_submodule(self.place)
 
     def sizes(self, width: int, smallest: int, patch: int) -> EncoderFacts:
-        """Return the facts of a tower for images of any size, at least `smallest` px a side, with CLIP's mean and deviation."""
+        """Return the facts of a tower for images of any size with sides of at least `smallest` px.
+
+        The mean and the standard deviation are those of CLIP.
+        """
         return EncoderFacts(width, smallest, patch, CLIP_MEAN, CLIP_STD)
