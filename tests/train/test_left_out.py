@@ -112,7 +112,7 @@ def test_what_a_chat_template_refused_is_reported_with_the_first_sample(tmp_path
     strict = "{% if 'hi' in messages[0]['content'] %}{{ raise_exception('\x1b[31mroles must alternate') }}{% endif %}"
     run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "run", steps=1, chat_template=strict + CHAT_TEMPLATE))
     said = capsys.readouterr().err
-    assert "chat_template: the chat template refuses it; the first is" in said
+    assert "chat_template: the chat template refuses the conversation; the first is" in said
     assert r"order (the chat template refuses the messages: \x1b[31mroles must alternate)" in said
     (record,) = [record for record in records(tmp_path / "run") if record["kind"] == "left_out"]
     assert record["details"]["chat_template"].endswith("roles must alternate")

@@ -99,7 +99,7 @@ def test_misuse_is_one_line_on_stderr_and_exit_2(words, message, tmp_path, capsy
             r"at most 20 tokens, of which an image of 96 x 96 takes 36: raise `batches.sample_tokens`",
         ),
         ("held_out.fraction=1e-9", r"held_out.fraction: 1e-09 holds out no sample of"),
-        ("speed.compile=true", r"speed.compile: on a CPU, attention"),
+        ("speed.compile=true", r"speed.compile must be false on a CPU"),
     ],
 )
 def test_settings_that_exclude_each_other_are_reported_before_the_first_step(setting, message, tmp_path, capsys):

@@ -24,7 +24,7 @@ class Cleaner:
         self._patterns: tuple[ChatTemplate, tuple[re.Pattern[str], re.Pattern[str] | None]] | None = None
 
     def clean(self, text: str, template: ChatTemplate) -> str:
-        """Return the text without our marks, and with every name of a control token of the template broken up.
+        """Return the text without our marks, and with the names of the template's control tokens broken up.
 
         A mark becomes U+FFFD. A character is inserted into a name, so that the tokenizer does not read the name as a token.
         Trusted tokens are kept. Added tokens that are ordinary text are kept too, such as line ends, blanks, tags and <think>.

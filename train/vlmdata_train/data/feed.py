@@ -163,7 +163,7 @@ class Feed:
         return build_batch(ready, self.reading.plan, prompter.pad_id, packed_tokens=self.packed_tokens, broken=self.skipped)
 
     def prepare(self, sample: Sample) -> Ready | None:
-        """Return a sample's prompt, or None if it has none or is on the other side of the held-out split.
+        """Return a sample's prompt, or None if the sample has no prompt or is on the other side of the held-out split.
 
         A sample without a prompt is counted in `skipped`.
         """

@@ -48,9 +48,9 @@ REASONS = {
     "no_text": "it has no text",
     "no_answer": "its conversation has no answer",
     "empty_answer": "every answer with a loss is empty",
-    "no_loss": "no message has a loss, because all weights are 0 or `loss: last` excludes the messages with another weight",
+    "no_loss": "no message has a loss, because their weights are 0 or `loss: last` excludes those with other weights",
     "no_answer_left": "the cut at batches.sample_tokens removed everything with a loss",
-    "chat_template": "the chat template refuses it",
+    "chat_template": "the chat template refuses the conversation",
     "unreadable": "its members do not have the expected form",
     "damaged": "its tar is damaged at this sample",
     **{reason: f"a conversation: {meaning}" for reason, meaning in DIALOGUE.items()},
@@ -110,7 +110,7 @@ class LeftOutCounts:
             self.first.setdefault(names[number], (dataset, int(rows[first])))
 
     def record(self, plan: PackedPlan, prompt: PromptOf) -> dict[str, Any]:
-        """Return the counts for the log. For each reason they name the first sample, as "TAR KEY", and what is wrong with it.
+        """Return the counts for the log, and for each reason its first sample, as "TAR KEY", with details of what is wrong.
 
         `prompt` is `Reading.prompt`. The error that it raises for the sample holds the details.
         """
@@ -145,7 +145,7 @@ def detail_of(plan: PackedPlan, dataset: int, row: int, prompt: PromptOf) -> str
 
 
 def place_of(plan: PackedPlan, dataset: int, row: int) -> str:
-    """Return "TAR KEY" of a sample, without the secrets in the tar's address."""
+    """Return the address of a sample's tar, without secrets, and the sample's key, as one string."""
     found = plan.datasets[dataset]
     (place,) = found.index.locate(np.array([row]))
     return f"{redacted(found.address(place.shard))} {place.key}"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-IMAGE_MARK = "\ufdd0"  # is at the place of an image in the content of a message
+IMAGE_MARK = "\ufdd0"  # marks the place of an image in the content of a message
 _OPEN, _CLOSE = "\ufdd1", "\ufdd2"  # before and after an answer; the number of its message follows each
 MARKS = re.compile("[\ufdd0-\ufdef\ud800-\udfff]")  # marks, and halves of surrogate pairs, which no tokenizer accepts
 _MASK = "\ufdd3"  # replaces each character of an answer
@@ -25,7 +25,7 @@ def _mark(text: str, number: int) -> str:
 
 
 def mark_whole(text: str, number: int) -> str:
-    """Return the whole text between marks, with its outer white space."""
+    """Return the text with marks around it. Its outer white space is inside the marks."""
     return _mark(text, number)
 
 
@@ -104,9 +104,10 @@ def mask(text: str) -> str:
 
 
 def unmask(masked: str, texts: Mapping[int, str], plain: str) -> dict[int, tuple[int, int]]:
-    """Return the range (start, end) of each text in `plain`, the output of a template. `masked` is its output for masked texts.
+    """Return the range (start, end) of each text in `plain`, which is the output of a template.
 
-    Return an empty dict if the masked parts do not correspond to exactly these texts, in order.
+    `masked` is the template's output for the same conversation with masked texts. Return an empty dict if the masked parts do
+    not correspond to exactly these texts, in order.
     """
     runs = [found.span() for found in re.finditer(f"{_MASK}+", masked)]
     if [end - start for start, end in runs] != [len(text) for text in texts.values()]:

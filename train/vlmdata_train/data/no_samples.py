@@ -25,7 +25,8 @@ def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> Non
         found = count_left_out(plan)
         if found.samples == 0:
             raise RecipeError(
-                f"held_out.fraction: {reading.held_out} holds out no sample of {data}. Raise it, or set `held_out.path`."
+                f"held_out.fraction: {reading.held_out} holds out no sample of {data}."
+                " Raise the fraction, or set `held_out.path`."
             )
         if found.used == 0:
             raise RecipeError(
@@ -38,7 +39,8 @@ def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> Non
         found.add(number, plan.lengths[number])
         if found.samples == 0:
             raise RecipeError(
-                f"held_out.fraction: {reading.held_out} leaves no sample of {plan.datasets[number].name} to train on. Lower it."
+                f"held_out.fraction: {reading.held_out} leaves no sample of {plan.datasets[number].name} to train on."
+                " Lower the fraction."
             )
         if found.used == 0:
             raise RecipeError(f"{where}: {_why_none(plan, number, found, reading)}")

@@ -28,9 +28,10 @@ from vlmdata_train.recipe import Recipe
 
 
 def make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tuple[Feed, Feed | None]:
-    """Return the feed to train on, and the feed to evaluate on or None. Every rank must call this function.
+    """Return the feed to train on, and the feed to evaluate on, or None if nothing is held out.
 
-    The first rank of each machine measures the samples' lengths. The other ranks read them from the machine's cache.
+    Every rank must call this function. The first rank of each machine measures the samples' lengths. The other ranks read them
+    from the machine's cache.
     """
     if ranks.is_first_here:
         feeds = _make_feeds(recipe, model, ranks)

@@ -44,8 +44,8 @@ class Prompter:
     ) -> None:  # fmt: skip
         if not tokenizer.is_fast:
             raise ValueError(
-                f"the tokenizer {tokenizer.name_or_path} must be a fast tokenizer, because only these report where tokens are"
-                " in a text"
+                f"the tokenizer {tokenizer.name_or_path} must be a fast tokenizer, because only fast tokenizers report"
+                " where tokens are in a text"
             )
         self.tokenizer = tokenizer
         self.image_token_id = image_token_id
@@ -84,9 +84,10 @@ class Prompter:
         return self._encode(text, [(0, len(text))], _images(document))
 
     def chat(self, document: Document) -> Prompt:
-        """Return the prompt of a conversation, as its template writes it. Each answer and the end of its turn have a loss.
+        """Return the prompt of a conversation, as the chat template writes it.
 
-        An answer that is empty, or whose `train` is False, has no loss.
+        Each answer has a loss, and so does the end of its turn. An answer that is empty, or whose `train` is False, has no
+        loss.
         """
         messages = self.messages(document)
         said = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
@@ -219,7 +220,7 @@ def _images(document: Document) -> list[Picture]:
 
 
 def _joined(said: list[str], between: str) -> Iterator[str]:
-    """Yield the texts and images with the string `between` after each, except between two images and at the end."""
+    """Yield the texts and images in order. Yield the string `between` between two of them, unless both are images."""
     for number, piece in enumerate(said):
         if number > 0 and not said[number - 1] == piece == IMAGE_MARK:
             yield between

@@ -1,7 +1,6 @@
 """Read a sample for a run: its prompt, its length, and whether it is for training or held out.
 
-The loader needs the length of every sample to pack them. The same `Reading` measures the lengths first and makes the prompts
-later.
+The loader packs samples by their lengths. The same `Reading` measures all lengths first and makes the prompts later.
 """
 
 from __future__ import annotations

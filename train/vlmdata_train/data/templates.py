@@ -114,9 +114,10 @@ class ChatTemplate:
     def _find_masked(
         self, plain: str, messages: Sequence[Message], wanted: Collection[int], tools: list[Any] | None
     ) -> list[Span] | None:
-        """Return the spans of the answers, found by replacing each of their characters with a mark, or None if one is lost.
+        """Return the spans of the answers, found by replacing each of their characters with a mark.
 
-        This is for templates whose output depends on the length of an answer.
+        Return None if an answer is not found in this way. This is for templates whose output depends on the length of an
+        answer.
         """
         texts = {
             n: messages[n]["content"] for n in sorted(wanted) if not messages[n].keys() & {"reasoning_content", "tool_calls"}

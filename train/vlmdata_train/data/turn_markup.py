@@ -81,8 +81,8 @@ class TurnMarkup:
     def openings(self) -> list[list[str]]:
         """The texts that may precede an answer that begins with a thought or a call. The first list is more reliable.
 
-        The first list has the opening of the assistant's turn. The second list has the text before an answer from its last
-        token on, after a question and after a tool's message.
+        The first list has the opening of the assistant's turn. The second list has the end of the text before an answer,
+        beginning with the text's last token: once after a question, and once after a tool's message.
         """
         called = {**answer(""), "tool_calls": [{"id": CALL_ID, "name": ANSWER, "arguments": {}}]}
         result = {"role": "tool", "content": MORE, "tool_call_id": CALL_ID}

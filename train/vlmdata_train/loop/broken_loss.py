@@ -15,7 +15,7 @@ from vlmdata_train.recipe import Recipe
 class SpikeWatch:
     """Compares each loss with the last `window` accepted losses. It reports spikes after 20 accepted losses.
 
-    A spike is a loss that exceeds their mean by more than `deviations` standard deviations.
+    A spike is a loss that exceeds the mean of the accepted losses by more than `deviations` standard deviations.
     """
 
     def __init__(self, deviations: float, window: int = 100) -> None:

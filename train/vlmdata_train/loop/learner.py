@@ -21,12 +21,12 @@ def check_speed(speed: Speed, ranks: Ranks) -> None:
     """Raise RecipeError if this device does not support the recipe's `speed`."""
     if speed.compile and ranks.device.type == "cpu":
         raise RecipeError(
-            "speed.compile: on a CPU, attention runs segment by segment and would be compiled for each batch. Set it to false."
+            "speed.compile must be false on a CPU, because attention runs for each segment and would be compiled for each batch"
         )
 
 
 class Learner:
-    """Holds a model with its loss, and its optimizer, and trains it. Every rank must call every method."""
+    """Trains a model: it holds the model with its loss, and the optimizer. Every rank must call every method."""
 
     def __init__(self, model: VisionLanguageModel, recipe: Recipe, ranks: Ranks) -> None:
         # The order matters: freeze, compile, distribute, make the optimizer (distribution replaces parameters).
@@ -72,7 +72,7 @@ class Learner:
     def check_gradients(self) -> None:
         """Raise RuntimeError if a trained weight has no gradient.
 
-        Otherwise the optimizer would leave the weight unchanged without an error.
+        Without this check, the optimizer would leave the weight unchanged without an error.
         """
         named = list(self.model_with_loss.model.named_parameters())
         without = [name for name, p in named if p.requires_grad and p.grad is None]

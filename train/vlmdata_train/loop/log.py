@@ -20,7 +20,9 @@ def check_logs(choice: Logs) -> None:
     """Raise RecipeError if the package of a chosen log is not installed."""
     for wanted, package in ((choice.tensorboard, "tensorboard"), (choice.wandb is not None, "wandb")):
         if wanted and importlib.util.find_spec(package) is None:
-            raise RecipeError(f"logs.{package}: the package {package} is not installed. Install it, or turn this log off.")
+            raise RecipeError(
+                f"logs.{package}: the package {package} is not installed. Install the package, or turn this log off."
+            )
 
 
 class Log:

@@ -110,7 +110,7 @@ class Run:
         if self.step == 0 and micro_batches:
             raise RecipeError(
                 f"batches.accumulate: a step takes {recipe.batches.accumulate} batches on each of {self.ranks.world} ranks, but"
-                f" the data has only {micro_batches:.0f} in all. Lower it, or raise `epochs`."
+                f" the data has only {micro_batches:.0f} in all. Lower `accumulate`, or raise `epochs`."
             )
         if self.step == 0:
             raise RecipeError(f"{recipe.data}: no batch could be made. Skipped, by reason: {dict(self.feed.skipped)}")

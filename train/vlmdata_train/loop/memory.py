@@ -58,9 +58,9 @@ def blocks_to_recompute(blocks: int, bytes_per_block: float, free_bytes: float) 
 def fit_memory(blocks: list[nn.Module], run: nn.Module, micro: Any, later_bytes: float, memory: Memory, ranks: Ranks) -> int:
     """Choose as few blocks to recompute as the memory allows, and return their number. Every rank must call this function.
 
-    It measures a forward and backward pass with all blocks recomputed, and one with all but the first block recomputed. `run`
-    is the distributed module. `later_bytes` is the size of the optimizer's state, which is not allocated yet. The rank with the
-    least free memory decides for all ranks, because under FSDP they run the forward pass of a block together.
+    The memory of a forward and backward pass is measured twice: with all blocks recomputed, and with all except the first.
+    `run` is the distributed module. `later_bytes` is the size of the optimizer's state, which is not allocated yet. The rank
+    with the least free memory decides for all ranks, because under FSDP they run the forward pass of a block together.
     """
     held = []
     for kept in (0, 1):

@@ -81,8 +81,8 @@ def segment_block_mask(segment_ids: Tensor, window: int | None = None, prefix: T
     """Return FlexAttention's mask, built from the range of segment ids in each block.
 
     This needs no (T, T) matrix, no compilation and no wait for the device. A pair of blocks is skipped if their ranges of
-    segment ids do not overlap. A pair is full, so that its elements are not tested, if both blocks are in one segment. Padding
-    attends causally to itself, so that no softmax is empty.
+    segment ids do not overlap. A pair is full, so that its elements are not tested, if both blocks are in one segment and the
+    keys precede the queries. Padding attends causally to itself, so that no softmax is empty.
     """
     rows, length = segment_ids.shape
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Grid:
     """The grid of tokens over an image or a tile.
 
-    The `extra` tokens precede the others. They have no place in the grid, such as a class token.
+    `extra` tokens, such as a class token, have no place in the grid and precede the other tokens.
     """
 
     rows: int

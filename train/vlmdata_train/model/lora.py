@@ -30,7 +30,7 @@ def add_lora(module: nn.Module, lora: Lora) -> int:
 
     layers = linear_layers(module)
     if not layers:
-        raise ValueError(f"lora: {type(module).__name__} has no linear layer for an update. Train it without `lora`.")
+        raise ValueError(f"lora: {type(module).__name__} has no linear layer for an update. Train the part without `lora`.")
     targets = "|".join(map(re.escape, layers))  # a pattern of whole names: in a list, `1` would match `block.1` too
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
     inject_adapter_in_model(config, module)  # in place; freezes everything except the updates
@@ -59,9 +59,9 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
         is_reached = "weight" in dict(layer.named_parameters(recurse=False))  # otherwise it is a buffer; see unused_weights.py
         if is_reached and getattr(layer, "is_called", True):  # unused_weights.py sets it in towers
             found[name] = layer
-    # An updated layer replaces the layer in its owner, but the result of `VisionLanguageModel.parts` lacks the owner of these.
+    # An updated layer replaces the layer in its owner. `VisionLanguageModel.parts` does not return the owner of these layers.
     if isinstance(module, nn.Linear) or (type(module) is nn.ModuleList and any(name.isdecimal() for name in found)):
-        raise ValueError("lora: the part is a single linear layer, which cannot have an update. Train it without `lora`.")
+        raise ValueError("lora: the part is a single linear layer, which cannot have an update. Train the part without `lora`.")
     return found
 
 

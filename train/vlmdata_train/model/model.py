@@ -59,7 +59,7 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     probe = torch.ones(1, 2, dtype=torch.int32)
     plan_attention(
         probe, windows=layer_windows(language.config), prefix=modules["fusion"].prefix_of(probe, probe)
-    )  # raises ValueError if they do not fit
+    )  # raises ValueError if this is not supported
     dtype = next(language.parameters()).dtype
     modules = {name: module if module is None else module.to(dtype) for name, module in modules.items()}
     return VisionLanguageModel(**modules, head=head, plan=plan, positions=made["positions"], tokenizer=tokenizer)
@@ -104,7 +104,7 @@ class VisionLanguageModel(nn.Module):
         return self.fusion(batch.input_ids, embeddings, features, counts, batch.segment_ids, packing)
 
     def run_language(self, embeddings: Tensor, position_ids: Tensor, packing: Any, cache: Any = None) -> Tensor:
-        """Return the decoder's last hidden states for embeddings, (B, T, D) both. The output layer is not run."""
+        """Return the decoder's last hidden states (B, T, D) for embeddings (B, T, D), without the output layer."""
         out = self.language.base_model(
             inputs_embeds=embeddings, position_ids=position_ids, packing=packing,
             **({} if cache is None else {self.cache_name: cache}), use_cache=cache is not None,
@@ -159,7 +159,11 @@ class VisionLanguageModel(nn.Module):
         return self.abstractor(self.encoder(normalise(pixels, facts.mean, facts.std, dtype)))
 
     def _no_features(self) -> Tensor:
-        """Return features (0, D). In training, they depend on the weights of tower, abstractor and arrangement."""
+        """Return features (0, D).
+
+        In training they depend on the weights of the tower, the abstractor and the arrangement, so that all of these get
+        gradients.
+        """
         side = self.plan.facts.image_size
         device = self.language.get_input_embeddings().weight.device
         if not (self.training and torch.is_grad_enabled()):

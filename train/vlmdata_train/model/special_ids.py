@@ -13,17 +13,17 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedTokenizerBa
 
 
 def with_special_ids(values: dict[str, Any], tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> dict[str, Any]:
-    """Return the fields of a configuration with every id set that `values` lacks: the tokenizer's id, or None if it has none.
+    """Return the fields of a configuration with the missing ids added: the tokenizer's ids, or None where it has none.
 
-    If a field may not be None, it is set to 0. Raises ValueError if `values` has an id outside the vocabulary of `vocabulary`
+    A field that may not be None is 0 instead. Raises ValueError if `values` has an id outside the vocabulary of `vocabulary`
     ids.
     """
     for name, value in values.items():
         for number in value if isinstance(value, list | tuple) else [value]:
             if _is_id(name) and isinstance(number, int) and not 0 <= number < vocabulary:
                 raise ValueError(
-                    f"config: {name} is {number}, but the vocabulary has the ids 0 to {vocabulary - 1}. Omit it to use the"
-                    " tokenizer's id."
+                    f"config: {name} is {number}, but the vocabulary has the ids 0 to {vocabulary - 1}. Omit the field to use"
+                    " the tokenizer's id."
                 )
     return {**_ids(values["model_type"], tokenizer, vocabulary), **values}
 
