@@ -44,7 +44,7 @@ class QFormer:
     layers: int = 12
     heads: int = 12
     mlp_width: int = 3072
-    every: int = 2  # every how many layers there is cross-attention
+    every: int = 2  # cross-attention is in one of this many layers
     dropout: float = 0.1  # BERT's, in training
 
     def grid_of(self, grid: Grid) -> Grid:

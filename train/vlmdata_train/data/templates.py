@@ -158,7 +158,7 @@ class ChatTemplate:
     def _end(self, plain: str, message: Message, mark: int) -> int:
         """Return the end of a turn, including the token that ends it. `mark` is the end of the marked text of the turn.
 
-        Without such a token the turn ends at `mark`. A turn with tool calls then ends before the next turn.
+        Without such a token, a turn with tool calls ends before the next turn, and any other turn ends at `mark`.
         """
         ending = self._markup.ending
         if message.get("tool_calls"):  # the marks enclose only the name; the JSON continues after them

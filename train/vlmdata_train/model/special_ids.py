@@ -13,10 +13,10 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedTokenizerBa
 
 
 def with_special_ids(values: dict[str, Any], tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> dict[str, Any]:
-    """Return the fields of a configuration with the missing ids added: the tokenizer's ids, or None where it has none.
+    """Return the fields of a configuration, with the tokenizer's id added for each special id that `values` lacks.
 
-    A field that may not be None is 0 instead. Raises ValueError if `values` has an id outside the vocabulary of `vocabulary`
-    ids.
+    If the tokenizer has no such id, the field is None, or 0 if it may not be None. Raises ValueError if `values` has an id
+    outside the vocabulary of `vocabulary` ids.
     """
     for name, value in values.items():
         for number in value if isinstance(value, list | tuple) else [value]:
