@@ -108,7 +108,7 @@ def test_the_tokens_are_those_the_template_gives_with_the_image_expanded(prompte
 
 def test_a_template_that_rewrites_answers_is_refused(prompter, monkeypatch):
     monkeypatch.setattr(prompter.tokenizer, "chat_template", "{% for m in messages %}{{ m['content'][:5] }}{% endfor %}")
-    with pytest.raises(ValueError, match="rewrites answers"):
+    with pytest.raises(ValueError, match="changes or omits answers"):
         prompter.chat(CHAT)
 
 

@@ -334,4 +334,4 @@ def test_a_held_out_share_of_which_nothing_can_be_used_says_so_and_how_much_it_i
     samples = [{"__key__": key, "jpg": PHOTO, "txt": b" " if key in held else b"a square"} for key in keys]
     said = refused(tmp_path, samples, held_out={"fraction": 0.2})
     assert said.startswith(f"held_out.fraction: none of the {len(held)} held-out samples of {tmp_path}/data can be used")
-    assert said.endswith(f"(no_text {len(held)}): raise it")
+    assert said.endswith(f"(no_text {len(held)}). Raise the fraction.")

@@ -96,7 +96,7 @@ def test_misuse_is_one_line_on_stderr_and_exit_2(words, message, tmp_path, capsy
         ("parts={encoder: {frozen: true}, abstractor: {frozen: true}, language: {frozen: true}}", r"nothing would be trained"),
         (
             "batches.sample_tokens=20",
-            r"at most 20 tokens, of which an image of 96 x 96 takes 36: raise `batches.sample_tokens`",
+            r"at most 20 tokens, and an image of 96 x 96 takes 36 of them. Raise `batches.sample_tokens`",
         ),
         ("held_out.fraction=1e-9", r"held_out.fraction: 1e-09 holds out no sample of"),
         ("speed.compile=true", r"speed.compile must be false on a CPU"),

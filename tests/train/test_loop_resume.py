@@ -48,7 +48,7 @@ def test_a_finished_run_does_nothing_when_run_again(tmp_path):
 def test_another_recipe_in_the_same_folder_is_refused_before_any_work(tmp_path):
     recipe = tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", steps=2)
     run_training(recipe)
-    with pytest.raises(RecipeError, match="another `lr`"):
+    with pytest.raises(RecipeError, match="a different `lr`"):
         run_training(dataclasses.replace(recipe, lr=0.5))
 
 

@@ -153,7 +153,7 @@ def test_the_cap_of_scores_matters_and_varlen_which_has_none_is_refused() -> Non
 
 
 def test_an_unknown_backend_is_an_error() -> None:
-    with pytest.raises(ValueError, match="There are: auto, segments, varlen, flex"):
+    with pytest.raises(ValueError, match="The backends are auto, segments, varlen, flex"):
         plan_attention(torch.ones(1, 4, dtype=torch.int32), backend="flash")
 
 
