@@ -50,8 +50,8 @@ def test_a_tar_may_start_at_any_byte(odd: int) -> None:
         (A + END, TRASH * 3000, B, "no tar header here"),
         (b"", TRASH, A + B, "no tar header here"),
         (A + B + END, TRASH, b"", "no tar header here"),
-        (A, header(b"x.jpg", 0, size_field=HUGE), B, "short"),
-        (A, header(b"x.jpg", 0, size_field=b"77777777777\0"), B, "short"),
+        (A, header(b"x.jpg", 0, size_field=HUGE), B, "are missing"),
+        (A, header(b"x.jpg", 0, size_field=b"77777777777\0"), B, "are missing"),
         (A, header(b"x.jpg", 0, size_field=b"\xff" * 12), B, "negative"),
         (A, header(b"x.jpg", 0, size_field=b"0o7junk00000"), B, "not a number"),
         (A, header(b"x.jpg", 0, size_field=b"0000000_010\0"), B, "not a number"),
@@ -59,12 +59,12 @@ def test_a_tar_may_start_at_any_byte(odd: int) -> None:
         (A, header(b"x", 0, b"L", size_field=HUGE), B, "long header"),
         (A, header(b"x.jpg", 600, b"S") + TRASH * 2, B, "sparse"),
         (A, header(b"x.jpg", 600, b"M") + TRASH * 2, B, "another volume"),
-        (A, pax(record(b"size", b"9" * 5000)) + file(b"x.jpg", b"x"), B, "pax header whose size is not a number"),
-        (A, pax(b"9" * 5000 + b" a=b\n") + file(b"x.jpg", b"x"), B, "pax header whose records"),
-        (A, pax(b"5 a=\n" * 300_000) + file(b"x.jpg", b"x"), B, "over 1048576"),
-        (A, pax(b"5 a=\n" * 300_000, b"g"), B, "over 1048576"),
-        (A, pax(record(b"path", b"x" * 5000)) + file(b"x.jpg", b"x"), B, "name of 5000 bytes"),
-        (A, pax(record(b"path", b"x" * 5000)) + header(b"x.jpg", 0, size_field=HUGE), B, "name of 5000 bytes"),
+        (A, pax(record(b"size", b"9" * 5000)) + file(b"x.jpg", b"x"), B, "pax header states a size that is not a number"),
+        (A, pax(b"9" * 5000 + b" a=b\n") + file(b"x.jpg", b"x"), B, "record of a pax header"),
+        (A, pax(b"5 a=\n" * 300_000) + file(b"x.jpg", b"x"), B, "more than the limit of 1048576"),
+        (A, pax(b"5 a=\n" * 300_000, b"g"), B, "more than the limit of 1048576"),
+        (A, pax(record(b"path", b"x" * 5000)) + file(b"x.jpg", b"x"), B, "name of a member has 5000 bytes"),
+        (A, pax(record(b"path", b"x" * 5000)) + header(b"x.jpg", 0, size_field=HUGE), B, "name of a member has 5000 bytes"),
         (A + B, pax(record(b"path", b"x.jpg")), b"", "long header"),
     ],
 )
@@ -151,7 +151,7 @@ def test_the_index_tells_the_first_damage_and_how_many_there_are(tmp_path: Path)
     (tmp_path / "a.tar").write_bytes(A + TRASH + B + TRASH + END)
     table, damage = scan(str(tmp_path / "a.tar"), "a.tar", image_sizes=False)
     assert table["key"].to_pylist() == ["a", "b"]
-    assert damage == f"{tmp_path}/a.tar, byte {len(A)}: no tar header here (wrong checksum) (and at 1 more places)"
+    assert damage == f"{tmp_path}/a.tar, byte {len(A)}: there is no tar header here (wrong checksum) (and at 1 more places)"
 
 
 def test_a_folder_of_an_old_tar_hides_nothing_and_what_a_tar_says_of_all_its_members_ends_with_it() -> None:

@@ -106,7 +106,7 @@ def test_a_broken_image_is_named_or_replaced_but_a_mistake_of_the_caller_is_rais
 def test_a_caption_that_is_not_utf8_is_damage_and_never_other_words(tmp_path: Path, caption: bytes) -> None:
     files = sample_files("bad", {"jpg": jpeg(1), "txt": caption}) + sample_files("good", {"txt": b"\xef\xbb\xbfcaf\xc3\xa9\0!"})
     tar = write_tar(tmp_path / "0.tar", files)
-    with pytest.raises(ValueError, match=r"0\.tar, sample 'bad', member 'txt': not UTF-8"):
+    with pytest.raises(ValueError, match=r"0\.tar, sample 'bad', member 'txt': the caption is not UTF-8"):
         list(stream(tar, decode=Decode(16), seed=None, reading=ReadOptions(cache=tmp_path), torch=False))
     skipping = stream(tar, decode=Decode(16), seed=None, reading=ReadOptions(on_error="skip", cache=tmp_path), torch=False)
     with pytest.warns(UserWarning, match="skipped"):
@@ -115,7 +115,7 @@ def test_a_caption_that_is_not_utf8_is_damage_and_never_other_words(tmp_path: Pa
 
 @pytest.mark.parametrize("facts", [b"{", b"\xff", b"[" * 100_000])
 def test_a_json_that_is_none_is_damage(facts: bytes) -> None:
-    with pytest.raises(DamagedSample, match="not JSON"):
+    with pytest.raises(DamagedSample, match="not valid JSON"):
         Decode()({"__url__": "0.tar", "__key__": "a", "__seed__": 0, "json": facts})
 
 

@@ -94,12 +94,12 @@ def test_a_folder_whose_own_name_has_the_sign_is_itself(tmp_path: Path, name: st
 @pytest.mark.parametrize(
     ("split", "path", "message"),
     [
-        (SPLIT, "#vall", r"has no split 'vall'. There is: .*set#train, .*set#val, .*set#test"),
+        (SPLIT, "#vall", r"has no split 'vall'. Use one of: .*set#train, .*set#val, .*set#test"),
         (SPLIT, "#test", "lists no tars for the split 'test'"),
-        ("split_parts: {val: [shards/00000.tar]}", "", r"has no split 'train'. There is: .*set#val"),
+        ("split_parts: {val: [shards/00000.tar]}", "", r"has no split 'train'. Use one of: .*set#val"),
         (SPLIT, "/shards#val", r"set/shards has no .nv-meta/split.yaml, so it has no split #val"),
         (SPLIT, "/nowhere#val", r"set/nowhere has no .nv-meta/split.yaml"),
-        ("split_parts: {train: [shards/7.tar]}", "", "1 of the 1 tars of train are missing, first 'shards/7.tar'"),
+        ("split_parts: {train: [shards/7.tar]}", "", "1 of the 1 tars of train are missing. The first is 'shards/7.tar'"),
         ("split_parts: {train: [../other.tar]}", "", r"names a tar outside of .*set: '../other.tar'"),
         ("split_parts: {train: [/etc/passwd]}", "", r"names a tar outside of .*set: '/etc/passwd'"),
         ("split_parts: {train: ['memory://a/b.tar']}", "", r"names a tar outside of .*set"),

@@ -28,23 +28,23 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("argument", "says"),
     [
-        ({"batch_size": 0}, "batch_size must be an integer, 1 or more, not 0"),
-        ({"batch_size": -1}, "batch_size must be an integer, 1 or more, not -1"),
-        ({"batch_size": True}, "batch_size must be an integer, 1 or more, not True"),
-        ({"epochs": 0}, "epochs must be an integer, 1 or more, not 0"),  # it would never end
-        ({"epochs": 1.5}, "epochs must be an integer, 1 or more, not 1.5"),
-        ({"seed": "0"}, "seed must be an integer, not '0'"),
-        ({"seed": False}, "seed must be an integer, not False"),
-        ({"reading": None}, "reading must be a ReadOptions, not None"),
-        ({"reading": {"threads": 2}}, "reading must be a ReadOptions, not {'threads': 2}"),
-        ({"drop_last": "no"}, "drop_last must be True or False, not 'no'"),
-        ({"torch": "cuda"}, "torch must be True or False, not 'cuda'"),
-        ({"decode": "pil"}, "decode must be a function, not 'pil'"),
-        ({"collate_fn": [], "batch_size": 2}, "collate_fn must be a function, not []"),
-        ({"collate_fn": list}, "collate_fn needs batch_size: it turns a list of samples into a batch"),
-        ({"packing": 4096}, "packing must be a Packing, not 4096"),
-        ({"rank": "0", "world_size": 2}, "rank must be an integer, 0 or more, not '0'"),
-        ({"rank": 2, "world_size": 2}, "rank 2 is not one of 2: ranks count from 0"),
+        ({"batch_size": 0}, "batch_size is a whole number, 1 or more, not 0"),
+        ({"batch_size": -1}, "batch_size is a whole number, 1 or more, not -1"),
+        ({"batch_size": True}, "batch_size is a whole number, 1 or more, not True"),
+        ({"epochs": 0}, "epochs is a whole number, 1 or more, not 0"),  # it would never end
+        ({"epochs": 1.5}, "epochs is a whole number, 1 or more, not 1.5"),
+        ({"seed": "0"}, "seed is a whole number, not '0'"),
+        ({"seed": False}, "seed is a whole number, not False"),
+        ({"reading": None}, "reading is a ReadOptions, not None"),
+        ({"reading": {"threads": 2}}, "reading is a ReadOptions, not {'threads': 2}"),
+        ({"drop_last": "no"}, "drop_last is True or False, not 'no'"),
+        ({"torch": "cuda"}, "torch is True or False, not 'cuda'"),
+        ({"decode": "pil"}, "decode is a function, not 'pil'"),
+        ({"collate_fn": [], "batch_size": 2}, "collate_fn is a function, not []"),
+        ({"collate_fn": list}, "collate_fn needs batch_size, because it turns a list of samples into a batch"),
+        ({"packing": 4096}, "packing is a Packing, not 4096"),
+        ({"rank": "0", "world_size": 2}, "rank is a whole number, 0 or more, not '0'"),
+        ({"rank": 2, "world_size": 2}, "rank must be at least 0 and less than world_size, 2, not 2"),
         ({"rank": 0}, "give both rank and world_size, or neither"),
         ({"world_size": 2}, "give both rank and world_size, or neither"),
         ({"path": 5}, "path must be a path or a list of paths, not 5"),
@@ -109,7 +109,9 @@ def test_chained_addresses_and_paths_pass() -> None:
 @pytest.mark.parametrize("length", [0, "5", 2.5, [], [4, 0], None])
 def test_a_length_that_is_none_names_its_sample(tars: Path, tmp_path: Path, length: Any) -> None:
     packing = Packing(64, lambda sample: length, f"{length!r}", workers=1)
-    with pytest.raises(Error, match=re.escape(f"sample '0-0' of {tars} has the length {length!r}: return a whole number")):
+    with pytest.raises(
+        Error, match=re.escape(f"sample '0-0' of {tars} has the length {length!r}. `measure` must return an integer")
+    ):
         stream(tars, packing=packing, reading=ReadOptions(cache=tmp_path), torch=False)
 
 

@@ -90,7 +90,7 @@ def test_a_cut_tar_is_named_or_its_whole_samples_kept(tmp_path: Path, cut: int) 
     with pytest.raises(ValueError, match=r"0\.tar, byte 1024: .*on_error"):
         build_index(tar, out=tmp_path / "index.parquet")
     assert not (tmp_path / "index.parquet").exists()
-    with pytest.warns(UserWarning, match="Intact samples kept: 1$"):
+    with pytest.warns(UserWarning, match="1 intact samples are kept$"):
         assert read(tar, tmp_path, on_error="skip") == [{"__key__": "a", "txt": b"abc"}]
 
 

@@ -1,9 +1,11 @@
-"""Blurs faces: a Gaussian blur inside boxes with soft edges, in integers only.
+"""Blurs faces with a Gaussian blur inside boxes with soft edges, in integers only.
 
-The method of the face-blurred ImageNet, also used for DataComp's images: each box grows by a tenth of its longer side; the
-image and the mask are blurred with one sigma, a tenth of the longest side of all boxes. Source: Yang et al. 2021, A Study of
-Face Obfuscation in ImageNet, section 3. img2dataset 1.47 passes albumentations a kernel of that size without the sigma, so
-its sigma is 0.03 times the side. This weaker blur is not copied.
+The method is that of the face-blurred ImageNet, which was also used for DataComp's images. Each box grows by a tenth of its
+longer side. The image and the mask are blurred with the same sigma, a tenth of the longest side of all boxes. Source: Yang et
+al. 2021, A Study of Face Obfuscation in ImageNet, section 3.
+
+img2dataset 1.47 passes albumentations a kernel of that size without the sigma, so its sigma is 0.03 times the side. This weaker
+blur is not copied.
 """
 
 from collections.abc import Sequence
@@ -14,13 +16,13 @@ import numpy as np
 from vlmdata.images.resize import Box
 from vlmdata.images.tiles import tiles
 
-GROWTH, SIGMA = 0.1, 0.1  # of the longer side
+GROWTH, SIGMA = 0.1, 0.1  # as a share of a box's longer side
 
 
 def blur_boxes(pixels: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
-    """Return (H, W, 3) uint8 pixels with `boxes` (in these pixels) blurred, or the same array if there are none.
+    """Return (H, W, 3) uint8 pixels with the boxes blurred, or the same array if no box is inside the image.
 
-    A box that extends beyond the image counts with the image's longer side at most.
+    The coordinates of `boxes` are in pixels of this image. A side of a box counts as at most the longer side of the image.
     """
     if not boxes:
         return pixels
@@ -47,13 +49,13 @@ def blur_boxes(pixels: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
 
 
 def _clamp(coordinate: float, longest: int) -> float:
-    """Clamp a coordinate, which may be infinite, to one image size outside the image."""
+    """Return a coordinate, which may be infinite, limited to at most one image side outside of the image."""
     return min(max(coordinate, -longest), 2 * longest)
 
 
 def _blend(pixels: np.ndarray, mask: np.ndarray, sigma: float) -> None:
-    """Blur pixels in place, weighted by the blurred mask (0..255)."""
-    # cv2's Gaussian is fixed-point on uint8, and so the same on every processor; on floats it is not.
+    """Blend pixels with their blurred version in place, weighted by the blurred mask (0..255)."""
+    # cv2's Gaussian blur is fixed-point on uint8, and therefore the same on every processor. On floats it is not.
     blurred = cv2.GaussianBlur(pixels, (0, 0), sigma)
     weights = cv2.GaussianBlur(mask, (0, 0), sigma)
     for at in tiles(*mask.shape):

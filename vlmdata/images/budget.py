@@ -1,46 +1,48 @@
-"""Estimates of the memory (bytes) and time (units of cost) that decoding takes, from the header alone.
+"""Estimates the memory (bytes) and time (units of cost) of decoding from the header of an image alone.
 
-Memory is the largest growth of a process, measured with bench/bombs.py: the pixels in the decoder, the returned pixels and
-the decoder's other buffers. A unit of cost is a million pixels of a baseline JPEG, about 10 ms of one core; the same image
-costs the same on every machine.
+Memory is the peak growth of the process, measured with bench/bombs.py: the pixels in the decoder, the returned pixels, and the
+decoder's other buffers. One unit of cost is the decoding of a million pixels of a baseline JPEG, which takes about 10 ms on one
+core. The cost of an image is the same on every machine.
 """
 
 from vlmdata.images.facts import ImageError, ImageHeader
 
-MAX_PIXELS = 1_000_000_000  # memory and cost bind first, unless the user sets this lower
-MAX_MEMORY_MB = 300  # of 1,000,000 bytes: default limit for one image
-OWN_FILES_MB = 2_000  # the same for a file that the user names: a reference, or an image to take down
+MAX_PIXELS = 1_000_000_000  # default; the limits of memory and cost are reached first, unless the user lowers this one
+MAX_MEMORY_MB = 300  # default limit for one image; an MB is 1,000,000 bytes
+OWN_FILES_MB = 2_000  # limit for a file that the user names: a reference, or an image to take down
 MAX_COST = 1_000  # units for all images and frames of a row: about ten seconds
 
-FIXED_BYTES = 24_000_000  # the tiles in work (see tiles.py) and what libraries keep
-SIDE_BYTES = 64  # per pixel of width and height: tables and lines of decoders and of resizing
-COPIES = {"webp": 2, "jpeg": 2}  # of the encoded bytes; other formats have one
+FIXED_BYTES = 24_000_000  # the current tiles (see tiles.py), and memory that libraries keep
+SIDE_BYTES = 64  # per pixel of width plus height: tables and lines of decoders and of resizing
+COPIES = {"webp": 2, "jpeg": 2}  # copies of the encoded bytes in memory; other formats have one copy
 STORED_BYTES = {"grey": 1, "palette": 1}  # per pixel in Pillow; 4 in every other mode
 AVIF_BYTES = 8  # per pixel, besides held_bytes: RGB, its copy and Pillow's pixels
 ANIMATED_WEBP_BYTES = 20  # per pixel: three RGBA canvases, a copy and the returned pixels
 STILL_WEBP_BYTES = {"rgb": 7, "rgb_alpha": 9}
 FIXED_COST = 0.05
-COSTS = {"jpeg": 1.0, "png": 2.0, "webp": 3.0, "avif": 5.0, "gif": 2.0, "tiff": 3.0, "bmp": 12.0}  # units per million pixels;
-# for BMP, those of a run-length encoded one, which Pillow decodes in Python, pixel by pixel where a row ends early
+COSTS = {"jpeg": 1.0, "png": 2.0, "webp": 3.0, "avif": 5.0, "gif": 2.0, "tiff": 3.0, "bmp": 12.0}
+# Units per million pixels. The cost of BMP is that of a run-length encoded one, which Pillow decodes in Python, pixel by pixel
+# where a row ends early.
 ODD_JPEG_COST = 4.0  # CMYK, decoded by Pillow
 PASS_COST = 0.25  # for each scan of a JPEG after the first
 ALPHA_COST = 2.0
-WRITTEN_BYTES = {"jpeg": 4.5, "png": 6.5, "webp": 29.0}  # per pixel, besides the pixels
-USUAL_JPEG_BYTES = 2.5  # up to quality 95
+WRITTEN_BYTES = {"jpeg": 4.5, "png": 6.5, "webp": 29.0}  # per pixel, in addition to the pixels themselves
+USUAL_JPEG_BYTES = 2.5  # per pixel of a JPEG up to quality 95
 BLURRED_BYTES = 12  # per pixel: mask, blurred mask, blurred image, result and the lines of a long kernel
 BLUR_COST = 0.3  # per million pixels and per pixel of the longest box side, with which the kernel grows
 
 
 def stored_bytes(header: ImageHeader) -> int:
-    """Return the bytes of one pixel in Pillow."""
+    """Return the number of bytes that Pillow uses for one pixel of this image."""
     deep = header.mode == "grey" and header.bit_depth > 8
     return 2 if deep else STORED_BYTES.get(header.mode, 4)
 
 
 def decoding_bytes(header: ImageHeader, size: int, factor: int = 1, *, by_pillow: bool = False) -> int:
-    """Return the peak bytes of decoding `size` bytes of encoded data, including the returned pixels.
+    """Return the peak memory in bytes for decoding `size` bytes of encoded data, including the returned pixels.
 
-    `factor` is by how much a JPEG is shrunk while decoding. `by_pillow`: a JPEG that simplejpeg cannot decode.
+    `factor` is the factor by which a JPEG is shrunk while decoding. `by_pillow` is true for a JPEG that simplejpeg cannot
+    decode.
     """
     pixels = max(header.width * header.height, header.coded_pixels)
     if header.format == "jpeg":
@@ -53,13 +55,13 @@ def decoding_bytes(header: ImageHeader, size: int, factor: int = 1, *, by_pillow
     else:
         each = 3 + stored_bytes(header) * (2 if header.format == "tiff" and header.orientation != 1 else 1)
     if header.orientation != 1:
-        each = max(each, 6)  # as stored and as rotated
+        each = max(each, 6)  # the pixels as stored and as rotated
     lines = SIDE_BYTES * (header.width + header.height)
     return FIXED_BYTES + each * pixels + header.held_bytes + lines + COPIES.get(header.format, 1) * size
 
 
 def decoding_cost(header: ImageHeader) -> float:
-    """Return the cost of decoding in units. Shrinking a JPEG while decoding does not lower it."""
+    """Return the cost of decoding in units. Shrinking a JPEG while decoding does not lower the cost."""
     millions = max(header.width * header.height, header.coded_pixels) / 1e6
     each = ODD_JPEG_COST if header.mode == "cmyk" and header.format == "jpeg" else COSTS[header.format]
     each += PASS_COST * (header.passes - 1) + (ALPHA_COST if header.mode.endswith("alpha") else 0)
@@ -67,13 +69,16 @@ def decoding_cost(header: ImageHeader) -> float:
 
 
 def writing_bytes(pixels: int, format: str, quality: int) -> int:
-    """Return the peak bytes of encoding `pixels` pixels of noise, the worst case, including the pixels."""
+    """Return the peak memory in bytes for encoding `pixels` pixels, including the pixels. Noise is assumed, the worst case."""
     each = USUAL_JPEG_BYTES if format == "jpeg" and quality <= 95 else WRITTEN_BYTES[format]
     return FIXED_BYTES + round((3 + each) * pixels)
 
 
 def blurring_cost(pixels: int, longest: float) -> float:
-    """Return the cost in units of blurring boxes in an image of `pixels` pixels; `longest` is their longest side in pixels."""
+    """Return the cost in units of blurring boxes in an image of `pixels` pixels.
+
+    `longest` is the longest side of all boxes in pixels.
+    """
     return BLUR_COST * pixels / 1e6 * longest
 
 
@@ -81,17 +86,24 @@ def hold_memory(needed: float, max_memory_mb: float, what: str) -> None:
     """Raise ImageError `too_large` if `needed` bytes exceed `max_memory_mb`."""
     if needed > max_memory_mb * 1e6:
         value = round(needed / 1e6, 1)
-        raise ImageError("too_large", f"{what} takes {value} MB, over {max_memory_mb}", value=value, threshold=max_memory_mb)
+        raise ImageError(
+            "too_large",
+            f"{what} takes {value} MB, more than the limit of {max_memory_mb} MB",
+            value=value,
+            threshold=max_memory_mb,
+        )
 
 
 def hold_cost(cost: float, max_cost: float, what: str) -> None:
     """Raise ImageError `too_costly` if `cost` exceeds `max_cost`, both in units."""
     if cost > max_cost:
         value = round(cost, 2)
-        raise ImageError("too_costly", f"{what} costs {value} units, over {max_cost}", value=value, threshold=max_cost)
+        raise ImageError(
+            "too_costly", f"{what} costs {value} units, more than the limit of {max_cost}", value=value, threshold=max_cost
+        )
 
 
 def hold_pixels(pixels: int, max_pixels: int, what: str) -> None:
     """Raise ImageError `too_many_pixels` if `pixels` exceeds `max_pixels`."""
     if pixels > max_pixels:
-        raise ImageError("too_many_pixels", f"{what} is over {max_pixels} pixels", value=pixels, threshold=max_pixels)
+        raise ImageError("too_many_pixels", f"{what} has more than {max_pixels} pixels", value=pixels, threshold=max_pixels)

@@ -1,4 +1,7 @@
-"""Converts colours to sRGB by their profile, such as Display P3, Adobe RGB or CMYK. Profiles equal to sRGB cost nothing."""
+"""Converts colours to sRGB with the image's colour profile, such as Display P3, Adobe RGB or CMYK.
+
+A profile that is equal to sRGB needs no conversion.
+"""
 
 import io
 from functools import lru_cache
@@ -8,13 +11,13 @@ from PIL import Image, ImageCms
 
 Pixels = np.ndarray  # (H, W, 3) uint8, sRGB
 MAX_ICC_BYTES = 4 << 20  # printers' CMYK profiles are 0.5 to 3 MB
-SAME_WITHIN = 2  # of 255; profiles named sRGB differ by the rounding of their tables
+SAME_WITHIN = 2  # levels of 255; profiles that are named sRGB differ by the rounding of their tables
 
 
 def to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bool]:
     """Return `image` (mode L, RGB or CMYK) as RGB in sRGB, and whether its profile changed the colours.
 
-    A damaged profile, or one for another colour space than that of the pixels, is ignored, as in browsers.
+    A profile is ignored, as in browsers, if it is damaged or if it is for another colour space than that of the pixels.
     """
     if icc:
         if image.mode == "L" and icc[16:20] == b"RGB ":
@@ -26,7 +29,7 @@ def to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bool]:
 
 
 def profile_changes(icc: bytes | None, mode: str) -> bool:
-    """Return whether the profile visibly changes pixels of Pillow's `mode` (L, RGB, CMYK)."""
+    """Return whether the profile visibly changes pixels in Pillow's mode `mode` (L, RGB or CMYK)."""
     return icc is not None and _transform(icc, "RGB" if icc[16:20] == b"RGB " else mode) is not None
 
 
@@ -45,7 +48,7 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Return whether the profile is sRGB: it changes no colour of a grid by more than rounding."""
+    """Return whether a transform changes no colour of a grid by more than rounding, which means that the profile is sRGB."""
     levels = np.arange(0, 256, 15, dtype=np.uint8)
     if mode == "L":
         grid = Image.fromarray(levels[None])

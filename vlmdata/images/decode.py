@@ -1,8 +1,8 @@
-"""Decodes JPEG by simplejpeg with shrink-on-load, still WebP by cv2, and everything else and unusual JPEGs by Pillow.
+"""Decodes JPEG with simplejpeg and shrink-on-load, still WebP with cv2, and other formats and unusual JPEGs with Pillow.
 
-The result is always (H, W, 3) uint8 sRGB, upright, alpha over white, 16 bits scaled to 8, first frame only. Damaged data raise
-an error. cv2.imdecode is not used for JPEG, because it fills the rest of a truncated one with grey. For a still WebP it gives
-the same pixels as Pillow in half the memory.
+The result is the first frame, always as upright (H, W, 3) uint8 sRGB pixels. Alpha is blended with white, and 16 bits are
+scaled to 8. Damaged data raise an error. cv2.imdecode is not used for JPEG, because it fills the rest of a truncated JPEG with
+grey. For a still WebP, cv2 gives the same pixels as Pillow in half the memory.
 """
 
 from dataclasses import dataclass
@@ -28,21 +28,22 @@ from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.images.header import read_header
 from vlmdata.images.tiles import tiles
 
-# Smallest ratio of the decoded size to the target, in each direction, for shrinking by 8, 4 or 2 while decoding. With 1.0
-# the worst photos fall to 23 dB. For 8 and 4, a ratio of 1.5 costs 2 to 5% of time and lifts the worst 8-megapixel image from
-# 24.7 to 32.3 dB, the effect of another filter (Lanczos); for 2 it would cost 14% and lift nothing (bench/images.py).
-# libjpeg-turbo has no fast path for other eighths.
+# Smallest ratio of the decoded size to the target, in each direction, for shrinking by 8, 4 or 2 while decoding. With a ratio
+# of 1.0, the worst photos fall to 23 dB. For 8 and 4, a ratio of 1.5 takes 2 to 5% more time and raises the worst 8-megapixel
+# image from 24.7 to 32.3 dB, the difference that another filter (Lanczos) makes. For 2, it would take 14% more time and
+# raise nothing (bench/images.py). libjpeg-turbo has no fast path for other multiples of 1/8.
 SHRINK_GAPS = {8: 1.5, 4: 1.5, 2: 1.25}
-MAX_PADDING = 4  # bytes that an encoder may leave before the end marker; more of them are lost pixels
+MAX_PADDING = 4  # bytes that an encoder may leave before the end marker; more bytes mean lost pixels
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """Pixels (H, W, 3) uint8 sRGB, C-contiguous, upright; possibly 2, 4 or 8 times smaller than the original.
+    """A decoded image. `pixels` are upright (H, W, 3) uint8 sRGB and C-contiguous.
 
-    `original_width` and `original_height` are those of the upright image. `decoder` is simplejpeg, simplejpeg_lenient (harmless
-    damage between segments), cv2 or pillow. `is_plain`: the pixels are those of the file, without profile, alpha, CMYK,
-    orientation or damage, in one frame of 8 bits.
+    They may be 2, 4 or 8 times smaller than the original. `original_width` and `original_height` are the size of the upright
+    original. `decoder` is cv2, pillow, simplejpeg, or simplejpeg_lenient for a JPEG with harmless damage between segments.
+    `is_plain` is true if the pixels are those of the file: it has one frame of 8 bits, and no colour profile, alpha, CMYK,
+    orientation or damage.
     """
 
     pixels: np.ndarray
@@ -66,14 +67,14 @@ def decode(
 ) -> DecodedImage:
     """Decode an image. The header is checked against the limits before memory is allocated: see budget.py.
 
-    `target` is the upright (width, height) to which the caller resizes: a JPEG is then decoded at 1/2, 1/4 or 1/8 if that
-    leaves enough pixels (SHRINK_GAPS). `beside` is the number of bytes that the caller allocates while it holds the pixels.
-    `header` is one that the caller has already read. Pillow decodes at most 179 million pixels of formats other than JPEG,
-    whatever the limits. Raises ImageError, and nothing else, for any bytes.
+    `target` is the upright (width, height) to which the caller resizes the image. A JPEG is decoded at 1/2, 1/4 or 1/8 of its
+    size if this leaves enough pixels for the target (SHRINK_GAPS). `beside` is the number of bytes that the caller allocates
+    while it holds the pixels. `header` is the image's header if the caller has already read it. Pillow decodes at most 179
+    million pixels of formats other than JPEG, whatever the limits. Raises ImageError, and nothing else, for any bytes.
     """
     header = header or read_header(data)
     factor = shrink_factor(header, target)
-    subject = f"a {header.format} of {header.width} x {header.height}"
+    subject = f"a {header.format} of {header.width} x {header.height} pixels"
     hold_pixels(max(header.width * header.height, header.coded_pixels), max_pixels, subject)
     hold_memory(decoding_bytes(header, len(data), factor) + beside, max_memory_mb, subject)
     hold_cost(decoding_cost(header), max_cost, subject)
@@ -92,7 +93,10 @@ def decode(
 
 
 def _pixels(data: bytes, header: ImageHeader, factor: int) -> tuple[np.ndarray | None, str, bool]:
-    """Return pixels as stored, the decoder and whether they are plain. No pixels: Pillow must decode."""
+    """Return (pixels as stored, decoder, whether the pixels are those of the file).
+
+    The pixels are None if Pillow must decode the image.
+    """
     if header.format == "jpeg" and header.mode != "cmyk":
         decoded = _decode_simplejpeg(data, header, factor)
         if decoded is not None:
@@ -104,7 +108,7 @@ def _pixels(data: bytes, header: ImageHeader, factor: int) -> tuple[np.ndarray |
 
 
 def shrink_factor(header: ImageHeader, target: tuple[int, int] | None) -> int:
-    """Return 1, 2, 4 or 8: by how much a JPEG can shrink while decoding for an upright target (width, height)."""
+    """Return the factor, 1, 2, 4 or 8, by which a JPEG can shrink while it is decoded for an upright target (width, height)."""
     if target is None or header.format != "jpeg":
         return 1
     if header.orientation >= 5:
@@ -116,7 +120,7 @@ def shrink_factor(header: ImageHeader, target: tuple[int, int] | None) -> int:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Return stored pixels rotated and mirrored by their EXIF orientation, 1..8."""
+    """Return stored pixels, rotated and mirrored as the EXIF orientation (1..8) requires."""
     if orientation == 1:
         return pixels
     if orientation >= 5:
@@ -126,7 +130,10 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _decode_simplejpeg(data: bytes, header: ImageHeader, factor: int) -> tuple[np.ndarray, str] | None:
-    """Return pixels and the decoder's name, or None for a JPEG that may be valid but that simplejpeg cannot decode."""
+    """Return (pixels, name of the decoder), or None if simplejpeg cannot decode a JPEG that may be valid.
+
+    Raises ImageError for a damaged JPEG.
+    """
     smallest = {
         "min_width": -(-header.width // factor),
         "min_height": -(-header.height // factor),
@@ -137,7 +144,7 @@ def _decode_simplejpeg(data: bytes, header: ImageHeader, factor: int) -> tuple[n
     except ValueError as error:
         message = str(error)
     if message.startswith("Premature end") and not header.is_progressive:
-        # Perhaps only the end marker is missing: with one appended, an error means lost pixels.
+        # Perhaps only the end marker is missing. If decoding also fails with an appended end marker, pixels are lost.
         try:
             return simplejpeg.decode_jpeg(data + b"\xff\xd9", **smallest), "simplejpeg_lenient"
         except ValueError:
@@ -155,7 +162,7 @@ def _decode_simplejpeg(data: bytes, header: ImageHeader, factor: int) -> tuple[n
 
 
 def _is_harmless(message: str, data: bytes) -> bool:
-    """Whether libjpeg warns only of extra bytes between segments or before the end marker, which lose no pixel."""
+    """Return whether libjpeg warns only of extra bytes between segments or before the end marker, which lose no pixels."""
     if "extraneous bytes before marker" not in message:
         return False
     count = int(message.split("data: ")[1].split()[0])
@@ -169,7 +176,10 @@ def _is_harmless(message: str, data: bytes) -> bool:
 
 
 def _decode_webp(data: bytes, header: ImageHeader) -> tuple[np.ndarray, bool]:
-    """Return the pixels of a still WebP over white, and whether it is without alpha. Raises ImageError."""
+    """Return the pixels of a still WebP, blended with white, and whether the WebP has no alpha.
+
+    Raises ImageError for damaged data.
+    """
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # BGR or BGRA, without orientation
     if stored is None:
         np.empty((header.height, header.width, 8), np.uint8)  # raises MemoryError if memory was the cause, not the data
@@ -184,7 +194,7 @@ def _decode_webp(data: bytes, header: ImageHeader) -> tuple[np.ndarray, bool]:
 
 
 def _apply_profile(pixels: np.ndarray, header: ImageHeader) -> None:
-    """Convert pixels to sRGB in place, by the header's profile."""
+    """Convert pixels to sRGB in place, with the colour profile in the header."""
     is_grey = header.mode == "grey" and header.icc is not None and header.icc[16:20] == b"GRAY"
     for tile in tiles(*pixels.shape[:2]):
         image = Image.fromarray(np.ascontiguousarray(pixels[tile]))

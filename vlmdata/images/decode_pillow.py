@@ -1,4 +1,4 @@
-"""Decodes by Pillow: PNG, animated WebP, GIF, AVIF, TIFF, BMP and unusual JPEGs (CMYK, rare sampling)."""
+"""Decodes PNG, animated WebP, GIF, AVIF, TIFF, BMP and unusual JPEGs (CMYK, rare sampling) with Pillow."""
 
 import io
 import warnings
@@ -11,20 +11,20 @@ from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.images.header_lazy import pillow_errors
 from vlmdata.images.tiles import tiles
 
-# Thousands of a million images have odd metadata. What matters raises an error; the rest must not flood the terminal.
+# Among a million images, thousands have odd metadata. Serious damage raises an error. The warnings must not flood the terminal.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a worker has one core; dav1d would start a thread per core of the machine
 
 
 def decode_pillow(data: bytes, header: ImageHeader, factor: int) -> tuple[np.ndarray, bool]:
-    """Return (H, W, 3) uint8 sRGB and whether the pixels needed no conversion.
+    """Return (H, W, 3) uint8 sRGB pixels, and whether the pixels needed no conversion.
 
-    The pixels are as stored, not upright, except for a TIFF, which Pillow rotates while loading. A JPEG is shrunk by `factor`
-    while decoding. Raises ImageError, and nothing else.
+    The pixels have the orientation in which they are stored. Only a TIFF is upright, because Pillow rotates it while loading. A
+    JPEG is shrunk by `factor` while decoding. Raises ImageError, and nothing else.
     """
     with pillow_errors(_reason), Image.open(io.BytesIO(data), formats=_plugins(header.format)) as image:
         if image.width * image.height > header.width * header.height:
-            raise ImageError("corrupt", f"{image.width} x {image.height} pixels, more than the header says")
+            raise ImageError("corrupt", f"the image has {image.width} x {image.height} pixels, more than the header states")
         if header.format == "jpeg" and factor > 1:
             image.draft(None, (-(-header.width // factor), -(-header.height // factor)))
         image.load()
@@ -43,7 +43,10 @@ def _reason(error: Exception) -> str:
 
 
 def _rgb(image: Image.Image, header: ImageHeader) -> tuple[np.ndarray, bool]:
-    """Convert any mode to RGB by tiles, so that only Pillow's pixels and the RGB pixels are whole in memory."""
+    """Return the image as RGB pixels, and whether they needed no conversion.
+
+    It is converted tile by tile, so that no other copy of the whole image is in memory.
+    """
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     is_plain = True
     for rows, columns in tiles(image.height, image.width):
@@ -54,7 +57,10 @@ def _rgb(image: Image.Image, header: ImageHeader) -> tuple[np.ndarray, bool]:
 
 
 def _rgb_of(image: Image.Image, header: ImageHeader) -> tuple[np.ndarray, bool]:
-    """Return a tile in RGB, 16 bits scaled to 8, profile applied, alpha over white; and whether none of this was needed."""
+    """Return a tile as RGB pixels, and whether they needed no conversion.
+
+    16 bits are scaled to 8, the colour profile is applied, and alpha is blended with white.
+    """
     icc = image.info.get("icc_profile")
     image, is_deep = _eight_bits(image, header)
     has_alpha = image.has_transparency_data
@@ -73,14 +79,17 @@ def _rgb_of(image: Image.Image, header: ImageHeader) -> tuple[np.ndarray, bool]:
 
 
 def over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Blend (H, W, 3) uint8 with white by (H, W) uint8 alpha, rounded to nearest. White is img2dataset's choice."""
+    """Return (H, W, 3) uint8 pixels blended with white by (H, W) uint8 alpha, rounded. img2dataset blends with white, too."""
     opacity = alpha[:, :, None].astype(np.uint16)
     mixed = pixels * opacity + 255 * (255 - opacity) + 127  # at most 65,152, which fits 16 bits
     return (mixed // 255).astype(np.uint8)
 
 
 def _eight_bits(image: Image.Image, header: ImageHeader) -> tuple[Image.Image, bool]:
-    """Scale 16-bit grey to 8 bits (Pillow's conversion clips at 255), and return whether the image had more than 8 bits."""
+    """Return the image with 16-bit grey scaled to 8 bits, and whether it had more than 8 bits.
+
+    Pillow's own conversion would clip at 255.
+    """
     if image.mode.startswith("I;16"):
         deep = np.asarray(image).astype(np.uint32)
         scaled = Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8))
@@ -89,8 +98,8 @@ def _eight_bits(image: Image.Image, header: ImageHeader) -> tuple[Image.Image, b
             scaled.putalpha(Image.fromarray(np.where(deep == key, 0, 255).astype(np.uint8)))
         return scaled, True
     if image.mode in ("I", "F"):
-        raise ImageError("unsupported_format", f"pixels of kind {image.mode} have no white point")
+        raise ImageError("unsupported_format", f"pixels of Pillow's mode {image.mode} have no white point")
     if header.bit_depth == 16 and isinstance(image.info.get("transparency"), tuple):
-        # Pillow keeps the upper 8 bits of each sample, but all 16 of the transparent colour.
+        # Pillow keeps the upper 8 bits of each sample, but all 16 bits of the transparent colour.
         image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
     return image, header.bit_depth == 16

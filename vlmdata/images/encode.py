@@ -1,7 +1,7 @@
-"""Encodes pixels by cv2: the same pixels give the same bytes.
+"""Encodes pixels with cv2. The same pixels give the same bytes.
 
-Not simplejpeg: below quality 96 its library always uses a faster, coarser cosine transform, which at quality 95 costs 0.2 dB
-and half a percent of size and saves no time (0.28 ms against 0.29 for 384 x 288 pixels).
+simplejpeg is not used: below quality 96, its library always uses a faster and coarser cosine transform. At quality 95 this
+transform costs 0.2 dB and half a percent of size, and saves no time (0.28 ms instead of 0.29 ms for 384 x 288 pixels).
 """
 
 import cv2
@@ -14,9 +14,10 @@ PNG_LEVEL = 6  # zlib's default; 9 takes three times as long and saves about one
 
 
 def encode(pixels: np.ndarray, format: str, quality: int = 95) -> bytes:
-    """Return (H, W, 3) uint8 sRGB as jpeg (4:2:0, as in img2dataset), png (lossless, ignores `quality`) or webp.
+    """Return (H, W, 3) uint8 sRGB pixels, encoded as jpeg (4:2:0, as in img2dataset), png (lossless) or webp.
 
-    Other threads must not use the pixels meanwhile: they are changed in place and restored. ValueError: unknown format.
+    `quality` (1..100) has no effect on png. The pixels are changed in place and then restored, so other threads must not use
+    them meanwhile. Raises ValueError for an unknown format.
     """
     if format == "jpeg":
         settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
@@ -25,7 +26,7 @@ def encode(pixels: np.ndarray, format: str, quality: int = 95) -> bytes:
     elif format == "webp":
         settings = [cv2.IMWRITE_WEBP_QUALITY, quality]
     else:
-        raise ValueError(f"image format {format!r}: use one of jpeg, png, webp")
+        raise ValueError(f"the image format must be one of jpeg, png, webp, not {format!r}")
     if not pixels.flags.writeable:
         pixels = pixels.copy()
     _swap(pixels)  # to BGR and back, because a copy would be half the memory of encoding

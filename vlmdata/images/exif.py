@@ -1,4 +1,4 @@
-"""Reads the tag directories of EXIF data and TIFF files, with guards against hostile ones."""
+"""Reads the tag directories of EXIF data and TIFF files, with checks against hostile data."""
 
 import struct
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ MAX_TAGS = 4096
 
 
 def first_directory(data: bytes) -> tuple[dict[int, int], int, int]:
-    """Return the first directory of `data`, which starts with II or MM: see `directory`."""
+    """Return the first directory of `data`, in the form that `directory` returns. `data` starts with II or MM."""
     (start,) = struct.unpack_from(_order(data) + "I", data, 4)
     return directory(data, start)
 
@@ -24,11 +24,11 @@ def _order(data: bytes) -> str:
 
 
 def directory(data: bytes, start: int) -> tuple[dict[int, int], int, int]:
-    """Return (tags, weight, offset of the next directory) of the directory at `start` of `data`.
+    """Return (tags, weight, offset of the next directory) for the directory at `start` of `data`.
 
-    `tags` has the first value of each tag, if it is an unsigned integer of 8, 16 or 32 bits inside `data`. The weight is
-    the number of bytes that a reader copies for all values. The next offset is 0 if there is none. Raises struct.error if
-    the directory extends past the end.
+    `tags` maps each tag to its first value, if that is an unsigned integer of 8, 16 or 32 bits inside `data`. `weight` is the
+    number of bytes that a reader would copy for all values. The offset is 0 if there is no next directory. Raises struct.error
+    if the directory extends past the end of `data`.
     """
     order = _order(data)
     (count,) = struct.unpack_from(order + "H", data, start)
@@ -48,7 +48,7 @@ def directory(data: bytes, start: int) -> tuple[dict[int, int], int, int]:
 
 
 def orientation_of(exif: bytes) -> int:
-    """Return the orientation, 1..8, in EXIF data with or without the prefix `Exif\\0\\0`; 1 if none is readable."""
+    """Return the orientation, 1..8, in EXIF data with or without the prefix `Exif\\0\\0`, or 1 if it cannot be read."""
     exif = exif.removeprefix(b"Exif\0\0")
     if exif[:4] not in (b"II*\0", b"MM\0*"):
         return 1
@@ -61,9 +61,9 @@ def orientation_of(exif: bytes) -> int:
 
 
 def frames_of(data: bytes) -> Iterator[bytes]:
-    """Yield each frame of a classic TIFF as a separate TIFF: the same bytes with another first directory.
+    """Yield each frame of a classic TIFF as a separate TIFF, which has the same bytes but another first directory.
 
-    Stops at a directory that repeats or is unreadable.
+    Stops at a directory that repeats or cannot be read.
     """
     order, seen = _order(data), set()
     try:
@@ -78,13 +78,13 @@ def frames_of(data: bytes) -> Iterator[bytes]:
 
 
 def read_tiff(data: bytes) -> ImageHeader:
-    """Return the header of a classic TIFF. Raises ImageError.
+    """Return the header of a classic TIFF. Raises ImageError for an invalid TIFF.
 
-    A directory with far more bytes than the file, or tiles far larger than the image, are attacks on the decoder's memory and
-    refused as corrupt.
+    A directory that claims far more bytes than the file has is an attack on the decoder's memory, and so are tiles that are far
+    larger than the image. Both are refused as corrupt.
     """
     if data[2:4] in (b"+\0", b"\0+"):
-        raise ImageError("unsupported_format", "BigTIFF")
+        raise ImageError("unsupported_format", "the format is BigTIFF")
     try:
         tags, weight, following = first_directory(data)
     except struct.error:
@@ -93,7 +93,7 @@ def read_tiff(data: bytes) -> ImageHeader:
     if weight > 2 * len(data):
         raise ImageError("corrupt", "the TIFF directory claims more bytes than the file has")
     if tags.get(TILE_WIDTH, 0) > 2 * width + 4096 or tags.get(TILE_HEIGHT, 0) > 2 * height + 4096:
-        raise ImageError("corrupt", "TIFF tiles far larger than the image")
+        raise ImageError("corrupt", "the TIFF tiles are far larger than the image")
     orientation = tags.get(ORIENTATION, 1)
     modes = {0: "grey", 1: "grey", 2: "rgb", 3: "palette", 5: "cmyk", YCC: "ycc"}
     return ImageHeader(
@@ -109,7 +109,7 @@ def read_tiff(data: bytes) -> ImageHeader:
 
 
 def _strip_bytes(tags: dict[int, int], width: int, height: int) -> int:
-    """Return the bytes that libtiff allocates for a strip or tile, beyond those of the returned pixels."""
+    """Return the bytes that libtiff allocates for a strip or tile, in addition to the returned pixels."""
     across, down = tags.get(TILE_WIDTH, width), tags.get(TILE_HEIGHT, min(tags.get(ROWS_PER_STRIP, height), height))
     samples = tags.get(SAMPLES, 1)
     pixel_bytes = max(samples * tags.get(BITS, 1) / 8, 4 if tags.get(PHOTOMETRIC) == YCC else 0)

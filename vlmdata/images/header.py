@@ -26,7 +26,10 @@ HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}
 
 
 def sniff(data: bytes) -> str:
-    """Return the format of `data` by its first bytes: jpeg, png, webp, gif, avif, tiff or bmp. Raises ImageError."""
+    """Return the format that the first bytes of `data` show: jpeg, png, webp, gif, avif, tiff or bmp.
+
+    Raises ImageError for any other data.
+    """
     if not data:
         raise ImageError("empty")
     if data[:3] == b"\xff\xd8\xff":
@@ -45,8 +48,8 @@ def sniff(data: bytes) -> str:
         return "bmp"
     for magic, name in OTHER_IMAGES.items():
         if data.startswith(magic):
-            raise ImageError("unsupported_format", name)
-    raise ImageError("not_an_image", f"begins {data[:16]!r}")
+            raise ImageError("unsupported_format", f"the format is {name}")
+    raise ImageError("not_an_image", f"the data begin with {data[:16]!r}")
 
 
 def read_header(data: bytes) -> ImageHeader:
@@ -66,7 +69,7 @@ def read_header(data: bytes) -> ImageHeader:
     except (struct.error, IndexError):
         raise ImageError("truncated", f"the {name} header runs past the end") from None
     if header.width < 1 or header.height < 1:
-        raise ImageError("corrupt", f"a {name} of {header.width} x {header.height} pixels")
+        raise ImageError("corrupt", f"the {name} has {header.width} x {header.height} pixels")
     return header
 
 
@@ -75,5 +78,5 @@ def _sniff_boxes(data: bytes) -> str:
     if brands & {b"avif", b"avis"}:
         return "avif"
     if brands & HEIF_BRANDS:
-        raise ImageError("unsupported_format", "heif")
-    raise ImageError("not_an_image", "a video or another file of ISO boxes")
+        raise ImageError("unsupported_format", "the format is heif")
+    raise ImageError("not_an_image", "the data are a video or another file of ISO boxes")

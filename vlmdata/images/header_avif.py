@@ -1,4 +1,4 @@
-"""Reads the container of an AVIF, and the size of its AV1 data, which decides the memory of the decoder."""
+"""Reads the container of an AVIF and the size of its AV1 data, which determines the memory of the decoder."""
 
 import io
 import struct
@@ -12,7 +12,9 @@ from vlmdata.images.header_lazy import pillow_errors
 
 
 class Sequence(NamedTuple):
-    """Facts of an AV1 sequence header: sides in pixels, and the decoder's bytes for the planes of one pixel."""
+    """The facts of an AV1 sequence header: width and height in pixels, and the bytes of decoder memory for the planes of a
+    pixel.
+    """
 
     width: int
     height: int
@@ -26,9 +28,12 @@ MAX_BOXES = 10_000
 
 
 def read_avif(data: bytes) -> ImageHeader:
-    """Return the header of an AVIF by Pillow's libavif, which decodes no pixel here. Raises ImageError."""
+    """Return the header of an AVIF.
 
-    def reason(error: Exception) -> str:  # libavif has many errors for damage
+    Pillow's libavif reads the container and decodes no pixels. Raises ImageError for an invalid AVIF.
+    """
+
+    def reason(error: Exception) -> str:  # libavif reports damage by many errors
         return "truncated" if _ends_early(data) else "corrupt"
 
     with pillow_errors(reason, "libavif"), Image.open(io.BytesIO(data), formats=["AVIF"]) as image:
@@ -46,7 +51,7 @@ def read_avif(data: bytes) -> ImageHeader:
 
 
 def _ends_early(data: bytes) -> bool:
-    """Return whether the last box of the file claims more bytes than there are."""
+    """Return whether the last box of the file claims more bytes than the file has."""
     at = 0
     while at + 16 <= len(data):
         length, _, large = struct.unpack_from(">I4sQ", data, at)
@@ -58,16 +63,16 @@ def _ends_early(data: bytes) -> bool:
 
 
 def _coded(data: bytes, width: int, height: int) -> tuple[int, int]:
-    """Return the pixels of the largest AV1 image by its sequence header, and the bytes of planes.
+    """Return the number of pixels of the largest AV1 image, from its sequence header, and the bytes of its planes.
 
     Raises ImageError if there is no image, or if overlapping items have more bytes than the file.
     """
     pieces = list(_pictures(data))
     if sum(map(len, pieces)) > 2 * len(data):
-        raise ImageError("corrupt", "AVIF items with more bytes than the file")
+        raise ImageError("corrupt", "the AVIF items have more bytes than the file")
     sequences = [sequence for piece in pieces for sequence in _sequences(piece)]
     if not sequences:
-        raise ImageError("corrupt", "an AVIF without an AV1 sequence header")
+        raise ImageError("corrupt", "the AVIF has no AV1 sequence header")
     pixels = max(sequence.width * sequence.height for sequence in sequences)
     planes = max(pixels, width * height) * max(sequence.pixel_bytes for sequence in sequences)
     has_more = len(sequences) > 1  # alpha, or tiles of one image
@@ -75,7 +80,7 @@ def _coded(data: bytes, width: int, height: int) -> tuple[int, int]:
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (kind, start, end) of the content of each box, and of the boxes inside it."""
+    """Yield (kind, start of the content, end of the content) for each box and for the boxes inside it."""
     while at + 8 <= end:
         length, kind = struct.unpack_from(">I4s", data, at)
         start = at + 8
@@ -97,7 +102,7 @@ def _pictures(data: bytes) -> Iterator[bytes]:
     lists: list[tuple[bytes, int]] = []
     for count, (kind, start, _) in enumerate(_boxes(data, 0, len(data))):
         if count > MAX_BOXES:
-            raise ImageError("corrupt", f"an AVIF of more than {MAX_BOXES} boxes")
+            raise ImageError("corrupt", f"the AVIF has more than {MAX_BOXES} boxes")
         if kind == b"idat":
             inner = start
         elif kind in (b"iloc", b"stco", b"co64"):
@@ -118,7 +123,7 @@ def _items(data: bytes, at: int, inner: int) -> Iterator[bytes]:
     items = int.from_bytes(data[at + 6 : at + 6 + wide], "big")
     at += 6 + wide
     if items > MAX_BOXES:
-        raise ImageError("corrupt", f"an AVIF of more than {MAX_BOXES} items")
+        raise ImageError("corrupt", f"the AVIF has more than {MAX_BOXES} items")
 
     def number(size: int) -> int:
         nonlocal at
@@ -157,6 +162,7 @@ def _sequences(stream: bytes) -> Iterator[Sequence]:
 
 
 def _leb128(stream: bytes, at: int) -> tuple[int, int]:
+    """Return the LEB128 integer at `at`, and the offset after it."""
     value = 0
     for shift in range(0, 56, 7):
         byte = stream[at] if at < len(stream) else 0
@@ -207,6 +213,7 @@ def _skip_tools(take: Callable[[int], int]) -> None:
 
 
 def _sequence(payload: bytes) -> Sequence:
+    """Return the facts of a sequence header. Raises ImageError if it is too short."""
     bits, used = int.from_bytes(payload, "big"), 0
     total = 8 * len(payload)
 

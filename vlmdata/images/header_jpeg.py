@@ -7,15 +7,18 @@ from vlmdata.images.exif import orientation_of
 from vlmdata.images.facts import ImageError, ImageHeader
 
 MAX_SEGMENTS = 1000
-MAX_SCANS = 100  # encoders write about ten; each scan costs a pass over the whole image, even with few bytes
-PIXELS_PER_BYTE = 2048  # a Huffman-coded block of 64 pixels takes at least one bit: a file cannot have more pixels
+MAX_SCANS = 100  # encoders write about ten; each scan takes a pass over the whole image, even if it has few bytes
+PIXELS_PER_BYTE = 2048  # a Huffman-coded block of 64 pixels takes at least one bit, so no file has more pixels
 SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-DECODED_HERE = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # not hierarchical, not lossless
+DECODED_HERE = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # processes that are not hierarchical and not lossless
 
 
 def read_jpeg(data: bytes) -> ImageHeader:
-    """Return the header of a JPEG. Raises ImageError: without a scan it is truncated, without a size corrupt."""
+    """Return the header of a JPEG.
+
+    Raises ImageError for an invalid one: `truncated` if it has no scan, `corrupt` if it has no size.
+    """
     at, size, orientation, adobe = 2, b"", 1, -1
     size_marker = 0
     profile: dict[int, bytes] = {}
@@ -32,12 +35,12 @@ def read_jpeg(data: bytes) -> ImageHeader:
         elif marker == 0xDA:
             break
     else:
-        raise ImageError("corrupt", f"a JPEG of more than {MAX_SEGMENTS} segments")
+        raise ImageError("corrupt", f"the JPEG has more than {MAX_SEGMENTS} segments")
     if len(size) < 6 or len(size) < 6 + 3 * size[5]:
-        raise ImageError("corrupt", "a JPEG scan before any size")
+        raise ImageError("corrupt", "the JPEG has a scan before its size")
     header = _header(size_marker, size, orientation, adobe, _joined(profile))
     if header.width * header.height > PIXELS_PER_BYTE * len(data):
-        raise ImageError("truncated", f"{header.width} x {header.height} pixels cannot be in {len(data)} bytes of JPEG")
+        raise ImageError("truncated", f"{len(data)} bytes of JPEG cannot hold {header.width} x {header.height} pixels")
     if not header.is_progressive and segment[:1] >= size[5:6]:
         return header
     # With several scans, even one per component, the decoder keeps all coefficients until the end.
@@ -52,12 +55,12 @@ def _next_segment(data: bytes, at: int) -> tuple[int, bytes, int]:
     while True:
         at = data.find(b"\xff", at) + 1
         if at == 0 or at >= len(data):
-            raise ImageError("truncated", "a JPEG without a scan")
+            raise ImageError("truncated", "the JPEG has no scan")
         marker = data[at]
         if marker in (0xFF, 0x00, 0x01) or 0xD0 <= marker <= 0xD8:
             continue
         if marker == 0xD9:
-            raise ImageError("truncated", "a JPEG that ends before its first scan")
+            raise ImageError("truncated", "the JPEG ends before its first scan")
         length = int.from_bytes(data[at + 1 : at + 3], "big")
         if length < 2 or at + 1 + length > len(data):
             raise ImageError("truncated", "a JPEG segment runs past the end")
@@ -68,9 +71,9 @@ def _header(marker: int, size: bytes, orientation: int, adobe: int, icc: bytes |
     depth, components = size[0], size[5]
     height, width = int.from_bytes(size[1:3], "big"), int.from_bytes(size[3:5], "big")
     if marker not in DECODED_HERE or depth != 8:
-        raise ImageError("unsupported_format", f"JPEG process {marker:#x} of {depth} bits")
+        raise ImageError("unsupported_format", f"the JPEG has process {marker:#x} and {depth} bits")
     if components not in (1, 3, 4):
-        raise ImageError("corrupt", f"a JPEG of {components} components")
+        raise ImageError("corrupt", f"the JPEG has {components} components")
     if components == 3:
         mode = "rgb" if adobe == 0 else "ycc"
     else:
@@ -87,7 +90,7 @@ def _header(marker: int, size: bytes, orientation: int, adobe: int, icc: bytes |
 
 
 def _coefficient_bytes(size: bytes, width: int, height: int) -> int:
-    """Return the bytes of all coefficients, 16 bits each, of the 8 x 8 blocks of all components."""
+    """Return the bytes that the coefficients of all components take, with 16 bits for each coefficient of an 8 x 8 block."""
     samplings = [(size[at] >> 4 or 1, size[at] & 15 or 1) for at in range(7, 6 + 3 * size[5], 3)]
     across, down = (max(one) for one in zip(*samplings, strict=True))
     units = -(-width // (8 * across)) * -(-height // (8 * down))
@@ -95,7 +98,10 @@ def _coefficient_bytes(size: bytes, width: int, height: int) -> int:
 
 
 def _joined(profile: dict[int, bytes]) -> bytes | None:
-    """Join the numbered pieces of a colour profile; None if there is none, one is missing, or it is too large."""
+    """Return the joined pieces of a colour profile, or None if there is none.
+
+    A profile that is too large or lacks a piece counts as none.
+    """
     if not profile or sorted(profile) != list(range(1, len(profile) + 1)):
         return None
     icc = b"".join(profile[number] for number in sorted(profile))

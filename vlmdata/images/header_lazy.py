@@ -1,4 +1,4 @@
-"""Reads the header of a WebP, GIF or BMP by Pillow, which decodes no pixel; the time grows with the file."""
+"""Reads the header of a WebP, GIF or BMP with Pillow, which decodes no pixels. The time grows with the size of the file."""
 
 import io
 import re
@@ -13,13 +13,13 @@ from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.untrusted import errors_as
 
 MODES = {"1": "grey", "L": "grey", "P": "palette", "RGB": "rgb", "RGBA": "rgb_alpha"}
-MIN_BYTES = 64  # bytes; no header is longer
-OPEN_COPIES = 3  # of a WebP's bytes: the input and two copies in Pillow
+MIN_BYTES = 64  # bytes; no header of these formats is longer
+OPEN_COPIES = 3  # copies of a WebP's bytes: the input and two copies in Pillow
 MIN_PIXEL_BYTES = 4  # memory of a pixel in any format: one byte in the decoder, three returned
 
 
 def read_lazily(data: bytes) -> ImageHeader:
-    """Return Pillow's header of a WebP, GIF or BMP. Raises ImageError."""
+    """Return the header of a WebP, GIF or BMP, read by Pillow. Raises ImageError for an invalid image."""
     if data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise ImageError("truncated", "the RIFF container is longer than the data")
     hold_memory(OPEN_COPIES * len(data), MAX_MEMORY_MB, f"opening {len(data)} bytes")
@@ -41,15 +41,15 @@ def read_lazily(data: bytes) -> ImageHeader:
 
 
 def _is_for_animation(data: bytes) -> bool:
-    """Whether a WebP is decoded as an animation, even with one frame."""
+    """Return whether a WebP is decoded as an animation, even if it has only one frame."""
     return data[12:16] == b"VP8X" and bool(data[20] & 0x02)
 
 
 def pillow_errors(reason: Callable[[Exception], str], by: str | None = None) -> AbstractContextManager[None]:
-    """Turn errors of Pillow's plugins into ImageError, with the reason that `reason` returns.
+    """Convert errors of Pillow's plugins in the block to ImageError. `reason` returns the reason for an error.
 
-    ImageError passes unchanged, and so does MemoryError, because the machine causes it, not the image. `by` replaces the
-    type of the error in the message.
+    ImageError and MemoryError are not converted, because a MemoryError is caused by the machine, not by the image. If `by` is
+    given, it replaces the type of the error in the message.
     """
 
     def image_error(error: Exception) -> ImageError:
@@ -61,7 +61,7 @@ def pillow_errors(reason: Callable[[Exception], str], by: str | None = None) -> 
 
 
 def _over_pillows_limit(error: Image.DecompressionBombError) -> ImageError:
-    """Return the error for an image over Pillow's own limit, 179 million pixels, which no setting changes."""
+    """Return the error for an image over Pillow's own limit of 179 million pixels, which no setting changes."""
     found = re.search(r"\d+", str(error))
     assert Image.MAX_IMAGE_PIXELS is not None and found is not None
     pixels, most = int(found[0]), 2 * Image.MAX_IMAGE_PIXELS

@@ -16,30 +16,30 @@ DEPTHS = {
     "grey_alpha": (8, 16),
     "rgb_alpha": (8, 16),
 }
-TEXTS = (b"zTXt", b"iTXt", b"tEXt", b"iCCP")  # what Pillow decompresses and keeps
+TEXTS = (b"zTXt", b"iTXt", b"tEXt", b"iCCP")  # chunks that Pillow decompresses and keeps
 MAX_CHUNKS = 100_000
 DEFLATE_RATIO = 1032  # zlib's documentation: deflate compresses at most 1032 to 1
 
 
 def read_png(data: bytes) -> ImageHeader:
-    """Return the header of a PNG. Raises ImageError.
+    """Return the header of a PNG. Raises ImageError for an invalid PNG.
 
-    Pixel data too short to decompress to the size are truncated, so a false size costs no memory.
+    Pixel data that are too short to decompress to the stated size count as truncated, so a false size costs no memory.
     """
     if len(data) < 33:
-        raise ImageError("truncated", "a PNG shorter than its header")
+        raise ImageError("truncated", "the PNG is shorter than its header")
     if data[12:16] != b"IHDR" or data[8:12] != b"\0\0\0\x0d":
-        raise ImageError("corrupt", "a PNG that does not start with IHDR")
+        raise ImageError("corrupt", "the PNG does not start with IHDR")
     if zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
-        raise ImageError("corrupt", "a PNG header with a wrong checksum")
+        raise ImageError("corrupt", "the PNG header has a wrong checksum")
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     depth, mode = data[24], MODES.get(data[25], "")
     if not mode or depth not in DEPTHS[mode]:
-        raise ImageError("corrupt", f"a PNG of colour type {data[25]} and {depth} bits")
+        raise ImageError("corrupt", f"the PNG has colour type {data[25]} with {depth} bits, which is invalid")
     orientation, is_animated, packed_bytes, text_bytes = _rest(data)
     row_bytes = (width * CHANNELS[mode] * depth + 7) // 8
     if height * row_bytes > DEFLATE_RATIO * packed_bytes:
-        raise ImageError("truncated", f"{width} x {height} pixels cannot be in {packed_bytes} bytes of PNG data")
+        raise ImageError("truncated", f"{packed_bytes} bytes of PNG data cannot hold {width} x {height} pixels")
     return ImageHeader(
         format="png",
         width=width,
@@ -53,7 +53,7 @@ def read_png(data: bytes) -> ImageHeader:
 
 
 def _rest(data: bytes) -> tuple[int, bool, int, int]:
-    """Return orientation, whether it is an APNG, and the compressed bytes of pixels and of texts."""
+    """Return (orientation, whether the PNG is animated, compressed bytes of the pixels, compressed bytes of the texts)."""
     at, orientation, is_animated, packed_bytes, text_bytes = 33, 1, False, 0, 0
     for _ in range(MAX_CHUNKS):
         if at + 8 > len(data):

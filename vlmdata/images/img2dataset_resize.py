@@ -1,4 +1,7 @@
-"""Resizes by img2dataset's own code, byte for byte, for `resize` after `download: {engine: img2dataset}`."""
+"""Resizes with img2dataset's own code, which gives the same bytes as img2dataset.
+
+The step `resize` uses it after `download: {engine: img2dataset}`.
+"""
 
 import hashlib
 import io
@@ -28,11 +31,11 @@ from vlmdata.untrusted import errors_as
 
 Boxes = Sequence[Box]
 PLAIN_BYTES, ALPHA_BYTES = 9, 85  # per pixel, worst case
-PNG_QUALITY = 9  # for PNG, its quality is the compression level, 0 to 9
+PNG_QUALITY = 9  # for PNG, img2dataset's quality is the compression level, 0 to 9
 
 
 def disable_update_check() -> None:
-    """Stop albumentations from fetching its newest version number. Call it before importing img2dataset."""
+    """Stop albumentations from looking up its newest version. Call this function before importing img2dataset."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 
@@ -49,9 +52,10 @@ def _resizer(mode: str, size: int, only_if_bigger: bool, skip_reencode: bool, fo
 
 
 def _header(data: bytes) -> tuple[ImageHeader, str]:
-    """Return the header, and the reason if img2dataset cannot decode the bytes. Raises ImageError without a header.
+    """Return the header, and the reason to report if img2dataset cannot decode the bytes.
 
-    img2dataset decides about bytes that `read_header` refuses, but their size must be known first: Pillow reads it.
+    img2dataset may decode bytes that `read_header` refuses. Their size must be known first, so Pillow reads the header of these
+    bytes. Raises ImageError if Pillow cannot read it.
     """
     try:
         return read_header(data), "corrupt"
@@ -63,7 +67,10 @@ def _header(data: bytes) -> tuple[ImageHeader, str]:
 
 
 def _needed(header: ImageHeader, made: int, rule: ResizeRule) -> int:
-    """Return the peak bytes of img2dataset, which blends alpha with white in double precision."""
+    """Return the peak memory of img2dataset in bytes.
+
+    `made` is the number of pixels of the result. Alpha is blended with white in double precision.
+    """
     has_alpha = header.mode in ("rgb_alpha", "grey_alpha", "palette")
     pixels = max(header.width * header.height, header.coded_pixels)
     each = ALPHA_BYTES if has_alpha else PLAIN_BYTES * (2 if header.bit_depth == 16 or header.format == "avif" else 1)
@@ -73,13 +80,13 @@ def _needed(header: ImageHeader, made: int, rule: ResizeRule) -> int:
 def process(
     data: bytes, rule: ResizeRule, *, max_pixels: int, max_memory_mb: float, max_cost: float, boxes: Boxes, blur: Boxes
 ) -> Processed:
-    """Resize one image as img2dataset does: no orientation, no colour profile, no shrink-on-load.
+    """Resize one image as img2dataset does: without orientation, colour profile and shrink-on-load.
 
-    The limits are checked first; it needs more memory than `vlmdata.images.process`. Raises ImageError. Not thread-safe: it
-    redirects stdout and stderr.
+    The limits are checked first. This needs more memory than `vlmdata.images.process`. Raises ImageError for an unusable image.
+    Not thread-safe, because img2dataset redirects stdout and stderr.
     """
     header, reason = _header(data)
-    subject = f"{header.width} x {header.height} for img2dataset"
+    subject = f"an image of {header.width} x {header.height} pixels for img2dataset"
     hold_pixels(header.width * header.height, max_pixels, subject)
     change = transform(rule, header.width, header.height)
     made = max(width * height for width, height in (change.scaled, change.output))

@@ -14,7 +14,7 @@ def grey_of(pixels: np.ndarray) -> np.ndarray:
 
 
 def variance(values: np.ndarray) -> float:
-    """Return the population variance of integers: exact sums, one division."""
+    """Return the population variance of integers, from exact sums and one division."""
     count, total, squares = values.size, 0, 0
     for part in _parts(values):
         wide = part.astype(np.int64, copy=False)
@@ -29,9 +29,10 @@ def _parts(values: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def spread(pixels: np.ndarray) -> float:
-    """Return the standard deviation, 0..127.5, of the luma or of a channel, whichever is largest.
+    """Return the standard deviation, 0..127.5, of the luma or of the channel that has the largest one.
 
-    A blank image has 0, near-blank ones under about 5. The channels count so that two colours of one brightness are not blank.
+    A blank image has 0, and a near-blank image has less than about 5. Channels are included, so that an image of two colours of
+    the same brightness does not count as blank.
     """
     return max(variance(plane) for plane in (grey_of(pixels), *cv2.split(pixels))) ** 0.5
 
@@ -46,7 +47,7 @@ def entropy(pixels: np.ndarray) -> float:
 def sharpness(pixels: np.ndarray) -> float:
     """Return the variance of the luma's Laplacian (four neighbours), which is low for blurred images.
 
-    100 is the usual threshold for photos in their original size. The value depends on the size, so measure all at one size.
-    Source: Pech-Pacheco et al. 2000, Diatom autofocusing in brightfield microscopy.
+    100 is the usual threshold for photos in their original size. The value depends on the size, so measure all images at one
+    size. Source: Pech-Pacheco et al. 2000, Diatom autofocusing in brightfield microscopy.
     """
     return variance(cv2.Laplacian(grey_of(pixels), cv2.CV_16S, ksize=1))

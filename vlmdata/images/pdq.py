@@ -1,8 +1,9 @@
 """PDQ, the 256-bit perceptual hash for lists of known illegal images.
 
-Reimplements Facebook's ThreatExchange, pdq/ (hashing.pdf and the reference code): luma, two passes of box filters in each
-direction, 64 x 64 samples, the 16 x 16 lowest DCT coefficients without the row and column of the mean; a bit is set if its
-coefficient exceeds the median. For 32 photos, rotations and edits, all bits equal those of the package pdqhash 0.2.8.
+Reimplements the folder pdq/ of Facebook's ThreatExchange (hashing.pdf and the reference code). The hash takes the luma, two
+passes of box filters in each direction, 64 x 64 samples, and the 16 x 16 lowest DCT coefficients without the row and column of
+the mean. A bit is set if its coefficient exceeds the median. For 32 photos, rotations and edits, all bits equal those of the
+package pdqhash 0.2.8.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def pdq(pixels: np.ndarray) -> tuple[int, int]:
-    """Return the hash of (H, W, 3) uint8 pixels as an integer of 256 bits, and its quality, 0 to 100.
+    """Return the hash of (H, W, 3) uint8 pixels as a 256-bit integer, and its quality, 0 to 100.
 
-    Images within 31 bits count as the same. With a quality under 50, an image has too little detail to compare.
+    Two images count as the same if their hashes differ in at most 31 bits. An image with a quality under 50 has too little
+    detail to be compared.
     """
     height, width = pixels.shape[:2]
     luma = np.empty((height, width))
@@ -27,25 +29,25 @@ def pdq(pixels: np.ndarray) -> tuple[int, int]:
     for top in range(0, height, rows):
         luma[top : top + rows] = (pixels[top : top + rows].astype(np.float32) @ LUMA).astype(np.float64)
     for _ in range(2):  # two box filters make a tent filter, without which 64 samples would miss most of a large image
-        for top in range(0, height, rows):  # strip by strip in place: each line is averaged separately
+        for top in range(0, height, rows):  # strip by strip in place, because each line is averaged separately
             luma[top : top + rows] = _box(luma[top : top + rows], -(-width // (2 * SIDE)), 1)
         for left in range(0, width, columns):
             luma[:, left : left + columns] = _box(luma[:, left : left + columns], -(-height // (2 * SIDE)), 0)
     middles = np.arange(SIDE) + 0.5
     small = luma[np.ix_((middles * height / SIDE).astype(int), (middles * width / SIDE).astype(int))]
     coefficients = DCT @ small @ DCT.T
-    median = np.partition(coefficients, 127, axis=None)[127]  # of 256 values the lower middle one, as in the reference
+    median = np.partition(coefficients, 127, axis=None)[127]  # the lower of the two middle values of 256, as in the reference
     bits = (coefficients > median).ravel()[::-1]
     return int.from_bytes(np.packbits(bits).tobytes(), "big"), _quality(small)
 
 
 def pdq_bytes(width: int, height: int) -> int:
-    """Return the bytes of memory that hashing takes besides the pixels."""
+    """Return the bytes of memory that `pdq` takes in addition to the pixels."""
     return 8 * width * height + 64 * (STRIP_PIXELS + width + height)
 
 
 def _box(values: np.ndarray, window: int, axis: int) -> np.ndarray:
-    """Average over a window around each value, cut at the edges."""
+    """Return the average over a window around each value along `axis`. The window is cut at the edges."""
     length = values.shape[axis]
     nothing = np.zeros_like(values.take([0], axis))
     sums = np.concatenate([nothing, np.cumsum(values, axis)], axis)
@@ -55,6 +57,9 @@ def _box(values: np.ndarray, window: int, axis: int) -> np.ndarray:
 
 
 def _quality(small: np.ndarray) -> int:
-    """Return the amount of detail: the sum of the differences of neighbours, in whole percent of white, divided by 90."""
+    """Return the amount of detail, 0 to 100.
+
+    It is the sum of the differences between neighbours, in integer percent of white, divided by 90.
+    """
     steps = [np.abs((np.diff(small, axis=axis) * 100 / 255).astype(int)).sum() for axis in (0, 1)]
     return min(100, int(sum(steps) / 90))

@@ -1,4 +1,4 @@
-"""Processes one image from bytes to bytes: header, decode with shrink-on-load, blur, resize, encode, hashes."""
+"""Processes one image from bytes to bytes: header, decoding with shrink-on-load, resizing, blurring, encoding and hashes."""
 
 import hashlib
 from collections.abc import Sequence
@@ -32,9 +32,9 @@ from vlmdata.images.resize import Box, ResizeRule, Transform, place_on, scale_to
 class Processed:
     """A processed image and its facts. Sizes are in pixels of the upright image.
 
-    `data` is the image in `format`, and `is_original` says that it is the unchanged input. `sha256` (hex) is of the input,
-    `phash` of `pixels`, the result before encoding. `boxes` are the input boxes in pixels of the result, None for one that
-    was cropped away. `source_format` is the format of the input.
+    `data` is the image in `format`, and `is_original` says that `data` is the unchanged input. `sha256` (hex) is the hash of
+    the input. `phash` is the hash of `pixels`, which are the result before encoding. `boxes` are the input boxes in pixels of
+    the result, with None for a box that was cropped away. `source_format` is the format of the input.
     """
 
     data: bytes
@@ -65,15 +65,16 @@ def process(
 ) -> Processed:
     """Process one image by `rule` within limits (see budget.py). Raises ImageError, and nothing else, for any bytes.
 
-    `boxes` are in pixels of the upright original and move with the resize. `blur` are boxes of faces, each number a fraction
-    (0..1) of the upright original's width or height, as in DataComp's `face_bboxes` and img2dataset's `bbox_col`.
+    `boxes` are in pixels of the upright original; the result has them in its own pixels. `blur` are boxes of faces to be
+    blurred. Each of their numbers is a fraction (0..1) of the width or height of the upright original, as in DataComp's
+    `face_bboxes` and img2dataset's `bbox_col`.
     """
     header = read_header(data)
     change = transform(rule, *header.upright_size)
     _check_output(change, rule, max_pixels)
     hold_cost(_cost(header, change, blur), max_cost, "the image")
     scaled_pixels = change.scaled[0] * change.scaled[1]
-    hold_memory(FIXED_BYTES + scaled_pixels * (BLURRED_BYTES if blur else 3), max_memory_mb, "the image as resized")
+    hold_memory(FIXED_BYTES + scaled_pixels * (BLURRED_BYTES if blur else 3), max_memory_mb, "the resized image")
     decoded = decode(
         data,
         max_pixels=max_pixels,
@@ -113,7 +114,7 @@ def process(
 
 
 def price(data: bytes, rule: ResizeRule, blur: Sequence[Box] = ()) -> float:
-    """Return the cost of `process` in units, from the header alone. Raises ImageError if there is no header."""
+    """Return the cost of `process` in units, from the header alone. Raises ImageError if the header cannot be read."""
     header = read_header(data)
     return _cost(header, transform(rule, *header.upright_size), blur)
 
@@ -125,15 +126,23 @@ def _cost(header: ImageHeader, change: Transform, blur: Sequence[Box]) -> float:
 
 
 def _check_output(change: Transform, rule: ResizeRule, max_pixels: int) -> None:
-    """Apply the limit to the output, too: 1 x 60,000 pixels resized to a short side of 256 are four billion."""
+    """Raise ImageError if the resized image exceeds the limits.
+
+    For example, 1 x 60,000 pixels that are resized to a short side of 256 are four billion pixels.
+    """
     for width, height in (change.scaled, change.output):
         subject = f"the resized image ({rule.mode} {rule.size}, {width} x {height} pixels)"
         hold_pixels(width * height, max_pixels, subject)
         longest = LARGEST_SIDE[rule.format]
         if max(width, height) > longest:
-            raise ImageError("too_many_pixels", f"{subject} is too long", value=max(width, height), threshold=longest)
+            raise ImageError(
+                "too_many_pixels",
+                f"{subject} has a side of more than {longest} pixels",
+                value=max(width, height),
+                threshold=longest,
+            )
 
 
 def keeps_bytes(rule: ResizeRule, decoded: DecodedImage, change: Transform) -> bool:
-    """Return whether to keep the original bytes: the rule allows it, and format, size and pixels stay the same."""
+    """Return whether to keep the original bytes, because the rule allows it and the format, size and pixels stay the same."""
     return rule.skip_reencode and decoded.format == rule.format and decoded.is_plain and change.output == change.source

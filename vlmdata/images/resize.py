@@ -1,7 +1,7 @@
-"""Resizes images and moves their boxes accordingly.
+"""Resizes images, and converts boxes to pixels of the resized image.
 
-The modes, their names and their output sizes are img2dataset's. Shrinking is by area average, the only filter of cv2 that
-gives the same bytes on every processor; enlarging (img2dataset: Lanczos) is bilinear in integers for the same reason.
+The modes, their names and their output sizes are img2dataset's. Shrinking is by area average, the only filter of cv2 that gives
+the same bytes on every processor. Enlarging is bilinear in integers for the same reason, where img2dataset uses Lanczos.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,15 @@ FORMATS = ("jpeg", "png", "webp")
 class ResizeRule:
     """How images are resized and encoded.
 
-    no: unchanged. keep_ratio: the short side becomes `size`. keep_ratio_largest: the long side does.
-    center_crop: keep_ratio, then the central square. border: keep_ratio_largest, then a white border to a square.
-    With `only_if_bigger`, an image whose side is `size` or less stays unchanged, without crop or border.
-    With `skip_reencode`, an unchanged image keeps its original bytes, including metadata such as a location.
-    `quality` applies to JPEG and WebP (1..100); PNG is lossless.
+    - mode="no": images keep their size.
+    - mode="keep_ratio": the short side becomes `size`.
+    - mode="keep_ratio_largest": the long side becomes `size`.
+    - mode="center_crop": as keep_ratio, then the image is cropped to the central square.
+    - mode="border": as keep_ratio_largest, then the image gets a white border that makes it square.
+
+    With `only_if_bigger`, an image whose side is `size` or less stays unchanged, without crop or border. With `skip_reencode`,
+    an unchanged image keeps its original bytes, including metadata such as a location. `quality` applies to JPEG and WebP
+    (1..100); PNG is lossless.
     """
 
     mode: Mode = "border"
@@ -39,20 +43,21 @@ class ResizeRule:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise ValueError(f"resize mode {self.mode!r}: use one of {', '.join(MODES)}")
+            raise ValueError(f"the resize mode must be one of {', '.join(MODES)}, not {self.mode!r}")
         if self.format not in FORMATS:
-            raise ValueError(f"image format {self.format!r}: use one of {', '.join(FORMATS)}")
+            raise ValueError(f"the image format must be one of {', '.join(FORMATS)}, not {self.format!r}")
         if not 1 <= self.size <= 16383:
-            raise ValueError(f"resize size {self.size}: use 1 to 16383 pixels, the maximum of WebP")
+            raise ValueError(f"the resize size must be 1 to 16383 pixels, the maximum of WebP, not {self.size}")
         if not 1 <= self.quality <= 100:
-            raise ValueError(f"image quality {self.quality}: use 1 to 100")
+            raise ValueError(f"the image quality must be 1 to 100, not {self.quality}")
 
 
 @dataclass(frozen=True, slots=True)
 class Transform:
     """The geometry of a resize: `source` is scaled to `scaled`, then placed at (left, top) on an `output` canvas.
 
-    Sizes are (width, height) in pixels. Negative left and top crop, positive ones leave a white border.
+    Sizes are (width, height) in pixels. Negative values of `left` and `top` crop the image. Positive values leave a white
+    border.
     """
 
     source: tuple[int, int]
@@ -62,9 +67,9 @@ class Transform:
     top: int = 0
 
     def boxes(self, boxes: Sequence[Box]) -> list[Box | None]:
-        """Convert boxes from pixels of the upright original to pixels of the output, cut at its edges.
+        """Return boxes in pixels of the upright original, converted to pixels of the output and cut at its edges.
 
-        Returns one per input box, in order; None for a box that is entirely outside the output.
+        The result has one entry for each input box, in order. It is None for a box that is entirely outside of the output.
         """
         x_scale, y_scale = self.scaled[0] / self.source[0], self.scaled[1] / self.source[1]
         return [self._box(box, x_scale, y_scale) for box in boxes]
@@ -94,7 +99,10 @@ def transform(rule: ResizeRule, width: int, height: int) -> Transform:
 
 
 def scale_to(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize (H, W, 3) uint8 to `size` = (width, height): area average when shrinking, integer bilinear when enlarging."""
+    """Return (H, W, 3) uint8 pixels resized to (width, height).
+
+    Shrinking is by area average, and enlarging is bilinear in integers.
+    """
     height, width = pixels.shape[:2]
     if (width, height) == size:
         return pixels
@@ -103,7 +111,7 @@ def scale_to(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def place_on(pixels: np.ndarray, change: Transform) -> np.ndarray:
-    """Crop scaled pixels to the output, or add a white border."""
+    """Return scaled pixels cropped to the output, or with a white border."""
     width, height = change.output
     if pixels.shape[:2] == (height, width):
         return pixels
@@ -116,6 +124,6 @@ def place_on(pixels: np.ndarray, change: Transform) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, rule: ResizeRule) -> np.ndarray:
-    """Resize (H, W, 3) uint8 pixels by `rule`. Returns the same array if nothing changes."""
+    """Return (H, W, 3) uint8 pixels resized by `rule`, or the same array if nothing changes."""
     change = transform(rule, pixels.shape[1], pixels.shape[0])
     return place_on(scale_to(pixels, change.scaled), change)

@@ -1,4 +1,7 @@
-"""Check that a stream yields every sample once, for any ranks, workers and kills. It walks the schedule and reads no tar."""
+"""Checks that a stream yields every sample once, for any number of ranks and workers and any interruptions.
+
+The check walks the schedule and reads no tar.
+"""
 
 import random
 from dataclasses import dataclass, replace
@@ -15,7 +18,12 @@ PORTION = 1 << 16
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit covered: one epoch, and `trials` with random ranks, workers, batches and kills over `trial_positions`."""
+    """The size of a finished audit.
+
+    `positions` is the number of positions in the audited epoch, and `samples` the number of samples in the datasets. `trials`
+    is the number of trials with random ranks, workers, batch sizes and interruptions. `trial_positions` is the number of
+    positions that these trials walked in total.
+    """
 
     positions: int
     samples: int
@@ -24,10 +32,12 @@ class Audit:
 
 
 def audit(plan: Schedule, epoch: int, trials: int, seed: int) -> Audit:
-    """Walk an epoch of the schedule, and part of it in random layouts. Raises AssertionError if a sample is lost or doubled.
+    """Walk an epoch of the schedule. Raise AssertionError if a sample is lost or repeated.
 
-    Needs two bytes of memory per row. The draws of each dataset must cover its rows without gap or repetition; for a single
-    dataset, each row must occur exactly once.
+    A single dataset must yield each row exactly once. In a blend, a dataset of r rows from which the epoch draws n samples must
+    yield each row at least n // r - 1 and at most ceil(n / r) + 1 times. Then walk the beginning of the epoch in `trials`
+    random layouts (ranks, workers, batch sizes and interruptions), which depend on `seed`. The audit needs two bytes of memory
+    per row.
     """
     first = plan.epoch_start(epoch)
     rows = sum(order.rows for order in plan.orders)
@@ -41,14 +51,14 @@ def audit(plan: Schedule, epoch: int, trials: int, seed: int) -> Audit:
         least, most = (after - before) // order.rows - 1, -(-(after - before) // order.rows) + 1
         if len(plan.orders) == 1:
             least = most = 1
-        assert counts.sum() == after - before, f"dataset {number}: {counts.sum()} samples instead of {after - before}"
-        assert counts.min() >= max(0, least) and counts.max() <= most, f"dataset {number}: a row was lost or doubled"
+        assert counts.sum() == after - before, f"dataset {number} yields {counts.sum()} samples instead of {after - before}"
+        assert counts.min() >= max(0, least) and counts.max() <= most, f"dataset {number}: a row is missing or occurs too often"
     walked = sum(_trial(plan, random.Random(f"{seed} {number}"), first) for number in range(trials))
     return Audit(plan.epoch_size, rows, trials, walked)
 
 
 def audit_packs(plan: PackedPlan, epoch: int) -> None:
-    """Pack each window of an epoch again. Raises AssertionError if a sample is in two packs or in none."""
+    """Pack each window of an epoch again. Raise AssertionError if a sample is in two packs or in none."""
     for window in range(plan.epoch_windows):
         packs = plan.packs(epoch, window)
         counts = np.bincount(packs.members)
@@ -58,7 +68,10 @@ def audit_packs(plan: PackedPlan, epoch: int) -> None:
 
 
 def _trial(plan: Schedule, chance: random.Random, first: int) -> int:
-    """Deal up to 20,000 positions in legs of random ranks, workers and batches. Every position must occur once."""
+    """Deal up to 20,000 positions in a series of runs, each with a random layout, and return the number of positions.
+
+    Raise AssertionError unless every position occurs exactly once.
+    """
     end = first + min(plan.epoch_size, 20_000)
     position, dealt = first, []
     while position < end:
@@ -68,12 +81,12 @@ def _trial(plan: Schedule, chance: random.Random, first: int) -> int:
         dealt += [_leg(replace(layout, rank=rank, worker=worker), position, end, steps) for rank, worker in each]
         position = min(position + steps * layout.stride, end)
     together = np.sort(np.concatenate(dealt))
-    assert np.array_equal(together[together < end], np.arange(first, end)), "positions were lost or doubled"
+    assert np.array_equal(together[together < end], np.arange(first, end)), "a position is missing or occurs twice"
     return end - first
 
 
 def _leg(layout: StepLayout, start: int, end: int, steps: int) -> Ints:
-    """Return the positions that one worker yields before the kill."""
+    """Return the positions that one worker yields until the run is interrupted, after `steps` steps of its rank."""
     parts: list[Any] = []
     for numbers, positions, _ in layout.deal(start, lambda _: (end, True), 2048, drop=False):
         parts.append(positions[numbers < steps].ravel())

@@ -1,6 +1,6 @@
-"""Decoding of a sample's bytes to pixels and text, for `stream(decode=...)`.
+"""Decodes the bytes of a sample to pixels and text, for `stream(decode=...)`.
 
-Benchmark against torchvision, Pillow, cv2 and simplejpeg: `python -m bench.loader_decoders`, docs/loader.md.
+`python -m bench.loader_decoders` compares the decoder with torchvision, Pillow, cv2 and simplejpeg; see docs/loader.md.
 """
 
 import json
@@ -29,14 +29,17 @@ Augment = Callable[[Pixels, np.random.Generator], Pixels]
 
 @dataclass(frozen=True)
 class Decode:
-    """Decodes a sample: images to (H, W, 3) uint8 sRGB, upright; `txt` to str; `json` to its value.
+    """Decodes a sample: images to upright (H, W, 3) uint8 sRGB pixels, captions to str, and JSON to its value.
 
-    `size` and `mode` resize images (see ResizeRule; None keeps their size) with torch's antialiased bilinear filter, or with
-    filter="area" with cv2's, which needs no torch. `augment(pixels, generator)` gets a generator fixed by the sample and the
-    epoch: the same after a resume and on any number of ranks and workers. With `alternatives`, each epoch draws one of the
-    caption and the `alternatives` in its JSON. An image of more than `max_pixels`, or that needs more than `max_memory_mb`
-    to decode, is refused by its header. Raises DamagedSample for an unreadable image or JSON and for a caption that is not
-    UTF-8; errors of `augment` pass through.
+    `mode` sets how images are resized to `size`, as in ResizeRule; size=None keeps the size of each image. filter="bilinear" is
+    torch's antialiased filter. filter="area" is cv2's area average, which does not need torch. `augment(pixels, generator)`
+    returns the augmented pixels. Its random generator depends only on the sample, the epoch and the member's name, so a resumed
+    run draws the same numbers on any number of ranks and workers. With `alternatives`, each epoch draws one caption from `txt`
+    and the `alternatives` in the sample's JSON.
+
+    An image is refused before decoding if its header states more than `max_pixels` pixels, or if decoding would need more than
+    `max_memory_mb` MB of memory. A call raises DamagedSample for a refused or unreadable image, for invalid JSON, and for a
+    caption that is not UTF-8. Errors of `augment` are not caught.
     """
 
     size: int | None = None
@@ -56,6 +59,10 @@ class Decode:
         check_whole(1, max_pixels=self.max_pixels, max_memory_mb=self.max_memory_mb)
 
     def __call__(self, sample: Sample) -> Sample:
+        """Return the sample with its images, captions and JSON decoded.
+
+        Other members keep their bytes. Raises DamagedSample.
+        """
         result: Sample = {}
         for name, value in sample.items():
             extension = name.rpartition(".")[2]
@@ -74,7 +81,10 @@ class Decode:
         return result
 
     def image(self, data: bytes, sample: Sample, name: str) -> Pixels:
-        """Decode, resize and augment one image. Raises DamagedSample."""
+        """Return one image as (H, W, 3) uint8 pixels, after decoding, resizing and augmentation.
+
+        Raises DamagedSample if it cannot be decoded.
+        """
         try:
             header = read_header(data)
             width, height = header.upright_size
@@ -95,29 +105,33 @@ class Decode:
 
 
 def generator_of(sample: Sample, name: str = "") -> np.random.Generator:
-    """Return a random generator fixed by the sample, its epoch and the member `name`."""
+    """Return a random generator that depends only on the sample, its epoch and the member `name`."""
     return np.random.Generator(np.random.PCG64([sample["__seed__"], *name.encode()]))
 
 
 def drawn_caption(caption: str, facts: dict[str, Any], seed: int) -> str:
-    """Return the caption or one of the JSON's `alternatives`, equally likely, drawn by the sample's random number."""
+    """Return the caption or one of the `alternatives` in the sample's JSON, `facts`.
+
+    Each is equally likely. `seed` is the `__seed__` of the sample.
+    """
     captions = captions_of(caption, facts)
     return captions[draw(seed, len(captions))]
 
 
 def captions_of(caption: str, facts: dict[str, Any]) -> list[str]:
-    """Return the caption and the texts in the JSON's `alternatives`, which in foreign JSON may be anything."""
+    """Return the caption and the strings in the list `facts["alternatives"]`, or only the caption if that is not a list."""
     others = facts.get("alternatives")
     return [caption, *(text for text in others if isinstance(text, str))] if isinstance(others, list) else [caption]
 
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """An augmentation: crops a random part of the image and scales it to the image's size.
+    """An augmentation that crops a random part of the image and scales that part to the size of the image.
 
-    `area` is the range of the part's share of the area, `shape` of its width / height; `mirror` is the probability of
-    mirroring. Source: Szegedy et al. 2015, with open_clip's range of the area for training on captions. Mirroring is off by
-    default: it swaps left and right and makes text unreadable.
+    `area` is the range of the part's area, as a share of the image's area. `shape` is the range of the part's width divided by
+    its height. `mirror` is the probability that the part is mirrored. Mirroring is off by default, because it swaps left and
+    right and makes text unreadable. Source: Szegedy et al. 2015. The range of the area is the one that open_clip uses for
+    training on captions.
     """
 
     area: tuple[float, float] = (0.9, 1.0)
@@ -125,6 +139,7 @@ class RandomCrop:
     mirror: float = 0.0
 
     def __call__(self, pixels: Pixels, random: np.random.Generator) -> Pixels:
+        """Return the cropped pixels, scaled to the size of the input."""
         height, width = pixels.shape[:2]
         ratio = math.exp(random.uniform(math.log(self.shape[0]), math.log(self.shape[1])))
         part = random.uniform(*self.area) * width * height
@@ -147,9 +162,12 @@ def _scale_by_torch(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def text_of(data: bytes) -> str:
-    """Return a caption without its UTF-8 mark. Raises UnicodeDecodeError, also if a quarter of it is null characters."""
+    """Return a caption as a string without a byte order mark.
+
+    Raises UnicodeDecodeError if the bytes are not UTF-8, or if at least a quarter of the characters are null, as in UTF-16.
+    """
     text = data.decode()
-    if "\0" in text and 4 * text.count("\0") >= len(text):  # UTF-16 or 32 without its mark
+    if "\0" in text and 4 * text.count("\0") >= len(text):  # UTF-16 or UTF-32 without a byte order mark
         raise UnicodeDecodeError("utf-8", data, data.index(b"\0"), len(data), "null characters")
     return text.removeprefix("\ufeff")
 
@@ -158,18 +176,19 @@ def _caption(data: bytes, sample: Sample, name: str) -> str:
     try:
         return text_of(data)
     except UnicodeDecodeError as error:
-        raise _damaged(sample, name, f"not UTF-8: {error}") from error
+        raise _damaged(sample, name, f"the caption is not UTF-8: {error}") from error
 
 
 def _json(data: bytes, sample: Sample, name: str) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise _damaged(sample, name, f"not JSON: {error}") from error
+        raise _damaged(sample, name, f"the member is not valid JSON: {error}") from error
 
 
 def _damaged(sample: Sample, name: str, why: str) -> DamagedSample:
     where = f"{sample['__url__']}, sample {sample['__key__']!r}, member {name!r}"
     return DamagedSample(
-        f'{where}: {why}. Drop it when building the dataset, or skip such samples: reading=ReadOptions(on_error="skip")'
+        f"{where}: {why}. Drop the sample when you build the dataset,"
+        ' or skip damaged samples with reading=ReadOptions(on_error="skip")'
     )

@@ -1,6 +1,7 @@
-"""The length of each sample in tokens, measured once, in parallel, and cached.
+"""Measures the length of each sample in tokens, in parallel, and caches the lengths.
 
-The trainer provides the function (its tokenizer, template and image tokens). Of an image only the size is read.
+The trainer provides the function that measures a sample, because the length depends on the tokenizer, the template and the
+image tokens. Only the size of an image is read, not its pixels.
 """
 
 import functools
@@ -34,32 +35,36 @@ from vlmdata.process.interrupt import ignore
 
 Measure = Callable[[Sample], int | list[int]]
 Report = Callable[[int, int], None]
-_Measured = tuple[NDArray[np.int32], Ints]  # of some rows: their lengths, concatenated, and the number of lengths per row
-LENGTHS_VERSION = 3  # of the file and of the measurement
-DAMAGED = (1 << 31) - 1  # length of an unreadable sample with on_error="skip": more than a pack holds
-_ROWS = 4096  # per task
+_Measured = tuple[NDArray[np.int32], Ints]  # for some rows: all lengths, concatenated, and the number of lengths of each row
+LENGTHS_VERSION = 3  # version of the file and of the measurement
+DAMAGED = (1 << 31) - 1  # length of an unreadable sample with on_error="skip"; longer than any pack
+_ROWS = 4096  # rows that one task measures
 
 
 @dataclass
 class Lengths:
-    """Lengths of the rows in tokens, int32. A row with alternative captions has several: `values[starts[r]:starts[r + 1]]`.
+    """The lengths of the samples of a dataset in tokens.
 
-    `digest` is a hash of the values.
+    A row with alternative captions has one length per caption: `values[starts[r]:starts[r + 1]]`. If no row has alternatives,
+    `starts` is None and row r has the length `values[r]`. `digest` is a hash of the lengths.
     """
 
     values: NDArray[np.int32]
-    starts: Ints | None  # None: one per row
+    starts: Ints | None
     digest: str
 
     def at(self, rows: Ints, seeds: Ints) -> Ints:
-        """Return the lengths of these rows, each with the caption that the sample's random number draws."""
+        """Return the length of each row, with the caption that the sample draws.
+
+        `seeds` holds the `__seed__` of each sample.
+        """
         if self.starts is None:
             return self.values[rows].astype(np.int64)
         first = self.starts[rows]
         return self.values[first + draw(seeds, self.starts[rows + 1] - first)].astype(np.int64)
 
     def mean(self) -> Fraction:
-        """Return the exact mean length of a sample over all draws, in tokens."""
+        """Return the exact mean length of a sample in tokens. All captions of a sample are equally likely."""
         if self.starts is None:
             return Fraction(int(self.values.sum(dtype=np.int64)), len(self.values))
         counts = np.diff(self.starts)
@@ -71,28 +76,35 @@ class Lengths:
 
 
 def draw(seeds: Any, count: Any) -> Any:
-    """Return which of `count` captions a sample's `__seed__` draws (0 is the main one); also for arrays."""
+    """Return the number of the caption that a sample with the `__seed__` `seeds` draws, in [0, `count`).
+
+    Caption 0 is the main caption. Both arguments may be arrays.
+    """
     return seeds % count
 
 
 def measure_lengths(
     reader: Reader, measure: Measure, name: str, *, cache: Path, workers: int | None = None, report: Report | None = None
 ) -> Lengths:
-    """Measure the length of every sample, or read the lengths from the cache.
+    """Return the length of every sample, measured or read from the cache.
 
-    `measure` gets a sample with its text members as bytes, `__images__`, the (width, height) of each image in order, and
-    `__image_names__`, their members. An image with an unreadable size has (0, 0), and its bytes are in `__unsized__` by
-    member. `measure` returns the tokens of the sample, or of each caption that `draw` chooses from: at least 1. `name` must
-    change with everything that `measure` depends on: tokenizer, template, preprocessing. With `workers` over 1, `measure`
-    must be importable. Raises the errors of `measure`, and DamagedSample unless the reader skips damaged samples; these have
-    the length DAMAGED, and lengths with one are not cached, because the tar may be restored. `report(done, rows)` is called
-    during measuring.
+    `measure` receives a sample whose text members are bytes. `__image_names__` holds the names of its image members, and
+    `__images__` the (width, height) of each of these images. An image whose size cannot be read has (0, 0), and `__unsized__`
+    maps its member name to its bytes. `measure` returns the number of tokens of the sample, which is at least 1. For a sample
+    with alternative captions it returns a list of these numbers, from which `draw` chooses. `name` must change with everything
+    on which `measure` depends, such as tokenizer, template and preprocessing.
+
+    `workers` is the number of processes, by default one per available core. With more than one, `measure` must be importable.
+    `report(done, rows)` is called during the measurement. Errors of `measure` are raised. A damaged sample raises DamagedSample
+    or, if the reader skips damaged samples, has the length DAMAGED. In this case the lengths are not cached, because the tar
+    may be restored.
     """
     mark = xxhash.xxh3_64_hexdigest(f"{LENGTHS_VERSION} {reader.dataset.state()} {name}".encode())
-    file = cache / "lengths" / f"{mark}.arrow"  # not beside the tars: a finished dataset holds only what its manifest lists
+    # not beside the tars, because a finished dataset holds only what its manifest lists
+    file = cache / "lengths" / f"{mark}.arrow"
     rows = len(reader.dataset.index)
     if file.exists():
-        with suppress(NoIndex):  # damaged: measure again
+        with suppress(NoIndex):  # a damaged file: measure again
             return _read(file, rows)
     values, counts = _measure_all(reader, measure, workers or len(os.sched_getaffinity(0)), report)
     starts = None if (counts == 1).all() else np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -104,14 +116,17 @@ def measure_lengths(
 
 
 def _read(file: Path, rows: int) -> Lengths:
-    """Map a file of `_write`. Raises NoIndex if it is damaged or not of `rows` rows."""
+    """Return the lengths in a file that `_write` wrote, mapped into memory.
+
+    Raises NoIndex if the file is damaged or does not have `rows` rows.
+    """
     with parsing(file):
         table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
         digest, tokens = table.schema.metadata[b"digest"].decode(), table["tokens"].chunk(0)
         is_single = pa.types.is_integer(tokens.type)
         values, starts = numbers_of(tokens if is_single else tokens.values), None if is_single else numbers_of(tokens.offsets)
         if len(tokens) != rows or _digest(values, starts) != digest:
-            raise ValueError("its lengths differ from those measured")
+            raise ValueError("it does not hold the lengths that were measured")
         return Lengths(values, starts, digest)
 
 
@@ -130,7 +145,7 @@ def _write(file: Path, lengths: Lengths) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.{uuid.uuid4().hex}")  # machines that share the cache may measure at the same time
     with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)  # in one batch, so that it can be mapped
+        writer.write_table(table)  # in one batch, so that the column can be mapped
     os.replace(part, file)
 
 
@@ -156,7 +171,7 @@ def _reported(parts: Iterable[_Measured], rows: int, report: Report | None) -> I
 
 
 def _tasks(dataset: Dataset) -> Iterator[tuple[int, list[list[tuple[int, int]] | None]]]:
-    """Yield runs of rows: the first row, and the image sizes of each row, None if the index lacks them."""
+    """Yield batches of rows as (first row, image sizes of each row). The sizes of a row are None if the index lacks them."""
     first = 0
     with parsing(dataset.index_file):
         file = pq.ParquetFile(dataset.index_file, page_checksum_verification=True)
@@ -183,14 +198,16 @@ def _measure_rows(reader: Reader, measure: Measure, first: int, sizes: list[list
         found = [tokens] if isinstance(tokens, Integral) else tokens
         if not (isinstance(found, list | tuple) and found and all(isinstance(one, Integral) and one >= 1 for one in found)):
             where = f"sample {place.key!r} of {reader.dataset.name}"
-            raise InputError(f"{where} has the length {tokens!r}: return a whole number of at least 1, or a list of them")
+            raise InputError(
+                f"{where} has the length {tokens!r}. `measure` must return an integer of at least 1, or a list of such integers"
+            )
         values += found
         counts.append(len(found))
     return np.array(values, np.int32), np.array(counts)
 
 
 def _text_of(reader: Reader, place: SampleLocation, known: list[tuple[int, int]] | None) -> Sample:
-    """Return a sample without the bytes of its images, but with their sizes."""
+    """Return a sample without the bytes of its images, but with the size of each image."""
     is_image = [name.rpartition(".")[2] in IMAGE_EXTENSIONS for name in place.names]
     sample = reader.read(place.only([not image for image in is_image]))
     pictures = place.only(is_image)

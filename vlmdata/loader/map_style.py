@@ -1,4 +1,4 @@
-"""A map-style dataset, which reads samples by row number for custom samplers. Does not need torch."""
+"""A map-style dataset that reads samples by row number, for custom samplers. It does not need torch."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +13,11 @@ from vlmdata.loader.read_samples import Sample, open_readers
 
 
 class Rows:
-    """`rows[i]` is sample i of the index, decoded by `decode`; `rows.__getitems__([...])` returns several, for DataLoader.
+    """The samples of a dataset by row number: `rows[i]` is sample i of the index, decoded by `decode`.
 
-    It does not shuffle. `__seed__` depends only on the row and `seed`. Raises IndexError past the end, and DamagedSample
-    for a sample that cannot be read.
+    `rows.__getitems__([...])` returns several samples, which DataLoader uses for a batch. The samples are not shuffled. The
+    `__seed__` of a sample depends only on its row and on `seed`. Indexing raises IndexError for a row past the end, and
+    DamagedSample for a sample that cannot be read.
     """
 
     def __init__(
@@ -40,10 +41,11 @@ class Rows:
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> list[Any]:
+        """Return the samples of these rows, in this order. Negative row numbers count from the end."""
         numbers = np.asarray(rows, np.int64)
         numbers = np.where(numbers < 0, numbers + len(self), numbers)
         if len(numbers) and (numbers.min() < 0 or numbers.max() >= len(self)):
-            raise IndexError(f"rows {list(rows)} of {len(self)}")
+            raise IndexError(f"some of the rows {list(rows)} do not exist: the dataset has {len(self)} rows")
         seeds = (noise(self._of, numbers) >> np.uint64(1)).tolist()
         samples = []
         self._reader.forked()

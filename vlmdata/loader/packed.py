@@ -1,7 +1,7 @@
-"""A schedule whose positions are packs. A window of samples is packed at a time, as a pure function.
+"""A schedule whose positions are packs. It packs one window of samples at a time, as a pure function.
 
-The number of packs in a window is known only after it is packed. A state therefore also names its window and the number of
-packs before it, so that a resume packs one window, or reads it from the cache.
+The number of packs in a window is known only after the window is packed. A saved state therefore also contains a window and the
+number of packs before it. A resume then packs only this window, or reads it from the cache.
 """
 
 import os
@@ -24,18 +24,19 @@ from vlmdata.loader.read_samples import Reader
 from vlmdata.loader.schedule import Picks, Schedule, digest
 from vlmdata.untrusted import Failed, errors_as
 
-PACKING_VERSION = 2  # of the order; part of every state
-FILE_VERSION = 2  # of the files of windows
-KEPT_WINDOWS = 8  # in the cache folder; others are packed again when needed
+PACKING_VERSION = 2  # version of the order; part of every state
+FILE_VERSION = 2  # version of the files that hold packed windows
+KEPT_WINDOWS = 8  # windows in the cache folder; others are packed again when they are needed
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Fill sequences of `tokens` tokens. `measure` and `name` as in `measure_lengths`, `overlong` as in `pack`. With
-    `single` each sample is its own pack, in the order of the samples: the stream is only filtered by length.
+    """Options of packing: samples are put together into sequences of `tokens` tokens.
 
-    `window` samples are packed at a time. A smaller window adds padding (under 0.1% more at 65,536), a larger one takes
-    longer to pack (1 to 18 CPU seconds per million samples).
+    `measure`, `name`, `workers` and `report` are those of `measure_lengths`, and `overlong` is that of `pack`. `window` is the
+    number of samples that are packed together. A smaller window adds padding (less than 0.1% at 65,536 samples). A larger
+    window takes longer to pack (1 to 18 CPU seconds per million samples). With `single`, each sample is a pack, in the order of
+    the samples. Then the only effect of packing is that overlong="drop" leaves out long samples.
     """
 
     tokens: int
@@ -45,7 +46,7 @@ class Packing:
     window: int = 1 << 20
     workers: int | None = None
     single: bool = False
-    report: Report | None = None  # progress of measuring, see `measure_lengths`
+    report: Report | None = None
 
     def __post_init__(self) -> None:
         check_whole(1, tokens=self.tokens, window=self.window)
@@ -58,23 +59,30 @@ class Packing:
             raise wrong("measure", "a function", self.measure)
 
     def lengths(self, reader: Reader, cache: Path) -> Lengths:
+        """Return the lengths of the reader's samples, measured or from the folder `cache`: see `measure_lengths`."""
         return measure_lengths(reader, self.measure, self.name, cache=cache, workers=self.workers, report=self.report)
 
 
 class _Window(NamedTuple):
-    picks: Picks  # in the order of the packs
+    """The packs of one window: pack p holds the samples `starts[p]` to `starts[p + 1]` of `picks`."""
+
+    picks: Picks
     starts: Ints
 
 
 @dataclass
 class PackedPlan:
-    """Packs of the samples of the schedule `plan`; methods as in `Schedule`. `lengths` belong to the datasets, in order."""
+    """A schedule whose positions are packs of the samples of `plan`.
+
+    It has the methods of `Schedule`. `lengths` holds the lengths of each dataset, in the order of the datasets. `cache` is the
+    folder for packed windows.
+    """
 
     plan: Schedule
     lengths: list[Lengths]
     packing: Packing
     cache: Path
-    _known: list[tuple[int, int, int]] = field(default_factory=lambda: [(0, 0, 0)])  # epoch, window, packs before it
+    _known: list[tuple[int, int, int]] = field(default_factory=lambda: [(0, 0, 0)])  # (epoch, window, packs before the window)
     _windows: OrderedDict[tuple[int, int], _Window] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
@@ -83,18 +91,22 @@ class PackedPlan:
 
     @cached_property
     def index_digest(self) -> str:
+        """A hash of the tars, their samples and the samples' order in the tars."""
         return self.plan.index_digest
 
     @cached_property
     def order_digest(self) -> str:
-        """A hash of the order of the samples, their lengths, and the parameters of packing."""
+        """A hash of the order of the samples, of their lengths, and of the options of packing."""
         marks = [lengths.digest for lengths in self.lengths]
         how = self.packing
         facts = [PACKING_VERSION, self.plan.order_digest, how.tokens, how.overlong, how.window, marks]
         return digest([*facts, "single"] if how.single else facts)
 
     def at(self, positions: Ints) -> Picks:
-        """Return the samples of the packs at these ascending positions, concatenated, with `starts`."""
+        """Return the samples of the packs at these ascending positions, concatenated.
+
+        `starts` of the result separates the packs.
+        """
         parts: list[Picks] = []
         counts: list[Ints] = []
         self._know(int(positions[-1]))
@@ -113,9 +125,10 @@ class PackedPlan:
         return Picks(*columns)._replace(starts=np.concatenate([[0], np.cumsum(np.concatenate(counts))]))
 
     def end(self, position: int, epochs: int, upto: int) -> tuple[int, bool]:
-        """Return (end, True) for the group of `epochs` epochs that contains `position`, if the end is known or before `upto`.
+        """Return (end, True), where `end` is the position at which the group of `epochs` epochs that contains `position` ends.
 
-        Otherwise return (a bound past `upto`, False).
+        Return (bound, False) if it is only known that the group does not end before `bound`, a position past `upto`. Windows
+        after `upto` are not packed to find the end.
         """
         self._know(position)
         epoch = self._known[bisect_right([before for *_, before in self._known], position) - 1][0]
@@ -129,28 +142,37 @@ class PackedPlan:
             self._grow()
 
     def epoch_start(self, epoch: int) -> int:
-        """Return the number of packs before an epoch. Packs every earlier window that is not in the cache."""
+        """Return the number of packs before an epoch. This packs every earlier window that is not in the cache."""
         self._known = [(0, 0, 0)] if self._known[0][0] > epoch else self._known
         while self._known[-1][0] < epoch:
             self._grow()
         return next(before for at, _, before in self._known if at == epoch)
 
     def hint(self, position: int) -> list[int]:
-        """Return what a state needs besides the position: an epoch and window to start at, and the packs before it."""
+        """Return [epoch, window, packs before the window] for the window of the last pack before `position`.
+
+        A saved state contains it in addition to the position.
+        """
         befores = [before for _, _, before in self._known]
         return list(self._known[max(0, bisect_right(befores, position - 1) - 1)])
 
     def use_hint(self, hint: list[int]) -> None:
-        """Count packs from a value that `hint` returned."""
+        """Start to count packs at the window in `hint`, which is a result of the method `hint`."""
         epoch, window, before = hint
         self._known = [(epoch, window, before)]
 
     def packs(self, epoch: int, window: int) -> Packs:
-        """Pack one window of samples. A pure function of the schedule and the lengths."""
+        """Return the packs of one window of samples.
+
+        They depend only on the schedule, the lengths and the options of packing.
+        """
         return self._pack(self._picks(epoch, window), epoch, window)
 
     def samples(self, epoch: int) -> int:
-        """Return how many samples the packs of an epoch hold: those not left out, with the captions drawn in it."""
+        """Return the number of samples in the packs of an epoch.
+
+        With overlong="drop", samples that are too long with the caption drawn in this epoch do not count.
+        """
         if self.packing.overlong != "drop":
             return self.plan.epoch_size
         size, all_lengths = self.packing.tokens, self.lengths
@@ -168,7 +190,7 @@ class PackedPlan:
         after = (epoch, window + 1) if window + 1 < self.epoch_windows else (epoch + 1, 0)
         packs = before + self._count(epoch, window)
         if after == (epoch + 1, 0) and (epoch, 0, packs) in self._known:
-            raise InputError(f"no sample fits into {self.packing.tokens} tokens: raise `tokens`, or give `overlong='alone'`")
+            raise InputError(f"no sample fits into {self.packing.tokens} tokens. Raise `tokens`, or pass overlong='alone'")
         self._known.append((*after, packs))
 
     def _count(self, epoch: int, window: int) -> int:
@@ -221,7 +243,7 @@ class PackedPlan:
         return _Window(Picks(*(column[packs.members] for column in picks[:4])), packs.starts)
 
     def _save(self, file: Path, window: _Window) -> None:
-        """Write a packed window for the other processes of this machine, and delete the oldest ones."""
+        """Write a packed window for the other processes of this machine. Delete all but the KEPT_WINDOWS newest windows."""
         part = file.with_name(f".{file.name}.{os.getpid()}")
         flat = np.concatenate([[0, len(window.starts)], window.starts, *window.picks[:4]]).astype(np.int64)
         flat[0] = xxhash.xxh3_64_intdigest(flat[1:].data) >> 1
@@ -235,9 +257,12 @@ class PackedPlan:
 
 
 def _load(file: Path) -> _Window | None:
-    """Map a file of `_save`, or return None if it is damaged. Mapped, because a batch needs few of a million samples."""
+    """Return the window in a file that `_save` wrote, or None if the file is damaged.
+
+    The file is mapped into memory, because a batch needs only a few of its million samples.
+    """
     try:
-        with errors_as(Failed):  # NumPy's header is Python text, and its parser may raise any error
+        with errors_as(Failed):  # NumPy's header is Python source, and its parser may raise any error
             flat = np.load(file, mmap_mode="r").view(np.ndarray)
             if flat[0] != xxhash.xxh3_64_intdigest(flat[1:].data) >> 1:
                 return None

@@ -1,7 +1,7 @@
-"""Reads samples from tars: one read for a small sample, two for each member of a large one.
+"""Reads samples from tars: one read for a small sample, two reads for each member of a large sample.
 
-Each read checks the tar's headers against the index. Otherwise a replaced or changed tar would return other bytes under the
-sample's key.
+Each read compares the tar's headers with the index. Without this check, a tar that was replaced or changed would give other
+bytes under the same key.
 """
 
 import os
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from vlmdata.loader.remote_tars import RemoteTar, RemoteTars
 
 Sample = dict[str, Any]
-OPEN_TARS = min(2048, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # a window reads up to 1,024 tars in turn
-TOGETHER = 1 << 17  # bytes of the largest sample read at once: up to this size, copying its members costs less than more reads
+OPEN_TARS = min(2048, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # a window reads from up to 1,024 tars in turn
+# Bytes. A sample up to this size is read at once, because copying its members takes less time than more reads.
+TOGETHER = 1 << 17
 
 
 class _Ends(dict[str, bytes]):
-    """The end of a member's name in its header, after the key, by extension; computed once."""
+    """Maps an extension to the bytes that follow the key in a tar header, such as `.jpg\\0`. Each entry is computed once."""
 
     def __missing__(self, extension: str) -> bytes:
         return self.setdefault(extension, f".{extension}\0".encode())
@@ -40,11 +41,14 @@ _ENDS = _Ends()
 
 
 class DamagedSample(Error, ValueError):
-    """A sample that cannot be read or decoded. The message names the shard, the byte and the fix. on_error="skip" skips it."""
+    """Raised for a sample that cannot be read or decoded.
+
+    The message names the shard and the sample, and says how to fix the problem. With on_error="skip", the sample is skipped.
+    """
 
 
 class Reader:
-    """Reads samples of one dataset. Thread-safe; forked processes and pickled copies may use it too."""
+    """Reads the samples of one dataset. Threads may share a reader, and forked processes and pickled copies may use it, too."""
 
     def __init__(self, dataset: Dataset, remote: "RemoteTars | None" = None, on_error: OnError = "raise") -> None:
         self.dataset = dataset
@@ -57,7 +61,10 @@ class Reader:
         return self.__dict__ | {"_open": OrderedDict()}
 
     def read(self, place: SampleLocation) -> Sample:
-        """Return the sample's members as bytes, by extension, with `__key__` and `__url__`. Raises DamagedSample."""
+        """Return the sample: the bytes of each member by extension, `__key__` and `__url__`.
+
+        Raises DamagedSample if the tar cannot be read or differs from the index.
+        """
         _, key, shard, names, offsets, sizes = place
         tar = self._open.get(shard) or self._tar(place)
         sample: Sample = {"__key__": key, "__url__": tar.address}
@@ -70,7 +77,7 @@ class Reader:
         try:
             data = tar.pread(span, start)
         except OSError as error:
-            raise self._damage(place, start, f"cannot be read: {error}") from error
+            raise self._damage(place, start, f"the tar cannot be read: {error}") from error
         holds, begin, base, size_at = data.startswith, key.encode(), start + BLOCK, start + BLOCK - SIZE_AT
         for name, offset, size in zip(names, offsets, sizes, strict=True):
             if not holds(begin + _ENDS[name], offset - base) or not holds(b"%011o" % size, offset - size_at):
@@ -79,13 +86,16 @@ class Reader:
         return sample if len(data) == span else self._read_apart(place, tar, sample)  # else the tar is truncated
 
     def _read_apart(self, place: SampleLocation, tar: "Tar | RemoteTar", sample: Sample) -> Sample:
-        """Read each member separately, after its header. Large members are not copied; a false size reserves no memory."""
+        """Add each member to `sample` with a separate read, after a check of its header.
+
+        Large members are not copied. A size in the index that is too large reserves no memory.
+        """
         for name, offset, size in zip(place.names, place.offsets, place.sizes, strict=True):
             self._confirm(place, tar, name, offset, size)
             there = max(0, tar.size - offset)
             data = self._bytes(place, tar, min(size, there), offset)
             if len(data) != size:
-                raise self._damage(place, offset, f"member {name!r} has {len(data)} of its {size} bytes")
+                raise self._damage(place, offset, f"the tar holds only {len(data)} of the {size} bytes of member {name!r}")
             sample[name] = data
         return sample
 
@@ -93,16 +103,16 @@ class Reader:
         try:
             return tar.pread(size, offset)
         except OSError as error:
-            raise self._damage(place, offset, f"cannot be read: {error}") from error
+            raise self._damage(place, offset, f"the tar cannot be read: {error}") from error
 
     def confirm(self, place: SampleLocation) -> None:
-        """Raise DamagedSample unless the headers of all members are where the index places them."""
+        """Raise DamagedSample if the tar does not have the header of each member of the sample where the index places it."""
         tar = self._open.get(place.shard) or self._tar(place)
         for name, offset, size in zip(place.names, place.offsets, place.sizes, strict=True):
             self._confirm(place, tar, name, offset, size)
 
     def _confirm(self, place: SampleLocation, tar: "Tar | RemoteTar", name: str, offset: int, size: int) -> None:
-        """Raise DamagedSample unless the header before this member matches it."""
+        """Raise DamagedSample if the header before this member does not match the member's name and size."""
 
         def read(at: int, size: int) -> bytes:
             return self._bytes(place, tar, size, at)
@@ -111,11 +121,14 @@ class Reader:
             raise self._damage(place, offset, f"there is no member {name!r} of {size} bytes")
 
     def read_at(self, place: SampleLocation, offset: int, size: int) -> bytes:
-        """Return bytes of the sample's tar, fewer at its end."""
+        """Return `size` bytes at `offset` of the sample's tar, or fewer at the end of the tar."""
         return (self._open.get(place.shard) or self._tar(place)).pread(size, offset)
 
     def ahead(self, places: list[SampleLocation]) -> None:
-        """Prefetch these samples; does nothing for local tars. Errors show up when the samples are read."""
+        """Prefetch these samples if the tars are remote; do nothing for local tars.
+
+        An error is raised only when its sample is read.
+        """
         if self._remote is None:
             return
         spans: dict[int, list[tuple[int, int]]] = {}
@@ -136,7 +149,7 @@ class Reader:
         try:
             tar = Tar(address) if self._remote is None else self._remote.open(address)
         except OSError as error:
-            raise self._damage(place, place.offsets[0] if place.offsets else 0, f"cannot be opened: {error}") from error
+            raise self._damage(place, place.offsets[0] if place.offsets else 0, f"the tar cannot be opened: {error}") from error
         if self.dataset.is_beside:
             self._check_end(place, tar)
         self._open[place.shard] = tar
@@ -145,33 +158,40 @@ class Reader:
         return tar
 
     def _check_end(self, place: SampleLocation, tar: "Tar | RemoteTar") -> None:
-        """Raise DamagedSample if the tar has samples after those that its index lists; they would be left out silently."""
+        """Raise DamagedSample, or warn with on_error="skip", if the tar has samples after the last indexed one.
+
+        Without this check they would be left out silently.
+        """
         end = int(self.dataset.index.arrays["shard_ends"][place.shard])
 
         def read(at: int, size: int) -> bytes:
             return self._bytes(place, tar, size, end + at)
 
         if has_samples(read, tar.size - end):
-            damage = self._damage(place, end, "samples follow that the index does not list")
+            damage = self._damage(place, end, "the tar continues here with samples that the index does not list")
             if self.on_error == "raise":
                 raise damage
-            warnings.warn(f"not used: {damage}", stacklevel=2)
+            warnings.warn(f"some samples are not used: {damage}", stacklevel=2)
 
     def forked(self) -> None:
-        """Drop the parent's connections, which a forked process must not use."""
+        """Forget the connections of the parent process if this process was forked, because it must not use them."""
         if self._remote is not None and self._process != os.getpid():
             self._process, self._open = os.getpid(), OrderedDict()
 
     def _damage(self, place: SampleLocation, offset: int, why: str) -> DamagedSample:
         address = self.dataset.address(place.shard)
         return DamagedSample(
-            f"{address}, byte {offset}, sample {place.key!r}: {why}. The tar does not match {self.dataset.index_file}:"
-            f' restore it, index again (vlmdata index), or skip such samples: reading=ReadOptions(on_error="skip")'
+            f"{address}, byte {offset}, sample {place.key!r}: {why}. The tar does not match {self.dataset.index_file}."
+            " Restore the tar, index the tars again (vlmdata index), or skip damaged samples with"
+            ' reading=ReadOptions(on_error="skip")'
         )
 
 
 def open_readers(datasets: list[Dataset], cache: Path, cache_bytes: int, on_error: OnError = "raise") -> list[Reader]:
-    """Return a reader for each dataset. Remote ones share one cache of about `cache_bytes` bytes, and connections."""
+    """Return one reader for each dataset.
+
+    The readers of remote datasets share connections and a cache of about `cache_bytes` bytes in the folder `cache`.
+    """
     if not any(dataset.is_remote for dataset in datasets):
         return [Reader(dataset, None, on_error) for dataset in datasets]
     from vlmdata.loader.remote_tars import BlockCache, RemoteTars
@@ -182,7 +202,10 @@ def open_readers(datasets: list[Dataset], cache: Path, cache_bytes: int, on_erro
 
 
 class Tar:
-    """An open local tar of `size` bytes. `pread(size, offset)` returns fewer bytes at its end. Garbage collection closes it."""
+    """An open local tar of `size` bytes, which garbage collection closes.
+
+    `pread(size, offset)` returns fewer bytes at the end of the tar.
+    """
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -195,4 +218,4 @@ class Tar:
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if hasattr(self, "_number"):
-            close(self._number)  # bound as an argument: at interpreter exit the module may already be empty
+            close(self._number)  # `close` is an argument, because at interpreter exit the module `os` may already be empty

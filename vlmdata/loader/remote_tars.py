@@ -1,7 +1,7 @@
-"""Remote tars, read through fsspec in blocks of 1 MB, prefetched in threads and kept in a bounded local cache.
+"""Reads remote tars through fsspec, in blocks of 1 MB. Threads prefetch the blocks, and a bounded local cache keeps them.
 
-The cache is a folder that any number of processes may share. A block is a file that is written atomically; one process
-fetches it while others wait. When the cache is full, the least recently read blocks are removed.
+The cache is a folder that any number of processes may share. A block is a file that is written atomically. One process fetches
+a block while others wait for it. When the cache is full, the least recently read blocks are removed.
 """
 
 import fcntl
@@ -18,13 +18,16 @@ import fsspec
 import xxhash
 
 BLOCK = 1 << 20
-MOST_BLOCKS = 16  # in one request
+MOST_BLOCKS = 16  # most blocks in one request
 FETCHES = 8  # concurrent requests of one process
 _LOCKS = 256
 
 
 class BlockCache:
-    """A folder of blocks, limited to about `max_bytes`: each twentieth of that written triggers a sweep."""
+    """A folder of blocks, limited to about `max_bytes` bytes.
+
+    Whenever a twentieth of `max_bytes` has been written, old blocks are removed.
+    """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
@@ -36,7 +39,7 @@ class BlockCache:
         return self.folder / mark[:2] / f"{mark}-{number}"
 
     def put(self, mark: str, number: int, data: bytes) -> None:
-        """Add a block."""
+        """Write a block to the cache. Remove old blocks if enough bytes have been written since the last removal."""
         path = self.path(mark, number)
         part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
         part.write_bytes(data)
@@ -48,20 +51,24 @@ class BlockCache:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Hold one of 256 locks shared by all threads and processes. A process that dies releases it."""
+        """Hold the lock for `name`, one of 256 locks that all threads and processes share.
+
+        A process that dies releases its locks.
+        """
         with _lock(self.folder / f"lock-{xxhash.xxh3_64_intdigest(name.encode()) % _LOCKS}"):
             yield
 
     def _sweep(self) -> None:
-        """Remove the least recently read blocks until nine tenths of the limit are left."""
-        with _lock(self.folder / "lock-sweep"):  # not one of the 256, because this thread holds one of them
+        """Remove the least recently read blocks until the cache has at most nine tenths of its limit."""
+        with _lock(self.folder / "lock-sweep"):  # not one of the 256 locks, because this thread holds one of them
             found = []
             for path in self.folder.glob("??/*"):
                 try:
                     stat = path.stat()
                 except FileNotFoundError:
                     continue
-                if not path.name.startswith(".") or stat.st_mtime < time.time() - 3600:  # a newer hidden file is being written
+                # a hidden file of the last hour may still be written by another process
+                if not path.name.startswith(".") or stat.st_mtime < time.time() - 3600:
                     found.append((stat.st_mtime_ns, stat.st_size, path))
             total = sum(size for _, size, _ in found)
             for _, size, path in sorted(found):
@@ -91,7 +98,7 @@ class RemoteTars:
         return {"cache": self.cache, "_process": 0, "_pool": None, "_files": {}}
 
     def open(self, address: str) -> "RemoteTar":
-        """Open a tar. Raises OSError if it does not exist."""
+        """Return an open tar. Raises OSError if the tar does not exist."""
         self._renew()
         protocol = address.partition("://")[0]
         if protocol not in self._files:
@@ -99,7 +106,7 @@ class RemoteTars:
         return RemoteTar(address, self._files[protocol], self.cache)
 
     def ahead(self, tar: "RemoteTar", spans: list[tuple[int, int]]) -> None:
-        """Prefetch these (offset, size) of a tar."""
+        """Start threads that fetch the blocks of these (offset, size) spans of a tar into the cache."""
         self._renew()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(FETCHES, "vlmdata-fetch")
@@ -112,7 +119,7 @@ class RemoteTars:
 
 
 class RemoteTar:
-    """A remote tar, with `size` and `pread(size, offset)` as for a local one."""
+    """An open remote tar. It has `size` and `pread(size, offset)`, as `Tar` has for local tars."""
 
     def __init__(self, address: str, files: Any, cache: BlockCache) -> None:
         self.address = address
@@ -126,7 +133,10 @@ class RemoteTar:
         cache.path(self._mark, 0).parent.mkdir(parents=True, exist_ok=True)
 
     def pread(self, size: int, offset: int) -> bytes:
-        """Read through the cache; returns fewer bytes at the end. Raises OSError if the store fails."""
+        """Return `size` bytes at `offset`, or fewer at the end of the tar.
+
+        Reads through the cache. Raises OSError if the store fails.
+        """
         size = min(size, self.size - offset)
         if size <= 0:
             return b""
@@ -136,7 +146,10 @@ class RemoteTar:
         return (parts[0] if len(parts) == 1 else b"".join(parts))[start : start + size]
 
     def missing(self, spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        """Yield the runs (first, count) of blocks that these (offset, size) need and the cache lacks."""
+        """Yield runs of blocks, as (first block, count), that these (offset, size) spans need and that are not in the cache.
+
+        A run has at most MOST_BLOCKS blocks.
+        """
         ends = [(offset, min(offset + size, self.size)) for offset, size in spans]
         needed = {number for offset, end in ends for number in range(offset // BLOCK, (end - 1) // BLOCK + 1)}
         run: list[int] = []
@@ -151,7 +164,10 @@ class RemoteTar:
             yield run[0], len(run)
 
     def fetch(self, first: int, count: int) -> bytes:
-        """Fetch a run of blocks into the cache in one request, unless another process just did. Returns the first block."""
+        """Fetch a run of blocks into the cache in one request, and return the first block.
+
+        If another process has just fetched the first block, return it from the cache.
+        """
         with self._cache.locked(f"{self._mark}-{first}"):
             known = self._cached(first)
             if known is not None:
@@ -172,7 +188,7 @@ class RemoteTar:
         path = self._cache.path(self._mark, number)
         try:
             data = path.read_bytes()
-            os.utime(path)  # the time of the last read, for the sweep
+            os.utime(path)  # record the time of the last read for the sweep
         except FileNotFoundError:
             return None
-        return data if len(data) == min(BLOCK, self.size - number * BLOCK) else None  # damaged: fetch again
+        return data if len(data) == min(BLOCK, self.size - number * BLOCK) else None  # a damaged file: fetch it again

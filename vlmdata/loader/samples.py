@@ -1,4 +1,7 @@
-"""Iteration over a schedule, finite or endless, with an exact resumable state. Does not import torch."""
+"""Iterates over the samples of a schedule, for some epochs or endlessly, and resumes exactly from a saved state.
+
+Does not import torch.
+"""
 
 import os
 import sys
@@ -23,20 +26,27 @@ from vlmdata.loader.packed import PackedPlan
 from vlmdata.loader.read_samples import DamagedSample, Reader, Sample
 from vlmdata.loader.schedule import Schedule, StepLayout
 
-PORTION = 2048  # positions planned at once
-AHEAD = 2  # least number of prefetched batches
-_TRIES = 1000  # positions tried to replace a damaged one before giving up
+PORTION = 2048  # positions that are planned at once
+AHEAD = 2  # minimum number of prefetched batches
+_TRIES = 1000  # positions that are tried in place of a damaged sample before an error is raised
 
 
 class StreamBatch(list):
-    """A batch. `position` and `skipped` are the stream's values after it, over all ranks: see state_dict."""
+    """A batch of samples.
+
+    `position` is the stream's position after the batch, over all ranks. `skipped` is the number of samples that this process
+    has skipped so far.
+    """
 
     position: int
     skipped: int
 
 
 class SampleJob(NamedTuple):
-    """A sample to read: its position, location and random number; `pad` marks one that fills the last step."""
+    """A sample to read: its position, dataset, location and random number.
+
+    `pad` is true for a sample that fills the last step.
+    """
 
     position: int
     dataset: int
@@ -45,15 +55,15 @@ class SampleJob(NamedTuple):
     pad: bool
 
 
-Unit = SampleJob | list[SampleJob]  # at one position: a sample or a pack
-StreamStep = tuple[int, int, Any]  # the position after the step, this worker's state then, its samples (planned or read)
+Unit = SampleJob | list[SampleJob]  # what one position holds: a sample, or the samples of a pack
+StreamStep = tuple[int, int, Any]  # (position after the step, position in this worker's state then, samples: planned or read)
 
 
 class Samples:
     """Iterates over the samples of a schedule, from the current position to the end of the current epochs.
 
-    The position counts samples yielded over all ranks. With `batch_size` None it yields single samples. See `stream` for
-    the parameters.
+    The position is the number of samples that all ranks have yielded. With batch_size=None, an iteration yields single samples.
+    `stream` describes the parameters.
     """
 
     def __init__(
@@ -89,11 +99,11 @@ class Samples:
     # -- state
 
     def state_dict(self, after: Any = None) -> dict[str, Any]:
-        """Return the state after the last yielded batch, or after the batch `after`: at most 200 bytes as JSON.
+        """Return the state of the stream after the last yielded batch, or after the batch `after`.
 
-        The state can be loaded with any number of ranks and workers. If other processes iterate (a plain DataLoader with
-        workers), pass the batch as `after`; `stream.loader` does not need it. In a DataLoader worker it is the worker's
-        state, for torchdata.
+        The state takes at most 200 bytes as JSON, and can be loaded with any number of ranks and workers. If other processes
+        iterate, as in a plain DataLoader with workers, pass the last batch as `after`. `stream.loader` does not need `after`.
+        In a DataLoader worker, the result is the state of that worker, which torchdata's StatefulDataLoader collects.
         """
         position = self._position if after is None else position_of(after)
         state = {"position": position, "index": self.plan.index_digest, "order": self.plan.order_digest}
@@ -106,46 +116,57 @@ class Samples:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resume after `state`, on any number of ranks and workers. Raises ValueError if the index or order has changed."""
+        """Continue after the point where `state` was saved, on any number of ranks and workers.
+
+        Raises ValueError if the index or the order has changed.
+        """
         if not isinstance(state, Mapping):
-            raise wrong("state", "a value that state_dict() returned", state)
+            raise wrong("state", "a mapping that state_dict() returned", state)
         if not {"position", "index", "order"} <= state.keys():
-            raise InputError(f"this is not the state of a stream: it has {', '.join(map(str, state)) or 'no keys'}")
+            found = ", ".join(map(str, state)) or "no keys"
+            raise InputError(f"this is not the state of a stream: it has {found}, not position, index and order")
         check_whole(0, position=state["position"])
         if state["index"] != self.plan.index_digest:
             raise InputError(
-                f"the state was saved with another index ({state['index']}, now {self.plan.index_digest}): tars were added,"
-                " removed or rewritten since, so the samples already seen are unknown. Restore the tars, or start over"
+                f"the state was saved with another index ({state['index']}, now {self.plan.index_digest}). Tars were added,"
+                " removed or rewritten since then, so the samples that were already seen are unknown. Restore the tars, or"
+                " start over"
             )
         if state["order"] != self.plan.order_digest:
-            raise InputError("the state was saved with another seed, weights or packing: use the same, or start over")
+            raise InputError("the state was saved with another seed, weights or packing. Use the same values, or start over")
         layout = self._layout()
         if state.get("worker") not in (None, [layout.worker, layout.num_workers, layout.stride]):
-            raise InputError(f"the state belongs to one of several workers, {state['worker']}: load it with StatefulDataLoader")
+            raise InputError(f"the state belongs to one of several workers, {state['worker']}. Load it with StatefulDataLoader")
         if "window" in state:
             self.plan.use_hint(state["window"])
         self._origin = self._position = int(state["position"])
         self._until = state.get("until")
 
     def set_epoch(self, epoch: int) -> None:
-        """Move to the start of an epoch."""
+        """Move to the start of the epoch with this number, which counts from 0."""
         check_whole(0, epoch=epoch)
         self._origin = self._position = self.plan.epoch_start(epoch)
         self._until = None
 
     @property
     def position(self) -> int:
-        """Samples yielded so far, over all ranks and epochs."""
+        """The number of samples that all ranks have yielded so far, over all epochs."""
         return self._position
 
     # -- lengths
 
     def __len__(self) -> int:
-        """Return the steps of one iteration on each rank, the same on all; with batch_size=None, the samples."""
+        """Return the number of steps of one iteration on each rank, which is the same on all ranks.
+
+        With batch_size=None, a step is one sample.
+        """
         return self._layout().steps(self._origin, self._end(), drop=self.drop_last)
 
     def _end(self) -> int:
-        """Return the end position of the iteration from the origin: `epochs` epochs, less what was already yielded."""
+        """Return the position at which the current iteration ends: the end of the current group of `epochs` epochs.
+
+        Raises TypeError for an endless stream.
+        """
         if self._until is not None:
             return self._until
         if self.epochs is None:
@@ -153,12 +174,15 @@ class Samples:
         return self.plan.end(self._origin, self.epochs, 1 << 62)[0]
 
     def tail_samples(self) -> tuple[int, int]:
-        """Return (samples yielded twice to fill the last step, samples left out) at the end of an iteration."""
+        """Return (number of repeated samples, number of samples left out) in the last step of an iteration.
+
+        Without `drop_last`, samples that the next epoch yields again fill the last step, and no sample is left out.
+        """
         over = (self._end() - self._origin) % self._layout().stride
         return (0, over) if self.drop_last else (-over % self._layout().stride, 0)
 
     def audit(self, epoch: int = 0, *, trials: int = 10, seed: int = 0) -> Audit:
-        """Check from the index, without reading tars, that an epoch yields every sample once: see `audit`."""
+        """Check that an epoch yields every sample once, from the index and without reading tars: see `audit_stream.audit`."""
         if not isinstance(self.plan, PackedPlan):
             return audit(self.plan, epoch, trials, seed)
         audit_packs(self.plan, epoch)
@@ -170,7 +194,7 @@ class Samples:
         return map(itemgetter(1), self.walk())
 
     def walk(self) -> Iterator[tuple[int, Any]]:
-        """Iterate like `iter`, and yield (position after the step, step)."""
+        """Yield (position after the step, step) for each step of one iteration. `iter` yields only the steps."""
         layout = self._layout()
         self._origin = start = self._position
         _keep_freed_memory()
@@ -183,7 +207,7 @@ class Samples:
             self.finished(start)
 
     def moved(self, origin: int, position: int, skipped: int) -> None:
-        """Set the progress that worker processes made in the iteration that started at `origin`."""
+        """Record the progress of worker processes in the iteration that started at `origin`."""
         self._origin, self._position, self.skipped = origin, position, skipped
 
     def finished(self, origin: int) -> None:
@@ -207,11 +231,11 @@ class Samples:
         return ((after, own, make(units)) for after, own, units in planned)
 
     def _made_ahead(self, layout: StepLayout, planned: Iterator[StreamStep]) -> Iterator[StreamStep]:
-        """Prefetch the samples of each step in threads."""
+        """Yield each planned step with its samples, which threads prefetch."""
         waiting: deque[tuple[int, int, list[Future]]] = deque()
         is_ending = sys.is_finalizing
         pool = ThreadPoolExecutor(self.threads, "vlmdata")
-        piece = -(-layout.batch_size // self.threads)  # per thread, so that the first batch is ready soon
+        piece = -(-layout.batch_size // self.threads)  # units per thread, so that the first batch is ready soon
         least = max(AHEAD, 2 * self.threads // layout.batch_size)
         try:
             for after, own, units in planned:
@@ -223,7 +247,7 @@ class Samples:
             while waiting:
                 yield self._result(*waiting.popleft())
         finally:
-            if not is_ending():  # at interpreter exit the threads are gone, and so is what shutdown needs
+            if not is_ending():  # at interpreter exit, the threads and what shutdown needs are gone
                 pool.shutdown(cancel_futures=True)
 
     def _result(self, after: int, own: int, pieces: list[Future]) -> StreamStep:
@@ -231,7 +255,7 @@ class Samples:
         return after, own, made[0] if self.batch_size is None else made
 
     def _planned(self, layout: StepLayout, start: int) -> Iterator[StreamStep]:
-        """Yield each step of this worker with the samples to read."""
+        """Yield each step of this worker with the samples that it must read."""
 
         def end(upto: int) -> tuple[int, bool]:
             if self._until is not None:
@@ -245,14 +269,14 @@ class Samples:
             if self.batch_size is not None:
                 steps = [units[first : first + self.batch_size] for first in range(0, len(units), self.batch_size)]
             after = np.minimum(start + layout.stride * (numbers + 1), known_end).tolist()
-            # a worker's state assumes that all workers have done as many steps
+            # a worker's state assumes that all workers have done the same number of steps
             done = start + layout.stride * (numbers - layout.worker + layout.num_workers)
             own = after if layout.num_workers == 1 else np.minimum(done, known_end).tolist()
             portion = list(zip(after, own, steps, strict=True))
             if not self._is_remote or numbers[0] == layout.worker:
                 yield from portion
                 continue
-            self._fetch_ahead(units)  # while the previous portion is read
+            self._fetch_ahead(units)  # prefetch this portion while the previous one is read
             yield from waiting
             waiting = portion
         yield from waiting
@@ -263,7 +287,7 @@ class Samples:
             reader.ahead([job.place for job in jobs if job.dataset == number])
 
     def _plan_units(self, positions: Ints, end: int) -> list[Unit]:
-        """Return a job for each position, or with packs a list of jobs."""
+        """Return one job for each position or, with packs, one list of jobs."""
         picks = self.plan.at(positions)
         if picks.starts is not None:
             positions = np.repeat(positions, np.diff(picks.starts))
@@ -288,7 +312,10 @@ class Samples:
         return list(map(self._make, units))
 
     def _make(self, unit: Unit) -> Any:
-        """Read one sample, or the list of samples in a pack. Damaged samples raise, or are counted and replaced."""
+        """Return the sample of a job, or the list of samples of a pack.
+
+        A damaged sample raises DamagedSample or, with on_error="skip", is counted and replaced.
+        """
         try:
             return self._sample(unit) if isinstance(unit, SampleJob) else list(map(self._sample, unit))
         except DamagedSample:
@@ -297,9 +324,9 @@ class Samples:
             return self._replace(unit)
 
     def _replace(self, unit: Unit) -> Any:
-        """Return the next intact sample instead of a damaged one, or a pack without its damaged samples.
+        """Return the next intact sample in place of a damaged one, or a pack without its damaged samples.
 
-        An empty pack is replaced by the next one.
+        A pack without intact samples is replaced by the next pack.
         """
         position = unit.position if isinstance(unit, SampleJob) else unit[0].position
         for other in range(position + 1, position + 1 + _TRIES):
@@ -307,7 +334,7 @@ class Samples:
             if made is not None:
                 return made
             unit = self._plan_units(np.array([other]), 0)[0]
-        raise DamagedSample(f"the {_TRIES} samples after position {position} are damaged too: see the warnings")
+        raise DamagedSample(f"{_TRIES} samples in succession are damaged, the first at position {position}. See the warnings")
 
     def _try(self, unit: Unit) -> Any:
         if isinstance(unit, list):
@@ -316,7 +343,7 @@ class Samples:
             return self._sample(unit)
         except DamagedSample as error:
             self.skipped += 1
-            warnings.warn(f"skipped: {error}", stacklevel=2)
+            warnings.warn(f"a sample is skipped: {error}", stacklevel=2)
             return None
 
     def _sample(self, job: SampleJob) -> Any:
@@ -328,30 +355,35 @@ class Samples:
         return sample if self.decode is None else self.decode(sample)
 
     def _layout(self) -> StepLayout:
-        """Return how positions are distributed over ranks; `Stream` adds the DataLoader's workers."""
+        """Return how positions are dealt to the ranks. `Stream` overrides this method to add the workers of a DataLoader."""
         return StepLayout(self.batch_size or 1, self.rank, self.world_size)
 
 
 @cache
 def _keep_freed_memory() -> None:
-    """Stop glibc from returning a batch's memory to the system after each batch, only to request it again.
+    """Make glibc keep the memory of a batch for the next batch, instead of returning it to the system each time.
 
-    Freeing one large block raises its threshold to twice that size, which saves a third of the time of reading raw samples.
-    Once per process: a second block would come from the heap and be cleared.
+    glibc returns freed memory above a threshold. Freeing one large block raises the threshold to twice the size of that block,
+    which saves a third of the time of reading raw samples. This is done once per process, because a second block would be
+    allocated on the heap and cleared, which takes time.
     """
     bytes((32 << 20) - 8192)
 
 
 def position_of(batch: Any) -> int:
-    """Return the position of a batch. Raises ValueError if it has none."""
+    """Return the stream's position after a batch. Raises ValueError if the batch does not have a position."""
     position = getattr(batch, "position", None)
     if position is None:
-        raise InputError("the batch has no position: give the stream batch_size=N, and the DataLoader batch_size=None")
+        raise InputError("the batch has no position. Pass batch_size=N to the stream, and batch_size=None to the DataLoader")
     return position
 
 
 def ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Return (rank, world size): the arguments, else those of torch.distributed, else those of torchrun's environment."""
+    """Return (rank, world size) from the arguments, from torch.distributed, or from torchrun's environment, in this order.
+
+    Without any of these, return (0, 1). Raises ValueError if only one of the arguments is given, or if the rank is out of
+    range.
+    """
     if (rank is None) != (world_size is None):
         raise InputError("give both rank and world_size, or neither")
     if rank is None or world_size is None:
@@ -361,5 +393,5 @@ def ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
         else:
             rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if not 0 <= rank < world_size:
-        raise InputError(f"rank {rank} is not one of {world_size}: ranks count from 0")
+        raise InputError(f"rank must be at least 0 and less than world_size, {world_size}, not {rank}")
     return rank, world_size

@@ -1,4 +1,4 @@
-"""The sample at each position of a stream: a pure function of indexes, seed and weights. Opens no tar."""
+"""Computes the sample at each position of a stream, as a pure function of indexes, seed and weights. Opens no tar."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +22,10 @@ End = Callable[[int], tuple[int, bool]]
 
 
 class Picks(NamedTuple):
-    """Samples as arrays: dataset, row in its index, epoch, and a random number fixed by the sample and the epoch.
+    """Samples as arrays: number of the dataset, row in its index, epoch of the dataset, and random number.
 
-    With packs, pack p holds the samples from `starts[p]` to `starts[p + 1]`.
+    The random number of a sample depends only on the stream's seed, the sample and the epoch. With packs, pack p holds the
+    samples from `starts[p]` to `starts[p + 1]`. Without packs, `starts` is None.
     """
 
     datasets: Ints
@@ -36,7 +37,7 @@ class Picks(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-    """The samples at positions 0, 1, 2, … through all epochs. An epoch of the blend has `epoch_size` positions."""
+    """Gives the samples at the positions 0, 1, 2, … of all epochs. An epoch of the blend has `epoch_size` positions."""
 
     datasets: list[Dataset]
     orders: list[Order]
@@ -45,7 +46,7 @@ class Schedule:
     seed: int
 
     def at(self, positions: Ints) -> Picks:
-        """Return the samples at these ascending positions."""
+        """Return the samples at these positions, which must ascend."""
         datasets, draws = self.blend.at(positions)
         rows, epochs, seeds = np.empty_like(draws), np.empty_like(draws), np.empty_like(draws)
         for dataset in distinct(datasets) if len(self.orders) > 1 else [0]:
@@ -60,7 +61,10 @@ class Schedule:
         return Picks(datasets, rows, epochs, seeds)
 
     def end(self, position: int, epochs: int, upto: int) -> tuple[int, bool]:
-        """Return (end, True) for the group of `epochs` epochs that contains `position`: see PackedPlan."""
+        """Return (end, True), where `end` is the position at which the group of `epochs` epochs that contains `position` ends.
+
+        Only PackedPlan uses `upto`.
+        """
         span = epochs * self.epoch_size
         return (position // span + 1) * span, True
 
@@ -69,12 +73,12 @@ class Schedule:
         return epoch * self.epoch_size
 
     def hint(self, position: int) -> list[int] | None:
-        """Return what a state needs besides the position: nothing. See PackedPlan."""
+        """Return None, because a saved state of this schedule needs only the position. PackedPlan needs more."""
         return None
 
     def use_hint(self, hint: list[int]) -> None:
-        """Raise InputError: only a packed stream has a hint."""
-        raise InputError("the state is of a packed stream, and this one is not packed")
+        """Raise InputError, because only a packed stream has a hint."""
+        raise InputError("the state belongs to a packed stream, but this stream is not packed. Use the same packing")
 
     @cached_property
     def index_digest(self) -> str:
@@ -98,16 +102,19 @@ def make_plan(
     shuffle: bool = True,
     tokens: Sequence[Fraction] | None = None,
 ) -> Schedule:
-    """Blend datasets by weight. An epoch of one dataset is all its rows.
+    """Return the schedule of one dataset, or of several datasets that are blended by weight.
 
-    by="samples": a weight is a share of the samples; an epoch has as many positions as all datasets have rows. by="epochs":
-    a weight is how often an epoch of the blend repeats each row. by="tokens": a weight is a share of the tokens; `tokens` is
-    the mean length of a sample of each dataset. `later` maps a position (samples over all ranks) to the weights from there
-    on. Raises ValueError for impossible weights.
+    An epoch of a single dataset has all its rows. In a blend, `by` is the meaning of a weight:
+    - by="samples": a share of the samples. An epoch has as many positions as all datasets have rows.
+    - by="tokens": a share of the tokens. `tokens` is the mean length of a sample in each dataset; an epoch is as for "samples".
+    - by="epochs": how often an epoch of the blend repeats each row of the dataset.
+
+    `later` maps a position, counted in samples over all ranks, to the weights that apply from this position. Raises ValueError
+    for impossible weights.
     """
     rows = [len(dataset.index) for dataset in datasets]
     if by == "tokens" and tokens is None:
-        raise InputError('weights by="tokens" need lengths: give packing=Packing(...)')
+        raise InputError('weights by="tokens" need the lengths of the samples. Pass packing=Packing(...)')
 
     def shares(values: Sequence[float]) -> list[Fraction]:
         exact = [Fraction(str(value)) for value in values]
@@ -129,7 +136,10 @@ def make_plan(
 
 @dataclass(frozen=True)
 class StepLayout:
-    """How positions are dealt: each step gives `batch_size` to each rank; a rank's workers take its steps in turn."""
+    """How positions are dealt to ranks and workers.
+
+    Each step gives `batch_size` positions to each rank. The workers of a rank take its steps in turn.
+    """
 
     batch_size: int = 1
     rank: int = 0
@@ -143,15 +153,16 @@ class StepLayout:
         return self.batch_size * self.world_size
 
     def steps(self, start: int, end: int, *, drop: bool) -> int:
-        """Return the number of steps per rank from `start` to `end`; `drop` leaves out a partial last step."""
+        """Return the number of steps of each rank between two positions. With `drop`, a partial last step does not count."""
         return (end - start) // self.stride if drop else -(-(end - start) // self.stride)
 
     def deal(self, start: int, end: End, most: int, *, drop: bool) -> Iterator[tuple[Ints, Ints, int]]:
-        """Yield this worker's steps in portions: step numbers (s,), positions (s, batch_size), and the end, 2**62 if unknown.
+        """Yield this worker's steps in portions: (step numbers (S,), positions (S, batch_size), end position).
 
-        A rank takes every world_size-th position, so that it stays on the same lanes of the order. The first portion is
-        small, so that the first batch comes soon; portions grow up to `most` positions. `end(upto)` returns (end, True) or
-        (a bound past `upto`, False).
+        S is the number of steps in the portion. The end position is 2**62 if it is unknown. A rank takes every world_size-th
+        position, so it stays on the same lanes of the order. The first portion is small, so the first batch is ready soon.
+        Portions grow up to `most` positions. `end(upto)` returns (end, True) or, if the end is unknown, (a bound past `upto`,
+        False).
         """
         portion, first = max(1, 32 // self.batch_size), self.worker
         while True:
@@ -168,5 +179,5 @@ class StepLayout:
 
 
 def digest(facts: object) -> str:
-    """Return a hash of JSON values, 16 hex digits."""
+    """Return a hash of values that JSON can represent, as 16 hex digits."""
     return xxhash.xxh3_64_hexdigest(json.dumps(facts).encode())

@@ -34,10 +34,11 @@ Weights = Mapping[str, float] | Mapping[Path, float]
 
 @dataclass(frozen=True)
 class Blend:
-    """Several datasets in one stream: {path: weight}. `by` is the meaning of a weight.
+    """Several datasets in one stream: `weights` maps each path to its weight.
 
-    "samples": a share of the samples. "tokens" (needs packing): a share of the tokens. "epochs": epochs of the dataset in
-    one epoch of the blend. `later` changes the weights from a position on: {samples over all ranks: {path: weight}}.
+    `by` is the meaning of a weight. "samples": a share of the samples. "tokens": a share of the tokens, which needs packing.
+    "epochs": the number of epochs of the dataset in one epoch of the blend. `later` maps a position, counted in samples over
+    all ranks, to the weights that apply from this position: {position: {path: weight}}.
     """
 
     weights: Weights
@@ -61,7 +62,10 @@ class Blend:
                 raise InputError(f"later weights name {unknown}, but the blend has only {list(map(str, self.weights))}")
 
     def stages(self) -> dict[int, list[float]]:
-        """Return the later weights in the order of the datasets, 0 for a dataset that a stage does not name."""
+        """Return {position: weights} for `later`, with the weights in the order of the datasets.
+
+        A dataset that has no weight at a position has the weight 0.
+        """
         later: Mapping[int, Mapping[Any, float]] = self.later
         return {start: [weights.get(path, 0) for path in self.weights] for start, weights in later.items()}
 
@@ -70,9 +74,10 @@ class Blend:
 class ReadOptions:
     """How `stream` reads tars. Raises ValueError (InputError) for a wrong option.
 
-    `threads`: number of threads that prefetch and decode (`.loader(num_workers=N)` uses processes). `on_error`: "skip"
-    replaces a sample that cannot be read or decoded by the next one, and counts it in `.skipped`. `cache`: folder for
-    indexes of tars that have none, plans of packs, and up to `cache_bytes` bytes of remote tars.
+    `threads` is the number of threads that prefetch and decode; `.loader(num_workers=N)` uses processes. on_error="skip"
+    replaces a sample that cannot be read or decoded by the next sample, and counts the damaged sample in `.skipped`. `cache` is
+    the folder for indexes of tars that have none, for lengths and packed windows, and for up to `cache_bytes` bytes of remote
+    tars.
     """
 
     threads: int = 0
@@ -91,7 +96,7 @@ Paths = PathLike | Sequence[PathLike] | Weights | Blend
 
 
 class Options(TypedDict, total=False):
-    """Types of the options of `stream`; see there for meanings and defaults."""
+    """The types of the options of `stream`. The docstring of `stream` has their meanings and defaults."""
 
     batch_size: int | None
     collate_fn: Callable[[list], Any] | None
@@ -132,24 +137,27 @@ def stream(
     reading: ReadOptions = _READING,
     torch: bool = True,
 ) -> Samples:
-    """Iterate over WebDataset tars: a folder, a tar, a pattern, an address, a list of these, or {path: weight} for a blend.
+    """Return an iterable over the samples of WebDataset tars.
 
-    A sample is a dict of its members' bytes by extension, with `__key__`, `__url__`, and `__seed__`, a random number fixed
-    by the sample and the epoch. Each iteration yields `epochs` epochs (None: endless), starting where the last one ended.
-    In an epoch every sample occurs exactly once over all ranks and workers.
+    A sample is a dict. It maps each extension to the bytes of that member, `__key__` and `__url__` to strings, and `__seed__`
+    to a random number that depends only on the seed, the sample and the epoch. Each iteration yields `epochs` epochs (None:
+    endlessly many) and starts where the previous iteration ended. In an epoch, every sample occurs exactly once over all ranks
+    and workers.
 
-    - `path`: a `Blend` also sets the meaning of weights, and weights that change at a position.
-    - `batch_size`: samples per step on each rank, yielded as a list or as `collate_fn` returns it; None: single samples.
-    - `drop_last`: all ranks have the same number of steps. The last step is filled with samples of the next epoch, marked
-      `__pad__`, or left out with `drop_last`; `tail_samples()` counts them.
+    - `path`: a folder, a tar, a pattern, an address, a list of these, or {path: weight} for a blend. A `Blend` also sets the
+      meaning of the weights, and weights that change at a position.
+    - `batch_size`: the number of samples per step on each rank. A step is a list, or what `collate_fn` returns for the list.
+      None yields single samples.
+    - `drop_last`: all ranks have the same number of steps. A partial last step is left out if True. If False, it is filled with
+      samples of the next epoch, which have the key `__pad__`. `tail_samples()` counts both.
     - `seed`: sets the order; None keeps the order of the tars.
-    - `decode`: turns the dict of bytes into a sample: see `Decode`.
-    - `packing`: fills sequences of a fixed number of tokens; the stream then yields, batches and counts packs, which are
-      lists of samples.
+    - `decode`: a function that turns the dict of bytes into a sample, such as `Decode`.
+    - `packing`: fills sequences of a fixed number of tokens. The stream then yields, batches and counts packs. A pack is a list
+      of samples.
     - `rank`, `world_size`: by default those of torch.distributed or of torchrun's environment.
     - `reading`: threads, damaged samples and the cache: see `vlmdata.loader.stream.ReadOptions`.
-    - `torch`: True returns a `Stream`, a torch IterableDataset with `.loader()`; False returns `Samples`, which iterates
-      the same way without importing torch.
+    - `torch`: True returns a `Stream`, a torch IterableDataset with `.loader()`. False returns `Samples`, which iterates in the
+      same way without importing torch.
 
     Raises ValueError (InputError) if the tars, their index or the arguments are unusable or contradict each other.
     """
@@ -163,7 +171,7 @@ def stream(
     if not isinstance(reading, ReadOptions):
         raise wrong("reading", "a ReadOptions", reading)
     if collate_fn is not None and batch_size is None:
-        raise InputError("collate_fn needs batch_size: it turns a list of samples into a batch")
+        raise InputError("collate_fn needs batch_size, because it turns a list of samples into a batch")
     paths, blend = _datasets_of(path)
     cache = Path(reading.cache).expanduser()
     datasets = [open_dataset(one, cache, reading.on_error) for one in paths]
@@ -187,7 +195,7 @@ def stream(
 
 
 def _datasets_of(path: Any) -> tuple[list[Any], Blend | None]:
-    """Return the path of each dataset and their blend, None for a single dataset."""
+    """Return the paths of the datasets and their blend. The blend of a single dataset is None."""
     if isinstance(path, Mapping | Blend):
         blend = path if isinstance(path, Blend) else Blend(path)
         return list(blend.weights), blend
@@ -203,7 +211,7 @@ def _plan_of(
     cache: Path,
     seed: int | None,
 ) -> Schedule | PackedPlan:
-    """Return the schedule of samples or, with packing, of packs; lengths that are not in the cache are measured."""
+    """Return the schedule of samples or, with packing, of packs. Lengths that are not in the cache are measured."""
     lengths = [packing.lengths(reader, cache) for reader in readers] if packing is not None else []
     by = "samples" if blend is None else blend.by
     samples = make_plan(

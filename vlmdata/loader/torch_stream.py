@@ -1,4 +1,4 @@
-"""The stream as a PyTorch dataset, and a loader that runs it in worker processes."""
+"""The stream as a PyTorch dataset, and a loader that reads the stream in worker processes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,10 @@ from vlmdata.loader.schedule import StepLayout
 
 
 class Stream(Samples, IterableDataset):
-    """Samples for PyTorch. Iterate it directly, through `loader`, or in a DataLoader or StatefulDataLoader."""
+    """The samples as a PyTorch dataset.
+
+    Iterate over it directly, through `loader`, or in a DataLoader or StatefulDataLoader.
+    """
 
     def _layout(self) -> StepLayout:
         info = get_worker_info()
@@ -31,8 +34,9 @@ class Stream(Samples, IterableDataset):
     ) -> "Loader":
         """Return a loader in which each of `num_workers` processes prefetches `prefetch_factor` batches.
 
-        The stream's state follows the batches yielded, not those prefetched. With a GPU as `device`, the tensors of a batch,
-        also in dicts, lists and tuples, are copied there from pinned memory while the previous batch is in use.
+        The state of the stream follows the batches that the loader has yielded, not the prefetched ones. If `device` is a GPU,
+        the tensors of a batch are copied to it from pinned memory while the previous batch is in use. Tensors in dicts, lists
+        and tuples are included.
         """
         check_whole(0, num_workers=num_workers)
         check_whole(1, prefetch_factor=prefetch_factor)
@@ -41,7 +45,7 @@ class Stream(Samples, IterableDataset):
 
 
 class Loader:
-    """Iterates over a stream in worker processes, from the stream's position, and updates that position."""
+    """Iterates over a stream in worker processes. It starts at the position of the stream, and updates that position."""
 
     def __init__(
         self, stream: Stream, num_workers: int, pin_memory: bool, prefetch_factor: int, device: str | torch.device | None
@@ -59,9 +63,11 @@ class Loader:
         return len(self.stream)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state of the stream after the last yielded batch: see `Samples.state_dict`."""
         return self.stream.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after the point where `state` was saved: see `Samples.load_state_dict`."""
         self.stream.load_state_dict(state)
 
     def __iter__(self) -> Iterator[Any]:
@@ -86,7 +92,7 @@ class Loader:
 
 
 class _Tagged(IterableDataset):
-    """A stream's batches, each with the position after it and the number of newly skipped samples."""
+    """The batches of a stream as (position after the batch, number of samples skipped since the previous batch, batch)."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -99,6 +105,7 @@ class _Tagged(IterableDataset):
 
 
 def _unchanged(step: Any) -> Any:
+    """Return the step, which is already a batch. DataLoader needs a function that it can pickle."""
     return step
 
 
@@ -119,7 +126,7 @@ def _ahead(steps: Iterator[tuple[int, int, Any]], device: torch.device) -> Itera
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Return a batch with its tensors, also in dicts, lists and tuples, on a device; other values stay unchanged."""
+    """Return a batch with its tensors moved to a device, also those in dicts, lists and tuples. Other values stay unchanged."""
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):
@@ -128,12 +135,15 @@ def to_device(value: Any, device: torch.device) -> Any:
         moved = [to_device(item, device) for item in value]
         if isinstance(value, list):
             return moved
-        return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)  # a NamedTuple stays one
+        return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)  # a NamedTuple stays a NamedTuple
     return value
 
 
 def _keep(value: Any, stream: Any) -> None:
-    """Record for the allocator that this stream uses the batch; memory from another stream could be reused too soon."""
+    """Record for CUDA's allocator that `stream` uses the tensors of a batch.
+
+    They were allocated on another stream, so their memory could otherwise be reused too soon.
+    """
     if isinstance(value, torch.Tensor):
         value.record_stream(stream)
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Build the index of tars that have none, in parallel, from their headers."""
+"""Builds the index of tars from their headers, in parallel."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from vlmdata.loader.index.index_file import INDEX, INDEX_FILE, IndexWriter
 from vlmdata.loader.index.scan_tar import scan
 
 OnError = Literal["raise", "skip"]
-_FEW = 4  # shards per process: starting a process costs as much as reading the headers of three
+_FEW = 4  # shards per process, because starting a process takes as long as reading the headers of three
 _GROUP_ROWS = 1 << 16
 
 
@@ -36,11 +36,13 @@ def build_index(
     on_error: OnError = "raise",
     report: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Index tars (a folder, a file, a pattern, an address or a list of them) and return the path of the index.
+    """Write the index of tars and return its path.
 
-    `out` is by default `index.parquet` in the folder of the tars; an index elsewhere records where the tars are.
-    `image_sizes` also reads each image's header. A truncated or damaged tar raises ValueError with its name and the byte;
-    with on_error="skip" its intact samples are indexed, with a warning. `report(done, shards)` is called after each shard.
+    `paths` is a folder, a tar, a pattern, an address, or a list of these. `out` is by default `index.parquet` in the folder of
+    the tars. An index in another folder records where the tars are. `workers` is the number of processes, by default one per
+    core. With `image_sizes`, the header of each image is also read, and the index has the size of each image. A truncated or
+    damaged tar raises ValueError with the name of the tar and the byte. With on_error="skip", it causes a warning and its
+    intact samples are indexed. `report(done, shards)` is called after each shard.
     """
     check_whole_or_none(1, workers=workers)
     check_bool(image_sizes=image_sizes)
@@ -64,7 +66,7 @@ def build_index(
             if damage and on_error == "raise":
                 raise InputError(f'{damage}. Restore the tar, or keep its intact samples with on_error="skip"')
             if damage:
-                warnings.warn(f"{damage}. Intact samples kept: {table.num_rows}", stacklevel=2)
+                warnings.warn(f"{damage}. {table.num_rows} intact samples are kept", stacklevel=2)
             waiting.append(table)
             rows += table.num_rows
             if sum(map(len, waiting)) >= _GROUP_ROWS:
@@ -74,23 +76,28 @@ def build_index(
                 report(number, len(found.names))
         writer.write(pa.concat_tables(waiting).unify_dictionaries() if waiting else INDEX.empty_table())
         if not rows:
-            raise InputError(f"no samples in {found.base}: {len(found.names)} tars hold no files with a key and an extension")
+            raise InputError(
+                f"{found.base}: none of the {len(found.names)} tars holds a file with a key and an extension: 0001.jpg"
+            )
     return target
 
 
 def _without(table: pa.Table, keys: frozenset[str]) -> pa.Table:
-    """Return a tar's rows without samples that have these keys."""
+    """Return the rows of a tar without the samples that have one of these keys."""
     return table.filter(pc.invert(pc.is_in(table["key"], pa.array(sorted(keys), pa.string())))) if keys else table
 
 
 def _beside(found: TarSet) -> Path:
     if "://" in found.base:
-        raise InputError(f"name a file for the index of {found.base}: out=PATH")
+        raise InputError(f"the index of the remote tars in {found.base} needs a local path. Pass out=PATH")
     return Path(found.base) / INDEX_FILE
 
 
 def _scan_all(found: TarSet, image_sizes: bool, workers: int) -> Iterator[tuple[pa.Table, str | None]]:
-    """Scan the shards in `workers` processes, or with one worker in this one. Yields results in the order of the shards."""
+    """Yield the index rows and the damage of each shard, in order.
+
+    `workers` processes scan the shards; with one worker, this process does.
+    """
     requests = [(found.address(name), name, image_sizes) for name in found.names]
     if workers == 1:
         yield from (scan(*request) for request in requests)
@@ -115,15 +122,19 @@ def _scan_all(found: TarSet, image_sizes: bool, workers: int) -> Iterator[tuple[
 
 
 class _Scanner:
-    """A process that runs `scan_tar.serve`. Not a multiprocessing process, which would run the caller's script again."""
+    """A process that runs `scan_tar.serve`.
+
+    It is not a multiprocessing process, because that would run the caller's script again.
+    """
 
     def __init__(self) -> None:
-        # in a separate process group: Ctrl-C reaches only this process, and closing its stdin ends the scanner
+        # In a separate process group, so that Ctrl-C reaches only this process. Closing the scanner's stdin ends it.
         program = f"import sys; sys.path[:] = {sys.path!r}; from vlmdata.loader.index.scan_tar import serve; serve()"
         command = [sys.executable, "-c", program]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
 
     def scan(self, request: tuple[str, str, bool]) -> tuple[pa.Table, str | None]:
+        """Return the index rows and the damage of one tar. Raises OSError if the tar cannot be opened."""
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.process.stdin.flush()

@@ -1,6 +1,6 @@
-"""Splits of a Megatron Energon dataset, such as train and val: the tars that `.nv-meta/split.yaml` lists for each.
+"""Reads the splits of a Megatron Energon dataset, such as train and val. `.nv-meta/split.yaml` lists the tars of each split.
 
-Format: https://nvidia.github.io/Megatron-Energon, "Dataset Format on Disk". Names and keys are untrusted.
+Format: https://nvidia.github.io/Megatron-Energon, "Dataset Format on Disk". Names and keys in the file are untrusted.
 """
 
 import os
@@ -14,13 +14,14 @@ from vlmdata.errors import InputError
 FOLDER = ".nv-meta"
 FILES = ("split.yaml", "split.json")  # JSON is YAML too
 DEFAULT = "train"
-_MOST_BYTES = 1 << 25  # of the file; 100,000 excluded samples take a tenth
+_MOST_BYTES = 1 << 25  # largest file that is read; 100,000 excluded samples take a tenth of it
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The content of a split file: `parts` lists the tars of each split, relative to the dataset's folder; `exclude` lists
-    tars, or samples as `TAR/KEY`, to leave out. Entries may contain braces as in `{000..123}`.
+    """The content of a split file. `parts` maps the name of each split to its tars, relative to the dataset's folder.
+
+    `exclude` lists tars to leave out, or samples as `TAR/KEY`. Entries may contain braces, as in `{000..123}`.
     """
 
     file: str
@@ -29,7 +30,7 @@ class Splits:
 
 
 def find_split_file(folder: str) -> str | None:
-    """Return the path or address of a folder's split file, or None."""
+    """Return the path or address of a folder's split file, or None if the folder has none."""
     for name in FILES:
         file = f"{folder.rstrip('/')}/{FOLDER}/{name}"
         if "://" not in folder:
@@ -45,7 +46,7 @@ def find_split_file(folder: str) -> str | None:
 
 
 def read_splits(file: str) -> Splits:
-    """Read a split file. Raises ValueError with its name if the format is wrong."""
+    """Return the content of a split file. Raises ValueError with the name of the file if its format is wrong."""
     try:
         tree = yaml.load(_text(file), yaml.CSafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:

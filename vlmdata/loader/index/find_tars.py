@@ -1,4 +1,4 @@
-"""Finds the tars of a dataset, given as a folder, a tar, a pattern, an address, or a list of these."""
+"""Finds the tars of a dataset, which is given as a folder, a tar, a pattern, an address, or a list of these."""
 
 import glob
 import os
@@ -13,34 +13,39 @@ from vlmdata.errors import InputError
 from vlmdata.loader.index.energon import DEFAULT, Splits, find_split_file, read_splits
 
 PathLike = str | os.PathLike
-_MOST_NAMES = 1_000_000  # from the braces of one untrusted file
+_MOST_NAMES = 1_000_000  # most names to which the braces in one untrusted file may expand
 
 
 @dataclass(frozen=True)
 class TarSet:
-    """Tars: `names` relative to `base`, a folder or an address. `excluded`: keys of samples to leave out, by tar name."""
+    """A set of tars.
+
+    `names` are relative to `base`, a folder or an address. `excluded` maps the name of a tar to the keys of samples that are
+    left out.
+    """
 
     base: str
     names: list[str]
     excluded: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def address(self, name: str) -> str:
-        """Return the path or address of a tar."""
+        """Return the path or address of the tar `name`."""
         return join(self.base, name)
 
 
 def join(base: str, name: str) -> str:
-    """Return the path or address of a shard. An absolute name or an address is returned unchanged."""
+    """Return the path or address of a shard in `base`. A name that is an absolute path or an address is returned unchanged."""
     if "://" in name or os.path.isabs(name):
         return name
     return f"{base.rstrip('/')}/{name}" if "://" in base else os.path.join(base, name)
 
 
 def first_outside(base: str, names: Iterable[str], listed_in: Path) -> str | None:
-    """Return the first name that leads out of `base` (a folder or an address), or None.
+    """Return the first name that points outside of `base` (a folder or an address), or None if there is none.
 
-    An absolute path, an address, `..` and a link to elsewhere lead out. A link into the real folder of the file
-    `listed_in` does not, because a download cache stores all files of a dataset elsewhere.
+    A name points outside if it is empty, an absolute path or an address, if it contains `..`, or if it is a link to another
+    place. A link into the real folder of the file `listed_in` is allowed, because a download cache stores all files of a
+    dataset elsewhere.
     """
     links: set[str] = set()
     allowed = [Path(base).resolve(), listed_in.resolve().parent]
@@ -51,7 +56,7 @@ def first_outside(base: str, names: Iterable[str], listed_in: Path) -> str | Non
         if not name or os.path.isabs(name) or ".." in name.split("/") or any(sign in name for sign in ("://", "\0")):
             return name
         if is_remote(base):
-            if "::" in name:  # fsspec reads the rest as the address of another file
+            if "::" in name:  # fsspec reads the part after `::` as the address of another file
                 return name
         elif "/" in name or name in links:
             place = Path(base, name).resolve()
@@ -61,11 +66,11 @@ def first_outside(base: str, names: Iterable[str], listed_in: Path) -> str | Non
 
 
 def find_shards(paths: PathLike | Sequence[PathLike]) -> TarSet:
-    """List the tars that `paths` names. Raises ValueError with the paths if there are none.
+    """Return the tars that `paths` names. Raises ValueError with the paths if there are none.
 
-    A folder stands for its *.tar or, without any, for those in its subfolders. `{000..123}` and `{a,b}` expand as in a
-    shell; * ? [] match names. Listings are sorted; a list of paths keeps its order. In a folder with Energon splits,
-    `FOLDER#val` selects a split; the default is `train`.
+    A folder gives its *.tar files or, if it has none, those in its subfolders. `{000..123}` and `{a,b}` expand as in a shell,
+    and * ? [] match names. The tars of a folder or pattern are sorted; a list of paths keeps its order. In a folder with
+    Energon splits, `FOLDER#val` selects a split. The default split is `train`.
     """
     entries = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not entries:
@@ -74,22 +79,25 @@ def find_shards(paths: PathLike | Sequence[PathLike]) -> TarSet:
     excluded: dict[str, frozenset[str]] = {}
     found = [address for path in entries for address in _expand(os.fspath(path), excluded)]
     if not found:
-        raise InputError(f"no tars in {', '.join(map(str, entries))}")
+        raise InputError(f"there are no tars in {', '.join(map(str, entries))}")
     twice = len(found) - len(set(found))
     if twice:
-        raise InputError(f"{twice} tars are named twice in {', '.join(map(str, entries))}: give weights to repeat a dataset")
+        raise InputError(f"{twice} tars are named twice in {', '.join(map(str, entries))}. Use weights to repeat a dataset")
     base = _common_folder(found)
     names = [address[len(base) :].lstrip("/") if base else address for address in found]
     return TarSet(base, names, {name: excluded[one] for name, one in zip(names, found, strict=True) if one in excluded})
 
 
 def is_remote(path: str) -> bool:
-    """Return whether a path is an address for fsspec, including `file://`; plain paths are read faster."""
+    """Return whether a path is an address, which fsspec reads.
+
+    A `file://` address counts as remote, although the same plain path is read faster.
+    """
     return "://" in path
 
 
 def named_split(path: str) -> tuple[str, str | None]:
-    """Split `FOLDER#val` into the folder and the name of the split, None without one."""
+    """Return the folder and the split that `FOLDER#val` names. If a path names no split, return the path and None."""
     folder, sign, split = path.rpartition("#")
     if not sign or not folder or "/" in split or (not is_remote(path) and os.path.exists(path)):
         return path, None
@@ -97,7 +105,7 @@ def named_split(path: str) -> tuple[str, str | None]:
 
 
 def split_file(path: str) -> str | None:
-    """Return the Energon split file of `FOLDER` or `FOLDER#split`, or None."""
+    """Return the Energon split file for `FOLDER` or `FOLDER#split`, or None if there is none."""
     folder, split = named_split(path)
     if folder.endswith((".tar", ".parquet")) or (not is_remote(folder) and not os.path.isdir(folder)):
         return None
@@ -107,7 +115,7 @@ def split_file(path: str) -> str | None:
 
 
 def _split(path: str, excluded: dict[str, frozenset[str]]) -> list[str] | None:
-    """List the tars of a split, and add their excluded samples to `excluded`. Returns None for a path without splits."""
+    """Return the tars of a split, or None for a path without splits. Add the samples that the split excludes to `excluded`."""
     folder, split = named_split(path)
     file = split_file(path)
     if file is None:
@@ -122,17 +130,17 @@ def _split(path: str, excluded: dict[str, frozenset[str]]) -> list[str] | None:
     missing = [name for name in names if not is_remote(base) and not os.path.isfile(join(base, name))]
     if missing:
         raise InputError(
-            f"{file}: {len(missing)} of the {len(names)} tars of {split or DEFAULT} are missing, first {missing[0]!r}"
+            f"{file}: {len(missing)} of the {len(names)} tars of {split or DEFAULT} are missing. The first is {missing[0]!r}"
         )
     excluded.update({join(base, name): keys for name, keys in samples.items()})
     return [join(base, name) for name in names]
 
 
 def _names_of(splits: Splits, split: str, folder: str) -> tuple[list[str], dict[str, frozenset[str]]]:
-    """Return the tars of a split that are not excluded, and the keys of excluded samples by tar."""
+    """Return the tars of a split without the excluded ones, and the keys of excluded samples by tar."""
     if split not in splits.parts:
         others = ", ".join(f"{folder}#{name}" for name in splits.parts)
-        raise InputError(f"{splits.file} has no split {split!r}. There is: {others}")
+        raise InputError(f"{splits.file} has no split {split!r}. Use one of: {others}")
     exclude = set(_expand_untrusted(splits.exclude, splits.file))
     names = [name for name in _expand_untrusted(splits.parts[split], splits.file) if name not in exclude]
     if not names:
@@ -146,7 +154,10 @@ def _names_of(splits: Splits, split: str, folder: str) -> tuple[list[str], dict[
 
 
 def _expand_untrusted(patterns: list[str], file: str) -> list[str]:
-    """Expand the braces in untrusted patterns. Raises ValueError if they would fill the memory."""
+    """Return the names to which untrusted patterns expand.
+
+    Raises ValueError if there are so many that they would fill the memory.
+    """
     names: list[str] = []
     for pattern in patterns:
         count = 1
@@ -191,7 +202,7 @@ def _expand_remote(address: str) -> Iterator[str]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Expand `{000..123}` (digits keep their width) and `{a,b}` as a shell does."""
+    """Return the names to which a pattern with `{000..123}` or `{a,b}` expands, as in a shell. Numbers keep their width."""
     parts = re.split(r"\{([^{}]*)\}", pattern)
     choices: list[list[str]] = []
     for number, part in enumerate(parts):
@@ -211,6 +222,6 @@ def _common_folder(addresses: list[str]) -> str:
     base = folders[0]
     while base and any(folder != base and not folder.startswith(base + "/") for folder in folders):
         base = base.rpartition("/")[0]
-    if base.endswith((":", ":/")) or (not base and any(map(is_remote, addresses))):  # on different servers: full addresses
+    if base.endswith((":", ":/")) or (not base and any(map(is_remote, addresses))):  # tars on different servers have no base
         return ""
     return base or "/"

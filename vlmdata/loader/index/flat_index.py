@@ -1,7 +1,7 @@
 """An index as flat arrays, which locate a sample by row number without parsing.
 
-Arrays of small datasets are in memory. Those of large ones are files in a cache folder and are mapped, so that opening 100
-million rows takes milliseconds and all processes of a machine share one copy.
+The arrays of a small dataset are in memory. Those of a large dataset are files in a cache folder, which are mapped into memory.
+Opening 100 million rows then takes milliseconds, and all processes of a machine share one copy.
 """
 
 import json
@@ -24,12 +24,12 @@ from vlmdata.loader.index.index_file import NoIndex, check_schema, numbers_of, p
 from vlmdata.loader.index.tar import BLOCK
 from vlmdata.loader.order.order import Ints, key, noise
 
-FLAT_VERSION = 3  # of the files
-MAPPED_ROWS = 2_000_000  # from this size on (150 MB) the arrays are files
+FLAT_VERSION = 3  # version of the files
+MAPPED_ROWS = 2_000_000  # an index with at least this number of rows (150 MB) has its arrays in files
 
 
 class SampleLocation(NamedTuple):
-    """The location of a sample: member i is `names[i]`, `sizes[i]` bytes at `offsets[i]` of the shard."""
+    """The location of a sample in its shard: member i has the name `names[i]` and `sizes[i]` bytes at offset `offsets[i]`."""
 
     row: int
     key: str
@@ -39,13 +39,13 @@ class SampleLocation(NamedTuple):
     sizes: list[int]
 
     def only(self, wanted: list[bool]) -> "SampleLocation":
-        """Return the location with only the wanted members."""
+        """Return the location with only the members for which `wanted` is true."""
         offsets, sizes = [*compress(self.offsets, wanted)], [*compress(self.sizes, wanted)]
         return self._replace(names=(*compress(self.names, wanted),), offsets=offsets, sizes=sizes)
 
 
 def _rows_of(flat: Ints, counts: Ints) -> list[list[int]]:
-    """Cut a flat array into lists of `counts` items."""
+    """Return a flat array cut into lists, where list i has `counts[i]` items."""
     if len(counts) and (counts == counts[0]).all():
         return flat.reshape(len(counts), -1).tolist()
     items, ends = flat.tolist(), np.cumsum(counts).tolist()
@@ -54,10 +54,16 @@ def _rows_of(flat: Ints, counts: Ints) -> list[list[int]]:
 
 @dataclass
 class FlatIndex:
-    """n samples in r runs of one shard each, m members. `digest` is a hash of the samples, their order and locations.
+    """An index as flat arrays: n samples with m members, in r runs of successive samples of one shard.
 
-    `arrays["shard_ends"]`: the byte at which the last member of each shard ends, with padding. `base` is the folder or
-    address of the tars, if the index file records one.
+    `layouts` holds the distinct tuples of member names. `digest` is a hash of the samples, their order and their locations.
+    `base` is the folder or address of the tars, if the index file records one. `folder` holds the arrays of a large index. The
+    arrays are
+    - `run_starts`, `run_shards` (r,): the first row and the shard of each run;
+    - `key_ends` (n + 1,) and `keys`: the key of row i is bytes `key_ends[i]` to `key_ends[i + 1]` of `keys`;
+    - `layout`, `first_member`, `origin` (n,): the number of the layout, the first member, and the offset in the shard;
+    - `members` (m, 2): the offset from the origin of the sample, and the size;
+    - `shard_ends`: the byte at which the last member of each shard ends, with padding.
     """
 
     shards: list[str]
@@ -71,7 +77,7 @@ class FlatIndex:
         return len(self.arrays["layout"])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let workers map the files instead of receiving gigabytes."""
+        """Pickle only the folder of mapped arrays, so that workers map the files instead of receiving gigabytes."""
         if self.folder is not None:
             return open_mapped, (self.folder,)
         return FlatIndex, (self.shards, self.layouts, self.digest, self.arrays, self.base)
@@ -85,7 +91,7 @@ class FlatIndex:
                 return self._locate(rows)
         except NoIndex:
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise NoIndex(f"{self.folder} was damaged and is now removed. Run the same command again; it rebuilds it") from None
+            raise NoIndex(f"{self.folder} was damaged and has been removed. Run the same command again to rebuild it") from None
 
     def _locate(self, rows: Ints) -> list[SampleLocation]:
         arrays = self.arrays
@@ -102,20 +108,23 @@ class FlatIndex:
         return list(map(SampleLocation._make, whole))
 
     def keys(self, rows: Ints) -> list[str]:
-        """Return the keys of these rows."""
+        """Return the keys of the samples in these rows. Raises ValueError if the files of a large index are damaged."""
         ends, data = self.arrays["key_ends"], self.arrays["keys"]
-        if self.folder is not None:  # the file is not validated, and Arrow would read outside of it
+        if self.folder is not None:  # a mapped file is not validated, and Arrow would read outside of it
             starts, stops = ends[rows], ends[rows + 1]
             if starts.min(initial=0) < 0 or (stops < starts).any() or stops.max(initial=0) > len(data):
-                raise ValueError("keys lie outside of the file")
+                raise ValueError("its keys point outside of the file")
         column = pa.LargeStringArray.from_buffers(len(self), pa.py_buffer(ends), pa.py_buffer(data))
-        # not pa.array(rows), which imports pandas: 0.2 s of the first batch
+        # not pa.array(rows), which imports pandas and delays the first batch by 0.2 s
         wanted = pa.Int64Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows))])
         return pc.take(column, wanted).to_pylist()
 
 
 def open_mapped(folder: Path) -> FlatIndex:
-    """Open the arrays that `_map` wrote, mapped read-only. Raises NoIndex if some are missing or truncated."""
+    """Return the index that `_map` wrote to a folder, with its arrays mapped read-only.
+
+    Raises FileNotFoundError if a file is missing, and NoIndex if a file is damaged.
+    """
     with parsing(folder):
         facts = json.loads((folder / "facts.json").read_text())
         arrays = {}
@@ -130,17 +139,17 @@ def open_mapped(folder: Path) -> FlatIndex:
 
 
 def open_index(file: Path, cache: Path) -> FlatIndex:
-    """Open an index file: a small one in memory, a large one through arrays in the folder `cache`.
+    """Return the index in a file. A large index is read once, and then mapped from files in the folder `cache`.
 
     Raises NoIndex if the file is not an index, is damaged or holds no samples, and OSError if it cannot be read.
     """
     stat = file.stat()
     facts = f"{FLAT_VERSION} {file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
     folder = cache / "flat" / xxhash.xxh3_64_hexdigest(facts.encode())
-    if folder.exists():  # checked first: parsing the footer of 100 million rows takes 0.2 s
+    if folder.exists():  # checked first, because parsing the footer of 100 million rows takes 0.2 s
         with suppress(NoIndex, FileNotFoundError):
             return open_mapped(folder)
-        shutil.rmtree(folder, ignore_errors=True)  # damaged: rebuilt from the index file
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged folder is rebuilt from the index file
     with parsing(file):
         if pq.read_metadata(file).num_rows < MAPPED_ROWS:
             return _flatten(file)
@@ -149,7 +158,7 @@ def open_index(file: Path, cache: Path) -> FlatIndex:
 
 
 def _map(file: Path, folder: Path) -> None:
-    """Flatten an index into files, in constant memory. The folder is created atomically."""
+    """Write the flat arrays of an index file to a folder, in constant memory. The folder is created atomically."""
     part = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -165,7 +174,10 @@ def _map(file: Path, folder: Path) -> None:
 
 
 def _flatten(file: Path, folder: Path | None = None) -> FlatIndex:
-    """Read an index file into flat arrays, one row group at a time: in memory, or in files in a folder."""
+    """Return the flat arrays of an index file, which is read one row group at a time.
+
+    With `folder`, the arrays are files in this folder.
+    """
     parquet = pq.ParquetFile(file, page_checksum_verification=True)
     check_schema(parquet.schema_arrow, file)
     flattener = _Flattener(folder, np.dtype(np.uint32 if _largest_span(parquet) < 1 << 32 else np.uint64))
@@ -181,7 +193,7 @@ def _flatten(file: Path, folder: Path | None = None) -> FlatIndex:
 
 
 def _largest_span(file: pq.ParquetFile) -> int:
-    """Return the size of the largest sample, from the column: damaged statistics may crash Arrow."""
+    """Return the size of the largest sample in bytes. The column is read, because damaged statistics may crash Arrow."""
     largest = 0
     for number in range(file.num_row_groups):
         largest = max(largest, pc.max(file.read_row_group(number, columns=["size"])["size"]).as_py() or 0)
@@ -189,7 +201,10 @@ def _largest_span(file: pq.ParquetFile) -> int:
 
 
 class _Flattener:
-    """Appends the columns of an index batch by batch, and hashes them independently of the batch boundaries."""
+    """Collects the columns of an index batch by batch.
+
+    The hash of the columns does not depend on the boundaries of the batches.
+    """
 
     def __init__(self, folder: Path | None, span: np.dtype) -> None:
         self.span = span
@@ -202,9 +217,10 @@ class _Flattener:
         self.hashes = {name: xxhash.xxh3_64() for name in ("shards", "key_sizes", "keys", "layouts", "origin", "members")}
         self.rows = self.members = self.key_bytes = 0
         self.last_shard = -1
-        self.ends = np.zeros(0, np.int64)  # of the last member of each shard
+        self.ends = np.zeros(0, np.int64)  # the end of the last member of each shard
 
     def add(self, batch: pa.RecordBatch) -> None:
+        """Append the rows of a batch. Raises ValueError if they are invalid."""
         members, origin = batch["members"], numbers_of(batch["offset"])
         counts = np.diff(numbers_of(members.offsets))
         flat = members.flatten()
@@ -217,7 +233,7 @@ class _Flattener:
             min(origin.min(initial=0), (offsets - BLOCK).min(initial=0), sizes.min(initial=0), (begins + sizes).min(initial=0))
             < 0
         ):
-            raise ValueError("it has members before the start of their sample, or of negative size")
+            raise ValueError("it has members that are before the start of their sample or have a negative size")
         shards = self._add_shards(batch["shard"])
         self._add_ends(np.repeat(shards, counts), begins + sizes)
         self._add_keys(batch["key"].cast(pa.large_string()))
@@ -231,7 +247,7 @@ class _Flattener:
         self.rows += len(batch)
 
     def _put(self, name: str, values: NDArray[Any]) -> None:
-        """Append to an array or, with a folder, to its file, which is mapped later."""
+        """Append values to an array or, with a folder, to the file of the array, which is mapped later."""
         if self.folder is not None:
             with open(self.folder / name, "ab") as file:
                 file.write(np.ascontiguousarray(values).data)
@@ -271,7 +287,10 @@ class _Flattener:
         self.key_bytes += len(text)
 
     def _add_layouts(self, names: pa.Array, counts: Ints) -> None:
-        """Append the number of each sample's tuple of member names; equal tuples are found by a 64-bit hash."""
+        """Append the number of the layout of each sample, which is its tuple of member names.
+
+        Equal layouts are found by a 64-bit hash.
+        """
         encoded = names.dictionary_encode()
         known = [self.names.setdefault(name, len(self.names)) for name in encoded.dictionary.to_pylist()]
         codes = np.array(known, np.int64)[numbers_of(encoded.indices)]
@@ -291,6 +310,7 @@ class _Flattener:
         self._hash("layouts", hashes)
 
     def finish(self, base: str | None) -> FlatIndex:
+        """Return the index of all batches."""
         self._put("shard_ends", -(-self.ends // BLOCK) * BLOCK)
         arrays = {}
         for name, parts in self.parts.items():

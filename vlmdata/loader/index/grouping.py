@@ -1,7 +1,7 @@
 """Groups the members of a tar into samples.
 
-The rule is webdataset's: the key ends at the first dot of the file's name, folders are part of the key, extensions are
-lower case. Names with more dots than that rule expects follow another rule (`_by_longer_names`).
+The rule is webdataset's: the key ends at the first dot of the file's name, folders are part of the key, and extensions are
+converted to lower case. Names with more dots than this rule expects follow another rule (`_by_longer_names`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,27 +10,30 @@ from typing import NamedTuple
 from vlmdata.images.formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS
 from vlmdata.loader.index.tar import Link, Member, TarDamage
 
-VERSION = 3  # raise it when the same tar gives other samples: cached indexes are then rebuilt
-_MAX_DOTS = 16  # in an extension: every prefix of a name up to a dot is looked up
+VERSION = 3  # raise it when the same tar gives other samples, so that cached indexes are rebuilt
+_MAX_DOTS = 16  # in an extension, because every prefix of a name up to a dot is looked up
 
 
 class TarSample(NamedTuple):
-    """Members with the same key: (extension, member) in the order of the tar. They need not be adjacent."""
+    """A sample: the members with its key as (extension, member), in the order of the tar. The members need not be adjacent."""
 
     key: str
     members: list[tuple[str, Member]]
 
 
 class TarContents(NamedTuple):
-    """The content of a tar: samples in the order of the first occurrence of their keys, damage, and links."""
+    """The content of a tar: samples in the order in which their keys first occur, damaged stretches, and links."""
 
     samples: list[TarSample]
     damages: list[TarDamage]
-    links: list[Link]  # only links named like a member of a sample
+    links: list[Link]  # only links that have the name of a sample's member, such as 0001.jpg
 
 
 def contents(found: Sequence[Member | Link | TarDamage], *, longer_names: bool = True) -> TarContents:
-    """Group the results of `members`. With `longer_names` false, webdataset's rule also groups names with several dots."""
+    """Return the results of `members`, grouped into samples.
+
+    With longer_names=False, names with several dots also follow webdataset's rule.
+    """
     grouped = samples(one for one in found if isinstance(one, Member))
     if longer_names and any("." in sample.members[0][0] for sample in grouped):
         grouped = [one for sample in grouped for one in _by_longer_names(sample)]
@@ -39,11 +42,11 @@ def contents(found: Sequence[Member | Link | TarDamage], *, longer_names: bool =
 
 
 def samples(files: Iterable[Member]) -> list[TarSample]:
-    """Group members by webdataset's rule, in the order of the first occurrence of their keys.
+    """Return members grouped by webdataset's rule, in the order in which their keys first occur.
 
-    A member joins the latest sample of its key, however far back. If that sample already has its extension, the member
-    starts a new sample, so that repeated keys stay separate. Names without an extension, hidden files and webdataset's
-    `__meta__` files are left out.
+    A member joins the latest sample with its key, even if members of other samples are between them. If that sample already has
+    the member's extension, the member starts a new sample, so that repeated keys stay separate. Names without an extension,
+    hidden files and webdataset's `__meta__` files are left out.
     """
     result: list[TarSample] = []
     latest: dict[str, tuple[TarSample, set[str]]] = {}
@@ -70,10 +73,12 @@ def key_of(name: str) -> str:
 
 
 def _by_longer_names(sample: TarSample) -> list[TarSample]:
-    """Split a sample whose names have more dots than webdataset's rule expects: `22.05.png` and `22.05.txt` are `22.05`.
+    """Split a sample whose names have more dots than webdataset's rule expects.
 
-    It splits if every extension contains a dot, and most of the images and most of the texts share a name up to a later
-    dot, the last one of the text. Members that share no name then split at their last dot. Otherwise the sample stays.
+    For example, `22.05.png` and `22.05.txt` get the key `22.05`. An image and a text match if the text's name up to its last
+    dot is also the image's name up to one of its dots. The sample is split if every extension contains a dot, and if more than
+    half of the images and more than half of the texts match. Otherwise it is returned unchanged. In a split sample, the key of
+    a member without a match is its name up to the last dot.
     """
     if any(not 0 < extension.count(".") <= _MAX_DOTS for extension, _ in sample.members):
         return [sample]
@@ -103,6 +108,6 @@ def _stem(name: str) -> str:
 
 
 def _stems(name: str) -> Iterator[str]:
-    """Yield the prefixes of a name up to each of its dots, longest first."""
+    """Yield the prefixes of a name up to each of its dots, the longest first."""
     while name := _stem(name):
         yield name

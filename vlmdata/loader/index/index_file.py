@@ -1,7 +1,7 @@
-"""The index of a dataset, `index.parquet` beside the tars: one row per sample, in the order of the shards.
+"""The index of a dataset: the file `index.parquet` beside the tars, with one row per sample, in the order of the shards.
 
-It holds what a loader needs without opening a tar: the location of each member, the length of the text, the sizes of the
-images. Additional float columns hold scores; the loader ignores them.
+It holds what a loader needs to know without opening a tar: the location of each member, the length of the text, and the sizes
+of the images. Additional float columns hold scores, which the loader ignores.
 """
 
 import os
@@ -27,27 +27,30 @@ INDEX = pa.schema(
         # file name of the tar, relative to the index's folder or to `base` in the file's metadata; with an empty `base`, a
         # full address
         ("shard", pa.dictionary(pa.int32(), pa.string())),
-        # of the sample's first tar header
+        # offset of the sample's first tar header
         ("offset", pa.int64()),
-        # of the sample's span, with headers and padding
+        # bytes of the sample in the tar, with headers and padding
         ("size", pa.int64()),
-        # name: the part after the key's dot ("jpg", "0.jpg"); offset: of the data in the tar; size: without padding
+        # name: the part after the key and its dot ("jpg", "0.jpg"); offset: start of the data in the tar; size: without padding
         ("members", pa.list_(MEMBER)),
-        # characters of text in a built dataset; in an index of other tars, bytes of the text or JSON member
+        # characters of text in a dataset that vlmdata built; bytes of the text or JSON member in other tars
         ("text_chars", pa.int32()),
-        # null if they were not read
+        # null if the sizes were not read
         ("images", pa.list_(IMAGE)),
     ]
 )
 
 
 class NoIndex(Error, ValueError):
-    """A file that is not an index of samples, or is damaged. The message names it."""
+    """Raised for a file that is not an index of samples or is damaged. The message names the file."""
 
 
 @contextmanager
 def parsing(file: str | os.PathLike) -> Iterator[None]:
-    """Convert every error of parsing the file to NoIndex with its name. Raises OSError if it cannot be read."""
+    """Convert errors in the block, which parses the file, to NoIndex with the name of the file.
+
+    Raises OSError if the file cannot be read.
+    """
 
     def becomes(error: Exception) -> Exception:
         if isinstance(error, OSError) and error.errno:
@@ -61,7 +64,7 @@ def parsing(file: str | os.PathLike) -> Iterator[None]:
 
 
 class IndexRow(NamedTuple):
-    """One sample of the index; see INDEX. `members` are (name, offset, size), `images` (width, height)."""
+    """One sample of the index: see INDEX. `members` holds (name, offset, size), and `images` holds (width, height)."""
 
     key: str
     shard: str
@@ -73,7 +76,7 @@ class IndexRow(NamedTuple):
 
 
 def index_table(rows: Iterable[IndexRow]) -> pa.Table:
-    """Return rows as one table of the schema INDEX."""
+    """Return rows as one table with the schema INDEX."""
     keys, shards, offsets, sizes, members, chars, images = zip(*rows, strict=True) if (rows := list(rows)) else ((),) * 7
     flat = [member for sample in members for member in sample]
     pixels = [image for sample in images for image in sample or ()]
@@ -90,7 +93,10 @@ def index_table(rows: Iterable[IndexRow]) -> pa.Table:
 
 
 def _nested(counts: Sequence[int | None], flat: Sequence[tuple], of: pa.StructType) -> pa.ListArray:
-    """Return a list column of the tuples in `flat`: `counts[r]` items in row r, null for None."""
+    """Return a list column of the tuples in `flat`.
+
+    Row r has the next `counts[r]` tuples, or is null if `counts[r]` is None.
+    """
     ends = np.cumsum([0, *(count or 0 for count in counts)], dtype=np.int32)
     nulls = pa.array([count is None for count in counts], pa.bool_()) if None in counts else None
     parts = list(zip(*flat, strict=True)) if flat else [() for _ in of]
@@ -99,7 +105,10 @@ def _nested(counts: Sequence[int | None], flat: Sequence[tuple], of: pa.StructTy
 
 
 class IndexWriter:
-    """Writes an index in pieces, for datasets larger than memory. The file appears at `path` if the block succeeds."""
+    """A context manager that writes an index in pieces, for datasets larger than memory.
+
+    The file appears at `path` if the block succeeds.
+    """
 
     def __init__(self, path: str | os.PathLike, schema: pa.Schema = INDEX) -> None:
         self.path = Path(path)
@@ -108,7 +117,7 @@ class IndexWriter:
 
     def __enter__(self) -> "IndexWriter":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # offsets and sizes grow in small steps: delta encoding makes the file a third of its size with dictionaries
+        # offsets and sizes change in small steps, so delta encoding makes the file a third as large as dictionaries do
         integers = ["offset", "size", "members.list.element.offset", "members.list.element.size", "text_chars"]
         self._writer = pq.ParquetWriter(
             self._part,
@@ -121,7 +130,7 @@ class IndexWriter:
         return self
 
     def write(self, table: pa.Table) -> None:
-        """Append rows. Each call starts new row groups, of at most 131,072 rows."""
+        """Append rows. Each call starts a new row group. A row group has at most 131,072 rows."""
         self._writer.write_table(table.cast(self.schema), row_group_size=1 << 17)
 
     def __exit__(self, kind: type | None, *_: object) -> None:
@@ -133,7 +142,10 @@ class IndexWriter:
 
 
 def numbers_of(array: pa.Array) -> np.ndarray:
-    """Return a column of numbers without a copy. Raises ValueError for nulls. `to_numpy` would import pandas, for 0.3 s."""
+    """Return an integer column as an array without a copy.
+
+    Raises ValueError for nulls. `to_numpy` would import pandas, which takes 0.3 s.
+    """
     if array.null_count:
         raise ValueError("a number is missing")
     kind = "i" if pa.types.is_signed_integer(array.type) else "u"
@@ -142,11 +154,11 @@ def numbers_of(array: pa.Array) -> np.ndarray:
 
 
 def check_schema(schema: pa.Schema, file: str | os.PathLike) -> None:
-    """Raise NoIndex, naming the columns, unless `schema` holds the columns of INDEX."""
+    """Raise NoIndex if `schema` lacks a column of INDEX or has it with another type. The message names these columns."""
     wrong = [field.name for field in INDEX if field.name not in schema.names or not _same(schema.field(field.name), field)]
     if wrong:
-        why = f"its columns {wrong} are missing or of other types"
-        raise NoIndex(f"{file} is not an index of samples: {why}. Make one: vlmdata index")
+        why = f"its columns {wrong} are missing or have other types"
+        raise NoIndex(f"{file} is not an index of samples: {why}. Build an index with vlmdata index")
 
 
 def _same(found: pa.Field, wanted: pa.Field) -> bool:

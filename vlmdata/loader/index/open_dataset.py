@@ -1,4 +1,4 @@
-"""A dataset for the loader: the tars of a path with their index, which is found, or built once and cached."""
+"""Opens a dataset for the loader: the tars of a path and their index. A missing index is built once and cached."""
 
 import os
 import warnings
@@ -20,12 +20,15 @@ from vlmdata.loader.index.index_file import INDEX_FILE, NoIndex
 
 PathLike = str | os.PathLike
 CACHE = Path("~/.cache/vlmdata")
-CACHE_BYTES = 20_000_000_000  # of remote tars
+CACHE_BYTES = 20_000_000_000  # default size of the cache of remote tars
 
 
 @dataclass
 class Dataset:
-    """An indexed set of tars. Shard names are relative to `base`, a folder or an address."""
+    """An indexed set of tars.
+
+    `name` is the path that the user gave. The names of shards are relative to `base`, a folder or an address.
+    """
 
     name: str
     index: FlatIndex
@@ -33,38 +36,38 @@ class Dataset:
     base: str
 
     def address(self, shard: int) -> str:
-        """Return the path or address of a shard."""
+        """Return the path or address of the shard with this number."""
         return join(self.base, self.index.shards[shard])
 
     @cached_property
     def is_beside(self) -> bool:
-        """The index is beside the tars, so it must list all of them."""
+        """Whether the index is in the folder of the tars. Such an index must list all tars of the folder."""
         return self.index_file.parent == Path(self.base)
 
     @cached_property
     def is_remote(self) -> bool:
-        """Any tar is remote; tars on different servers have no base."""
+        """Whether any tar is remote. The names are checked too, because tars on different servers have no base."""
         return is_remote(self.base) or any(map(is_remote, self.index.shards))
 
     def state(self) -> str:
-        """Return a hash of the index and the sizes and times of local tars. Results computed from them are valid for it.
+        """Return a hash of the index and of the sizes and times of local tars, to be used as a cache key.
 
-        Remote tars are not queried: the path of an index built from them depends on their state.
+        Remote tars are not queried, because the path of an index that was built from them already depends on their state.
         """
         facts = [self.index.digest, self.base, str(self.index_file)]
         for shard in range(0 if self.is_remote else len(self.index.shards)):
-            with suppress(OSError):  # a tar that is missing
+            with suppress(OSError):  # a missing tar
                 stat = os.stat(self.address(shard))
                 facts.append(f"{shard} {stat.st_size} {stat.st_mtime_ns}")
         return xxhash.xxh3_64_hexdigest("\n".join(facts).encode())
 
 
 def open_dataset(path: PathLike | Sequence[PathLike], cache: PathLike = CACHE, on_error: OnError = "raise") -> Dataset:
-    """Open a path that `find_shards` accepts, a folder with an index.parquet, or an index file.
+    """Return the dataset at a path that `find_shards` accepts, in a folder with an index.parquet, or of an index file.
 
-    In a folder with Energon splits it opens one split and ignores the folder's index. Without an index, one is built and
-    kept in `cache`, under a hash of the tars' addresses, sizes and times. Raises ValueError if tars and index do not
-    match; with on_error="skip", the reader skips missing tars.
+    In a folder with Energon splits, this opens one split and ignores the index of the folder. A missing index is built and kept
+    in `cache`, under a hash of the addresses, sizes and times of the tars. Raises ValueError if tars and index do not match.
+    With on_error="skip", missing tars cause a warning, and the reader skips their samples.
     """
     check_protocol(*([path] if isinstance(path, str | os.PathLike) else path))
     cache = Path(cache).expanduser()
@@ -84,7 +87,7 @@ def open_dataset(path: PathLike | Sequence[PathLike], cache: PathLike = CACHE, o
 
 
 def _opened(file: Path, name: str, cache: Path) -> FlatIndex:
-    """Open an index. A damaged copy of a remote one is fetched again once."""
+    """Return the index in a file. If the file is a damaged copy of a remote index, the index is fetched again once."""
     if not is_remote(name):
         return open_index(file, cache)
     with suppress(NoIndex):
@@ -98,22 +101,25 @@ def _opened(file: Path, name: str, cache: Path) -> FlatIndex:
 
 
 def _base_of(index: FlatIndex, path: PathLike | Sequence[PathLike], file: Path, *, is_given: bool) -> str:
-    """Return the base of an index's tars: its folder, or the recorded base, which is used only if the user names the file."""
+    """Return the folder or address of an index's tars: the folder of the index or, if the index records one, the recorded base.
+
+    A recorded base is accepted only if the user named the index file.
+    """
     base = _folder_of(path)
     if index.base is not None:
         if not is_given:
             raise InputError(
-                f"{file} lists tars elsewhere, in {index.base or 'several places'}: give the path of the index file"
+                f"the tars of {file} are in {index.base or 'several places'}. Pass the path of the index file to read them"
             )
         base = index.base
     name = first_outside(base, index.shards, file) if base else None  # without a base, names are full addresses
     if name is not None:
-        raise InputError(f"{file} names a tar outside of {base}: {name!r}. Index the tars that are there: vlmdata index")
+        raise InputError(f"{file} names a tar outside of {base}: {name!r}. Index the tars in that folder: vlmdata index")
     return base
 
 
 def _kept_index(shards: TarSet, file: Path, cache: Path, on_error: OnError) -> FlatIndex:
-    """Open the index of these tars in the cache; build it if it is missing or damaged."""
+    """Return the index of these tars from the cache. It is built if it is missing or damaged."""
     if file.exists():
         with suppress(NoIndex):
             return open_index(file, cache)
@@ -126,17 +132,20 @@ def _index_beside(path: PathLike | Sequence[PathLike], cache: Path) -> Path | No
         return None
     text = os.fspath(path)
     if split_file(text) is not None or named_split(text)[1] is not None:
-        return None  # the index beside the tars lists those of all splits
+        return None  # the index beside the tars lists the tars of all splits
     if is_remote(text):
         return _fetch_index(text, cache)
     file = Path(text) if text.endswith(".parquet") else Path(text) / INDEX_FILE
     if file.exists() and not file.is_file():
-        raise InputError(f"{file} is not a file: remove it, or restore the index")
+        raise InputError(f"{file} is not a file. Remove it, or restore the index")
     return file.absolute() if file.is_file() else None
 
 
 def _fetch_index(address: str, cache: Path) -> Path | None:
-    """Copy the index beside remote tars into the cache, under a hash of its address, size and version."""
+    """Copy the index beside remote tars into the cache, under a hash of its address, size and version.
+
+    Return the path of the copy, or None if there is no index.
+    """
     import fsspec
 
     if address.endswith(".tar"):
@@ -162,7 +171,10 @@ def _folder_of(path: PathLike | Sequence[PathLike]) -> str:
 
 
 def _state_of(shards: TarSet) -> str:
-    """Return a hash of the tars' addresses, sizes and times and of grouping's VERSION: the folder of their index."""
+    """Return the name of the cache folder for the index of these tars.
+
+    It is a hash of the addresses, sizes and times of the tars, of the excluded samples, and of grouping's VERSION.
+    """
     facts = [f"version {VERSION}", *(f"{name} without {sorted(keys)}" for name, keys in sorted(shards.excluded.items()))]
     for address in map(shards.address, shards.names):
         if is_remote(address):
@@ -182,20 +194,25 @@ def _named(address: str, info: dict) -> str:
 
 
 def _check_shards(dataset: Dataset, on_error: OnError) -> None:
-    """Compare the index with the folder: unlisted tars would be left out silently, missing tars fail in mid-epoch."""
+    """Raise InputError if tars are missing, or if an index beside the tars does not list all of them.
+
+    Otherwise missing tars would fail in the middle of an epoch, and unlisted tars would be left out silently. With
+    on_error="skip", missing tars cause a warning.
+    """
     index, base, file = dataset.index, dataset.base, dataset.index_file
     there = set(os.listdir(base)) if os.path.isdir(base) else set()  # one listing takes 10 ms for 10,000 tars
     missing = [name for name in index.shards if name not in there and not os.path.exists(join(base, name))]
     if missing:
-        what = f"{len(missing)} of the {len(index.shards)} tars of {file} are missing, the first is {join(base, missing[0])!r}"
+        what = f"{len(missing)} of the {len(index.shards)} tars of {file} are missing. The first is {join(base, missing[0])!r}"
         if on_error == "raise":
             raise InputError(
-                f'{what}. Restore them, index again (vlmdata index), or skip them: reading=ReadOptions(on_error="skip")'
+                f"{what}. Restore the tars, index again (vlmdata index), or skip missing tars with"
+                ' reading=ReadOptions(on_error="skip")'
             )
-        warnings.warn(f"{what}: their samples are skipped", stacklevel=3)
+        warnings.warn(f"{what}. The samples of missing tars are skipped", stacklevel=3)
     if dataset.is_beside:
         unknown = sorted({name for name in there if name.endswith(".tar")} - set(index.shards))
         if unknown:
             raise InputError(
-                f"{file} does not list {len(unknown)} tars beside it, such as {unknown[0]}. Index again: vlmdata index {base}"
+                f"{file} does not list {len(unknown)} tars beside it, such as {unknown[0]}. Run vlmdata index {base}"
             )

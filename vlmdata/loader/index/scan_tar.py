@@ -1,4 +1,4 @@
-"""Scans one tar for its rows of the index. Many tars are scanned in separate processes that run `serve`."""
+"""Scans a tar for the rows of its index. Separate processes that run `serve` scan many tars in parallel."""
 
 import io
 import json
@@ -17,15 +17,18 @@ from vlmdata.untrusted import Failed, errors_as
 
 
 def scan(address: str, shard: str, image_sizes: bool) -> tuple[pa.Table, str | None]:
-    """Return the index rows of the tar at `address`, with `shard` as its name, and a description of its damage, or None.
+    """Return the index rows of the tar at `address`, and a description of its damage or None.
 
-    A damaged tar gives the intact samples around the damage. Links are skipped, as in webdataset. Raises OSError if the tar
-    cannot be opened.
+    `shard` is the name of the tar in the rows. With `image_sizes`, the rows hold the size of each image. The rows of a damaged
+    tar are the intact samples around the damage. Links are skipped, as in webdataset. Raises OSError if the tar cannot be
+    opened.
     """
     with ExitStack() as stack:
         read, length = _open(address, stack)
         if read(0, 2) == b"\x1f\x8b":
-            compressed = TarDamage(0, length, "it is compressed, so its samples cannot be read one by one: gunzip it")
+            compressed = TarDamage(
+                0, length, "the tar is compressed, so its samples cannot be read one by one. Decompress it with gunzip"
+            )
             return index_table([]), _first_damage(address, [compressed])
         found = contents(list(members(read, length)))
         rows = [_row(sample, shard, read, image_sizes) for sample in found.samples]
@@ -43,7 +46,7 @@ def _open(address: str, stack: ExitStack) -> tuple[Read, int]:
     if "://" in address:
         import fsspec
 
-        # readahead reads over small members and seeks past large ones: one request per 4 MB
+        # readahead makes requests of 4 MB: it reads through small members and skips large ones
         files, path = fsspec.core.url_to_fs(address)
         file = stack.enter_context(files.open(path, "rb", cache_type="readahead", block_size=1 << 22))
 
@@ -71,7 +74,10 @@ def _row(sample: TarSample, shard: str, read: Read, image_sizes: bool) -> IndexR
 
 
 def image_size(read: Read, offset: int, size: int) -> tuple[int, int]:
-    """Return (width, height) from the image's header, before any orientation; (0, 0) if it cannot be read."""
+    """Return (width, height) as the image's header states them, without EXIF rotation.
+
+    Return (0, 0) if the header cannot be read.
+    """
     from PIL import Image
 
     for amount in sorted({min(size, 1 << 16), size}):  # a large colour profile can push the size past the first 64 KB
@@ -81,7 +87,11 @@ def image_size(read: Read, offset: int, size: int) -> tuple[int, int]:
 
 
 def serve() -> None:
-    """Answer requests: stdin has the arguments of `scan` as a JSON list per line; stdout gets both lengths, table, damage."""
+    """Scan the tars that stdin requests, and write the answers to stdout.
+
+    A request is a line with the arguments of `scan` as a JSON list. An answer has two 64-bit lengths, a table as an Arrow
+    stream, and a JSON list of the damage and the message of an OSError. The lengths are those of the table and the list.
+    """
     answers = sys.stdout.buffer
     for line in sys.stdin:
         try:

@@ -1,8 +1,9 @@
 """Locates the members of a tar from its headers, without reading data.
 
-Supports ustar, GNU long names and base-256 sizes, pax headers (also global ones), old tars without magic, several tars in
-one file with any number of zeros between them, and files without the two final zero blocks. Damage is skipped up to the
-next header, at any byte, and reported.
+Supports ustar, GNU long names and base-256 sizes, pax headers (also global ones), old tars without magic, several tars in one
+file with any number of zeros between them, and files without the two final zero blocks. Damage is reported, and skipped up to
+the next header, which may start at any byte. A long header is a header that holds metadata of the next member, such as a long
+name or pax records.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,20 +13,23 @@ from zlib import adler32
 Read = Callable[[int, int], bytes]  # (offset, size) -> bytes, fewer at the end of the file
 
 BLOCK = 512
-MAX_EXTRA = 1 << 20  # bytes of a pax header or a long name that are read; the limit of Go's archive/tar
-MAX_NAME = 1 << 12  # bytes of a member's name: PATH_MAX of Linux
+MAX_EXTRA = 1 << 20  # largest pax header or long name, in bytes; the limit of Go's archive/tar
+MAX_NAME = 1 << 12  # longest name of a member, in bytes: PATH_MAX of Linux
 _READ = 4096  # one read covers the headers of several small members
-_SEARCH = 1 << 20  # largest read of a search; the first reads are small, or many short searches would take quadratic time
+_SEARCH = 1 << 20  # largest read of a search; first reads are small, so that many short searches take linear time
 _ASCII = bytes(range(128))
-_EXTRAS = frozenset([b"L", b"K", b"x", b"X", b"g"])  # headers with metadata of the next member; X is Solaris's x
+_EXTRAS = frozenset([b"L", b"K", b"x", b"X", b"g"])  # types of long headers; X is Solaris's version of x
 _FILES = frozenset([b"0", b"\0", b"7"])
-_LINKS = {b"1": False, b"2": True}  # whether it is symbolic
+_LINKS = {b"1": False, b"2": True}  # whether the link is symbolic
 _WITHOUT_DATA = frozenset([b"1", b"2", b"3", b"4", b"5", b"6", b"V"])
 _WANTED = {b"path": b"path", b"GNU.sparse.name": b"path", b"size": b"size", b"linkpath": b"linkpath"}
 
 
 class Member(NamedTuple):
-    """A regular file in a tar. `header` is the start of its first header (a long name has its own), `end` the padding's end."""
+    """A regular file in a tar: `size` bytes at `offset`.
+
+    `header` is the offset of its first header, which may be a long header. `end` is the end of its padding.
+    """
 
     name: str
     header: int
@@ -35,7 +39,10 @@ class Member(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A link in a tar. A hard link names a member, a symbolic one a path relative to its folder. Neither is followed."""
+    """A link in a tar, which is not followed.
+
+    The target of a hard link is a member. The target of a symbolic link is a path relative to the link's folder.
+    """
 
     name: str
     target: str
@@ -45,7 +52,7 @@ class Link(NamedTuple):
 
 
 class TarDamage(NamedTuple):
-    """An unreadable stretch of a tar, bytes `offset` to `end`, with the reason."""
+    """An unreadable stretch of a tar, from byte `offset` to byte `end`, with the reason."""
 
     offset: int
     end: int
@@ -55,7 +62,7 @@ class TarDamage(NamedTuple):
 def members(read: Read, length: int) -> Iterator[Member | Link | TarDamage]:
     """Yield the regular files, links and damaged stretches of a tar of `length` bytes, in the order of the file.
 
-    Takes linear time and constant memory. Folders, devices and labels are skipped.
+    Folders, devices and labels are skipped. The function takes linear time and constant memory.
     """
     position = start = 0
     buffer, buffer_start = b"", 0
@@ -79,20 +86,23 @@ def members(read: Read, length: int) -> Iterator[Member | Link | TarDamage]:
             event, end = _member(read, position, length, header, extras, start)
         if event is not None:
             yield event
-        elif not is_header and not extras.is_pending:  # zeros end a tar: its global headers do not apply to the next tar
+        elif not is_header and not extras.is_pending:  # zeros end a tar; its global headers do not apply to the next tar
             extras = _Extras()
         if extras.is_pending:
             extras = extras.following()
         position = start = end
     if extras.is_pending:
-        yield TarDamage(start, length, "the file ends after a long header, before its member")
+        yield TarDamage(start, length, "the file ends after a long header and before the member")
 
 
-Found = tuple[Member | Link | TarDamage | None, int]  # an entry, and the position of the next header
+Found = tuple[Member | Link | TarDamage | None, int]  # (an entry or None, position of the next header)
 
 
 def _member(read: Read, position: int, length: int, header: bytes, extras: "_Extras", start: int) -> Found:
-    """Return the member with its own header at `position`; None if it is neither a file nor a link."""
+    """Return the member whose own header is at `position`, or None if it is neither a file nor a link.
+
+    Its long headers start at `start`.
+    """
     kind, data = header[156:157], position + BLOCK
     try:
         size = extras.size(header)
@@ -105,7 +115,7 @@ def _member(read: Read, position: int, length: int, header: bytes, extras: "_Ext
             if name[-1:] == "/":  # a folder of an old tar
                 return None, _end_of_other(read, data, size, length, has_data=False) or data
             if data + size > length:
-                raise ValueError(f"member {name!r} has {size} bytes, the file ends {data + size - length} short")
+                raise ValueError(f"member {name!r} has {size} bytes, but the last {data + size - length} are missing")
         except ValueError as error:
             return (TarDamage(start, end, str(error)), end) if end < length else _lost(read, start, data, length, str(error))
         return Member(name, start, data, size, end), end
@@ -113,7 +123,7 @@ def _member(read: Read, position: int, length: int, header: bytes, extras: "_Ext
         data = _after_sparse_map(read, header, data)
     found = _end_of_other(read, data, size, length, kind not in _WITHOUT_DATA)
     if found is None:
-        return _lost(read, start, data, length, f"a member of kind {kind!r} has {size} bytes and no header after them")
+        return _lost(read, start, data, length, f"no header follows a member of type {kind!r} with {size} bytes")
     try:
         return _other(kind, header, extras, start, found), found
     except ValueError as error:
@@ -121,11 +131,14 @@ def _member(read: Read, position: int, length: int, header: bytes, extras: "_Ext
 
 
 def _other(kind: bytes, header: bytes, extras: "_Extras", start: int, end: int) -> Link | TarDamage | None:
-    """Return the result for a member that is not a plain file. Raises ValueError for a name that is too long."""
+    """Return the link or the damage for a member that is not a plain file, or None if it is skipped.
+
+    Raises ValueError if its name is too long.
+    """
     if extras.problem is not None:
         return TarDamage(start, end, extras.problem)
     if kind == b"S" or extras.is_sparse:
-        return TarDamage(start, end, f"sparse member {extras.name(header)!r} is not read: write the tar without --sparse")
+        return TarDamage(start, end, f"sparse member {extras.name(header)!r} cannot be read. Write the tar without --sparse")
     if kind == b"M":
         return TarDamage(start, end, f"member {extras.name(header)!r} begins in another volume of the tar")
     if kind in _LINKS:
@@ -134,14 +147,16 @@ def _other(kind: bytes, header: bytes, extras: "_Extras", start: int, end: int) 
 
 
 def _extra(read: Read, position: int, length: int, header: bytes, extras: "_Extras", start: int) -> Found:
-    """Parse a header with metadata of the next member, or return the damage."""
+    """Add the metadata in the long header at `position` to `extras`, or return the damage if the header is invalid."""
     data = position + BLOCK
     try:
         size = _number(header[124:136])
     except ValueError as error:
         return _lost(read, start, data, length, str(error))
     if data + size > length:
-        return _lost(read, start, data, length, f"a long header of {size} bytes, the file ends {data + size - length} short")
+        return _lost(
+            read, start, data, length, f"a long header has {size} bytes, but the last {data + size - length} are missing"
+        )
     end = data + size + -size % BLOCK
     try:
         extras.take(header[156:157], size, lambda: read(data, size))
@@ -151,25 +166,25 @@ def _extra(read: Read, position: int, length: int, header: bytes, extras: "_Extr
 
 
 def _no_header(read: Read, position: int, length: int, block: bytes, start: int) -> Found:
-    """Return the next position after a block that is not a header: zero blocks are skipped, anything else is damage."""
+    """Return the damage and the next position for a block that is not a header. Zero blocks are skipped without damage."""
     end = position if block[:1].strip(b"\0") else _after_zeros(read, position, length)
     if end > position:
-        return (TarDamage(start, position, "a long header without its member") if start < position else None), end
+        return (TarDamage(start, position, "no member follows a long header") if start < position else None), end
     if length - position < BLOCK:
         return TarDamage(start, length, f"the file ends inside a header ({length - position} of {BLOCK} bytes)"), length
-    return _lost(read, start, position + 1, length, "no tar header here (wrong checksum)")
+    return _lost(read, start, position + 1, length, "there is no tar header here (wrong checksum)")
 
 
 def _lost(read: Read, start: int, search: int, length: int, why: str) -> Found:
-    """Return the damage from `start` to the next header at `search` or later, and that header's position."""
+    """Return the damage from `start` to the next header at `search` or later, and the position of that header."""
     end = _next_header(read, search, length)
     return TarDamage(start, end, why), end
 
 
 def _next_header(read: Read, position: int, length: int) -> int:
-    """Return the start of the next header with ustar's magic and a valid checksum, or the file's length.
+    """Return the start of the next header with ustar's magic and a valid checksum, or the file's length if there is none.
 
-    It may start at any byte, because a truncated tar may be joined with another one.
+    The header may start at any byte, because a truncated tar may be joined with another tar.
     """
     for chunk_start, chunk in _chunks(read, position, length, BLOCK - 1):
         at = chunk.find(b"ustar", 257)
@@ -181,7 +196,10 @@ def _next_header(read: Read, position: int, length: int) -> int:
 
 
 def _after_zeros(read: Read, position: int, length: int) -> int:
-    """Return the start of the first block that is not all zeros, or of a header among zeros, or the file's length."""
+    """Return the start of the first block that is not all zeros, or the file's length if there is none.
+
+    If the block is not a header, but a header starts at its first nonzero byte, return the start of this header.
+    """
     for chunk_start, chunk in _chunks(read, position, length):
         zeros = len(chunk) - len(chunk.lstrip(b"\0"))
         if zeros < len(chunk):
@@ -191,7 +209,10 @@ def _after_zeros(read: Read, position: int, length: int) -> int:
 
 
 def _chunks(read: Read, position: int, length: int, more: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield the bytes after a position as (start, chunk of whole blocks and `more` bytes of the next chunk)."""
+    """Yield the bytes from `position` to the end as (start, chunk).
+
+    Each chunk also holds the first `more` bytes of the next chunk.
+    """
     size = _READ
     while position < length:
         yield position, read(position, size + more)
@@ -200,9 +221,10 @@ def _chunks(read: Read, position: int, length: int, more: int = 0) -> Iterator[t
 
 
 def _end_of_other(read: Read, data: int, size: int, length: int, has_data: bool) -> int | None:
-    """Return the end of a member whose kind leaves open whether `size` bytes follow: the next header or the file's end.
+    """Return the end of a member whose type does not say whether `size` bytes of data follow, or None if it is unknown.
 
-    Labels and links state sizes of data that they do not have, but some writers add the data of links.
+    Labels and links state the size of data that they do not have, but some writers add the data of links. The end is therefore
+    where a header, zeros or the end of the file follows.
     """
     if size == 0:
         return data
@@ -215,7 +237,10 @@ def _end_of_other(read: Read, data: int, size: int, length: int, has_data: bool)
 
 
 def _after_sparse_map(read: Read, header: bytes, data: int) -> int:
-    """Return the start of an old GNU sparse member's data. Its map continues in further blocks; byte 504 marks another."""
+    """Return the start of an old GNU sparse member's data.
+
+    Its map may continue in further blocks; byte 504 of a block is set if another one follows.
+    """
     more = header[482:483]
     while more not in (b"\0", b""):
         more = read(data, BLOCK)[504:505]
@@ -224,9 +249,9 @@ def _after_sparse_map(read: Read, header: bytes, data: int) -> int:
 
 
 def _is_header(block: bytes) -> bool:
-    """Return whether a block's checksum is valid: the sum of its bytes, with the checksum field counted as blanks.
+    """Return whether a block has a valid checksum, which is the sum of its bytes with the checksum field counted as blanks.
 
-    Adler-32's low half is that sum plus one, modulo 65,521, and takes a twentieth of the time of `sum`.
+    The low half of Adler-32 is this sum plus one, modulo 65,521, and takes a twentieth of the time of `sum`.
     """
     try:
         stated = int(block[148:156].strip(b" \0"), 8) - 256
@@ -240,10 +265,13 @@ def _is_header(block: bytes) -> bool:
 
 
 def _number(field: bytes) -> int:
-    """Return a size: octal text, or base 256 if its first bit is set. Raises ValueError."""
+    """Return the size in a header field: octal digits, or a base-256 number if the first bit is set.
+
+    Raises ValueError if the field is invalid.
+    """
     if field[0] & 0x80:
         if field[0] & 0x40:
-            raise ValueError("a header with a negative size")
+            raise ValueError("a header states a negative size")
         return int.from_bytes(field[1:], "big") + ((field[0] & 0x3F) << 88)
     text = field.partition(b"\0")[0].strip()
     try:
@@ -251,11 +279,11 @@ def _number(field: bytes) -> int:
             raise ValueError
         return int(text or b"0", 8)
     except ValueError:
-        raise ValueError(f"a header whose size is not a number: {field!r}") from None
+        raise ValueError(f"a header states a size that is not a number: {field!r}") from None
 
 
 class _Extras:
-    """The metadata of the next member from its long headers; of pax records, only those needed here."""
+    """The metadata of the next member from its long headers. Of pax records, only those that are needed here are kept."""
 
     def __init__(self, everywhere: dict[bytes, bytes] | None = None):
         self.everywhere = everywhere or {}  # from global headers
@@ -268,15 +296,18 @@ class _Extras:
         return b"sparse" in self.own
 
     def following(self) -> "_Extras":
-        """Return the metadata for the member after the next: that of global headers."""
+        """Return the metadata for the member after the next one, which only global headers can provide."""
         return _Extras(self.everywhere)
 
     def take(self, kind: bytes, size: int, data: Callable[[], bytes]) -> None:
-        """Parse a header of `size` bytes. If it is invalid, its member counts as damage; a global header raises ValueError."""
+        """Parse a long header of `size` bytes.
+
+        An invalid header makes its member count as damage, but an invalid global header raises ValueError.
+        """
         self.is_pending = self.is_pending or kind != b"g"
         try:
             if size > MAX_EXTRA:
-                raise ValueError(f"a long header of {size} bytes, over {MAX_EXTRA}")
+                raise ValueError(f"a long header has {size} bytes, more than the limit of {MAX_EXTRA}")
             _read_extra(kind, data(), self.own, self.everywhere)
         except ValueError as error:
             if not self.is_pending:
@@ -284,12 +315,12 @@ class _Extras:
             self.problem = self.problem or str(error)
 
     def size(self, header: bytes) -> int:
-        """Return the size of the member with this header. Raises ValueError."""
+        """Return the size of the member with this header. Raises ValueError if the size is not a number."""
         text = self.own.get(b"size") if self.own else None
         if not text:
             return _number(header[124:136])
         if not text.isdigit() or len(text.lstrip(b"0")) > 20:  # int() takes quadratic time
-            raise ValueError(f"a pax header whose size is not a number: {text[:40]!r}")
+            raise ValueError(f"a pax header states a size that is not a number: {text[:40]!r}")
         return int(text.lstrip(b"0") or b"0")
 
     def name(self, header: bytes) -> str:
@@ -307,7 +338,10 @@ class _Extras:
 
 
 def _read_extra(kind: bytes, data: bytes, own: dict[bytes, bytes], everywhere: dict[bytes, bytes]) -> None:
-    """Store the metadata of a long header in `own`, and of a global header also in `everywhere`. Raises ValueError."""
+    """Store the metadata of a long header in `own`.
+
+    Store that of a global header in `everywhere`, too. Raises ValueError for invalid pax records.
+    """
     if kind in (b"L", b"K"):
         own[b"path" if kind == b"L" else b"linkpath"] = data.partition(b"\0")[0]
         return
@@ -322,19 +356,22 @@ def _read_extra(kind: bytes, data: bytes, own: dict[bytes, bytes], everywhere: d
 
 def _text(raw: bytes) -> str:
     if len(raw) > MAX_NAME:
-        raise ValueError(f"a member with a name of {len(raw)} bytes, over {MAX_NAME}")
+        raise ValueError(f"the name of a member has {len(raw)} bytes, more than the limit of {MAX_NAME}")
     return raw.decode("utf-8", "backslashreplace")  # Arrow strings cannot hold tarfile's surrogate escapes
 
 
 def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the records of a pax header, `length key=value\\n`. Raises ValueError for any other form."""
+    """Yield (key, value) for each record `length key=value\\n` of a pax header.
+
+    Raises ValueError if a record has another form.
+    """
     position = 0
     while position < len(data) and data[position]:
         blank = data.find(b" ", position, position + 20)
         digits = data[position:blank]
         end = position + int(digits) if blank > 0 and digits.isdigit() else 0
         if not blank < end - 1 < len(data) or data[end - 1] != 10:
-            raise ValueError("a pax header whose records do not have the length that they state")
+            raise ValueError("a record of a pax header does not have the length that it states")
         key, _, value = data[blank + 1 : end - 1].partition(b"=")
         yield key, value
         position = end

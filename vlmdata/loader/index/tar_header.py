@@ -1,4 +1,4 @@
-"""Checks a tar's headers against an index."""
+"""Compares the headers of a tar with an index."""
 
 from collections.abc import Callable
 
@@ -7,14 +7,14 @@ from vlmdata.loader.index.tar import BLOCK, Member, TarDamage, members
 
 Read = Callable[[int, int], bytes]  # offset, size
 SIZE_AT = 124  # offset of the size in a header
-NEAR, FAR = 8 * BLOCK, 256 * BLOCK  # bytes before a header that are searched for its long name or pax records
-EXTRA = b"LKxg"  # kinds of headers with metadata of the next one
+NEAR, FAR = 8 * BLOCK, 256 * BLOCK  # bytes before a member's data that are searched for its headers
+EXTRA = b"LKxg"  # types of headers that hold metadata of the next header's member
 
 
 def is_member(read: Read, begin: str, name: str, offset: int, size: int) -> bool:
-    """Return whether a member of `size` bytes is at `offset` with the name `begin` + `name`; the case of `name` is ignored.
+    """Return whether the `size` bytes at `offset` are a member with the name `begin` + `name`. The case of `name` is ignored.
 
-    Most members have one plain header. Names and sizes that do not fit into it are in preceding headers.
+    Most members have one plain header. If the name or size does not fit into it, preceding headers hold it.
     """
     for reach in (NEAR, FAR):
         start = max(0, offset - reach)
@@ -31,13 +31,13 @@ def is_member(read: Read, begin: str, name: str, offset: int, size: int) -> bool
 
 
 def _first(headers: bytes, size: int) -> Member | None:
-    """Return the member with these headers before `size` bytes of data, or None."""
+    """Return the member that these headers, followed by `size` bytes of data, describe, or None if they are invalid."""
     found = next(members(lambda offset, amount: headers[offset : offset + amount], len(headers) + size), None)
     return found if isinstance(found, Member) else None
 
 
 def has_samples(read: Read, length: int) -> bool:
-    """Return whether the bytes after the last indexed sample contain another sample."""
+    """Return whether the bytes after the last indexed sample contain another sample. `length` is the number of these bytes."""
     if length <= 0 or not any(read(0, BLOCK)):
         return False
     for found in members(read, length):

@@ -1,10 +1,11 @@
-"""The dataset of each position of a blend: exact, stateless, evenly spread.
+"""Chooses the dataset of each position of a blend: exactly, without state, and evenly spread.
 
-Draw j of a dataset with rate r (its share of all samples) has the time (j + 1/2) / r; the blend is all draws in order of
-their times. So among the first P positions each dataset has its share of P to within a few samples, for any P, and the
-draws of a dataset have no gaps. Times are cut into spans of 4,096. Rates are fractions, so the draws before a span are
-computed exactly without iterating. Within runs of 64 positions the datasets are shuffled, so that no rank sees only one of
-two alternating datasets.
+The rate r of a dataset is its share of all samples. Draw j of the dataset has the time (j + 1/2) / r, and the blend is the
+sequence of all draws in the order of their times. Therefore the first P positions contain the share of each dataset to within a
+few samples, for any P, and the draws of a dataset have no gaps.
+
+Times are cut into spans of 4,096. Rates are fractions, so the number of draws before a span is computed exactly and without
+iterating. Datasets are shuffled within runs of 64 positions, so that no rank sees only one of two alternating datasets.
 """
 
 from collections import OrderedDict
@@ -23,18 +24,22 @@ RUN = 64
 
 
 def as_rates(weights: Sequence[float | Fraction]) -> list[Fraction]:
-    """Scale weights to the sum 1, as exact decimals (0.1 is 1/10). Raises ValueError for negative or all-zero weights."""
+    """Return the weights scaled to the sum 1, as exact decimals (0.1 is 1/10).
+
+    Raises ValueError if a weight is negative or all are 0.
+    """
     exact = [weight if isinstance(weight, Fraction) else Fraction(str(weight)) for weight in weights]
     if any(weight < 0 for weight in exact) or not sum(exact):
-        raise InputError(f"weights must be 0 or more and not all 0: {list(map(float, exact))}")
+        raise InputError(f"weights must be at least 0 and not all 0, but they are {list(map(float, exact))}")
     return [weight / sum(exact) for weight in exact]
 
 
 @dataclass
 class BlendOrder:
-    """Stages of a blend: from position `starts[s]` on, `rates[s]` apply; `starts[0]` is 0.
+    """The order of a blend whose rates may change: the rates `rates[s]` apply from position `starts[s]`, and `starts[0]` is 0.
 
-    No run crosses a multiple of `period`, so that shares that are whole numbers there are exact. 0 means no period.
+    No run crosses a multiple of `period`. A dataset that has an integer number of draws per period therefore has exactly this
+    number in each period. A period of 0 means that there is none.
     """
 
     starts: list[int]
@@ -47,13 +52,16 @@ class BlendOrder:
 
     def __post_init__(self) -> None:
         if self.starts[0] != 0 or sorted(set(self.starts)) != self.starts:
-            raise InputError(f"stages must start at 0 and ascend: {self.starts}")
+            raise InputError(f"the starts of stages must ascend from 0, but they are {self.starts}")
         self._before = [np.zeros(len(self.rates[0]), np.int64)]
         for stage in range(1, len(self.starts)):
             self._before.append(self.counts(self.starts[stage], stage - 1))
 
     def counts(self, position: int, stage: int | None = None) -> Ints:
-        """Return the number of draws of each dataset before a position."""
+        """Return the number of draws of each dataset before a position.
+
+        `stage` is the stage whose rates apply, by default that of the position.
+        """
         stage = self._stage_of(position) if stage is None else stage
         inside = position - self.starts[stage]
         start, datasets, _ = self._span(stage, self._span_of(stage, inside))
@@ -62,7 +70,7 @@ class BlendOrder:
         return self._before[stage] + np.array(drawn) + early
 
     def at(self, positions: Ints) -> tuple[Ints, Ints]:
-        """Return the dataset of each position and the number of its draw. Positions must ascend."""
+        """Return the dataset of each position, and the number of the draw from that dataset. Positions must ascend."""
         if len(self.rates[0]) == 1:
             return np.zeros_like(positions), positions
         datasets, draws = np.empty_like(positions), np.empty_like(positions)
@@ -85,7 +93,10 @@ class BlendOrder:
         return int(np.searchsorted(self.starts, position, "right")) - 1
 
     def _span_of(self, stage: int, inside: int) -> int:
-        """Return the span of time that contains a position. The first guess is off by at most one per dataset."""
+        """Return the span that contains a position of a stage.
+
+        A span starts within half a position per dataset of the first guess, so the search is short.
+        """
         number = inside // SPAN
         while number and self._start(stage, number) > inside:
             number -= 1
@@ -97,7 +108,7 @@ class BlendOrder:
         return sum(_count(rate, span * SPAN) for rate in self.rates[stage])
 
     def _span(self, stage: int, number: int) -> tuple[int, Ints, Ints]:
-        """Return the first position of a span, and for each of its positions the dataset and the number of the draw."""
+        """Return (first position of a span, dataset of each of its positions, number of the draw at each position)."""
         known = self._spans.get((stage, number))
         if known is not None:
             return known
@@ -126,5 +137,5 @@ class BlendOrder:
 
 
 def _count(rate: Fraction, time: int) -> int:
-    """Return how many draws of a dataset are before a time."""
+    """Return the number of draws before a time, for a dataset with this rate."""
     return max(0, ceil(rate * time - Fraction(1, 2)))

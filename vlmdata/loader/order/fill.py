@@ -1,9 +1,9 @@
-"""Fills packs from the histogram of lengths: samples of one length are interchangeable, so only counts matter.
+"""Fills packs from the histogram of lengths. Samples of one length are interchangeable, so only their number matters.
 
-The histogram is from Krell et al. 2021, "Efficient sequence packing without cross-contamination". Best-fit decreasing is
-fast, but groups similar samples: packs of one length, which often means one kind of sample, and gaps that nothing fits.
-`match` draws most of each pack at random and searches for two lengths that complete it, so that packs are mixed and have
-nearly equal cost.
+The histogram is from Krell et al. 2021, "Efficient sequence packing without cross-contamination". Best-fit decreasing is fast,
+but it puts samples of similar length together, which are often of one kind, and leaves gaps that no sample fits. `match` draws
+most samples of a pack at random and then searches for two lengths that complete the pack. Its packs are therefore mixed and
+have nearly equal cost.
 """
 
 import math
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from vlmdata.loader.order.order import Ints, key, noise
 
 ROUNDS = 40
-IDLE_ROUNDS = 4  # consecutive rounds that complete almost no pack
-FEWEST = 64  # samples left for best-fit decreasing
+IDLE_ROUNDS = 4  # `match` stops after this number of consecutive rounds that complete almost no pack
+FEWEST = 64  # if fewer samples are left, best-fit decreasing packs them
 
 
 class Slots(NamedTuple):
-    """The length and the pack of each sample; there are `packs` packs."""
+    """The length and the number of the pack of each sample, as arrays in the same order. There are `packs` packs."""
 
     lengths: Ints
     owners: Ints
@@ -28,13 +28,13 @@ class Slots(NamedTuple):
 
 
 def best_fit(histogram: Ints, size: int) -> Slots:
-    """Pack by best-fit decreasing; `histogram[n]` samples have length n, 0 < n <= size.
+    """Fill packs of `size` tokens by best-fit decreasing. `histogram[n]` samples have length n, 0 < n <= size.
 
-    Samples go into the open pack with the least sufficient room, as many as fit. Each step handles all packs with the same
-    room and all samples of one length that go there.
+    A sample goes into the open pack that has the least room, among those with enough room. Each step handles all packs with the
+    same room, and puts as many samples of one length into them as fit.
     """
     by_room: dict[int, list[Ints]] = {}
-    rooms = 0  # bit r is set where packs with room r are open
+    rooms = 0  # bit r is set if a pack with room r is open
     lengths, owners = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     opened = 0
     for length in np.flatnonzero(histogram)[::-1].tolist():
@@ -67,10 +67,11 @@ def best_fit(histogram: Ints, size: int) -> Slots:
 
 
 def match(histogram: Ints, size: int, seed: int) -> Slots:
-    """Fill packs at random except for the last two samples, which are chosen to fit; the rest goes to best_fit.
+    """Fill packs of `size` tokens with random samples, and choose the last two samples of each pack so that they fit.
 
-    Packs that no samples complete to within 1/256 are dissolved and drawn again, in rounds. If 5.2 samples fill a pack on
-    average, every other round makes packs of six from the smallest samples, because six at random rarely fit.
+    This happens in rounds. A pack that no samples complete to within 1/256 of its size is dissolved, and its samples are drawn
+    again. `best_fit` packs the remaining samples. If 5.2 samples fill a pack on average, every other round makes packs of six
+    from the shortest samples, because six random samples rarely fit.
     """
     left = histogram.copy()
     lengths, owners, packs, idle = [], [], 0, 0
@@ -78,7 +79,7 @@ def match(histogram: Ints, size: int, seed: int) -> Slots:
         count = int(left.sum())
         if count < FEWEST:
             break
-        each = size * count / int(left @ np.arange(len(left)))  # samples a pack: with 5.2, fives and some sixes
+        each = size * count / int(left @ np.arange(len(left)))  # samples per pack: 5.2 means packs of five and some of six
         members, pool, packs_wanted = max(2, math.floor(each)), left, count
         if number % 2 and each % 1 > 0.01:
             members = math.ceil(each)
@@ -101,14 +102,17 @@ def match(histogram: Ints, size: int, seed: int) -> Slots:
 
 
 def _smallest(left: Ints, mean: float) -> Ints:
-    """Return the histogram of the smallest samples, as many as keep their mean length at `mean` or less."""
+    """Return the histogram of the shortest samples: as many as possible with a mean length of at most `mean`."""
     lengths = np.arange(len(left))
     counts, sums = np.cumsum(left), np.cumsum(left * lengths)
     return np.where(sums <= counts * mean, left, 0)
 
 
 def _draw(left: Ints, most: int, wanted: int, of: int) -> Ints:
-    """Draw the lengths of `most` random samples for each wanted pack, at most as many packs as half of the samples fill."""
+    """Return the lengths of `most` random samples for each of `wanted` packs: (packs, most).
+
+    There are fewer packs if packs of `most` + 2 samples would take more than half of all samples.
+    """
     pool = np.repeat(np.arange(len(left)), left)
     packs = max(1, min(wanted, len(pool) // (most + 2) // 2))
     if len(pool) < packs * most:
@@ -118,7 +122,10 @@ def _draw(left: Ints, most: int, wanted: int, of: int) -> Ints:
 
 
 def _end_packs(rooms: Ints, left: Ints, size: int, *, ascending: bool) -> Ints:
-    """Return one or two lengths that fill each room, or 0, 0: (packs, 2). Removes them from `left`."""
+    """Return one or two lengths that fill each room, or zeros if no samples fill it: (packs, 2).
+
+    Remove these samples from `left`.
+    """
     ends = np.zeros((len(rooms), 2), np.int64)
     slack = min(16, max(1, size // 256))
     least = int(np.argmax(left > 0))
@@ -142,7 +149,10 @@ def _end_packs(rooms: Ints, left: Ints, size: int, *, ascending: bool) -> Ints:
 
 
 def _pairs(left: Ints, room: int, least: int, most: int, ascending: bool) -> NDArray[np.int64]:
-    """Remove from `left` up to `most` pairs of lengths of at least `least` that sum to `room`; return them, (n, 2)."""
+    """Remove up to `most` pairs of samples from `left`, and return their lengths: (pairs, 2).
+
+    The lengths of a pair sum to `room`, and each is at least `least`.
+    """
     smaller = np.arange(max(least, room - len(left) + 1), room // 2 + 1)
     there = np.minimum(left[smaller], left[room - smaller])
     if len(there) and room % 2 == 0:

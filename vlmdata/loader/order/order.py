@@ -1,13 +1,16 @@
-"""The order of an epoch: a pure function of (seed, epoch, position), with random access and constant memory.
+"""Computes the order of an epoch: a pure function of (seed, epoch, position), with random access and constant memory.
 
-The rows of an index are cut into blocks of 64 adjacent rows; the cut starts at another row each epoch. A keyed permutation,
-computed and not stored, puts the blocks in random order. 1,024 blocks in that order are a window. A window's blocks are
-dealt to 64 lanes of 16; each lane's samples are fully permuted, and the window is read across the lanes, one sample of each
-in turn. So adjacent samples in the order come from different shards, reading needs 1,024 runs of 64 samples at a time, and
-ranks that take every W-th position (W a divisor of 64) share no blocks: with remote shards each byte is sent to one
-machine. Datasets under 65,536 rows have smaller blocks, down to one row, which is a plain global shuffle.
+- Blocks: the rows of an index are cut into blocks of 64 adjacent rows. The cut starts at another row in each epoch.
+- Windows: a keyed permutation, which is computed and not stored, puts the blocks in random order. 1,024 successive blocks in
+  this order are a window.
+- Lanes: the blocks of a window are dealt to 64 lanes of 16 blocks. The samples of each lane are shuffled. A window is read
+  across its lanes, one sample of each lane in turn.
 
-All arithmetic is our own, on 64-bit integers, because numpy's generators may change between versions.
+Adjacent samples in the order therefore come from different shards, and reading needs 1,024 runs of 64 samples at a time. Ranks
+that take every W-th position share no blocks if W divides 64, so each byte of a remote shard is sent to only one machine.
+Datasets of less than 65,536 rows have smaller blocks. With blocks of one row, the order is a plain global shuffle.
+
+The arithmetic on 64-bit integers is implemented here, because numpy's generators may change between versions.
 """
 
 from collections import OrderedDict
@@ -23,7 +26,7 @@ from vlmdata.splitmix import mixed
 BLOCK = 64
 WINDOW_BLOCKS = 1024
 LANES = 64
-ORDER_VERSION = 1  # part of every state: another version means another order
+ORDER_VERSION = 1  # part of every state, because another version gives another order
 
 Ints = NDArray[np.int64]
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -31,7 +34,7 @@ _MASK = (1 << 64) - 1
 
 
 def key(*parts: int) -> int:
-    """Hash integers to one 64-bit key that depends on their order."""
+    """Return a 64-bit hash of integers, which depends on their order."""
     state = 0
     for part in parts:
         state = (state + (part & _MASK) + _GOLDEN) & _MASK
@@ -42,14 +45,15 @@ def key(*parts: int) -> int:
 
 
 def noise(of: int, numbers: Ints) -> NDArray[np.uint64]:
-    """Return a random 64-bit integer for each number, fixed by the key `of`."""
+    """Return a random 64-bit integer for each number. It depends only on the number and the key `of`."""
     return mixed(mixed(numbers.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(of)) ^ np.uint64(of))
 
 
 def permute(numbers: Ints, count: int, of: int, *, inverse: bool = False) -> Ints:
-    """Apply a random permutation of range(count), fixed by the key `of`, to each number, in O(1) memory without a table.
+    """Return each number under a random permutation of range(count) that is fixed by the key `of`, or under its inverse.
 
-    A Feistel network over the next even power of two, repeated until the result is in range. Source: Black and Rogaway 2002.
+    The permutation needs no table. It is a Feistel network over the next even power of two, which is repeated until the result
+    is below `count`. Source: Black and Rogaway 2002.
     """
     half = max(1, (max(count - 1, 1).bit_length() + 1) // 2)
     mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
@@ -69,14 +73,17 @@ def permute(numbers: Ints, count: int, of: int, *, inverse: bool = False) -> Int
 
 
 def distinct(numbers: Ints) -> list[int]:
-    """Return the distinct numbers, ascending; they must be close together. np.unique would import numpy.ma, for 10 ms."""
+    """Return the distinct numbers in ascending order.
+
+    They must be close together, because memory grows with their range. np.unique would import numpy.ma, which takes 10 ms.
+    """
     low = int(numbers.min(initial=1 << 62))
     return [low + number for number in np.flatnonzero(np.bincount(numbers - low)).tolist()]
 
 
 @dataclass
 class Order:
-    """The order of `rows` rows. With `shuffle` false, every epoch keeps the order of the rows."""
+    """The order of the rows of a dataset in each epoch. With shuffle=False, every epoch keeps the order of the rows."""
 
     rows: int
     seed: int = 0
@@ -84,7 +91,7 @@ class Order:
     _windows: "OrderedDict[tuple[int, int], _Window]" = field(default_factory=OrderedDict, repr=False, compare=False)
 
     def at(self, epoch: int, positions: Ints) -> Ints:
-        """Return the rows at these positions of one epoch, each in [0, rows)."""
+        """Return the row at each of these positions of an epoch. Positions and rows are in [0, `rows`)."""
         if not self.shuffle:
             return positions
         cut = _cut(self.rows, self.seed, epoch)
@@ -103,9 +110,10 @@ class Order:
 
 @dataclass(frozen=True)
 class _Cut:
-    """One epoch's rows cut into blocks: block b holds the rows [b * block - shift, (b + 1) * block - shift).
+    """The rows of one epoch, cut into blocks: block b holds the rows [b * block - shift, (b + 1) * block - shift).
 
-    `ragged` holds for the first and the last block its slot in the permuted order and the number of rows that it lacks.
+    The first and the last block may lack rows. `ragged` holds for each of these two blocks its slot in the permuted order and
+    the number of rows that it lacks. `of` is the key of the permutation.
     """
 
     rows: int
@@ -116,19 +124,22 @@ class _Cut:
     ragged: tuple[tuple[int, int], ...]
 
     def start(self, window: int) -> int:
-        """Return the position at which a window starts; for the window past the last one, the number of rows."""
+        """Return the position at which a window starts. For the number after the last window, this is the number of rows."""
         slot = min(window * WINDOW_BLOCKS, self.blocks)
         return slot * self.block - sum(lack for at, lack in self.ragged if at < slot)
 
     def window_of(self, positions: Ints) -> Ints:
-        """Return the window of each position. Ragged blocks move starts by less than two blocks, so a guess is off by one."""
+        """Return the window of each position.
+
+        Ragged blocks move the start of a window by less than two blocks, so the first guess is off by at most one.
+        """
         guess = positions // (WINDOW_BLOCKS * self.block)
         first, last = int(guess.min(initial=1 << 62)), int(guess.max(initial=0))
         starts = np.array([self.start(number) for number in range(first, last + 3)])
         return first + np.searchsorted(starts, positions, "right") - 1
 
     def window(self, number: int) -> "_Window":
-        """Deal a window's blocks to the lanes."""
+        """Return a window, with its blocks dealt to the lanes."""
         slots = np.arange(number * WINDOW_BLOCKS, min((number + 1) * WINDOW_BLOCKS, self.blocks))
         firsts = permute(slots, self.blocks, self.of) * self.block - self.shift
         rows = (firsts[:, None] + np.arange(self.block)).ravel()
@@ -140,21 +151,24 @@ class _Cut:
 
 
 class _Window(NamedTuple):
-    """A window's rows, (64 lanes, samples per lane). A lane is shuffled at first use. -1 ends a shorter lane."""
+    """The rows of a window: (64 lanes, samples per lane).
+
+    A lane is shuffled when it is first used. A shorter lane ends with -1.
+    """
 
     lanes: Ints
     shuffled: NDArray[np.bool_]
     of: int
 
     def at(self, positions: Ints) -> Ints:
-        """Return the rows at these positions of the window: position q is sample q // 64 of lane q % 64."""
+        """Return the rows at these positions of the window. Position q is sample q // 64 of lane q % 64."""
         lanes = positions % LANES
         waiting = np.flatnonzero(np.bincount(lanes, minlength=LANES).astype(bool) & ~self.shuffled)
         if len(waiting):
             rows = self.lanes[waiting]
             chance = noise(self.of, rows)
             chance[rows < 0] = _MASK  # a lane's missing last sample stays last
-            # noise is one to one, so there are no ties, and every sort gives this order
+            # noise is one-to-one, so there are no ties, and every sorting algorithm gives this order
             self.lanes[waiting] = np.take_along_axis(rows, np.argsort(chance, axis=1), axis=1)
             self.shuffled[waiting] = True
         return self.lanes[lanes, positions // LANES]
@@ -162,6 +176,7 @@ class _Window(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _cut(rows: int, seed: int, epoch: int) -> _Cut:
+    """Return how the rows of an epoch are cut into blocks."""
     of = key(ORDER_VERSION, seed, epoch)
     block = max(1, min(BLOCK, rows // WINDOW_BLOCKS))
     shift = key(of, 2) % block

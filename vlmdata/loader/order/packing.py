@@ -1,7 +1,7 @@
 """Packs samples into sequences by their lengths, as a pure function.
 
-Samples of one length are interchangeable. `fill.py` chooses the lengths that share a pack; then the samples of each length
-are dealt to the packs in the order of their positions, so that packs read the samples in nearly their order.
+Samples of one length are interchangeable. `fill.py` chooses the lengths that share a pack. Then the samples of each length are
+dealt to the packs in the order of their positions, so that successive packs read the samples in nearly their order.
 """
 
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from vlmdata.loader.order.fill import best_fit, match
 from vlmdata.loader.order.order import Ints, key, noise
 
 Overlong = Literal["alone", "drop"]
-GOOD_ENOUGH = 0.004  # share of padding; above it, best-fit decreasing is tried too
-MIXING_COSTS = 0.01  # accepted share of additional packs for packs that are mixed
-COST_GROUP = 64  # adjacent packs of similar cost, so that up to 64 ranks have equal work in a step
+GOOD_ENOUGH = 0.004  # share of padding above which best-fit decreasing is tried, too
+MIXING_COSTS = 0.01  # share of additional packs that is accepted in return for mixed packs
+COST_GROUP = 64  # number of adjacent packs of similar cost, so that up to 64 ranks have equal work in a step
 
 
 @dataclass(frozen=True)
 class Packs:
-    """Pack p holds the samples `members[starts[p]:starts[p + 1]]`, indices into the lengths. No sample is split.
+    """Packs of samples: pack p holds the samples `members[starts[p]:starts[p + 1]]`, which are indices into the lengths.
 
-    `tokens` is the sum of the packed lengths, `capacity` the tokens that the packs can hold; an overlong sample counts as
-    `size`.
+    No sample is split. `tokens` is the sum of the packed lengths, in which an overlong sample counts as the size of a pack.
+    `capacity` is the number of tokens that the packs can hold, and `dropped` the number of samples that were left out.
     """
 
     starts: Ints
@@ -38,16 +38,17 @@ class Packs:
 
     @property
     def padding(self) -> float:
-        """The share of the packs' tokens that is padding, in [0, 1)."""
+        """The share of the packs' capacity that is padding, in [0, 1)."""
         return 1 - self.tokens / self.capacity if self.capacity else 0.0
 
 
 def pack(lengths: Ints, size: int, *, seed: int = 0, overlong: Overlong = "alone") -> Packs:
-    """Fill packs of `size` tokens with samples of these lengths, each at least 1.
+    """Return packs of `size` tokens that hold samples of these lengths. Each length must be at least 1.
 
-    A sample longer than `size` gets its own pack ("alone": the collate function truncates its text), or is left out and
-    counted ("drop"). Packs are in random order, in groups of 64 of nearly equal cost (the sum of squared lengths, the cost
-    of attention), so that ranks with adjacent packs wait little for each other.
+    With overlong="alone", a sample longer than `size` gets its own pack, and the collate function must truncate its text. With
+    overlong="drop", such a sample is left out and counted. The packs are in random order, but in groups of 64 packs of nearly
+    equal cost, so that ranks with adjacent packs wait little for each other. The cost of a pack is the sum of its squared
+    lengths, which is the cost of attention.
     """
     if size < 1 or (len(lengths) and lengths.min() < 1):
         raise InputError(f"lengths and the size of a pack must be at least 1, not {lengths.min(initial=1)} and {size}")
@@ -70,14 +71,17 @@ def pack(lengths: Ints, size: int, *, seed: int = 0, overlong: Overlong = "alone
 
 
 def each_alone(lengths: Ints, size: int, *, overlong: Overlong = "alone") -> Packs:
-    """Put each sample into its own pack, in the order of the samples. `overlong` is as in `pack`."""
+    """Return packs of one sample each, in the order of the samples. `overlong` is as in `pack`."""
     members = np.flatnonzero(lengths <= size) if overlong == "drop" else np.arange(len(lengths))
     tokens = int(np.minimum(lengths[members], size).sum())
     return Packs(np.arange(len(members) + 1), members, tokens, len(members) * size, len(lengths) - len(members))
 
 
 def _shuffle_alike(cost: np.ndarray, seed: int) -> Ints:
-    """Return the rank of each pack in the order: shuffled groups of similar cost, in random order."""
+    """Return the place of each pack in the final order.
+
+    Packs of similar cost form groups; the groups, and the packs in each group, are in random order.
+    """
     count = len(cost)
     by_cost = np.lexsort((noise(key(seed, 1), np.arange(count)), cost))
     group = np.arange(count) // COST_GROUP
