@@ -153,7 +153,7 @@ def test_blending_by_tokens_gives_shares_of_the_tokens(tmp_path: Path) -> None:
     second.load_state_dict(first.state_dict())
     rest = [one for batch in second for one in batch if "__pad__" not in one[0]]
     assert [[s["__key__"] for s in one] for one in given + rest] == [[s["__key__"] for s in one] for one in blend()]
-    with pytest.raises(ValueError, match="need lengths"):
+    with pytest.raises(ValueError, match="need the lengths"):
         stream(Blend({a: 1, b: 1}, by="tokens"), reading=ReadOptions(cache=tmp_path), torch=False)
 
 

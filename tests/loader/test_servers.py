@@ -136,7 +136,7 @@ def test_a_tar_gone_from_a_bucket_is_named_or_its_samples_are_skipped(tars: Path
         for file in tars.glob("*.*"):
             files.put_file(str(file), f"{place}/set/{file.name}")
         files.rm_file(f"{place}/set/00002.tar")
-        with pytest.raises(ValueError, match=r"00002\.tar, byte \d+, sample '2-\d+': cannot be opened.*on_error"):
+        with pytest.raises(ValueError, match=r"00002\.tar, byte \d+, sample '2-\d+': the tar cannot be opened.*on_error"):
             keys_of(stream(f"{place}/set", reading=ReadOptions(cache=tmp_path / "a"), torch=False))
         skipping = stream(f"{place}/set", reading=ReadOptions(on_error="skip", cache=tmp_path / "b"), torch=False)
         with pytest.warns(UserWarning, match="skipped"):

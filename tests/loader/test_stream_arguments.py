@@ -149,9 +149,9 @@ def test_the_loader_takes_the_names_of_pytorch_and_refuses_the_rest(tars: Path, 
 @pytest.mark.parametrize(
     ("state", "says"),
     [
-        (5, "state must be a value that state_dict() returned, not 5"),
-        ({}, "this is not the state of a stream: it has no keys"),
-        ({"position": "4", "index": "a", "order": "b"}, "position must be an integer, 0 or more, not '4'"),
+        (5, "state is a mapping that state_dict() returned, not 5"),
+        ({}, "this is not the state of a stream: it has no keys, not position, index and order"),
+        ({"position": "4", "index": "a", "order": "b"}, "position is a whole number, 0 or more, not '4'"),
     ],
 )
 def test_what_is_no_state_is_refused(tars: Path, tmp_path: Path, state: Any, says: str) -> None:

@@ -99,7 +99,7 @@ def test_it_is_named_or_passed_over(
 ) -> None:
     monkeypatch.setattr(read_samples, "TOGETHER", together)
     folder = f"{scheme}{changed_set(tmp_path / 'tars', change)}"
-    with pytest.raises(ValueError, match=r"1\.tar, byte \d+, sample '[def]': .*index again"):
+    with pytest.raises(ValueError, match=r"1\.tar, byte \d+, sample '[def]': .*index the tars again"):
         list(stream(folder, torch=False, reading=ReadOptions(cache=tmp_path / "cache")))
     skipping = stream(folder, torch=False, reading=ReadOptions(on_error="skip", cache=tmp_path / "cache"))
     with pytest.warns(UserWarning, match=r"skipped: .*1\.tar"):
@@ -131,9 +131,9 @@ def test_appended_samples_are_reported(tmp_path: Path) -> None:
     assert members(stream(folder, torch=False, reading=ReadOptions(cache=tmp_path / "cache"))) == TRUE
     with tarfile.open(folder / "1.tar", "a") as tar:
         tar.addfile(tarfile.TarInfo("g.jpg"))
-    with pytest.raises(ValueError, match=r"1\.tar, byte 7680, .*samples follow that the index does not list"):
+    with pytest.raises(ValueError, match=r"1\.tar, byte 7680, .*samples that the index does not list"):
         list(stream(folder, torch=False, reading=ReadOptions(cache=tmp_path / "cache")))
-    with pytest.warns(UserWarning, match="samples follow"):
+    with pytest.warns(UserWarning, match="some samples are not used"):
         assert members(stream(folder, torch=False, reading=ReadOptions(on_error="skip", cache=tmp_path / "cache"))) == TRUE
 
 

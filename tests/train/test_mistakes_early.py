@@ -38,7 +38,7 @@ MISTAKES = [
     (["align", "tiny", "--set", "data"], "--set data: write it as name=value"),
     (["align", "tiny"], "data: OUT does not exist"),
     (["align", "tiny", "--set", "data={data}/nowhere"], "data: {data}/nowhere does not exist"),
-    (["align", "tiny", "--set", "data={data}/*.tra"], "data: no tars in {data}/*.tra"),
+    (["align", "tiny", "--set", "data={data}/*.tra"], "data: there are no tars in {data}/*.tra"),
     (["align", "tiny", "--set", "data={{a: 0.5, {data}: 0.5}}"], "data: a does not exist"),
     (["align", "tiny", *DATA, "--set", "held_out.path=nowhere"], "held_out.path: nowhere does not exist"),
     (["align", "tiny", *DATA, "--set", "start=/nowhere"], "start: /nowhere is not a checkpoint, and transformers"),

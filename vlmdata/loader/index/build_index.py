@@ -76,9 +76,8 @@ def build_index(
                 report(number, len(found.names))
         writer.write(pa.concat_tables(waiting).unify_dictionaries() if waiting else INDEX.empty_table())
         if not rows:
-            raise InputError(
-                f"{found.base}: none of the {len(found.names)} tars holds a file with a key and an extension: 0001.jpg"
-            )
+            tars = f"none of the {len(found.names)} tars holds a file with a key and an extension, such as 0001.jpg"
+            raise InputError(f"there are no samples in {found.base}: {tars}")
     return target
 
 
