@@ -10,7 +10,7 @@ from vlmdata.images.facts import ImageError, ImageHeader
 MAX_PIXELS = 1_000_000_000  # default; the limits of memory and cost are reached first, unless the user lowers this one
 MAX_MEMORY_MB = 300  # default limit for one image; an MB is 1,000,000 bytes
 OWN_FILES_MB = 2_000  # limit for a file that the user names: a reference, or an image to take down
-MAX_COST = 1_000  # units for all images and frames of a row: about ten seconds
+MAX_COST = 1_000  # default limit for all images and frames of a row, in units; about ten seconds
 
 FIXED_BYTES = 24_000_000  # the current tiles (see tiles.py), and memory that libraries keep
 SIDE_BYTES = 64  # per pixel of width plus height: tables and lines of decoders and of resizing
@@ -24,7 +24,7 @@ COSTS = {"jpeg": 1.0, "png": 2.0, "webp": 3.0, "avif": 5.0, "gif": 2.0, "tiff": 
 # Units per million pixels. The cost of BMP is that of a run-length encoded one, which Pillow decodes in Python, pixel by pixel
 # where a row ends early.
 ODD_JPEG_COST = 4.0  # CMYK, decoded by Pillow
-PASS_COST = 0.25  # for each scan of a JPEG after the first
+PASS_COST = 0.25  # units per million pixels, for each scan of a JPEG after the first
 ALPHA_COST = 2.0
 WRITTEN_BYTES = {"jpeg": 4.5, "png": 6.5, "webp": 29.0}  # per pixel, in addition to the pixels themselves
 USUAL_JPEG_BYTES = 2.5  # per pixel of a JPEG up to quality 95

@@ -33,7 +33,7 @@ def read_avif(data: bytes) -> ImageHeader:
     Pillow's libavif reads the container and decodes no pixels. Raises ImageError for an invalid AVIF.
     """
 
-    def reason(error: Exception) -> str:  # libavif reports damage by many errors
+    def reason(error: Exception) -> str:  # libavif reports damage with many types of errors
         return "truncated" if _ends_early(data) else "corrupt"
 
     with pillow_errors(reason, "libavif"), Image.open(io.BytesIO(data), formats=["AVIF"]) as image:

@@ -63,7 +63,7 @@ def _next_segment(data: bytes, at: int) -> tuple[int, bytes, int]:
             raise ImageError("truncated", "the JPEG ends before its first scan")
         length = int.from_bytes(data[at + 1 : at + 3], "big")
         if length < 2 or at + 1 + length > len(data):
-            raise ImageError("truncated", "a JPEG segment runs past the end")
+            raise ImageError("truncated", "a JPEG segment runs past the end of the data")
         return marker, data[at + 3 : at + 1 + length], at + 1 + length
 
 

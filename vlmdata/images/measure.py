@@ -1,4 +1,4 @@
-"""Measures that identify blank, near-blank and blurred images, in integers up to the last division."""
+"""Measures that identify blank, near-blank and blurred images. They are computed in integers up to the last division."""
 
 from collections.abc import Iterator
 
@@ -29,7 +29,7 @@ def _parts(values: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def spread(pixels: np.ndarray) -> float:
-    """Return the standard deviation, 0..127.5, of the luma or of the channel that has the largest one.
+    """Return the largest standard deviation, 0..127.5, among those of the luma and of each channel.
 
     A blank image has 0, and a near-blank image has less than about 5. Channels are included, so that an image of two colours of
     the same brightness does not count as blank.

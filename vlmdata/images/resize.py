@@ -47,7 +47,7 @@ class ResizeRule:
         if self.format not in FORMATS:
             raise ValueError(f"the image format must be one of {', '.join(FORMATS)}, not {self.format!r}")
         if not 1 <= self.size <= 16383:
-            raise ValueError(f"the resize size must be 1 to 16383 pixels, the maximum of WebP, not {self.size}")
+            raise ValueError(f"the resize size must be 1 to 16383 pixels (the maximum of WebP), not {self.size}")
         if not 1 <= self.quality <= 100:
             raise ValueError(f"the image quality must be 1 to 100, not {self.quality}")
 

@@ -1,1 +1,1 @@
-"""Reading training samples from tars: `stream` and its parts."""
+"""Reads training samples from tars: `stream` and its parts."""

@@ -148,8 +148,8 @@ def stream(
       meaning of the weights, and weights that change at a position.
     - `batch_size`: the number of samples per step on each rank. A step is a list, or what `collate_fn` returns for the list.
       None yields single samples.
-    - `drop_last`: all ranks have the same number of steps. A partial last step is left out if True. If False, it is filled with
-      samples of the next epoch, which have the key `__pad__`. `tail_samples()` counts both.
+    - `drop_last`: all ranks have the same number of steps. True leaves out a partial last step. False fills it with samples of
+      the next epoch, which have the key `__pad__`. `tail_samples()` returns the number of these samples.
     - `seed`: sets the order; None keeps the order of the tars.
     - `decode`: a function that turns the dict of bytes into a sample, such as `Decode`.
     - `packing`: fills sequences of a fixed number of tokens. The stream then yields, batches and counts packs. A pack is a list

@@ -126,7 +126,10 @@ def _ahead(steps: Iterator[tuple[int, int, Any]], device: torch.device) -> Itera
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Return a batch with its tensors moved to a device, also those in dicts, lists and tuples. Other values stay unchanged."""
+    """Return a batch with its tensors moved to a device, including those in dicts, lists and tuples.
+
+    Other values stay unchanged.
+    """
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, dict):

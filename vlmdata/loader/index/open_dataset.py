@@ -63,7 +63,7 @@ class Dataset:
 
 
 def open_dataset(path: PathLike | Sequence[PathLike], cache: PathLike = CACHE, on_error: OnError = "raise") -> Dataset:
-    """Return the dataset at a path that `find_shards` accepts, in a folder with an index.parquet, or of an index file.
+    """Return the dataset for a path: one that `find_shards` accepts, a folder with an index.parquet, or an index file.
 
     In a folder with Energon splits, this opens one split and ignores the index of the folder. A missing index is built and kept
     in `cache`, under a hash of the addresses, sizes and times of the tars. Raises ValueError if tars and index do not match.
@@ -214,5 +214,5 @@ def _check_shards(dataset: Dataset, on_error: OnError) -> None:
         unknown = sorted({name for name in there if name.endswith(".tar")} - set(index.shards))
         if unknown:
             raise InputError(
-                f"{file} does not list {len(unknown)} tars beside it, such as {unknown[0]}. Run vlmdata index {base}"
+                f"{file} does not list {len(unknown)} tars beside it, such as {unknown[0]}. Run `vlmdata index {base}`"
             )

@@ -101,7 +101,7 @@ Found = tuple[Member | Link | TarDamage | None, int]  # (an entry or None, posit
 def _member(read: Read, position: int, length: int, header: bytes, extras: "_Extras", start: int) -> Found:
     """Return the member whose own header is at `position`, or None if it is neither a file nor a link.
 
-    Its long headers start at `start`.
+    Long headers before it start at `start`.
     """
     kind, data = header[156:157], position + BLOCK
     try:

@@ -34,7 +34,7 @@ _MASK = (1 << 64) - 1
 
 
 def key(*parts: int) -> int:
-    """Return a 64-bit hash of integers, which depends on their order."""
+    """Return a 64-bit hash of a sequence of integers."""
     state = 0
     for part in parts:
         state = (state + (part & _MASK) + _GOLDEN) & _MASK
