@@ -68,7 +68,7 @@ def test_every_shipped_recipe_is_whole_and_says_what_it_is(path):
         (["align", "tiny", "--set", "data={data}", "--set", "model.encoder=open_clop"], r"Did you mean 'open_clip'\?"),
         (["align", "tiny", "--set", "data={data}", "--set", "start=/nowhere"], r"start: /nowhere is not a checkpoint, and"),
         (["chat", "/nowhere"], r"/nowhere is not a checkpoint"),
-        (["evaluate", "/nowhere", "D", "--samples", "0"], r"--samples is 1 or more, not 0"),
+        (["evaluate", "/nowhere", "D", "--samples", "0"], r"--samples must be 1 or more, not 0"),
         (["align", "tiny", "--set", "data={data}", "--set", "speed.device=cuda"], r"torch sees no CUDA device"),
     ],
 )

@@ -73,7 +73,7 @@ def test_an_id_that_the_recipe_states_beyond_the_vocabulary_is_one_line(
                                                  "steps": 1}))  # fmt: skip
     assert main(["instruct", str(tmp_path / "r.yaml")]) == 2
     said = capsys.readouterr().err.strip()
-    assert told in said and said.endswith("Omit the field to use the tokenizer's id.") and "\n" not in said
+    assert message in said and said.endswith("Omit the field to use the tokenizer's id.") and "\n" not in said
 
 
 def test_the_last_id_of_the_vocabulary_may_be_stated() -> None:
