@@ -18,7 +18,7 @@ from vlmdata.engine.drive import decide
 from vlmdata.engine.drive.driver import Driver
 from vlmdata.engine.drive.gpus import visible_gpus, wants_gpu
 from vlmdata.engine.drive.progress import Progress
-from vlmdata.engine.drive.publish import finish
+from vlmdata.engine.drive.publish import pack_and_publish
 from vlmdata.engine.drive.workers import Workers
 from vlmdata.engine.output.manifest import alone, confirm_alone, load_manifest, write_manifest
 from vlmdata.engine.output.run_log import RunLog
@@ -105,7 +105,7 @@ def _build(
         driver = Driver(stack.enter_context(workers_of()), OPEN_PARTITIONS, folder)
         calls, counts = _passes(compile_recipe(recipe), made, store, driver, progress, limit, retry)
         progress.stage("pack")
-        manifest = finish(store, recipe, made, driver, calls, counts, limit)
+        manifest = pack_and_publish(store, recipe, made, driver, calls, counts, limit)
         manifest["files"] |= write_pages(store, manifest)
         confirm_alone(store)
         write_manifest(store, manifest)
@@ -178,7 +178,7 @@ def _passes(
         if bound.step.sees_all:
             progress.stage(bound.step.name)
             inputs = [PartitionCall(partition, take, done, decided) for partition, take in takes]
-            decided += (decide.over_all(bound.step, done, inputs, total, driver, store),)
+            decided += (decide.decide_globally(bound.step, done, inputs, total, driver, store),)
             done += 1
             continue
         end = next(number for number in ends if number > done)

@@ -11,7 +11,7 @@ from tests.engine.dying import in_process, little_memory
 from vlmdata.cli import main
 from vlmdata.engine.drive.driver import WorkFailed, result_of
 from vlmdata.engine.drive.workers import Ended
-from vlmdata.process.shortage import in_short, is_short_of_memory, told
+from vlmdata.process.shortage import describe_error, in_short, is_short_of_memory
 
 
 def caught(error: BaseException, cause: BaseException | None = None) -> BaseException:
@@ -42,14 +42,14 @@ def test_other_errors_are_reported_unchanged(error: BaseException) -> None:
     try:
         raise error
     except Exception as again:
-        assert told(again).rstrip().endswith(str(error))
+        assert describe_error(again).rstrip().endswith(str(error))
 
 
 def test_what_a_worker_says_of_it_is_one_line_of_the_run() -> None:
     try:
         raise ImportError("libssl.so.3: failed to map segment\nfrom shared object")
     except ImportError as error:
-        text = told(error)
+        text = describe_error(error)
     assert text.startswith("Traceback")
     with pytest.raises(WorkFailed) as failed:
         result_of(Ended(0, 0, error=text))

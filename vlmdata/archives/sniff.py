@@ -73,13 +73,13 @@ def sort_of(declared: str, body: bytes) -> str:
         return "page" if _is_fragment(body) else _other_than_page(body) or "page"
     if is_image(start):
         return "image"
-    if not is_told(declared):
+    if not is_known_type(declared):
         text = _text(start)
         return _by_first_bytes(start) or ("page" if _PAGE.match(text) or _root(text) == b"html" else "other")
     return sort if sort in _SORTS else "other"
 
 
-def is_told(declared: str) -> bool:
+def is_known_type(declared: str) -> bool:
     """Return whether a media type is well-formed and says what the body is, unlike `application/unknown`."""
     return bool(_TYPE.fullmatch(declared)) and declared not in _MEANINGLESS
 

@@ -36,7 +36,7 @@ def _is_sentence(block: PageBlock, before: PageBlock | None) -> bool:
 
 
 @dataclass(slots=True)
-class _Run:
+class _LinkRun:
     """A range of consecutive blocks that are links, or short lines between links."""
 
     start: int
@@ -96,7 +96,7 @@ def unlink_cards(layout: PageLayout) -> list[range]:
     return []
 
 
-def _runs(layout: PageLayout, *, strict: bool) -> Iterator[_Run]:
+def _runs(layout: PageLayout, *, strict: bool) -> Iterator[_LinkRun]:
     """Yield the runs of cards outside boilerplate. If `strict`, only a block that ends like a sentence counts as a sentence."""
     chrome: list[bool] = []
     named: list[bool] = []
@@ -106,13 +106,13 @@ def _runs(layout: PageLayout, *, strict: bool) -> Iterator[_Run]:
         card = section.end - section.start <= _CARD_BLOCKS and section.tag not in _AROUND
         chrome.append((surely and not card) or (outer is not None and chrome[outer]))
         named.append((surely and card) or (outer is not None and named[outer]))
-    run = _Run(0, 0)
+    run = _LinkRun(0, 0)
     for i, block in enumerate(layout.blocks):
         linked = block.links > 0.7
         if chrome[block.section] or not (linked or (0 < block.words <= _LABEL_WORDS and run.end)):
             if run.end:
                 yield run
-                run = _Run(0, 0)
+                run = _LinkRun(0, 0)
             continue
         if not linked:
             continue  # a date or price between cards or after the last one

@@ -220,7 +220,7 @@ def _number(text: str) -> int | None:
 def _join(entries: list[_Entry]) -> list[tuple[str | None, ImageRef | None]]:
     """Return pairs (text, None) and (None, image). Texts are joined by the strongest separator and split at images."""
     nodes: list[tuple[str | None, ImageRef | None]] = []
-    run = _Run()
+    run = _TextRun()
     stack: list[str] = []
     for place, entry in enumerate(entries):
         if entry.kind == "open":
@@ -240,7 +240,7 @@ def _join(entries: list[_Entry]) -> list[tuple[str | None, ImageRef | None]]:
     return [*nodes, *run.end()]
 
 
-class _Run:
+class _TextRun:
     """Joins the texts between two images."""
 
     def __init__(self) -> None:

@@ -82,7 +82,7 @@ def blurring_cost(pixels: int, longest: float) -> float:
     return BLUR_COST * pixels / 1e6 * longest
 
 
-def hold_memory(needed: float, max_memory_mb: float, what: str) -> None:
+def check_memory(needed: float, max_memory_mb: float, what: str) -> None:
     """Raise ImageError `too_large` if `needed` bytes exceed `max_memory_mb`."""
     if needed > max_memory_mb * 1e6:
         value = round(needed / 1e6, 1)
@@ -94,7 +94,7 @@ def hold_memory(needed: float, max_memory_mb: float, what: str) -> None:
         )
 
 
-def hold_cost(cost: float, max_cost: float, what: str) -> None:
+def check_cost(cost: float, max_cost: float, what: str) -> None:
     """Raise ImageError `too_costly` if `cost` exceeds `max_cost`, both in units."""
     if cost > max_cost:
         value = round(cost, 2)
@@ -103,7 +103,7 @@ def hold_cost(cost: float, max_cost: float, what: str) -> None:
         )
 
 
-def hold_pixels(pixels: int, max_pixels: int, what: str) -> None:
+def check_pixels(pixels: int, max_pixels: int, what: str) -> None:
     """Raise ImageError `too_many_pixels` if `pixels` exceeds `max_pixels`."""
     if pixels > max_pixels:
         raise ImageError("too_many_pixels", f"{what} has more than {max_pixels} pixels", value=pixels, threshold=max_pixels)

@@ -16,11 +16,11 @@ from vlmdata.images.budget import (
     MAX_COST,
     MAX_MEMORY_MB,
     MAX_PIXELS,
+    check_cost,
+    check_memory,
+    check_pixels,
     decoding_bytes,
     decoding_cost,
-    hold_cost,
-    hold_memory,
-    hold_pixels,
 )
 from vlmdata.images.colour import profile_changes, to_srgb
 from vlmdata.images.decode_pillow import decode_pillow, over_white
@@ -75,12 +75,12 @@ def decode(
     header = header or read_header(data)
     factor = shrink_factor(header, target)
     subject = f"a {header.format} of {header.width} x {header.height} pixels"
-    hold_pixels(max(header.width * header.height, header.coded_pixels), max_pixels, subject)
-    hold_memory(decoding_bytes(header, len(data), factor) + beside, max_memory_mb, subject)
-    hold_cost(decoding_cost(header), max_cost, subject)
+    check_pixels(max(header.width * header.height, header.coded_pixels), max_pixels, subject)
+    check_memory(decoding_bytes(header, len(data), factor) + beside, max_memory_mb, subject)
+    check_cost(decoding_cost(header), max_cost, subject)
     pixels, decoder, is_plain = _pixels(data, header, factor)
     if pixels is None:
-        hold_memory(decoding_bytes(header, len(data), factor, by_pillow=True) + beside, max_memory_mb, subject)
+        check_memory(decoding_bytes(header, len(data), factor, by_pillow=True) + beside, max_memory_mb, subject)
         pixels, is_plain = decode_pillow(data, header, factor)
     elif profile_changes(header.icc, "L" if header.mode == "grey" else "RGB"):
         _apply_profile(pixels, header)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 from PIL import Image, UnidentifiedImageError
 
-from vlmdata.images.budget import MAX_MEMORY_MB, hold_memory
+from vlmdata.images.budget import MAX_MEMORY_MB, check_memory
 from vlmdata.images.exif import orientation_of
 from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.untrusted import errors_as
@@ -22,7 +22,7 @@ def read_lazily(data: bytes) -> ImageHeader:
     """Return the header of a WebP, GIF or BMP, read by Pillow. Raises ImageError for an invalid image."""
     if data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise ImageError("truncated", "the RIFF container is longer than the data")
-    hold_memory(OPEN_COPIES * len(data), MAX_MEMORY_MB, f"opening {len(data)} bytes")
+    check_memory(OPEN_COPIES * len(data), MAX_MEMORY_MB, f"opening {len(data)} bytes")
 
     def reason(error: Exception) -> str:
         is_cut = isinstance(error, EOFError) or (isinstance(error, UnidentifiedImageError) and len(data) < MIN_BYTES)

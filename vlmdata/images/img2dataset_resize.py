@@ -17,10 +17,10 @@ from PIL import Image
 from vlmdata.images.budget import (
     FIXED_BYTES,
     WRITTEN_BYTES,
+    check_cost,
+    check_memory,
+    check_pixels,
     decoding_cost,
-    hold_cost,
-    hold_memory,
-    hold_pixels,
 )
 from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.images.header import read_header
@@ -87,11 +87,11 @@ def process(
     """
     header, reason = _header(data)
     subject = f"an image of {header.width} x {header.height} pixels for img2dataset"
-    hold_pixels(header.width * header.height, max_pixels, subject)
+    check_pixels(header.width * header.height, max_pixels, subject)
     change = transform(rule, header.width, header.height)
     made = max(width * height for width, height in (change.scaled, change.output))
-    hold_memory(_needed(header, made, rule) + 2 * len(data), max_memory_mb, subject)
-    hold_cost(decoding_cost(header), max_cost, subject)
+    check_memory(_needed(header, made, rule) + 2 * len(data), max_memory_mb, subject)
+    check_cost(decoding_cost(header), max_cost, subject)
     resize = _resizer(rule.mode, rule.size, rule.only_if_bigger, rule.skip_reencode, rule.format, rule.quality)
     written, width, height, original_width, original_height, failure = resize(io.BytesIO(data), list(blur) or None)
     if failure is not None:

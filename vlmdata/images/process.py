@@ -14,10 +14,10 @@ from vlmdata.images.budget import (
     MAX_MEMORY_MB,
     MAX_PIXELS,
     blurring_cost,
+    check_cost,
+    check_memory,
+    check_pixels,
     decoding_cost,
-    hold_cost,
-    hold_memory,
-    hold_pixels,
     writing_bytes,
 )
 from vlmdata.images.decode import DecodedImage, decode
@@ -25,7 +25,7 @@ from vlmdata.images.encode import LARGEST_SIDE, encode
 from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.images.header import read_header
 from vlmdata.images.phash import phash
-from vlmdata.images.resize import Box, ResizeRule, Transform, place_on, scale_to, transform
+from vlmdata.images.resize import Box, ResizeRule, Transform, crop_or_pad, scale_to, transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,9 @@ def process(
     header = read_header(data)
     change = transform(rule, *header.upright_size)
     _check_output(change, rule, max_pixels)
-    hold_cost(_cost(header, change, blur), max_cost, "the image")
+    check_cost(_cost(header, change, blur), max_cost, "the image")
     scaled_pixels = change.scaled[0] * change.scaled[1]
-    hold_memory(FIXED_BYTES + scaled_pixels * (BLURRED_BYTES if blur else 3), max_memory_mb, "the resized image")
+    check_memory(FIXED_BYTES + scaled_pixels * (BLURRED_BYTES if blur else 3), max_memory_mb, "the resized image")
     decoded = decode(
         data,
         max_pixels=max_pixels,
@@ -87,14 +87,14 @@ def process(
     is_original = not blur and keeps_bytes(rule, decoded, change)
     if not is_original:
         written = change.output[0] * change.output[1]
-        hold_memory(writing_bytes(written, rule.format, rule.quality), max_memory_mb, f"writing {written} pixels")
+        check_memory(writing_bytes(written, rule.format, rule.quality), max_memory_mb, f"writing {written} pixels")
     decoder = decoded.decoder
     pixels = scale_to(decoded.pixels, change.scaled)
     del decoded  # free an 8-megapixel image before the small one is encoded
     if blur:
         width, height = change.scaled
         pixels = blur_boxes(pixels, [(x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in blur])
-    pixels = place_on(pixels, change)
+    pixels = crop_or_pad(pixels, change)
     return Processed(
         data=data if is_original else encode(pixels, rule.format, rule.quality),
         format=rule.format,
@@ -113,7 +113,7 @@ def process(
     )
 
 
-def price(data: bytes, rule: ResizeRule, blur: Sequence[Box] = ()) -> float:
+def processing_cost(data: bytes, rule: ResizeRule, blur: Sequence[Box] = ()) -> float:
     """Return the cost of `process` in units, from the header alone. Raises ImageError if the header cannot be read."""
     header = read_header(data)
     return _cost(header, transform(rule, *header.upright_size), blur)
@@ -132,7 +132,7 @@ def _check_output(change: Transform, rule: ResizeRule, max_pixels: int) -> None:
     """
     for width, height in (change.scaled, change.output):
         subject = f"the resized image ({rule.mode} {rule.size}, {width} x {height} pixels)"
-        hold_pixels(width * height, max_pixels, subject)
+        check_pixels(width * height, max_pixels, subject)
         longest = LARGEST_SIDE[rule.format]
         if max(width, height) > longest:
             raise ImageError(

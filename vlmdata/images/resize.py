@@ -110,7 +110,7 @@ def scale_to(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR_EXACT)
 
 
-def place_on(pixels: np.ndarray, change: Transform) -> np.ndarray:
+def crop_or_pad(pixels: np.ndarray, change: Transform) -> np.ndarray:
     """Return scaled pixels cropped to the output, or with a white border."""
     width, height = change.output
     if pixels.shape[:2] == (height, width):
@@ -126,4 +126,4 @@ def place_on(pixels: np.ndarray, change: Transform) -> np.ndarray:
 def resize(pixels: np.ndarray, rule: ResizeRule) -> np.ndarray:
     """Return (H, W, 3) uint8 pixels resized by `rule`, or the same array if nothing changes."""
     change = transform(rule, pixels.shape[1], pixels.shape[0])
-    return place_on(scale_to(pixels, change.scaled), change)
+    return crop_or_pad(scale_to(pixels, change.scaled), change)

@@ -18,7 +18,7 @@ from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
 from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata.images.header import read_header
-from vlmdata.images.resize import MODES, ResizeRule, place_on, scale_to, transform
+from vlmdata.images.resize import MODES, ResizeRule, crop_or_pad, scale_to, transform
 from vlmdata.loader.lengths import draw
 from vlmdata.loader.read_samples import DamagedSample, Sample
 
@@ -98,7 +98,7 @@ class Decode:
             raise _damaged(sample, name, str(error)) from error
         if self.size:
             scale = scale_to if self.filter == "area" else _scale_by_torch
-            pixels = place_on(scale(pixels, change.scaled), change)
+            pixels = crop_or_pad(scale(pixels, change.scaled), change)
         if self.augment is not None:
             pixels = self.augment(pixels, generator_of(sample, name))
         return pixels

@@ -63,7 +63,7 @@ class Packing:
         return measure_lengths(reader, self.measure, self.name, cache=cache, workers=self.workers, report=self.report)
 
 
-class _Window(NamedTuple):
+class _PackedWindow(NamedTuple):
     """The packs of one window: pack p holds the samples `starts[p]` to `starts[p + 1]` of `picks`."""
 
     picks: Picks
@@ -83,7 +83,7 @@ class PackedPlan:
     packing: Packing
     cache: Path
     _known: list[tuple[int, int, int]] = field(default_factory=lambda: [(0, 0, 0)])  # (epoch, window, packs before the window)
-    _windows: OrderedDict[tuple[int, int], _Window] = field(default_factory=OrderedDict)
+    _windows: OrderedDict[tuple[int, int], _PackedWindow] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         self.datasets = self.plan.datasets
@@ -198,7 +198,7 @@ class PackedPlan:
             return int(marker.name.split(".")[1])
         return len(self._window(epoch, window).starts) - 1
 
-    def _window(self, epoch: int, window: int) -> _Window:
+    def _window(self, epoch: int, window: int) -> _PackedWindow:
         found = self._windows.get((epoch, window))
         if found is None:
             file = self._folder / f"{epoch}-{window}.npy"
@@ -237,12 +237,12 @@ class PackedPlan:
         seed = key(self.plan.seed, epoch, window, 3)
         return pack(lengths, self.packing.tokens, seed=seed, overlong=self.packing.overlong)
 
-    def _make(self, epoch: int, window: int) -> _Window:
+    def _make(self, epoch: int, window: int) -> _PackedWindow:
         picks = self._picks(epoch, window)
         packs = self._pack(picks, epoch, window)
-        return _Window(Picks(*(column[packs.members] for column in picks[:4])), packs.starts)
+        return _PackedWindow(Picks(*(column[packs.members] for column in picks[:4])), packs.starts)
 
-    def _save(self, file: Path, window: _Window) -> None:
+    def _save(self, file: Path, window: _PackedWindow) -> None:
         """Write a packed window for the other processes of this machine. Delete all but the KEPT_WINDOWS newest windows."""
         part = file.with_name(f".{file.name}.{os.getpid()}")
         flat = np.concatenate([[0, len(window.starts)], window.starts, *window.picks[:4]]).astype(np.int64)
@@ -256,7 +256,7 @@ class PackedPlan:
             one.unlink(missing_ok=True)
 
 
-def _load(file: Path) -> _Window | None:
+def _load(file: Path) -> _PackedWindow | None:
     """Return the window in a file that `_save` wrote, or None if the file is damaged.
 
     The file is mapped into memory, because a batch needs only a few of its million samples.
@@ -269,4 +269,4 @@ def _load(file: Path) -> _Window | None:
     except Failed:
         return None
     count = int(flat[1])
-    return _Window(Picks(*flat[2 + count :].reshape(4, -1)), flat[2 : 2 + count])
+    return _PackedWindow(Picks(*flat[2 + count :].reshape(4, -1)), flat[2 : 2 + count])

@@ -18,7 +18,7 @@ import simplejpeg
 from PIL import Image
 from torchvision.transforms import Normalize, ToTensor
 
-from vlmdata.images.budget import MAX_COST, MAX_MEMORY_MB, decoding_bytes, decoding_cost, hold_cost, hold_memory
+from vlmdata.images.budget import MAX_COST, MAX_MEMORY_MB, check_cost, check_memory, decoding_bytes, decoding_cost
 from vlmdata.images.header import read_header
 from vlmdata.untrusted import Failed, errors_as
 
@@ -68,8 +68,8 @@ def opened(body: bytes) -> Image.Image:
     """
     header = read_header(body)
     pixels = max(header.width * header.height, header.coded_pixels)
-    hold_memory(decoding_bytes(header, len(body)) + PILLOW_BYTES * pixels, MAX_MEMORY_MB, "the image")
-    hold_cost(decoding_cost(header), MAX_COST, "the image")
+    check_memory(decoding_bytes(header, len(body)) + PILLOW_BYTES * pixels, MAX_MEMORY_MB, "the image")
+    check_cost(decoding_cost(header), MAX_COST, "the image")
     if body[:2] == b"\xff\xd8":
         try:
             if simplejpeg.decode_jpeg_header(body)[2] in ("YCbCr", "Gray"):

@@ -30,7 +30,7 @@ def is_short_of_memory(error: BaseException) -> bool:
     return not isinstance(error, AssertionError) and not has_room()
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return an error with its traceback as text. If memory ran out, a last line says so."""
     text = traceback.format_exc()
     return f"{text}\n{in_short(error)}" if is_short_of_memory(error) else text

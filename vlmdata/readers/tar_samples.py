@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from vlmdata.loader.index.grouping import TarContents, TarSample, contents, key_of
+from vlmdata.loader.index.grouping import SampleMembers, TarContents, contents, key_of
 from vlmdata.loader.index.tar import BLOCK, Link, Member, Read, TarDamage, members
 from vlmdata.readers.find_files import File, is_remote
 from vlmdata.readers.open_file import UNREADABLE, compression, opened, raw_file
@@ -20,7 +20,7 @@ from vlmdata.readers.plain_rows import bad_record, place, with_place
 from vlmdata.readers.strings import clean, is_blank
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
-RowOf = Callable[[TarSample, str | None, Read], dict[str, Any] | None]
+RowOf = Callable[[SampleMembers, str | None, Read], dict[str, Any] | None]
 MAX_CAPTION = 1 << 20  # largest caption, in bytes
 MAX_JSON = 1 << 24  # largest JSON, in bytes
 MAX_IMAGE = 1 << 30  # largest image, in bytes
@@ -80,7 +80,7 @@ def _has_text(row: dict[str, Any]) -> bool:
     return bool(row.get("drop")) or any(text and not is_blank(text["text"]) for text in row.get("texts") or ())
 
 
-def _is_beside(lost: list[TarDamage], sample: TarSample) -> bool:
+def _is_beside(lost: list[TarDamage], sample: SampleMembers) -> bool:
     """Say whether a member of the sample is next to one of the damaged ranges `lost`, which are sorted."""
     for _, member in sample.members:
         at = bisect.bisect_left(lost, (member.header, 0, ""))

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from vlmdata.images.budget import FIXED_BYTES, decoding_cost, hold_cost, hold_memory
+from vlmdata.images.budget import FIXED_BYTES, check_cost, check_memory, decoding_cost
 from vlmdata.images.decode import decode
 from vlmdata.images.exif import frames_of
 from vlmdata.images.facts import ImageError
@@ -48,9 +48,9 @@ class Frames:
         header = read_header(frame)
         pixels = header.width * header.height
         self._cost += decoding_cost(header) + WRITING_COST * pixels / 1e6 + READING_COST * self._size / 1e6
-        hold_cost(self._cost, self._max_cost, "the file up to this frame")
-        hold_memory(FIXED_BYTES + WRITING_BYTES * pixels, self._max_memory_mb, "writing the frame")
-        hold_memory(self._bytes, MAX_BYTES / 1e6, "the file up to this frame")
+        check_cost(self._cost, self._max_cost, "the file up to this frame")
+        check_memory(FIXED_BYTES + WRITING_BYTES * pixels, self._max_memory_mb, "writing the frame")
+        check_memory(self._bytes, MAX_BYTES / 1e6, "the file up to this frame")
         beside, limit = PILLOW_BYTES * pixels, self._max_memory_mb
         image = Image.fromarray(
             decode(frame, max_memory_mb=limit, max_cost=self._max_cost, beside=beside, header=header).pixels

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.images.formats import IMAGE_EXTENSIONS
-from vlmdata.loader.index.grouping import TarSample
+from vlmdata.loader.index.grouping import SampleMembers
 from vlmdata.loader.index.tar import Read
 from vlmdata.readers.find_files import File, find, is_remote
 from vlmdata.readers.nested import texts_in
@@ -124,7 +124,7 @@ def _shard(shard: str, path: str | None) -> Iterator[dict[str, Any]]:
             yield bad_record(os.path.basename(path), f"cannot be read as img2dataset's Parquet: {one_line(error)}")
     samples = Webdataset(path=shard)
 
-    def unnamed(sample: TarSample, blob: str | None, read: Read) -> dict[str, Any] | None:
+    def unnamed(sample: SampleMembers, blob: str | None, read: Read) -> dict[str, Any] | None:
         return None if sample.key in named else samples.row(sample, blob, read)
 
     tars = _tars(shard)

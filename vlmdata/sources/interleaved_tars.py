@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from vlmdata.fields import renamed
 from vlmdata.images.budget import MAX_COST, MAX_MEMORY_MB
-from vlmdata.loader.index.grouping import TarSample
+from vlmdata.loader.index.grouping import SampleMembers
 from vlmdata.loader.index.tar import Member, Read
 from vlmdata.readers.documents import positions
 from vlmdata.readers.find_files import File, find
@@ -54,7 +54,7 @@ class InterleavedTars(Source):
         return tables(tar_rows(piece["path"], piece["name"], functools.partial(_row, limits=limits)))
 
 
-def _row(sample: TarSample, blob: str | None, read: Read, *, limits: dict[str, int]) -> dict[str, Any]:
+def _row(sample: SampleMembers, blob: str | None, read: Read, *, limits: dict[str, int]) -> dict[str, Any]:
     members = {name.lower(): member for name, member in sample.members}
     facts = sample_json(members.get("json"), read)
     if not isinstance(facts, dict) or not all(isinstance(facts.get(name), list) for name in ("texts", "images")):

@@ -18,7 +18,7 @@ from vlmdata.archives.image_index import shared_folder
 from vlmdata.archives.read_archive import piece_records, pieces, volumes
 from vlmdata.archives.record import BODIES, Record, response_of
 from vlmdata.archives.remote_archives import open_archive
-from vlmdata.archives.sniff import START, is_told, sort_of
+from vlmdata.archives.sniff import START, is_known_type, sort_of
 from vlmdata.archives.volume import Volume
 from vlmdata.readers.find_files import File, find, is_remote
 from vlmdata.readers.page_rows import Find, Mode, Yields, page_rows
@@ -218,7 +218,7 @@ def _other(status: int, sort: str) -> str:
 def _may_be_page(response: Response, sort: str) -> bool:
     """Say whether a damaged response may be a page: other media give no rows, damaged or not."""
     if response.status == 200:
-        return sort == "page" or (sort == "other" and not is_told(response.media_type))
+        return sort == "page" or (sort == "other" and not is_known_type(response.media_type))
     return response.status == 0
 
 

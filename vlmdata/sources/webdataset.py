@@ -10,7 +10,7 @@ import fsspec
 import pyarrow as pa
 
 from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS, TEXT_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS
-from vlmdata.loader.index.grouping import TarSample
+from vlmdata.loader.index.grouping import SampleMembers
 from vlmdata.loader.index.tar import Member, Read
 from vlmdata.readers.conversation_rows import conversation
 from vlmdata.readers.dialogue import checked_turns, read_dialogue
@@ -84,7 +84,7 @@ class Webdataset(Source):
             return None
         bare: list[str] = []
 
-        def look(sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:
+        def look(sample: SampleMembers, blob: str | None, read: Read) -> dict[str, Any]:
             row = self.row(sample, blob, read)
             if row.get("texts") and not row.get("drop") and not any(text and text["text"] for text in row["texts"]):
                 bare.append(", ".join(sorted({*dict(sample.members), *json.loads(row["extra"])} - {"source_key"})))
@@ -111,7 +111,7 @@ class Webdataset(Source):
     def _images(self) -> list[str]:
         return [self.image] if isinstance(self.image, str) else self.image or []
 
-    def row(self, sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:
+    def row(self, sample: SampleMembers, blob: str | None, read: Read) -> dict[str, Any]:
         """Return the row of a sample. Images stay in `blob`, the path of the tar; if it is None the row holds their bytes.
 
         Raises BadSample.
@@ -266,7 +266,7 @@ def _fit(text: Any, metadata: Any, url: Any) -> bool:
     return isinstance(metadata, dict) and isinstance(metadata.get("file"), str) and isinstance(url, str | None)
 
 
-def _document(sample: TarSample, parts: Mapping[str, Member], facts: Any, blob: str | None, read: Read) -> dict[str, Any]:
+def _document(sample: SampleMembers, parts: Mapping[str, Member], facts: Any, blob: str | None, read: Read) -> dict[str, Any]:
     """Return the row of a document written by vlmdata. Raises BadSample if its lists do not align."""
     if not _fits(facts):
         raise BadSample("its texts, images and metadata do not fit together")
@@ -286,7 +286,7 @@ def _document(sample: TarSample, parts: Mapping[str, Member], facts: Any, blob: 
 
 
 def _conversation(
-    sample: TarSample, parts: Mapping[str, Member], pictures: Sequence[Member], facts: Any, blob: str | None, read: Read
+    sample: SampleMembers, parts: Mapping[str, Member], pictures: Sequence[Member], facts: Any, blob: str | None, read: Read
 ) -> dict[str, Any]:
     """Return the row of a sample whose JSON holds turns in LLaVA's or OpenAI's form. The trainer uses the same rules."""
     own = Members((name for name, member in parts.items() if member in pictures), sample.key)

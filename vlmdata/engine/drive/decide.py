@@ -47,7 +47,7 @@ def columns_for(step: Step) -> Columns:
     return columns
 
 
-def over_all(step: Step, number: int, calls: Sequence[PartitionCall], total: int, driver: Driver, store: Store) -> str:
+def decide_globally(step: Step, number: int, calls: Sequence[PartitionCall], total: int, driver: Driver, store: Store) -> str:
     """Make the global decision of bound step `number` over the `total` rows of the calls. Return the name of its file."""
     columns = columns_for(step)
     if not step.distribute_above or total <= step.distribute_above:

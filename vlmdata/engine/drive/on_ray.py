@@ -17,7 +17,7 @@ from vlmdata.engine.drive.workers import Ended
 from vlmdata.engine.partitions.calls import RunJob
 from vlmdata.engine.work.worker import Worker
 from vlmdata.process.interrupt import handlers_kept
-from vlmdata.process.shortage import told
+from vlmdata.process.shortage import describe_error
 from vlmdata.process.thread import attempt
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import Failed, errors_as, one_line
@@ -121,7 +121,7 @@ class RayWorkers:
 
     def _start(self, number: int) -> None:
         """Create an actor. It gets no calls until it answers. After the loss of a node, it may have to wait for a free CPU."""
-        proxy = _RemoteRateLimiter(self.rate_limiter) if self.rate_limiter is not None else None
+        proxy = _RayRateLimiter(self.rate_limiter) if self.rate_limiter is not None else None
         options = {**self._options, "num_gpus": 1 if number < self.gpus else 0}
         self._actors[number] = self._ray.remote(_Actor).options(**options).remote(self._job, proxy)
         self._starting[self._actors[number].ready.remote()] = number
@@ -207,7 +207,7 @@ class _Actor:
         def work() -> tuple[Any, str | None]:
             return getattr(self.worker, method)(*args), None
 
-        return attempt(work, lambda error: (None, told(error)))  # the driver reports the error
+        return attempt(work, lambda error: (None, describe_error(error)))  # the driver reports the error
 
 
 def _rate_limiter_class() -> type:
@@ -216,7 +216,7 @@ def _rate_limiter_class() -> type:
     return RateLimiter
 
 
-class _RemoteRateLimiter:
+class _RayRateLimiter:
     """Passes the calls of a worker's web client on to the run's rate limiter."""
 
     is_local = False

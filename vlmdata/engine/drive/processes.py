@@ -22,7 +22,7 @@ from vlmdata.engine.partitions.calls import RunJob
 from vlmdata.engine.work.open_partition import Keep
 from vlmdata.engine.work.worker import Worker
 from vlmdata.process.interrupt import held_back, ignore
-from vlmdata.process.shortage import is_short_of_memory, told
+from vlmdata.process.shortage import describe_error, is_short_of_memory
 from vlmdata.process.thread import Thread, attempt
 from vlmdata.web.rate_limiter import RateLimiter
 
@@ -146,7 +146,7 @@ def _serve_rate_limiter(rate_limiter: RateLimiter, pipe: Any) -> None:
     rate_limiter.leave(worker)
 
 
-class _RemoteRateLimiter:
+class _PipeRateLimiter:
     """Passes the calls of a worker's web client on to the run's rate limiter."""
 
     is_local = False
@@ -195,10 +195,11 @@ def _do_calls(pipe: Any, job: RunJob, rate_limiter: Any) -> None:
 
     def do(ticket: int, method: str, args: tuple[Any, ...]) -> None:
         def work() -> bytes:
-            worker = keep.get("worker", lambda: Worker(job, _RemoteRateLimiter(rate_limiter)))
+            worker = keep.get("worker", lambda: Worker(job, _PipeRateLimiter(rate_limiter)))
             return pickle.dumps((ticket, getattr(worker, method)(*args), None))
 
-        answer = attempt(work, lambda error: pickle.dumps((ticket, None, told(error))))  # the driver reports the error
+        # the driver reports the error
+        answer = attempt(work, lambda error: pickle.dumps((ticket, None, describe_error(error))))
         with lock:
             pipe.send_bytes(answer)
 

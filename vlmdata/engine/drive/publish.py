@@ -66,7 +66,7 @@ def ledger_pieces(calls: list[PartitionCall], kept: list[int], part_rows: int) -
     return [lines[i : i + per_file] for i in range(0, len(lines), per_file)]
 
 
-def finish(
+def pack_and_publish(
     store: Store,
     recipe: Recipe,
     plan: PartitionPlan,

@@ -21,7 +21,7 @@ from vlmdata.engine.partitions.tombstones import REASON, STEP
 from vlmdata.engine.work.row_costs import RowCosts
 from vlmdata.images import img2dataset_resize
 from vlmdata.images.header import ImageError, read_header
-from vlmdata.images.process import price, process
+from vlmdata.images.process import process, processing_cost
 from vlmdata.process.thread import Thread, attempt
 from vlmdata.row import IMAGE, ROW, Flat, alive, drop_rows, flatten, numbers
 from vlmdata.step import Step, StepContext
@@ -127,7 +127,7 @@ class Ingest(Step):
         """Return the cost of decoding and blurring an image, or 0 for bytes without a header, which are not decoded."""
         rule = self._rule()
         try:
-            return price(body, rule, _shares(body, boxes) if rule.blur_boxes and boxes else ())
+            return processing_cost(body, rule, _shares(body, boxes) if rule.blur_boxes and boxes else ())
         except ImageError:
             return 0.0
 

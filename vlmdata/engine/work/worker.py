@@ -108,7 +108,7 @@ class Worker:
             opened = opened or self._open(call.partition)
             log = PartitionLog(self.store, call.partition)
             known = len(log.entries)
-            rows, fresh = self._compute(call, opened, log, again)
+            rows, fresh = self._run_steps(call, opened, log, again)
             columns = {"row": pa.array(np.arange(len(rows), dtype=np.int32)), **fresh}
             if not fresh or log.commit(pa.table(columns), sorted(fresh), opened.blob.close()):
                 if len(log.entries) > known:
@@ -131,7 +131,7 @@ class Worker:
     def _open(self, partition: int) -> OpenPartition:
         return OpenPartition(self.store, partition, self.keep, self.decoding, self.rate_limiter, self.tombstones)
 
-    def _compute(
+    def _run_steps(
         self, call: PartitionCall, opened: OpenPartition, log: PartitionLog, again: tuple[str, ...]
     ) -> tuple[pa.Table, dict[str, pa.StructArray]]:
         """Take measured values from the log, measure the missing ones and decide. Return the rows and the new values."""

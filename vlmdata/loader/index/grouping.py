@@ -14,7 +14,7 @@ VERSION = 3  # raise it when the same tar gives other samples, so that cached in
 _MAX_DOTS = 16  # in an extension, because every prefix of a name up to a dot is looked up
 
 
-class TarSample(NamedTuple):
+class SampleMembers(NamedTuple):
     """A sample: the members with its key as (extension, member), in the order of the tar. The members need not be adjacent."""
 
     key: str
@@ -24,7 +24,7 @@ class TarSample(NamedTuple):
 class TarContents(NamedTuple):
     """The content of a tar: samples in the order in which their keys first occur, damaged stretches, and links."""
 
-    samples: list[TarSample]
+    samples: list[SampleMembers]
     damages: list[TarDamage]
     links: list[Link]  # only links that have the name of a sample's member, such as 0001.jpg
 
@@ -41,15 +41,15 @@ def contents(found: Sequence[Member | Link | TarDamage], *, longer_names: bool =
     return TarContents(grouped, [one for one in found if isinstance(one, TarDamage)], links)
 
 
-def samples(files: Iterable[Member]) -> list[TarSample]:
+def samples(files: Iterable[Member]) -> list[SampleMembers]:
     """Return members grouped by webdataset's rule, in the order in which their keys first occur.
 
     A member joins the latest sample with its key, even if members of other samples are between them. If that sample already has
     the member's extension, the member starts a new sample, so that repeated keys stay separate. Names without an extension,
     hidden files and webdataset's `__meta__` files are left out.
     """
-    result: list[TarSample] = []
-    latest: dict[str, tuple[TarSample, set[str]]] = {}
+    result: list[SampleMembers] = []
+    latest: dict[str, tuple[SampleMembers, set[str]]] = {}
     for member in files:
         name = member.name
         key = key_of(name)
@@ -58,7 +58,7 @@ def samples(files: Iterable[Member]) -> list[TarSample]:
         extension = name[len(key) + 1 :].lower()
         sample, seen = latest.get(key, (None, set()))
         if sample is None or extension in seen:
-            sample, seen = latest[key] = TarSample(key, []), set()
+            sample, seen = latest[key] = SampleMembers(key, []), set()
             result.append(sample)
         sample.members.append((extension, member))
         seen.add(extension)
@@ -72,7 +72,7 @@ def key_of(name: str) -> str:
     return "" if dot <= start or (start == 0 and name.startswith("__") and name.endswith("__")) else name[:dot]
 
 
-def _by_longer_names(sample: TarSample) -> list[TarSample]:
+def _by_longer_names(sample: SampleMembers) -> list[SampleMembers]:
     """Split a sample whose names have more dots than webdataset's rule expects.
 
     For example, `22.05.png` and `22.05.txt` get the key `22.05`. An image and a text match if the text's name up to its last
@@ -96,7 +96,7 @@ def _by_longer_names(sample: TarSample) -> list[TarSample]:
     for rest, (_, member) in zip(rests, sample.members, strict=True):
         stem = next((stem for stem in _stems(rest) if stem in shared), _stem(rest))
         parts.setdefault(stem, []).append((rest[len(stem) + 1 :].lower(), member))
-    return [TarSample(f"{sample.key}.{stem}", found) for stem, found in parts.items()]
+    return [SampleMembers(f"{sample.key}.{stem}", found) for stem, found in parts.items()]
 
 
 def _ending(name: str) -> str:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 import pyarrow as pa
 
 from vlmdata.images.formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
-from vlmdata.loader.index.grouping import TarSample, contents
+from vlmdata.loader.index.grouping import SampleMembers, contents
 from vlmdata.loader.index.index_file import IndexRow, index_table
 from vlmdata.loader.index.tar import Read, TarDamage, members
 from vlmdata.untrusted import Failed, errors_as
@@ -60,7 +60,7 @@ def _open(address: str, stack: ExitStack) -> tuple[Read, int]:
     return lambda offset, size: os.pread(number, size, offset), os.fstat(number).st_size
 
 
-def _row(sample: TarSample, shard: str, read: Read, image_sizes: bool) -> IndexRow:
+def _row(sample: SampleMembers, shard: str, read: Read, image_sizes: bool) -> IndexRow:
     parts = [(extension, member.offset, member.size) for extension, member in sample.members]
     start = min(member.header for _, member in sample.members)
     end = max(member.end for _, member in sample.members)
