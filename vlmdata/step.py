@@ -81,7 +81,7 @@ class Step:
     sees_all: ClassVar[bool] = False  # a global decision (dedup, top fraction); it sees only the columns in `reads`
     changes: ClassVar[tuple[str, ...]] = ()  # columns of ROW that a global decision rewrites
     distribute_above: ClassVar[int] = 0  # with more rows than this, `decide_distributed` replaces `decide`; 0: never
-    needs: ClassVar[tuple[str, ...]] = ()  # "model": one partition at a time; "gpu": uses a GPU if there is one
+    needs: ClassVar[tuple[str, ...]] = ()  # "model": one partition at a time; "gpu": a GPU if there is one; "web": the client
     is_private: ClassVar[bool] = False  # the report counts rejected rows but never shows them
 
     label: str = ""  # name of the step in verdicts and columns; needed if a recipe uses a step twice
