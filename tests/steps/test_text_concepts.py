@@ -45,5 +45,5 @@ def test_lists_that_are_not_there_or_no_ids_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="there is no file"):
         TextConcepts(words="nowhere.txt").check()
     (tmp_path / "ids.txt").write_text("dog\n")
-    with pytest.raises(RecipeError, match="must hold ids"):
+    with pytest.raises(RecipeError, match="must hold one id"):
         TextConcepts(synsets=str(tmp_path / "ids.txt"), wordnet=str(small_wordnet(tmp_path / "dict"))).check()

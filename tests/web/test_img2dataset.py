@@ -215,7 +215,7 @@ def test_a_recipe_must_turn_off_what_it_does_not_support():
 
     free = {name: value for name, value in FREE.items() if name != "engine"}
     checked(**free)
-    with pytest.raises(RecipeError, match="say robots: false, tdm: false, host_connections: 0, host_requests_per_s: 0"):
+    with pytest.raises(RecipeError, match="set robots: false, tdm: false, host_connections: 0, host_requests_per_s: 0"):
         checked()
-    with pytest.raises(RecipeError, match="does not know max_bytes, proxy"):
+    with pytest.raises(RecipeError, match="does not support max_bytes, proxy"):
         checked(**free, max_bytes=5, proxy="http://127.0.0.1:8080")

@@ -40,7 +40,7 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         re.I | re.S,
     ),
     "placeholder": re.compile(rf"(?:{_WORDS})[\s\d#.:…!\-–()]*(?:of \d+)?", re.I),
-    "code": re.compile(  # no part may match past the next bracket, or a text of many brackets takes hours
+    "code": re.compile(  # no part may match past the next bracket, or a text with many brackets would take hours
         r".*(?:<(?:img|a|div|span|p|br)\b[^<>]*>|\{\{[^{}]*\}\}|\$\{[^{}]*\}|%[A-Z_]{3,}%|javascript:|&[a-z]+;&[a-z]+;).*",
         re.I | re.S,
     ),
@@ -49,10 +49,11 @@ PATTERNS: dict[str, re.Pattern[str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class AltJunk(Step):
-    """Reject a text that consists only of a file name, a camera's name for a photo, an address, a generated description
-    ("Image may contain: ..."), a template's word ("click to enlarge"), code, or characters other than letters.
+    """Reject a text that is only a file name, a camera's name for a photo, an address, a generated description
+    ("Image may contain: ..."), a template's word ("click to enlarge") or characters other than letters.
 
-    The reason is the rule's name. A caption that contains an address or a file name among other words stays.
+    The rule `code` also rejects a text that contains code among other words. A caption that contains an address or a file
+    name among other words stays. The reason of a rejected text is the rule's name.
     """
 
     id: ClassVar = "vlmdata.steps.alt_junk"
@@ -68,7 +69,7 @@ class AltJunk(Step):
 
 
 def junk_rule(text: str, rules: list[Rule]) -> str | None:
-    """Return the first rule that the whole text matches, or None."""
+    """Return the first of `rules` that matches the whole text, or None if no rule does."""
     text = text.strip().strip("\"'“”[]()*")
     for rule in rules:
         if rule == "no_letters":

@@ -1,4 +1,4 @@
-"""Balance concepts: cap how many texts each entry of a list selects (MetaCLIP)."""
+"""Limit how many rows each entry of a list selects, to balance concepts (MetaCLIP)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +16,19 @@ from vlmdata.step import RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class Balance(Step):
-    """Keep a row if at least one of the entries it contains draws it. An entry draws with probability min(1, cap / count),
-    where count is the number of living rows that contain the entry. A row without any entry is rejected.
+    """Keep a row if at least one of the entries that it contains draws it.
 
-    Source: Xu et al. 2023, MetaCLIP: 500,000 entries, cap 20,000 for 400 million pairs. The paper's draw is unseeded; here
-    it is a hash of key, entry and seed, so every run gives the same result, and other rows affect it only through the counts.
+    An entry draws a row with the probability min(1, cap / count), where count is the number of remaining rows that contain
+    the entry. A row that contains no entry is rejected. Source: Xu et al. 2023, MetaCLIP, which uses 500,000 entries and a cap
+    of 20,000 for 400 million pairs. The paper draws without a seed. Here a draw is a hash of the row's key, the entry and
+    the seed, so every run gives the same result. Other rows affect a draw only through the counts.
     """
 
     id: ClassVar = "vlmdata.steps.balance"
     reads: ClassVar = ("texts",)
     sees_all: ClassVar = True
 
-    entries: str  # a text file with one entry a line: one or more whole words
+    entries: str  # a text file with one entry per line; an entry is one or more whole words
     cap: int = 20_000
     seed: int = 0
 
@@ -35,7 +36,7 @@ class Balance(Step):
         if not Path(self.entries).is_file():
             raise RecipeError(f"{self.name}.entries: there is no file {self.entries}")
         if self.cap < 1:
-            raise RecipeError(f"{self.name}.cap = {self.cap}: must be at least 1")
+            raise RecipeError(f"{self.name}.cap must be at least 1, not {self.cap}")
 
     def decide(self, rows: pa.Table) -> pa.Table:
         entries = Path(self.entries).read_text(encoding="utf-8").splitlines()
@@ -54,7 +55,7 @@ class Balance(Step):
 
 
 def draws(keys: list[str], entries: list[str], pairs: np.ndarray, seed: int) -> np.ndarray:
-    """Return one number in [0, 1) for each (row, entry), a hash of the row's key, the entry and the seed."""
+    """Return a number in [0, 1) for each pair (row, entry) in `pairs` (P, 2): a hash of the row's key, the entry and `seed`."""
     row_hashes = np.array([xxhash.xxh3_64_intdigest(key.encode()) for key in keys], np.uint64)
     entry_hashes = np.array([xxhash.xxh3_64_intdigest(entry.encode(), seed) for entry in entries], np.uint64)
     return (mixed(row_hashes[pairs[:, 0]] + mixed(entry_hashes[pairs[:, 1]])) >> np.uint64(11)) * 2.0**-53

@@ -1,4 +1,4 @@
-"""Reject what the user's lists name: domains, addresses, MD5, SHA-256, PDQ or pHash. A match is never stored."""
+"""Reject images and pages that the user's lists name by domain, address or hash. A match is never stored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vlmdata.step import RecipeError, Step
 from vlmdata.web.blocked_hosts import domain_of, is_within
 from vlmdata.web.url import parse_url
 
-SMALL = 512  # pixels; both hashes read 64 x 64
+SMALL = 512  # pixels of a side; both hashes sample 64 x 64
 PDQ_QUALITY = 50  # the reference implementation skips pictures of lower quality
 HEX = {"md5": 32, "sha256": 64, "pdq": 64, "phash": 16}
 KINDS: dict[str, Callable[[np.ndarray], int]] = {"vlmdata": phash, "imagededup": phash_imagededup}
@@ -31,13 +31,14 @@ KINDS: dict[str, Callable[[np.ndarray], int]] = {"vlmdata": phash, "imagededup":
 
 @dataclass(frozen=True, kw_only=True)
 class BlockList(Step):
-    """Check every image and page against lists that the user provides, such as illegal material or owners who opted out.
+    """Check every image and page against the user's lists, for example of illegal material or of owners who opted out.
 
-    Each list is a text file with one entry a line. An entry ends at the first comma, space or tab, `#` starts a comment, and
-    a first line that is not an entry is skipped as a header. At any position in the recipe, the step checks domains and
-    addresses before anything is fetched, and hashes of the fetched bytes before a picture is decoded or written. `pdq` and
-    `phash` need an extra decoding. After entries are added, the next run also applies them to images stored earlier, except
-    MD5 and PDQ, which are not kept; `vlmdata forget` also removes their bytes from `work/`.
+    Each list is a text file with one entry per line. An entry ends at the first comma, space or tab, and `#` starts a comment.
+    If the first line is not an entry, it is skipped as a header, except in `domains`. Wherever the step is in the recipe, it
+    checks domains and addresses before anything is fetched, and hashes of the fetched bytes before a picture is decoded or
+    written. `pdq` and `phash` decode each picture once more. When entries are added, the next run also applies them to images
+    that are already stored, and `vlmdata forget` removes the bytes of such images from `work/`. The exceptions are `md5` and
+    `pdq`, because these hashes of stored images are not kept.
     """
 
     id: ClassVar = "vlmdata.steps.block_list"
@@ -49,20 +50,20 @@ class BlockList(Step):
     md5: tuple[str, ...] = ()
     sha256: tuple[str, ...] = ()
     pdq: tuple[str, ...] = ()
-    pdq_bits: int = 31  # of 256: ThreatExchange's distance
+    pdq_bits: int = 31  # of 256 bits; ThreatExchange's distance
     phash: tuple[str, ...] = ()
-    phash_bits: int = 4  # of 64: none of 191 photos, downsized and strongly compressed, moved farther
-    phash_kind: Literal["vlmdata", "imagededup"] = "vlmdata"  # which hash the list holds
+    phash_bits: int = 4  # of 64 bits; downsizing and strong compression changed no hash of 191 photos by more
+    phash_kind: Literal["vlmdata", "imagededup"] = "vlmdata"  # which kind of pHash the list holds
 
     def check(self) -> None:
         if not any(getattr(self, name) for name in ("domains", "urls", *HEX)):
             raise RecipeError(f"{self.name}: name at least one list: domains, urls, md5, sha256, pdq or phash")
         if not (0 <= self.pdq_bits < 128 and 0 <= self.phash_bits < 32):
-            raise RecipeError(f"{self.name}: pdq_bits is 0 to 127 and phash_bits 0 to 31; larger values match any picture")
+            raise RecipeError(f"{self.name}: pdq_bits must be 0 to 127 and phash_bits 0 to 31; larger values match any picture")
         _lists(self)
 
     def decide(self, rows: pa.Table) -> pa.Table:
-        """Reject by what the row already holds: addresses, hosts, stored hashes and inline bytes."""
+        """Reject images and rows by their addresses, hosts, stored hashes and inline bytes."""
         lists = _lists(self)
         images = flatten(rows, "images")
         columns = (images.field(name).to_pylist() for name in ("url", "sha256", "phash", "data"))
@@ -80,9 +81,9 @@ class BlockList(Step):
         return drop_rows(rows, np.array([page is not None for page in pages], dtype=bool), self.name, reason=pages)
 
     def match(self, body: bytes, max_memory_mb: float = MAX_MEMORY_MB) -> str | None:
-        """Return the reason, such as `blocked_md5`, if a list matches an image with these fetched bytes, or None.
+        """Return the reason, such as `blocked_md5`, if a list matches these bytes of a fetched image, or None.
 
-        A picture that needs more than `max_memory_mb` to decode is `too_large`: it must not pass unchecked.
+        An image that needs more than `max_memory_mb` to decode gets the reason `too_large`, so that it cannot pass unchecked.
         """
         return _lists(self).of_bytes(body, max_memory_mb)
 
@@ -103,7 +104,7 @@ class ReadLists:
         self._pdqs = np.frombuffer(words, dtype=">u8").astype(np.uint64).reshape(-1, 4)
 
     def of_address(self, text: str | None) -> str | None:
-        """Return `blocked_url` or `blocked_domain` if the address, its host or a parent domain is listed, or None."""
+        """Return `blocked_url` if the address is listed, `blocked_domain` if its host or a parent domain is, else None."""
         if text is None or not (self._urls or self._domains):
             return None
         if text in self._urls:
@@ -116,7 +117,10 @@ class ReadLists:
         return "blocked_domain" if is_within(url.host, self._domains) else None
 
     def of_hashes(self, sha256: str | None, like: int | None) -> str | None:
-        """Return the reason if the SHA-256 of the fetched bytes or the stored picture's pHash (`like`) is listed, or None."""
+        """Return `blocked_sha256` if `sha256` is listed, `blocked_phash` if a listed pHash is near `like`, or else None.
+
+        `sha256` is that of the fetched bytes, `like` the pHash of the stored picture.
+        """
         if sha256 is not None and sha256 in self._digests["sha256"]:
             return "blocked_sha256"
         if like is not None and self._step.phash_kind == "vlmdata" and self._is_like(like):
@@ -124,7 +128,7 @@ class ReadLists:
         return None
 
     def of_bytes(self, body: bytes, max_memory_mb: float) -> str | None:
-        """Return the reason if an image or a similar one is listed, or if it is too large to compare; else None."""
+        """Return the reason if the lists have this image or a similar one, or if it is too large to compare; else None."""
         if self._digests["sha256"] and hashlib.sha256(body).hexdigest() in self._digests["sha256"]:
             return "blocked_sha256"
         if self._digests["md5"] and hashlib.md5(body, usedforsecurity=False).hexdigest() in self._digests["md5"]:
@@ -133,7 +137,7 @@ class ReadLists:
             return None
         try:
             pixels = _pixels(body, max_memory_mb)
-        except ImageError as error:  # an undecodable image is never stored; one too large here might be
+        except ImageError as error:  # an image that cannot be decoded is never stored, but one that is too large may be stored
             return error.reason if error.reason in ("too_large", "too_costly") else None
         if len(self._phashes) and self._is_like(KINDS[self._step.phash_kind](pixels)):
             return "blocked_phash"
@@ -149,7 +153,7 @@ class ReadLists:
 
 
 def _pixels(body: bytes, max_memory_mb: float) -> np.ndarray:
-    """Return the full picture or, if that is too large, one scaled down while decoding. Raises ImageError."""
+    """Return the full picture, or one scaled down while decoding if the full one is too large. Raises ImageError."""
     try:
         return decode(body, max_memory_mb=max_memory_mb, beside=pdq_bytes(*read_header(body).upright_size)).pixels
     except ImageError as error:
@@ -181,7 +185,7 @@ def _hex(word: str, place: tuple[str, int], kind: str) -> str:
         return word.lower()
     if place[1] == 1:
         return ""
-    raise RecipeError(f"{place[0]}, line {place[1]}: {word!r} is no {kind}: {HEX[kind]} hex digits")
+    raise RecipeError(f"{place[0]}, line {place[1]}: {word!r} is not a valid {kind}, which has {HEX[kind]} hex digits")
 
 
 def _domain(word: str, place: tuple[str, int]) -> str:
@@ -194,5 +198,5 @@ def _domain(word: str, place: tuple[str, int]) -> str:
 def _url(word: str, place: tuple[str, int]) -> str:
     url = parse_url(word)
     if url is None and place[1] > 1:
-        raise RecipeError(f"{place[0]}, line {place[1]}: {word!r} is no http(s) address")
+        raise RecipeError(f"{place[0]}, line {place[1]}: {word!r} is not an http(s) address")
     return url.text if url else ""

@@ -1,4 +1,4 @@
-"""CLIPScore: how well an image matches its text, with any model and weights of open_clip."""
+"""Measure how well an image matches its text by CLIPScore, with any model and weights of open_clip."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from vlmdata.step import RecipeError, Step, StepContext
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScore(Step):
-    """Reject an image that matches no text of its row: the highest cosine over the texts is below `min_score`.
+    """Reject an image if its highest cosine with a text of its row is below `min_score`.
 
-    For a caption and its alternatives the highest cosine counts. In a document an image is compared with its alt text, its
-    caption and the nearest texts; `text` says which one was best. Cosines are rounded to 4 digits before they are stored, so
-    that a later threshold does not depend on the last bit.
+    In a caption pair, the image is compared with the caption and its alternatives. In a document, it is compared with its alt
+    text, its own caption and the nearest texts. The column `text` stores the kind of the best text, such as `alt`. Cosines
+    are rounded to 4 digits before they are stored, so that a later threshold does not depend on the last bit.
     """
 
     id: ClassVar = "vlmdata.steps.clip_score"
     reads: ClassVar = ("images", "texts")
     writes: ClassVar = {"": pa.list_(pa.float32()), "text": pa.list_(pa.string()), "embedding": pa.list_(pa.binary())}
-    version: ClassVar = 2  # since 2, captions of figures count
+    version: ClassVar = 2  # since version 2, captions of figures count
     measured_by: ClassVar = ("precision", "around", "embeddings")
     needs: ClassVar = ("model", "gpu")
 
     model: str = "ViT-B-32"  # a model of open_clip, local-dir:FOLDER or hf-hub:NAME
-    pretrained: str = "datacomp_xl_s13b_b90k"  # a tag of open_clip or a file; unused with local-dir and hf-hub
+    pretrained: str = "datacomp_xl_s13b_b90k"  # a tag of open_clip or a file of weights; unused with local-dir and hf-hub
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU and on CPUs with AMX or AVX-512 BF16
-    compiled: Literal["auto", "yes", "no"] = "auto"  # with torch.compile, which takes a minute; auto: on a GPU
+    compiled: Literal["auto", "yes", "no"] = "auto"  # use torch.compile, which takes a minute; auto: on a GPU
     min_score: float = 0.28  # LAION-2B with ViT-B/32; LAION-400M uses 0.30, DataComp 0.25
-    around: int = 1  # texts before and after an image of a document to compare it with
+    around: int = 1  # number of texts on each side of a document's image that are compared with it
     embeddings: bool = False  # store the images' unit embeddings, fp16, for dedupe_semantic and decontaminate_images
-    batch: int = 0  # images at a time; 0: 256 on a GPU, 16 on a CPU. It does not change the four digits of a score
+    batch: int = 0  # images per batch; 0: 256 on a GPU, 16 on a CPU. The stored digits do not depend on it
 
     def check(self) -> None:
         if not -1 <= self.min_score <= 1:
-            raise RecipeError(f"{self.name}.min_score = {self.min_score}: must lie in [-1, 1]")
+            raise RecipeError(f"{self.name}.min_score must lie in [-1, 1], not {self.min_score}")
         check_model(self.model, self.pretrained, self.name)
 
     def identity(self) -> str:
@@ -79,7 +79,7 @@ class ClipScore(Step):
         return {name: images.rebuild(array) for name, array in arrays.items()}
 
     def _texts(self, rows: pa.Table, positions: np.ndarray) -> tuple[list[str], list[int], list[str]]:
-        """Return each text to compare, the index in `positions` of its image, and the kind of text."""
+        """Return three aligned lists: the texts to compare, the index of each text's image in `positions`, and its kind."""
         images, texts = flatten(rows, "images"), flatten(rows, "texts")
         own = {name: images.field(name).to_pylist() for name in ("alt", "caption")}
         words = texts.field("text").to_pylist()
@@ -103,7 +103,7 @@ class ClipScore(Step):
 
 
 def _nearest(living: np.ndarray, here: int, around: int) -> list[tuple[int, str]]:
-    """Return the places and sides of the living texts nearest to a position, up to `around` on either side."""
+    """Return (position, side) of the remaining texts nearest to the position `here`: up to `around` on either side."""
     before = [int(i) for i in np.flatnonzero(living) if i < here][::-1][:around]
     after = [int(i) for i in np.flatnonzero(living) if i > here][:around]
     return [(i, "before") for i in before] + [(i, "after") for i in after]

@@ -1,4 +1,4 @@
-"""Reject images that look like images of evaluation sets or have similar embeddings."""
+"""Reject images that look like an image of an evaluation set or have a similar embedding."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ from vlmdata.step import RecipeError, Step, StepContext
 
 @dataclass(frozen=True, kw_only=True)
 class DecontaminateImages(Step):
-    """Reject an image whose hash is within `distance` bits of a reference image's, or whose embedding has a cosine above
-    `cosine` to a reference embedding. Reference embeddings come from `embeddings`; with `model` also from `references`.
+    """Reject an image whose hash is within `distance` bits of a reference image's hash, or whose embedding has a cosine above
+    `cosine` with a reference embedding.
 
-    Both the distance and the cosine are stored, so the limits can change later. A reference image that cannot be decoded
-    stops the run: an evaluation set must be compared in full.
+    Reference embeddings come from the files in `embeddings`. With `model`, the images in `references` are embedded too. Both
+    the distance and the cosine are stored, so the limits can change later. A reference image that cannot be decoded stops the
+    run, because the evaluation set must be compared in full.
     """
 
     id: ClassVar = "vlmdata.steps.decontaminate_images"
@@ -42,8 +43,8 @@ class DecontaminateImages(Step):
 
     references: tuple[str, ...] = ()  # folders, tars or files of images
     distance: int = 8  # of 64 bits
-    hash: str = "phash"  # our hash of the stored pixels, or a column of imagededup_hash
-    embeddings: tuple[str, ...] = ()  # .npy files of (N, D), from the model that produced `embedding`
+    hash: str = "phash"  # vlmdata's hash of the stored pixels, or the column of imagededup_hash
+    embeddings: tuple[str, ...] = ()  # .npy files of shape (N, D), from the model that computed `embedding`
     embedding: str = "clip_score.embedding"  # the column of embeddings
     cosine: float = 0.95
     model: str = ""  # the `model` of the clip_score step; each worker embeds all references once
@@ -53,7 +54,7 @@ class DecontaminateImages(Step):
         if not self.references and not self.embeddings:
             raise RecipeError(f"{self.name}: name `references` (images), `embeddings` (.npy files), or both")
         if not 0 <= self.distance <= MAX_DISTANCE or not 0 < self.cosine < 1:
-            raise RecipeError(f"{self.name}: needs a distance in 0..{MAX_DISTANCE} and a cosine between 0 and 1")
+            raise RecipeError(f"{self.name}: distance must lie in 0..{MAX_DISTANCE} and cosine between 0 and 1")
         for path in (*self.references, *self.embeddings):
             if not Path(path).exists():
                 raise RecipeError(f"{self.name}: there is no file or folder {path}")
@@ -100,7 +101,7 @@ class DecontaminateImages(Step):
         return rows
 
     def _embedded(self, context: StepContext) -> Int8:
-        """Return the references' embeddings: first from the files, then from the images."""
+        """Return the reference embeddings, those from the files before those of the images."""
         found = [_embeddings(self.embeddings)] if self.embeddings else []
         if self.model:
             from vlmdata.models.clip import clip_of

@@ -16,18 +16,19 @@ from vlmdata.step import RecipeError, Step, StepContext
 
 @dataclass(frozen=True, kw_only=True)
 class DecontaminateText(Step):
-    """Reject a text if the share of its words inside n-grams of the references exceeds `share`; at 0 one n-gram is enough.
+    """Reject a text if the share of its words in n-grams that a reference text also contains exceeds `share`.
 
-    Words are lower-cased, without punctuation. A reference of at least `min_words` but fewer than `n` words must match as a
-    whole. In a script without spaces (Chinese, Japanese, Thai and others) two letters count as a word.
-    Source: Brown et al. 2020, GPT-3, appendix C. A text is also rejected if one of its alternatives matches.
+    With `share: 0`, one shared n-gram is enough. A text is also rejected if one of its alternatives matches. Words are compared
+    in lower case and without punctuation. A reference of `min_words` to n - 1 words must match as a whole, and a shorter one is
+    ignored. In a script without spaces (Chinese, Japanese, Thai and others) two letters count as a word.
+    Source: Brown et al. 2020, GPT-3, appendix C.
     """
 
     id: ClassVar = "vlmdata.steps.decontaminate_text"
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"share": pa.list_(pa.float64())}
     measured_by: ClassVar = ("n", "min_words")
-    version: ClassVar = 2  # since 2, scripts without spaces have words
+    version: ClassVar = 2  # since version 2, text in scripts without spaces is split into words
 
     references: tuple[str, ...]  # folders, tars or files: each line of .txt, each string in .json, .jsonl and .parquet
     n: int = 13
@@ -36,7 +37,7 @@ class DecontaminateText(Step):
 
     def check(self) -> None:
         if not 1 <= self.min_words <= self.n or not 0 <= self.share < 1:
-            raise RecipeError(f"{self.name}: needs 1 <= min_words <= n and a share in [0, 1)")
+            raise RecipeError(f"{self.name}: min_words must lie in [1, n] and share in [0, 1)")
         for path in self.references:
             if not Path(path).exists():
                 raise RecipeError(f"{self.name}.references: there is no file or folder {path}")

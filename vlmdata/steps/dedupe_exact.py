@@ -1,4 +1,4 @@
-"""Keep one of identical images or rows."""
+"""Keep one of several identical images or rows."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -15,17 +15,18 @@ from vlmdata.step import Step, scatter
 
 @dataclass(frozen=True, kw_only=True)
 class DedupeExact(Step):
-    """Of images with the same fetched bytes (`sha256`) or the same address (`url`), or of identical rows (`row`), keep one.
+    """Keep one of the images with the same fetched bytes (`by: sha256`) or the same address (`by: url`), or one of several
+    identical rows (`by: row`).
 
-    With `merge_captions` the kept row's text receives the texts of the rejected rows as alternatives, so that a picture
-    found with five captions keeps five.
+    With `merge_captions`, the texts of the rejected rows become alternatives of the kept row's text, so that a picture found
+    with five captions keeps all five.
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_exact"
     sees_all: ClassVar = True
 
     by: Literal["sha256", "url", "row"] = "sha256"
-    keep: tuple[str, ...] = ("largest", "bytes")  # greatest first; ties by the next column, then the least key
+    keep: tuple[str, ...] = ("largest", "bytes")  # keep the greatest value; ties go by the next column, then by the least key
     merge_captions: bool = False
 
     def columns_read(self) -> tuple[str, ...]:
@@ -53,7 +54,7 @@ class DedupeExact(Step):
 
 
 def _merge(rows: pa.Table, lost: np.ndarray) -> pa.Table:
-    """Add the texts of the `lost` rows to the alternatives of the first living text of their representative (`cluster`)."""
+    """Add the texts of each `lost` row as alternatives to the first remaining text of the row that its `cluster` names."""
     place = {key: row for row, key in enumerate(rows["key"].to_pylist())}
     texts = in_one(rows["texts"])
     clusters = rows["cluster"]

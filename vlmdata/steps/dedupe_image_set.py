@@ -12,7 +12,10 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class DedupeImageSet(Step):
-    """Of documents with the same set of image addresses, in any order, keep the latest: OBELICS, step 20."""
+    """Keep the latest of the documents that have the same set of image addresses, in any order. Source: OBELICS, step 20.
+
+    The latest document has the greatest WARC file name and, among equal names, the greatest date.
+    """
 
     id: ClassVar = "vlmdata.steps.dedupe_image_set"
     reads: ClassVar = ("images.url", "images.sha256", "extra")

@@ -1,4 +1,4 @@
-"""Keep one of rows with nearly the same text: Jaccard similarity of word or character n-grams, found with MinHash."""
+"""Keep one of several rows with nearly the same text: MinHash finds pairs by the Jaccard similarity of their n-grams."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,27 +19,28 @@ from vlmdata.similarity.verdict import drop_duplicate_rows
 from vlmdata.step import DistributedSearch, RecipeError, Step
 
 OWN_ORDERS = ("longest", "earliest")
-RECALL = 0.99  # at the threshold
+RECALL = 0.99  # probability that a pair exactly at the threshold is found
 
 
 @dataclass(frozen=True, kw_only=True)
 class DedupeMinhash(Step):
-    """Of rows whose joined living texts have n-grams with a Jaccard similarity of at least `threshold`, keep the best.
+    """Keep the best of the rows whose texts have a Jaccard similarity of at least `threshold`.
 
-    Every similarity is verified, so no row is rejected below the threshold. A pair exactly at the threshold is found with
-    at least 99% probability. A row without words stays.
+    The similarity compares the sets of n-grams of two rows; a row's remaining texts are joined. Every similarity is verified,
+    so no row is rejected for a similarity below the threshold. A pair exactly at the threshold is found with a probability of
+    at least 99%. A row without words stays.
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_minhash"
     changes: ClassVar = ("cluster",)
     sees_all: ClassVar = True
-    distribute_above: ClassVar = 5_000_000  # rows: at 100 words a caption, 3 GB of texts and 3 GB of signatures in the driver
+    distribute_above: ClassVar = 5_000_000  # rows; at 100 words per caption the driver holds 3 GB of texts and 3 GB of hashes
 
     threshold: float = 0.8
     n: int = 5
     grams: Literal["words", "characters"] = "words"  # characters: for languages without spaces between words
     permutations: int = 128
-    keep: tuple[str, ...] = ("longest",)  # or earliest, or measured columns of rows; ties by the least key
+    keep: tuple[str, ...] = ("longest",)  # longest, earliest, or measured columns of rows; in a tie, the least key wins
 
     def check(self) -> None:
         if not 0 < self.threshold <= 1 or self.n < 1:
@@ -100,7 +101,7 @@ class DedupeMinhash(Step):
         return best_first(*columns, keys=in_one(rows["key"]).take(pa.array(places)))
 
     def _drop(self, rows: pa.Table, places: Ids, representatives: Ids, similarity: np.ndarray) -> pa.Table:
-        """Reject the rows that have another representative; `similarity` is that of each such row with it, in order."""
+        """Reject each row whose representative is another row. `similarity` holds, in order, the similarity of each pair."""
         value = np.full(len(representatives), np.nan)
         value[representatives != np.arange(len(representatives))] = np.round(similarity, 4)
         return drop_duplicate_rows(
@@ -109,7 +110,7 @@ class DedupeMinhash(Step):
 
 
 def living_texts(rows: pa.Table) -> tuple[Ids, list[str]]:
-    """Return the places of the living rows, and for each its living texts, joined by newlines."""
+    """Return the positions of the remaining rows, and each such row's remaining texts, joined by newlines."""
     flat = flatten(rows, "texts")
     parts: list[list[str]] = [[] for _ in range(len(rows))]
     for text, row, here in zip(flat.field("text").to_pylist(), flat.parents.tolist(), flat.alive().tolist(), strict=True):
@@ -120,7 +121,7 @@ def living_texts(rows: pa.Table) -> tuple[Ids, list[str]]:
 
 
 def numbers_of(groups: Ids, starts: Ids) -> Ids:
-    """Return the group number of each item, from the result of `equal_groups`."""
+    """Return the group number of each item. `groups` and `starts` are the result of `equal_groups`."""
     numbers = np.empty(len(groups), np.int64)
     numbers[groups] = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     return numbers

@@ -12,7 +12,10 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class DedupePageUrl(Step):
-    """Of documents with the same page address keep the latest, by WARC file name (OBELICS, step 17), then by date."""
+    """Keep the latest of the documents with the same page address. Source: OBELICS, step 17.
+
+    The latest document has the greatest WARC file name and, among equal names, the greatest date.
+    """
 
     id: ClassVar = "vlmdata.steps.dedupe_page_url"
     reads: ClassVar = ("url", "extra")

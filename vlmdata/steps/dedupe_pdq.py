@@ -1,4 +1,4 @@
-"""Keep one of images that look the same: PDQ hashes (256 bits) within a Hamming distance."""
+"""Keep one of several images that look the same: their PDQ hashes (256 bits) are within a Hamming distance."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,25 +16,25 @@ from vlmdata.step import RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class DedupePdq(Step):
-    """Of images whose PDQ hashes differ in at most `distance` bits keep the best; every dropped image is within that
-    distance of a kept one. Exact: no pair is missed. Suited to about a million images, because a distance of 31 of 256
-    bits leaves only short search keys.
+    """Keep the best of the images whose PDQ hashes differ in at most `distance` bits.
 
-    An image below `min_quality` stays: hashes of nearly blank pictures carry no information.
+    Every dropped image is within that distance of a kept one. The search is exact: it misses no pair. It suits up to about a
+    million images, because a distance of 31 of 256 bits leaves only short search keys. An image whose quality is below
+    `min_quality` stays, because the hash of a nearly blank picture carries no information.
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_pdq"
     sees_all: ClassVar = True
     changes: ClassVar = ("images", "cluster")
 
-    distance: int = 31  # of 256: ThreatExchange's limit for the same picture
-    min_quality: float = 50  # of 100; ThreatExchange ignores hashes of lower quality
+    distance: int = 31  # of 256 bits; ThreatExchange's limit for the same picture
+    min_quality: float = 50  # 0 to 100; ThreatExchange ignores hashes of lower quality
     hash: str = "pdq_hash"  # the label of the step that measured the hashes
-    keep: tuple[str, ...] = ("largest", "bytes")  # greatest first; ties by the next column, then the least key
+    keep: tuple[str, ...] = ("largest", "bytes")  # keep the greatest value; ties go by the next column, then by the least key
 
     def check(self) -> None:
         if not 0 <= self.distance <= MAX_DISTANCE:
-            raise RecipeError(f"{self.name}.distance = {self.distance}: must lie in 0..{MAX_DISTANCE} (of 256 bits)")
+            raise RecipeError(f"{self.name}.distance must lie in 0..{MAX_DISTANCE} (of 256 bits), not {self.distance}")
 
     def columns_read(self) -> tuple[str, ...]:
         return ("images.drop", self.hash, f"{self.hash}.quality", *columns_of(self.keep))

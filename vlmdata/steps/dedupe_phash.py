@@ -1,4 +1,4 @@
-"""Keep one of images that look the same: perceptual hashes within a Hamming distance."""
+"""Keep one of several images that look the same: their perceptual hashes are within a Hamming distance."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,25 +19,25 @@ from vlmdata.step import DistributedSearch, RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class DedupePhash(Step):
-    """Of images whose 64-bit hashes differ in at most `distance` bits keep the best; every dropped image is within that
-    distance of a kept one. Exact: no pair is missed.
+    """Keep the best of the images whose 64-bit hashes differ in at most `distance` bits.
 
-    A pHash finds re-encoded and resized copies, but rarely crops or other edits: on imagededup's benchmark the recall of
-    near duplicates is 0.016 at a distance of 10. From a distance of 8, different images also match.
+    Every dropped image is within that distance of a kept one. The search is exact: it misses no pair. A pHash finds re-encoded
+    and resized copies, but rarely crops or other edits. On imagededup's benchmark the recall of near duplicates is 0.016 at a
+    distance of 10. With a distance of 8 or more, different images also match.
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_phash"
     sees_all: ClassVar = True
     changes: ClassVar = ("images", "cluster")
-    distribute_above: ClassVar = 20_000_000  # rows: 2 GB of columns in the driver and a minute of search
+    distribute_above: ClassVar = 20_000_000  # rows; the driver then holds 2 GB of columns and searches for a minute
 
     distance: int = 4
-    hash: str = "phash"  # our hash of the stored pixels, or a measured column of 64-bit hashes, such as imagededup_hash
-    keep: tuple[str, ...] = ("largest", "bytes")  # greatest first; ties by the next column, then the least key
+    hash: str = "phash"  # vlmdata's hash of the stored pixels, or a measured column of 64-bit hashes: imagededup_hash
+    keep: tuple[str, ...] = ("largest", "bytes")  # keep the greatest value; ties go by the next column, then by the least key
 
     def check(self) -> None:
         if not 0 <= self.distance <= MAX_DISTANCE:
-            raise RecipeError(f"{self.name}.distance = {self.distance}: must lie in 0..{MAX_DISTANCE} (of 64 bits)")
+            raise RecipeError(f"{self.name}.distance must lie in 0..{MAX_DISTANCE} (of 64 bits), not {self.distance}")
 
     def columns_read(self) -> tuple[str, ...]:
         return ("images.phash" if self.hash == "phash" else self.hash, "images.drop", *columns_of(self.keep))
@@ -66,6 +66,6 @@ class DedupePhash(Step):
 def kept_of_hashes(hashes: Hashes, rank: Ids, find: Callable[[Hashes], Iterable[Ids]]) -> Ids:
     """Return the kept representative of each image: (N,) uint64, (N,) rank -> (N,). Equal hashes form one group.
 
-    `find` yields chunks of all pairs of places within distinct hashes."""
+    `find` takes the distinct hashes and yields, in chunks, every pair of positions whose hashes are near each other."""
     distinct, groups = np.unique(hashes, return_inverse=True)
     return representatives_of_items(groups, rank, (chunk.astype(np.uint32) for chunk in find(distinct)))

@@ -1,4 +1,4 @@
-"""Keep one of images with similar meaning: embeddings with a high cosine."""
+"""Keep one of several images with similar meaning: their embeddings have a high cosine."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -20,30 +20,30 @@ from vlmdata.step import DistributedSearch, RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class DedupeSemantic(Step):
-    """Of images whose embeddings have a cosine above `cosine` keep the best.
+    """Keep the best of the images whose embeddings have a cosine above `cosine`.
 
-    `pairs` compares all images with each other; every dropped image is that similar to a kept one. It suits up to some
-    hundred thousand images. `semdedup` is the paper's rule (Abbas et al. 2023): it compares only within k-means cells, and
-    rejects an image similar to one ranked before it even if that one was rejected too. With `keep: [hard]` the image farthest
-    from its centroid ranks first, as in the paper.
+    `rule: pairs` compares all images with each other, so every dropped image has such a cosine with a kept one. It suits up to
+    a few hundred thousand images. `rule: semdedup` is the rule of Abbas et al. 2023, SemDeDup. It compares only images in the
+    same k-means cell, and rejects an image that is similar to a better-ranked one, even if the better-ranked one is rejected
+    too. With `keep: [hard]` the image farthest from its centroid ranks first, as in the paper.
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_semantic"
     changes: ClassVar = ("images", "cluster")
     sees_all: ClassVar = True
-    distribute_above: ClassVar = 2_000_000  # rows: at width 512, 1 GB of embeddings in the driver and 4 GB to search
+    distribute_above: ClassVar = 2_000_000  # rows; at width 512 the driver holds 1 GB of embeddings and needs 4 GB to search
 
-    cosine: float = 0.95  # 1 - eps; the paper gives no default, NeMo Curator uses 0.99
+    cosine: float = 0.95  # 1 - eps of SemDeDup, which gives no default; NeMo Curator uses 0.99
     embedding: str = "clip_score.embedding"  # the column of embeddings
     rule: Literal["pairs", "semdedup"] = "pairs"
-    cells: int = 0  # of semdedup; 0: one for each 1,000 images. The paper uses 50,000 for 440 million
-    rounds: int = 20  # of k-means; the paper uses 100
+    cells: int = 0  # k-means cells of semdedup; 0: one per 1,000 images. The paper uses 50,000 for 440 million
+    rounds: int = 20  # rounds of k-means; the paper uses 100
     seed: int = 0
-    keep: tuple[str, ...] = ("largest", "bytes")  # or `hard` alone
+    keep: tuple[str, ...] = ("largest", "bytes")  # as in `dedupe_exact`, or `hard` alone
 
     def check(self) -> None:
         if not 0 < self.cosine < 1:
-            raise RecipeError(f"{self.name}.cosine = {self.cosine}: must lie between 0 and 1")
+            raise RecipeError(f"{self.name}.cosine must lie between 0 and 1, not {self.cosine}")
         if "hard" in self.keep and (self.keep != ("hard",) or self.rule != "semdedup"):
             raise RecipeError(f"{self.name}.keep: `hard` must be the only entry and needs rule: semdedup")
 
@@ -115,6 +115,6 @@ class DedupeSemantic(Step):
 
 
 def cosines(rows: Int8, others: Int8) -> np.ndarray:
-    """Return the cosine of each row with the one at the same place in `others`: (N, D), (N, D) -> (N,) float64."""
+    """Return the cosine of each row with the same row of `others`: (N, D), (N, D) -> (N,) float64."""
     dots = np.einsum("nd,nd->n", rows, others, dtype=np.int64)
     return dots / np.sqrt(np.maximum(squared_norms(rows) * squared_norms(others), 1))

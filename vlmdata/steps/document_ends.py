@@ -1,4 +1,4 @@
-"""Remove end-of-document marks that are repeated or last: OBELICS, step 22."""
+"""Reject end-of-document marks that are repeated or last: OBELICS, step 22."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,9 +13,10 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentEnds(Step):
-    """Reject a mark that follows another mark with nothing between, and a mark at the end. `mode: obelics` writes the marks.
+    """Reject an end-of-document mark that directly follows another mark, and a mark at the end of a row.
 
-    A document whose texts are all marks is rejected.
+    The sources `html` and `warc` write these marks with `mode: obelics`. Rejected texts and images between two marks do not
+    count. A document whose texts are all marks is rejected.
     """
 
     id: ClassVar = "vlmdata.steps.document_ends"
@@ -28,7 +29,7 @@ class DocumentEnds(Step):
         has_marks = np.bincount(flat.parents[marks], minlength=len(rows)) > 0
         rows = drop_rows(rows, has_marks & ~has_text, self.name, reason="marks_only")
         bad = np.zeros(len(marks), bool)
-        open_mark = np.full(len(rows), -1)  # position of each row's latest mark with nothing after it yet
+        open_mark = np.full(len(rows), -1)  # position of each row's latest mark if nothing follows it yet, else -1
         for i in np.flatnonzero(flat.alive() | flatten(rows, "images").alive()):
             row = flat.parents[i]
             if not marks[i]:

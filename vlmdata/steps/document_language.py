@@ -15,7 +15,7 @@ from vlmdata.steps.language import CODES, languages
 class DocumentLanguage(Step):
     """Reject a document whose most probable language is not in `keep`, or has a probability below `min_probability`.
 
-    The texts are joined and lower-cased, as OBELICS does. The model is lid.176.ftz, as in the step `language`.
+    The texts are joined and lower-cased, as in OBELICS. The model is lid.176.ftz, as in the step `language`.
     """
 
     id: ClassVar = "vlmdata.steps.document_language"
@@ -23,12 +23,13 @@ class DocumentLanguage(Step):
     writes: ClassVar = {"": pa.string(), "probability": pa.float64()}
 
     keep: list[str] = field(default_factory=lambda: ["en"])  # ISO 639 codes
-    min_probability: float = 0.8  # OBELICS, document level
+    min_probability: float = 0.8  # OBELICS's limit for documents
 
     def check(self) -> None:
         for code in self.keep:
             if code not in CODES:
-                raise RecipeError(f"{self.name}.keep: '{code}' is not a language of lid.176: {' '.join(sorted(CODES))}")
+                known = " ".join(sorted(CODES))
+                raise RecipeError(f"{self.name}.keep: '{code}' is not a language of lid.176. Its languages: {known}")
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")

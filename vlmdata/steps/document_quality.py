@@ -14,7 +14,10 @@ from vlmdata.text.quality_rules import QualityRules, measures
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentQuality(QualityRules, Step):
-    """Reject a document by its remaining texts and images. Defaults: OBELICS, document level."""
+    """Reject a document by the number of its remaining images and by measures of its remaining texts.
+
+    The defaults are those of OBELICS for documents.
+    """
 
     id: ClassVar = "vlmdata.steps.document_quality"
     reads: ClassVar = ("texts", "images")

@@ -18,12 +18,12 @@ OBEYED |= {"blocked_domains", "blocked_urls", "block_files"}
 class Download(WebOptions, Step):
     """Fetch every image that has an address and no bytes yet. An image that cannot be fetched is dropped with a reason.
 
-    The engine runs it together with the following `resize`, so that no original is written to disk.
+    The engine runs this step together with the following `resize`, so that no original is written to disk.
 
-    `engine: img2dataset` fetches and resizes with img2dataset's code, for exactly its bytes. It does not support robots.txt,
-    TDM reservations, rate limits or a limit on bytes, and a recipe must accept that: `robots: false, tdm: false,
-    host_connections: 0, host_requests_per_s: 0`. The address guard still checks each connected address at every redirect,
-    and `timeout_s` still applies.
+    `engine: img2dataset` fetches and resizes with img2dataset's code, so that the images have exactly the same bytes. That
+    code does not support robots.txt, TDM reservations, rate limits or a limit on bytes. A recipe must accept this: `robots:
+    false, tdm: false, host_connections: 0, host_requests_per_s: 0`. The address guard still checks the address of every
+    connection, also after a redirect, and `timeout_s` still applies.
     """
 
     id: ClassVar = "vlmdata.steps.download"
@@ -33,8 +33,9 @@ class Download(WebOptions, Step):
 
     engine: Literal["vlmdata", "img2dataset"] = "vlmdata"
     verify: Literal["", "sha256", "md5"] = ""
-    """Drop an image whose hash differs from the source's (`url_list: {hash: column}`) as `wrong_sha256` or `wrong_md5`, and
-    an address without a hash, unfetched, as `no_hash`. DataComp's lists give SHA-256 (img2dataset: verify_hash)."""
+    """Compare the hash of the fetched bytes with the one that the source states (`url_list: {hash: column}`). An image with
+    another hash is dropped as `wrong_sha256` or `wrong_md5`. An image without a stated hash is dropped as `no_hash` and not
+    fetched. DataComp's lists state SHA-256. The same option of img2dataset is verify_hash."""
 
     def check(self) -> None:
         if self.engine == "img2dataset":
@@ -43,16 +44,16 @@ class Download(WebOptions, Step):
     def _check_peer(self) -> None:
         for module in ("img2dataset", "imghdr"):
             if importlib.util.find_spec(module) is None:
-                why = "is not installed: pip install 'vlmdata[img2dataset]'" if module == "img2dataset" else "needs Python 3.12"
+                why = "needs Python 3.12" if module == "imghdr" else "is not installed. Run pip install 'vlmdata[img2dataset]'"
                 raise RecipeError(f"engine: img2dataset {why}")
         ignored = [f.name for f in fields(WebOptions) if f.name not in OBEYED | set(UNKEPT) and not _is_default(self, f.name)]
         if ignored:
-            raise RecipeError(f"engine: img2dataset does not know {', '.join(ignored)}")
+            raise RecipeError(f"engine: img2dataset does not support {', '.join(ignored)}")
         claimed = [name for name, value in UNKEPT.items() if getattr(self, name) != value]
         if claimed:
             wanted = ", ".join(f"{name}: {str(UNKEPT[name]).lower().removesuffix('.0')}" for name in claimed)
             raise RecipeError(
-                f"engine: img2dataset has no robots.txt, TDM reservation or rate limit; to accept that, say {wanted}"
+                f"engine: img2dataset ignores robots.txt, TDM reservations and rate limits. To accept this, set {wanted}"
             )
 
 

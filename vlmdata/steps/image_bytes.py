@@ -12,16 +12,16 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class ImageBytes(Step):
-    """Reject an image whose stored encoded size is below `min_bytes` or above `max_bytes`.
+    """Reject an image whose stored file is smaller than `min_bytes` or larger than `max_bytes`.
 
-    The size is measured after `resize`; if that re-encodes, choose limits for its output, or use the pixels instead
-    (`image_size`, `image_detail`). Very small files are blank tiles and icons.
+    The stored file is the output of `resize`. If `resize` re-encodes images, choose limits for its output, or judge the pixels
+    with `image_size` or `image_detail` instead. Very small files are usually blank tiles and icons.
     """
 
     id: ClassVar = "vlmdata.steps.image_bytes"
     reads: ClassVar = ("images",)
 
-    min_bytes: int = 5000  # LAION-400M, for fetched bytes
+    min_bytes: int = 5000  # LAION-400M's limit, for files as fetched
     max_bytes: int = 0  # 0: no limit
 
     def decide(self, rows: pa.Table) -> pa.Table:

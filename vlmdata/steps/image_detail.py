@@ -1,4 +1,4 @@
-"""Measure the detail of images: reject blank, nearly blank and blurred ones."""
+"""Measure the detail of images and reject blank, nearly blank and blurred ones."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.step import Step, StepContext
 
 DIGITS = 3
-MEASURING_BYTES = 7  # for each pixel, besides the pixels: channels and luma, or luma and its Laplacian
+MEASURING_BYTES = 7  # per pixel, in addition to the picture, for channels and luma or for luma and its Laplacian
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageDetail(Step):
     """Reject an image with too little contrast (`blank`), too low entropy (`flat`) or no sharp edge (`blurred`).
 
-    One decoding serves all three. Images with a short side above `side` are scaled down to it before measuring. An image
-    that cannot be decoded is neither measured nor rejected here: `resize` rejects it.
+    Each image is decoded once for all three measures. An image whose short side is longer than `side` is scaled down to
+    `side` before measuring. An image that cannot be decoded is not measured and stays; `resize` rejects it.
     """
 
     id: ClassVar = "vlmdata.steps.image_detail"
@@ -36,7 +36,7 @@ class ImageDetail(Step):
     min_spread: float = 5.0  # standard deviation of luma or a channel, 0..127.5; a page of text has 40 or more
     min_entropy: float = 0.0  # bits, 0..8; two-colour drawings have less than 1, so the default rejects nothing
     min_sharpness: float = 0.0  # variance of the Laplacian; the usual 100 (NeMo Curator) rejects good but soft photos
-    side: int = 256  # pixels of the short side, at most, when measuring
+    side: int = 256  # pixels; an image whose short side is longer is scaled down before measuring
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         flat = flatten(rows, "images")

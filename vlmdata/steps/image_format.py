@@ -15,9 +15,9 @@ Format = Literal["jpeg", "png", "webp", "gif", "avif", "tiff", "bmp"]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFormat(Step):
-    """Reject an image that was fetched in a format not in `formats`; the format that `resize` writes does not matter.
+    """Reject an image that was fetched in a format that is not in `formats`. The format that `resize` writes does not matter.
 
-    The first bytes of the file determine the format, not the address or an HTTP header.
+    The first bytes of the file determine its format. The address and HTTP headers have no influence.
     """
 
     id: ClassVar = "vlmdata.steps.image_format"

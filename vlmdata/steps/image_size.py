@@ -12,14 +12,14 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSize(Step):
-    """Reject an image with a side in pixels outside [min_side, max_side], or whose aspect ratio or area is too large."""
+    """Reject an image if a side is outside [min_side, max_side] pixels, or if its aspect ratio or area is too large."""
 
     id: ClassVar = "vlmdata.steps.image_size"
     reads: ClassVar = ("images",)
 
     min_side: int = 200  # DataComp's basic filter
     max_side: int = 20_000  # OBELICS
-    max_aspect: float = 3.0  # long side over short; DataComp's basic filter, OBELICS uses 2
+    max_aspect: float = 3.0  # long side / short side; DataComp's basic filter, OBELICS uses 2
     max_area: int = 0  # pixels; 0: no limit
     of: Literal["original", "stored"] = "original"  # the image as fetched, or as stored in the shard
 

@@ -1,4 +1,4 @@
-"""Reject images whose address is too frequent in all documents: buttons, banners, avatars."""
+"""Reject images whose address occurs too often in all documents, such as buttons, banners and avatars."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class ImageUrlFrequency(Step):
-    """Reject every image whose address occurs more than `max_count` times in the living documents. Inline images stay."""
+    """Reject every image whose address occurs more than `max_count` times in all remaining documents. Inline images stay."""
 
     id: ClassVar = "vlmdata.steps.image_url_frequency"
     reads: ClassVar = ("images.url",)
@@ -35,7 +35,7 @@ class ImageUrlFrequency(Step):
 
 
 def _key(url: str | None) -> int | None:
-    """Return a 64-bit hash of an address: enough to count with a tenth of the memory. None for an inline image."""
+    """Return a 64-bit hash of an address, or None for an inline image. Counting hashes takes a tenth of the memory."""
     if not url or url.startswith("data:"):
         return None
     return xxhash.xxh3_64_intdigest(url.encode("utf-8", "surrogatepass"))

@@ -1,4 +1,4 @@
-"""Reject images of pages by address and by the size at which the page shows them, before they are fetched."""
+"""Reject images of pages before they are fetched, by their address and by the size at which the page shows them."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -12,15 +12,16 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class ImageUrlRules(Step):
-    """Reject an image with a banned word in its address, an image shown too small or too large, and a repeat in one document.
+    """Reject an image if its address contains a banned word or repeats in its document, or if its page shows it too small or
+    too large.
 
-    An inline image's data is not searched for words, but `data:` or `data:image` in `banned` rejects it.
+    The data of an inline image is not searched for words. `data:` or `data:image` in `banned` rejects inline images.
     """
 
     id: ClassVar = "vlmdata.steps.image_url_rules"
     reads: ClassVar = ("images",)
 
-    # OBELICS, step 11: anywhere in the address
+    # words that are rejected anywhere in an address; OBELICS, step 11
     banned: list[str] = field(default_factory=lambda: ["logo", "button", "icon", "plugin", "widget", "porn", "xxx", "sex"])
     min_rendered: int = 150  # pixels of width and height, if the page states them; OBELICS
     max_rendered: int = 20_000
@@ -46,7 +47,7 @@ class ImageUrlRules(Step):
 
 
 def _first(url: str | None, banned: list[str]) -> str | None:
-    """Return the first banned word in an address, or the banned prefix of an inline image, or None."""
+    """Return the first banned word in an address (for an inline image, the first banned prefix), or None."""
     if not url:
         return None
     if url.startswith("data:"):

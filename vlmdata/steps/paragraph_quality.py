@@ -14,7 +14,10 @@ from vlmdata.text.quality_rules import QualityRules, measures
 
 @dataclass(frozen=True, kw_only=True)
 class ParagraphQuality(QualityRules, Step):
-    """Reject single texts of a document. Defaults: OBELICS, paragraph level; its end-of-document mark is exempt."""
+    """Reject single texts of a document by measures of their words and characters.
+
+    The defaults are those of OBELICS for paragraphs. OBELICS's end-of-document mark is exempt.
+    """
 
     id: ClassVar = "vlmdata.steps.paragraph_quality"
     reads: ClassVar = ("texts",)
@@ -31,7 +34,7 @@ class ParagraphQuality(QualityRules, Step):
     min_punctuation: float = 0.001
     min_common_words: float = 0.8
     max_spam_words: float = 0.12
-    min_punctuation_tokens: int = 12  # paragraphs with fewer words and marks are exempt from min_punctuation
+    min_punctuation_tokens: int = 12  # paragraphs with fewer words and punctuation marks are exempt from min_punctuation
 
     def check(self) -> None:
         self.lists(self.name)

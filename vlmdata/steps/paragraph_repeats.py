@@ -23,7 +23,7 @@ class ParagraphRepeats(Step):
     changes: ClassVar = ("texts",)
     sees_all: ClassVar = True
 
-    min_count: int = 3  # OBELICS, step 18; its end-of-document mark is exempt
+    min_count: int = 3  # OBELICS, step 18. OBELICS's end-of-document mark is exempt
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "texts")

@@ -16,8 +16,10 @@ from vlmdata.step import Step, StepContext
 
 @dataclass(frozen=True, kw_only=True)
 class PdqHash(Step):
-    """Measure PDQ of each stored image, for `dedupe_pdq`: 256 bits as 32 bytes, the first coefficient's bit last. Rejects
-    nothing. `quality` is 0 to 100; below 50 a picture has too little detail to distinguish it from others.
+    """Measure the PDQ hash of each stored image, for `dedupe_pdq`. The step rejects nothing.
+
+    A hash has 256 bits in 32 bytes; the last bit is that of the first coefficient. `quality` is 0 to 100. A picture with a
+    quality below 50 has too little detail to distinguish it from others.
     """
 
     id: ClassVar = "vlmdata.steps.pdq_hash"

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Perplexity(Step):
     """Reject a row if its remaining texts, joined, have a perplexity above `max_perplexity` under the KenLM model `model`.
 
-    Perplexities of different models are not comparable: choose the threshold for the model. Needs `vlmdata[perplexity]`.
+    Perplexities of different models are not comparable, so choose the threshold for the model. The step needs the packages
+    of `vlmdata[perplexity]`.
     """
 
     id: ClassVar = "vlmdata.steps.perplexity"
@@ -30,13 +31,13 @@ class Perplexity(Step):
     needs: ClassVar = ("model",)
 
     model: str  # a KenLM file, ARPA or binary, such as CCNet's en.arpa.bin
-    pieces: str = ""  # the SentencePiece model of its training data, such as CCNet's en.sp.model; empty: words
-    max_perplexity: float = 1500  # OBELICS, for documents, with CCNet's model
+    pieces: str = ""  # SentencePiece model of `model`'s training data, such as CCNet's en.sp.model; empty: split at spaces
+    max_perplexity: float = 1500  # OBELICS's limit for documents, with CCNet's model
 
     def check(self) -> None:
         for module in ("kenlm", *(["sentencepiece"] if self.pieces else [])):
             if importlib.util.find_spec(module) is None:
-                raise RecipeError(f"{self.name}: the package {module} is not installed: pip install 'vlmdata[perplexity]'")
+                raise RecipeError(f"{self.name}: the package {module} is not installed. Run pip install 'vlmdata[perplexity]'")
         for name, path in (("model", self.model), ("pieces", self.pieces)):
             if path and not Path(path).expanduser().is_file():
                 raise RecipeError(f"{self.name}.{name}: there is no file {path}")

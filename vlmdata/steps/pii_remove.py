@@ -18,21 +18,21 @@ from vlmdata.text.personal import Kind, find_personal
 
 @dataclass(frozen=True, kw_only=True)
 class PiiRemove(Step):
-    """Replace personal data in texts and their alternatives with `mark`. With an empty mark, extra white space is removed.
+    """Replace personal data in texts and their alternatives with `mark`. With an empty mark, extra spaces are removed.
 
-    In a tool call, which is JSON, only the strings inside its arguments are cleaned, so that it stays valid JSON.
+    A tool call is JSON. Only the strings inside its arguments are cleaned, so that it stays valid.
 
-    `removed` counts the replacements in each text. Detection uses patterns, not meaning: names and postal addresses stay.
+    The column `removed` counts the replacements in each text. Only patterns are detected, so names and postal addresses stay.
     """
 
     id: ClassVar = "vlmdata.steps.pii_remove"
     reads: ClassVar = ("texts", "turns")
     writes: ClassVar = {"texts": ROW.field("texts").type, "removed": pa.list_(pa.int32())}
     measured_by: ClassVar = ("kinds", "mark")
-    version: ClassVar = 4  # 3: "telephone" in fifty languages, zero-width characters, no DOI; 4: tool calls
+    version: ClassVar = 4  # since 3, "telephone" in fifty languages, zero-width characters, no DOI; since 4, tool calls
 
     kinds: list[Kind] = field(default_factory=lambda: ["mail", "ip", "telephone"])
-    mark: str = ""  # such as "<pii>"
+    mark: str = ""  # replacement, such as "<pii>"
 
     def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")
@@ -64,7 +64,7 @@ class PiiRemove(Step):
         return count
 
     def _clean_value(self, value: Any) -> tuple[Any, int]:
-        """Return a JSON value with every string cleaned, field names excepted, and the number of replacements."""
+        """Return a JSON value with every string except field names cleaned, and the number of replacements."""
         if isinstance(value, str):
             return remove_personal(value, self.kinds, self.mark)
         if isinstance(value, dict):
@@ -77,7 +77,7 @@ class PiiRemove(Step):
 
 
 def _calls(rows: pa.Table, starts: list[int]) -> Iterator[int]:
-    """Yield the places in the flattened texts that are tool calls; `starts` holds the place of each row's first text."""
+    """Yield the positions of tool calls in the flattened texts. `starts` holds the position of each row's first text."""
     turns = in_one(rows["turns"])
     for row in np.flatnonzero(turns.is_valid().to_numpy(zero_copy_only=False)).tolist():
         for position, said in enumerate(turns[row].as_py()):
@@ -86,7 +86,10 @@ def _calls(rows: pa.Table, starts: list[int]) -> Iterator[int]:
 
 
 def remove_personal(text: str, kinds: list[Kind], mark: str) -> tuple[str, int]:
-    """Return the text with personal data replaced by `mark`, and the number of replacements."""
+    """Return the text with personal data replaced by `mark`, and the number of replacements.
+
+    If `mark` is empty, brackets left empty and extra spaces are removed too.
+    """
     found = find_personal(text, kinds)
     if not found:
         return text, 0

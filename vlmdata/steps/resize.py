@@ -11,9 +11,10 @@ from vlmdata.step import RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class Resize(ResizeRule, Step):
-    """Resize with img2dataset's modes. An image that cannot be decoded completely is rejected with the reason.
+    """Resize images with img2dataset's modes. An image that cannot be decoded completely is rejected with a reason.
 
-    The engine runs it together with the preceding `download`. Changing these parameters fetches the images again.
+    The engine runs this step together with the preceding `download`, so that a changed parameter makes it fetch the images
+    again.
     """
 
     id: ClassVar = "vlmdata.steps.resize"
@@ -25,12 +26,12 @@ class Resize(ResizeRule, Step):
         *("max_pixels", "max_memory_mb", "max_cost"),
     )
 
-    blur_boxes: bool = False  # blur the row's boxes: faces, as DataComp does
-    max_pixels: int = MAX_PIXELS  # by the header: `too_many_pixels`. The two limits below are usually stricter
-    max_memory_mb: int = MAX_MEMORY_MB  # to decode one image, estimated from the header: `too_large`
-    max_cost: int = MAX_COST  # of all images of a row together, in units of about 10 ms; images past it are `too_costly`
+    blur_boxes: bool = False  # blur the boxes of the row's images, such as faces in DataComp
+    max_pixels: int = MAX_PIXELS  # an image with more is `too_many_pixels`; the next two limits are usually stricter
+    max_memory_mb: int = MAX_MEMORY_MB  # memory to decode one image, by its header; an image that needs more is `too_large`
+    max_cost: int = MAX_COST  # cost of all images of a row, in units of about 10 ms; later images are `too_costly`
 
     def check(self) -> None:
         for name in ("max_pixels", "max_memory_mb", "max_cost"):
             if getattr(self, name) < 1:
-                raise RecipeError(f"{self.name}.{name} = {getattr(self, name)}: must be at least 1")
+                raise RecipeError(f"{self.name}.{name} must be at least 1, not {getattr(self, name)}")

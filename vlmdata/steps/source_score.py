@@ -1,4 +1,4 @@
-"""Decide on a score from the source, which needs neither images nor a model."""
+"""Reject rows by a score that the source states. This needs no images and no model."""
 
 import json
 from dataclasses import dataclass
@@ -16,8 +16,9 @@ class SourceScore(Step):
     """Read a number from the row's `extra`, such as `similarity` of LAION or `clip_l14_similarity_score` of DataComp, and
     reject the row if it is below `min_value` or above `max_value`. A row without the number stays.
 
-    Lists store scores in single precision. With `single` a number is read as the shortest decimal of its single-precision
-    value, so that 0.26 is not below 0.26; the result equals a comparison in single precision.
+    Many lists store scores in single precision. With `single`, a number is read as the shortest decimal of its
+    single-precision value, so that a stored 0.26 is not below a `min_value` of 0.26. The result equals a comparison in single
+    precision.
     """
 
     id: ClassVar = "vlmdata.steps.source_score"
@@ -25,7 +26,7 @@ class SourceScore(Step):
     writes: ClassVar = {"": pa.float64()}
     measured_by: ClassVar = ("of", "single")
 
-    of: str  # a column of the source: numbers, or strings of digits
+    of: str  # a field of `extra` that holds numbers, or numbers as strings
     single: bool = True
     min_value: float | None = None
     max_value: float | None = None

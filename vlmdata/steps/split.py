@@ -23,13 +23,14 @@ from vlmdata.step import RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class Split(Step):
-    """Write the split of each living row into `extra` as `split`; with `only`, reject the rows of all other splits.
+    """Write the split of each remaining row into `extra` as `split`. With `only`, reject the rows of all other splits.
 
-    A row's split comes from a hash of the least key of its cluster. A cluster holds rows connected, by chains of any length,
-    through the same image bytes, image hashes within `distance` bits, or the same text. Optional connections are texts with a
-    Jaccard similarity of at least `jaccard`, images with a cosine above `cosine`, and with `by_domain` the host of the page,
-    or of the image if there is no page. Shares apply to clusters, so rows match them only approximately. New rows do not move
-    old ones, unless they join two clusters.
+    A row's split comes from a hash of the least key of its cluster. A cluster holds the rows that are connected, directly or
+    through other rows. Two rows are connected if they share image bytes or a text, or if two of their images have hashes
+    within `distance` bits. With `jaccard`, texts with at least this Jaccard similarity also connect their rows. With `cosine`,
+    images with a greater cosine also connect theirs. With `by_domain`, rows with the same host of the page (or of the image, if
+    there is no page) are connected too. The shares apply to clusters, so the shares of rows are only approximate. New rows
+    change the split of old rows only if they join two clusters.
     """
 
     id: ClassVar = "vlmdata.steps.split"
@@ -38,7 +39,7 @@ class Split(Step):
 
     shares: dict[str, float] = field(default_factory=lambda: {"train": 0.98, "val": 0.01, "test": 0.01})
     only: str = ""  # keep only this split; empty: all
-    distance: int = 8  # wider than for dedup: rows in different splits must be unlike
+    distance: int = 8  # larger than for deduplication, because rows in different splits must not be similar
     jaccard: float = 0.0  # of 5-grams of words; 0: only identical texts connect
     cosine: float = 0.0  # 0: embeddings are not compared
     embedding: str = "clip_score.embedding"  # the column of embeddings
@@ -47,11 +48,11 @@ class Split(Step):
 
     def check(self) -> None:
         if not self.shares or min(self.shares.values()) < 0 or abs(sum(self.shares.values()) - 1) > 1e-9:
-            raise RecipeError(f"{self.name}.shares = {self.shares}: shares must be 0 or more and add up to 1")
+            raise RecipeError(f"{self.name}.shares must be 0 or more and add up to 1, not {self.shares}")
         if self.only and self.only not in self.shares:
-            raise RecipeError(f"{self.name}.only = {self.only}: must be one of {', '.join(self.shares)}")
+            raise RecipeError(f"{self.name}.only must be one of {', '.join(self.shares)}, not {self.only}")
         if not 0 <= self.distance <= MAX_DISTANCE:
-            raise RecipeError(f"{self.name}.distance = {self.distance}: must lie in 0..{MAX_DISTANCE} (of 64 bits)")
+            raise RecipeError(f"{self.name}.distance must lie in 0..{MAX_DISTANCE} (of 64 bits), not {self.distance}")
         if not 0 <= self.cosine < 1 or not 0 <= self.jaccard <= 1:
             raise RecipeError(f"{self.name}: cosine must lie in [0, 1) and jaccard in [0, 1]")
 
@@ -79,7 +80,7 @@ class Split(Step):
         return drop_rows(rows, others, self.name, reason=np.array([f"split_{side}" for side in sides], object))
 
     def side(self, key: str) -> str:
-        """Return the split of a key: its hash picks a point on the cumulated shares."""
+        """Return the split of a key. The hash of the key picks a point on the cumulative shares."""
         place = xxhash.xxh3_64_intdigest(key.encode(), self.seed) / 2**64
         total = 0.0
         for side, share in self.shares.items():
@@ -113,7 +114,7 @@ class Split(Step):
 
 
 def same(values: list[str | None], owners: Ids) -> Ids:
-    """Return a pair (first owner, owner) for each further owner of a value; nulls are skipped."""
+    """Return a pair (first owner, owner) for each later owner of an equal value, (P, 2). Null values are skipped."""
     first: dict[str, int] = {}
     known = [(value, owner) for value, owner in zip(values, owners.tolist(), strict=True) if value is not None]
     pairs = [(first.setdefault(value, owner), owner) for value, owner in known]
@@ -121,7 +122,7 @@ def same(values: list[str | None], owners: Ids) -> Ids:
 
 
 def near_texts(rows: pa.Table, jaccard: float) -> Ids:
-    """Return pairs of living rows whose joined living texts have a Jaccard similarity of at least `jaccard`."""
+    """Return pairs (P, 2) of remaining rows whose joined texts have a Jaccard similarity of at least `jaccard`."""
     flat = flatten(rows, "texts")
     parts: dict[int, list[str]] = {row: [] for row in np.flatnonzero(alive(rows)).tolist()}
     for text, row, here in zip(flat.field("text").to_pylist(), flat.parents.tolist(), flat.alive().tolist(), strict=True):
@@ -133,7 +134,7 @@ def near_texts(rows: pa.Table, jaccard: float) -> Ids:
 
 
 def domain(url: str | None) -> str | None:
-    """Return the host of an address, lower-cased, without `www.`; not the registered domain, which would need a list."""
+    """Return the host of an address in lower case without `www.`, or None. The registered domain would need a list."""
     try:
         host = urlsplit(url or "").hostname
     except ValueError:

@@ -17,23 +17,23 @@ from vlmdata.text.wordnet import ENDINGS, wordnet
 
 @dataclass(frozen=True, kw_only=True)
 class TextConcepts(Step):
-    """Reject a text if none of its words is in the list. Words are split at white space only; punctuation stays on them.
+    """Reject a text if none of its words is in the list. Texts are split at white space only, so punctuation stays on words.
 
-    The list is `words`, one lower-case word a line, or `synsets`, WordNet ids such as n02084071; then a word matches if its
-    first synset is listed. Source: Gadre et al. 2023, DataComp, text-based, with the synsets of ImageNet-21k; like its code,
-    this step compares offsets and ignores the part of speech. The found word is stored. Entries of `words` in scripts without
-    spaces, such as Chinese, match anywhere in a text.
+    The list is the file `words` with one word per line, or the file `synsets` with WordNet ids such as n02084071. With
+    `synsets`, a word matches if its first synset is listed. Entries of `words` in scripts without spaces, such as Chinese,
+    match anywhere in a text. The first matching word is stored. Source: Gadre et al. 2023, DataComp's text-based filter, with
+    the synsets of ImageNet-21k. Like DataComp's code, this step compares offsets and ignores the part of speech.
     """
 
     id: ClassVar = "vlmdata.steps.text_concepts"
-    version: ClassVar = 2  # since 2, scripts without spaces have words
+    version: ClassVar = 2  # since version 2, text in scripts without spaces is split into words
 
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.list_(pa.string())}
 
-    words: str = ""  # a text file
-    synsets: str = ""  # a text file of ids
-    wordnet: str = ""  # WordNet's `dict` folder, 3.0 for ImageNet's ids
+    words: str = ""  # a text file with one word per line
+    synsets: str = ""  # a text file with one WordNet id per line
+    wordnet: str = ""  # WordNet's `dict` folder; version 3.0 for ImageNet's ids
 
     def check(self) -> None:
         if bool(self.words) == bool(self.synsets) or bool(self.synsets) != bool(self.wordnet):
@@ -42,7 +42,7 @@ class TextConcepts(Step):
             if not path.is_file():
                 raise RecipeError(f"{self.name}: there is no file {path}")
         if self.synsets and not all(line[:1] in "nvars" and line[1:].isdigit() for line in _lines(self.synsets)):
-            raise RecipeError(f"{self.name}.synsets: {self.synsets} must hold ids such as n02084071, one a line")
+            raise RecipeError(f"{self.name}.synsets: {self.synsets} must hold one id such as n02084071 per line")
 
     def identity(self) -> str:
         digest = hashlib.sha256()

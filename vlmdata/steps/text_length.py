@@ -13,7 +13,7 @@ from vlmdata.row import drop_texts, flatten, numbers
 from vlmdata.step import Step
 from vlmdata.text.words import count_words
 
-FASTTEXT_WORD = re.compile(r"[^ \n\r\t\v\f\0]+|\n")  # Dictionary::readWord, which `fasttext.tokenize` calls
+FASTTEXT_WORD = re.compile(r"[^ \n\r\t\v\f\0]+|\n")  # fastText's Dictionary::readWord, which `fasttext.tokenize` calls
 COUNTS: dict[str, Callable[[str], int]] = {
     "scripts": count_words,
     "python": lambda text: len(text.split()),
@@ -25,7 +25,7 @@ COUNTS: dict[str, Callable[[str], int]] = {
 class TextLength(Step):
     """Reject a text with too few or too many words or characters.
 
-    `words: scripts` splits words at white space; in scripts without spaces, such as Chinese, Japanese, Thai, Khmer, Lao and
+    `words: scripts` splits texts at white space. In scripts without spaces, such as Chinese, Japanese, Thai, Khmer, Lao and
     Burmese, it counts two letters as a word (`vlmdata/text/words.py`).
     """
 
@@ -36,8 +36,8 @@ class TextLength(Step):
     max_words: int = 0  # 0: no limit
     min_chars: int = 6  # DataComp's basic filter: more than five
     max_chars: int = 0  # 0: no limit
-    # python: split at white space only, as in DataComp's basic filter; fasttext: split at fastText's seven characters, and a
-    # line end is a word too, as in DataComp's other filters
+    # python: split at white space only, as DataComp's basic filter does. fasttext: split at fastText's seven separators and
+    # count a line end as a word, as DataComp's other filters do
     words: Literal["scripts", "python", "fasttext"] = "scripts"
 
     def decide(self, rows: pa.Table) -> pa.Table:

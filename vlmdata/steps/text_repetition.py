@@ -17,15 +17,15 @@ from vlmdata.text.words import UNSPACED, count_words, has_unspaced
 
 _RUN = re.compile(r"(\S)\1*")
 _UNSPACED = re.compile(f"[{UNSPACED}]+")
-LONG_WORDS = 3  # letters; shorter words, such as articles, are often repeated and not counted
+LONG_WORDS = 3  # letters; shorter words, such as articles, are not counted, because good texts repeat them
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextRepetition(Step):
-    """Reject a text by its shares, in [0, 1], of repeated character 10-grams, repeated word 5-grams and its commonest word.
+    """Reject a text if it repeats character 10-grams, word 5-grams, one word or one character too often. Shares are in [0, 1].
 
-    A caption is too short for word n-grams: the share of its commonest word catches "sale sale sale shoes". In scripts
-    without spaces, such as Chinese, two consecutive letters count as a word.
+    Captions are often too short for word n-grams, but the share of the commonest word catches "sale sale sale shoes". In
+    scripts without spaces, such as Chinese, two consecutive letters count as a word.
     """
 
     id: ClassVar = "vlmdata.steps.text_repetition"
@@ -34,12 +34,12 @@ class TextRepetition(Step):
     max_chars: float = 0.1  # share of repeated character 10-grams; OBELICS, paragraphs
     max_words: float = 0.1  # share of repeated word 5-grams; OBELICS, paragraphs (documents: 0.2)
     max_one_word: float = 0.5  # share of the commonest word of at least three letters, in texts of at least four words
-    max_run: int = 8  # consecutive repeats of one character allowed; "!!!!!!!!!" has 9
+    max_run: int = 8  # longest run of one character that is allowed; "!!!!!!!!!" has 9
 
     def check(self) -> None:
         for name in ("max_chars", "max_words", "max_one_word"):
             if not 0 <= getattr(self, name) <= 1:
-                raise RecipeError(f"{self.name}.{name} = {getattr(self, name)}: must lie in [0, 1]")
+                raise RecipeError(f"{self.name}.{name} must lie in [0, 1], not {getattr(self, name)}")
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "texts")
@@ -55,14 +55,17 @@ class TextRepetition(Step):
 
 
 def repetition(text: str) -> tuple[float, float, float, int]:
-    """Return the shares of repeated character 10-grams, repeated word 5-grams and the commonest word, and the longest run."""
+    """Return the shares of repeated character 10-grams, of repeated word 5-grams and of the commonest word, in [0, 1].
+
+    The fourth value is the length of the longest run of one character.
+    """
     words = words_of(text)
     run = max((match.end() - match.start() for match in _RUN.finditer(text)), default=0)
     return char_repetition(text), word_repetition(words), _one_word(text, words), run
 
 
 def _one_word(text: str, words: list[str]) -> float:
-    """Return the share of the commonest word of at least three letters; 0 in texts of fewer than four words."""
+    """Return the share of the commonest word of at least three letters, or 0 in a text of fewer than four words."""
     total = len(words)
     long = Counter(word for word in words if len(word) >= LONG_WORDS)
     if has_unspaced(text):

@@ -13,10 +13,11 @@ from vlmdata.step import RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class TopFraction(Step):
-    """Keep the best `fraction` by a measured score, including ties at the boundary.
+    """Keep the share `fraction` of images or rows, those with the highest measured scores, and ties at the boundary.
 
-    DataComp's rule: the threshold is the score at index int(n * fraction) of the n living scores in descending order, and a
-    score equal to it stays. So more than n * fraction items stay, or all. An item without a score is not counted and stays.
+    The rule is DataComp's. The threshold is the score at index int(n * fraction) of the n remaining scores in descending order,
+    and a score equal to the threshold stays. So more than n * fraction items stay, or all of them. An item without a score is
+    not counted and stays.
     """
 
     id: ClassVar = "vlmdata.steps.top_fraction"
@@ -28,7 +29,7 @@ class TopFraction(Step):
 
     def check(self) -> None:
         if not 0 < self.fraction <= 1:
-            raise RecipeError(f"{self.name}.fraction = {self.fraction}: must lie in (0, 1], such as 0.3")
+            raise RecipeError(f"{self.name}.fraction must lie in (0, 1], such as 0.3, not {self.fraction}")
 
     def columns_read(self) -> tuple[str, ...]:
         return (self.score, "images.drop")
@@ -46,7 +47,7 @@ class TopFraction(Step):
 
 
 def threshold_of(scores: np.ndarray, fraction: float) -> float:
-    """Return the score at index int(n * fraction) in descending order; -inf if that index does not exist.
+    """Return the score at index int(n * fraction) in descending order, or -inf if there is no such index.
 
     Source: mlfoundations/datacomp, baselines/apply_filter.py."""
     index = int(len(scores) * fraction)

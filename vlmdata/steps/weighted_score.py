@@ -15,9 +15,9 @@ DECIMALS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedScore(Step):
-    """Measure the weighted sum of scores for each image, such as for `top_fraction`; reject images below `min_score`.
+    """Measure the weighted sum of each image's scores, for example for `top_fraction`. Reject images below `min_score`.
 
-    A score of a row counts for all its images. An image that lacks one of the scores has no sum and stays.
+    A score of a row counts for each of its images. An image that lacks one of the scores has no sum and stays.
     """
 
     id: ClassVar = "vlmdata.steps.weighted_score"
