@@ -149,10 +149,10 @@ def test_the_photos_of_coco(find, count, tmp_path):
 @pytest.mark.parametrize(
     ("name", "entries", "where"),
     [
-        ("images", [{"id": 1}, {"coco_url": "http://a.org/"}], r"images\[1\] is not an object with a number or text as 'id'"),
+        ("images", [{"id": 1}, {"coco_url": "http://a.org"}], r"images\[1\] must be an object with a number or string as 'id'"),
         ("images", ["1.png"], r"images\[0\]"),
         ("images", [{"id": [1]}], r"images\[0\]"),
-        ("annotations", [{"caption": "x"}], r"annotations\[0\] is not an object with a number or text as 'image_id'"),
+        ("annotations", [{"caption": "x"}], r"annotations\[0\] must be an object with a number or string as 'image_id'"),
         ("categories", [5], r"categories\[0\]"),
         ("licenses", [{"name": "x"}], r"licenses\[0\]"),
     ],

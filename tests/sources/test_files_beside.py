@@ -95,7 +95,7 @@ def test_encodings_and_endings_are_named(tmp_path):
     members = {"a.png": picture(), "a.cap": "café".encode("latin-1"), "b.PIC": picture(9), "b.cap": "ü".encode("latin-1")}
     source = {"encoding": "latin-1", "captions": [".cap"], "images": [".pic", ".png"]}
     assert outcomes(rows_of(tmp_path, members, **source)) == {"a.png": "café", "b.PIC": "ü"}
-    with pytest.raises(RecipeError, match=r"'txt' is not a file ending; write '\.txt'"):
+    with pytest.raises(RecipeError, match=r"'txt' is not a file ending\. Write '\.txt'"):
         Files(path=str(tmp_path), captions=["txt"]).check()
 
 

@@ -111,7 +111,7 @@ def test_labels_are_captions_by_their_names(tmp_path):
 @pytest.mark.parametrize("caption", [{"en": "a", "fr": "b"}, [{"en": "a"}]])
 def test_captions_that_are_no_texts_are_reported_before_any_work(tmp_path, caption):
     datasets.Dataset.from_dict({"image": [picture()], "caption": [caption]}).save_to_disk(tmp_path / "data")
-    with pytest.raises(RecipeError, match=r"the column 'caption' holds .*, not texts or labels"):
+    with pytest.raises(RecipeError, match=r"the column 'caption' must hold texts or labels, not .*"):
         HfDataset(path=str(tmp_path / "data")).check()
 
 
@@ -196,7 +196,7 @@ def test_captions_that_are_numbers_or_bytes_are_words_and_others_are_reported(tm
 
 @pytest.mark.parametrize("column", [[1], [[[1, 2]]], [{"pixels": 1}], [True]])
 def test_a_column_that_cannot_be_images_is_reported_before_any_work(tmp_path, column):
-    with pytest.raises(RecipeError, match=r"the column 'image' holds .*, not images, file names or addresses"):
+    with pytest.raises(RecipeError, match=r"the column 'image' must hold images, file names or addresses, not .*"):
         HfDataset(path=written(tmp_path, image=column)).check()
 
 

@@ -121,7 +121,7 @@ def test_errors_become_words(status, message, reason):
 
 def test_another_folder_is_refused(tmp_path):
     pq.write_table(pa.table({"url": ["x"]}), tmp_path / "a.parquet")
-    with pytest.raises(RecipeError, match="not written by img2dataset"):
+    with pytest.raises(RecipeError, match="is not from img2dataset"):
         Img2dataset(path=str(tmp_path)).check()
 
 

@@ -60,5 +60,5 @@ def test_a_line_of_other_values_loses_only_one_row(tmp_path, image):
 
 def test_a_damaged_zip_is_named(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(RecipeError, match=r"a\.zip: cannot be read: File is not a zip file"):
+    with pytest.raises(RecipeError, match=r"a\.zip cannot be read: File is not a zip file"):
         read_all(Mmc4(path=str(tmp_path)))

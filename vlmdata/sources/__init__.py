@@ -1,1 +1,1 @@
-"""The sources a recipe can name, one file each."""
+"""The sources that a recipe can name, one file each."""

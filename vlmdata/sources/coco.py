@@ -1,4 +1,4 @@
-"""COCO's JSON annotations: an image's captions are alternatives of one text; its boxes are kept."""
+"""COCO's JSON annotations: the captions of an image become alternatives of one text, and its boxes are kept."""
 
 import json
 from collections import defaultdict
@@ -20,15 +20,15 @@ from vlmdata.readers.stated_values import whole_numbers
 from vlmdata.readers.strings import clean
 from vlmdata.step import RecipeError, Source
 
-ADDRESSES = ("coco_url", "flickr_url", "url")  # fields with the origin of a local image
+ADDRESSES = ("coco_url", "flickr_url", "url")  # fields that may hold the web address of a local image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coco(Source):
-    """One row for each image of COCO-style files (captions_*.json, instances_*.json; several are joined by image id).
+    """Yield one row for each image of COCO-style files, such as captions_*.json and instances_*.json.
 
-    The sample's JSON keeps the licence, the Flickr address and the categories of the boxes. Files are read into memory:
-    COCO's 118,000 images with captions and boxes take about 2 GB.
+    Several files are joined by image id. The sample's JSON keeps the licence, the Flickr address and the categories of the
+    boxes. Files are read into memory. COCO's 118,000 images with captions and boxes take about 2 GB.
     """
 
     id: ClassVar = "vlmdata.sources.coco"
@@ -39,7 +39,7 @@ class Coco(Source):
 
     @property
     def by_address(self) -> bool:  # type: ignore[override]
-        """Whether the images have to be fetched."""
+        """Whether the images must be fetched from their addresses."""
         return not self.images
 
     def check(self) -> None:
@@ -119,7 +119,7 @@ class Coco(Source):
 
 
 def _join(by_image: dict[Any, Any], images: Mapping[Any, Any]) -> None:
-    """Move notes under "7" to the image 7, or the reverse: files differ in how they write image ids."""
+    """Move values under the id "7" to the image 7, or the reverse, because files write image ids as strings or as numbers."""
     for number in [one for one in by_image if one not in images]:
         twin = str(number) if isinstance(number, int) else int(number) if number.isascii() and number.isdecimal() else None
         if twin in images:
@@ -127,12 +127,12 @@ def _join(by_image: dict[Any, Any], images: Mapping[Any, Any]) -> None:
 
 
 def _named(known: Mapping[Any, Any], number: object) -> Any:
-    """Return the entry with this id; None if there is none, or if the id is neither a number nor a text."""
+    """Return the entry with this id, or None if there is no such entry or the id is not a number or a string."""
     return known.get(number) if isinstance(number, int | str) else None
 
 
 def _corners(note: Mapping[str, Any]) -> list[float] | None:
-    """Return an annotation's box as [x0, y0, x1, y1]; None unless it has four numbers."""
+    """Return an annotation's box as [x0, y0, x1, y1], or None if the box is not four numbers."""
     found = boxes_in([note.get("bbox")])
     if found is None:
         return None
@@ -141,11 +141,11 @@ def _corners(note: Mapping[str, Any]) -> list[float] | None:
 
 
 def _entries(path: str, tree: Mapping[str, Any], name: str, key: str) -> list[dict[str, Any]]:
-    """Return a list of a file. Raises RecipeError unless each entry is an object with a number or text under `key`."""
+    """Return the list `name` of a file. Raises RecipeError if an entry is not an object with a number or string under `key`."""
     found = tree.get(name) or []
     for number, one in enumerate(found):
         if not isinstance(one, dict) or not isinstance(one.get(key), int | str):
-            raise RecipeError(f"{path}: {name}[{number}] is not an object with a number or text as '{key}'")
+            raise RecipeError(f"{path}: {name}[{number}] must be an object with a number or string as '{key}'")
     return found
 
 
@@ -155,9 +155,9 @@ def _load(path: str) -> dict[str, Any]:
             text = file.read()
             tree = json.loads(text) if text.strip() else None
         except (ValueError, RecursionError) as error:
-            raise RecipeError(f"{path}: is not valid JSON: {error}") from None
+            raise RecipeError(f"{path} is not valid JSON: {error}") from None
     if not tree:  # an empty file, {} or []: no images
         return {"images": [], "annotations": []}
     if not isinstance(tree, dict) or not isinstance(tree.get("images"), list) or not isinstance(tree.get("annotations"), list):
-        raise RecipeError(f"{path}: is not COCO's JSON, an object with the lists 'images' and 'annotations'")
+        raise RecipeError(f"{path} is not COCO's JSON. It must be an object with the lists 'images' and 'annotations'")
     return tree

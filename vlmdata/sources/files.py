@@ -1,4 +1,4 @@
-"""Folders and zip archives of images, with captions in files beside them or in a table that names them."""
+"""Folders and zip archives of images, with captions in files beside the images or in a table that names the images."""
 
 import json
 import os
@@ -29,24 +29,24 @@ from vlmdata.readers.zip_members import UnusableFile
 from vlmdata.step import RecipeError, Source
 
 SLICE = 1000  # images in a piece
-HEAD = 100  # images whose captions `check` reads
+HEAD = 100  # first images whose captions `warning` reads
 TEXT = 1 << 20  # largest caption file, in bytes
 FACTS = 16 << 20  # largest .json, in bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Files(Source):
-    """Images in folders (at any depth), globs or zip archives. `a.txt`, `a.jpg.txt` or `a.json` holds the captions of `a.jpg`.
+    """Yield one row for each image in folders (at any depth), globs or zip archives.
 
-    An image without a caption is dropped as `no_caption`, unless no image has a file beside it. With `table`, a list in any
-    format of `url_list` (such as a Hugging Face image folder's metadata.csv) names the files and holds their captions.
-    Images stay in place; a missing one is dropped as `no_file`.
+    `a.txt`, `a.jpg.txt` or `a.json` holds the captions of `a.jpg`. An image without a caption is dropped as `no_caption` if any
+    image has such a file. With `table`, a list in any format of `url_list` (such as a Hugging Face image folder's
+    metadata.csv) names the files and holds their captions. Images stay in place. A missing image is dropped as `no_file`.
     """
 
     id: ClassVar = "vlmdata.sources.files"
 
     path: str | list[str]
-    images: list[str] = field(default_factory=lambda: list(IMAGES))  # endings; a folder without images is read for .zip files
+    images: list[str] = field(default_factory=lambda: list(IMAGES))  # endings; in a folder without images, .zip files are read
     captions: list[str] = field(default_factory=lambda: [".txt", ".text", ".caption"])  # endings of caption files
     table: str = ""  # path of the table, relative to the folder `path`
     file: str = "file_name"  # the table's column of file names, relative to the table's folder
@@ -56,16 +56,16 @@ class Files(Source):
 
     @property
     def shuffled(self) -> bool:  # type: ignore[override]
-        """True with a table, whose rows are shuffled like addresses; a folder is read slice by slice."""
+        """True with a table, whose rows are shuffled like an address list. A folder is read slice by slice."""
         return bool(self.table)
 
     def check(self) -> None:
         check_encoding(self.encoding)
         if bad := [ending for ending in (*self.images, *self.captions) if "." not in ending]:
-            raise RecipeError(f"images, captions: '{bad[0]}' is not a file ending; write '.{bad[0]}'")
+            raise RecipeError(f"images, captions: '{bad[0]}' is not a file ending. Write '.{bad[0]}'")
         if not self.table:
             if not self.pieces():
-                raise RecipeError(f"{self.path}: there is no image that ends in {', '.join(self.images)}")
+                raise RecipeError(f"{self.path}: there is no image with one of the endings {', '.join(self.images)}")
             return
         layout = lists.ListFormat(encoding=self.encoding)
         for file in self._lists():
@@ -104,9 +104,9 @@ class Files(Source):
         return [{**found[0], "others": dict(others)}, *found[1:]] if found and others else found
 
     def warning(self) -> str | None:
-        """Return a warning if no row of a table, or less than half of the first images, has a caption.
+        """Return a warning if no row of the table has a caption or, without a table, if most of the first images have none.
 
-        It names the text that may hold the captions.
+        The warning names a text file that may hold the captions.
         """
         if self.table:
             return without_captions(self._lists(), lists.ListFormat(encoding=self.encoding), self._columns())
@@ -126,7 +126,7 @@ class Files(Source):
         return hint and f"{len(bare)} of the first {len(head)} images of {self.path} have no caption; {hint}"
 
     def _is_captioned(self, store: FileStore, path: str) -> bool:
-        """Say whether an image has a caption, or an unreadable file beside it, for which `read` drops the row."""
+        """Return whether an image has a caption. An unreadable file beside it counts too, because `read` drops the row."""
         try:
             captions, _, _ = self._beside(store, path)
         except BadText:
@@ -144,7 +144,7 @@ class Files(Source):
         return self.read_counting(piece, Counter())
 
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
-        """Yield as `read` does and count the files that are not read: archives, texts without an image, pipes."""
+        """Yield the rows of `read`, and count unread files in `others`: archives, texts without an image, pipes."""
         if self.table:
             yield from named_rows(
                 piece["path"], piece["name"], self.file, self._columns(), extra=self.extra, encoding=self.encoding
@@ -171,7 +171,10 @@ class Files(Source):
             yield self._row(store, member, f"{name}/{member}", needs_text=piece["needs_text"])
 
     def _slices(self, piece: Mapping[str, Any], images: Sequence[str], about: Survey) -> list[dict[str, Any]]:
-        """Return the pieces of a store. `needs_text`: some images have files beside them, so those without a caption drop."""
+        """Return the pieces of a folder or zip archive.
+
+        In a piece with `needs_text`, images without a caption are dropped, because other images have files beside them.
+        """
         needs_text = about.has_texts and bool(self.captions or self._columns())
         return [{**piece, "start": start, "needs_text": needs_text} for start in range(0, len(images), SLICE)]
 
@@ -182,14 +185,14 @@ class Files(Source):
         return [folder_of(path, self._endings()) for path in self._paths()]
 
     def _whole(self) -> list[str]:
-        """Return the paths that are folders, local or remote: `survey` counts every file in them."""
+        """Return the paths that are folders, local or remote. `survey` counts every file in them."""
         return [path for path in self._paths() if is_folder(path, (*self._endings(), ".zip"))]
 
     def _endings(self) -> tuple[str, ...]:
         return tuple(ending.lower() for ending in self.images)
 
     def _found(self) -> tuple[list[File], list[File]]:
-        """Return the images and the zip archives. A folder that holds images gives no archives."""
+        """Return the images and the zip archives. Archives in a folder that holds images are left out."""
         found: set[File] = set()
         for path in self._paths() or [""]:
             try:
@@ -204,7 +207,7 @@ class Files(Source):
 
     def _lists(self) -> list[File]:
         if not isinstance(self.path, str):
-            raise RecipeError("table: `path` must be one folder, the one that holds the table")
+            raise RecipeError("table: `path` must be one folder, the folder that holds the table")
         return find(f"{self.path.rstrip('/')}/{self.table}", lists.ENDINGS)
 
     def _columns(self) -> list[str]:
@@ -230,7 +233,7 @@ class Files(Source):
         return with_place({**row, "extra": clean(json_object(with_origin(rest, scored, stem, file_name=name)))}, name)
 
     def _beside(self, store: FileStore, path: str) -> tuple[list[str], Mapping[str, Any], str | None]:
-        """Return an image's captions, its JSON, and the reason to drop it or None. Raises BadText."""
+        """Return an image's captions, the JSON beside it, and the reason to drop it, or None. Raises BadText."""
         captions: list[str] = []
         facts: Any = {}
         fault: str | None = None
@@ -254,7 +257,7 @@ class Files(Source):
 
 
 class BadText(ValueError):
-    """A file beside an image cannot be read; the message says why, `reason` goes into the ledger."""
+    """Raised if a file beside an image cannot be read. The message says why, and `reason` goes into the ledger."""
 
     def __init__(self, file: str, why: str, reason: str) -> None:
         super().__init__(why)
@@ -262,7 +265,7 @@ class BadText(ValueError):
 
 
 def _fault(error: Exception) -> tuple[str, str]:
-    """Return the problem with a file beside an image: a message and a reason."""
+    """Return a message and a reason for an error in a file beside an image."""
     if isinstance(error, UnusableFile):
         return str(error), error.reason
     if isinstance(error, UnicodeDecodeError):

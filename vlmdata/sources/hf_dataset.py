@@ -30,12 +30,12 @@ BATCH = 100  # rows converted to Python values at a time
 
 @dataclass(frozen=True, kw_only=True)
 class HfDataset(Source):
-    """Rows of a dataset with inline images (an Image feature or bytes) or image addresses.
+    """Yield the rows of a dataset with inline images (an Image feature or bytes) or image addresses.
 
     `path` is a name on the Hub, a folder from `save_to_disk`, a folder or glob of Parquet or Arrow files, an image folder,
-    or zip archives of images. Image bytes are taken undecoded and never re-encoded. Dots name a field inside a struct
-    (`caption.en`). A row with one image is a caption pair, with several a document. A row without its image is dropped as
-    `no_image` or `no_address`.
+    or zip archives of images. Image bytes are taken as they are and not re-encoded. A column name with a dot means a field
+    inside a struct (`caption.en`). A row with one image is a caption pair, and a row with several images is a document. A row
+    without its image is dropped as `no_image` or `no_address`.
     """
 
     id: ClassVar = "vlmdata.sources.hf_dataset"
@@ -46,13 +46,13 @@ class HfDataset(Source):
     revision: str = ""  # branch, tag or commit on the Hub; only a commit guarantees the same rows
     streaming: bool = False  # read shard by shard in place; otherwise the library downloads and converts the dataset once
     image: str = "image"  # column of inline images, or of file names in the dataset's folder
-    url: str = ""  # column of addresses that `download` fetches, or of the origin of inline images; "": a column `url` if any
+    url: str = ""  # column of addresses to fetch, or of the origins of inline images; "": the column `url` if any
     caption: str | list[str] = "caption"  # caption columns; a column of lists holds alternatives; "" for none
     extra: Literal["all"] | list[str] = "all"  # other columns to keep in the sample's JSON; bytes and images are left out
 
     @property
     def shuffled(self) -> bool:  # type: ignore[override]
-        """True for addresses; a dataset with inline images is read slice by slice."""
+        """True for image addresses. A dataset with inline images is read slice by slice."""
         return bool(self.url) and not self._has_inline()
 
     def check(self) -> None:
@@ -68,7 +68,7 @@ class HfDataset(Source):
         for name in self._captions():
             self._check_caption(name, _kind(schema, name))
         if not self.url and not _is_image(kind := _kind(schema, self.image)):
-            raise RecipeError(f"{self.path}: the column '{self.image}' holds {kind}, not images, file names or addresses")
+            raise RecipeError(f"{self.path}: the column '{self.image}' must hold images, file names or addresses, not {kind}")
 
     def warning(self) -> str | None:
         """Return a warning if none of the first rows of a local dataset has a caption."""
@@ -87,7 +87,7 @@ class HfDataset(Source):
 
     def _check_caption(self, name: str, kind: pa.DataType) -> None:
         if pa.types.is_nested(kind):
-            raise RecipeError(f"{self.path}: the column '{name}' holds {kind}, not texts or labels")
+            raise RecipeError(f"{self.path}: the column '{name}' must hold texts or labels, not {kind}")
 
     def files(self) -> Sequence[tuple[str, int]]:
         if is_local(self.path):
@@ -120,7 +120,7 @@ class HfDataset(Source):
 
     def _batches(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         data = self._opened().data
-        with errors_as(lambda error: RecipeError(f"{self.path}: cannot be read as a dataset: {error_summary(error)}")):
+        with errors_as(lambda error: RecipeError(f"{self.path} cannot be read as a dataset: {error_summary(error)}")):
             if self.streaming:
                 yield from data.shard(num_shards=piece["shards"], index=piece["shard"]).iter(batch_size=BATCH)
             else:
@@ -139,12 +139,12 @@ class HfDataset(Source):
         return opened.data.features.arrow_schema if opened.data is not None and opened.data.features else None
 
     def _has_inline(self) -> bool:
-        """Say whether the column of images can hold bytes."""
+        """Return whether the column of images can hold bytes."""
         schema = self._schema(self._opened())
         return schema is not None and self.image in names_in(schema) and _has_bytes(_kind(schema, self.image))
 
     def _file_column(self, table: str) -> str:
-        """Return the table's column of file names for `image`, named as in the library's image folders."""
+        """Return the name of the table's column of file names, such as `file_name` or, made of `image`, `image_file_name`."""
         names = column_names(table, ListFormat()) or []
         many = ["file_names"] if self.image == "images" else []
         known = [f"{self.image}_file_name", f"{self.image}_file_names", *many, "file_name"]
@@ -175,7 +175,7 @@ class HfDataset(Source):
 
 
 def _features_with_meaning(data: Any) -> dict[str, Any]:
-    """Return the features that give values a meaning: class labels, and JSON stored as text."""
+    """Return the features that give values a meaning: class labels, and JSON stored as strings."""
     features = (data.features or {}).items()
     return {name: feature for name, feature in features if type(feature).__name__ in ("ClassLabel", "Json")}
 
@@ -190,13 +190,13 @@ def _meant(value: Any, feature: Any) -> Any:
 
 
 def _is_media(value: object) -> bool:
-    """Say whether a value is or holds bytes, or is an image, sound or video that the library stores as a path."""
+    """Return whether a value is bytes, holds bytes, or is an image, sound or video that the library stores as a path."""
     kept = value[0] if isinstance(value, list) and value else value
     return holds_bytes(value) or (isinstance(kept, Mapping) and kept.keys() == {"bytes", "path"})
 
 
 def _kind(schema: pa.Schema, name: str) -> pa.DataType:
-    """Return the type of a column or of a field inside structs, lists unwrapped. A field of JSON text counts as text."""
+    """Return the type of a column or of a field inside structs. A list has the type of its items, a field of JSON a string."""
     names = {field.name: field.type for field in schema}
     head, rest = (name, "") if name in names else name.split(".", 1)
     kind = item_type(names[head])
@@ -213,7 +213,7 @@ def _has_bytes(kind: pa.DataType) -> bool:
 
 
 def _is_image(kind: pa.DataType) -> bool:
-    """Say whether values of a type can be images or name them."""
+    """Return whether values of this type can be images or names of images."""
     if pa.types.is_struct(kind):
         return bool({"bytes", "path", "url"} & {field.name for field in kind})
     is_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)

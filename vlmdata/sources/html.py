@@ -28,9 +28,10 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Html(Source):
-    """One row for each file. A row holds the bytes of an image that its page names by a relative address, if the file exists.
+    """Yield one row for each HTML file.
 
-    No image is read from outside the folder `path` (for a single file: the folder that holds it).
+    If a page names an image by a relative address and the image file exists, the row holds the image's bytes. No image is read
+    from outside the folder `path` (for a single file: the folder that holds it).
     """
 
     id: ClassVar = "vlmdata.sources.html"
@@ -43,15 +44,15 @@ class Html(Source):
 
     @property
     def gives(self) -> Gives:  # type: ignore[override]
-        """`pairs` with `alt_pairs`, else `documents`."""
+        """The kind of the rows: `pairs` with `yields: alt_pairs`, else `documents`."""
         return "documents" if self.yields == "documents" else "pairs"
 
     def check(self) -> None:
         if self.url and not self.url.startswith(("http://", "https://")):
-            raise RecipeError(f"url = {self.url!r} must begin with http:// or https://")
+            raise RecipeError(f"url must begin with http:// or https://, not {self.url!r}")
         for file in self.files():
             if is_remote(file.path):
-                raise RecipeError(f"{file.path}: copy the pages and their images to a local folder first")
+                raise RecipeError(f"{file.path} is not local. Copy the pages and their images to a local folder first")
 
     def files(self) -> list[File]:
         return find(self.path, ENDINGS)
@@ -90,7 +91,7 @@ class Html(Source):
 
 
 class _Broken(Exception):
-    """A file cannot be read: the message says why, `kind` names the error, `byte` is its position in the page."""
+    """Raised if a file cannot be read. `kind` is the name of the error, `byte` the position of the error in the page."""
 
     def __init__(self, error: Exception, byte: int):
         super().__init__(getattr(error, "strerror", None) or str(error) or type(error).__name__)
@@ -98,7 +99,7 @@ class _Broken(Exception):
 
 
 def _read(path: str) -> bytes:
-    """Return a file, decompressed, up to one byte more than a page may have: then it is too long. Raises _Broken."""
+    """Return the decompressed bytes of a file, but at most one byte more than the limit of a page. Raises _Broken."""
     limit = Limits().max_bytes + 1
     html = b""
     try:
@@ -111,7 +112,7 @@ def _read(path: str) -> bytes:
 
 
 def _beside(base: str, root: str, url: str) -> bytes | None:
-    """Return the bytes of the file at an address, None if the folder has no such file."""
+    """Return the bytes of the file at an address, or None if the folder `root` has no such file."""
     if not url.startswith(base):
         return None
     path = os.path.realpath(os.path.join(root, unquote(urlsplit(url[len(base) :]).path)))

@@ -1,4 +1,4 @@
-"""img2dataset's output folders: their images are used without a new download."""
+"""Output folders of img2dataset, whose images are used without a new download."""
 
 import contextlib
 import os
@@ -37,11 +37,12 @@ STATISTICS = "_stats.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Img2dataset(Source):
-    """Every row of img2dataset's Parquet files. Images are in tars, in files or in the Parquet, and stay there.
+    """Yield every row of img2dataset's Parquet files. The images are in tars, in files or in the Parquet files.
 
-    A row that failed in img2dataset is dropped with its error as the reason (`http_404`, `timeout`, `image_decoding_error`),
-    a successful row without its image as `missing_in_shard`. Samples that no Parquet names are read as by `webdataset` and
-    `files`. An unreadable Parquet, a stretch lost in a tar, and a shard with only its statistics are one `bad_record` each.
+    A row that failed in img2dataset is dropped with its error as the reason (`http_404`, `timeout`, `image_decoding_error`).
+    A successful row whose image is missing is dropped as `missing_in_shard`. Samples that no Parquet file names are read as
+    `webdataset` and `files` read them. An unreadable Parquet file, a damaged range of a tar, and a shard that has only its
+    statistics are one `bad_record` each.
     """
 
     id: ClassVar = "vlmdata.sources.img2dataset"
@@ -57,14 +58,14 @@ class Img2dataset(Source):
             except RecipeError:
                 continue  # left by a killed run: `read` gives a bad record
             if not {"key", "status"} <= set(names):
-                raise RecipeError(f"{path}: not written by img2dataset: no columns `key` and `status` in {', '.join(names)}")
+                raise RecipeError(f"{path} is not from img2dataset. Its columns lack `key` and `status`: {', '.join(names)}")
             break
 
     def files(self) -> list[File]:
         return find(self.path, (".parquet", ".tar"))
 
     def pieces(self) -> list[dict[str, Any]]:
-        """Return a piece for each shard: its Parquet, else its tar, its statistics or its folder."""
+        """Return a piece for each shard, with the path of its Parquet file, else its tar, its statistics or its folder."""
         shards: dict[str, str] = {}
         for ending in (".parquet", ".tar", STATISTICS):
             for path in self._ending_in(ending):
@@ -110,7 +111,7 @@ class Img2dataset(Source):
 
 
 def _shard(shard: str, path: str | None) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a shard's Parquet at `path`, then the samples of its tar or folder that the Parquet does not name."""
+    """Yield the rows of the Parquet file at `path`, then the samples of the tar or folder that this file does not name."""
     named: set[str] = set()
     images = _images(shard) if path is not None else {}
     if path is not None:
@@ -137,7 +138,7 @@ def _shard(shard: str, path: str | None) -> Iterator[dict[str, Any]]:
 
 
 def _parts(shard: str) -> list[dict[str, Any]]:
-    """Return the pieces of a shard that is a local folder of images, [] for any other."""
+    """Return the pieces of a shard that is a local folder of images, or [] for any other shard."""
     try:
         return Files(path=shard).pieces() if not is_remote(shard) and os.path.isdir(shard) else []
     except RecipeError:
@@ -152,7 +153,7 @@ def _tars(shard: str) -> list[str]:
 
 
 def _images(shard: str) -> dict[str, dict[str, Any]]:
-    """Return a shard's images by key: from the tar or the folder beside its Parquet."""
+    """Return a shard's images by key, from the tar or the folder beside its Parquet file."""
     found: dict[str, dict[str, Any]] = {}
     tars = _tars(shard)
     for tar in tars:
@@ -171,7 +172,7 @@ def _images(shard: str) -> dict[str, dict[str, Any]]:
 
 
 def _loose(name: str, folder: str) -> dict[str, Any]:
-    """Return the image in a file of `folder`; a link that leads out of the folder is refused."""
+    """Return the image in the file `name` of `folder`. A link to a file outside the folder gives a dropped image."""
     try:
         file = safe_path(name, folder)
         with open(file, "rb") as stream:

@@ -1,4 +1,4 @@
-"""Tars of interleaved documents as in MINT-1T and NeMo Curator: a JSON with aligned lists, and image members."""
+"""Tars of interleaved documents as in MINT-1T and NeMo Curator: a sample is a JSON with aligned lists, and images."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from vlmdata.readers.tar_samples import ENDINGS, MAX_IMAGE, BadSample, member_by
 from vlmdata.readers.tiff_frames import Frames
 from vlmdata.step import Source
 
-FRAMES = (".tiff", ".tif")  # one such member holds all images of a MINT-1T PDF, in order
+FRAMES = (".tiff", ".tif")  # a TIFF holds all images of a MINT-1T PDF, in order
 
 
 @dataclass(frozen=True, kw_only=True)
 class InterleavedTars(Source):
-    """One row for each sample with `texts` and `images`. Read tars from vlmdata with `webdataset`, which loses nothing.
+    """Yield one row for each sample whose JSON has the lists `texts` and `images`.
 
     An entry of `images` names a member (`2.jpg`, `key.2.jpg`), is an address, or means the next frame of the sample's TIFF.
-    An image that the tar lacks is dropped as `no_image`, a sample that cannot be read as `bad_record`.
+    An image that is missing in the tar is dropped as `no_image`. A sample that cannot be read is dropped as `bad_record`. Use
+    `webdataset` for tars from vlmdata, because it keeps all that their JSON holds.
     """
 
     id: ClassVar = "vlmdata.sources.interleaved_tars"
@@ -92,7 +93,7 @@ def _about(key: str, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _member(members: dict[str, Member], key: str, name: str) -> Member | None:
-    """Return the member that an entry names, by what follows the key or by its full name."""
+    """Return the member that an entry names by its full name or by the part after the sample's key, or None."""
     short = name.rpartition("/")[2].lower()
     whole = short.removeprefix(f"{key.rpartition('/')[2]}.".lower())
     return members.get(short, members.get(whole))  # in the sample `0` the entry `0.png` may mean `0.0.png`

@@ -1,4 +1,4 @@
-"""Conversations in LLaVA's form: `image` and `conversations` of `from` and `value`, with <image> at each image's position."""
+"""Conversations in LLaVA's form: `image`, and `conversations` of `from` and `value` with <image> for each image."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,11 +18,11 @@ IMAGES = ("image", "images")
 
 @dataclass(frozen=True, kw_only=True)
 class LlavaJson(Source):
-    """One row for each conversation, from JSON, JSON lines or Parquet in the form of LLaVA, Qwen-VL and others.
+    """Yield one row for each conversation in JSON, JSON lines or Parquet in the form of LLaVA, Qwen-VL and others.
 
     Images, texts and roles are aligned by position. A conversation with more or fewer placeholders than images, or without a
-    question or an answer, is dropped with the reason; one without images stays, as text. Turns may also be `messages` of
-    `role` and `content`, as a list or JSON text; images may be bytes or files.
+    question or an answer, is dropped with the reason. A conversation without images stays as text. Turns may also be `messages`
+    of `role` and `content`, given as a list or as JSON text. Images may be bytes or files.
     """
 
     id: ClassVar = "vlmdata.sources.llava_json"
@@ -30,7 +30,7 @@ class LlavaJson(Source):
 
     path: str | list[str]
     images: str = ""  # folder of the images that the list names; default: the list's folder
-    joined: bool = False  # join all conversations of an image into one row, as LLaVA-1.5's mixture; reads the list into memory
+    joined: bool = False  # join all conversations of an image into one row, as LLaVA-1.5 does; the list is read into memory
 
     def check(self) -> None:
         check_conversations(self.files(), TURNS)

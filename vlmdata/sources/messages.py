@@ -1,4 +1,4 @@
-"""Conversations as chat messages: `role` and `content`, either text with placeholders or a list of text and image parts."""
+"""Conversations as chat messages: `content` is text with placeholders, or a list of text and image parts."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ from vlmdata.step import Source
 
 @dataclass(frozen=True, kw_only=True)
 class Messages(Source):
-    """One row for each conversation, from JSON, JSON lines or Parquet. Images, texts and roles are aligned by position.
+    """Yield one row for each conversation in JSON, JSON lines or Parquet. Images, texts and roles are aligned by position.
 
-    An image part is {"type": "image", "image": ...} (or `url`, `path`), OpenAI's {"type": "image_url", ...}, or, as in TRL's
-    data, only {"type": "image"}, which takes the next of the record's `images`. Images are addresses, data: URLs, bytes (in
-    Parquet) or files in the folder. Turns may also be `from` and `value`, or JSON text. A conversation whose placeholders
-    and images do not match is dropped with the reason.
+    A turn has `role` and `content`, or `from` and `value`. The turns may be given as JSON text. An image part is
+    {"type": "image", "image": ...} (or with `url` or `path`) or OpenAI's {"type": "image_url", ...}. A part that is only
+    {"type": "image"}, as in TRL's data, takes the next of the record's `images`. Images are addresses, data: URLs, bytes (in
+    Parquet) or files in `folder`. A conversation whose placeholders and images do not match is dropped with the reason.
     """
 
     id: ClassVar = "vlmdata.sources.messages"
@@ -30,7 +30,7 @@ class Messages(Source):
     messages: str = "messages"  # field of the turns; a record without it uses `conversations`
     images: str = "images"  # field of the images for placeholders and empty image parts; a record without it uses `image`
     folder: str = ""  # folder of image files; default: the list's folder
-    joined: bool = False  # join all conversations of an image into one row, as LLaVA-1.5's mixture; reads the list into memory
+    joined: bool = False  # join all conversations of an image into one row, as LLaVA-1.5 does; the list is read into memory
 
     def check(self) -> None:
         check_conversations(self.files(), self._turns())

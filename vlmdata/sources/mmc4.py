@@ -28,10 +28,10 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zip", ".zip", ".jsonl.zst")
 
 @dataclass(frozen=True, kw_only=True)
 class Mmc4(Source):
-    """One row for each line. Each sentence is one text; an image comes before the sentence that MMC4 matched it to.
+    """Yield one row for each line. Each sentence is one text, and an image comes before the sentence that MMC4 matched it to.
 
-    Images keep their address for `download`; the sample's JSON keeps their similarity to that sentence. A line that is not a
-    document is dropped as `bad_record`.
+    Images keep their address for `download`. The sample's JSON keeps the similarity of each image to its sentence. A line
+    that is not a document is dropped as `bad_record`.
     """
 
     id: ClassVar = "vlmdata.sources.mmc4"
@@ -82,7 +82,7 @@ def _problem(error: Exception) -> str:
 
 
 def _lines(path: str, name: str) -> Iterator[tuple[str, int, bytes]]:
-    """Yield name, line number and bytes of each line that is not blank. In a zip file the name ends with the member's."""
+    """Yield (name, line number, bytes) of each line that is not blank. In a zip file, the member's name is added to `name`."""
     with contextlib.ExitStack() as stack:
         if path.lower().endswith(".zip"):
             try:
@@ -94,7 +94,7 @@ def _lines(path: str, name: str) -> Iterator[tuple[str, int, bytes]]:
                     with archive.open(inside) as member:
                         yield from _numbered(f"{name}/{inside}", member)
             except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-                raise RecipeError(f"{path}: cannot be read: {error}") from None
+                raise RecipeError(f"{path} cannot be read: {error}") from None
             return
         yield from _numbered(name, stack.enter_context(opened(path)))
 

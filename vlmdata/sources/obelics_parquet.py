@@ -28,10 +28,10 @@ GROUPS_IN_PIECE = 8  # row groups
 
 @dataclass(frozen=True, kw_only=True)
 class ObelicsParquet(Source):
-    """One row for each document; each paragraph is one position. Images keep their address for `download`.
+    """Yield one row for each document. Each paragraph is one position. Images keep their address for `download`.
 
-    Columns: `images` and `texts`, aligned lists; optionally `metadata` (JSON, aligned) and `general_metadata` (JSON).
-    Images may also be structs with `bytes`, as `datasets` writes them.
+    The columns `images` and `texts` hold aligned lists. The optional column `metadata` holds a JSON list that is aligned with
+    them, and `general_metadata` a JSON object. Images may also be structs with `bytes`, as `datasets` writes them.
     """
 
     id: ClassVar = "vlmdata.sources.obelics_parquet"
@@ -76,12 +76,12 @@ class ObelicsParquet(Source):
 
 @contextlib.contextmanager
 def _parquet(path: str) -> Iterator[pq.ParquetFile | None]:
-    """Open a file; None if it has no row. Damage found while reading raises a RecipeError that names the file."""
+    """Open a Parquet file, or yield None if it has no rows. Raises RecipeError with the path if the file is damaged."""
     try:
         with raw_file(path) as opened:
             yield open_parquet(opened, path)
     except UNREADABLE as error:
-        raise RecipeError(f"{path}: cannot be read as Parquet: {one_line(error)}") from None
+        raise RecipeError(f"{path} cannot be read as Parquet: {one_line(error)}") from None
 
 
 def _row(record: dict[str, Any], name: str, number: int) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _row(record: dict[str, Any], name: str, number: int) -> dict[str, Any]:
 
 
 def _list(value: Any) -> list[Any] | None:
-    """Return a value that is a list or JSON text of one; [] for null, None for any other value."""
+    """Return a value that is a list or the JSON text of a list. Return [] for null, and None for any other value."""
     if isinstance(value, str):
         try:
             value = json.loads(value)

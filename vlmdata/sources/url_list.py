@@ -22,29 +22,29 @@ from vlmdata.readers.strings import blank_as_null, check_encoding, decode, from_
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source
 
-IMAGES = 100  # rows with inline images read at a time
+IMAGES = 100  # rows with inline images that are read at a time
 CHECKED_FILES = 20  # files whose columns `check` reads; planning checks the others
 
 
 @dataclass(frozen=True, kw_only=True)
 class UrlList(Source):
-    """One row for each image address with its captions, from files, folders or globs, local or on any fsspec store.
+    """Yield one row for each image address with its captions, from files, folders or globs, local or on any fsspec store.
 
-    An empty caption becomes an empty text. A row without an address is dropped as `no_address`, a row with bytes that do
-    not decode as `bad_encoding`, a line that cannot be parsed as `bad_record`. Blank lines are skipped.
+    An empty caption becomes an empty text. A row without an address is dropped as `no_address`, a row whose bytes cannot be
+    decoded as `bad_encoding`, and a line that cannot be parsed as `bad_record`. Blank lines are skipped.
     """
 
     id: ClassVar = "vlmdata.sources.url_list"
 
     path: str | list[str]
-    format: lists.Format = "auto"  # auto: from the file's name; a text file holds one address a line
+    format: lists.Format = "auto"  # auto: by the file's name; a text file has one address per line
     url: str = "url"  # column of addresses
-    image: str = ""  # column of images, as base64 or bytes; `url` is then their origin, if the list has that column
+    image: str = ""  # column of images as base64 or bytes; the column `url`, if any, is then their origin
     caption: str | list[str] = "caption"  # one or more columns; several, or lists in one, are alternatives; "" or []: none
-    extra: Literal["all"] | list[str] | dict[str, str] = "all"  # columns to keep in the sample's JSON; {new name: column}
+    extra: Literal["all"] | list[str] | dict[str, str] = "all"  # columns to keep in the sample's JSON, or {new name: column}
     boxes: str = ""  # column of [[x0, y0, x1, y1], ...], such as DataComp's face_bboxes; JSON text in CSV
     boxes_are: Literal["pixels", "shares"] = "pixels"  # shares: fractions of the columns `width` and `height`
-    width: str = ""  # column of the stated width: `image_size` can then reject an image before it is fetched
+    width: str = ""  # column of the stated width, by which `image_size` can reject an image before it is fetched
     height: str = ""  # column of the stated height
     hash: str = ""  # column of the image file's MD5 or SHA-256, which `download: {verify: sha256}` checks
     encoding: str = "utf-8"  # of text formats; UTF-16 with a byte order mark is detected
@@ -59,7 +59,7 @@ class UrlList(Source):
 
     @property
     def by_address(self) -> bool:  # type: ignore[override]
-        """Whether the images have to be fetched."""
+        """Whether the images must be fetched from their addresses."""
         return not self.image
 
     @property
@@ -70,7 +70,7 @@ class UrlList(Source):
     def check(self) -> None:
         check_encoding(self.encoding)
         if len(self.delimiter) > 1:
-            raise RecipeError(f"delimiter = {self.delimiter!r} must be one character")
+            raise RecipeError(f"delimiter must be one character, not {self.delimiter!r}")
         if self.boxes_are == "shares" and not (self.width and self.height):
             raise RecipeError("boxes_are: shares needs the columns `width` and `height` to turn shares into pixels")
         if self.image and (self.boxes or self.width or self.height or self.hash):
@@ -78,7 +78,7 @@ class UrlList(Source):
         layout = self._layout()
         for path, _ in self.files()[:CHECKED_FILES]:
             if self._captions() and (texts := _texts_apart(path)):
-                raise RecipeError(f"{path}: its captions are in {texts}; join the two, as the cookbook does for Chinese-CLIP")
+                raise RecipeError(f"{path}: its captions are in {texts}. Join both files as the cookbook does for Chinese-CLIP")
             if lists.format_of(path, layout) != "txt":
                 lists.check_file(path, layout, [*self._wanted(path), *self._carried()])
 
@@ -134,7 +134,7 @@ class UrlList(Source):
         return list(self.extra.values() if isinstance(self.extra, dict) else self.extra)
 
     def _with_images(self, chunk: Chunk, where: Callable[[int], str]) -> Iterator[pa.Table]:
-        """Yield the rows of inline images."""
+        """Yield tables with the rows of a chunk of inline images."""
         cells = chunk.columns[self.image]
         cells = cells if isinstance(cells, list) else cells.to_pylist()
         texts, others, bad = caption_column(
@@ -186,7 +186,7 @@ def _pair(cell: Any, url: str | None, text: str, others: list[str] | None, extra
 
 
 def _texts_apart(path: str) -> str | None:
-    """Return the caption file beside a local `x_imgs.tsv`, which holds only images and their numbers."""
+    """Return the caption file beside a local `x_imgs.tsv`, which holds only images and their numbers, or None."""
     start, found, _ = path.partition("_imgs.tsv")
     texts = f"{start}_texts.jsonl"
     return texts if found and os.path.isfile(texts) else None

@@ -28,9 +28,9 @@ from vlmdata.step import Gives, RecipeError, Source
 
 ENDINGS = (".warc", ".warc.gz", ".warc.lz4", ".warc.zst", ".arc", ".arc.gz", ".wacz")
 PIECE_BYTES = 64 << 20  # largest piece; a larger file is split
-MAX_PAGE_BYTES = 20_000_000  # unpacked
-MAX_PAGE_IMAGES_BYTES = 200_000_000  # all images of a page: many addresses can lead to one large image
-MAX_PIECE_CHARS = 200_000_000  # texts and addresses; about ten times what real pages hold, against decompression bombs
+MAX_PAGE_BYTES = 20_000_000  # decompressed
+MAX_PAGE_IMAGES_BYTES = 200_000_000  # all images of a page together: many addresses can lead to one large image
+MAX_PIECE_CHARS = 200_000_000  # texts and addresses: ten times as much as in real pages, against decompression bombs
 MAX_IMAGE_BYTES = 20_000_000
 RUN_BYTES = 16 << 20  # images and texts in a table of rows
 _PROBLEMS = {
@@ -46,11 +46,11 @@ _PROBLEMS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Warc(Source):
-    """One row for each HTML page in a response with status 200 or in a resource record.
+    """Yield one row for each HTML page in a response with status 200 or in a resource record.
 
-    A record that cannot be read is a dropped row. Other kinds of records give no rows and are counted by kind. A row holds an
-    image's bytes if the archives hold them, also through redirects and revisit records; other images keep their address
-    for `download`.
+    A record that cannot be read gives a dropped row. Other kinds of records give no rows and are counted by kind. A row holds
+    an image's bytes if the archives hold them. Redirects and revisit records are followed to find the bytes. Other images keep
+    their address for `download`.
     """
 
     id: ClassVar = "vlmdata.sources.warc"
@@ -59,11 +59,11 @@ class Warc(Source):
     path: str | list[str]
     mode: Mode = "default"  # obelics: the same decisions as the released OBELICS code, flaws included
     yields: Yields = "documents"  # alt_pairs: one caption pair for each image with an alt text, from the whole page
-    images: Literal["collection", "file", "none"] = "collection"  # where to look for image bytes: all files, the page's, none
+    images: Literal["collection", "file", "none"] = "collection"  # files that are searched for images: all, the page's, none
 
     @property
     def gives(self) -> Gives:  # type: ignore[override]
-        """`pairs` with `alt_pairs`, else `documents`."""
+        """The kind of the rows: `pairs` with `yields: alt_pairs`, else `documents`."""
         return "documents" if self.yields == "documents" else "pairs"
 
     def check(self) -> None:
@@ -100,7 +100,7 @@ class Warc(Source):
         return self.read_counting(piece, Counter())
 
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
-        """Yield as `read` does and count in `others`, by kind, the records that give no row."""
+        """Yield the rows of `read`, and count in `others`, by kind, the records that give no row."""
         for run in _runs(_within(MAX_PIECE_CHARS, self._rows(piece, others))):
             yield from tables(run)
 
@@ -121,7 +121,7 @@ class Warc(Source):
         return functools.partial(_bytes_of, _indexed(paths))
 
     def _record_rows(self, record: Record, name: str, held: Find | None) -> tuple[list[dict[str, Any]], str | None]:
-        """Return the rows of a record, and the kind to count it as if it has no row."""
+        """Return the rows of a record, and the kind under which it is counted if it has no row, else None."""
         facts = {"warc_filename": name, "warc_record_offset": record.offset, "warc_date": record.headers.get("warc-date")}
         identity = record.id or f"{name}:{record.offset}"
         if record.kind == "bad_record":
@@ -154,7 +154,7 @@ class Warc(Source):
 
 
 def _within(chars: int, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Reject each row beyond the limit of `chars`, and drop its content."""
+    """Yield rows of up to `chars` characters in total. Reject each row that exceeds this, and remove its content."""
     for row in rows:
         size = _chars(row)
         if size <= chars:
@@ -166,7 +166,7 @@ def _within(chars: int, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, An
 
 
 def _runs(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Split rows into runs of about 16 MB of images and texts: a table is copied several times later."""
+    """Split rows into runs of about 16 MB of images and texts, because each table is copied several times later."""
     run: list[dict[str, Any]] = []
     held = 0
     for row in rows:
@@ -209,21 +209,21 @@ def _up_to(limit: int, find: Find) -> Find:
 
 
 def _other(status: int, sort: str) -> str:
-    """Return the kind of a response that is not a page: its status, or its kind of media."""
+    """Return the kind of a response that is not a page, made of its status or of its kind of media, `sort`."""
     if status != 200:
         return f"http_{status}" if 100 <= status <= 599 else "http_other"
     return f"media_{sort}"
 
 
 def _may_be_page(response: Response, sort: str) -> bool:
-    """Say whether a damaged response may be a page: other media give no rows, damaged or not."""
+    """Return whether a damaged response may be a page. Other media give no rows, so their damage does not matter."""
     if response.status == 200:
         return sort == "page" or (sort == "other" and not is_known_type(response.media_type))
     return response.status == 0
 
 
 def _bad(facts: dict[str, Any], record: Record, problem: str, identity: str) -> dict[str, Any]:
-    """Return the row of a record that cannot be read. Its byte counts in the file, unpacked if that is compressed."""
+    """Return the dropped row of a record that cannot be read. Its byte position counts in the decompressed file."""
     extra = json_object({**facts, "problem": problem})
     name, byte = facts["warc_filename"], facts["warc_record_offset"]
     return bad_record(name, _PROBLEMS[problem], byte=byte, id=identity, url=record.url, extra=extra)

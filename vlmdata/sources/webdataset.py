@@ -40,14 +40,15 @@ from vlmdata.step import RecipeError, Source
 
 @dataclass(frozen=True, kw_only=True)
 class Webdataset(Source):
-    """Samples of tars. Rows refer to image bytes inside plain tars and do not copy them; compressed tars are unpacked.
+    """Yield one row for each sample of tars. A row refers to image bytes in an uncompressed tar and does not copy them.
 
-    A sample whose JSON holds `conversations` or `messages`, and that has no caption, is a conversation (layout `documents`).
+    A sample that has no caption, and whose JSON holds `conversations` or `messages`, is a conversation (layout `documents`).
 
     Tars from vlmdata or img2dataset are read without loss: addresses, hashes, alternatives, boxes, roles, turns, and scores
-    as `earlier_scores` in the sample's JSON. A sample without an image is dropped as `no_image` (unless it is a document
-    with roles), one with an unusable image with that reason. Each stretch lost in a damaged tar is one `bad_record`.
-    Name members by what follows the key (`jpg`, `input.jpg`), or by its ending (`jpg`) if no member has the full name.
+    as `earlier_scores` in the sample's JSON. A sample without an image is dropped as `no_image`, except a conversation. A
+    sample with an unusable image is dropped with the reason of the image. Each damaged range of a tar is one `bad_record`.
+    In `caption` and `image`, write the part of a member's name after the key (`jpg`, `input.jpg`). If no member has this name,
+    members with this ending are read.
     """
 
     id: ClassVar = "vlmdata.sources.webdataset"
@@ -61,7 +62,7 @@ class Webdataset(Source):
     def check(self) -> None:
         check_encoding(self.encoding)
         if self.image == []:
-            raise RecipeError("image: name at least one member, or leave it out for all images")
+            raise RecipeError("image: name at least one member, or remove `image` to read all images")
         super().check()
 
     def files(self) -> list[File]:
@@ -73,9 +74,9 @@ class Webdataset(Source):
         return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
 
     def warning(self) -> str | None:
-        """Return a warning if most of the first 100 samples of a plain local tar have an image but no caption.
+        """Return a warning if most of the first 100 samples of an uncompressed local tar have an image but no caption.
 
-        It lists the other members and JSON fields of the first such sample.
+        The warning lists the other members and JSON fields of the first such sample.
         """
         piece = next(
             (piece for piece in self.pieces() if piece["path"].endswith(".tar") and not is_remote(piece["path"])), None
@@ -94,13 +95,13 @@ class Webdataset(Source):
         if 2 * len(bare) <= seen:
             return None
         what = f"{len(bare)} of the first {seen} samples of {piece['name']} have an image and no caption"
-        return f"{what}; members and fields of the first are {bare[0]}: name one as `caption`"
+        return f"{what}. The members and fields of the first are {bare[0]}. Name one of them as `caption`"
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         return tables(self._rows(piece, self.row))
 
     def _rows(self, piece: dict[str, Any], row_of: RowOf) -> Iterator[dict[str, Any]]:
-        # a recipe may name a member with dots (`input.jpg`), counted from the first dot; `caption.en` is a path in the JSON
+        # with `input.jpg` in the recipe, member names begin after the first dot of a file name; `caption.en` is a JSON path
         known = IMAGE_EXTENSIONS | UNREAD_IMAGE_EXTENSIONS | set(TEXT_EXTENSIONS)
         dotted = any(stem and ending in known for stem, _, ending in (_plain(n).rpartition(".") for n in self._members()))
         return tar_rows(piece["path"], piece["name"], row_of, longer_names=not dotted)
@@ -111,8 +112,8 @@ class Webdataset(Source):
     def _images(self) -> list[str]:
         return [self.image] if isinstance(self.image, str) else self.image or []
 
-    def row(self, sample: SampleMembers, blob: str | None, read: Read) -> dict[str, Any]:
-        """Return the row of a sample. Images stay in `blob`, the path of the tar; if it is None the row holds their bytes.
+    def row(self, sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:
+        """Return the row of a sample. Images stay in `blob`, the path of the tar. If `blob` is None, the row holds their bytes.
 
         Raises BadSample.
         """
@@ -144,16 +145,16 @@ class Webdataset(Source):
         return {**row, "extra": _extra(sample.key, facts, rest)}
 
     def _beside(self, parts: Mapping[str, Member], facts: Mapping[str, Any]) -> set[str]:
-        """Return the image and caption members that the JSON's `metadata` does not name: none in a document from vlmdata."""
+        """Return the image and caption members that the JSON's `metadata` does not name. A document from vlmdata has none."""
         named = {str(entry.get("file")).lower() for entry in facts["metadata"] if isinstance(entry, dict)}
         endings = IMAGE_EXTENSIONS | UNREAD_IMAGE_EXTENSIONS | set(CAPTION_EXTENSIONS)
         found = {name for name in parts if name.rpartition(".")[2] in endings}
         return {*found, *_named(parts, self._members())} - named
 
     def _pictures(self, parts: Mapping[str, Member]) -> list[Member]:
-        """Return the images named in the recipe, else all images, else those in formats that are not decoded.
+        """Return the image members that the recipe names, or else all images that can be decoded.
 
-        The last give the row its reason.
+        If there are none, return the images in formats that are not decoded. They give the row the reason for its rejection.
         """
         if self.image is not None:
             return [parts[name] for name in _named(parts, self._images())]
@@ -162,11 +163,12 @@ class Webdataset(Source):
         return [parts[name] for name in pictures or [name for name in parts if endings[name] in UNREAD_IMAGE_EXTENSIONS]]
 
     def _captions(self, key: str, parts: Mapping[str, Member], facts: Mapping[str, Any], read: Read) -> list[str]:
-        """Return the first captions that are not blank, in the order of `caption`, else those of the one member so ending.
+        """Return the captions from the first entry of `caption` that has a caption that is not blank.
 
-        If the JSON holds the sample's `key`, as from vlmdata and img2dataset, the caption is in `txt`, even a blank one,
-        unless the recipe names another. Raises BadSample if several members have the ending, if the sample lacks the named
-        captions, or if a field holds no text.
+        If there is no such entry, return the captions of the only member whose name ends in an entry of `caption`. A sample
+        whose JSON holds its `key` is from vlmdata or img2dataset. Its caption is kept even if it is blank, except if the recipe
+        sets `caption`. Raises BadSample if several members have the ending, if a named caption is missing, or if a field holds
+        no text.
         """
         is_default = self.caption == list(CAPTION_EXTENSIONS)
         fault: BadSample | None = None
@@ -202,12 +204,12 @@ class Webdataset(Source):
 
 
 def _plain(name: str) -> str:
-    """Return a member name from a recipe as samples store it: `.TXT` is `txt`."""
+    """Return a member name from a recipe in the form that samples use: `.TXT` becomes `txt`."""
     return name.lstrip(".").lower()
 
 
 def _named(parts: Mapping[str, Member], names: Sequence[str]) -> list[str]:
-    """Return the members with these names, in the order of `names`; if there is none, those whose names end in one."""
+    """Return the members with these names, in the order of `names`. If there are none, return those that end in such a name."""
     plain = [_plain(name) for name in names]
     return [name for name in plain if name in parts] or [
         name for name in parts if name.endswith(tuple(f".{ending}" for ending in plain))
@@ -215,7 +217,7 @@ def _named(parts: Mapping[str, Member], names: Sequence[str]) -> list[str]:
 
 
 def _json_captions(name: str, facts: Mapping[str, Any]) -> tuple[list[str], BadSample | None]:
-    """Return the captions in a field (or dotted path) of a sample's JSON, or the error."""
+    """Return the captions in a field (or dotted path) of a sample's JSON, and the error or None."""
     found, reason = texts_in(value_at(facts, name, NO_TEXT))
     if reason is None:
         return found, None
@@ -227,7 +229,7 @@ def _has_lists(facts: Mapping[str, Any], *names: str) -> bool:
 
 
 def _texts(value: object) -> list[str]:
-    """Return the texts in a list, [] for any other value. Raises BadSample if a text holds an unpaired surrogate."""
+    """Return the strings in a list, or [] for any other value. Raises BadSample if a string holds an unpaired surrogate."""
     found = [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
     if any(clean(text) != text for text in found):
         raise BadSample("a text of it holds half a surrogate pair", "bad_encoding")
@@ -235,7 +237,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _shards_of(path: str) -> str:
-    """Return the path. For a dataset built by vlmdata return only its top-level tars: work/ holds the same samples."""
+    """Return the path, or the top-level tars of a dataset from vlmdata, because its `work/` holds the same samples again."""
     try:
         fs, inside = fsspec.url_to_fs(path)
         return f"{path.rstrip('/')}/*.tar" if fs.isfile(f"{inside.rstrip('/')}/manifest.json") else path
@@ -249,7 +251,7 @@ def _image(member: Member, blob: str | None, read: Read) -> dict[str, Any]:
 
 
 def _fits(facts: Mapping[str, Any]) -> bool:
-    """Say whether the lists in a sample's JSON align as in vlmdata's documents: a text or an image at each position."""
+    """Return whether the lists in a sample's JSON are aligned as in vlmdata's documents: a text or an image per position."""
     lists: list[Any] = [facts.get(name) for name in ("texts", "metadata", "images")]
     lists += [facts[name] for name in ("alternatives", "roles") if facts.get(name) is not None]
     if not all(isinstance(some, list) and 0 < len(some) == len(facts["texts"]) for some in lists):
@@ -321,7 +323,7 @@ def _conversation_columns(facts: Mapping[str, Any], roles: list[Any]) -> dict[st
 def _image_of(
     metadata: Mapping[str, Any] | None, url: str | None, parts: Mapping[str, Member], blob: str | None, read: Read
 ) -> dict[str, Any] | None:
-    """Return the image that an entry of a document's metadata names; None for a text's position."""
+    """Return the image that an entry of a document's metadata names, or None for the position of a text."""
     if metadata is None:
         return None
     member = parts.get(metadata["file"].lower())
