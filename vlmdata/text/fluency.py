@@ -1,8 +1,8 @@
 """Perplexity of a text under a KenLM n-gram model.
 
-Needs `vlmdata[perplexity]`. The models are CCNet's (Wenzek et al. 2019), used as in the released code of OBELICS: control
-characters, including line breaks, are removed, digits become 0, punctuation of other scripts becomes ASCII, and the
-SentencePiece tokens of the whole text are one sentence of the model.
+Needs `vlmdata[perplexity]`. The models are CCNet's (Wenzek et al. 2019) and are used as in the released code of OBELICS.
+Control characters, including line breaks, are removed, digits become 0, and punctuation of other scripts becomes ASCII. The
+SentencePiece tokens of the whole text are one sentence for the model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PUNCTUATION = str.maketrans(
 
 
 class Fluency:
-    """A KenLM model, with the SentencePiece model of its training data, if any. A worker keeps it for all partitions."""
+    """A KenLM model and, if given, the SentencePiece model of its training data. A worker keeps them for all partitions."""
 
     def __init__(self, model: str, pieces: str = ""):
         import kenlm
@@ -40,7 +40,7 @@ class Fluency:
             self.pieces = sentencepiece.SentencePieceProcessor(model_file=pieces)
 
     def perplexity(self, text: str) -> float:
-        """Return 10 to the negative mean log10 probability of the tokens, including the end of the text, rounded to 0.1."""
+        """Return 10 ** -(mean log10 probability of the tokens and of the end of the text), rounded to one decimal."""
         text = normalized(text)
         tokens = self.pieces.encode(text, out_type=str) if self.pieces else text.split()
         score = self.model.score(" ".join(tokens))
@@ -48,5 +48,5 @@ class Fluency:
 
 
 def normalized(text: str) -> str:
-    """Return a text normalized as in the training data of these models."""
+    """Return the text with spaces, digits and punctuation normalized as in the training data of CCNet's models."""
     return _DIGIT.sub("0", _CONTROL.sub("", text).strip().translate(SPACES)).translate(_PUNCTUATION)

@@ -1,4 +1,4 @@
-"""Finds the words of a list in scripts without spaces between words, where no boundaries mark them."""
+"""Finds words of a list in scripts without spaces between words, where a text does not mark the boundaries of words."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ _RUN = re.compile(f"[{UNSPACED}]+")
 
 
 def unspaced_words(words: Collection[str]) -> tuple[frozenset[str], int]:
-    """Return the words of a list that have only letters of such scripts, and the length of the longest."""
+    """Return the listed words whose letters are all of scripts without spaces, and the length of the longest (0 if none)."""
     found = frozenset(word for word in words if _RUN.fullmatch(word))
     return found, max(map(len, found), default=0)
 
 
 def listed_in_runs(text: str, words: frozenset[str], longest: int) -> Iterator[str]:
-    """Yield the words in runs of such letters, from left to right; at each position the longest."""
+    """Yield the occurrences of `words` in a text, from left to right without overlaps; at each position the longest match.
+
+    `words` and `longest` are the result of `unspaced_words`.
+    """
     if not longest or not has_unspaced(text):
         return
     for run in _RUN.findall(text):

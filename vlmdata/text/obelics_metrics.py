@@ -1,7 +1,7 @@
 """The text measures of OBELICS's filters.
 
 Source: Laurençon et al. 2023, appendix A.1, and the released code (huggingface/OBELICS). Words are separated by spaces, tabs
-and line breaks, in lower case, and stripped of special characters; empty ones do not count.
+and line breaks, and are in lower case. Special characters at their ends are removed, and empty words do not count.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from vlmdata.text.special_characters import SPACES, SPECIAL_TEXT, WITHOUT_SPECIA
 _TOKEN = re.compile(r"[\w']+|[,;:?!.]")
 _PUNCTUATION = frozenset(",;:?!.")
 _SPLIT = re.compile(r"[ \n\t]+")
-_LONG = 400  # from this number of characters, counting hashes is faster
+_LONG = 400  # texts with at least this many characters are counted by hashes, which is faster
 
 
 class Metrics(NamedTuple):
-    """Measures of a text. Ratios are in [0, 1]; without a word list, its ratio is None and its rule is off."""
+    """Measures of a text. Ratios are in [0, 1]. The ratio of a missing word list is None, and its rule is off."""
 
     words: int
     char_repetition: float
@@ -37,7 +37,7 @@ class Metrics(NamedTuple):
 
 
 class WordLists(NamedTuple):
-    """Lists of words in lower case; None: no list."""
+    """Lists of words in lower case. None means that there is no list."""
 
     stop: frozenset[str] | None = None
     flagged: frozenset[str] | None = None
@@ -46,7 +46,7 @@ class WordLists(NamedTuple):
 
 
 def measure(text: str, lists: WordLists, *, min_tokens: int = 0) -> Metrics:
-    """Measure one text. With fewer than `min_tokens` words and punctuation marks, its punctuation ratio is 1."""
+    """Return the measures of one text. A text of fewer than `min_tokens` words and marks has the punctuation ratio 1."""
     text = text.translate(SPACES) if not text.isascii() else text
     found = words_of(text)
     return Metrics(
@@ -60,14 +60,14 @@ def measure(text: str, lists: WordLists, *, min_tokens: int = 0) -> Metrics:
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words of a text."""
+    """Return the words of a text in lower case, without special characters at their ends."""
     return [word for part in _SPLIT.split(text) if (word := part.lower().strip(SPECIAL_TEXT))]
 
 
 def char_repetition(text: str, size: int = 10) -> float:
-    """Return the share of the most frequent character n-grams of `size` in all, in [0, 1].
+    """Return the share that the most frequent character n-grams have of all n-grams, in [0, 1]; `size` is n.
 
-    Their number is the square root of the number of different n-grams; those that occur only once do not count.
+    The most frequent ones are the first sqrt(k) of the k different n-grams, without those that occur only once.
     """
     if len(text) < size:
         return 0.0
@@ -90,18 +90,18 @@ def _gram_counts(text: str, size: int) -> np.ndarray:
 
 
 def word_repetition(words: list[str], size: int = 5) -> float:
-    """Return the share of word n-grams of `size` that occur more than once."""
+    """Return the share of word n-grams, of `size` words, that occur more than once, in [0, 1]."""
     grams = Counter([" ".join(words[i : i + size]) for i in range(len(words) - size + 1)])
     return sum(count for count in grams.values() if count > 1) / grams.total() if grams else 0.0
 
 
 def special_ratio(text: str) -> float:
-    """Return the share of special characters: punctuation, digits, white space, symbols, emoji."""
+    """Return the share of characters that are punctuation, digits, white space, symbols or emoji, in [0, 1]."""
     return (len(text) - len(text.translate(WITHOUT_SPECIAL))) / len(text) if text else 0.0
 
 
 def punctuation_ratio(text: str, min_tokens: int = 0) -> float:
-    """Return the share of `, ; : ? ! .` among these and the words; 1 if there are fewer than `min_tokens` of both."""
+    """Return the share of the marks `, ; : ? ! .` among marks and words, or 1 if there are fewer than `min_tokens` of them."""
     tokens = _TOKEN.findall(text)
     if not tokens:
         return 0.0
@@ -109,5 +109,5 @@ def punctuation_ratio(text: str, min_tokens: int = 0) -> float:
 
 
 def share_in(words: list[str], listed: Collection[str]) -> float:
-    """Return the share of words that are in a list; 0 without words."""
+    """Return the share of words that are in a list, or 0 if there are no words."""
     return sum(word in listed for word in words) / len(words) if words else 0.0

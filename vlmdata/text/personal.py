@@ -1,6 +1,6 @@
 """Finds personal data in a text: mail addresses, IP addresses, telephone numbers.
 
-By patterns and the words around them: 192.0.2.44 is an address; 3.2.1.4 is a section, unless "server" is next to it.
+Patterns and the words around them decide: 192.0.2.44 is an address, but 3.2.1.4 is one only next to a word such as "server".
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Kind = Literal["mail", "ip", "telephone"]
 
 
 class Find(NamedTuple):
-    """A match: its kind, and its characters `start` to `end`."""
+    """Personal data of one kind in a text, from the character `start` up to `end` (exclusive)."""
 
     kind: Kind
     start: int
@@ -24,8 +24,8 @@ class Find(NamedTuple):
 
 
 def find_personal(text: str, kinds: Collection[Kind]) -> list[Find]:
-    """Return the matches of these kinds, from left to right, without overlaps."""
-    if not _MARKS.search(text):  # true of nine in ten captions
+    """Return the personal data of these kinds in a text, from left to right, without overlaps."""
+    if not _MARKS.search(text):  # nine in ten captions return here
         return []
     if text.isascii():
         return _find(text, kinds)
@@ -59,4 +59,4 @@ _PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width f
 _PLAIN |= {code: ord("0") + int(chr(code)) for code in range(0x660, 0x1E000) if chr(code).isdecimal()}  # digits of all scripts
 _PLAIN |= dict.fromkeys((0x2010, 0x2011, 0x2012, 0x2013, 0x2212), ord("-"))
 _PLAIN |= dict.fromkeys((0xA0, 0x2007, 0x2009, 0x202F, 0x3000), ord(" "))
-"""Each character maps to one character, so positions stay the same."""
+"""Maps each character to one character, so that positions stay the same."""

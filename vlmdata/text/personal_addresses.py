@@ -12,14 +12,14 @@ Span = tuple[int, int]
 
 _AT = r"(?:\s?[(\[{<]at[)\]}>]\s?|@| @ )"
 _DOT = r"(?:\.|\s?[(\[{<]dot[)\]}>]\s?)"
-_LOCAL = (  # the name before the @: an ASCII word ends where a script without spaces starts
+_LOCAL = (  # the name before the @; an ASCII word ends where a script without spaces starts
     r"(?:(?<![A-Za-z0-9_.+-])(?:mailto:)?[A-Za-z0-9_][A-Za-z0-9_.+'-]{0,63}"
     rf"|(?<![\w.+-])(?:(?![{UNSPACED}])[\w.+'-]){{1,64}}|[{UNSPACED}]{{1,20}})"
 )
 _TOP = r"(?:xn--[a-z0-9-]{2,59}|[a-z]{2,24}(?![A-Za-z0-9_-])|[^\W\da-zA-Z_]{2,24})"
 _MAIL = re.compile(rf"{_LOCAL}(?P<at>{_AT})(?P<domain>(?:[\w-]{{1,63}}{_DOT}){{1,5}}(?P<top>{_TOP}))", re.IGNORECASE)
 _HAS_AT = re.compile(r"@|[(\[{<]at[)\]}>]", re.IGNORECASE)
-_FILES = (  # file extensions; none is the domain of a country
+_FILES = (  # file extensions, none of which is the domain of a country
     "png jpg jpeg jpe jfif gif webp avif heic heif bmp tif tiff svg svgz ico psd psb eps raw dng xcf pdf "
     "mp3 mp4 mov webm mkv avi wav ogg flac css scss less js mjs json xml yaml yml html htm xhtml php asp aspx jsp "
     "txt csv tsv doc docx xls xlsx ppt pptx zip rar tar gz tgz exe dll apk ipa dmg iso bin dat bak tmp log ttf otf woff"
@@ -48,14 +48,14 @@ _VERSION_WORD = re.compile(
     re.IGNORECASE,
 )
 _DOI = re.compile(r"\b10\.\d{4,9}/\S*$")  # https://www.crossref.org/blog/dois-and-matching-regular-expressions/
-AROUND = 30  # characters before and after a number that are searched for words
+AROUND = 30  # characters on each side of a number that are searched for words
 LOWEST = 24  # smallest first number of an address; smaller ones may be versions
 
 
 def find_mails(text: str) -> Iterator[Span]:
-    """Yield the spans of mail addresses, including "jane (at) example (dot) org".
+    """Yield the spans (start, end) of mail addresses, including "jane (at) example (dot) org".
 
-    With spaces around its @, an address must follow a word such as "contact": "dinner @ cafe.roma" does not count.
+    An address with spaces around its @ must follow a word such as "contact", so "dinner @ cafe.roma" does not count.
     """
     for match in _MAIL.finditer(text) if _HAS_AT.search(text) else ():
         is_file = match["top"].lower() in _ENDINGS or _VERSION.match(match["domain"])
@@ -65,9 +65,9 @@ def find_mails(text: str) -> Iterator[Span]:
 
 
 def find_ips(text: str) -> Iterator[Span]:
-    """Yield the spans of IPv4 and IPv6 addresses.
+    """Yield the spans (start, end) of IPv4 and IPv6 addresses.
 
-    Four numbers are an address if they have a port or a mask, a network word next to them, or are too large for a version.
+    Four numbers are an address if a port or a mask follows, if a network word is near, or if they are too large for a version.
     """
     for match in _IP4.finditer(text) if text.count(".") > 2 else ():
         if _DOI.search(text, max(0, match.start() - AROUND), match.start()):

@@ -15,7 +15,7 @@ from vlmdata.text.word_lists import fingerprint_of, read_stop_words, read_words
 
 
 class Rule(NamedTuple):
-    """One rule: which texts it rejects (`bad`), their values and its threshold."""
+    """The result of one rule: which texts it rejects (`bad`), the measured value of each text, and the threshold."""
 
     reason: str
     bad: np.ndarray
@@ -25,9 +25,10 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class QualityRules:
-    """A text is rejected by the first rule that it breaks. Without its word list, a rule is off, and `check` warns.
+    """Thresholds on measures of a text. The first rule that a text breaks rejects it.
 
-    As in OBELICS, only white space separates words, so a paragraph of Chinese or Thai is one word, which is too few.
+    A rule whose word list is missing is off, and `check` warns. As in OBELICS, only white space separates words, so a
+    paragraph of Chinese or Thai is one word, which is too few.
     """
 
     min_words: int
@@ -37,11 +38,11 @@ class QualityRules:
     max_special: float  # share of characters that are punctuation, digits, white space, symbols
     min_stop_words: float  # share of words in `stop_words`
     max_flagged_words: float
-    min_punctuation: float  # share of , ; : ? ! . among these and the words
+    min_punctuation: float  # share of the marks , ; : ? ! . among marks and words
     min_common_words: float
-    max_spam_words: float  # this share is rejected, too
-    stop_words: str = "en"  # language of the library stop-words, or a file; OBELICS's list of 301 is shorter and stricter
-    flagged_words: str = ""  # a file, one word a line or JSON; "": the rule is off
+    max_spam_words: float  # a text with exactly this share is rejected too
+    stop_words: str = "en"  # language code of the library stop-words, or a file; OBELICS's list of 301 is shorter and stricter
+    flagged_words: str = ""  # a file with one word per line, or JSON; "": the rule is off
     common_words: str = ""
     spam_words: str = ""
 
@@ -49,7 +50,7 @@ class QualityRules:
     types: ClassVar[dict[str, pa.DataType]] = {name: pa.float32() for name in Metrics._fields}
 
     def lists(self, where: str) -> WordLists:
-        """Return the word lists. Raises RecipeError for one that is unreadable."""
+        """Return the word lists. Raises RecipeError if a list cannot be read; `where` names the step in its message."""
         named = (self.flagged_words, self.common_words, self.spam_words)
         return WordLists(read_stop_words(self.stop_words, where), *(read_words(name, where) for name in named))
 
@@ -64,7 +65,7 @@ class QualityRules:
         return fingerprint_of(*self.lists(where))
 
     def rules(self, values: Callable[[str], np.ndarray]) -> Iterator[Rule]:
-        """Yield the rules in OBELICS's order. `values` returns a measure of all texts as float64, NaN for none."""
+        """Yield the results of the rules in OBELICS's order. `values` returns a measure of all texts, NaN if missing."""
         for measured, side, threshold in (
             ("words", "min", self.min_words),
             ("words", "max", self.max_words),
@@ -84,7 +85,7 @@ class QualityRules:
 
 
 def measures(texts: Sequence[str | None], lists: WordLists, *, min_tokens: int = 0) -> dict[str, pa.Array]:
-    """Return each measure of all texts as a float32 array; a null text has null measures."""
+    """Return each measure of all texts as a float32 array, by name. A text that is None has null measures."""
     found = [None if text is None else measure(text, lists, min_tokens=min_tokens) for text in texts]
     return {
         name: pa.array([None if one is None else one[i] for one in found], pa.float32())

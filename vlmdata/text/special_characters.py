@@ -1,8 +1,8 @@
 """Characters that do not count as text: punctuation, digits, white space, symbols, emoji.
 
-The set of BigScience's and OBELICS's filters (huggingface/OBELICS, filtering utilities): ASCII punctuation, digits and white
-space, 160 further characters, and the code points of Unicode's property Emoji (equal to their list of single-code-point
-emoji; Unicode 17 here).
+This is the set of BigScience's and OBELICS's filters (huggingface/OBELICS, filtering utilities). It has ASCII punctuation,
+digits and white space, 160 further characters, and the emoji with a single code point. These emoji are the characters with
+Unicode's property Emoji, here of Unicode 17.
 """
 
 from __future__ import annotations
@@ -44,6 +44,6 @@ def _characters(ranges: str) -> frozenset[str]:
 SPECIAL = frozenset(string.punctuation + string.digits + string.whitespace) | _characters(f"{_FURTHER} {_SPACES} {_EMOJI}")
 SPECIAL_TEXT = "".join(sorted(SPECIAL))  # for str.strip
 WITHOUT_SPECIAL = {ord(character): None for character in SPECIAL}  # for str.translate
-"""Deletes all special characters."""
+"""Translation table that deletes all special characters."""
 SPACES = dict.fromkeys([ord(c) for c in _characters("a0 1680 2000-200a 202f 205f 3000 84 fffc")], " ")
-"""Replaces typographic spaces, and two placeholder characters, by plain spaces."""
+"""Translation table that replaces typographic spaces and two placeholder characters by plain spaces."""

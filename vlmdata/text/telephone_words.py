@@ -1,7 +1,7 @@
 """Words that precede a telephone number, in the fifty most written languages: telephone, mobile, fax, WhatsApp.
 
-Grouped by script, because twenty languages share "telefon". They must be whole words, except in Chinese, Japanese, Korean,
-Thai, Lao, Khmer and Burmese, where they count anywhere.
+The words are grouped by script, because twenty languages share "telefon". They match only as whole words, except in
+Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese, where they match anywhere.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ANYWHERE = (
     "聯繫 联络 連絡先 問い合わせ 전화 휴대폰 핸드폰 휴대전화 팩스 연락처 문의 โทร โทรศัพท์ มือถือ แฟกซ์ โทรสาร ติดต่อ ໂທ "
     "ໂທລະສັບ ມືຖື ទូរស័ព្ទ ဖုန်း ☎ ☏ 📞 📱 "
 )
-_NUMBER = (  # "number" and other words in between
+_NUMBER = (  # "number" and other words between such a word and the digits
     r"(?:us|no|nr|number|numbers|at|is|on|fax|mobile|le|au|nummer|num|numero|número|numéro|numer|numărul|número\sde|numaras[ıi]|"
     r"számom?|číslo|nomor|nombor|broj|số|liên\shệ)(?![a-z])|n[º°]|№|номер|број|αριθμός|επικοινωνίας|αρ\.?|رقم|شماره|تماس|نمبر|नंबर|नम्बर|नं|नंबर|নম্বর|নং|எண்|"
     r"నంబర్|నెంబర్|નંબર|ನಂಬರ್|നമ്പർ|ਨੰਬਰ|අංකය|מספר|ቁጥር|号码|號碼|号|號|番号|同号|同號|번호|หมายเลข|ເລກ|លេខ|နံပါတ်"
@@ -56,4 +56,4 @@ ANNOUNCED = (
     rf"(?iu:(?:(?<![^\W{UNSPACED}가-힣])(?:{_either(_SPACED)})(?![^\W\d_{UNSPACED}가-힣])|{_either(_ANYWHERE)})"
     rf"(?:(?:-|{_BY}{{0,3}})(?:{_NUMBER})){{0,2}}{_BY}{{0,4}})"
 )
-"""Pattern of one of these words and the text up to the number: "Tel. no.: "."""
+"""Pattern of one of these words and of the text between it and the number, such as "Tel. no.: "."""

@@ -16,13 +16,13 @@ _ANY = re.compile(
     r"|(?P<area>(?<!\w)(?:8 ?)?(?:\(0\d{1,4}\) ?\d(?:[ ./-]?\d){5,7}|\([2-9]\d\d\) ?\d{3}[ .-]?\d\d[ .-]?\d\d"
     r"|\([1-9]\d\) ?9?\d{4}-\d{4})(?!\w))"
     r"|(?P<north>(?<![\w.-])(?:1(?P<one>[ .-]))?[2-9]\d{2}(?P<by>[ .-])[2-9]\d{2}(?P=by)\d{4}(?![\w-]|\.\d))"  # US 3-3-4
-    r"|(?P<pairs>(?<![\w.-])0[1-9](?P<two>[ .-])\d\d(?:(?P=two)\d\d){3}(?!\w|[ .-]\d))"  # France's
+    r"|(?P<pairs>(?<![\w.-])0[1-9](?P<two>[ .-])\d\d(?:(?P=two)\d\d){3}(?!\w|[ .-]\d))"  # France
     r"|(?P<trunk>(?<![\w.-])0[1-9](?:\d{1,4}[ /]\d{6,8}|\d{1,2}-\d{6,7}|\d? \d{4} \d{4}|\d\d \d{3} \d{3,4}|\d \d{3} \d\d \d\d"
     r"|\d{0,2}-\d{3,4}-\d{4})(?![\w-]|\.\d))"
     r"|(?P<china>(?<![\w.-])1[3-9]\d(?P<gap>[ -])\d{4}(?P=gap)\d{4}(?![\w-]|\.\d))",
     re.ASCII,
 )
-_SEVEN = re.compile(r"(?:[^0-9]*[0-9]){7}")  # few texts with a digit have seven
+_SEVEN = re.compile(r"(?:[^0-9]*[0-9]){7}")  # few texts with a digit have seven digits
 _IDENTIFIER_WORD = re.compile(
     r"(?:is[bsm]n(?:-1[03])?|ein|ean|upc|gtin|sku|asin|vin|imei|item|part|model|order|ref|reference|serial|patent|lot|art|article|"
     r"mls|case|invoice|catalog|cat|stock|photo|image|img|version)\W{0,3}(?:number|numbers|no|nr|num|id)?\W{0,3}$",
@@ -35,8 +35,8 @@ _UNIT = re.compile(
     re.IGNORECASE,
 )
 _DATE = re.compile(r"(?:19|20)\d\d[./-]\d{1,2}[./-]\d{1,2}|\d{1,2}[./-]\d{1,2}[./-](?:19|20)\d\d")
-_DECIMAL = re.compile(r"\d{1,3}\.\d{4,}(?: -?\d{1,3}\.\d{4,})?")  # or two: geographic coordinates
-# except Danish and American telephone numbers
+_DECIMAL = re.compile(r"\d{1,3}\.\d{4,}(?: -?\d{1,3}\.\d{4,})?")  # a decimal, or two, such as geographic coordinates
+# four numbers with dots, except Danish and American telephone numbers
 _VERSION = re.compile(r"(?!\d\d(?:\.\d\d){3}$|1(?:\.\d{3}){2}\.\d{4}$)[1-9]\d?(?:\.\d{1,5}){3}")
 _SIZES_OF_MEMORY = frozenset(2**power for power in range(3, 13))
 _PRICES = re.compile(r"\d{1,4}\.\d\d(?: \d{1,4}\.\d\d)+")
@@ -51,10 +51,10 @@ SIDES = frozenset(map(int, _SIDES.split()))
 
 
 def find_telephones(text: str) -> Iterator[tuple[int, int]]:
-    """Yield the spans of telephone numbers, including the word before them.
+    """Yield the spans (start, end) of telephone numbers, including a word such as "call" before them.
 
-    A number follows +, 00 or a word such as "call", or has a usual form of North America, Europe or East Asia. It has seven
-    to fifteen digits (ITU E.164).
+    A telephone number follows +, 00 or such a word, or has a form that is common in North America, Europe or East Asia. It
+    has 7 to 15 digits (ITU E.164).
     """
     for match in _ANY.finditer(text) if _SEVEN.match(text) else ():
         number = re.search(r"[+(]*\d.*", match[0])
@@ -70,7 +70,7 @@ def find_telephones(text: str) -> Iterator[tuple[int, int]]:
 
 
 def is_another_number(number: str) -> bool:
-    """Return whether groups of digits are years, sides of a screen, a date, a fraction, a list or round amounts."""
+    """Return whether a number is not a telephone number but years, a screen size, a date, a decimal, a list or amounts."""
     groups = re.findall(r"\d+", number)
     values = list(map(int, groups))
     if _DATE.match(number) or _DECIMAL.fullmatch(number) or _AMOUNT.fullmatch(number) or _PRICES.fullmatch(number):
@@ -90,9 +90,9 @@ def is_another_number(number: str) -> bool:
 
 
 def _is_international(number: str, digits: str) -> bool:
-    """Return whether a number after + is a telephone number: eight digits or more, neither a fraction nor an amount.
+    """Return whether a number after + is a telephone number: it has at least 8 digits and is not a decimal or an amount.
 
-    Numbers of the country codes 1 and 7 have eleven digits.
+    Numbers with the country code 1 or 7 have 11 digits.
     """
     zeros = len(digits) - len(digits.rstrip("0"))
     is_amount = zeros >= (4 if number[1:].isdigit() else 6)

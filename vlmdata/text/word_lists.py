@@ -1,4 +1,4 @@
-"""Reads the word lists of a recipe: a file, or the stop words of a language."""
+"""Reads the word lists that a recipe names: a file, or the stop words of a language."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vlmdata.step import RecipeError
 
 
 def read_words(name: str, where: str) -> frozenset[str] | None:
-    """Return the words of a file in lower case; None for "".
+    """Return the words of the file `name` in lower case, or None if `name` is empty.
 
-    The file has one word a line, or is a JSON list or an object whose keys are the words. Raises RecipeError for a file that is
-    unreadable or empty.
+    The file has one word per line, or is a JSON list or an object whose keys are the words. Raises RecipeError if the file
+    cannot be read or is empty; `where` begins the message.
     """
     if not name:
         return None
@@ -37,13 +37,13 @@ def read_words(name: str, where: str) -> frozenset[str] | None:
 
 
 def read_stop_words(name: str, where: str) -> frozenset[str] | None:
-    """Return the stop words of a language code (`en`, from the library stop-words) or of a file; None for ""."""
+    """Return the stop words of a language code (`en`, from the library stop-words) or of a file, or None for ""."""
     if name in LANGUAGE_MAPPING:
         return frozenset(word.lower() for word in get_stop_words(name))
     return read_words(name, where)
 
 
 def fingerprint_of(*lists: frozenset[str] | None) -> str:
-    """Return 16 hex digits that identify the words of lists, independent of the paths of their files."""
+    """Return 16 hex digits that identify the words of the lists. The paths of their files do not matter."""
     text = json.dumps([None if words is None else sorted(words) for words in lists])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

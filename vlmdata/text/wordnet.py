@@ -1,4 +1,4 @@
-"""Finds the first synset of a word in WordNet, the same as NLTK's `wordnet.synsets(word)[0]`.
+"""Finds the first synset of a word in WordNet, as NLTK's `wordnet.synsets(word)[0]` does.
 
 Reads the files of WordNet's `dict` folder: index.noun, index.verb, index.adj, index.adv and the lists of exceptions
 (noun.exc etc.). Sources: WordNet's manual, wndb(5WN) for the files and morphy(7WN) for the endings.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-PARTS = ("noun", "verb", "adj", "adv")  # in this order: a word that is a noun and a verb counts as the noun
+PARTS = ("noun", "verb", "adj", "adv")  # in this order, so that a word that is a noun and a verb counts as a noun
 ENDINGS = {
     "noun": (
         ("s", ""),
@@ -29,14 +29,14 @@ ENDINGS = {
 
 
 class WordNet:
-    """Lemmas with the offset of their first sense, and irregular forms, for the four parts of speech."""
+    """The lemmas of the four parts of speech with the offset of their first sense, and the irregular forms."""
 
     def __init__(self, folder: Path):
         self.first = {part: _index(folder / f"index.{part}") for part in PARTS}
         self.exceptions = {part: _exceptions(folder / f"{part}.exc") for part in PARTS}
 
     def first_synset(self, word: str) -> int | None:
-        """Return the offset of the word's first synset in the data file of its part of speech; None for an unknown word."""
+        """Return the offset of a word's first synset in the data file of its part of speech, or None for an unknown word."""
         word = word.lower()
         for part in PARTS:
             lemma = self._lemma(word, part)
@@ -45,7 +45,7 @@ class WordNet:
         return None
 
     def _lemma(self, word: str, part: str) -> str | None:
-        """Return the first form of a word that is a lemma: the word, an irregular form, or the word without its endings."""
+        """Return the first form that is a lemma, or None: the word, an irregular form of it, or the word without endings."""
         known = self.first[part]
         if word in self.exceptions[part]:
             return next((form for form in (word, *self.exceptions[part][word]) if form in known), None)
@@ -59,16 +59,16 @@ class WordNet:
 
 @lru_cache(maxsize=2)
 def wordnet(folder: str) -> WordNet:
-    """Return the WordNet in a folder, cached."""
+    """Return the WordNet in a folder. The two folders used last are cached."""
     return WordNet(Path(folder))
 
 
 def _index(path: Path) -> dict[str, int]:
-    """Return each lemma and its first offset. A line is: lemma, part, number of synsets n, ..., n offsets by frequency."""
+    """Return the first offset of each lemma. A line is: lemma, part, number of synsets n, ..., n offsets by frequency."""
     found = {}
     with path.open(encoding="utf-8") as file:
         for line in file:
-            if not line.startswith(" "):  # the licence
+            if not line.startswith(" "):  # lines of the licence begin with a space
                 fields = line.split()
                 found[fields[0]] = int(fields[-int(fields[2])])
     return found
