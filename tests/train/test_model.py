@@ -58,7 +58,7 @@ def test_each_image_goes_to_its_own_tokens() -> None:
 def test_too_many_image_tokens_are_an_error() -> None:
     model = tiny_model()
     ids, pixels = sample(model, 12, 1, seed=1)
-    with pytest.raises(ValueError, match="17 image tokens in the text for 16 image features"):
+    with pytest.raises(ValueError, match="the text has 17 image tokens for 16 image features"):
         model(pack(model, [([*ids, model.fusion.image_token_id], pixels)]))
 
 

@@ -1,11 +1,14 @@
-"""Fusions bring image features into the language model. Methods of a part:
+"""Fusions bring image features into the language model. A fusion part has these methods:
 
-- `positions_of(tokens)` returns how many tokens of the text an image of this many features takes,
-- `reads(facts, language_width)` returns the width of the features that it needs, for a tower with these facts,
-- `build(language, width, image_token_id)` returns the module for features of this width. Its
-  `forward(ids, embeddings, features, counts, segment_ids, packing)` returns embeddings (B, T, D), from features (V, width) of
-  all images in reading order and `counts`, the number of features of each image. It stores in `packing.images` what layers
-  need later. Its `prefix_of(labels, segment_ids)` returns None, or which tokens (B, T) their whole sample may see.
+- `positions_of(tokens)` returns the number of text tokens that an image with `tokens` features takes,
+- `reads(facts, language_width)` returns the width of the features that the fusion needs from a tower with these facts,
+- `build(language, width, image_token_id)` returns the module for features of this width. The module's
+  `forward(ids, embeddings, features, counts, segment_ids, packing)` returns embeddings (B, T, D). `features` (V, width) are
+  those of all images in reading order, and `counts` holds the number of features of each image. `forward` stores in
+  `packing.images` what layers need later. The module's `prefix_of(labels, segment_ids)` returns None, or a mask (B, T) of the
+  tokens that their whole sample may attend to.
+
+B rows, T tokens, V features of all images, D width of the language model.
 """
 
 from __future__ import annotations
@@ -14,9 +17,9 @@ from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 def embedding_width(facts: EncoderFacts, language_width: int) -> int:
-    """Return the language model's width. Raises ValueError for a tower with deeper levels, which do not fit an embedding."""
+    """Return the language model's width. Raises ValueError if the tower returns features of deeper levels too."""
     if facts.levels:
         raise ValueError(
-            f"fusion: the tower returns features of {facts.levels} deeper layers: use the fusion `deep_tokens` for them"
+            f"fusion: the tower returns features of {facts.levels} deeper layers. Use the fusion `deep_tokens` for such a tower"
         )
     return language_width

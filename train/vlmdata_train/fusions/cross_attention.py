@@ -20,7 +20,7 @@ from vlmdata_train.model.repeated_blocks import blocks_of
 
 
 class CrossLayer(nn.Module):
-    """Adds what hidden states read from the images, through gates that start at 0."""
+    """A layer in which hidden states attend to image features. Its gates start at 0, so that it changes nothing at first."""
 
     def __init__(self, width: int, feature_width: int, heads: int, part: CrossAttention) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class CrossLayer(nn.Module):
         return [*self.key.parameters(), *self.value.parameters()]
 
     def forward(self, hidden: Tensor, seen: Seen) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
+        """Return the hidden states plus gated attention to the images and a gated MLP: (B, T, D) -> (B, T, D)."""
         read = self._read(self.attention_norm(hidden), seen)
         hidden = hidden + self.attention_gate.tanh() * read
         inner = self.mlp_norm(hidden)
@@ -57,11 +57,11 @@ class CrossLayer(nn.Module):
             for states in (self.query(hidden).flatten(0, 1), self.key(features), self.value(features))
         )
         read = cross_attend(seen, self.query_norm(query), self.key_norm(key), value)  # (B T, H, E)
-        return self.output(read.flatten(1)).view_as(hidden)  # without bias: a token that reads no image stays unchanged
+        return self.output(read.flatten(1)).view_as(hidden)  # no bias, so a token that reads no image stays unchanged
 
 
 class CrossLayers(nn.Module):
-    """The new layers, which run before every N-th layer of the language model."""
+    """The cross-attention layers. One runs before every `part.every`-th layer of the language model."""
 
     def __init__(self, language: nn.Module, feature_width: int, image_token_id: int, part: CrossAttention) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class CrossLayers(nn.Module):
             block.register_forward_pre_hook(_Before(layer), with_kwargs=True)
 
     def prefix_of(self, labels: Tensor, segment_ids: Tensor) -> Tensor | None:
-        """Return None: attention over text is causal."""
+        """Return None, because attention over text is causal."""
         return None
 
     def forward(
@@ -105,29 +105,29 @@ class _Before:
 
 @dataclass(frozen=True)
 class CrossAttention:
-    """An image takes one token of the text, the image token; its features are outside the text."""
+    """Fusion by cross-attention: an image takes one token of the text, and its features stay outside the text."""
 
-    every: int = 4  # Flamingo: 1 (3B), 4 (9B), 7 (80B)
+    every: int = 4  # layers of the language model for each new one; Flamingo: 1 (3B), 4 (9B), 7 (80B)
     heads: int | None = None  # None: as many as the language model has
-    mlp_width: int | None = None  # of the gated MLP; None: 4 times the width
+    mlp_width: int | None = None  # width of the gated MLP; None: 4 times the width
     qk_norm: bool = False
     gates: Literal["scalar", "vector"] = "scalar"
-    # Text after consecutive images reads all of them, or only the last, as in the training of Idefics 1 and OpenFlamingo.
+    # whole: text after consecutive images reads all of them; latest: only the last, as Idefics 1 and OpenFlamingo were trained
     runs: Literal["whole", "latest"] = "whole"
     eps: float = 1e-6  # of the RMS norms
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise ValueError(f"every is 1 or more, not {self.every}")
+            raise ValueError(f"every must be 1 or more, not {self.every}")
 
     def positions_of(self, tokens: int) -> int:
-        """Return 1: the image token."""
+        """Return 1, for the image token."""
         return 1
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the tower's width: keys and values are computed from its features directly."""
+        """Return the tower's width, because keys and values are computed directly from the tower's features."""
         return facts.width
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
-        """Return the layers, hooked into the language model."""
+        """Return the layers. Hooks run them in the language model."""
         return CrossLayers(language, width, image_token_id, self)

@@ -1,4 +1,4 @@
-"""DeepStack: image features replace image tokens, and those of deeper levels are added after the first layers.
+"""DeepStack: image features replace image tokens, and features of deeper levels are added after the first layers.
 
 Meng et al. 2024, DeepStack, in the form of Qwen3-VL. B rows, T tokens, V features of all images, L levels, D width.
 """
@@ -19,17 +19,17 @@ from vlmdata_train.model.repeated_blocks import blocks_of
 
 @dataclass(eq=False)
 class Deeper:
-    """What is added to the hidden states after each of the first layers, (B, T, D); empty while generating."""
+    """Tensors (B, T, D) to add to the hidden states, one after each of the first layers. There are none during generation."""
 
     levels: list[Tensor]
 
     def at(self, places: Tensor) -> Deeper:
-        """Return nothing to add for generated tokens: none is of an image."""
+        """Return an empty object, because generated tokens are never image tokens."""
         return Deeper([])
 
 
 class DeepInPlace(InPlace):
-    """Put the first D channels of each feature in its place, and store the others for the layers. It has no weights."""
+    """Puts the first D channels of each feature in its place, and stores the others for the layers. It has no weights."""
 
     def __init__(self, language: nn.Module, image_token_id: int, levels: int) -> None:
         super().__init__(image_token_id, prefix=False)
@@ -41,7 +41,7 @@ class DeepInPlace(InPlace):
     def forward(
         self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: AttentionPlan
     ) -> Tensor:
-        """(B, T), (B, T, D), (V, (1 + L) D) -> (B, T, D)."""
+        """Return the embeddings with features at the image tokens: (B, T), (B, T, D), (V, (1 + L) D) -> (B, T, D)."""
         first, *deeper = features.chunk(1 + self.levels, -1)
         places, none = (ids == self.image_token_id)[..., None], torch.zeros_like(embeddings)
         packing.images = Deeper([none.masked_scatter(places, level.to(none.dtype)) for level in deeper])
@@ -61,22 +61,22 @@ class _Add:
 
 @dataclass(frozen=True)
 class DeepTokens:
-    """One token of the text per feature. Use it with the abstractor `deep_merger`, which keeps the levels' features apart."""
+    """Fusion for a tower with deeper levels. Use it with the abstractor `deep_merger`, which keeps the levels apart."""
 
     def positions_of(self, tokens: int) -> int:
-        """Return one token of the text per feature."""
+        """Return `tokens`, because each feature takes one token of the text."""
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the width of an embedding and all levels together. Raises ValueError for a tower without levels."""
+        """Return the width of an embedding and all levels together. Raises ValueError if the tower has no levels."""
         if facts.levels == 0:
-            raise ValueError("deep_tokens: the tower returns no features of deeper layers: use the fusion `tokens`")
+            raise ValueError("deep_tokens: the tower returns no features of deeper layers. Use the fusion `tokens`")
         return language_width * (1 + facts.levels)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
-        """Return the module, hooked into the first layers."""
+        """Return the module, whose hooks run after the first layers. Raises ValueError if there are too few layers."""
         config: Any = language.config
         levels, layers = width // config.get_text_config().hidden_size - 1, len(blocks_of(language))
         if layers < levels:
-            raise ValueError(f"deep_tokens: {levels} levels need as many layers, but the language model has {layers}")
+            raise ValueError(f"deep_tokens: {levels} levels need {levels} layers, but the language model has {layers}")
         return DeepInPlace(language, image_token_id, levels)

@@ -16,14 +16,14 @@ from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 class InPlace(nn.Module):
-    """Replace the embeddings of image tokens by features. It has no weights."""
+    """Replaces the embeddings of image tokens by features. It has no weights."""
 
     def __init__(self, image_token_id: int, prefix: bool) -> None:
         super().__init__()
         self.image_token_id, self.prefix = image_token_id, prefix
 
     def prefix_of(self, labels: Tensor, segment_ids: Tensor) -> Tensor | None:
-        """Return which tokens (B, T) precede the first answer of their sample; None without `prefix`."""
+        """Return a mask (B, T) of the tokens before the first answer of their sample, or None without `prefix`."""
         if not self.prefix:
             return None
         answers = labels != -100
@@ -36,27 +36,30 @@ class InPlace(nn.Module):
     def forward(
         self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: AttentionPlan
     ) -> Tensor:
-        """(B, T), (B, T, D), (V, D) -> (B, T, D): the v-th image token in reading order becomes the v-th feature."""
+        """Return the embeddings, (B, T), (B, T, D), (V, D) -> (B, T, D), with feature v at the v-th image token.
+
+        Image tokens count in reading order. Raises ValueError if there are more or fewer image tokens than features.
+        """
         places = ids == self.image_token_id
         if not ids.is_cuda and int(places.sum()) != len(features):  # a GPU would wait for the sum
-            raise ValueError(f"{int(places.sum())} image tokens in the text for {len(features)} image features")
+            raise ValueError(f"the text has {int(places.sum())} image tokens for {len(features)} image features")
         return embeddings.masked_scatter(places[..., None], features.to(embeddings.dtype))
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """One token of the text per feature."""
+    """Fusion in which each image feature takes one token of the text."""
 
     prefix: bool = False  # full attention over the tokens before the first answer: PaliGemma, moondream
 
     def positions_of(self, tokens: int) -> int:
-        """Return one token of the text per feature."""
+        """Return `tokens`, because each feature takes one token of the text."""
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the width of an embedding."""
+        """Return the width of an embedding. Raises ValueError for a tower with deeper levels."""
         return embedding_width(facts, language_width)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
-        """Return the module; the language model stays unchanged."""
+        """Return the module. The language model stays unchanged."""
         return InPlace(image_token_id, self.prefix)

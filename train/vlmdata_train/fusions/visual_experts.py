@@ -22,17 +22,17 @@ from vlmdata_train.model.repeated_blocks import blocks_of
 
 @dataclass(eq=False)
 class ImagePlaces:
-    """Which tokens are of an image, (B, T); None means none of them."""
+    """A mask (B, T) of the image tokens. None means that there are none."""
 
     marks: Tensor | None
 
     def at(self, places: Tensor) -> ImagePlaces:
-        """Return the places for generated tokens: none is of an image."""
+        """Return the mask for generated tokens, which are never image tokens."""
         return ImagePlaces(None)
 
 
 class Experts(InPlace):
-    """The experts of all layers. Both sets of weights are applied to every token, and one result is used."""
+    """The experts of all layers. Both the experts and the original weights process every token, and one result is used."""
 
     def __init__(self, language: nn.Module, image_token_id: int) -> None:
         super().__init__(image_token_id, prefix=False)
@@ -50,13 +50,13 @@ class Experts(InPlace):
     def forward(
         self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: AttentionPlan
     ) -> Tensor:
-        """Put features in their places, and store the places for the layers."""
+        """Replace the embeddings of image tokens by features, and store the mask of these tokens for the layers."""
         packing.images = ImagePlaces(ids == self.image_token_id)
         return super().forward(ids, embeddings, features, counts, segment_ids, packing)
 
 
 class _Current:
-    """The image places of a layer's current batch, set before each forward pass, also when it is recomputed."""
+    """The mask of image tokens in a layer's current batch, set before each forward pass, also for recomputation."""
 
     marks: Tensor | None = None
 
@@ -65,7 +65,7 @@ class _Current:
 
 
 class _Choose:
-    """A hook after a linear layer that uses the expert's result for tokens of images."""
+    """A hook that replaces the output of a linear layer by the expert's output for image tokens."""
 
     def __init__(self, current: _Current, experts: nn.ModuleDict, name: str) -> None:
         # The expert is looked up at each call because LoRA replaces the module.
@@ -79,16 +79,16 @@ class _Choose:
 
 @dataclass(frozen=True)
 class VisualExperts:
-    """The experts start as copies of the language model's weights, so that at first the outputs do not change."""
+    """Fusion with separate weights for image tokens, which start as copies of the language model's weights."""
 
     def positions_of(self, tokens: int) -> int:
-        """Return one token of the text per feature."""
+        """Return `tokens`, because each feature takes one token of the text."""
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the width of an embedding."""
+        """Return the width of an embedding. Raises ValueError for a tower with deeper levels."""
         return embedding_width(facts, language_width)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
-        """Return copies of every linear layer of every block, hooked into the language model."""
+        """Return the experts: a copy of every linear layer of every block, which hooks run in the language model."""
         return Experts(language, image_token_id)

@@ -1,13 +1,14 @@
-"""Preprocessing turns an image into tiles for the tower. Methods of a part:
+"""Preprocessing turns an image into tiles for the tower. A preprocessing part has these methods:
 
 - `prepare(image, facts)` returns the tiles: uint8 (H, W, 3) -> uint8 (tiles, 3, side, side),
 - `tiles_of(width, height, facts)` returns the number of tiles,
-- `tokens_of(width, height, facts, grid_of)` returns the number of the image's features at the end; `grid_of(height, width)` is
-  the grid of one tile after the abstractor,
-- `build(facts, grid_of, width)` returns None, or the module that arranges an image's tiles (tiles, M, D) as one sequence:
-  `forward(tiles, width=, height=)` -> (tokens, D).
+- `tokens_of(width, height, facts, grid_of)` returns the number of features of the image for the language model.
+  `grid_of(height, width)` returns the grid of one tile after the abstractor,
+- `build(facts, grid_of, width)` returns None, or the module that arranges the features of an image's tiles (tiles, M, D) as one
+  sequence: `forward(tiles, width=, height=)` -> (tokens, D).
 
-The numbers depend on sizes only, so that the loader's workers plan without weights.
+M is the number of tokens of a tile, D the width. The numbers depend on sizes only, so that the loader's workers can plan
+without weights.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class OneTile:
-    """Base of parts that turn every image into one tile of the tower's size."""
+    """Base class of parts that turn every image into one tile of the tower's size."""
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return 1, for any size."""
@@ -31,5 +32,5 @@ class OneTile:
         return grid_of(facts.image_size, facts.image_size).tokens
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return None: one tile needs no arrangement."""
+        """Return None, because one tile needs no arrangement."""
         return None

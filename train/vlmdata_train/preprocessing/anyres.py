@@ -1,4 +1,4 @@
-"""LLaVA-NeXT's AnyRes: a small whole image, then a large one in tiles, without the padding, with a newline after each row.
+"""LLaVA-NeXT's AnyRes: the small whole image, then the large image in tiles without padding, with a newline after each row.
 
 Liu et al. 2024, LLaVA-NeXT; `max_tiles` is from LLaVA-OneVision's anyres_max_9 (Li et al. 2024).
 n tiles, M tokens of a tile, D width.
@@ -20,7 +20,10 @@ from vlmdata_train.model.pixels import Resample, pad, resize, to_tiles
 
 
 def select_best_resolution(width: int, height: int, canvases: list[tuple[int, int]]) -> tuple[int, int]:
-    """Return the (height, width) that keeps the most pixels of the image; among equal ones, with the least padding."""
+    """Return the (height, width) in `canvases` that keeps the most pixels of the image.
+
+    Among several such canvases, return the one with the least padding.
+    """
 
     def merit(canvas: tuple[int, int]) -> tuple[int, int]:
         rows, columns = canvas
@@ -32,7 +35,7 @@ def select_best_resolution(width: int, height: int, canvases: list[tuple[int, in
 
 
 def fitted(width: int, height: int, canvas: tuple[int, int]) -> tuple[int, int]:
-    """Return the (height, width) of the image scaled into a canvas; the side that does not fill it is rounded up."""
+    """Return the (height, width) of the image scaled into a canvas. The side that does not fill the canvas is rounded up."""
     rows, columns = canvas
     if columns / width < rows / height:
         return min(math.ceil(height * (columns / width)), rows), columns
@@ -40,7 +43,7 @@ def fitted(width: int, height: int, canvas: tuple[int, int]) -> tuple[int, int]:
 
 
 def unpadded(width: int, height: int, rows: int, columns: int) -> tuple[slice, slice]:
-    """Return which of rows x columns tokens are image and not padding; both sides are cut equally."""
+    """Return the slices of rows and of columns whose tokens show the image, not padding. Both sides are cut equally."""
     if width / height > columns / rows:
         cut = (rows - int(round(height * (columns / width), 7))) // 2  # 7 digits, or 13.999... would lose a row
         return slice(cut, rows - cut), slice(0, columns)
@@ -50,14 +53,14 @@ def unpadded(width: int, height: int, rows: int, columns: int) -> tuple[slice, s
 
 @dataclass(frozen=True)
 class Anyres:
-    """A base tile, and the tiles of one of the grids `tiles`. The padding is black, as in LLaVA-NeXT."""
+    """Turns an image into a base tile and the tiles of one of the grids in `tiles`. The padding is black, as in LLaVA-NeXT."""
 
     tiles: tuple[tuple[int, int], ...] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # (rows, columns), LLaVA-NeXT's
     max_tiles: int | None = None  # LLaVA-OneVision: 9; tokens of more tiles are scaled down
     resample: Resample = "bicubic"
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
-        """uint8 (H, W, 3) -> uint8 (1 + rows * columns, 3, side, side): the base, then the tiles row by row."""
+        """Return the base tile, then the others row by row: uint8 (H, W, 3) -> uint8 (1 + rows * columns, 3, side, side)."""
         height, width = image.shape[:2]
         side = facts.image_size
         canvas = self._canvas(width, height, side)
@@ -70,18 +73,18 @@ class Anyres:
         ])  # fmt: skip
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
-        """Return the number of tiles of an image, with the base."""
+        """Return the number of tiles of an image, including the base tile."""
         rows, columns = self._canvas(width, height, facts.image_size)
         return 1 + (rows // facts.image_size) * (columns // facts.image_size)
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return base + rows * (columns + 1), the length of `Arrangement`'s sequence."""
+        """Return the length of `Arrangement`'s sequence: tokens of the base tile + rows * (columns + 1)."""
         tile = grid_of(facts.image_size, facts.image_size)
         rows, columns = self.kept(width, height, facts.image_size, tile)
         return tile.tokens + rows * (columns + 1)
 
     def kept(self, width: int, height: int, side: int, tile: Grid) -> tuple[int, int]:
-        """Return the rows and columns of the tiles' tokens after unpadding and scaling."""
+        """Return the numbers of rows and columns of the large image's tokens after unpadding and scaling."""
         canvas = self._canvas(width, height, side)
         all_rows, all_columns = canvas[0] // side * tile.rows, canvas[1] // side * tile.columns
         across, along = unpadded(width, height, all_rows, all_columns)
@@ -93,13 +96,13 @@ class Anyres:
         return rows, columns
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return the module that arranges tiles; its newline vector is trained with the abstractor.
+        """Return the module that arranges the tiles. Its newline vector is trained with the abstractor.
 
         Raises ValueError for tiles with a class token.
         """
         tile = grid_of(facts.image_size, facts.image_size)
         if tile.extra:
-            raise ValueError("anyres needs patches only: a class token has no place in a row")
+            raise ValueError("anyres needs patch tokens only, because a class token has no place in a row")
         return Arrangement(self, facts.image_size, tile, width)
 
     def _canvas(self, width: int, height: int, side: int) -> tuple[int, int]:
@@ -107,7 +110,7 @@ class Anyres:
 
 
 class Arrangement(nn.Module):
-    """Tiles of one image (n, M, D) -> its sequence (tokens, D)."""
+    """Arranges the tiles of one image, (n, M, D), as one sequence, (tokens, D)."""
 
     def __init__(self, plan: Anyres, side: int, tile: Grid, width: int) -> None:
         super().__init__()
@@ -115,7 +118,7 @@ class Arrangement(nn.Module):
         self.newline = nn.Parameter(torch.randn(width) / math.sqrt(width))
 
     def forward(self, tiles: Tensor, *, width: int, height: int) -> Tensor:
-        """Return the base, then the tiles as one unpadded picture, with the newline vector after each row."""
+        """Return the base tile, then the other tiles as one unpadded picture with the newline vector after each row."""
         canvas = self.plan._canvas(width, height, self.side)
         down, across = canvas[0] // self.side, canvas[1] // self.side
         picture = tiles[1:].unflatten(0, (down, across)).unflatten(2, (self.tile.rows, self.tile.columns))

@@ -1,4 +1,4 @@
-"""Short side resized to the tower's size, then the middle square: CLIP, LLaVA 1.0."""
+"""The short side is resized to the tower's size, then the middle square is cut out: CLIP, LLaVA 1.0."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from vlmdata_train.preprocessing import OneTile
 
 @dataclass(frozen=True)
 class CentreCrop(OneTile):
-    """One square tile; the image outside its middle square is lost."""
+    """Turns an image into one square tile. The image outside its middle square is lost."""
 
     resample: Resample = "bicubic"  # CLIP's
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
-        """uint8 (H, W, 3) -> uint8 (1, 3, side, side)."""
+        """Return the tile: uint8 (H, W, 3) -> uint8 (1, 3, side, side)."""
         height, width = image.shape[:2]
         side = facts.image_size
         short, long = min(height, width), max(height, width)

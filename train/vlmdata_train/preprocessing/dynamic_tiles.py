@@ -1,4 +1,4 @@
-"""InternVL's tiles: the image resized to the grid with the nearest aspect ratio and cut, then a thumbnail.
+"""InternVL's tiles: the image is resized to the grid with the nearest aspect ratio and cut, and a thumbnail is added.
 
 Chen et al. 2024, How Far Are We to GPT-4V? (InternVL 1.5).
 """
@@ -18,9 +18,9 @@ from vlmdata_train.model.pixels import Resample, resize, to_tiles
 
 @lru_cache(maxsize=4096)
 def nearest_grid(width: int, height: int, side: int, min_tiles: int, max_tiles: int) -> tuple[int, int]:
-    """Return the (rows, columns) with the aspect ratio nearest to the image's.
+    """Return the grid (rows, columns) whose aspect ratio is nearest to the image's.
 
-    Among equal ratios it is the largest grid of whose pixels the image has more than half, else the smallest grid.
+    Among grids with the same ratio, return the largest that has less than twice the image's pixels, or else the smallest.
     """
     grids = [(rows, columns) for columns in range(1, max_tiles + 1) for rows in range(1, max_tiles + 1)]
     grids = sorted((grid for grid in grids if min_tiles <= grid[0] * grid[1] <= max_tiles), key=lambda g: g[0] * g[1])
@@ -35,7 +35,7 @@ def nearest_grid(width: int, height: int, side: int, min_tiles: int, max_tiles: 
 
 @dataclass(frozen=True)
 class DynamicTiles:
-    """`min_tiles` to `max_tiles` tiles, and the thumbnail if there are several."""
+    """Turns an image into `min_tiles` to `max_tiles` tiles. A thumbnail follows if there are several tiles."""
 
     min_tiles: int = 1
     max_tiles: int = 12  # InternVL 1.5's training; 6 in its fine-tuning scripts
@@ -44,10 +44,10 @@ class DynamicTiles:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_tiles <= self.max_tiles:
-            raise ValueError(f"1 <= min_tiles <= max_tiles is required, not {self.min_tiles} and {self.max_tiles}")
+            raise ValueError(f"min_tiles must lie in [1, max_tiles], not {self.min_tiles} with max_tiles {self.max_tiles}")
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
-        """uint8 (H, W, 3) -> uint8 (tiles, 3, side, side): row by row, then the thumbnail."""
+        """Return the tiles row by row, then the thumbnail: uint8 (H, W, 3) -> uint8 (tiles, 3, side, side)."""
         height, width = image.shape[:2]
         side = facts.image_size
         rows, columns = nearest_grid(width, height, side, self.min_tiles, self.max_tiles)
@@ -67,5 +67,5 @@ class DynamicTiles:
         return self.tiles_of(width, height, facts) * grid_of(facts.image_size, facts.image_size).tokens
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return None: the tiles' features are concatenated in order."""
+        """Return None, because the features of the tiles are concatenated in order."""
         return None

@@ -1,4 +1,4 @@
-"""The image at its aspect ratio, with a limit on its sides, resized to whole patches or squares: Pixtral, Mistral 3.
+"""The image keeps its aspect ratio and is resized to whole patches or squares within a limit: Pixtral, Mistral 3.
 
 Agrawal et al. 2024, Pixtral 12B. M tokens of an image, D width.
 """
@@ -19,19 +19,19 @@ from vlmdata_train.preprocessing.native import RowEnds
 
 @dataclass(frozen=True)
 class LongestEdge:
-    """One tile per image, of its own size. A side grows by less than one patch or square."""
+    """Turns an image into one tile of the image's own size. A side grows by less than one patch or square."""
 
     longest: int = 1024  # Pixtral's processor
-    ends: bool = True  # a learned vector after each row of patches, another after the last row: [IMG_BREAK], [IMG_END]
+    ends: bool = True  # add learned vectors after each row of patches and after the last row: [IMG_BREAK], [IMG_END]
     square: int = 1  # side, in patches, of a square that the abstractor merges; Mistral 3: 2
     resample: Resample = "bicubic"
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
-        """uint8 (H, W, 3) -> uint8 (1, 3, rows * patch, columns * patch)."""
+        """Return the tile: uint8 (H, W, 3) -> uint8 (1, 3, rows * patch, columns * patch)."""
         return to_tiles([resize(image, *self.tile_size(image.shape[1], image.shape[0], facts), self.resample)])
 
     def tile_size(self, width: int, height: int, facts: EncoderFacts) -> tuple[int, int]:
-        """Return the (height, width) of the tile; sides are rounded down to the limit, then up to whole squares."""
+        """Return the (height, width) of the tile. Sides are scaled down to the limit, then rounded up to whole squares."""
         shrink, unit = max(height / self.longest, width / self.longest, 1.0), facts.patch_size * self.square
         rows, columns = (math.ceil(max(math.floor(side / shrink), 1) / unit) for side in (height, width))
         return rows * unit, columns * unit
@@ -41,10 +41,10 @@ class LongestEdge:
         return 1
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the number of tokens of the image's grid, with those after the rows."""
+        """Return the number of tokens of the image's grid, including the vectors after the rows."""
         grid = grid_of(*self.tile_size(width, height, facts))
         return grid.tokens + (grid.rows if self.ends else 0)
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return the module that adds the vectors after rows; None without `ends`."""
+        """Return the module that adds the vectors after rows, or None without `ends`."""
         return RowEnds(self.tile_size, facts, grid_of, width, ends_image=True) if self.ends else None

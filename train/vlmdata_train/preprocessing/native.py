@@ -19,15 +19,15 @@ from vlmdata_train.model.pixels import Resample, pad, resize, to_tiles
 
 @dataclass(frozen=True)
 class Native:
-    """One tile per image, of its own size. Images are never enlarged, but padded to whole patches at the right and bottom."""
+    """Turns an image into one tile of its size, padded at the right and bottom to whole patches. Images are never enlarged."""
 
     max_height: int = 1080  # Fuyu's
     max_width: int = 1920  # Fuyu's
-    newline: bool = True  # a learned vector after each row of patches
+    newline: bool = True  # add a learned vector after each row of patches
     resample: Resample = "bilinear"  # Fuyu's
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
-        """uint8 (H, W, 3) -> uint8 (1, 3, rows * patch, columns * patch). The padding is Fuyu's, 1 of 255."""
+        """Return the tile: uint8 (H, W, 3) -> uint8 (1, 3, rows * patch, columns * patch). Fuyu pads with 1 of 255."""
         small = resize(image, *self._fitted(image.shape[1], image.shape[0]), self.resample)
         height, width = self.tile_size(image.shape[1], image.shape[0], facts)
         return to_tiles([pad(small, height, width, top=0, left=0, colour=(1, 1, 1))])
@@ -43,12 +43,12 @@ class Native:
         return 1
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the number of tokens of the image's grid, with a newline for each row."""
+        """Return the number of tokens of the image's grid, including a newline for each row."""
         grid = grid_of(*self.tile_size(width, height, facts))
         return grid.tokens + (grid.rows if self.newline else 0)
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return the module that adds newlines; None without `newline`."""
+        """Return the module that adds the newlines, or None without `newline`."""
         return RowEnds(self.tile_size, facts, grid_of, width) if self.newline else None
 
     def _fitted(self, width: int, height: int) -> tuple[int, int]:
@@ -59,9 +59,9 @@ class Native:
 
 
 class RowEnds(nn.Module):
-    """The tile of an image, (1, M, D) -> its sequence (rows * (columns + 1), D), with a learned vector after each row.
+    """Turns the tile of an image, (1, M, D), into a sequence, (rows * (columns + 1), D), with a learned vector after each row.
 
-    `tile_size` returns the (height, width) of an image's tile. With `ends_image` the last row has a different vector.
+    `tile_size` returns the (height, width) of an image's tile. With `ends_image`, a different vector follows the last row.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class RowEnds(nn.Module):
         self.end = nn.Parameter(torch.randn(width) / math.sqrt(width)) if ends_image else None
 
     def forward(self, tiles: Tensor, *, width: int, height: int) -> Tensor:
-        """Add the vectors after the rows."""
+        """Return the sequence: the tile's tokens row by row, with the vectors after the rows."""
         grid = self.grid_of(*self.tile_size(width, height, self.facts))
         picture = tiles[0].unflatten(0, (grid.rows, grid.columns))
         ends = self.newline.to(picture.dtype).expand(grid.rows, -1)  # (rows, D)
         if self.end is not None:
-            # An image of one row does not use the first vector, which still needs a gradient (of zeros).
+            # An image of one row does not use `newline`, which still needs a gradient (of zeros).
             ends = torch.cat([ends[1:], self.end.to(picture.dtype)[None] + 0 * ends[:1]])
         return torch.cat([picture, ends[:, None]], 1).flatten(0, 1)

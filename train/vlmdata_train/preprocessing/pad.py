@@ -1,4 +1,4 @@
-"""The image padded to a square with the mean colour, then resized: LLaVA 1.5. It keeps the aspect ratio and the edges."""
+"""The image is padded to a square with the mean colour, then resized: LLaVA 1.5. This keeps the aspect ratio and the edges."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from vlmdata_train.preprocessing import OneTile
 
 @dataclass(frozen=True)
 class Pad(OneTile):
-    """One square tile with the image in its middle."""
+    """Turns an image into one square tile with the image in the middle."""
 
     resample: Resample = "bicubic"
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
-        """uint8 (H, W, 3) -> uint8 (1, 3, side, side)."""
+        """Return the tile: uint8 (H, W, 3) -> uint8 (1, 3, side, side)."""
         height, width = image.shape[:2]
         long = max(height, width)
         top, left = (long - height) // 2, (long - width) // 2

@@ -1,4 +1,4 @@
-"""The whole image resized to the tower's square: Flamingo, BLIP-2, PaliGemma, SigLIP."""
+"""The whole image is resized to the tower's square: Flamingo, BLIP-2, PaliGemma, SigLIP."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vlmdata_train.preprocessing import OneTile
 
 @dataclass(frozen=True)
 class Resize(OneTile):
-    """One square tile of the whole image, without its aspect ratio."""
+    """Turns an image into one square tile of the whole image. The aspect ratio is lost."""
 
     resample: Resample = "bicubic"
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
-        """uint8 (H, W, 3) -> uint8 (1, 3, side, side)."""
+        """Return the tile: uint8 (H, W, 3) -> uint8 (1, 3, side, side)."""
         return to_tiles([resize(image, facts.image_size, facts.image_size, self.resample)])

@@ -1,4 +1,4 @@
-"""The image at about its aspect ratio, its sides rounded to whole squares, its pixels within limits: Qwen2-VL.
+"""The image keeps about its aspect ratio; its sides are whole squares and its number of pixels is limited: Qwen2-VL.
 
 Wang et al. 2024, Qwen2-VL.
 """
@@ -17,9 +17,9 @@ from vlmdata_train.model.pixels import Resample, resize, to_tiles
 
 
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Return the (height, width) in multiples of `factor`, with min_pixels to max_pixels and about the same aspect ratio.
+    """Return the (height, width) in multiples of `factor`, with about the same aspect ratio and within the limits on pixels.
 
-    Qwen2-VL's function refuses images with an aspect ratio above 200; here their short side is one square.
+    Qwen2-VL's function refuses images with an aspect ratio above 200. Here the short side of such an image is one square.
     """
     rows, columns = round(height / factor) * factor, round(width / factor) * factor
     if rows * columns > max_pixels:
@@ -33,15 +33,15 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
 
 @dataclass(frozen=True)
 class SmartSize:
-    """One tile per image, of its own size."""
+    """Turns an image into one tile of about the image's own size."""
 
     min_pixels: int = 56 * 56  # Qwen2-VL's processor
-    max_pixels: int = 28 * 28 * 1280  # likewise
+    max_pixels: int = 28 * 28 * 1280  # Qwen2-VL's processor
     square: int = 2  # side, in patches, of a square that the abstractor merges
     resample: Resample = "bicubic"
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
-        """uint8 (H, W, 3) -> uint8 (1, 3, rows, columns)."""
+        """Return the tile: uint8 (H, W, 3) -> uint8 (1, 3, rows, columns)."""
         rows, columns = self.tile_size(image.shape[1], image.shape[0], facts)
         return to_tiles([resize(image, rows, columns, self.resample)])
 
@@ -58,5 +58,5 @@ class SmartSize:
         return grid_of(*self.tile_size(width, height, facts)).tokens
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return None: one tile needs no arrangement."""
+        """Return None, because one tile needs no arrangement."""
         return None

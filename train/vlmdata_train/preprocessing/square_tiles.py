@@ -1,4 +1,4 @@
-"""Idefics3's tiles: the longer side resized to `longest`, both sides to whole tiles and cut, then the whole image.
+"""Idefics3's tiles: the longer side is resized to `longest`, then both sides to whole tiles; the whole image is added.
 
 Laurençon et al. 2024, Building and better understanding vision-language models (Idefics3); SmolVLM does the same.
 """
@@ -20,13 +20,13 @@ MAX_SIDE = 4096  # Idefics3's limit
 
 @dataclass(frozen=True)
 class SquareTiles:
-    """Small images are enlarged too: the longer side of every image becomes `longest`."""
+    """Turns an image into square tiles and, if there are several, the whole image. Small images are enlarged too."""
 
     longest: int = 1456  # Idefics3: 4 tiles of 364
     resample: Resample = "lanczos"
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
-        """uint8 (H, W, 3) -> uint8 (tiles, 3, side, side): row by row, then the whole image."""
+        """Return the tiles row by row, then the whole image: uint8 (H, W, 3) -> uint8 (tiles, 3, side, side)."""
         side = facts.image_size
         first, second = self._sizes(image.shape[1], image.shape[0], side)
         large = resize(resize(image, *first, self.resample), *second, self.resample)
@@ -37,7 +37,7 @@ class SquareTiles:
         return to_tiles([*tiles, resize(large, side, side, self.resample)])
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
-        """Return the number of tiles of an image, with the whole image."""
+        """Return the number of tiles of an image, including the tile of the whole image."""
         rows, columns = (size // facts.image_size for size in self._sizes(width, height, facts.image_size)[1])
         return 1 if rows * columns == 1 else rows * columns + 1
 
@@ -46,7 +46,7 @@ class SquareTiles:
         return self.tiles_of(width, height, facts) * grid_of(facts.image_size, facts.image_size).tokens
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return None: the tiles' features are concatenated in order."""
+        """Return None, because the features of the tiles are concatenated in order."""
         return None
 
     def _sizes(self, width: int, height: int, side: int) -> tuple[tuple[int, int], tuple[int, int]]:
