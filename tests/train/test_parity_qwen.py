@@ -144,7 +144,7 @@ def test_deeper_features_are_computed_again_and_teach_every_weight_also_without_
     [
         ({"fusion": "tokens"}, "the tower returns features of 2 deeper layers. Use the fusion `deep_tokens`"),
         ({"encoder": {"qwen2_vl": {"config": VISION}}}, "the tower returns no features of deeper layers"),
-        ({"encoder": {"qwen3_vl": {"config": {**DEEP, "deepstack_visual_indexes": [0, 1, 2, 3]}}}}, "4 levels need as many"),
+        ({"encoder": {"qwen3_vl": {"config": {**DEEP, "deepstack_visual_indexes": [0, 1, 2, 3]}}}}, "4 levels need 4 layers"),
     ],
 )
 def test_levels_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:

@@ -128,7 +128,7 @@ class ReadLists:
         return None
 
     def of_bytes(self, body: bytes, max_memory_mb: float) -> str | None:
-        """Return the reason if the lists have this image or a similar one, or if it is too large to compare; else None."""
+        """Return the reason if a list has the image or a similar one, or if the image is too large to compare; else None."""
         if self._digests["sha256"] and hashlib.sha256(body).hexdigest() in self._digests["sha256"]:
             return "blocked_sha256"
         if self._digests["md5"] and hashlib.md5(body, usedforsecurity=False).hexdigest() in self._digests["md5"]:

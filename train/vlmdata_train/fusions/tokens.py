@@ -36,9 +36,9 @@ class InPlace(nn.Module):
     def forward(
         self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: AttentionPlan
     ) -> Tensor:
-        """Return the embeddings, (B, T), (B, T, D), (V, D) -> (B, T, D), with feature v at the v-th image token.
+        """Return the embeddings with feature v in place of the v-th image token: (B, T), (B, T, D), (V, D) -> (B, T, D).
 
-        Image tokens count in reading order. Raises ValueError if there are more or fewer image tokens than features.
+        Image tokens count in reading order. On a CPU, raises ValueError if their number is not that of the features.
         """
         places = ids == self.image_token_id
         if not ids.is_cuda and int(places.sum()) != len(features):  # a GPU would wait for the sum

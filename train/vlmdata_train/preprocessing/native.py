@@ -19,7 +19,10 @@ from vlmdata_train.model.pixels import Resample, pad, resize, to_tiles
 
 @dataclass(frozen=True)
 class Native:
-    """Turns an image into one tile of its size, padded at the right and bottom to whole patches. Images are never enlarged."""
+    """Turns an image into one tile, padded at the right and bottom to whole patches.
+
+    An image above the limits is scaled down. A smaller image keeps its size.
+    """
 
     max_height: int = 1080  # Fuyu's
     max_width: int = 1920  # Fuyu's
