@@ -32,5 +32,5 @@ def test_texts_of_a_document_count_together_and_characters_serve_chinese() -> No
 
 
 def test_a_threshold_the_permutations_cannot_reach_is_refused() -> None:
-    with pytest.raises(RecipeError, match="use more"):
+    with pytest.raises(RecipeError, match="Use more"):
         DedupeMinhash(threshold=0.02, permutations=16).check()

@@ -112,7 +112,7 @@ class Webdataset(Source):
     def _images(self) -> list[str]:
         return [self.image] if isinstance(self.image, str) else self.image or []
 
-    def row(self, sample: TarSample, blob: str | None, read: Read) -> dict[str, Any]:
+    def row(self, sample: SampleMembers, blob: str | None, read: Read) -> dict[str, Any]:
         """Return the row of a sample. Images stay in `blob`, the path of the tar. If `blob` is None, the row holds their bytes.
 
         Raises BadSample.
