@@ -4,8 +4,8 @@ The method is that of the face-blurred ImageNet, which was also used for DataCom
 longer side. The image and the mask are blurred with the same sigma, a tenth of the longest side of all boxes. Source: Yang et
 al. 2021, A Study of Face Obfuscation in ImageNet, section 3.
 
-img2dataset 1.47 passes albumentations a kernel of that size without the sigma, so its sigma is 0.03 times the side. This weaker
-blur is not copied.
+img2dataset 1.47 gives albumentations a kernel size but no sigma. Its blur then has a sigma of only 0.03 times the longest side.
+vlmdata does not copy this weaker blur.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,8 @@ GROWTH, SIGMA = 0.1, 0.1  # as a share of a box's longer side
 def blur_boxes(pixels: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
     """Return (H, W, 3) uint8 pixels with the boxes blurred, or the same array if no box is inside the image.
 
-    The coordinates of `boxes` are in pixels of this image. A side of a box counts as at most the longer side of the image.
+    The coordinates of `boxes` are in pixels of this image. The blur is computed from box sides that are limited to the longer
+    side of the image.
     """
     if not boxes:
         return pixels
@@ -34,7 +35,7 @@ def blur_boxes(pixels: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
     for (x0, y0, x1, y1), side in zip(boxes, sides, strict=True):
         margin = GROWTH * side
         mask[max(0, int(y0 - margin)) : int(np.ceil(y1 + margin)), max(0, int(x0 - margin)) : int(np.ceil(x1 + margin))] = 255
-    sigma = max(SIGMA * max(sides), 0.8)  # the sigma of a face of eight pixels; a smaller one has no effect
+    sigma = max(SIGMA * max(sides), 0.8)  # 0.8 is the sigma for a face of eight pixels; a smaller sigma has no effect
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return pixels
@@ -49,7 +50,7 @@ def blur_boxes(pixels: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
 
 
 def _clamp(coordinate: float, longest: int) -> float:
-    """Return a coordinate, which may be infinite, limited to at most one image side outside of the image."""
+    """Return a coordinate, which may be infinite, limited to the range from -`longest` to 2 * `longest`."""
     return min(max(coordinate, -longest), 2 * longest)
 
 

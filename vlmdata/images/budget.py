@@ -7,29 +7,29 @@ core. The cost of an image is the same on every machine.
 
 from vlmdata.images.facts import ImageError, ImageHeader
 
-MAX_PIXELS = 1_000_000_000  # default; the limits of memory and cost are reached first, unless the user lowers this one
+MAX_PIXELS = 1_000_000_000  # default limit; images reach the limits of memory or cost before they reach this limit
 MAX_MEMORY_MB = 300  # default limit for one image; an MB is 1,000,000 bytes
-OWN_FILES_MB = 2_000  # limit for a file that the user names: a reference, or an image to take down
+OWN_FILES_MB = 2_000  # limit for an image that the user names, to decontaminate against it or to take it down
 MAX_COST = 1_000  # default limit for all images and frames of a row, in units; about ten seconds
 
 FIXED_BYTES = 24_000_000  # the current tiles (see tiles.py), and memory that libraries keep
-SIDE_BYTES = 64  # per pixel of width plus height: tables and lines of decoders and of resizing
+SIDE_BYTES = 64  # per pixel of width plus height, for the tables and line buffers of decoders and of resizing
 COPIES = {"webp": 2, "jpeg": 2}  # copies of the encoded bytes in memory; other formats have one copy
-STORED_BYTES = {"grey": 1, "palette": 1}  # per pixel in Pillow; 4 in every other mode
+STORED_BYTES = {"grey": 1, "palette": 1}  # bytes per pixel in Pillow; every other mode takes 4
 AVIF_BYTES = 8  # per pixel, besides held_bytes: RGB, its copy and Pillow's pixels
 ANIMATED_WEBP_BYTES = 20  # per pixel: three RGBA canvases, a copy and the returned pixels
 STILL_WEBP_BYTES = {"rgb": 7, "rgb_alpha": 9}
 FIXED_COST = 0.05
 COSTS = {"jpeg": 1.0, "png": 2.0, "webp": 3.0, "avif": 5.0, "gif": 2.0, "tiff": 3.0, "bmp": 12.0}
-# Units per million pixels. The cost of BMP is that of a run-length encoded one, which Pillow decodes in Python, pixel by pixel
-# where a row ends early.
+# Units per million pixels. The cost of BMP is the cost of a run-length encoded BMP. Pillow decodes this in Python, and even
+# pixel by pixel if a row ends early.
 ODD_JPEG_COST = 4.0  # CMYK, decoded by Pillow
 PASS_COST = 0.25  # units per million pixels, for each scan of a JPEG after the first
 ALPHA_COST = 2.0
 WRITTEN_BYTES = {"jpeg": 4.5, "png": 6.5, "webp": 29.0}  # per pixel, in addition to the pixels themselves
 USUAL_JPEG_BYTES = 2.5  # per pixel of a JPEG up to quality 95
 BLURRED_BYTES = 12  # per pixel: mask, blurred mask, blurred image, result and the lines of a long kernel
-BLUR_COST = 0.3  # per million pixels and per pixel of the longest box side, with which the kernel grows
+BLUR_COST = 0.3  # per million pixels and per pixel of the longest box side, because the kernel grows with this side
 
 
 def stored_bytes(header: ImageHeader) -> int:
@@ -69,7 +69,10 @@ def decoding_cost(header: ImageHeader) -> float:
 
 
 def writing_bytes(pixels: int, format: str, quality: int) -> int:
-    """Return the peak memory in bytes for encoding `pixels` pixels, including the pixels. Noise is assumed, the worst case."""
+    """Return the peak memory in bytes for encoding `pixels` pixels, including the pixels.
+
+    The result is for an image of noise, which is the worst case.
+    """
     each = USUAL_JPEG_BYTES if format == "jpeg" and quality <= 95 else WRITTEN_BYTES[format]
     return FIXED_BYTES + round((3 + each) * pixels)
 

@@ -11,13 +11,13 @@ from PIL import Image, ImageCms
 
 Pixels = np.ndarray  # (H, W, 3) uint8, sRGB
 MAX_ICC_BYTES = 4 << 20  # printers' CMYK profiles are 0.5 to 3 MB
-SAME_WITHIN = 2  # levels of 255; profiles that are named sRGB differ by the rounding of their tables
+SAME_WITHIN = 2  # levels of 255, because the tables of sRGB profiles are rounded differently
 
 
 def to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bool]:
     """Return `image` (mode L, RGB or CMYK) as RGB in sRGB, and whether its profile changed the colours.
 
-    A profile is ignored, as in browsers, if it is damaged or if it is for another colour space than that of the pixels.
+    A profile is ignored, as in browsers, if it is damaged or does not match the colour space of the pixels.
     """
     if icc:
         if image.mode == "L" and icc[16:20] == b"RGB ":
@@ -48,7 +48,7 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Return whether a transform changes no colour of a grid by more than rounding, which means that the profile is sRGB."""
+    """Return whether a transform changes all test colours by at most SAME_WITHIN levels, so that its profile counts as sRGB."""
     levels = np.arange(0, 256, 15, dtype=np.uint8)
     if mode == "L":
         grid = Image.fromarray(levels[None])

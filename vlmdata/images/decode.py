@@ -28,10 +28,11 @@ from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.images.header import read_header
 from vlmdata.images.tiles import tiles
 
-# Smallest ratio of the decoded size to the target, in each direction, for shrinking by 8, 4 or 2 while decoding. With a ratio
-# of 1.0, the worst photos fall to 23 dB. For 8 and 4, a ratio of 1.5 takes 2 to 5% more time and raises the worst 8-megapixel
-# image from 24.7 to 32.3 dB, the difference that another filter (Lanczos) makes. For 2, it would take 14% more time and
-# raise nothing (bench/images.py). libjpeg-turbo has no fast path for other multiples of 1/8.
+# A JPEG shrinks by 8, 4 or 2 while decoding if the decoded sides are at least this multiple of the target's sides. With a
+# multiple of 1.0, the PSNR of the worst photos falls to 23 dB. For 8 and 4, a multiple of 1.5 takes 2 to 5% more time and
+# raises the worst 8-megapixel image from 24.7 to 32.3 dB, which is about the difference between two resize filters. For 2, a
+# multiple of 1.5 would take 14% more time and improve nothing (bench/images.py). libjpeg-turbo has no fast path for other
+# multiples of 1/8.
 SHRINK_GAPS = {8: 1.5, 4: 1.5, 2: 1.25}
 MAX_PADDING = 4  # bytes that an encoder may leave before the end marker; more bytes mean lost pixels
 
@@ -40,10 +41,10 @@ MAX_PADDING = 4  # bytes that an encoder may leave before the end marker; more b
 class DecodedImage:
     """A decoded image. `pixels` are upright (H, W, 3) uint8 sRGB and C-contiguous.
 
-    They may be 2, 4 or 8 times smaller than the original. `original_width` and `original_height` are the size of the upright
-    original. `decoder` is cv2, pillow, simplejpeg, or simplejpeg_lenient for a JPEG with harmless damage between segments.
-    `is_plain` is true if the pixels are those of the file: it has one frame of 8 bits, and no colour profile, alpha, CMYK,
-    orientation or damage.
+    The pixels may be 2, 4 or 8 times smaller than the original. `original_width` and `original_height` are the size of the
+    upright original. `decoder` is cv2, pillow, simplejpeg, or simplejpeg_lenient for a JPEG with harmless damage between
+    segments. `is_plain` is true if the pixels of the file needed no conversion: the file has one frame of 8 bits, and no colour
+    profile, alpha, CMYK, orientation or damage.
     """
 
     pixels: np.ndarray
@@ -65,12 +66,13 @@ def decode(
     beside: int = 0,
     header: ImageHeader | None = None,
 ) -> DecodedImage:
-    """Decode an image. The header is checked against the limits before memory is allocated: see budget.py.
+    """Return the decoded image. The header is checked against the limits before memory is allocated: see budget.py.
 
     `target` is the upright (width, height) to which the caller resizes the image. A JPEG is decoded at 1/2, 1/4 or 1/8 of its
     size if this leaves enough pixels for the target (SHRINK_GAPS). `beside` is the number of bytes that the caller allocates
     while it holds the pixels. `header` is the image's header if the caller has already read it. Pillow decodes at most 179
-    million pixels of formats other than JPEG, whatever the limits. Raises ImageError, and nothing else, for any bytes.
+    million pixels of formats other than JPEG, even if the limits are higher. Raises ImageError, and nothing else, for any
+    bytes.
     """
     header = header or read_header(data)
     factor = shrink_factor(header, target)
@@ -93,7 +95,7 @@ def decode(
 
 
 def _pixels(data: bytes, header: ImageHeader, factor: int) -> tuple[np.ndarray | None, str, bool]:
-    """Return (pixels as stored, decoder, whether the pixels are those of the file).
+    """Return (pixels as stored, name of the decoder, whether the pixels needed no conversion or repair).
 
     The pixels are None if Pillow must decode the image.
     """
@@ -162,7 +164,7 @@ def _decode_simplejpeg(data: bytes, header: ImageHeader, factor: int) -> tuple[n
 
 
 def _is_harmless(message: str, data: bytes) -> bool:
-    """Return whether libjpeg warns only of extra bytes between segments or before the end marker, which lose no pixels."""
+    """Return whether a warning of libjpeg means extra bytes between segments or before the end marker, which lose no pixels."""
     if "extraneous bytes before marker" not in message:
         return False
     count = int(message.split("data: ")[1].split()[0])
@@ -182,7 +184,7 @@ def _decode_webp(data: bytes, header: ImageHeader) -> tuple[np.ndarray, bool]:
     """
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # BGR or BGRA, without orientation
     if stored is None:
-        np.empty((header.height, header.width, 8), np.uint8)  # raises MemoryError if memory was the cause, not the data
+        np.empty((header.height, header.width, 8), np.uint8)  # raises MemoryError if decoding failed for lack of memory
         raise ImageError("truncated", "libwebp refused the data")
     if stored.shape[2] == 3:
         cv2.cvtColor(stored, cv2.COLOR_BGR2RGB, stored)

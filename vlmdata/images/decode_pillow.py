@@ -11,7 +11,7 @@ from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.images.header_lazy import pillow_errors
 from vlmdata.images.tiles import tiles
 
-# Among a million images, thousands have odd metadata. Serious damage raises an error. The warnings must not flood the terminal.
+# Thousands of a million images have odd metadata. Warnings about them would flood the terminal; serious damage raises an error.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a worker has one core; dav1d would start a thread per core of the machine
 
@@ -19,8 +19,8 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a worker has one core; dav1d would st
 def decode_pillow(data: bytes, header: ImageHeader, factor: int) -> tuple[np.ndarray, bool]:
     """Return (H, W, 3) uint8 sRGB pixels, and whether the pixels needed no conversion.
 
-    The pixels have the orientation in which they are stored. Only a TIFF is upright, because Pillow rotates it while loading. A
-    JPEG is shrunk by `factor` while decoding. Raises ImageError, and nothing else.
+    The pixels keep the stored orientation, except the pixels of a TIFF, which Pillow rotates while loading. A JPEG is shrunk by
+    `factor` while decoding. Raises ImageError, and nothing else.
     """
     with pillow_errors(_reason), Image.open(io.BytesIO(data), formats=_plugins(header.format)) as image:
         if image.width * image.height > header.width * header.height:
@@ -45,7 +45,7 @@ def _reason(error: Exception) -> str:
 def _rgb(image: Image.Image, header: ImageHeader) -> tuple[np.ndarray, bool]:
     """Return the image as RGB pixels, and whether they needed no conversion.
 
-    It is converted tile by tile, so that no other copy of the whole image is in memory.
+    The image is converted tile by tile, so that no other copy of the whole image is in memory.
     """
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     is_plain = True
@@ -79,7 +79,10 @@ def _rgb_of(image: Image.Image, header: ImageHeader) -> tuple[np.ndarray, bool]:
 
 
 def over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Return (H, W, 3) uint8 pixels blended with white by (H, W) uint8 alpha, rounded. img2dataset blends with white, too."""
+    """Return (H, W, 3) uint8 pixels blended with white by (H, W) uint8 alpha, rounded.
+
+    img2dataset also blends with white.
+    """
     opacity = alpha[:, :, None].astype(np.uint16)
     mixed = pixels * opacity + 255 * (255 - opacity) + 127  # at most 65,152, which fits 16 bits
     return (mixed // 255).astype(np.uint8)
@@ -98,7 +101,7 @@ def _eight_bits(image: Image.Image, header: ImageHeader) -> tuple[Image.Image, b
             scaled.putalpha(Image.fromarray(np.where(deep == key, 0, 255).astype(np.uint8)))
         return scaled, True
     if image.mode in ("I", "F"):
-        raise ImageError("unsupported_format", f"pixels of Pillow's mode {image.mode} have no white point")
+        raise ImageError("unsupported_format", f"Pillow's mode {image.mode} does not define which value is white")
     if header.bit_depth == 16 and isinstance(image.info.get("transparency"), tuple):
         # Pillow keeps the upper 8 bits of each sample, but all 16 bits of the transparent colour.
         image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])

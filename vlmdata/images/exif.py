@@ -61,7 +61,7 @@ def orientation_of(exif: bytes) -> int:
 
 
 def frames_of(data: bytes) -> Iterator[bytes]:
-    """Yield each frame of a classic TIFF as a separate TIFF, which has the same bytes but another first directory.
+    """Yield each frame of a classic TIFF as a separate TIFF: the same bytes with the directory of this frame as the first one.
 
     Stops at a directory that repeats or cannot be read.
     """
@@ -88,7 +88,7 @@ def read_tiff(data: bytes) -> ImageHeader:
     try:
         tags, weight, following = first_directory(data)
     except struct.error:
-        raise ImageError("truncated", "the TIFF directory runs past the end") from None
+        raise ImageError("truncated", "the TIFF directory runs past the end of the data") from None
     width, height = tags.get(WIDTH, 0), tags.get(HEIGHT, 0)
     if weight > 2 * len(data):
         raise ImageError("corrupt", "the TIFF directory claims more bytes than the file has")
@@ -113,5 +113,5 @@ def _strip_bytes(tags: dict[int, int], width: int, height: int) -> int:
     across, down = tags.get(TILE_WIDTH, width), tags.get(TILE_HEIGHT, min(tags.get(ROWS_PER_STRIP, height), height))
     samples = tags.get(SAMPLES, 1)
     pixel_bytes = max(samples * tags.get(BITS, 1) / 8, 4 if tags.get(PHOTOMETRIC) == YCC else 0)
-    pixel_bytes += 0 if tags.get(COMPRESSION, 1) in SIMPLE_COMPRESSIONS else 2 * samples + 4  # coefficients and a second image
+    pixel_bytes += 0 if tags.get(COMPRESSION, 1) in SIMPLE_COMPRESSIONS else 2 * samples + 4  # coefficients and an RGBA image
     return max(0, round(across * down * pixel_bytes) - 3 * width * height)

@@ -18,7 +18,8 @@ REASONS = {
 class ImageError(Exception):
     """Raised for an unusable image. `.reason` is a key of REASONS, for the ledger. The message is for people.
 
-    If the image exceeds a limit, `.value` is its value and `.threshold` is the limit, both in the unit of the reason.
+    If the image exceeds a limit, `.threshold` is the limit and `.value` is the value of the image, both in the unit of the
+    reason.
     """
 
     def __init__(self, reason: str, detail: str = "", *, value: float | None = None, threshold: float | None = None) -> None:
@@ -33,9 +34,9 @@ class ImageHeader:
 
     `mode` is one of grey, grey_alpha, rgb, rgb_alpha, palette, ycc, cmyk; `bit_depth` is bits per channel. `icc` is the colour
     profile of a JPEG or WebP; decoders of other formats read the profile themselves. `coded_pixels` is the number of pixels for
-    which an AVIF decoder allocates memory, which may exceed the size in the container. `held_bytes` is the memory of the
-    decoder in addition to the pixels: coefficients of a JPEG with several scans, planes of an AVIF, texts of a PNG, or a strip
-    of a TIFF. `passes` is the number of scans of a JPEG.
+    which an AVIF decoder allocates memory. This number may exceed the pixels of the size that the container states.
+    `held_bytes` is the memory of the decoder in addition to the pixels: coefficients of a JPEG with several scans, planes of an
+    AVIF, texts of a PNG, or a strip of a TIFF. `passes` is the number of scans of a JPEG.
     """
 
     format: str

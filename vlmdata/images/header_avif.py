@@ -12,9 +12,7 @@ from vlmdata.images.header_lazy import pillow_errors
 
 
 class Sequence(NamedTuple):
-    """The facts of an AV1 sequence header: width and height in pixels, and the bytes of decoder memory for the planes of a
-    pixel.
-    """
+    """The facts of an AV1 sequence header: width and height in pixels, and the decoder's memory in bytes per pixel."""
 
     width: int
     height: int
@@ -63,7 +61,7 @@ def _ends_early(data: bytes) -> bool:
 
 
 def _coded(data: bytes, width: int, height: int) -> tuple[int, int]:
-    """Return the number of pixels of the largest AV1 image, from its sequence header, and the bytes of its planes.
+    """Return (pixels of the largest AV1 image, bytes of decoder memory for its planes), as the sequence headers state them.
 
     Raises ImageError if there is no image, or if overlapping items have more bytes than the file.
     """
@@ -75,7 +73,7 @@ def _coded(data: bytes, width: int, height: int) -> tuple[int, int]:
         raise ImageError("corrupt", "the AVIF has no AV1 sequence header")
     pixels = max(sequence.width * sequence.height for sequence in sequences)
     planes = max(pixels, width * height) * max(sequence.pixel_bytes for sequence in sequences)
-    has_more = len(sequences) > 1  # alpha, or tiles of one image
+    has_more = len(sequences) > 1  # the further sequences are alpha, or tiles of one image
     return pixels, round(planes * (1.7 if has_more else 1))
 
 
@@ -155,7 +153,7 @@ def _sequences(stream: bytes) -> Iterator[Sequence]:
         if head & 2:
             length, at = _leb128(stream, at)
         if head & 0x80:
-            return  # the forbidden bit: not an OBU, but an item such as EXIF
+            return  # the forbidden bit is set, so this is not an OBU but an item such as EXIF
         if head >> 3 & 15 == SEQUENCE_HEADER:
             yield _sequence(stream[at : at + length])
         at += length
@@ -199,13 +197,13 @@ def _skip_timing(take: Callable[[int], int]) -> None:
 
 def _skip_tools(take: Callable[[int], int]) -> None:
     """Skip the coding tools between the size and the colours of a full sequence header."""
-    if take(1):  # frame ids
+    if take(1):  # lengths of the frame ids
         take(7)
-    take(7)  # superblocks and prediction
+    take(7)  # flags of superblocks and prediction
     has_order = take(1)
     if has_order:
         take(2)
-    has_screen_tools = take(1) or take(1)  # chosen per frame, or forced on
+    has_screen_tools = take(1) or take(1)  # each frame chooses, or the tools are always on
     if has_screen_tools and not take(1):
         take(1)
     if has_order:
@@ -226,7 +224,7 @@ def _sequence(payload: bytes) -> Sequence:
 
     profile = take(3)
     take(1)
-    is_reduced = take(1)  # the form for still images
+    is_reduced = take(1)  # the short header of a still image
     if is_reduced:
         take(5)
     else:
@@ -237,6 +235,6 @@ def _sequence(payload: bytes) -> Sequence:
         take(3)
     else:
         _skip_tools(take)
-    take(3)  # filters
-    # Twice the planes, because film grain makes a second image. Profile 0 has a quarter of the chroma samples.
+    take(3)  # flags of filters
+    # The factor 2 is for film grain, which makes a second image. In profile 0, each chroma plane has a quarter of the samples.
     return Sequence(width, height, 2 * (1 + take(1)) * (1.5 if profile == 0 else 3))

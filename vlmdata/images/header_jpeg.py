@@ -7,17 +7,17 @@ from vlmdata.images.exif import orientation_of
 from vlmdata.images.facts import ImageError, ImageHeader
 
 MAX_SEGMENTS = 1000
-MAX_SCANS = 100  # encoders write about ten; each scan takes a pass over the whole image, even if it has few bytes
-PIXELS_PER_BYTE = 2048  # a Huffman-coded block of 64 pixels takes at least one bit, so no file has more pixels
+MAX_SCANS = 100  # encoders write about ten; decoding a scan takes a pass over the whole image, even if the scan has few bytes
+PIXELS_PER_BYTE = 2048  # a Huffman-coded block of 64 pixels takes at least one bit, so no file has more pixels per byte
 SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-DECODED_HERE = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # processes that are not hierarchical and not lossless
+DECODED_HERE = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # coding processes, except hierarchical and lossless ones
 
 
 def read_jpeg(data: bytes) -> ImageHeader:
     """Return the header of a JPEG.
 
-    Raises ImageError for an invalid one: `truncated` if it has no scan, `corrupt` if it has no size.
+    Raises ImageError for an invalid JPEG: with the reason `truncated` if it has no scan, and `corrupt` if it has no size.
     """
     at, size, orientation, adobe = 2, b"", 1, -1
     size_marker = 0
@@ -71,7 +71,7 @@ def _header(marker: int, size: bytes, orientation: int, adobe: int, icc: bytes |
     depth, components = size[0], size[5]
     height, width = int.from_bytes(size[1:3], "big"), int.from_bytes(size[3:5], "big")
     if marker not in DECODED_HERE or depth != 8:
-        raise ImageError("unsupported_format", f"the JPEG has process {marker:#x} and {depth} bits")
+        raise ImageError("unsupported_format", f"the JPEG has the coding process {marker:#x} and {depth} bits per sample")
     if components not in (1, 3, 4):
         raise ImageError("corrupt", f"the JPEG has {components} components")
     if components == 3:
@@ -98,10 +98,7 @@ def _coefficient_bytes(size: bytes, width: int, height: int) -> int:
 
 
 def _joined(profile: dict[int, bytes]) -> bytes | None:
-    """Return the joined pieces of a colour profile, or None if there is none.
-
-    A profile that is too large or lacks a piece counts as none.
-    """
+    """Return the joined pieces of a colour profile, or None if the profile is missing, too large or lacks a piece."""
     if not profile or sorted(profile) != list(range(1, len(profile) + 1)):
         return None
     icc = b"".join(profile[number] for number in sorted(profile))

@@ -15,7 +15,7 @@ from vlmdata.untrusted import errors_as
 MODES = {"1": "grey", "L": "grey", "P": "palette", "RGB": "rgb", "RGBA": "rgb_alpha"}
 MIN_BYTES = 64  # bytes; no header of these formats is longer
 OPEN_COPIES = 3  # copies of a WebP's bytes: the input and two copies in Pillow
-MIN_PIXEL_BYTES = 4  # memory of a pixel in any format: one byte in the decoder, three returned
+MIN_PIXEL_BYTES = 4  # bytes per pixel in any format: one in the decoder, and three in the result
 
 
 def read_lazily(data: bytes) -> ImageHeader:
@@ -26,7 +26,7 @@ def read_lazily(data: bytes) -> ImageHeader:
 
     def reason(error: Exception) -> str:
         is_cut = isinstance(error, EOFError) or (isinstance(error, UnidentifiedImageError) and len(data) < MIN_BYTES)
-        return "truncated" if is_cut and data[:4] != b"RIFF" else "corrupt"  # a RIFF container states its length
+        return "truncated" if is_cut and data[:4] != b"RIFF" else "corrupt"  # a RIFF container is complete, as checked above
 
     with pillow_errors(reason), Image.open(io.BytesIO(data), formats=["WEBP", "GIF", "BMP"]) as image:
         assert image.format is not None

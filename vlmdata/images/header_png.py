@@ -24,7 +24,7 @@ DEFLATE_RATIO = 1032  # zlib's documentation: deflate compresses at most 1032 to
 def read_png(data: bytes) -> ImageHeader:
     """Return the header of a PNG. Raises ImageError for an invalid PNG.
 
-    Pixel data that are too short to decompress to the stated size count as truncated, so a false size costs no memory.
+    A PNG whose pixel data cannot decompress to the stated size is refused as truncated, so a false size costs no memory.
     """
     if len(data) < 33:
         raise ImageError("truncated", "the PNG is shorter than its header")

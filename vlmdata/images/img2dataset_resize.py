@@ -1,6 +1,6 @@
 """Resizes with img2dataset's own code, which gives the same bytes as img2dataset.
 
-The step `resize` uses it after `download: {engine: img2dataset}`.
+The step `resize` uses this module after `download: {engine: img2dataset}`.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from vlmdata.images.resize import Box, ResizeRule, transform
 from vlmdata.untrusted import errors_as
 
 Boxes = Sequence[Box]
-PLAIN_BYTES, ALPHA_BYTES = 9, 85  # per pixel, worst case
+PLAIN_BYTES, ALPHA_BYTES = 9, 85  # bytes per pixel in the worst case
 PNG_QUALITY = 9  # for PNG, img2dataset's quality is the compression level, 0 to 9
 
 
@@ -69,7 +69,8 @@ def _header(data: bytes) -> tuple[ImageHeader, str]:
 def _needed(header: ImageHeader, made: int, rule: ResizeRule) -> int:
     """Return the peak memory of img2dataset in bytes.
 
-    `made` is the number of pixels of the result. Alpha is blended with white in double precision.
+    `made` is the number of pixels of the result. An image with alpha takes more, because img2dataset blends it with white in
+    double precision.
     """
     has_alpha = header.mode in ("rgb_alpha", "grey_alpha", "palette")
     pixels = max(header.width * header.height, header.coded_pixels)
@@ -82,8 +83,8 @@ def process(
 ) -> Processed:
     """Resize one image as img2dataset does: without orientation, colour profile and shrink-on-load.
 
-    The limits are checked first. This needs more memory than `vlmdata.images.process`. Raises ImageError for an unusable image.
-    Not thread-safe, because img2dataset redirects stdout and stderr.
+    The limits are checked first. The function needs more memory than `vlmdata.images.process`. Raises ImageError for an
+    unusable image. It is not thread-safe, because img2dataset redirects stdout and stderr.
     """
     header, reason = _header(data)
     subject = f"an image of {header.width} x {header.height} pixels for img2dataset"

@@ -29,7 +29,7 @@ def _parts(values: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def spread(pixels: np.ndarray) -> float:
-    """Return the largest standard deviation, 0..127.5, among those of the luma and of each channel.
+    """Return the largest of the standard deviations of the luma and of each channel, in 0..127.5.
 
     A blank image has 0, and a near-blank image has less than about 5. Channels are included, so that an image of two colours of
     the same brightness does not count as blank.

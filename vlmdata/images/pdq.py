@@ -1,9 +1,9 @@
 """PDQ, the 256-bit perceptual hash for lists of known illegal images.
 
-Reimplements the folder pdq/ of Facebook's ThreatExchange (hashing.pdf and the reference code). The hash takes the luma, two
-passes of box filters in each direction, 64 x 64 samples, and the 16 x 16 lowest DCT coefficients without the row and column of
-the mean. A bit is set if its coefficient exceeds the median. For 32 photos, rotations and edits, all bits equal those of the
-package pdqhash 0.2.8.
+Reimplements the folder pdq/ of Facebook's ThreatExchange (hashing.pdf and the reference code). Two passes of box filters in
+each direction smooth the luma, which is then sampled at 64 x 64 points. The hash uses the 16 x 16 lowest DCT coefficients of
+these samples, without the row and column of the mean. A bit is set if its coefficient exceeds the median. For 32 photos,
+rotated photos and edited photos, the package pdqhash 0.2.8 gives exactly the same bits.
 """
 
 from __future__ import annotations

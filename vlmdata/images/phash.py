@@ -1,4 +1,7 @@
-"""Perceptual hashes of 64 bits: `phash`, in integers and therefore the same on every processor, and imagededup's hash."""
+"""Two perceptual hashes of 64 bits.
+
+`phash` is computed in integers, so it is the same on every processor. `phash_imagededup` is the hash of imagededup.
+"""
 
 import cv2
 import numpy as np
@@ -18,8 +21,8 @@ def phash(pixels: np.ndarray) -> int:
     """Return the hash of (H, W, 3) uint8 pixels as a 64-bit integer, whose highest bit is the first coefficient.
 
     The luma is averaged over 32 x 32 blocks. The hash uses the 8 x 8 lowest DCT-II coefficients of these means, in int64. A bit
-    is set if its coefficient exceeds the median of the 63 coefficients that are not the mean. The hash of a flat image is 1 <<
-    63. None of 191 photos and figures changed by more than 4 bits when it was resized to 201 pixels at quality 50.
+    is set if its coefficient exceeds the median of the 63 coefficients that are not the mean. The hash of a flat image is
+    2**63. None of 191 photos and figures changed by more than 4 bits when it was resized to 201 pixels at quality 50.
     """
     coefficients = (COSINES @ block_means(pixels) @ COSINES.T).ravel()
     median = np.partition(coefficients[1:], 31)[31]  # the 32nd of 63 values
@@ -29,15 +32,16 @@ def phash(pixels: np.ndarray) -> int:
 def block_means(pixels: np.ndarray) -> np.ndarray:
     """Return 256 times the mean luma of each of 32 x 32 equal blocks: (32, 32) int64. A block may end inside a pixel.
 
-    The means are exact up to the last division. The integral image has integers, and a block that ends i/32 of the way through
-    a pixel takes i/32 of that pixel. This takes half the time of an area resize, and differs less between sizes of an image.
+    The means are exact up to the last division. The integral image holds integers, and a block that ends i/32 of the way
+    through a pixel takes i/32 of that pixel. This takes half the time of an area resize, and the means change less if the image
+    is resized.
     """
     height, width = pixels.shape[:2]
     y, y_part = np.divmod(EDGES * height, SIDE)
     x, x_part = np.divmod(EDGES * width, SIDE)
     columns, below = np.concatenate([x, np.minimum(x + 1, width)]), np.minimum(y + 1, height)
     sums = np.zeros((SIDE + 1, 2 * len(x)), np.int64)  # sums from the image's corner to each edge, times SIDE
-    above = np.zeros(2 * len(x), np.int64)  # the same up to the current band
+    above = np.zeros(2 * len(x), np.int64)  # sums of the rows above the current band
     step = min(SIDE, max(1, SIDE * BAND_PIXELS // (height * width)))
     for first in range(0, SIDE, step):  # in bands, because sums of the whole image would take four to eight bytes per pixel
         edges = slice(first, min(first + step, SIDE) + 1)
@@ -56,8 +60,8 @@ def phash_imagededup(pixels: np.ndarray) -> int:
     """Return the PHash of imagededup 0.3 for (H, W, 3) uint8 pixels. Its 16 hex digits are `f"{value:016x}"`.
 
     Pillow resizes to 32 x 32 with Lanczos and converts to grey. A bit is set if its coefficient, one of the 8 x 8 lowest of a
-    DCT-II in floating point, is at least the median of the 63 that are not the mean. Use it to compare with hashes of
-    imagededup. Floats may differ between processors. Source: imagededup, methods/hashing.py.
+    DCT-II in floating point, is at least the median of the 63 coefficients that are not the mean. Use this hash to compare with
+    hashes of imagededup. Floats may differ between processors. Source: imagededup, methods/hashing.py.
     """
     from scipy.fft import dct  # imported here, because it takes a quarter of a second
 

@@ -32,9 +32,9 @@ from vlmdata.images.resize import Box, ResizeRule, Transform, crop_or_pad, scale
 class Processed:
     """A processed image and its facts. Sizes are in pixels of the upright image.
 
-    `data` is the image in `format`, and `is_original` says that `data` is the unchanged input. `sha256` (hex) is the hash of
-    the input. `phash` is the hash of `pixels`, which are the result before encoding. `boxes` are the input boxes in pixels of
-    the result, with None for a box that was cropped away. `source_format` is the format of the input.
+    `data` is the image in `format`. `is_original` is true if `data` is the unchanged input. `sha256` (hex) is the hash of the
+    input. `phash` is the hash of `pixels`, which are the result before encoding. `boxes` are the input boxes in pixels of the
+    result, with None for a box that was cropped away. `source_format` is the format of the input.
     """
 
     data: bytes
@@ -63,11 +63,11 @@ def process(
     boxes: Sequence[Box] = (),
     blur: Sequence[Box] = (),
 ) -> Processed:
-    """Process one image by `rule` within limits (see budget.py). Raises ImageError, and nothing else, for any bytes.
+    """Return one image, processed by `rule` within limits (see budget.py). Raises ImageError, and nothing else, for any bytes.
 
-    `boxes` are in pixels of the upright original; the result has them in its own pixels. `blur` are boxes of faces to be
-    blurred. Each of their numbers is a fraction (0..1) of the width or height of the upright original, as in DataComp's
-    `face_bboxes` and img2dataset's `bbox_col`.
+    `boxes` are in pixels of the upright original. The result has these boxes in pixels of the processed image. `blur` are the
+    boxes of faces to blur. Each coordinate in `blur` is a fraction (0..1) of the width or height of the upright original, as in
+    DataComp's `face_bboxes` and img2dataset's `bbox_col`.
     """
     header = read_header(data)
     change = transform(rule, *header.upright_size)
@@ -128,7 +128,7 @@ def _cost(header: ImageHeader, change: Transform, blur: Sequence[Box]) -> float:
 def _check_output(change: Transform, rule: ResizeRule, max_pixels: int) -> None:
     """Raise ImageError if the resized image exceeds the limits.
 
-    For example, 1 x 60,000 pixels that are resized to a short side of 256 are four billion pixels.
+    For example, an image of 1 x 60,000 pixels has four billion pixels after its short side is resized to 256.
     """
     for width, height in (change.scaled, change.output):
         subject = f"the resized image ({rule.mode} {rule.size}, {width} x {height} pixels)"
@@ -144,5 +144,5 @@ def _check_output(change: Transform, rule: ResizeRule, max_pixels: int) -> None:
 
 
 def keeps_bytes(rule: ResizeRule, decoded: DecodedImage, change: Transform) -> bool:
-    """Return whether to keep the original bytes, because the rule allows it and the format, size and pixels stay the same."""
+    """Return whether the original bytes are kept: the rule must allow this, and format, size and pixels must stay the same."""
     return rule.skip_reencode and decoded.format == rule.format and decoded.is_plain and change.output == change.source

@@ -1,7 +1,8 @@
 """Resizes images, and converts boxes to pixels of the resized image.
 
-The modes, their names and their output sizes are img2dataset's. Shrinking is by area average, the only filter of cv2 that gives
-the same bytes on every processor. Enlarging is bilinear in integers for the same reason, where img2dataset uses Lanczos.
+The modes have the same names and output sizes as in img2dataset. Shrinking is by area average, the only filter of cv2 that
+gives the same bytes on every processor. Enlarging is bilinear in integers for the same reason, although img2dataset uses
+Lanczos.
 """
 
 from collections.abc import Sequence
@@ -29,9 +30,9 @@ class ResizeRule:
     - mode="center_crop": as keep_ratio, then the image is cropped to the central square.
     - mode="border": as keep_ratio_largest, then the image gets a white border that makes it square.
 
-    With `only_if_bigger`, an image whose side is `size` or less stays unchanged, without crop or border. With `skip_reencode`,
-    an unchanged image keeps its original bytes, including metadata such as a location. `quality` applies to JPEG and WebP
-    (1..100); PNG is lossless.
+    With `only_if_bigger`, an image stays unchanged, without crop or border, if the side that the mode sets to `size` is not
+    longer than `size`. With `skip_reencode`, an unchanged image keeps its original bytes, including metadata such as a
+    location. `quality` applies to JPEG and WebP (1..100); PNG is lossless.
     """
 
     mode: Mode = "border"
@@ -54,7 +55,7 @@ class ResizeRule:
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """The geometry of a resize: `source` is scaled to `scaled`, then placed at (left, top) on an `output` canvas.
+    """The geometry of a resize: `source` is scaled to `scaled`, then placed at (left, top) on a canvas of the size `output`.
 
     Sizes are (width, height) in pixels. Negative values of `left` and `top` crop the image. Positive values leave a white
     border.
@@ -91,7 +92,7 @@ def transform(rule: ResizeRule, width: int, height: int) -> Transform:
     if rule.mode not in ("center_crop", "border"):
         return Transform(source, scaled, scaled)
     square = rule.size, rule.size
-    # Crop and border both round to the left and to the top.
+    # If the number of pixels is odd, crop and border are one pixel smaller on the left and at the top.
     offset = -((scaled[0] - rule.size) // 2), -((scaled[1] - rule.size) // 2)
     if rule.mode == "border":
         offset = (rule.size - scaled[0]) // 2, (rule.size - scaled[1]) // 2
@@ -111,7 +112,7 @@ def scale_to(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def crop_or_pad(pixels: np.ndarray, change: Transform) -> np.ndarray:
-    """Return scaled pixels cropped to the output, or with a white border."""
+    """Return scaled pixels, cropped to the output size or extended to this size with a white border."""
     width, height = change.output
     if pixels.shape[:2] == (height, width):
         return pixels

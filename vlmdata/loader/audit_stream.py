@@ -32,7 +32,7 @@ class Audit:
 
 
 def audit(plan: Schedule, epoch: int, trials: int, seed: int) -> Audit:
-    """Walk an epoch of the schedule. Raise AssertionError if a sample is lost or repeated.
+    """Walk an epoch of the schedule and return the size of the audit. Raise AssertionError if a sample is lost or repeated.
 
     A single dataset must yield each row exactly once. In a blend, a dataset of r rows from which the epoch draws n samples must
     yield each row at least n // r - 1 and at most ceil(n / r) + 1 times. Then walk the beginning of the epoch in `trials`
@@ -70,7 +70,7 @@ def audit_packs(plan: PackedPlan, epoch: int) -> None:
 def _trial(plan: Schedule, chance: random.Random, first: int) -> int:
     """Deal up to 20,000 positions in a series of runs, each with a random layout, and return the number of positions.
 
-    Raise AssertionError unless every position occurs exactly once.
+    Raise AssertionError if a position is missing or repeated.
     """
     end = first + min(plan.epoch_size, 20_000)
     position, dealt = first, []

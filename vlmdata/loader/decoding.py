@@ -29,13 +29,13 @@ Augment = Callable[[Pixels, np.random.Generator], Pixels]
 
 @dataclass(frozen=True)
 class Decode:
-    """Decodes a sample: images to upright (H, W, 3) uint8 sRGB pixels, captions to str, and JSON to its value.
+    """Decodes a sample: images to upright (H, W, 3) uint8 sRGB pixels, captions to str, and JSON to Python values.
 
     `mode` sets how images are resized to `size`, as in ResizeRule; size=None keeps the size of each image. filter="bilinear" is
     torch's antialiased filter. filter="area" is cv2's area average, which does not need torch. `augment(pixels, generator)`
-    returns the augmented pixels. Its random generator depends only on the sample, the epoch and the member's name, so a resumed
-    run draws the same numbers on any number of ranks and workers. With `alternatives`, each epoch draws one caption from `txt`
-    and the `alternatives` in the sample's JSON.
+    returns the augmented pixels. `generator` depends only on the sample, the epoch and the member's name, so a resumed run
+    draws the same numbers on any number of ranks and workers. With `alternatives`, each epoch draws one caption from `txt` and
+    the `alternatives` in the sample's JSON.
 
     An image is refused before decoding if its header states more than `max_pixels` pixels, or if decoding would need more than
     `max_memory_mb` MB of memory. A call raises DamagedSample for a refused or unreadable image, for invalid JSON, and for a
@@ -61,7 +61,7 @@ class Decode:
     def __call__(self, sample: Sample) -> Sample:
         """Return the sample with its images, captions and JSON decoded.
 
-        Other members keep their bytes. Raises DamagedSample.
+        Other members keep their bytes. Raises DamagedSample if one of the decoded members is damaged or too large.
         """
         result: Sample = {}
         for name, value in sample.items():
@@ -112,14 +112,14 @@ def generator_of(sample: Sample, name: str = "") -> np.random.Generator:
 def drawn_caption(caption: str, facts: dict[str, Any], seed: int) -> str:
     """Return the caption or one of the `alternatives` in the sample's JSON, `facts`.
 
-    Each is equally likely. `seed` is the `__seed__` of the sample.
+    All captions are equally likely. `seed` is the `__seed__` of the sample.
     """
     captions = captions_of(caption, facts)
     return captions[draw(seed, len(captions))]
 
 
 def captions_of(caption: str, facts: dict[str, Any]) -> list[str]:
-    """Return the caption and the strings in the list `facts["alternatives"]`, or only the caption if that is not a list."""
+    """Return the caption and the strings in the list `facts["alternatives"]`. Without such a list, return only the caption."""
     others = facts.get("alternatives")
     return [caption, *(text for text in others if isinstance(text, str))] if isinstance(others, list) else [caption]
 
@@ -130,8 +130,8 @@ class RandomCrop:
 
     `area` is the range of the part's area, as a share of the image's area. `shape` is the range of the part's width divided by
     its height. `mirror` is the probability that the part is mirrored. Mirroring is off by default, because it swaps left and
-    right and makes text unreadable. Source: Szegedy et al. 2015. The range of the area is the one that open_clip uses for
-    training on captions.
+    right and makes text unreadable. Source: Szegedy et al. 2015. open_clip uses the same range of the area for training on
+    captions.
     """
 
     area: tuple[float, float] = (0.9, 1.0)

@@ -35,8 +35,8 @@ from vlmdata.process.interrupt import ignore
 
 Measure = Callable[[Sample], int | list[int]]
 Report = Callable[[int, int], None]
-_Measured = tuple[NDArray[np.int32], Ints]  # for some rows: all lengths, concatenated, and the number of lengths of each row
-LENGTHS_VERSION = 3  # version of the file and of the measurement
+_Measured = tuple[NDArray[np.int32], Ints]  # the lengths of some rows, concatenated, and the number of lengths of each row
+LENGTHS_VERSION = 3  # version of the file format and of the measurement
 DAMAGED = (1 << 31) - 1  # length of an unreadable sample with on_error="skip"; longer than any pack
 _ROWS = 4096  # rows that one task measures
 
@@ -76,9 +76,9 @@ class Lengths:
 
 
 def draw(seeds: Any, count: Any) -> Any:
-    """Return the number of the caption that a sample with the `__seed__` `seeds` draws, in [0, `count`).
+    """Return the number of the caption that a sample draws from `count` captions, in [0, `count`).
 
-    Caption 0 is the main caption. Both arguments may be arrays.
+    Caption 0 is the main caption. `seeds` is the `__seed__` of the sample. Both arguments may be arrays.
     """
     return seeds % count
 
@@ -89,15 +89,15 @@ def measure_lengths(
     """Return the length of every sample, measured or read from the cache.
 
     `measure` receives a sample whose text members are bytes. `__image_names__` holds the names of its image members, and
-    `__images__` the (width, height) of each of these images. An image whose size cannot be read has (0, 0), and `__unsized__`
-    maps its member name to its bytes. `measure` returns the number of tokens of the sample, which is at least 1. For a sample
-    with alternative captions it returns a list of these numbers, from which `draw` chooses. `name` must change with everything
-    on which `measure` depends, such as tokenizer, template and preprocessing.
+    `__images__` the (width, height) of each of these images. An image whose size cannot be read has the size (0, 0), and
+    `__unsized__` maps its member name to its bytes. `measure` returns the number of tokens of the sample, which is at least 1.
+    For a sample with alternative captions it returns a list of these numbers, from which `draw` chooses. `name` must change
+    with everything on which `measure` depends, such as tokenizer, template and preprocessing.
 
-    `workers` is the number of processes, by default one per available core. With more than one, `measure` must be importable.
-    `report(done, rows)` is called during the measurement. Errors of `measure` are raised. A damaged sample raises DamagedSample
-    or, if the reader skips damaged samples, has the length DAMAGED. In this case the lengths are not cached, because the tar
-    may be restored.
+    `workers` is the number of processes, by default one per available core. With more than one process, `measure` must be
+    importable. `report(done, rows)` is called during the measurement. Errors of `measure` are raised. A damaged sample raises
+    DamagedSample or, if the reader skips damaged samples, has the length DAMAGED. If a sample is damaged, the lengths are not
+    cached, because the tar may be restored.
     """
     mark = xxhash.xxh3_64_hexdigest(f"{LENGTHS_VERSION} {reader.dataset.state()} {name}".encode())
     # not beside the tars, because a finished dataset holds only what its manifest lists
@@ -126,7 +126,7 @@ def _read(file: Path, rows: int) -> Lengths:
         is_single = pa.types.is_integer(tokens.type)
         values, starts = numbers_of(tokens if is_single else tokens.values), None if is_single else numbers_of(tokens.offsets)
         if len(tokens) != rows or _digest(values, starts) != digest:
-            raise ValueError("it does not hold the lengths that were measured")
+            raise ValueError("the number or the hash of the lengths is wrong")
         return Lengths(values, starts, digest)
 
 

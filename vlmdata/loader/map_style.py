@@ -15,9 +15,9 @@ from vlmdata.loader.read_samples import Sample, open_readers
 class Rows:
     """The samples of a dataset by row number: `rows[i]` is sample i of the index, decoded by `decode`.
 
-    `rows.__getitems__([...])` returns several samples, which DataLoader uses for a batch. The samples are not shuffled. The
-    `__seed__` of a sample depends only on its row and on `seed`. Indexing raises IndexError for a row past the end, and
-    DamagedSample for a sample that cannot be read.
+    `rows.__getitems__([...])` returns several samples at once. DataLoader calls this method for a batch. The samples are not
+    shuffled. The `__seed__` of a sample depends only on its row and on `seed`. Indexing raises IndexError for a row past the
+    end, and DamagedSample for a sample that cannot be read.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ KEPT_WINDOWS = 8  # windows in the cache folder; others are packed again when th
 class Packing:
     """Options of packing: samples are put together into sequences of `tokens` tokens.
 
-    `measure`, `name`, `workers` and `report` are those of `measure_lengths`, and `overlong` is that of `pack`. `window` is the
+    `measure`, `name`, `workers` and `report` are as in `measure_lengths`, and `overlong` is as in `pack`. `window` is the
     number of samples that are packed together. A smaller window adds padding (less than 0.1% at 65,536 samples). A larger
     window takes longer to pack (1 to 18 CPU seconds per million samples). With `single`, each sample is a pack, in the order of
     the samples. Then the only effect of packing is that overlong="drop" leaves out long samples.
@@ -59,7 +59,7 @@ class Packing:
             raise wrong("measure", "a function", self.measure)
 
     def lengths(self, reader: Reader, cache: Path) -> Lengths:
-        """Return the lengths of the reader's samples, measured or from the folder `cache`: see `measure_lengths`."""
+        """Return the lengths of the reader's samples, measured or read from the folder `cache`: see `measure_lengths`."""
         return measure_lengths(reader, self.measure, self.name, cache=cache, workers=self.workers, report=self.report)
 
 
@@ -151,7 +151,7 @@ class PackedPlan:
     def hint(self, position: int) -> list[int]:
         """Return [epoch, window, packs before the window] for the window of the last pack before `position`.
 
-        A saved state contains it in addition to the position.
+        A saved state contains this list in addition to the position.
         """
         befores = [before for _, _, before in self._known]
         return list(self._known[max(0, bisect_right(befores, position - 1) - 1)])

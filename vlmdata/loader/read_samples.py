@@ -48,7 +48,7 @@ class DamagedSample(Error, ValueError):
 
 
 class Reader:
-    """Reads the samples of one dataset. Threads may share a reader, and forked processes and pickled copies may use it, too."""
+    """Reads the samples of one dataset. A reader can be shared by threads, used after a fork, and pickled."""
 
     def __init__(self, dataset: Dataset, remote: "RemoteTars | None" = None, on_error: OnError = "raise") -> None:
         self.dataset = dataset
@@ -61,7 +61,7 @@ class Reader:
         return self.__dict__ | {"_open": OrderedDict()}
 
     def read(self, place: SampleLocation) -> Sample:
-        """Return the sample: the bytes of each member by extension, `__key__` and `__url__`.
+        """Return the sample as a dict: the bytes of each member under its extension, and the strings `__key__` and `__url__`.
 
         Raises DamagedSample if the tar cannot be read or differs from the index.
         """
@@ -83,10 +83,10 @@ class Reader:
             if not holds(begin + _ENDS[name], offset - base) or not holds(b"%011o" % size, offset - size_at):
                 return self._read_apart(place, tar, sample)  # a long name, or the tar differs from the index
             sample[name] = data[offset - start : offset - start + size]
-        return sample if len(data) == span else self._read_apart(place, tar, sample)  # else the tar is truncated
+        return sample if len(data) == span else self._read_apart(place, tar, sample)  # fewer bytes mean a truncated tar
 
     def _read_apart(self, place: SampleLocation, tar: "Tar | RemoteTar", sample: Sample) -> Sample:
-        """Add each member to `sample` with a separate read, after a check of its header.
+        """Return `sample` with its members, each added by a separate read after a check of its header.
 
         Large members are not copied. A size in the index that is too large reserves no memory.
         """
@@ -106,7 +106,7 @@ class Reader:
             raise self._damage(place, offset, f"the tar cannot be read: {error}") from error
 
     def confirm(self, place: SampleLocation) -> None:
-        """Raise DamagedSample if the tar does not have the header of each member of the sample where the index places it."""
+        """Raise DamagedSample if the header of a member of this sample is not where the index places it."""
         tar = self._open.get(place.shard) or self._tar(place)
         for name, offset, size in zip(place.names, place.offsets, place.sizes, strict=True):
             self._confirm(place, tar, name, offset, size)
@@ -127,7 +127,7 @@ class Reader:
     def ahead(self, places: list[SampleLocation]) -> None:
         """Prefetch these samples if the tars are remote; do nothing for local tars.
 
-        An error is raised only when its sample is read.
+        An error is raised later, when the affected sample is read.
         """
         if self._remote is None:
             return
@@ -154,13 +154,13 @@ class Reader:
             self._check_end(place, tar)
         self._open[place.shard] = tar
         while len(self._open) > OPEN_TARS:
-            self._open.popitem(last=False)  # closed once no thread reads from it
+            self._open.popitem(last=False)  # garbage collection closes the tar once no thread reads from it
         return tar
 
     def _check_end(self, place: SampleLocation, tar: "Tar | RemoteTar") -> None:
         """Raise DamagedSample, or warn with on_error="skip", if the tar has samples after the last indexed one.
 
-        Without this check they would be left out silently.
+        Without this check, such samples would be left out silently.
         """
         end = int(self.dataset.index.arrays["shard_ends"][place.shard])
 
@@ -174,7 +174,7 @@ class Reader:
             warnings.warn(f"some samples are not used: {damage}", stacklevel=2)
 
     def forked(self) -> None:
-        """Forget the connections of the parent process if this process was forked, because it must not use them."""
+        """Forget the connections if this process was forked, because two processes must not share a connection."""
         if self._remote is not None and self._process != os.getpid():
             self._process, self._open = os.getpid(), OrderedDict()
 

@@ -32,7 +32,7 @@ class BlockCache:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
-        self._written = max_bytes  # sweep at the first write too, because earlier runs left blocks
+        self._written = max_bytes  # the first write sweeps, because earlier runs left blocks
 
     def path(self, mark: str, number: int) -> Path:
         """Return the file of block `number` of the tar with the hash `mark`."""
@@ -119,7 +119,7 @@ class RemoteTars:
 
 
 class RemoteTar:
-    """An open remote tar. It has `size` and `pread(size, offset)`, as `Tar` has for local tars."""
+    """An open remote tar. It has the attributes of `Tar`: `address`, `size` and `pread(size, offset)`."""
 
     def __init__(self, address: str, files: Any, cache: BlockCache) -> None:
         self.address = address
@@ -135,7 +135,7 @@ class RemoteTar:
     def pread(self, size: int, offset: int) -> bytes:
         """Return `size` bytes at `offset`, or fewer at the end of the tar.
 
-        Reads through the cache. Raises OSError if the store fails.
+        The blocks are read through the cache. Raises OSError if the store fails.
         """
         size = min(size, self.size - offset)
         if size <= 0:

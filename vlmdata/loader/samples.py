@@ -1,6 +1,6 @@
 """Iterates over the samples of a schedule, for some epochs or endlessly, and resumes exactly from a saved state.
 
-Does not import torch.
+This module does not import torch.
 """
 
 import os
@@ -55,12 +55,12 @@ class SampleJob(NamedTuple):
     pad: bool
 
 
-Unit = SampleJob | list[SampleJob]  # what one position holds: a sample, or the samples of a pack
-StreamStep = tuple[int, int, Any]  # (position after the step, position in this worker's state then, samples: planned or read)
+Unit = SampleJob | list[SampleJob]  # the content of one position: a sample, or the samples of a pack
+StreamStep = tuple[int, int, Any]  # (position after the step, position in the worker's saved state, jobs or read samples)
 
 
 class Samples:
-    """Iterates over the samples of a schedule, from the current position to the end of the current epochs.
+    """Iterates over the samples of a schedule, from the current position to the end of the current group of epochs.
 
     The position is the number of samples that all ranks have yielded. With batch_size=None, an iteration yields single samples.
     `stream` describes the parameters.
@@ -247,7 +247,7 @@ class Samples:
             while waiting:
                 yield self._result(*waiting.popleft())
         finally:
-            if not is_ending():  # at interpreter exit, the threads and what shutdown needs are gone
+            if not is_ending():  # at interpreter exit, the threads and the modules that shutdown needs are gone
                 pool.shutdown(cancel_futures=True)
 
     def _result(self, after: int, own: int, pieces: list[Future]) -> StreamStep:
@@ -393,5 +393,5 @@ def ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
         else:
             rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if not 0 <= rank < world_size:
-        raise InputError(f"rank must be at least 0 and less than world_size, {world_size}, not {rank}")
+        raise InputError(f"rank must be at least 0 and less than world_size ({world_size}), not {rank}")
     return rank, world_size

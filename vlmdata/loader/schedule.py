@@ -1,4 +1,4 @@
-"""Computes the sample at each position of a stream, as a pure function of indexes, seed and weights. Opens no tar."""
+"""Computes the sample at each position of a stream, as a pure function of indexes, seed and weights, without opening a tar."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence

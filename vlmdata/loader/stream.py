@@ -146,16 +146,16 @@ def stream(
 
     - `path`: a folder, a tar, a pattern, an address, a list of these, or {path: weight} for a blend. A `Blend` also sets the
       meaning of the weights, and weights that change at a position.
-    - `batch_size`: the number of samples per step on each rank. A step is a list, or what `collate_fn` returns for the list.
-      None yields single samples.
+    - `batch_size`: the number of samples per step on each rank. A step is a list of samples, or the result of `collate_fn` for
+      this list. None yields single samples.
     - `drop_last`: all ranks have the same number of steps. True leaves out a partial last step. False fills it with samples of
       the next epoch, which have the key `__pad__`. `tail_samples()` returns the number of these samples.
     - `seed`: sets the order; None keeps the order of the tars.
     - `decode`: a function that turns the dict of bytes into a sample, such as `Decode`.
     - `packing`: fills sequences of a fixed number of tokens. The stream then yields, batches and counts packs. A pack is a list
       of samples.
-    - `rank`, `world_size`: by default those of torch.distributed or of torchrun's environment.
-    - `reading`: threads, damaged samples and the cache: see `vlmdata.loader.stream.ReadOptions`.
+    - `rank`, `world_size`: by default the values of torch.distributed or of torchrun's environment.
+    - `reading`: options for threads, damaged samples and the cache (see `vlmdata.loader.stream.ReadOptions`).
     - `torch`: True returns a `Stream`, a torch IterableDataset with `.loader()`. False returns `Samples`, which iterates in the
       same way without importing torch.
 

@@ -110,7 +110,7 @@ def _unchanged(step: Any) -> Any:
 
 
 def _ahead(steps: Iterator[tuple[int, int, Any]], device: torch.device) -> Iterator[tuple[int, int, Any]]:
-    """Copy each batch to the GPU on a separate CUDA stream while the previous one is in use."""
+    """Yield the batches, each copied to the GPU on a separate CUDA stream while the previous batch is in use."""
     copies = torch.cuda.Stream(device)
     waiting: tuple[int, int, Any] | None = None
     for position, skipped, batch in steps:
@@ -145,7 +145,7 @@ def to_device(value: Any, device: torch.device) -> Any:
 def _keep(value: Any, stream: Any) -> None:
     """Record for CUDA's allocator that `stream` uses the tensors of a batch.
 
-    They were allocated on another stream, so their memory could otherwise be reused too soon.
+    The tensors were allocated on another stream, so their memory could otherwise be reused too soon.
     """
     if isinstance(value, torch.Tensor):
         value.record_stream(stream)

@@ -1,4 +1,4 @@
-"""Finds words of a list in scripts without spaces between words, where a text does not mark the boundaries of words."""
+"""Finds listed words in scripts that have no spaces between words."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ _RUN = re.compile(f"[{UNSPACED}]+")
 
 
 def unspaced_words(words: Collection[str]) -> tuple[frozenset[str], int]:
-    """Return the listed words whose letters are all of scripts without spaces, and the length of the longest (0 if none)."""
+    """Return the words that have only letters of scripts without spaces, and the length of the longest such word or 0."""
     found = frozenset(word for word in words if _RUN.fullmatch(word))
     return found, max(map(len, found), default=0)
 
 
 def listed_in_runs(text: str, words: frozenset[str], longest: int) -> Iterator[str]:
-    """Yield the occurrences of `words` in a text, from left to right without overlaps; at each position the longest match.
+    """Yield the occurrences of `words` in a text, from left to right without overlaps.
+
+    The longest match at a position wins.
 
     `words` and `longest` are the result of `unspaced_words`.
     """

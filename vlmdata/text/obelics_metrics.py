@@ -19,7 +19,7 @@ from vlmdata.text.special_characters import SPACES, SPECIAL_TEXT, WITHOUT_SPECIA
 _TOKEN = re.compile(r"[\w']+|[,;:?!.]")
 _PUNCTUATION = frozenset(",;:?!.")
 _SPLIT = re.compile(r"[ \n\t]+")
-_LONG = 400  # texts with at least this many characters are counted by hashes, which is faster
+_LONG = 400  # in texts with at least this many characters, n-grams are counted by hash, which is faster
 
 
 class Metrics(NamedTuple):
@@ -65,9 +65,9 @@ def words_of(text: str) -> list[str]:
 
 
 def char_repetition(text: str, size: int = 10) -> float:
-    """Return the share that the most frequent character n-grams have of all n-grams, in [0, 1]; `size` is n.
+    """Return the share of character n-grams that are among the most frequent n-grams, in [0, 1]. `size` is n.
 
-    The most frequent ones are the first sqrt(k) of the k different n-grams, without those that occur only once.
+    The most frequent n-grams are the top sqrt(k) of the k different n-grams, except any that occur only once.
     """
     if len(text) < size:
         return 0.0
@@ -90,7 +90,7 @@ def _gram_counts(text: str, size: int) -> np.ndarray:
 
 
 def word_repetition(words: list[str], size: int = 5) -> float:
-    """Return the share of word n-grams, of `size` words, that occur more than once, in [0, 1]."""
+    """Return the share of word n-grams that occur more than once, in [0, 1]. `size` is n."""
     grams = Counter([" ".join(words[i : i + size]) for i in range(len(words) - size + 1)])
     return sum(count for count in grams.values() if count > 1) / grams.total() if grams else 0.0
 

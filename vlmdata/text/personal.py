@@ -1,6 +1,7 @@
 """Finds personal data in a text: mail addresses, IP addresses, telephone numbers.
 
-Patterns and the words around them decide: 192.0.2.44 is an address, but 3.2.1.4 is one only next to a word such as "server".
+Patterns and the words around them decide: 192.0.2.44 is an address, but 3.2.1.4 is an address only next to a word such as
+"server".
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Find(NamedTuple):
 
 def find_personal(text: str, kinds: Collection[Kind]) -> list[Find]:
     """Return the personal data of these kinds in a text, from left to right, without overlaps."""
-    if not _MARKS.search(text):  # nine in ten captions return here
+    if not _MARKS.search(text):  # nine in ten captions have no such mark
         return []
     if text.isascii():
         return _find(text, kinds)

@@ -49,7 +49,7 @@ _VERSION_WORD = re.compile(
 )
 _DOI = re.compile(r"\b10\.\d{4,9}/\S*$")  # https://www.crossref.org/blog/dois-and-matching-regular-expressions/
 AROUND = 30  # characters on each side of a number that are searched for words
-LOWEST = 24  # smallest first number of an address; smaller ones may be versions
+LOWEST = 24  # smallest first number of an address without a network word near it; a smaller number may begin a version
 
 
 def find_mails(text: str) -> Iterator[Span]:

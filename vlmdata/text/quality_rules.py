@@ -27,8 +27,8 @@ class Rule(NamedTuple):
 class QualityRules:
     """Thresholds on measures of a text. The first rule that a text breaks rejects it.
 
-    A rule whose word list is missing is off, and `check` warns. As in OBELICS, only white space separates words, so a
-    paragraph of Chinese or Thai is one word, which is too few.
+    A rule whose word list is missing is off, and `check` warns. As in OBELICS, only white space separates words, so a paragraph
+    of Chinese or Thai counts as one word, and `min_words` rejects it.
     """
 
     min_words: int
@@ -40,8 +40,8 @@ class QualityRules:
     max_flagged_words: float
     min_punctuation: float  # share of the marks , ; : ? ! . among marks and words
     min_common_words: float
-    max_spam_words: float  # a text with exactly this share is rejected too
-    stop_words: str = "en"  # language code of the library stop-words, or a file; OBELICS's list of 301 is shorter and stricter
+    max_spam_words: float  # a text with exactly this share is also rejected
+    stop_words: str = "en"  # language code of the library stop-words, or a file; OBELICS's 301 words are stricter
     flagged_words: str = ""  # a file with one word per line, or JSON; "": the rule is off
     common_words: str = ""
     spam_words: str = ""
@@ -50,7 +50,7 @@ class QualityRules:
     types: ClassVar[dict[str, pa.DataType]] = {name: pa.float32() for name in Metrics._fields}
 
     def lists(self, where: str) -> WordLists:
-        """Return the word lists. Raises RecipeError if a list cannot be read; `where` names the step in its message."""
+        """Return the word lists. Raises RecipeError if a list cannot be read; `where` names the step in the error message."""
         named = (self.flagged_words, self.common_words, self.spam_words)
         return WordLists(read_stop_words(self.stop_words, where), *(read_words(name, where) for name in named))
 
@@ -65,7 +65,10 @@ class QualityRules:
         return fingerprint_of(*self.lists(where))
 
     def rules(self, values: Callable[[str], np.ndarray]) -> Iterator[Rule]:
-        """Yield the results of the rules in OBELICS's order. `values` returns a measure of all texts, NaN if missing."""
+        """Yield the results of the rules in OBELICS's order.
+
+        `values(name)` returns the measure `name` of each text, or NaN for a missing measure.
+        """
         for measured, side, threshold in (
             ("words", "min", self.min_words),
             ("words", "max", self.max_words),

@@ -2,7 +2,7 @@
 
 This is the set of BigScience's and OBELICS's filters (huggingface/OBELICS, filtering utilities). It has ASCII punctuation,
 digits and white space, 160 further characters, and the emoji with a single code point. These emoji are the characters with
-Unicode's property Emoji, here of Unicode 17.
+Unicode's property Emoji in Unicode 17.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ _UNIT = re.compile(
     re.IGNORECASE,
 )
 _DATE = re.compile(r"(?:19|20)\d\d[./-]\d{1,2}[./-]\d{1,2}|\d{1,2}[./-]\d{1,2}[./-](?:19|20)\d\d")
-_DECIMAL = re.compile(r"\d{1,3}\.\d{4,}(?: -?\d{1,3}\.\d{4,})?")  # a decimal, or two, such as geographic coordinates
+_DECIMAL = re.compile(r"\d{1,3}\.\d{4,}(?: -?\d{1,3}\.\d{4,})?")  # one decimal number, or two such as geographic coordinates
 # four numbers with dots, except Danish and American telephone numbers
 _VERSION = re.compile(r"(?!\d\d(?:\.\d\d){3}$|1(?:\.\d{3}){2}\.\d{4}$)[1-9]\d?(?:\.\d{1,5}){3}")
 _SIZES_OF_MEMORY = frozenset(2**power for power in range(3, 13))

@@ -22,7 +22,7 @@ def read_words(name: str, where: str) -> frozenset[str] | None:
     try:
         text = Path(name).expanduser().read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{where}: cannot read the word list {name}: {error}") from None
+        raise RecipeError(f"{where}: the word list {name} cannot be read: {error}") from None
     if text.lstrip()[:1] in ("[", "{"):
         try:
             words = frozenset(str(word).strip().lower() for word in json.loads(text))

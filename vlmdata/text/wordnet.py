@@ -45,7 +45,10 @@ class WordNet:
         return None
 
     def _lemma(self, word: str, part: str) -> str | None:
-        """Return the first form that is a lemma, or None: the word, an irregular form of it, or the word without endings."""
+        """Return the first form of a word that is a lemma, or None if no form is one.
+
+        The forms are the word itself, its irregular forms, and the word with its endings removed or replaced.
+        """
         known = self.first[part]
         if word in self.exceptions[part]:
             return next((form for form in (word, *self.exceptions[part][word]) if form in known), None)
@@ -59,12 +62,15 @@ class WordNet:
 
 @lru_cache(maxsize=2)
 def wordnet(folder: str) -> WordNet:
-    """Return the WordNet in a folder. The two folders used last are cached."""
+    """Return the WordNet in a folder. The results for the last two folders are cached."""
     return WordNet(Path(folder))
 
 
 def _index(path: Path) -> dict[str, int]:
-    """Return the first offset of each lemma. A line is: lemma, part, number of synsets n, ..., n offsets by frequency."""
+    """Return the first offset of each lemma.
+
+    A line holds the lemma, the part of speech, the number n of synsets, other fields, and n offsets by frequency.
+    """
     found = {}
     with path.open(encoding="utf-8") as file:
         for line in file:

@@ -23,7 +23,7 @@ from vlmdata.loader.index.index_file import INDEX, INDEX_FILE, IndexWriter
 from vlmdata.loader.index.scan_tar import scan
 
 OnError = Literal["raise", "skip"]
-_FEW = 4  # shards per process, because starting a process takes as long as reading the headers of three
+_FEW = 4  # shards per process, because starting a process takes as long as reading the headers of three shards
 _GROUP_ROWS = 1 << 16
 
 
@@ -41,8 +41,8 @@ def build_index(
     `paths` is a folder, a tar, a pattern, an address, or a list of these. `out` is by default `index.parquet` in the folder of
     the tars. An index in another folder records where the tars are. `workers` is the number of processes, by default one per
     core. With `image_sizes`, the header of each image is also read, and the index has the size of each image. A truncated or
-    damaged tar raises ValueError with the name of the tar and the byte. With on_error="skip", it causes a warning and its
-    intact samples are indexed. `report(done, shards)` is called after each shard.
+    damaged tar raises ValueError with the name of the tar and the offset of the damage. With on_error="skip", the tar causes a
+    warning, and its intact samples are indexed. `report(done, shards)` is called after each shard.
     """
     check_whole_or_none(1, workers=workers)
     check_bool(image_sizes=image_sizes)
@@ -93,9 +93,9 @@ def _beside(found: TarSet) -> Path:
 
 
 def _scan_all(found: TarSet, image_sizes: bool, workers: int) -> Iterator[tuple[pa.Table, str | None]]:
-    """Yield the index rows and the damage of each shard, in order.
+    """Yield (index rows, description of the damage or None) for each shard, in order.
 
-    `workers` processes scan the shards; with one worker, this process does.
+    `workers` processes scan the shards. With one worker, the current process scans them.
     """
     requests = [(found.address(name), name, image_sizes) for name in found.names]
     if workers == 1:
@@ -123,17 +123,17 @@ def _scan_all(found: TarSet, image_sizes: bool, workers: int) -> Iterator[tuple[
 class _Scanner:
     """A process that runs `scan_tar.serve`.
 
-    It is not a multiprocessing process, because that would run the caller's script again.
+    multiprocessing is not used, because it would run the caller's script again.
     """
 
     def __init__(self) -> None:
-        # In a separate process group, so that Ctrl-C reaches only this process. Closing the scanner's stdin ends it.
+        # The scanner has a separate process group, so that Ctrl-C reaches only this process. Closing its stdin ends it.
         program = f"import sys; sys.path[:] = {sys.path!r}; from vlmdata.loader.index.scan_tar import serve; serve()"
         command = [sys.executable, "-c", program]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
 
     def scan(self, request: tuple[str, str, bool]) -> tuple[pa.Table, str | None]:
-        """Return the index rows and the damage of one tar. Raises OSError if the tar cannot be opened."""
+        """Return (index rows, description of the damage or None) for one tar. Raises OSError if the tar cannot be opened."""
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.process.stdin.flush()

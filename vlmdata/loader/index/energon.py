@@ -12,9 +12,9 @@ import yaml
 from vlmdata.errors import InputError
 
 FOLDER = ".nv-meta"
-FILES = ("split.yaml", "split.json")  # JSON is YAML too
+FILES = ("split.yaml", "split.json")  # JSON is a subset of YAML
 DEFAULT = "train"
-_MOST_BYTES = 1 << 25  # largest file that is read; 100,000 excluded samples take a tenth of it
+_MOST_BYTES = 1 << 25  # largest file that is read; 100,000 excluded samples take a tenth of this size
 
 
 @dataclass(frozen=True)
@@ -70,5 +70,5 @@ def _text(file: str) -> str:
     with fsspec.open(file, "rb") if "://" in file else open(file, "rb") as source:
         data = source.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
-        raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+        raise ValueError(f"the file has more than {_MOST_BYTES:,} bytes")
     return str(data, "utf-8")

@@ -43,9 +43,9 @@ def join(base: str, name: str) -> str:
 def first_outside(base: str, names: Iterable[str], listed_in: Path) -> str | None:
     """Return the first name that points outside of `base` (a folder or an address), or None if there is none.
 
-    A name points outside if it is empty, an absolute path or an address, if it contains `..`, or if it is a link to another
-    place. A link into the real folder of the file `listed_in` is allowed, because a download cache stores all files of a
-    dataset elsewhere.
+    A name points outside if it is empty, an absolute path or an address, if it contains `..`, or if it is a link to a place
+    outside. A link is allowed if its target is in the real folder of the file `listed_in`, because a download cache stores the
+    files of a dataset in one other folder and links to them.
     """
     links: set[str] = set()
     allowed = [Path(base).resolve(), listed_in.resolve().parent]
@@ -66,11 +66,11 @@ def first_outside(base: str, names: Iterable[str], listed_in: Path) -> str | Non
 
 
 def find_shards(paths: PathLike | Sequence[PathLike]) -> TarSet:
-    """Return the tars that `paths` names. Raises ValueError with the paths if there are none.
+    """Return the tars that `paths` names. Raises ValueError with the paths if there are no tars.
 
-    A folder gives its *.tar files or, if it has none, those in its subfolders. `{000..123}` and `{a,b}` expand as in a shell,
-    and * ? [] match names. The tars of a folder or pattern are sorted; a list of paths keeps its order. In a folder with
-    Energon splits, `FOLDER#val` selects a split. The default split is `train`.
+    A folder gives its *.tar files or, if it has none, the *.tar files in its subfolders. `{000..123}` and `{a,b}` expand as in
+    a shell, and the wildcards *, ? and [] match names. The tars of a folder or pattern are sorted; a list of paths keeps its
+    order. In a folder with Energon splits, `FOLDER#val` selects a split. The default split is `train`.
     """
     entries = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not entries:
@@ -91,7 +91,7 @@ def find_shards(paths: PathLike | Sequence[PathLike]) -> TarSet:
 def is_remote(path: str) -> bool:
     """Return whether a path is an address, which fsspec reads.
 
-    A `file://` address counts as remote, although the same plain path is read faster.
+    A `file://` address counts as remote. The plain path of the same file is read faster.
     """
     return "://" in path
 
@@ -156,7 +156,7 @@ def _names_of(splits: Splits, split: str, folder: str) -> tuple[list[str], dict[
 def _expand_untrusted(patterns: list[str], file: str) -> list[str]:
     """Return the names to which untrusted patterns expand.
 
-    Raises ValueError if there are so many that they would fill the memory.
+    Raises ValueError for more than a million names, which would fill the memory.
     """
     names: list[str] = []
     for pattern in patterns:
@@ -202,7 +202,10 @@ def _expand_remote(address: str) -> Iterator[str]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Return the names to which a pattern with `{000..123}` or `{a,b}` expands, as in a shell. Numbers keep their width."""
+    """Return the names to which a pattern with `{000..123}` or `{a,b}` expands, as in a shell.
+
+    Numbers keep their leading zeros.
+    """
     parts = re.split(r"\{([^{}]*)\}", pattern)
     choices: list[list[str]] = []
     for number, part in enumerate(parts):

@@ -24,7 +24,7 @@ from vlmdata.loader.index.index_file import NoIndex, check_schema, numbers_of, p
 from vlmdata.loader.index.tar import BLOCK
 from vlmdata.loader.order.order import Ints, key, noise
 
-FLAT_VERSION = 3  # version of the files
+FLAT_VERSION = 3  # version of the format of the files
 MAPPED_ROWS = 2_000_000  # an index with at least this number of rows (150 MB) has its arrays in files
 
 
@@ -110,7 +110,7 @@ class FlatIndex:
     def keys(self, rows: Ints) -> list[str]:
         """Return the keys of the samples in these rows. Raises ValueError if the files of a large index are damaged."""
         ends, data = self.arrays["key_ends"], self.arrays["keys"]
-        if self.folder is not None:  # a mapped file is not validated, and Arrow would read outside of it
+        if self.folder is not None:  # with a damaged offset, Arrow would read outside of the file
             starts, stops = ends[rows], ends[rows + 1]
             if starts.min(initial=0) < 0 or (stops < starts).any() or stops.max(initial=0) > len(data):
                 raise ValueError("its keys point outside of the file")
@@ -133,7 +133,7 @@ def open_mapped(folder: Path) -> FlatIndex:
             arrays[name] = np.memmap(folder / name, dtype, "r", shape=tuple(shape)).view(np.ndarray)
         runs, starts = arrays["run_shards"], arrays["run_starts"]
         if runs.min() < 0 or runs.max() >= len(facts["shards"]) or starts[0] or (np.diff(starts) <= 0).any():
-            raise ValueError("its runs are not in order")
+            raise ValueError("its runs of samples are not in order")
         layouts = [tuple(names) for names in facts["layouts"]]
         return FlatIndex(facts["shards"], layouts, facts["digest"], arrays, facts["base"], folder)
 
@@ -193,7 +193,10 @@ def _flatten(file: Path, folder: Path | None = None) -> FlatIndex:
 
 
 def _largest_span(file: pq.ParquetFile) -> int:
-    """Return the size of the largest sample in bytes. The column is read, because damaged statistics may crash Arrow."""
+    """Return the size of the largest sample in bytes.
+
+    The whole column is read instead of its statistics, because damaged statistics may crash Arrow.
+    """
     largest = 0
     for number in range(file.num_row_groups):
         largest = max(largest, pc.max(file.read_row_group(number, columns=["size"])["size"]).as_py() or 0)
@@ -233,7 +236,7 @@ class _Flattener:
             min(origin.min(initial=0), (offsets - BLOCK).min(initial=0), sizes.min(initial=0), (begins + sizes).min(initial=0))
             < 0
         ):
-            raise ValueError("it has members that are before the start of their sample or have a negative size")
+            raise ValueError("a member is before the start of its sample or has a negative size")
         shards = self._add_shards(batch["shard"])
         self._add_ends(np.repeat(shards, counts), begins + sizes)
         self._add_keys(batch["key"].cast(pa.large_string()))
@@ -251,7 +254,7 @@ class _Flattener:
         if self.folder is not None:
             with open(self.folder / name, "ab") as file:
                 file.write(np.ascontiguousarray(values).data)
-            values = np.empty((0, *values.shape[1:]), values.dtype)  # keeps the type and width
+            values = np.empty((0, *values.shape[1:]), values.dtype)  # an empty array that keeps the type and the width
         self.parts.setdefault(name, []).append(values)
 
     def _hash(self, name: str, values: NDArray[Any]) -> None:
@@ -264,7 +267,7 @@ class _Flattener:
         self.ends = known
 
     def _add_shards(self, shard: pa.Array) -> Ints:
-        shard = shard.cast(pa.string()).dictionary_encode()  # only names in use, in the order of use
+        shard = shard.cast(pa.string()).dictionary_encode()  # encoded again, to have only the names in use, in the order of use
         numbers = [self.shards.setdefault(name, len(self.shards)) for name in shard.dictionary.to_pylist()]
         shards = np.array(numbers, np.int32)[numbers_of(shard.indices)]
         changes = np.flatnonzero(np.diff(shards, prepend=self.last_shard))
@@ -287,7 +290,7 @@ class _Flattener:
         self.key_bytes += len(text)
 
     def _add_layouts(self, names: pa.Array, counts: Ints) -> None:
-        """Append the number of the layout of each sample, which is its tuple of member names.
+        """Append the number of each sample's layout. A layout is a tuple of member names.
 
         Equal layouts are found by a 64-bit hash.
         """
@@ -310,7 +313,7 @@ class _Flattener:
         self._hash("layouts", hashes)
 
     def finish(self, base: str | None) -> FlatIndex:
-        """Return the index of all batches."""
+        """Return the index of all added batches. `base` is the recorded folder or address of the tars."""
         self._put("shard_ends", -(-self.ends // BLOCK) * BLOCK)
         arrays = {}
         for name, parts in self.parts.items():

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from vlmdata.images.formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS
 from vlmdata.loader.index.tar import Link, Member, TarDamage
 
-VERSION = 3  # raise it when the same tar gives other samples, so that cached indexes are rebuilt
-_MAX_DOTS = 16  # in an extension, because every prefix of a name up to a dot is looked up
+VERSION = 3  # increase this when the same tar gives other samples, so that cached indexes are rebuilt
+_MAX_DOTS = 16  # limit of dots in an extension, because each dot takes a lookup
 
 
 class SampleMembers(NamedTuple):
@@ -30,7 +30,7 @@ class TarContents(NamedTuple):
 
 
 def contents(found: Sequence[Member | Link | TarDamage], *, longer_names: bool = True) -> TarContents:
-    """Return the results of `members`, grouped into samples.
+    """Return the samples, damaged stretches and links among the results of `tar.members`.
 
     With longer_names=False, names with several dots also follow webdataset's rule.
     """

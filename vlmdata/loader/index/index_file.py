@@ -1,6 +1,6 @@
 """The index of a dataset: the file `index.parquet` beside the tars, with one row per sample, in the order of the shards.
 
-It holds what a loader needs to know without opening a tar: the location of each member, the length of the text, and the sizes
+It holds the facts that a loader needs before it opens a tar: the location of each member, the length of the text, and the sizes
 of the images. Additional float columns hold scores, which the loader ignores.
 """
 
@@ -24,8 +24,8 @@ IMAGE = pa.struct([("width", pa.int32()), ("height", pa.int32())])
 INDEX = pa.schema(
     [
         ("key", pa.string()),
-        # file name of the tar, relative to the index's folder or to `base` in the file's metadata; with an empty `base`, a
-        # full address
+        # path of the tar, relative to `base` in the metadata of the file or, without `base`, to the folder of the index; if
+        # `base` is empty, this is a full address
         ("shard", pa.dictionary(pa.int32(), pa.string())),
         # offset of the sample's first tar header
         ("offset", pa.int64()),
@@ -57,9 +57,9 @@ def parsing(file: str | os.PathLike) -> Iterator[None]:
             return OSError(error.errno, error.strerror, str(file))
         if isinstance(error, MemoryError) and not has_room():
             return error
-        return NoIndex(f"{file} is damaged: {one_line(error)[:120]}. Restore it, or index the tars again (vlmdata index)")
+        return NoIndex(f"{file} is damaged: {one_line(error)[:120]}. Restore the file, or index the tars again (vlmdata index)")
 
-    with errors_as(becomes, passes=(NoIndex,)):  # Arrow raises eight types of errors for damage, NumPy more
+    with errors_as(becomes, passes=(NoIndex,)):  # for damage, Arrow raises eight types of errors, and NumPy raises others
         yield
 
 
@@ -157,7 +157,7 @@ def check_schema(schema: pa.Schema, file: str | os.PathLike) -> None:
     """Raise NoIndex if `schema` lacks a column of INDEX or has it with another type. The message names these columns."""
     wrong = [field.name for field in INDEX if field.name not in schema.names or not _same(schema.field(field.name), field)]
     if wrong:
-        why = f"its columns {wrong} are missing or have other types"
+        why = f"the columns {wrong} are missing or have a wrong type"
         raise NoIndex(f"{file} is not an index of samples: {why}. Build an index with vlmdata index")
 
 

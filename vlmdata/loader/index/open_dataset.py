@@ -20,7 +20,7 @@ from vlmdata.loader.index.index_file import INDEX_FILE, NoIndex
 
 PathLike = str | os.PathLike
 CACHE = Path("~/.cache/vlmdata")
-CACHE_BYTES = 20_000_000_000  # default size of the cache of remote tars
+CACHE_BYTES = 20_000_000_000  # default size of the cache of remote tars, in bytes
 
 
 @dataclass
@@ -46,7 +46,10 @@ class Dataset:
 
     @cached_property
     def is_remote(self) -> bool:
-        """Whether any tar is remote. The names are checked too, because tars on different servers have no base."""
+        """Whether any tar is remote.
+
+        The names of the shards are checked in addition to `base`, because tars on different servers have no base.
+        """
         return is_remote(self.base) or any(map(is_remote, self.index.shards))
 
     def state(self) -> str:
@@ -63,7 +66,7 @@ class Dataset:
 
 
 def open_dataset(path: PathLike | Sequence[PathLike], cache: PathLike = CACHE, on_error: OnError = "raise") -> Dataset:
-    """Return the dataset for a path: one that `find_shards` accepts, a folder with an index.parquet, or an index file.
+    """Return the dataset for a path: a path for `find_shards`, a folder with an index.parquet, or an index file.
 
     In a folder with Energon splits, this opens one split and ignores the index of the folder. A missing index is built and kept
     in `cache`, under a hash of the addresses, sizes and times of the tars. Raises ValueError if tars and index do not match.
@@ -109,7 +112,7 @@ def _base_of(index: FlatIndex, path: PathLike | Sequence[PathLike], file: Path, 
     if index.base is not None:
         if not is_given:
             raise InputError(
-                f"the tars of {file} are in {index.base or 'several places'}. Pass the path of the index file to read them"
+                f"the tars of {file} are in {index.base or 'several places'}. Pass the path of the index file instead"
             )
         base = index.base
     name = first_outside(base, index.shards, file) if base else None  # without a base, names are full addresses
@@ -119,7 +122,7 @@ def _base_of(index: FlatIndex, path: PathLike | Sequence[PathLike], file: Path, 
 
 
 def _kept_index(shards: TarSet, file: Path, cache: Path, on_error: OnError) -> FlatIndex:
-    """Return the index of these tars from the cache. It is built if it is missing or damaged."""
+    """Return the index of these tars from the cache. The index is built if it is missing or damaged."""
     if file.exists():
         with suppress(NoIndex):
             return open_index(file, cache)
@@ -196,7 +199,7 @@ def _named(address: str, info: dict) -> str:
 def _check_shards(dataset: Dataset, on_error: OnError) -> None:
     """Raise InputError if tars are missing, or if an index beside the tars does not list all of them.
 
-    Otherwise missing tars would fail in the middle of an epoch, and unlisted tars would be left out silently. With
+    Without this check, missing tars would fail in the middle of an epoch, and unlisted tars would be left out silently. With
     on_error="skip", missing tars cause a warning.
     """
     index, base, file = dataset.index, dataset.base, dataset.index_file

@@ -2,8 +2,8 @@
 
 Supports ustar, GNU long names and base-256 sizes, pax headers (also global ones), old tars without magic, several tars in one
 file with any number of zeros between them, and files without the two final zero blocks. Damage is reported, and skipped up to
-the next header, which may start at any byte. A long header is a header that holds metadata of the next member, such as a long
-name or pax records.
+the next header, which may start at any byte. An extended header is a header that holds metadata of the next member, such as a
+long name or pax records.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,9 +16,9 @@ BLOCK = 512
 MAX_EXTRA = 1 << 20  # largest pax header or long name, in bytes; the limit of Go's archive/tar
 MAX_NAME = 1 << 12  # longest name of a member, in bytes: PATH_MAX of Linux
 _READ = 4096  # one read covers the headers of several small members
-_SEARCH = 1 << 20  # largest read of a search; first reads are small, so that many short searches take linear time
+_SEARCH = 1 << 20  # largest read of a search; the first reads are smaller, so that many short searches take linear time
 _ASCII = bytes(range(128))
-_EXTRAS = frozenset([b"L", b"K", b"x", b"X", b"g"])  # types of long headers; X is Solaris's version of x
+_EXTRAS = frozenset([b"L", b"K", b"x", b"X", b"g"])  # types of extended headers; X is Solaris's version of x
 _FILES = frozenset([b"0", b"\0", b"7"])
 _LINKS = {b"1": False, b"2": True}  # whether the link is symbolic
 _WITHOUT_DATA = frozenset([b"1", b"2", b"3", b"4", b"5", b"6", b"V"])
@@ -28,7 +28,7 @@ _WANTED = {b"path": b"path", b"GNU.sparse.name": b"path", b"size": b"size", b"li
 class Member(NamedTuple):
     """A regular file in a tar: `size` bytes at `offset`.
 
-    `header` is the offset of its first header, which may be a long header. `end` is the end of its padding.
+    A file may have several headers, and `header` is the offset of the first. `end` is the offset after the padding.
     """
 
     name: str
@@ -92,16 +92,17 @@ def members(read: Read, length: int) -> Iterator[Member | Link | TarDamage]:
             extras = extras.following()
         position = start = end
     if extras.is_pending:
-        yield TarDamage(start, length, "the file ends after a long header and before the member")
+        yield TarDamage(start, length, "the file ends after an extended header, before its member")
 
 
 Found = tuple[Member | Link | TarDamage | None, int]  # (an entry or None, position of the next header)
 
 
 def _member(read: Read, position: int, length: int, header: bytes, extras: "_Extras", start: int) -> Found:
-    """Return the member whose own header is at `position`, or None if it is neither a file nor a link.
+    """Return the entry for the member whose main header is at `position`, and the position of the next header.
 
-    Long headers before it start at `start`.
+    The entry is None for a member that is neither a file nor a link. `start` is the position of the member's first extended
+    header, or `position` if the member has none.
     """
     kind, data = header[156:157], position + BLOCK
     try:
@@ -112,7 +113,7 @@ def _member(read: Read, position: int, length: int, header: bytes, extras: "_Ext
         end = data + size + -size % BLOCK
         try:
             name = extras.name(header)
-            if name[-1:] == "/":  # a folder of an old tar
+            if name[-1:] == "/":  # old tars mark a folder in this way
                 return None, _end_of_other(read, data, size, length, has_data=False) or data
             if data + size > length:
                 raise ValueError(f"member {name!r} has {size} bytes, but the last {data + size - length} are missing")
@@ -131,9 +132,9 @@ def _member(read: Read, position: int, length: int, header: bytes, extras: "_Ext
 
 
 def _other(kind: bytes, header: bytes, extras: "_Extras", start: int, end: int) -> Link | TarDamage | None:
-    """Return the link or the damage for a member that is not a plain file, or None if it is skipped.
+    """Return the link or the damage for a member that is not a plain file, or None for a member that is skipped.
 
-    Raises ValueError if its name is too long.
+    Raises ValueError if the name of the member is too long.
     """
     if extras.problem is not None:
         return TarDamage(start, end, extras.problem)
@@ -147,7 +148,10 @@ def _other(kind: bytes, header: bytes, extras: "_Extras", start: int, end: int) 
 
 
 def _extra(read: Read, position: int, length: int, header: bytes, extras: "_Extras", start: int) -> Found:
-    """Add the metadata in the long header at `position` to `extras`, or return the damage if the header is invalid."""
+    """Add the metadata in the extended header at `position` to `extras`.
+
+    Return the damage of an invalid header or None, and the position of the next header.
+    """
     data = position + BLOCK
     try:
         size = _number(header[124:136])
@@ -155,7 +159,7 @@ def _extra(read: Read, position: int, length: int, header: bytes, extras: "_Extr
         return _lost(read, start, data, length, str(error))
     if data + size > length:
         return _lost(
-            read, start, data, length, f"a long header has {size} bytes, but the last {data + size - length} are missing"
+            read, start, data, length, f"an extended header has {size} bytes, but the last {data + size - length} are missing"
         )
     end = data + size + -size % BLOCK
     try:
@@ -166,10 +170,13 @@ def _extra(read: Read, position: int, length: int, header: bytes, extras: "_Extr
 
 
 def _no_header(read: Read, position: int, length: int, block: bytes, start: int) -> Found:
-    """Return the damage and the next position for a block that is not a header. Zero blocks are skipped without damage."""
+    """Return the damage and the position of the next header for a block that is not a header.
+
+    Zero blocks are skipped. The damage is None if no extended header precedes them.
+    """
     end = position if block[:1].strip(b"\0") else _after_zeros(read, position, length)
     if end > position:
-        return (TarDamage(start, position, "no member follows a long header") if start < position else None), end
+        return (TarDamage(start, position, "no member follows an extended header") if start < position else None), end
     if length - position < BLOCK:
         return TarDamage(start, length, f"the file ends inside a header ({length - position} of {BLOCK} bytes)"), length
     return _lost(read, start, position + 1, length, "there is no tar header here (wrong checksum)")
@@ -221,10 +228,10 @@ def _chunks(read: Read, position: int, length: int, more: int = 0) -> Iterator[t
 
 
 def _end_of_other(read: Read, data: int, size: int, length: int, has_data: bool) -> int | None:
-    """Return the end of a member whose type does not say whether `size` bytes of data follow, or None if it is unknown.
+    """Return the end of a member whose type does not say whether `size` bytes of data follow, or None if the end is unknown.
 
-    Labels and links state the size of data that they do not have, but some writers add the data of links. The end is therefore
-    where a header, zeros or the end of the file follows.
+    Labels and links may state a size although they have no data, but some writers store data for links. The end is therefore
+    the place after which a header, zeros or the end of the file follows.
     """
     if size == 0:
         return data
@@ -239,7 +246,7 @@ def _end_of_other(read: Read, data: int, size: int, length: int, has_data: bool)
 def _after_sparse_map(read: Read, header: bytes, data: int) -> int:
     """Return the start of an old GNU sparse member's data.
 
-    Its map may continue in further blocks; byte 504 of a block is set if another one follows.
+    The map of the member may continue in further blocks. Byte 504 of such a block is set if another block follows.
     """
     more = header[482:483]
     while more not in (b"\0", b""):
@@ -283,7 +290,7 @@ def _number(field: bytes) -> int:
 
 
 class _Extras:
-    """The metadata of the next member from its long headers. Of pax records, only those that are needed here are kept."""
+    """The metadata of the next member from its extended headers. Only the pax records that are needed here are kept."""
 
     def __init__(self, everywhere: dict[bytes, bytes] | None = None):
         self.everywhere = everywhere or {}  # from global headers
@@ -296,18 +303,18 @@ class _Extras:
         return b"sparse" in self.own
 
     def following(self) -> "_Extras":
-        """Return the metadata for the member after the next one, which only global headers can provide."""
+        """Return the metadata of the global headers, which is all that the member after the next one inherits."""
         return _Extras(self.everywhere)
 
     def take(self, kind: bytes, size: int, data: Callable[[], bytes]) -> None:
-        """Parse a long header of `size` bytes.
+        """Parse an extended header of `size` bytes.
 
-        An invalid header makes its member count as damage, but an invalid global header raises ValueError.
+        After an invalid header, the next member counts as damage. An invalid global header raises ValueError.
         """
         self.is_pending = self.is_pending or kind != b"g"
         try:
             if size > MAX_EXTRA:
-                raise ValueError(f"a long header has {size} bytes, more than the limit of {MAX_EXTRA}")
+                raise ValueError(f"an extended header has {size} bytes, more than the limit of {MAX_EXTRA}")
             _read_extra(kind, data(), self.own, self.everywhere)
         except ValueError as error:
             if not self.is_pending:
@@ -324,7 +331,7 @@ class _Extras:
         return int(text.lstrip(b"0") or b"0")
 
     def name(self, header: bytes) -> str:
-        """Return the member's name. Raises ValueError if it is too long."""
+        """Return the name of the member with this header. Raises ValueError if the name is too long."""
         raw = self.own.get(b"path") if self.own else None
         if not raw:
             raw = header[:100].partition(b"\0")[0]
@@ -333,14 +340,14 @@ class _Extras:
         return _text(raw)
 
     def target(self, header: bytes) -> str:
-        """Return the target of a link. Raises ValueError if it is too long."""
+        """Return the target of the link with this header. Raises ValueError if the target is too long."""
         return _text(self.own.get(b"linkpath") or header[157:257].partition(b"\0")[0])
 
 
 def _read_extra(kind: bytes, data: bytes, own: dict[bytes, bytes], everywhere: dict[bytes, bytes]) -> None:
-    """Store the metadata of a long header in `own`.
+    """Store the metadata of an extended header in `own`.
 
-    Store that of a global header in `everywhere`, too. Raises ValueError for invalid pax records.
+    The metadata of a global header is also stored in `everywhere`. Raises ValueError for invalid pax records.
     """
     if kind in (b"L", b"K"):
         own[b"path" if kind == b"L" else b"linkpath"] = data.partition(b"\0")[0]

@@ -5,16 +5,16 @@ from collections.abc import Callable
 from vlmdata.loader.index.grouping import key_of
 from vlmdata.loader.index.tar import BLOCK, Member, TarDamage, members
 
-Read = Callable[[int, int], bytes]  # offset, size
+Read = Callable[[int, int], bytes]  # (offset, size) -> bytes
 SIZE_AT = 124  # offset of the size in a header
 NEAR, FAR = 8 * BLOCK, 256 * BLOCK  # bytes before a member's data that are searched for its headers
-EXTRA = b"LKxg"  # types of headers that hold metadata of the next header's member
+EXTRA = b"LKxg"  # types of extended headers, which hold metadata of the next member
 
 
 def is_member(read: Read, begin: str, name: str, offset: int, size: int) -> bool:
     """Return whether the `size` bytes at `offset` are a member with the name `begin` + `name`. The case of `name` is ignored.
 
-    Most members have one plain header. If the name or size does not fit into it, preceding headers hold it.
+    Most members have one header. If the name or the size does not fit into this header, extended headers before it hold them.
     """
     for reach in (NEAR, FAR):
         start = max(0, offset - reach)

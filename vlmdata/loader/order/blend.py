@@ -1,8 +1,8 @@
-"""Chooses the dataset of each position of a blend: exactly, without state, and evenly spread.
+"""Chooses the dataset of each position of a blend. The choice is exact, needs no state, and spreads each dataset evenly.
 
 The rate r of a dataset is its share of all samples. Draw j of the dataset has the time (j + 1/2) / r, and the blend is the
-sequence of all draws in the order of their times. Therefore the first P positions contain the share of each dataset to within a
-few samples, for any P, and the draws of a dataset have no gaps.
+sequence of all draws in the order of their times. For any P, the number of samples of a dataset in the first P positions is
+therefore its share of P, up to a few samples. No draw of a dataset is left out.
 
 Times are cut into spans of 4,096. Rates are fractions, so the number of draws before a span is computed exactly and without
 iterating. Datasets are shuffled within runs of 64 positions, so that no rank sees only one of two alternating datasets.
@@ -24,7 +24,7 @@ RUN = 64
 
 
 def as_rates(weights: Sequence[float | Fraction]) -> list[Fraction]:
-    """Return the weights scaled to the sum 1, as exact decimals (0.1 is 1/10).
+    """Return the weights as exact fractions (0.1 is 1/10) with the sum 1.
 
     Raises ValueError if a weight is negative or all are 0.
     """
@@ -39,7 +39,7 @@ class BlendOrder:
     """The order of a blend whose rates may change: the rates `rates[s]` apply from position `starts[s]`, and `starts[0]` is 0.
 
     No run crosses a multiple of `period`. A dataset that has an integer number of draws per period therefore has exactly this
-    number in each period. A period of 0 means that there is none.
+    number in each period. A period of 0 means that there are no periods.
     """
 
     starts: list[int]
@@ -60,7 +60,7 @@ class BlendOrder:
     def counts(self, position: int, stage: int | None = None) -> Ints:
         """Return the number of draws of each dataset before a position.
 
-        `stage` is the stage whose rates apply, by default that of the position.
+        `stage` is the stage whose rates apply, by default the stage of the position.
         """
         stage = self._stage_of(position) if stage is None else stage
         inside = position - self.starts[stage]
@@ -95,7 +95,7 @@ class BlendOrder:
     def _span_of(self, stage: int, inside: int) -> int:
         """Return the span that contains a position of a stage.
 
-        A span starts within half a position per dataset of the first guess, so the search is short.
+        A span starts at most half a position per dataset away from a multiple of SPAN, so the search is short.
         """
         number = inside // SPAN
         while number and self._start(stage, number) > inside:

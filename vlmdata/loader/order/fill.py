@@ -1,9 +1,9 @@
 """Fills packs from the histogram of lengths. Samples of one length are interchangeable, so only their number matters.
 
-The histogram is from Krell et al. 2021, "Efficient sequence packing without cross-contamination". Best-fit decreasing is fast,
-but it puts samples of similar length together, which are often of one kind, and leaves gaps that no sample fits. `match` draws
-most samples of a pack at random and then searches for two lengths that complete the pack. Its packs are therefore mixed and
-have nearly equal cost.
+The use of a histogram is from Krell et al. 2021, "Efficient sequence packing without cross-contamination". Best-fit decreasing
+is fast, but it puts samples of similar length together, which are often of one kind, and leaves gaps that no sample fits.
+`match` draws most samples of a pack at random and then searches for two lengths that complete the pack. Its packs are therefore
+mixed and have nearly equal cost.
 """
 
 import math
@@ -69,9 +69,9 @@ def best_fit(histogram: Ints, size: int) -> Slots:
 def match(histogram: Ints, size: int, seed: int) -> Slots:
     """Fill packs of `size` tokens with random samples, and choose the last two samples of each pack so that they fit.
 
-    This happens in rounds. A pack that no samples complete to within 1/256 of its size is dissolved, and its samples are drawn
-    again. `best_fit` packs the remaining samples. If 5.2 samples fill a pack on average, every other round makes packs of six
-    from the shortest samples, because six random samples rarely fit.
+    Packs are filled in rounds. A pack that no samples complete to within 1/256 of its size is dissolved, and its samples are
+    drawn again. `best_fit` packs the remaining samples. If 5.2 samples fill a pack on average, every other round makes packs of
+    six from the shortest samples, because six random samples rarely fit.
     """
     left = histogram.copy()
     lengths, owners, packs, idle = [], [], 0, 0
@@ -122,9 +122,9 @@ def _draw(left: Ints, most: int, wanted: int, of: int) -> Ints:
 
 
 def _end_packs(rooms: Ints, left: Ints, size: int, *, ascending: bool) -> Ints:
-    """Return one or two lengths that fill each room, or zeros if no samples fill it: (packs, 2).
+    """Return one or two lengths that fill the free tokens of each pack (`rooms`), or zeros if none fill them: (packs, 2).
 
-    Remove these samples from `left`.
+    The samples with these lengths are removed from `left`.
     """
     ends = np.zeros((len(rooms), 2), np.int64)
     slack = min(16, max(1, size // 256))

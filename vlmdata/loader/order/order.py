@@ -50,10 +50,10 @@ def noise(of: int, numbers: Ints) -> NDArray[np.uint64]:
 
 
 def permute(numbers: Ints, count: int, of: int, *, inverse: bool = False) -> Ints:
-    """Return each number under a random permutation of range(count) that is fixed by the key `of`, or under its inverse.
+    """Return the numbers to which a random permutation of range(count), or its inverse, maps `numbers`.
 
-    The permutation needs no table. It is a Feistel network over the next even power of two, which is repeated until the result
-    is below `count`. Source: Black and Rogaway 2002.
+    The key `of` determines the permutation, which needs no table. It is a Feistel network over the next even power of two,
+    which is repeated until the result is below `count`. Source: Black and Rogaway 2002.
     """
     half = max(1, (max(count - 1, 1).bit_length() + 1) // 2)
     mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
@@ -75,7 +75,8 @@ def permute(numbers: Ints, count: int, of: int, *, inverse: bool = False) -> Int
 def distinct(numbers: Ints) -> list[int]:
     """Return the distinct numbers in ascending order.
 
-    They must be close together, because memory grows with their range. np.unique would import numpy.ma, which takes 10 ms.
+    The numbers must be close together, because memory grows with their range. np.unique would import numpy.ma, which takes 10
+    ms.
     """
     low = int(numbers.min(initial=1 << 62))
     return [low + number for number in np.flatnonzero(np.bincount(numbers - low)).tolist()]
@@ -124,7 +125,7 @@ class _Cut:
     ragged: tuple[tuple[int, int], ...]
 
     def start(self, window: int) -> int:
-        """Return the position at which a window starts. For the number after the last window, this is the number of rows."""
+        """Return the position at which a window starts. The window after the last one starts at the number of rows."""
         slot = min(window * WINDOW_BLOCKS, self.blocks)
         return slot * self.block - sum(lack for at, lack in self.ragged if at < slot)
 
@@ -167,7 +168,7 @@ class _Window(NamedTuple):
         if len(waiting):
             rows = self.lanes[waiting]
             chance = noise(self.of, rows)
-            chance[rows < 0] = _MASK  # a lane's missing last sample stays last
+            chance[rows < 0] = _MASK  # -1, which fills up a shorter lane, stays last
             # noise is one-to-one, so there are no ties, and every sorting algorithm gives this order
             self.lanes[waiting] = np.take_along_axis(rows, np.argsort(chance, axis=1), axis=1)
             self.shuffled[waiting] = True

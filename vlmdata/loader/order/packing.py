@@ -14,7 +14,7 @@ from vlmdata.loader.order.fill import best_fit, match
 from vlmdata.loader.order.order import Ints, key, noise
 
 Overlong = Literal["alone", "drop"]
-GOOD_ENOUGH = 0.004  # share of padding above which best-fit decreasing is tried, too
+GOOD_ENOUGH = 0.004  # share of padding above which best-fit decreasing is also tried
 MIXING_COSTS = 0.01  # share of additional packs that is accepted in return for mixed packs
 COST_GROUP = 64  # number of adjacent packs of similar cost, so that up to 64 ranks have equal work in a step
 
@@ -80,7 +80,7 @@ def each_alone(lengths: Ints, size: int, *, overlong: Overlong = "alone") -> Pac
 def _shuffle_alike(cost: np.ndarray, seed: int) -> Ints:
     """Return the place of each pack in the final order.
 
-    Packs of similar cost form groups; the groups, and the packs in each group, are in random order.
+    Packs of similar cost form groups. The groups are in random order, and so are the packs in each group.
     """
     count = len(cost)
     by_cost = np.lexsort((noise(key(seed, 1), np.arange(count)), cost))
