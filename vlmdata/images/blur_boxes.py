@@ -56,7 +56,7 @@ def _clamp(coordinate: float, longest: int) -> float:
 
 def _blend(pixels: np.ndarray, mask: np.ndarray, sigma: float) -> None:
     """Blend pixels with their blurred version in place, weighted by the blurred mask (0..255)."""
-    # cv2's Gaussian blur is fixed-point on uint8, and therefore the same on every processor. On floats it is not.
+    # cv2's Gaussian blur is fixed-point on uint8, so its result is the same on every processor. On floats, the result differs.
     blurred = cv2.GaussianBlur(pixels, (0, 0), sigma)
     weights = cv2.GaussianBlur(mask, (0, 0), sigma)
     for at in tiles(*mask.shape):

@@ -10,11 +10,11 @@ from vlmdata.images.facts import ImageError, ImageHeader
 MAX_PIXELS = 1_000_000_000  # default limit; images reach the limits of memory or cost before they reach this limit
 MAX_MEMORY_MB = 300  # default limit for one image; an MB is 1,000,000 bytes
 OWN_FILES_MB = 2_000  # limit for an image that the user names, to decontaminate against it or to take it down
-MAX_COST = 1_000  # default limit for all images and frames of a row, in units; about ten seconds
+MAX_COST = 1_000  # default limit for all images and frames of a row, in units; this takes about ten seconds
 
-FIXED_BYTES = 24_000_000  # the current tiles (see tiles.py), and memory that libraries keep
+FIXED_BYTES = 24_000_000  # memory of the current tiles (see tiles.py) and of libraries
 SIDE_BYTES = 64  # per pixel of width plus height, for the tables and line buffers of decoders and of resizing
-COPIES = {"webp": 2, "jpeg": 2}  # copies of the encoded bytes in memory; other formats have one copy
+COPIES = {"webp": 2, "jpeg": 2}  # number of copies of the encoded bytes in memory; other formats have one copy
 STORED_BYTES = {"grey": 1, "palette": 1}  # bytes per pixel in Pillow; every other mode takes 4
 AVIF_BYTES = 8  # per pixel, besides held_bytes: RGB, its copy and Pillow's pixels
 ANIMATED_WEBP_BYTES = 20  # per pixel: three RGBA canvases, a copy and the returned pixels
@@ -23,12 +23,12 @@ FIXED_COST = 0.05
 COSTS = {"jpeg": 1.0, "png": 2.0, "webp": 3.0, "avif": 5.0, "gif": 2.0, "tiff": 3.0, "bmp": 12.0}
 # Units per million pixels. The cost of BMP is the cost of a run-length encoded BMP. Pillow decodes this in Python, and even
 # pixel by pixel if a row ends early.
-ODD_JPEG_COST = 4.0  # CMYK, decoded by Pillow
+ODD_JPEG_COST = 4.0  # units per million pixels of a CMYK JPEG, which Pillow decodes
 PASS_COST = 0.25  # units per million pixels, for each scan of a JPEG after the first
 ALPHA_COST = 2.0
-WRITTEN_BYTES = {"jpeg": 4.5, "png": 6.5, "webp": 29.0}  # per pixel, in addition to the pixels themselves
-USUAL_JPEG_BYTES = 2.5  # per pixel of a JPEG up to quality 95
-BLURRED_BYTES = 12  # per pixel: mask, blurred mask, blurred image, result and the lines of a long kernel
+WRITTEN_BYTES = {"jpeg": 4.5, "png": 6.5, "webp": 29.0}  # bytes per pixel, in addition to the pixels themselves
+USUAL_JPEG_BYTES = 2.5  # bytes per pixel of a JPEG up to quality 95
+BLURRED_BYTES = 12  # per pixel: mask, blurred mask, blurred image, result and the line buffers of a long kernel
 BLUR_COST = 0.3  # per million pixels and per pixel of the longest box side, because the kernel grows with this side
 
 
@@ -55,7 +55,7 @@ def decoding_bytes(header: ImageHeader, size: int, factor: int = 1, *, by_pillow
     else:
         each = 3 + stored_bytes(header) * (2 if header.format == "tiff" and header.orientation != 1 else 1)
     if header.orientation != 1:
-        each = max(each, 6)  # the pixels as stored and as rotated
+        each = max(each, 6)  # memory holds both the stored and the rotated pixels
     lines = SIDE_BYTES * (header.width + header.height)
     return FIXED_BYTES + each * pixels + header.held_bytes + lines + COPIES.get(header.format, 1) * size
 

@@ -88,7 +88,7 @@ def decode(
         _apply_profile(pixels, header)
         is_plain = False
     width, height = header.upright_size
-    if header.format != "tiff":  # Pillow has already rotated a TIFF
+    if header.format != "tiff":  # Pillow has already rotated the pixels of a TIFF
         pixels = upright(pixels, header.orientation)
     is_plain = is_plain and header.orientation == 1 and not header.is_animated
     return DecodedImage(pixels, width, height, header.format, decoder, header, is_plain)
@@ -182,7 +182,7 @@ def _decode_webp(data: bytes, header: ImageHeader) -> tuple[np.ndarray, bool]:
 
     Raises ImageError for damaged data.
     """
-    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # BGR or BGRA, without orientation
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # BGR or BGRA, not rotated
     if stored is None:
         np.empty((header.height, header.width, 8), np.uint8)  # raises MemoryError if decoding failed for lack of memory
         raise ImageError("truncated", "libwebp refused the data")

@@ -9,7 +9,7 @@ TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, TILE_WIDTH, TILE_HEIGHT = 256, 257, 258, 262, 274, 277, 322, 323
 COMPRESSION, ROWS_PER_STRIP = 259, 278
 YCC = 6
-SIMPLE_COMPRESSIONS = (1, 2, 3, 4, 5, 8, 32773, 32946)  # none, fax, LZW, deflate, PackBits
+SIMPLE_COMPRESSIONS = (1, 2, 3, 4, 5, 8, 32773, 32946)  # TIFF's codes of no compression, fax, LZW, deflate and PackBits
 MAX_TAGS = 4096
 
 

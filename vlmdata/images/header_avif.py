@@ -19,7 +19,7 @@ class Sequence(NamedTuple):
     pixel_bytes: float
 
 
-FULL_BOXES = {b"meta": 4}  # bytes of version and flags before the boxes inside
+FULL_BOXES = {b"meta": 4}  # bytes of the version and flags, which precede the inner boxes
 CONTAINERS = {b"meta", b"moov", b"trak", b"mdia", b"minf", b"stbl"}
 SEQUENCE_HEADER = 1
 MAX_BOXES = 10_000

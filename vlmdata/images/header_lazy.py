@@ -13,7 +13,7 @@ from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.untrusted import errors_as
 
 MODES = {"1": "grey", "L": "grey", "P": "palette", "RGB": "rgb", "RGBA": "rgb_alpha"}
-MIN_BYTES = 64  # bytes; no header of these formats is longer
+MIN_BYTES = 64  # bytes; the headers of these formats are not longer
 OPEN_COPIES = 3  # copies of a WebP's bytes: the input and two copies in Pillow
 MIN_PIXEL_BYTES = 4  # bytes per pixel in any format: one in the decoder, and three in the result
 
@@ -48,8 +48,8 @@ def _is_for_animation(data: bytes) -> bool:
 def pillow_errors(reason: Callable[[Exception], str], by: str | None = None) -> AbstractContextManager[None]:
     """Convert errors of Pillow's plugins in the block to ImageError. `reason` returns the reason for an error.
 
-    ImageError and MemoryError are not converted, because a MemoryError is caused by the machine, not by the image. If `by` is
-    given, it replaces the type of the error in the message.
+    ImageError is not converted. MemoryError is not converted either, because the machine causes it and not the image. If `by`
+    is given, it replaces the type of the error in the message.
     """
 
     def image_error(error: Exception) -> ImageError:

@@ -30,7 +30,7 @@ from vlmdata.images.resize import Box, ResizeRule, transform
 from vlmdata.untrusted import errors_as
 
 Boxes = Sequence[Box]
-PLAIN_BYTES, ALPHA_BYTES = 9, 85  # bytes per pixel in the worst case
+PLAIN_BYTES, ALPHA_BYTES = 9, 85  # bytes per pixel in the worst case, without and with alpha
 PNG_QUALITY = 9  # for PNG, img2dataset's quality is the compression level, 0 to 9
 
 

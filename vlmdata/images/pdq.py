@@ -29,7 +29,7 @@ def pdq(pixels: np.ndarray) -> tuple[int, int]:
     for top in range(0, height, rows):
         luma[top : top + rows] = (pixels[top : top + rows].astype(np.float32) @ LUMA).astype(np.float64)
     for _ in range(2):  # two box filters make a tent filter, without which 64 samples would miss most of a large image
-        for top in range(0, height, rows):  # strip by strip in place, because each line is averaged separately
+        for top in range(0, height, rows):  # lines are averaged separately, so strips can be replaced in place
             luma[top : top + rows] = _box(luma[top : top + rows], -(-width // (2 * SIDE)), 1)
         for left in range(0, width, columns):
             luma[:, left : left + columns] = _box(luma[:, left : left + columns], -(-height // (2 * SIDE)), 0)

@@ -43,7 +43,7 @@ def block_means(pixels: np.ndarray) -> np.ndarray:
     sums = np.zeros((SIDE + 1, 2 * len(x)), np.int64)  # sums from the image's corner to each edge, times SIDE
     above = np.zeros(2 * len(x), np.int64)  # sums of the rows above the current band
     step = min(SIDE, max(1, SIDE * BAND_PIXELS // (height * width)))
-    for first in range(0, SIDE, step):  # in bands, because sums of the whole image would take four to eight bytes per pixel
+    for first in range(0, SIDE, step):  # bands save memory: sums of the whole image would take four to eight bytes per pixel
         edges = slice(first, min(first + step, SIDE) + 1)
         band = pixels[y[first] : below[edges][-1]]
         depth = cv2.CV_32S if band.shape[0] * width <= MAX_INT32_PIXELS else cv2.CV_64F  # doubles are exact up to 2^53
@@ -63,7 +63,7 @@ def phash_imagededup(pixels: np.ndarray) -> int:
     DCT-II in floating point, is at least the median of the 63 coefficients that are not the mean. Use this hash to compare with
     hashes of imagededup. Floats may differ between processors. Source: imagededup, methods/hashing.py.
     """
-    from scipy.fft import dct  # imported here, because it takes a quarter of a second
+    from scipy.fft import dct  # imported here, because the import takes a quarter of a second
 
     small = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.LANCZOS).convert("L")
     grey = np.asarray(small, dtype=np.float64)

@@ -90,7 +90,7 @@ def process(
         check_memory(writing_bytes(written, rule.format, rule.quality), max_memory_mb, f"writing {written} pixels")
     decoder = decoded.decoder
     pixels = scale_to(decoded.pixels, change.scaled)
-    del decoded  # free an 8-megapixel image before the small one is encoded
+    del decoded  # frees a large image before the small result is encoded
     if blur:
         width, height = change.scaled
         pixels = blur_boxes(pixels, [(x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in blur])

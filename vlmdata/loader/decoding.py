@@ -156,8 +156,8 @@ def _scale_by_torch(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
     if pixels.shape[1::-1] == size:
         return pixels
-    pixels = pixels if pixels.flags.writeable else pixels.copy()  # torch warns about read-only arrays, which Pillow returns
-    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # (1, 3, H, W), channels last: torch's fast path
+    pixels = pixels if pixels.flags.writeable else pixels.copy()  # Pillow returns read-only arrays, about which torch warns
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # (1, 3, H, W) in channels-last layout, which is fastest in torch
     return interpolate(planes, size[::-1], mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
 
 
@@ -167,7 +167,7 @@ def text_of(data: bytes) -> str:
     Raises UnicodeDecodeError if the bytes are not UTF-8, or if at least a quarter of the characters are null, as in UTF-16.
     """
     text = data.decode()
-    if "\0" in text and 4 * text.count("\0") >= len(text):  # UTF-16 or UTF-32 without a byte order mark
+    if "\0" in text and 4 * text.count("\0") >= len(text):  # the text is UTF-16 or UTF-32 without a byte order mark
         raise UnicodeDecodeError("utf-8", data, data.index(b"\0"), len(data), "null characters")
     return text.removeprefix("\ufeff")
 

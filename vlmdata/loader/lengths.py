@@ -100,11 +100,11 @@ def measure_lengths(
     cached, because the tar may be restored.
     """
     mark = xxhash.xxh3_64_hexdigest(f"{LENGTHS_VERSION} {reader.dataset.state()} {name}".encode())
-    # not beside the tars, because a finished dataset holds only what its manifest lists
+    # the cache is not beside the tars, because a finished dataset holds only files that its manifest lists
     file = cache / "lengths" / f"{mark}.arrow"
     rows = len(reader.dataset.index)
     if file.exists():
-        with suppress(NoIndex):  # a damaged file: measure again
+        with suppress(NoIndex):  # the lengths are measured again if the file is damaged
             return _read(file, rows)
     values, counts = _measure_all(reader, measure, workers or len(os.sched_getaffinity(0)), report)
     starts = None if (counts == 1).all() else np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -145,7 +145,7 @@ def _write(file: Path, lengths: Lengths) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.{uuid.uuid4().hex}")  # machines that share the cache may measure at the same time
     with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)  # in one batch, so that the column can be mapped
+        writer.write_table(table)  # written in one batch, so that the column can be mapped
     os.replace(part, file)
 
 

@@ -24,9 +24,9 @@ from vlmdata.loader.read_samples import Reader
 from vlmdata.loader.schedule import Picks, Schedule, digest
 from vlmdata.untrusted import Failed, errors_as
 
-PACKING_VERSION = 2  # version of the order; part of every state
+PACKING_VERSION = 2  # version of the order, which is part of every state
 FILE_VERSION = 2  # version of the files that hold packed windows
-KEPT_WINDOWS = 8  # windows in the cache folder; others are packed again when they are needed
+KEPT_WINDOWS = 8  # number of windows in the cache folder; older windows are packed again when they are needed
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from vlmdata.loader.remote_tars import RemoteTar, RemoteTars
 
 Sample = dict[str, Any]
-OPEN_TARS = min(2048, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # a window reads from up to 1,024 tars in turn
-# Bytes. A sample up to this size is read at once, because copying its members takes less time than more reads.
+OPEN_TARS = min(2048, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # a window reads up to 1,024 tars in turn
+# Size in bytes up to which a sample is read at once, because copying its members takes less time than more reads.
 TOGETHER = 1 << 17
 
 
@@ -81,7 +81,7 @@ class Reader:
         holds, begin, base, size_at = data.startswith, key.encode(), start + BLOCK, start + BLOCK - SIZE_AT
         for name, offset, size in zip(names, offsets, sizes, strict=True):
             if not holds(begin + _ENDS[name], offset - base) or not holds(b"%011o" % size, offset - size_at):
-                return self._read_apart(place, tar, sample)  # a long name, or the tar differs from the index
+                return self._read_apart(place, tar, sample)  # the name is long, or the tar differs from the index
             sample[name] = data[offset - start : offset - start + size]
         return sample if len(data) == span else self._read_apart(place, tar, sample)  # fewer bytes mean a truncated tar
 

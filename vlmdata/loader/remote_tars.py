@@ -32,7 +32,7 @@ class BlockCache:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
-        self._written = max_bytes  # the first write sweeps, because earlier runs left blocks
+        self._written = max_bytes  # the first write removes old blocks, because earlier runs left some
 
     def path(self, mark: str, number: int) -> Path:
         """Return the file of block `number` of the tar with the hash `mark`."""
@@ -60,7 +60,7 @@ class BlockCache:
 
     def _sweep(self) -> None:
         """Remove the least recently read blocks until the cache has at most nine tenths of its limit."""
-        with _lock(self.folder / "lock-sweep"):  # not one of the 256 locks, because this thread holds one of them
+        with _lock(self.folder / "lock-sweep"):  # a separate lock, because this thread holds one of the 256 locks
             found = []
             for path in self.folder.glob("??/*"):
                 try:
@@ -191,4 +191,4 @@ class RemoteTar:
             os.utime(path)  # record the time of the last read for the sweep
         except FileNotFoundError:
             return None
-        return data if len(data) == min(BLOCK, self.size - number * BLOCK) else None  # a damaged file: fetch it again
+        return data if len(data) == min(BLOCK, self.size - number * BLOCK) else None  # a damaged block is fetched again

@@ -235,7 +235,7 @@ class Samples:
         waiting: deque[tuple[int, int, list[Future]]] = deque()
         is_ending = sys.is_finalizing
         pool = ThreadPoolExecutor(self.threads, "vlmdata")
-        piece = -(-layout.batch_size // self.threads)  # units per thread, so that the first batch is ready soon
+        piece = -(-layout.batch_size // self.threads)  # samples or packs per task, so that all threads work on the first batch
         least = max(AHEAD, 2 * self.threads // layout.batch_size)
         try:
             for after, own, units in planned:

@@ -83,7 +83,7 @@ def _gram_counts(text: str, size: int) -> np.ndarray:
         return np.fromiter(grams.values(), np.int64, len(grams))
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     hashes = np.zeros(len(codes) - size + 1, np.uint64)
-    for i in range(size):  # a polynomial modulo 2^64; its base is the odd integer of the golden ratio
+    for i in range(size):  # each hash is a polynomial modulo 2^64, with an odd base that is 2^64 divided by the golden ratio
         hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + codes[i : len(hashes) + i]
         hashes ^= hashes >> np.uint64(29)
     return np.unique(hashes, return_counts=True)[1]
@@ -101,7 +101,10 @@ def special_ratio(text: str) -> float:
 
 
 def punctuation_ratio(text: str, min_tokens: int = 0) -> float:
-    """Return the share of the marks `, ; : ? ! .` among marks and words, or 1 if there are fewer than `min_tokens` of them."""
+    """Return the share of the marks `, ; : ? ! .` among the tokens of a text, which are marks and words.
+
+    The share is 1 for fewer than `min_tokens` tokens, and 0 for none.
+    """
     tokens = _TOKEN.findall(text)
     if not tokens:
         return 0.0

@@ -19,7 +19,7 @@ _LOCAL = (  # the name before the @; an ASCII word ends where a script without s
 _TOP = r"(?:xn--[a-z0-9-]{2,59}|[a-z]{2,24}(?![A-Za-z0-9_-])|[^\W\da-zA-Z_]{2,24})"
 _MAIL = re.compile(rf"{_LOCAL}(?P<at>{_AT})(?P<domain>(?:[\w-]{{1,63}}{_DOT}){{1,5}}(?P<top>{_TOP}))", re.IGNORECASE)
 _HAS_AT = re.compile(r"@|[(\[{<]at[)\]}>]", re.IGNORECASE)
-_FILES = (  # file extensions, none of which is the domain of a country
+_FILES = (  # file extensions that are not domains of countries
     "png jpg jpeg jpe jfif gif webp avif heic heif bmp tif tiff svg svgz ico psd psb eps raw dng xcf pdf "
     "mp3 mp4 mov webm mkv avi wav ogg flac css scss less js mjs json xml yaml yml html htm xhtml php asp aspx jsp "
     "txt csv tsv doc docx xls xlsx ppt pptx zip rar tar gz tgz exe dll apk ipa dmg iso bin dat bak tmp log ttf otf woff"
@@ -76,7 +76,7 @@ def find_ips(text: str) -> Iterator[Span]:
             yield match.span("ip")
     for match in _IP6.finditer(text) if text.count(":") > 1 else ():
         address = _parsed(IPv6Address, match["ip"])
-        if isinstance(address, IPv6Address) and (address.ipv4_mapped or not address.is_reserved):  # 16::9, a ratio, is reserved
+        if isinstance(address, IPv6Address) and (address.ipv4_mapped or not address.is_reserved):  # a ratio, 16::9, is reserved
             yield match.span()
 
 
@@ -84,7 +84,7 @@ def _is_address(text: str, start: int, end: int) -> bool:
     before = text[max(0, start - AROUND) : start]
     numbers = list(map(int, text[start:end].split(".")))
     is_version = _VERSION_WORD.search(before) is not None
-    if is_version and numbers[0] < LOWEST:  # "server version 10.0.19.1"
+    if is_version and numbers[0] < LOWEST:  # such as "server version 10.0.19.1"
         return False
     if _NETWORK_WORD.search(before) or _NETWORK_WORD.search(text[end : end + AROUND]):
         return True

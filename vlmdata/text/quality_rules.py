@@ -42,7 +42,7 @@ class QualityRules:
     min_common_words: float
     max_spam_words: float  # a text with exactly this share is also rejected
     stop_words: str = "en"  # language code of the library stop-words, or a file; OBELICS's 301 words are stricter
-    flagged_words: str = ""  # a file with one word per line, or JSON; "": the rule is off
+    flagged_words: str = ""  # a file with one word per line or JSON; "" turns the rule off
     common_words: str = ""
     spam_words: str = ""
 

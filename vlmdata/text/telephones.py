@@ -22,7 +22,7 @@ _ANY = re.compile(
     r"|(?P<china>(?<![\w.-])1[3-9]\d(?P<gap>[ -])\d{4}(?P=gap)\d{4}(?![\w-]|\.\d))",
     re.ASCII,
 )
-_SEVEN = re.compile(r"(?:[^0-9]*[0-9]){7}")  # few texts with a digit have seven digits
+_SEVEN = re.compile(r"(?:[^0-9]*[0-9]){7}")  # few texts that contain digits contain at least seven
 _IDENTIFIER_WORD = re.compile(
     r"(?:is[bsm]n(?:-1[03])?|ein|ean|upc|gtin|sku|asin|vin|imei|item|part|model|order|ref|reference|serial|patent|lot|art|article|"
     r"mls|case|invoice|catalog|cat|stock|photo|image|img|version)\W{0,3}(?:number|numbers|no|nr|num|id)?\W{0,3}$",
@@ -36,7 +36,7 @@ _UNIT = re.compile(
 )
 _DATE = re.compile(r"(?:19|20)\d\d[./-]\d{1,2}[./-]\d{1,2}|\d{1,2}[./-]\d{1,2}[./-](?:19|20)\d\d")
 _DECIMAL = re.compile(r"\d{1,3}\.\d{4,}(?: -?\d{1,3}\.\d{4,})?")  # one decimal number, or two such as geographic coordinates
-# four numbers with dots, except Danish and American telephone numbers
+# A version: four numbers with dots between them, but not a Danish or American telephone number.
 _VERSION = re.compile(r"(?!\d\d(?:\.\d\d){3}$|1(?:\.\d{3}){2}\.\d{4}$)[1-9]\d?(?:\.\d{1,5}){3}")
 _SIZES_OF_MEMORY = frozenset(2**power for power in range(3, 13))
 _PRICES = re.compile(r"\d{1,4}\.\d\d(?: \d{1,4}\.\d\d)+")

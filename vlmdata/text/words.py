@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 LETTERS_A_WORD = 2
-_BLOCKS = (  # code points; only the letters of smaller blocks count
+_BLOCKS = (  # ranges of code points; in small blocks, only the letters count
     "0e00-0fff 1000-109f a9e0-a9ff aa60-aa7f "  # Thai, Lao, Tibetan; Burmese, Shan and others of Myanmar
     "1780-17ff 1950-19df 1a00-1aaf aa80-aadf 11700-1174f "  # Khmer, Tai Le, Tai Lue, Buginese, Tai Tham, Tai Viet, Ahom
     "1b00-1b7f 1bc0-1bff a930-a9df aa00-aa5f 11ee0-11f5f "  # Balinese, Batak, Rejang, Javanese, Cham, Makasar, Kawi
@@ -33,7 +33,7 @@ def _letters() -> str:
             ranges.append(f"{chr(first)}-{chr(last)}")
         else:
             ranges += [chr(code) for code in range(first, last + 1) if chr(code).isalpha()]
-    return "".join([*ranges, "\u3007"])  # a Chinese zero
+    return "".join([*ranges, "\u3007"])  # the Chinese zero is not a letter
 
 
 UNSPACED = _letters()
@@ -43,7 +43,7 @@ _SEPARATORS = "\u1361\u200b\uff9e\uff9f"  # Ethiopic word separator, zero-width 
 _SEPARATOR = re.compile(f"[{_SEPARATORS}]")
 _ANY = re.compile(f"[{_SEPARATORS}{UNSPACED}]")
 
-_NOT_PLAIN = re.compile(  # a negated class with common letters first is three times as fast as listing the letters
+_NOT_PLAIN = re.compile(  # a negated class with common letters first is three times as fast as a list of the letters
     "[^ -\x84\x00-\x1b\x86-\x9f\xa1-\u0dff\u2010-\u2027\u2030-\u205e\u20a0-\u20ff\u2190-\u2bff]"
 )
 

@@ -129,7 +129,7 @@ def open_mapped(folder: Path) -> FlatIndex:
         facts = json.loads((folder / "facts.json").read_text())
         arrays = {}
         for name, (dtype, shape) in facts["arrays"].items():
-            # as a plain array, because numpy's memmap class is slow to index
+            # viewed as a plain array, because indexing numpy's memmap class is slow
             arrays[name] = np.memmap(folder / name, dtype, "r", shape=tuple(shape)).view(np.ndarray)
         runs, starts = arrays["run_shards"], arrays["run_starts"]
         if runs.min() < 0 or runs.max() >= len(facts["shards"]) or starts[0] or (np.diff(starts) <= 0).any():
@@ -146,7 +146,7 @@ def open_index(file: Path, cache: Path) -> FlatIndex:
     stat = file.stat()
     facts = f"{FLAT_VERSION} {file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
     folder = cache / "flat" / xxhash.xxh3_64_hexdigest(facts.encode())
-    if folder.exists():  # checked first, because parsing the footer of 100 million rows takes 0.2 s
+    if folder.exists():  # this folder is checked first, because parsing the footer of 100 million rows takes 0.2 s
         with suppress(NoIndex, FileNotFoundError):
             return open_mapped(folder)
         shutil.rmtree(folder, ignore_errors=True)  # a damaged folder is rebuilt from the index file
@@ -220,7 +220,7 @@ class _Flattener:
         self.hashes = {name: xxhash.xxh3_64() for name in ("shards", "key_sizes", "keys", "layouts", "origin", "members")}
         self.rows = self.members = self.key_bytes = 0
         self.last_shard = -1
-        self.ends = np.zeros(0, np.int64)  # the end of the last member of each shard
+        self.ends = np.zeros(0, np.int64)  # end of the last member of each shard, in bytes
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Append the rows of a batch. Raises ValueError if they are invalid."""

@@ -20,7 +20,7 @@ _SEARCH = 1 << 20  # largest read of a search; the first reads are smaller, so t
 _ASCII = bytes(range(128))
 _EXTRAS = frozenset([b"L", b"K", b"x", b"X", b"g"])  # types of extended headers; X is Solaris's version of x
 _FILES = frozenset([b"0", b"\0", b"7"])
-_LINKS = {b"1": False, b"2": True}  # whether the link is symbolic
+_LINKS = {b"1": False, b"2": True}  # type -> whether the link is symbolic
 _WITHOUT_DATA = frozenset([b"1", b"2", b"3", b"4", b"5", b"6", b"V"])
 _WANTED = {b"path": b"path", b"GNU.sparse.name": b"path", b"size": b"size", b"linkpath": b"linkpath"}
 
@@ -293,10 +293,10 @@ class _Extras:
     """The metadata of the next member from its extended headers. Only the pax records that are needed here are kept."""
 
     def __init__(self, everywhere: dict[bytes, bytes] | None = None):
-        self.everywhere = everywhere or {}  # from global headers
+        self.everywhere = everywhere or {}  # metadata from global headers
         self.own: dict[bytes, bytes] = dict(self.everywhere)
         self.problem: str | None = None
-        self.is_pending = False  # a parsed header belongs to the next member
+        self.is_pending = False  # true if a parsed header belongs to the next member
 
     @property
     def is_sparse(self) -> bool:

@@ -6,7 +6,7 @@ from vlmdata.loader.index.grouping import key_of
 from vlmdata.loader.index.tar import BLOCK, Member, TarDamage, members
 
 Read = Callable[[int, int], bytes]  # (offset, size) -> bytes
-SIZE_AT = 124  # offset of the size in a header
+SIZE_AT = 124  # offset of the size field in a header
 NEAR, FAR = 8 * BLOCK, 256 * BLOCK  # bytes before a member's data that are searched for its headers
 EXTRA = b"LKxg"  # types of extended headers, which hold metadata of the next member
 

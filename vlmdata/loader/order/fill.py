@@ -20,7 +20,7 @@ FEWEST = 64  # if fewer samples are left, best-fit decreasing packs them
 
 
 class Slots(NamedTuple):
-    """The length and the number of the pack of each sample, as arrays in the same order. There are `packs` packs."""
+    """The length of each sample and the number of its pack, as arrays in the same order. There are `packs` packs."""
 
     lengths: Ints
     owners: Ints
