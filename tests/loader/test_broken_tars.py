@@ -56,7 +56,7 @@ def test_a_tar_may_start_at_any_byte(odd: int) -> None:
         (A, header(b"x.jpg", 0, size_field=b"0o7junk00000"), B, "not a number"),
         (A, header(b"x.jpg", 0, size_field=b"0000000_010\0"), B, "not a number"),
         (A, file(b"x.jpg", b"x").replace(b"x.jpg", b"y.jpg"), B, "checksum"),
-        (A, header(b"x", 0, b"L", size_field=HUGE), B, "long header"),
+        (A, header(b"x", 0, b"L", size_field=HUGE), B, "extended header"),
         (A, header(b"x.jpg", 600, b"S") + TRASH * 2, B, "sparse"),
         (A, header(b"x.jpg", 600, b"M") + TRASH * 2, B, "another volume"),
         (A, pax(record(b"size", b"9" * 5000)) + file(b"x.jpg", b"x"), B, "pax header states a size that is not a number"),
@@ -65,7 +65,7 @@ def test_a_tar_may_start_at_any_byte(odd: int) -> None:
         (A, pax(b"5 a=\n" * 300_000, b"g"), B, "more than the limit of 1048576"),
         (A, pax(record(b"path", b"x" * 5000)) + file(b"x.jpg", b"x"), B, "name of a member has 5000 bytes"),
         (A, pax(record(b"path", b"x" * 5000)) + header(b"x.jpg", 0, size_field=HUGE), B, "name of a member has 5000 bytes"),
-        (A + B, pax(record(b"path", b"x.jpg")), b"", "long header"),
+        (A + B, pax(record(b"path", b"x.jpg")), b"", "extended header"),
     ],
 )
 def test_a_stretch_that_is_lost_is_one_damage_and_the_rest_is_read(before, trash, after, why) -> None:

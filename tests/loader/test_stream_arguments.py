@@ -44,7 +44,7 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"collate_fn": list}, "collate_fn needs batch_size, because it turns a list of samples into a batch"),
         ({"packing": 4096}, "packing must be a Packing, not 4096"),
         ({"rank": "0", "world_size": 2}, "rank must be an integer, 0 or more, not '0'"),
-        ({"rank": 2, "world_size": 2}, "rank must be at least 0 and less than world_size, 2, not 2"),
+        ({"rank": 2, "world_size": 2}, "rank must be at least 0 and less than world_size (2), not 2"),
         ({"rank": 0}, "give both rank and world_size, or neither"),
         ({"world_size": 2}, "give both rank and world_size, or neither"),
         ({"path": 5}, "path must be a path or a list of paths, not 5"),

@@ -26,9 +26,9 @@ def _order(data: bytes) -> str:
 def directory(data: bytes, start: int) -> tuple[dict[int, int], int, int]:
     """Return (tags, weight, offset of the next directory) for the directory at `start` of `data`.
 
-    `tags` maps each tag to its first value, if that is an unsigned integer of 8, 16 or 32 bits inside `data`. `weight` is the
-    number of bytes that a reader would copy for all values. The offset is 0 if there is no next directory. Raises struct.error
-    if the directory extends past the end of `data`.
+    `tags` maps each tag to its first value, if this value is an unsigned integer of 8, 16 or 32 bits inside `data`. `weight` is
+    the number of bytes that a reader would copy for all values. The offset is 0 if there is no next directory. Raises
+    struct.error if the directory extends past the end of `data`.
     """
     order = _order(data)
     (count,) = struct.unpack_from(order + "H", data, start)

@@ -42,8 +42,8 @@ def _characters(ranges: str) -> frozenset[str]:
 
 
 SPECIAL = frozenset(string.punctuation + string.digits + string.whitespace) | _characters(f"{_FURTHER} {_SPACES} {_EMOJI}")
-SPECIAL_TEXT = "".join(sorted(SPECIAL))  # for str.strip
-WITHOUT_SPECIAL = {ord(character): None for character in SPECIAL}  # for str.translate
+SPECIAL_TEXT = "".join(sorted(SPECIAL))  # the argument for str.strip
+WITHOUT_SPECIAL = {ord(character): None for character in SPECIAL}  # the table for str.translate
 """Translation table that deletes all special characters."""
 SPACES = dict.fromkeys([ord(c) for c in _characters("a0 1680 2000-200a 202f 205f 3000 84 fffc")], " ")
 """Translation table that replaces typographic spaces and two placeholder characters by plain spaces."""
