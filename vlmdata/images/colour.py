@@ -35,7 +35,7 @@ def profile_changes(icc: bytes | None, mode: str) -> bool:
 
 @lru_cache(maxsize=16)
 def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the transform from a profile to sRGB, or None if it is unnecessary or impossible."""
+    """Return the transform from a profile to sRGB, or None if no transform is needed or possible."""
     if len(icc) > MAX_ICC_BYTES or {b"RGB ": "RGB", b"CMYK": "CMYK", b"GRAY": "L"}.get(icc[16:20]) != mode:
         return None
     try:

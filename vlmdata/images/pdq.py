@@ -59,7 +59,7 @@ def _box(values: np.ndarray, window: int, axis: int) -> np.ndarray:
 def _quality(small: np.ndarray) -> int:
     """Return the amount of detail, 0 to 100.
 
-    It is the sum of the differences between neighbours, in integer percent of white, divided by 90.
+    This is a ninetieth of the sum of differences between neighbours. Each difference is truncated to an integer percentage.
     """
     steps = [np.abs((np.diff(small, axis=axis) * 100 / 255).astype(int)).sum() for axis in (0, 1)]
     return min(100, int(sum(steps) / 90))

@@ -92,7 +92,7 @@ def transform(rule: ResizeRule, width: int, height: int) -> Transform:
     if rule.mode not in ("center_crop", "border"):
         return Transform(source, scaled, scaled)
     square = rule.size, rule.size
-    # If the number of pixels is odd, crop and border are one pixel smaller on the left and at the top.
+    # If an odd number of pixels is cropped or added, the left and the top get one pixel less than the right and the bottom.
     offset = -((scaled[0] - rule.size) // 2), -((scaled[1] - rule.size) // 2)
     if rule.mode == "border":
         offset = (rule.size - scaled[0]) // 2, (rule.size - scaled[1]) // 2

@@ -54,7 +54,7 @@ class Lengths:
     digest: str
 
     def at(self, rows: Ints, seeds: Ints) -> Ints:
-        """Return the length of each row, with the caption that the sample draws.
+        """Return the lengths of the samples in these rows, each with the caption that its seed draws.
 
         `seeds` holds the `__seed__` of each sample.
         """

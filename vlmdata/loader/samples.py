@@ -287,7 +287,7 @@ class Samples:
             reader.ahead([job.place for job in jobs if job.dataset == number])
 
     def _plan_units(self, positions: Ints, end: int) -> list[Unit]:
-        """Return one job for each position or, with packs, one list of jobs."""
+        """Return one job for each position. With packs, return one list of jobs for each position."""
         picks = self.plan.at(positions)
         if picks.starts is not None:
             positions = np.repeat(positions, np.diff(picks.starts))

@@ -267,7 +267,7 @@ def _is_header(block: bytes) -> bool:
     found = adler32(block[156:], adler32(block[:148])) & 0xFFFF
     if len(block) < BLOCK or found == (stated + 1) % 65_521:
         return len(block) == BLOCK
-    signed = sum(block[:148]) + sum(block[156:]) - 256 * len(block.translate(None, _ASCII))  # some old programs summed signed bytes
+    signed = sum(block[:148]) + sum(block[156:]) - 256 * len(block.translate(None, _ASCII))  # some old tars count signed bytes
     return stated == signed
 
 
