@@ -11,7 +11,7 @@ from vlmdata.images.facts import ImageError, ImageHeader
 from vlmdata.images.header_lazy import pillow_errors
 from vlmdata.images.tiles import tiles
 
-# Thousands of a million images have odd metadata. Warnings about them would flood the terminal; serious damage raises an error.
+# Thousands of a million images have odd metadata, and warnings would flood the terminal. Serious damage raises an error.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a worker has one core; dav1d would start a thread per core of the machine
 

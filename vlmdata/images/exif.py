@@ -48,7 +48,7 @@ def directory(data: bytes, start: int) -> tuple[dict[int, int], int, int]:
 
 
 def orientation_of(exif: bytes) -> int:
-    """Return the orientation, 1..8, in EXIF data with or without the prefix `Exif\\0\\0`, or 1 if it cannot be read."""
+    """Return the orientation, 1..8, in EXIF data with or without the prefix `Exif\\0\\0`, or 1 if there is none."""
     exif = exif.removeprefix(b"Exif\0\0")
     if exif[:4] not in (b"II*\0", b"MM\0*"):
         return 1

@@ -3,4 +3,4 @@
 IMAGE_EXTENSIONS = frozenset(["avif", "bmp", "gif", "jfif", "jpeg", "jpg", "png", "tif", "tiff", "webp"])
 UNREAD_IMAGE_EXTENSIONS = frozenset(["exr", "hdr", "heic", "heif", "hif", "ico", "j2k", "jp2", "jxl", "psd", "qoi"])
 CAPTION_EXTENSIONS = ("txt", "text", "caption")
-TEXT_EXTENSIONS = (*CAPTION_EXTENSIONS, "json")  # text_chars of a sample is the length of its first member of these
+TEXT_EXTENSIONS = (*CAPTION_EXTENSIONS, "json")  # text_chars is the length of a sample's first text in this order

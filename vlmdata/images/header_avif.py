@@ -211,7 +211,7 @@ def _skip_tools(take: Callable[[int], int]) -> None:
 
 
 def _sequence(payload: bytes) -> Sequence:
-    """Return the facts of a sequence header. Raises ImageError if it is too short."""
+    """Return the facts of a sequence header. Raises ImageError if the header is too short."""
     bits, used = int.from_bytes(payload, "big"), 0
     total = 8 * len(payload)
 

@@ -86,7 +86,7 @@ def _trial(plan: Schedule, chance: random.Random, first: int) -> int:
 
 
 def _leg(layout: StepLayout, start: int, end: int, steps: int) -> Ints:
-    """Return the positions that one worker yields until the run is interrupted, after `steps` steps of its rank."""
+    """Return the positions that one worker yields before its rank is interrupted after `steps` steps."""
     parts: list[Any] = []
     for numbers, positions, _ in layout.deal(start, lambda _: (end, True), 2048, drop=False):
         parts.append(positions[numbers < steps].ravel())

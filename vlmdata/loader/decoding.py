@@ -83,7 +83,7 @@ class Decode:
     def image(self, data: bytes, sample: Sample, name: str) -> Pixels:
         """Return one image as (H, W, 3) uint8 pixels, after decoding, resizing and augmentation.
 
-        Raises DamagedSample if it cannot be decoded.
+        Raises DamagedSample if the image cannot be decoded.
         """
         try:
             header = read_header(data)

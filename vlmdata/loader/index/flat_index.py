@@ -1,7 +1,7 @@
 """An index as flat arrays, which locate a sample by row number without parsing.
 
-The arrays of a small dataset are in memory. Those of a large dataset are files in a cache folder, which are mapped into memory.
-Opening 100 million rows then takes milliseconds, and all processes of a machine share one copy.
+The arrays of a small dataset are in memory. The arrays of a large dataset are files in a cache folder, and these files are
+mapped into memory. Opening 100 million rows then takes milliseconds, and all processes of a machine share one copy.
 """
 
 import json
@@ -113,7 +113,7 @@ class FlatIndex:
         if self.folder is not None:  # with a damaged offset, Arrow would read outside of the file
             starts, stops = ends[rows], ends[rows + 1]
             if starts.min(initial=0) < 0 or (stops < starts).any() or stops.max(initial=0) > len(data):
-                raise ValueError("its keys point outside of the file")
+                raise ValueError("the keys point outside of the file")
         column = pa.LargeStringArray.from_buffers(len(self), pa.py_buffer(ends), pa.py_buffer(data))
         # not pa.array(rows), which imports pandas and delays the first batch by 0.2 s
         wanted = pa.Int64Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows))])
@@ -133,7 +133,7 @@ def open_mapped(folder: Path) -> FlatIndex:
             arrays[name] = np.memmap(folder / name, dtype, "r", shape=tuple(shape)).view(np.ndarray)
         runs, starts = arrays["run_shards"], arrays["run_starts"]
         if runs.min() < 0 or runs.max() >= len(facts["shards"]) or starts[0] or (np.diff(starts) <= 0).any():
-            raise ValueError("its runs of samples are not in order")
+            raise ValueError("the runs of samples are not in order")
         layouts = [tuple(names) for names in facts["layouts"]]
         return FlatIndex(facts["shards"], layouts, facts["digest"], arrays, facts["base"], folder)
 
@@ -223,7 +223,7 @@ class _Flattener:
         self.ends = np.zeros(0, np.int64)  # end of the last member of each shard, in bytes
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Append the rows of a batch. Raises ValueError if they are invalid."""
+        """Append the rows of a batch. Raises ValueError if the rows are invalid."""
         members, origin = batch["members"], numbers_of(batch["offset"])
         counts = np.diff(numbers_of(members.offsets))
         flat = members.flatten()

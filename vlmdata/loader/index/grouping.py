@@ -15,7 +15,7 @@ _MAX_DOTS = 16  # limit of dots in an extension, because each dot takes a lookup
 
 
 class SampleMembers(NamedTuple):
-    """A sample: the members with its key as (extension, member), in the order of the tar. The members need not be adjacent."""
+    """A sample: its key, and its members as (extension, member) in the order of the tar. They need not be adjacent."""
 
     key: str
     members: list[tuple[str, Member]]

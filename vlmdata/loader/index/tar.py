@@ -303,7 +303,7 @@ class _Extras:
         return b"sparse" in self.own
 
     def following(self) -> "_Extras":
-        """Return the metadata of the global headers, which is all that the member after the next one inherits."""
+        """Return the metadata that also applies to later members, which is the metadata of global headers."""
         return _Extras(self.everywhere)
 
     def take(self, kind: bytes, size: int, data: Callable[[], bytes]) -> None:

@@ -31,7 +31,7 @@ def is_member(read: Read, begin: str, name: str, offset: int, size: int) -> bool
 
 
 def _first(headers: bytes, size: int) -> Member | None:
-    """Return the member that these headers, followed by `size` bytes of data, describe, or None if they are invalid."""
+    """Return the member that these headers, followed by `size` bytes of data, describe, or None if the headers are invalid."""
     found = next(members(lambda offset, amount: headers[offset : offset + amount], len(headers) + size), None)
     return found if isinstance(found, Member) else None
 
