@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 
 Pixels = np.ndarray  # (H, W, 3) uint8, sRGB
 MAX_ICC_BYTES = 4 << 20  # printers' CMYK profiles are 0.5 to 3 MB
-SAME_WITHIN = 2  # of 255 levels, because the tables of sRGB profiles are rounded differently
+SAME_WITHIN = 2  # largest change in levels (0..255); the tables of sRGB profiles are rounded differently
 
 
 def to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bool]:

@@ -9,7 +9,7 @@ REASONS = {
     "truncated": "the data end before the image is complete",
     "corrupt": "the data are inconsistent, or the decoder refused them",
     "too_large": "decoding would take more memory than the limit allows (estimate and limit in MB)",
-    "too_costly": "decoding this image and the earlier ones of its row would take too long (estimate and limit in units of cost)",
+    "too_costly": "decoding the image after the earlier images of its row takes too long (estimate and limit in units of cost)",
     "too_many_pixels": "the image or its resized version has more pixels than the limit allows",
     "too_many_scans": "the progressive JPEG has so many scans that it must be an attack",
 }

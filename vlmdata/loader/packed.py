@@ -164,7 +164,7 @@ class PackedPlan:
     def packs(self, epoch: int, window: int) -> Packs:
         """Return the packs of one window of samples.
 
-        They depend only on the schedule, the lengths and the options of packing.
+        The packs depend only on the schedule, the lengths and the options of packing.
         """
         return self._pack(self._picks(epoch, window), epoch, window)
 

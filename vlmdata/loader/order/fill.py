@@ -122,7 +122,7 @@ def _draw(left: Ints, most: int, wanted: int, of: int) -> Ints:
 
 
 def _end_packs(rooms: Ints, left: Ints, size: int, *, ascending: bool) -> Ints:
-    """Return one or two lengths that fill the free tokens of each pack (`rooms`), or zeros if none fill them: (packs, 2).
+    """Return one or two lengths that fill the free tokens of each pack (`rooms`), or zeros if no sample fits: (packs, 2).
 
     The samples with these lengths are removed from `left`.
     """
