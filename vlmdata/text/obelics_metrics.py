@@ -103,7 +103,7 @@ def special_ratio(text: str) -> float:
 def punctuation_ratio(text: str, min_tokens: int = 0) -> float:
     """Return the share of the marks `, ; : ? ! .` among the tokens of a text, which are marks and words.
 
-    The share is 1 for fewer than `min_tokens` tokens, and 0 for none.
+    The share is 0 for a text without tokens, and 1 for any other text with fewer than `min_tokens` tokens.
     """
     tokens = _TOKEN.findall(text)
     if not tokens:
