@@ -47,7 +47,7 @@ def test_lists_switch_rules_on_and_their_absence_is_said(tmp_path):
     rows = step.run(table([document(GOOD, "And the weather was as good as it had been on the day before.")]))
     assert verdicts(rows) == [["max_spam_words", None]]
     assert step.identity() != ParagraphQuality().identity()
-    with pytest.raises(RecipeError, match="paragraph_quality: the word list nowhere.txt cannot be read"):
+    with pytest.raises(RecipeError, match=r"paragraph_quality: the word list nowhere\.txt cannot be read"):
         ParagraphQuality(common_words="nowhere.txt").check()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
