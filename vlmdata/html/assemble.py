@@ -13,8 +13,8 @@ _LISTS = frozenset(("ul", "ol", "dl", "menu", "dir"))
 def assemble(layout: PageLayout, kept: list[bool]) -> tuple[list[str | None], list[ImageRef | None]]:
     """Return a list of texts and a list of images. The lists have equal length, and at each position one of the two is None.
 
-    Paragraphs are separated by an empty line, list items and table rows by a line break, and table cells by a bar. If a cell
-    holds several blocks, its row serves the layout of the page, and the cells of the row are separated like paragraphs.
+    Paragraphs are separated by an empty line, list items and table rows by a line break, and table cells by a bar. Cells are
+    separated like paragraphs if a cell in their row holds several blocks, because such a row serves the layout of the page.
     """
     items, groups = _items(layout)
     layout_rows = _layout_rows(layout, kept, items)
@@ -48,10 +48,10 @@ def assemble(layout: PageLayout, kept: list[bool]) -> tuple[list[str | None], li
 
 
 def _items(layout: PageLayout) -> tuple[list[int], list[int]]:
-    """Return two lists with an entry for each section: the item that holds the section, and the group that holds it.
+    """Return two lists with an entry for each section: the item around the section, and the group around the section.
 
-    An item is a list item or a table cell. A group is a table, or the outermost of nested lists. Entries are indexes of
-    sections, or -1 if there is none. A section that is an item or a group holds itself.
+    An item is a list item or a table cell. A group is a table, or the outermost of nested lists. An item or a group is given by
+    its index in `layout.sections`; -1 means that there is none. A section that is an item or a group is its own entry.
     """
     items: list[int] = []
     groups: list[int] = []
@@ -77,7 +77,7 @@ def _layout_rows(layout: PageLayout, kept: list[bool], items: list[int]) -> set[
 
 
 def _separator(layout: PageLayout, before: int, item: int, layout_rows: set[int], groups: list[int]) -> str:
-    """Return the separator between two blocks. `before` and `item` are their items, or -1 outside of items."""
+    """Return the separator between two blocks. `before` is the item of the first block and `item` that of the second, or -1."""
     if before < 0 or item < 0:
         return "\n\n"
     one, two = layout.sections[before], layout.sections[item]

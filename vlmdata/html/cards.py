@@ -13,11 +13,11 @@ from vlmdata.html.layout import HEADINGS, PageBlock, PageLayout
 
 PROSE_WORDS = 10
 _ARTICLE, _NAMES = 0.5, 0.25  # shares of the prose that cards must hold, on a page with and without an article
-_PARAGRAPH_WORDS = 60  # at least, for a single paragraph to count as an article
-_CARD_WORDS = 6  # of a card's sentence, at least
-_LABEL_WORDS = 4  # of a line between cards, such as a date or a price, at most
-_FEWEST = 3  # cards in a row, at least
-_CARD_BLOCKS = 8  # of one card, at most
+_PARAGRAPH_WORDS = 60  # a single paragraph with at least this many words counts as an article
+_CARD_WORDS = 6  # a card's sentence has at least this many words
+_LABEL_WORDS = 4  # a line between cards, such as a date or a price, has at most this many words
+_FEWEST = 3  # fewer consecutive cards are ignored
+_CARD_BLOCKS = 8  # a card has at most this many blocks
 _NAMED_SHARE = 0.8  # share of the prose that cards must hold if their names mean boilerplate: `related-card`
 _AROUND = frozenset(("nav", "footer", "aside", "menu", "form"))  # elements whose cards always belong to other pages
 _SENTENCE = re.compile(r"[.!?…。！？।؟]\W{0,2}$")
@@ -26,8 +26,8 @@ _SENTENCE = re.compile(r"[.!?…。！？।؟]\W{0,2}$")
 def _is_sentence(block: PageBlock, before: PageBlock | None) -> bool:
     """Return whether a linked block ends like a sentence, so that it is the sentence of a card and not a headline.
 
-    On a page without an article, `before` is the previous block of the card. If `before` is a linked heading, ten words are
-    enough, whatever the block ends with.
+    On a page without an article, `before` is the previous block of the card. A block of ten words or more after a linked
+    heading is a sentence, even if it does not end like one.
     """
     if block.links <= 0.7 or block.words < _CARD_WORDS:
         return False
@@ -70,10 +70,10 @@ def is_prose(block: PageBlock) -> bool:
 
 
 def unlink_cards(layout: PageLayout) -> list[range]:
-    """Decide whether the cards of a page are its content. If they are not, return the ranges of their blocks.
+    """Return the ranges of blocks that are cards, or an empty list if the cards are the content of the page.
 
     Cards are content if they hold enough of the page's prose. In this case, `links` of their blocks is set to 0, so that later
-    steps keep the blocks, and the result is empty.
+    steps keep the blocks.
     """
     if sum(block.image is not None and block.links > 0.7 for block in layout.blocks) < _FEWEST:
         return []
@@ -92,7 +92,7 @@ def unlink_cards(layout: PageLayout) -> list[range]:
             block.links = 0.0
     for section in layout.sections:
         if section.chrome and section.end > section.start and free[section.start] and free[section.end - 1]:
-            section.chrome = 0  # its names are wrong, as in class="related-card teaser"
+            section.chrome = 0  # its names mean boilerplate, as in class="related-card teaser", but it is content
     return []
 
 

@@ -1,9 +1,9 @@
 """Decodes the bytes of a page with the charset that a browser would choose.
 
-The first of these that exists decides: the byte order mark, the HTTP header, a `<meta>` or XML declaration in the first 1,024
-bytes, and a later `<meta>` (a browser starts again when it finds one). Without any of them, a page that is valid UTF-8 is read
-as UTF-8, and any other page as windows-1252. Source: WHATWG HTML, "determining the character encoding", which also lets a
-browser guess.
+The charset is stated by the byte order mark, by the HTTP header, by a `<meta>` or XML declaration in the first 1,024 bytes, or
+by a later `<meta>`, for which a browser starts again. The first that is found in this order decides. A page without any of them
+is read as UTF-8 if it is valid UTF-8, and as windows-1252 otherwise. Source: WHATWG HTML, "determining the character encoding".
+The standard also allows a browser to guess the charset from the text, which this module does not do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from resiliparse.parse.encoding import map_encoding_to_html5
 
 from vlmdata.html.cut import cut_out
 
-_PRESCAN = 1024  # bytes, WHATWG
+_PRESCAN = 1024  # bytes that are searched for a `<meta>` first, as WHATWG defines it
 _LATE = 65536  # bytes of the page that are searched for a `<meta>` if the prescan finds none
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xfe\xff", "utf-16-be"), (b"\xff\xfe", "utf-16-le"))
 _META = re.compile(rb"<meta[\s/][^>]*>", re.IGNORECASE)
@@ -34,7 +34,7 @@ class DecodedText(NamedTuple):
 
     text: str
     encoding: str  # Python's name of the charset
-    source: str  # what named the charset: bom, http, meta, late_meta, utf8 or fallback
+    source: str  # where the charset was found: bom, http, meta, late_meta, utf8 or fallback
     replaced: int  # number of invalid byte sequences, which became U+FFFD
 
 

@@ -18,16 +18,16 @@ from vlmdata.html.sums import Sums, prose_of, sums_of
 from vlmdata.html.teasers import BOXES, drop_teasers, is_related, teaser_lists
 from vlmdata.text.words import count_words
 
-_GALLERY_WORDS = 40  # of prose; a gallery has fewer
-_CORE = 0.8  # share of the prose that the core holds, at least
-_AMPLE_WORDS = 250  # of prose outside boilerplate; a page with this many may drop boilerplate that holds more
-_AMPLE = 0.8  # share of the prose that such a page drops, at most
-_SOME_WORDS = 50  # of prose outside boilerplate; a page with this many may drop comments that hold more
+_GALLERY_WORDS = 40  # a gallery has fewer words of prose
+_CORE = 0.8  # least share of the prose that the core holds
+_AMPLE_WORDS = 250  # with this many words of prose outside boilerplate, a page may drop boilerplate that holds more
+_AMPLE = 0.8  # greatest share of the prose that such a page drops
+_SOME_WORDS = 50  # with this many words of prose outside boilerplate, a page may drop comments that hold more
 _HARDLY = 0.05  # share of the prose outside boilerplate; below it, names that mean content are trusted more
 _FEW = 0.3  # share of the prose in the best section; below it, links have distorted the sums, and the whole page is used
 _SKIPPED = 0.1  # share of the text of a page; skipped boilerplate below this share is not read again
-_SUMMARY_WORDS = 20  # of a summary, at least
-_FIGURE_BLOCKS = 50  # of an image with its captions, at most
+_SUMMARY_WORDS = 20  # a summary has at least this many words
+_FIGURE_BLOCKS = 50  # an image and its captions have at most this many blocks
 _PARTS = frozenset(("p", "li", "td", "th", "dd"))
 _TABLE_PARTS = CELLS | {"tr", "thead", "tbody", "tfoot"}
 _TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
@@ -187,7 +187,7 @@ def _best_section(layout: PageLayout, kept: list[bool], totals: Sums) -> Section
 
 
 def _core_of(layout: PageLayout, chosen: Section, prose: list[int]) -> Section:
-    """Return the innermost section inside `chosen` that holds nearly all of its prose."""
+    """Return the innermost section inside `chosen` that holds nearly all prose of `chosen`."""
     least = _CORE * (prose[chosen.end] - prose[chosen.start])
     for s in layout.sections:
         inside = chosen.start <= s.start and s.end <= chosen.end and s.tag not in _PARTS

@@ -45,7 +45,7 @@ def extract(
     whole_page: bool = False,
     limits: Limits = _DEFAULT,
 ) -> PageDocument:
-    """Return the document of one page. No page raises an error, whatever its bytes are.
+    """Return the document of one page. Broken and hostile pages do not raise errors.
 
     `url` is the address of the page, to resolve relative addresses. `charset_hint` is the charset in the Content-Type
     header. `mode="obelics"` extracts exactly as OBELICS's released code does, flaws included. `whole_page` keeps boilerplate.
@@ -77,7 +77,7 @@ def extract(
 
 
 def _read_head(tree: Any, page: bytes, url: str, document: PageDocument) -> str:
-    """Set title, language and robots of the document from the head of the page. Return the base of relative addresses."""
+    """Set the document's title, language and robots from the head of the page. Return the base for relative addresses."""
     if tree.root is not None:
         attributes = tree.root.attributes
         document.language = (attributes.get("lang") or attributes.get("xml:lang") or "").strip() or None

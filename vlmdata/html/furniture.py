@@ -9,8 +9,8 @@ from vlmdata.html.layout import HEADINGS, PageBlock, PageLayout
 from vlmdata.text.words import count_words
 
 _LOOSE = frozenset(("div", "p", "section", "article", "main", "body", "center", "header", "form", "fieldset"))
-_CREDIT_WORDS = 12  # a credit line has fewer
-_CAPTION_WORDS = 60  # a caption that is not marked as one has fewer
+_CREDIT_WORDS = 12  # a credit line has fewer words
+_CAPTION_WORDS = 60  # a line that is not marked as a caption is one only if it has fewer words
 CELLS = frozenset(("td", "th", "dt", "dd"))
 _COOKIES = re.compile(
     r"(?=.*\bcookies?\b)"
@@ -42,7 +42,7 @@ _FURNITURE = re.compile(  # matches a whole line in lower case: a date, a byline
 )
 
 
-_COMMENTS_WORDS = 4  # of the line above the comments, at most
+_COMMENTS_WORDS = 4  # the line above the comments has at most this many words
 _COMMENTS = re.compile(  # `Comments`, `3 comments`, `Comments (3)`
     r"\W*(\d*)\W*(?:comments?|kommentare?|commentaires?|comentarios?|comentários?|commenti|komentarze|reacties|commentaren"
     r"|yorumlar|комментарии|leave a (?:comment|reply)|schreibe einen kommentar|kommentar schreiben|laisser un commentaire"
@@ -123,7 +123,7 @@ def _is_caption(layout: PageLayout, place: int) -> bool:
 
 
 def is_dateline(text: str | None) -> bool:
-    """Return whether a line is a publication date with year and time."""
+    """Return whether a line is a publication date with a year and a time of day."""
     if not text or len(text) >= 150 or (text[-1] in ".!?" and not text.endswith("m.")):
         return False
     return bool(_CLOCK.search(text) and _YEAR.search(text))
@@ -131,7 +131,7 @@ def is_dateline(text: str | None) -> bool:
 
 def _drop_empty_headings(blocks: list[PageBlock], kept: list[bool]) -> None:
     """Drop headings that have nothing left below them because the links below them were dropped."""
-    gone, ends = False, True  # links below were dropped; the next kept block is a heading, or there is none
+    gone, ends = False, True  # links below were dropped; no kept block is below, or the next kept block is a heading
     for i in range(len(blocks) - 1, -1, -1):
         b = blocks[i]
         if not kept[i]:

@@ -41,7 +41,7 @@ def _pairs() -> Any:
 
 _PAIRS = _pairs()
 _NAME_END = re.compile(rb"[ \t\n\f\r/>]")
-_FEW = 20_000  # tags; a page with fewer is harmless, however they nest
+_FEW = 20_000  # a page with fewer tags is harmless, however they nest
 _MERGED = 8  # `<html>` and `<body>` tags that are harmless; a parser merges the attributes of all of them
 
 
@@ -51,17 +51,17 @@ class Limits:
 
     max_bytes: int = 10_000_000
     max_tags: int = 300_000
-    max_attributes: int = 5_000  # of one tag
-    max_depth: int = 1_000  # of open elements; Chrome nests at most 512
-    max_images: int = 1_000  # the first ones are kept, the others are counted
-    max_data_bytes: int = 5_000_000  # of one inline image
+    max_attributes: int = 5_000  # attributes of one tag
+    max_depth: int = 1_000  # nested elements; Chrome nests at most 512
+    max_images: int = 1_000  # the first images are kept, the others are counted
+    max_data_bytes: int = 5_000_000  # bytes of one inline image
 
 
 def harmless(html: bytes, limits: Limits) -> tuple[bytes, str | None]:
     """Return (page that is safe to parse, None), or (b"", reason) if the page must not be parsed.
 
-    The reason is `too_many_tags`, `too_many_attributes` or `too_deep`. In a page with many tags, comments, scripts, styles and
-    drawings could hide tags from the count, so they are removed.
+    The reason is `too_many_tags`, `too_many_attributes` or `too_deep`. If a page has many tags, its comments, scripts, styles
+    and drawings are removed, because they could hide tags from the count.
     """
     if not _may_be_large(html, limits.max_tags) and not _may_be_crowded(html, limits.max_attributes):
         return html, None
@@ -105,9 +105,9 @@ def _may_be_large(html: bytes, most: int) -> bool:
 def _may_be_crowded(html: bytes, most: int) -> bool:
     """Return whether a tag may have too many attributes, or whether the check itself would take too long.
 
-    A tag with up to twice `most` attributes may be missed. A tag with more is longer than four stretches of `most` bytes,
-    because an attribute takes at least two bytes. It therefore fills at least three consecutive stretches. Most pages have no
-    three such stretches that can be part of one tag, so they are not searched further.
+    The page is divided into stretches of `most` bytes. An attribute takes at least two bytes, so a tag with more than twice
+    `most` attributes is longer than four stretches, and fills at least three consecutive stretches. A tag with fewer attributes
+    may be missed. Most pages have no three consecutive stretches that can be part of one tag. Only the others are searched.
     """
     return any(_gaps(html[start:end]) > most for start, end in _long_stretches(html, most)) and _holds_crowded(html, most)
 
@@ -145,7 +145,10 @@ def _holds_crowded(html: bytes, most: int) -> bool:
 
 
 def _gaps(stretch: bytes) -> int:
-    """Return an upper bound on the attributes in a stretch of a tag. Each follows a blank, a slash or the value of another."""
+    """Return an upper bound on the attributes in a stretch of a tag: the number of places where an attribute can begin.
+
+    An attribute begins after a blank, after a slash, or after the value of another attribute.
+    """
     return len(stretch.split()) + stretch.count(b"/") + stretch.count(b"=")
 
 

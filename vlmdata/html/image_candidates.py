@@ -23,7 +23,7 @@ LAZY = (
 _SETS = ("srcset", "data-src-set", "data-original-set")  # an attribute whose name ends with one of these holds a srcset
 _LAZY_PRESENT = frozenset(LAZY)
 
-_PLACEHOLDER_ENDS = (  # of a file name without extension, in lower case; a cheap test before the pattern below
+_PLACEHOLDER_ENDS = (  # ends of a file name without extension, in lower case: a cheap test before the pattern below
     *("blank", "spacer", "pixel", "holder", "lazy", "load", "loader", "loading", "spinner", "trans", "transparent", "clear"),
     *("grey", "gray", "empty", "dummy", "1x1", "px", "fallback"),
 )
@@ -45,7 +45,7 @@ _STATED = re.compile(  # width=20, w_20, /max/60/, resize:fit:60, -20x13.jpg, =w
     r"|(\d{1,5})x(?:\d{1,5})?(?![a-z0-9])|[ws](\d{1,5})(?=[-/]|$))"
 )
 _END = 200  # characters at the end of an address, which state the requested size and quality
-_PREVIEW_WIDTH = 100  # pixels of a preview, at most
+_PREVIEW_WIDTH = 100  # greatest width of a preview in pixels
 _PATHLIKE = re.compile(r"^(?:https?:)?//\S|^[./]|\.(?:jpe?g|png|webp|gif|avif|bmp|tiff?)(?:$|[?#])", re.IGNORECASE)
 _DESCRIPTOR = re.compile(r"^(\d+(?:\.\d+)?)([wx])$")
 _USUAL = re.compile(r"[\s,]*+([^\s,]\S*+)(?<!,)\s++(\d++(?:\.\d++)?)([wx])\s*+(?:,|\Z)")  # `a.jpg 300w,`
@@ -105,9 +105,9 @@ def _described(address: str, descriptors: list[str]) -> Candidate | None:
 
 
 def _rank(candidate: Candidate) -> tuple[float, float]:
-    """Return a sort key. The width whose ratio to BEST_WIDTH is closest to 1 comes first.
+    """Return the sort key of a candidate. The candidate whose width has the ratio closest to 1 to BEST_WIDTH is the first.
 
-    If widths are equal, the higher density comes first.
+    If widths are equal, the candidate with the higher density is the first.
     """
     width = candidate.width if candidate.width <= BEST_WIDTH else BEST_WIDTH**2 / candidate.width
     return -width, -candidate.density
@@ -177,7 +177,7 @@ def _previews_last(found: list[str]) -> list[str]:
 
 
 def _sets(attributes: Mapping[str, str | None]) -> list[str]:
-    """Return the srcsets of an element, or none if the element states a `type` that is not a common image format."""
+    """Return the srcsets of an element, or an empty list if its `type` is not a common image format."""
     kind = attributes.get("type") or ""
     if kind and not kind.startswith(("image/jpeg", "image/png", "image/webp", "image/avif", "image/gif")):
         return []
@@ -187,7 +187,7 @@ def _sets(attributes: Mapping[str, str | None]) -> list[str]:
 def _lazy(attributes: Mapping[str, str | None], *, alone: bool) -> str | None:
     """Return the address in the attribute of a lazy loader, or None.
 
-    `alone` says that no other address is known, so that any `data-` attribute is searched too.
+    If `alone`, no other address of the image is known, so all other `data-` attributes are searched too.
     """
     if not _LAZY_PRESENT.isdisjoint(attributes):
         for name in LAZY:

@@ -9,8 +9,8 @@ from vlmdata.html.image_candidates import addresses, is_placeholder, is_preview,
 from vlmdata.html.page_addresses import absolute, data_bytes
 
 _PIXELS = re.compile(r"\s*(\d{1,6})(?:\.\d*)?\s*(?:px)?\s*;?\s*$", re.IGNORECASE)
-_ADDRESSES = 6  # of one image that are kept
-_PREVIEW_BYTES = 4096  # an inline image with fewer is a preview, shown until the image loads; real ones take 300 to 2,000
+_ADDRESSES = 6  # number of addresses that are kept for one image
+_PREVIEW_BYTES = 4096  # a smaller inline image is a preview until the image loads; previews take 300 to 2,000 bytes
 _SIZED = re.compile(
     r"(?:[-_@.](?:\d{1,5}x\d{0,5}|\d{1,4}w|[1-4]x|lqip|preview|place-?holder|thumb(?:nail)?|blur(?:red)?|small|tiny|low|min))+"
     r"(?=\.\w+$|$)",
@@ -26,10 +26,10 @@ class ImageRef:
 
     url: str  # absolute; for an inline image only `data:` and its media type
     alt: str | None = None
-    caption: str | None = None  # of the figure around the image; the text of the page holds it too
+    caption: str | None = None  # caption of the figure around the image; it stays in the text of the page too
     rendered_width: int | None = None  # pixels, from the attributes
     rendered_height: int | None = None
-    data: bytes | None = None  # of an inline image
+    data: bytes | None = None  # bytes of an inline image
     others: tuple[str, ...] = ()  # further addresses of the same image, best first
 
 
@@ -106,7 +106,7 @@ def _is_one_file(one: str, other: str) -> bool:
 
 
 def _stem(url: str) -> str:
-    """Return the file name and query of an address without the requested size. Two sizes of one image have the same."""
+    """Return the file name and query of an address without the requested size, so that all sizes of one image are equal."""
     path, _, query = url.partition("?")
     name = _SIZED.sub("", path.rpartition("/")[2][-300:])
     if _FILE.search(name):  # the query of a file hardly ever selects another image

@@ -22,8 +22,8 @@ PRE = frozenset(("pre", "listing", "xmp", "plaintext"))
 
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _HIDING = frozenset(("hidden", "aria-hidden", "style"))
-_CARD_CHARS = 60  # of a card, at least: about ten words
-_NOSCRIPT_CHARS = 1000  # of a page in a `<noscript>`, at least; a request to enable scripts is shorter
+_CARD_CHARS = 60  # a card has at least this many characters, about ten words
+_NOSCRIPT_CHARS = 1000  # a page in a `<noscript>` has at least this many; a request to enable scripts is shorter
 _MENUS = frozenset(("nav", "ul", "ol"))
 
 _INLINE, _LINK, _SKIP, _BREAK, _IMAGE, _NOSCRIPT, _RULE, _PRE, _SECTION = range(9)
@@ -98,9 +98,10 @@ def lay_out(
 
 
 def _element(walk: Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
-    """Add one element. Return its first child, or None to skip its content, and a number that is needed to close it.
+    """Add one element. Return its first child, or None to skip its content, and the number that closing it needs.
 
-    For a section, the number is the index of the section around it. It is 1 for a link to another page, and 0 otherwise.
+    For a section, this number is the index of the section around the element. For a link to another page, the number is 1. For
+    other elements, it is 0.
     """
     if kind >= _PRE:
         child = node.first_child
@@ -152,7 +153,7 @@ def _hidden(attributes: dict[str, str | None]) -> bool:
 
 
 def _is_menu(tag: str, attributes: dict[str, str | None]) -> bool:
-    """Return whether an element is a menu: a `<nav>`, or a list whose role, class or id says so."""
+    """Return whether an element is a menu: a `<nav>`, or a list whose role, class or id means a menu."""
     if tag == "nav" or attributes.get("role") in ("navigation", "menubar", "menu"):
         return True
     return bool(attributes) and names_menu((attributes.get("class"), attributes.get("id")))

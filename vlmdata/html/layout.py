@@ -20,7 +20,7 @@ class PageBlock:
     text: str | None  # None for an image
     image: ImageRef | None
     section: int  # index of the innermost section that holds the block
-    tag: str  # of the section, or "img" for an image
+    tag: str  # tag of this section, or "img" for an image
     words: int = 0
     links: float = 0.0  # share of the characters that are inside links; 1 for an image inside a link
 
@@ -32,10 +32,10 @@ class Section:
     tag: str
     parent: int  # index of the section around it, -1 for none
     start: int  # index of its first block
-    end: int = -1  # one past its last block; -1 while it is open
+    end: int = -1  # index after its last block; -1 while the section is open
     chrome: int = 0  # whether class, id, role or tag mean boilerplate: 0 no, 1 perhaps, 2 surely, 3 other people's words
-    body: bool = False  # whether they mean main content
-    caption: bool = False  # whether it holds the caption of an image
+    body: bool = False  # whether class, id, role or tag mean main content
+    caption: bool = False  # whether the section holds the caption of an image
 
 
 @dataclass(slots=True)

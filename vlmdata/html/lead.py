@@ -7,15 +7,15 @@ from vlmdata.html.furniture import CELLS, is_dateline
 from vlmdata.html.image_ref import ImageRef
 from vlmdata.html.layout import HEADINGS, PageBlock, PageLayout
 
-_LEAD_BLOCKS = 25  # between the title and the core, at most
-_ICON = 64  # pixels of one side of an icon, at most
+_LEAD_BLOCKS = 25  # most blocks between the title and the core
+_ICON = 64  # an image with a side of at most this many pixels is an icon
 
 
 def restore_lead(layout: PageLayout, kept: list[bool], before: list[int]) -> None:
-    """Keep the title of the page, the pictures around the title, and the prose between the title and the core: a summary.
+    """Keep the title of the page, the pictures around the title, and the prose between the title and the core.
 
-    `before` holds the indexes of the main content's blocks before the core. Lists and headings among these blocks are kept too.
-    Tables of facts among them are kept if the page has no title.
+    This prose is usually a summary. `before` holds the indexes of the main content's blocks before the core. Lists and headings
+    among these blocks are kept too. Tables among these blocks are kept if the page has no title.
     """
     blocks = layout.blocks
     first = next((i for i, keep in enumerate(kept) if keep), 0)
@@ -37,7 +37,7 @@ def restore_lead(layout: PageLayout, kept: list[bool], before: list[int]) -> Non
 
 
 def restore_figures(blocks: list[PageBlock], kept: list[bool], after: list[int]) -> None:
-    """Keep the images after the core that have captions, and their captions. `after` holds the indexes of blocks to search."""
+    """Keep the images after the core that have captions, and keep their captions. `after` holds the indexes of these blocks."""
     _restore_pictures(blocks, kept, [i for i in after if (image := blocks[i].image) is None or image.caption])
 
 

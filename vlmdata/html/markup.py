@@ -15,7 +15,7 @@ from vlmdata.html.names import byte_words
 _BLANK = r"[ \t\n\f\r]*+"
 _QUOTED = r""""[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z)"""
 _VALUE = rf"""(?:{_QUOTED}|[^ \t\n\f\r>"'][^ \t\n\f\r>]*+)?+"""
-_NAME = r"[^ \t\n\f\r/>][^ \t\n\f\r/>=]*+"  # of an attribute
+_NAME = r"[^ \t\n\f\r/>][^ \t\n\f\r/>=]*+"  # name of an attribute
 _ATTRIBUTES = rf"(?:[ \t\n\f\r/]*+{_NAME}(?:{_BLANK}={_BLANK}{_VALUE})?+)*+[ \t\n\f\r/]*+"
 _TAG_NAME = r"[a-zA-Z][^ \t\n\f\r/>]*+"
 
@@ -37,19 +37,19 @@ _TOKEN = _compiled(rf"<(?:(/?)({_TAG_NAME}){_ATTRIBUTES}>?|!--|!\[CDATA\[|[!?/][
 _COMMENT_END = _compiled("--!?>")
 _RAW = byte_words("script style iframe noembed noframes textarea")
 _LITERAL = byte_words("title xmp plaintext")
-_CHOICES = byte_words("option optgroup")  # no content; a parser takes quadratic time on those of one <select>
-_MERGED = byte_words("html body")  # a parser merges their attributes into the first one, in quadratic time
+_CHOICES = byte_words("option optgroup")  # dropped, because a parser takes quadratic time on the options of one <select>
+_MERGED = byte_words("html body")  # a parser merges the attributes of later tags into the first tag, in quadratic time
 _ODD = _RAW | _LITERAL | _CHOICES | _MERGED | {b"svg"}
 _SVG = _compiled(r"<(/?)svg(?=[ \t\n\f\r/>])", re.IGNORECASE)
 _NO_SVG = _compiled(r"<(?:p|div|img|table|[uod]l|h[1-6]|pre|blockquote|br|hr)(?=[ \t\n\f\r/>])", re.IGNORECASE)
-_NOTHING = b"</>"  # ignored by a parser; it keeps the text before and after it apart
+_NOTHING = b"</>"  # separates the texts around a removed part; a parser ignores it
 
 
 def read_markup(html: bytes, pieces: list[bytes]) -> Iterator[tuple[bytes, bool, bytes]]:
     """Yield (name in lower case, whether it is an end tag, text of the whole tag) for each tag of a page, in linear time.
 
-    Pieces of the page are appended to `pieces`. Joined after the last tag, they are the page without comments, scripts, styles,
-    drawings and other parts without content.
+    Pieces of the page are appended to `pieces`. After the last tag, `pieces` joined is the page without its comments, scripts,
+    styles, drawings and other parts without content.
     """
     kept = place = 0  # end of the part that is in `pieces`, and start of the next search
     merged: set[bytes] = set()
@@ -120,9 +120,10 @@ def _literal(name: bytes, tag: bytes, content: bytes) -> tuple[bytes, bytes]:
 
 
 def _drawing_end(html: bytes, start: int) -> int:
-    """Return the offset at which an `<svg>` ends.
+    """Return the offset at which an `<svg>` ends, or 0 if the `<svg>` cannot be removed. Its content begins at `start`.
 
-    Return 0 if it is never closed, or if it holds another `<svg>` or an element that closes it, such as a paragraph.
+    An `<svg>` is not removed if it is never closed, or if it holds another `<svg>` or an element that closes it, such as a
+    paragraph.
     """
     match = _SVG.search(html, start)
     if match is None or not match[1] or _NO_SVG.search(html, start, match.start()):

@@ -26,7 +26,7 @@ _STRONG = word_set(
     "sharedaddy addthis addtoany pagination pager paging skiplink navbox catlinks noprint complementary contentinfo adsense "
     "dfp jumpto editsection hatnote masthead topbar copyright newsletter"
 )
-_OTHERS = word_set(  # content of other people or other pages: these words hardly ever describe a layout
+_OTHERS = word_set(  # words for content of other people or other pages; they hardly ever describe a layout
     "comment comments commentlist disqus respond replies related recommended recommendations recommends recommendation "
     "cookie cookies consent gdpr outbrain taboola zergnet kommentar kommentare commentaire commentaires comentario "
     "comentarios commento commenti komentarz komentarze reactie reacties"

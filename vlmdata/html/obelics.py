@@ -33,7 +33,7 @@ _SEPARATORS = {
     ),
     **dict.fromkeys(word_set("blink body caption h html title"), ""),
 }
-KEPT = frozenset((*_SEPARATORS, "br"))  # tags; all others except media are removed with their content
+KEPT = frozenset((*_SEPARATORS, "br"))  # tags that are kept; all others except media are removed with their content
 SPECIAL = frozenset(("footer", "header", "navigation", "nav", "navbar", "menu"))
 _SOURCES = (
     "src", "data-src", "data-src-fg", "data-scroll-image", "srcset", "data-lateloadsrc", "data-img-src", "data-original",
@@ -52,6 +52,8 @@ _DOTS = re.compile(r"\.+/")
 
 
 class _Entry(NamedTuple):
+    """The start or end of an element, a text, or an image, in the flat list of a page's content."""
+
     kind: str  # open, close, text, image
     value: Any  # tag, text or ImageRef; None for `close`, and for media without a valid address
 
@@ -82,9 +84,9 @@ def extract_obelics(html: bytes, url: str) -> tuple[list[str | None], list[Image
 class _Open:
     """An open element that is kept."""
 
-    place: int  # index of its entry
-    is_date: bool  # the text directly inside it is dropped
-    is_filled: bool = False  # it holds text or media
+    place: int  # index of the element's entry
+    is_date: bool  # whether the text directly inside the element is dropped
+    is_filled: bool = False  # whether the element holds text or media
 
 
 class _Kept:
@@ -95,6 +97,7 @@ class _Kept:
         self.opened = [_Open(0, False)]
 
     def open(self, tag: str, *, is_date: bool) -> None:
+        """Open an element. If `is_date`, the text directly inside the element will be dropped."""
         self.opened.append(_Open(len(self.entries), is_date))
         self.entries.append(_Entry("open", tag))
 
@@ -108,11 +111,13 @@ class _Kept:
             del self.entries[closed.place :]
 
     def text(self, text: str) -> None:
+        """Add a text to the innermost open element, or drop the text if the element is a date."""
         if not self.opened[-1].is_date:
             self.entries.append(_Entry("text", text))
             self.opened[-1].is_filled |= not text.isspace()
 
     def media(self, image: ImageRef | None) -> None:
+        """Add an image to the innermost open element. None means media without a valid address."""
         self.entries.append(_Entry("image", image))
         self.opened[-1].is_filled = True
 
@@ -246,15 +251,17 @@ class _TextRun:
     def __init__(self) -> None:
         self.done: list[str] = []
         self.tail: str | None = None  # None before the first text
-        self.depth = 0  # of the deepest element that holds both the last text and the current position
+        self.depth = 0  # depth of the innermost element that holds both the last text and the current position
         self.separators: set[str] = set()
 
     def leave(self, depth: int, tag: str) -> None:
+        """Close an element with this tag, which may separate the next text. `depth` is the number of elements around it."""
         if self.tail is not None and depth < self.depth:
             self.depth = depth
             self.separators.add(_SEPARATORS.get(tag, ""))
 
     def add(self, text: str, stack: list[str]) -> None:
+        """Append a text, after the strongest separator since the last text. `stack` holds the tags of the open elements."""
         if not text:
             return
         if self.tail is None:
@@ -276,6 +283,7 @@ class _TextRun:
         self.separators = set()
 
     def end(self) -> list[tuple[str | None, ImageRef | None]]:
+        """Return the joined text as [(text, None)], or an empty list if there is no text, and start a new text."""
         text = ("".join(self.done) + (self.tail or "")).strip()
         self.__init__()  # type: ignore[misc]
         return [(text, None)] if text else []

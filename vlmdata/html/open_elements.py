@@ -1,4 +1,4 @@
-"""Counts the elements that a parser has open after each tag of a page, and estimates the cost of its tree so far."""
+"""Counts the elements that a parser has open after each tag of a page, and estimates the cost of the parser's tree so far."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ FORMATTING = byte_words("a b big code em font i nobr s small strike strong tt u"
 _FLAT = byte_words(
     "area base br col embed hr img input link meta param source track wbr p tr td th thead tbody tfoot colgroup html head body"
 )
-_ITEMS = {b"li": byte_words("li"), b"dd": byte_words("dd dt"), b"dt": byte_words("dd dt")}  # the open items that each one ends
-# Elements that stop an end tag from closing an element outside them: `_BARRIERS` stop the end tag of a block, and `_SPECIAL`
-# those of other elements.
+_ITEMS = {b"li": byte_words("li"), b"dd": byte_words("dd dt"), b"dt": byte_words("dd dt")}  # item: the items it ends
+# An end tag cannot close an element that is outside one of these open elements. `_BARRIERS` stop end tags of blocks, and
+# `_SPECIAL` stop end tags of all other elements.
 _BARRIERS = byte_words(
     "applet marquee object table template svg math foreignobject desc title mi mo mn ms mtext annotation-xml"
 )
@@ -23,27 +23,27 @@ _BLOCKS = byte_words(
     "h4 h5 h6 header hgroup li listing main menu nav ol pre search section summary ul"
 )
 _SPECIAL = _BARRIERS | _BLOCKS | byte_words("frameset iframe keygen noembed noframes noscript select")
-_STOPS = {  # the elements that stop an end tag, by its name, if they are not `_SPECIAL`
+_STOPS = {  # name of an end tag: the elements that stop it; other end tags are stopped by `_SPECIAL`
     **dict.fromkeys((*_BLOCKS, *byte_words("table object applet marquee template")), _BARRIERS),
     b"li": _BARRIERS | {b"ul", b"ol"},
 }
-ALIKE = 3  # formatting elements with the same attributes that a parser keeps open, at most
-_STEPS = 64  # elements that a parser walks over in the time in which it makes one
+ALIKE = 3  # a parser keeps at most this many formatting elements with the same attributes open
+_STEPS = 64  # a parser steps over this many open elements in the time in which it creates one element
 
 
 @dataclass(slots=True)
 class Tree:
-    """Tracks an upper bound on the open elements of a parser, and the cost of its tree so far.
+    """Tracks an upper bound on the open elements of a parser, and the cost of the parser's tree so far.
 
     As in a parser, an end tag has no effect if another open element stops it. Source: WHATWG HTML, "tree construction".
     """
 
-    opened: list[bytes] = field(default_factory=list)  # outermost first
-    counts: dict[bytes, int] = field(default_factory=dict)  # open elements by name
-    formatting: dict[bytes, list[bytes]] = field(default_factory=dict)  # tags without an end tag so far, by name
-    alike: dict[bytes, int] = field(default_factory=dict)  # number of these tags, by their text
-    lost: Counter[bytes] = field(default_factory=Counter)  # of these, closed by other end tags; later content reopens them
-    cost: int = 0  # tags, reopened elements and steps
+    opened: list[bytes] = field(default_factory=list)  # names of the open elements, outermost first
+    counts: dict[bytes, int] = field(default_factory=dict)  # name: number of open elements
+    formatting: dict[bytes, list[bytes]] = field(default_factory=dict)  # name: formatting tags without an end tag so far
+    alike: dict[bytes, int] = field(default_factory=dict)  # text of a tag in `formatting`: how often it is there
+    lost: Counter[bytes] = field(default_factory=Counter)  # elements closed by other end tags, which later content reopens
+    cost: int = 0  # number of tags, reopened elements and steps
 
     def add(self, name: bytes, closes: bool, text: bytes) -> None:
         """Apply one tag. `closes` says that it is an end tag, and `text` is the whole tag."""
@@ -63,12 +63,12 @@ class Tree:
             self._reopen()
         if name == b"p" and self.formatting:
             self.cost += sum(map(len, self.formatting.values()))
-        if name in _FLAT and not (self.counts.get(b"math") or self.counts.get(b"svg")):  # in math and svg they nest
+        if name in _FLAT and not (self.counts.get(b"math") or self.counts.get(b"svg")):  # these names nest inside math and svg
             return
         self._open(name)
         if block:
             if self.lost:
-                self._reopen()  # the text in the block reopens them
+                self._reopen()  # the text in the block reopens the lost elements
         elif name in FORMATTING:
             texts = self.formatting.setdefault(name, [])
             if self.alike.get(text, 0) >= ALIKE:
@@ -78,7 +78,7 @@ class Tree:
             texts.append(text)
 
     def _end_item(self, names: frozenset[bytes]) -> None:
-        """Close the open list item that a new item ends. `names` are the items that the new one can end."""
+        """Close the open list item that a new item ends, if there is one. `names` are the items that a new item can end."""
         for name in reversed(self.opened):
             if name in names:
                 self._close(name)
@@ -97,7 +97,7 @@ class Tree:
         self.counts[name] = self.counts.get(name, 0) + 1
 
     def _close(self, name: bytes) -> None:
-        """Apply an end tag as a parser does: it closes the innermost element with this name, or nothing if it is stopped."""
+        """Apply an end tag as a parser does: close the innermost element with this name, unless another element prevents it."""
         if self.opened[-1] == name:
             if name in FORMATTING:
                 self._forget(name)
@@ -114,7 +114,7 @@ class Tree:
         if name in FORMATTING:
             self._forget(name)
         if name == b"form" or (name in FORMATTING and not reached):
-            self._drop(place, place + 1)  # the elements inside it stay open
+            self._drop(place, place + 1)  # the elements inside this one stay open
         elif reached:
             self._drop(place, len(self.opened))
 

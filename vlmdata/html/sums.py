@@ -1,4 +1,4 @@
-"""Prefix sums over the blocks of a page. The sum over a section is the difference of two of them."""
+"""Prefix sums over the blocks of a page. The sum over a section is the difference of two prefix sums."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Sums:
     words: list[int]
     linked: list[float]  # words in links
     prose: list[int]  # words of blocks that read like prose
-    lines: list[int]  # number of blocks that are a link and are a heading or have at least three words
+    lines: list[int]  # number of linked blocks that are headings or have at least three words
     images: list[int]
     sections: list[tuple[int, Section]]  # (index, section) of each section that is not empty
 

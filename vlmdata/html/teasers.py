@@ -8,9 +8,9 @@ from vlmdata.html.layout import PageLayout, Section
 from vlmdata.html.sums import Sums
 
 BOXES = frozenset(("div", "section", "aside", "article"))
-_BOX_BLOCKS, _BOX_TEXTS = 8, 4  # blocks and texts of a teaser, at most
-_BOX_WORDS = 110  # a teaser has fewer
-_BOXES_SHARE = 0.25  # share of the main content's prose that dropped boxes hold, at most
+_BOX_BLOCKS, _BOX_TEXTS = 8, 4  # a box has at most this many blocks and this many texts
+_BOX_WORDS = 110  # a teaser has fewer words
+_BOXES_SHARE = 0.25  # boxes that hold a greater share of the main content's prose are not dropped
 _RELATED = re.compile(
     r"\W{0,4}(?:related|recommended|more (?:from|on|in|about|stories|news|articles|posts|like|coverage)"
     r"|most (?:read|popular|viewed|recent|shared)|you (?:may|might) (?:also )?(?:like|be interested|enjoy)|you'll also"
@@ -62,7 +62,7 @@ def teaser_lists(layout: PageLayout, sums: Sums) -> set[int]:
 def drop_teasers(layout: PageLayout, chosen: Section, kept: list[bool], sums: Sums) -> None:
     """Drop the small boxes inside `chosen` that consist of a link and a few words, such as a teaser, an author or a film.
 
-    The boxes are kept if they hold more than a quarter of the prose together, as on a page that lists articles.
+    If the boxes together hold more than a quarter of the prose, as on a page that lists articles, all of them are kept.
     """
     blocks, words = layout.blocks, sums.words
     boxes: list[Section] = []

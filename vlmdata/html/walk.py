@@ -17,16 +17,16 @@ Prune = Literal["nothing", "menus", "boilerplate"]
 
 _GAPS = re.compile(r"[ \t\n\r\f\u200b]+")  # white space of HTML, and the zero width space that some editors leave
 _PICTURES = frozenset(("img", "amp-img", "noscript"))
-_UNSEEN = frozenset(("script", "style", "noscript", "iframe", "select"))  # their text is not shown
-_FEW_UNSEEN = 32  # such elements of a section whose text is subtracted; if there are more, a second walk may follow
-# Elements to search for in boilerplate. A section is skipped only if those that it holds are pictures and unseen elements.
+_UNSEEN = frozenset(("script", "style", "noscript", "iframe", "select"))  # elements whose text a browser does not show
+_FEW_UNSEEN = 32  # the text of only this many unseen elements of a section is subtracted; with more, a second walk may follow
+# Elements to search for in boilerplate. A section with one of them that is not a picture or an unseen element is not skipped.
 _SEARCHED = "h1,article,img,noscript,amp-img,figure,figcaption,[class*=aption],script,style,iframe,select"
-_LONG = 60  # characters of a text that may be prose
-_FEW_PIECES = 16  # of blank text and line breaks between two sizes of one image, at most
-_READ_IMAGES = 10  # images read for each image that a page may show
-_CAPTION_BLOCKS = 50  # of one caption, at most
-_FIGURE_DEPTH = 16  # elements between a figure and its caption, at most
-_SOURCES = 50  # `<source>`s of one `<picture>` that are read
+_LONG = 60  # a text that may be prose has at least this many characters
+_FEW_PIECES = 16  # most pieces of blank text and line breaks between two sizes of one image
+_READ_IMAGES = 10  # a page may have this many times more images than are kept; further images are not read
+_CAPTION_BLOCKS = 50  # most blocks of one caption
+_FIGURE_DEPTH = 16  # most elements between a figure and its caption
+_SOURCES = 50  # only this many `<source>`s of one `<picture>` are read
 _REFUSALS = 8  # nested sections that are marked as boilerplate but hold content; deeper ones are not searched
 _TAGS = {  # meaning of a tag alone: boilerplate, main content, caption
     **dict.fromkeys(("nav", "footer", "aside", "menu"), (2, False, False)),
@@ -50,14 +50,14 @@ class Walk:
     sections: list[Section] = field(init=False)
     current: int = -1  # index of the innermost open section
     pieces: list[str] = field(default_factory=list)  # text since the last block ended; \x01 means <br>
-    links: int = 0  # open <a> elements
+    links: int = 0  # number of open <a> elements
     link_chars: int = 0  # characters of `pieces` inside links
-    pre: int = 0  # open <pre> elements
+    pre: int = 0  # number of open <pre> elements
     images: int = 0
     seen: set[str] = field(default_factory=set)  # addresses of the images
     pictures: set[int] = field(default_factory=set)  # <picture> elements whose sources were read
-    images_read: int = 0  # including those that were left out
-    noscripts: int = 0  # open <noscript> elements
+    images_read: int = 0  # number of images, including images that were left out
+    noscripts: int = 0  # number of open <noscript> elements
     repeating: bool = False  # whether the last image is in a <noscript>
     refused: list[Section] = field(default_factory=list)  # open sections that are marked as boilerplate but hold content
 
@@ -116,7 +116,7 @@ class Walk:
     def skip_boilerplate(self, node: Any, tag: str) -> bool:
         """Return whether the current section, which is marked as boilerplate, can be skipped.
 
-        If so, add one block without words for the section.
+        For a section that can be skipped, one block without words is added.
         """
         section = self.sections[self.current]
         if section.body:
@@ -154,7 +154,7 @@ class Walk:
                     return
 
     def image(self, node: Any, *, again: bool = False) -> None:
-        """Add the image of an `<img>`. `again` says that it is in a `<noscript>` and may repeat the lazy image before it."""
+        """Add the image of an `<img>`. If `again`, the `<img>` is in a `<noscript>` and may repeat the lazy image before it."""
         self.images_read += 1
         if self.images >= self.max_images or self.images_read > _READ_IMAGES * self.max_images:
             self.layout.left_out["images"] = self.layout.left_out.get("images", 0) + 1
@@ -182,7 +182,7 @@ class Walk:
         return sources
 
     def _is_same(self, ref: ImageRef, again: bool) -> bool:
-        """Return whether the previous image is the same as `ref`. If so, merge `ref` into it, with the fuller address first."""
+        """Return whether `ref` shows the same image as the last block. If it does, merge `ref` into this block's image."""
         last = self.blocks[-1] if self.blocks else None
         if last is None or last.image is None or len(self.pieces) > _FEW_PIECES:
             return False
@@ -196,7 +196,7 @@ class Walk:
         return True
 
     def _near(self) -> bool:
-        """Return whether the last block is in the current section, or begins a section around the current section."""
+        """Return whether the last block is in the current section, or is the first block of a section around it."""
         place, around = len(self.blocks) - 1, self.current
         if self.blocks[-1].section == around:
             return True

@@ -20,12 +20,12 @@ from vlmdata.step import StepContext
 
 T = TypeVar("T", bound=Hashable)
 
-DECIMALS = 4  # decimals of a stored cosine: bf16 errs by up to 5e-3, and thresholds need no more
-BATCH = {"cuda": 256, "cpu": 16}  # images at a time: larger batches are not faster on one core
+DECIMALS = 4  # decimals of a stored cosine; more would not help, because bf16 errs by up to 5e-3
+BATCH = {"cuda": 256, "cpu": 16}  # images at a time; larger batches are not faster on one core
 
 
 class Clip:
-    """Image and text towers with their preprocessing and tokenizer. Thread-safe: a lock lets one thread compute at a time."""
+    """A CLIP model with its preprocessing and tokenizer. It is thread-safe: a lock lets one thread compute at a time."""
 
     def __init__(
         self,
@@ -114,9 +114,10 @@ class Clip:
         return self._unit(self._text_tower, tokens)
 
     def _host(self, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
-        """Return host memory for a full batch, pinned for a GPU. torch reuses it only after the copy is done.
+        """Return an empty tensor for a full batch in host memory, which is pinned for a GPU.
 
-        Every batch has full size, so that a result depends only on its input and a compiled model sees one shape.
+        torch reuses pinned memory only after the copy to the GPU is done. Every batch has full size, so that a result depends
+        only on its input and a compiled model sees one shape.
         """
         return torch.empty(shape, dtype=kind, pin_memory=self.device.type == "cuda")
 
@@ -140,7 +141,7 @@ def clip_of(context: StepContext, model: str, pretrained: str, precision: str = 
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the type to compute in. `auto` is bf16 if the device multiplies bf16 faster than fp32, else fp32."""
+    """Return the dtype of the computation. `auto` means bf16 on devices that multiply bf16 faster than fp32, else fp32."""
     if precision == "auto":
         fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
@@ -150,7 +151,7 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 def decoders() -> int:
     """Return the number of decoding threads.
 
-    With a GPU, a worker takes its share of the machine's cores. Without one, it takes 1, because it has one core.
+    On a machine with GPUs, this is the number of cores per GPU. On other machines it is 1, because a worker has one core.
     """
     if not torch.cuda.is_available():
         return 1

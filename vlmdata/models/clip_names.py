@@ -18,7 +18,7 @@ SCHEMAS = ("local-dir:", "hf-hub:")
 
 
 def has_own_weights(model: str) -> bool:
-    """Say whether the model name includes its weights, so that it needs no tag."""
+    """Say whether the model name states the weights too, so that no tag is needed."""
     return model.startswith(SCHEMAS)
 
 
@@ -51,7 +51,7 @@ def model_names() -> list[str]:
 def pretrained_tags() -> list[str]:
     """Return the tags of weights that open_clip can download, for any model.
 
-    They are read from open_clip's source, which is parsed and not run.
+    The tags are found by parsing open_clip's source, without running it.
     """
     tree = ast.parse((_package() / "pretrained.py").read_text())
     calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
@@ -59,7 +59,7 @@ def pretrained_tags() -> list[str]:
 
 
 def weights_identity(model: str, pretrained: str) -> str:
-    """Return a string that identifies the weights: a hash of local files, or else the names of model and weights."""
+    """Return a string that identifies the weights: a hash of local files, or the names of the model and of its weights."""
     if model.startswith("local-dir:"):
         files = sorted(Path(model.removeprefix("local-dir:")).glob("*"))
     elif Path(pretrained).is_file():

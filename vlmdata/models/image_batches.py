@@ -25,8 +25,8 @@ from vlmdata.untrusted import Failed, errors_as
 T = TypeVar("T", bound=Hashable)
 
 AHEAD = 3  # batches to prefetch
-PILLOW_BYTES = 8  # bytes per pixel in addition to our decoder's: Pillow's three canvases of a WebP and an RGB copy
-KEPT_BYTES = 256_000_000  # bytes of prepared images for other models: a partition of 1,000 images at 224 pixels takes 150 MB
+PILLOW_BYTES = 8  # bytes per pixel that Pillow needs more than our decoder, for three canvases of a WebP and an RGB copy
+KEPT_BYTES = 256_000_000  # size of the cache; the images of a partition, 1,000 images of 224 x 224 pixels, take 150 MB
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Preparation:
 
     @property
     def name(self) -> str:
-        """The identity of the image operations, as a cache key."""
+        """A cache key that identifies the image operations."""
         return " ".join(repr(one) for one in self.resize)
 
     def pixels(self, body: bytes) -> np.ndarray:
@@ -51,7 +51,7 @@ class Preparation:
 
 
 def preparation(transforms: Any) -> Preparation:
-    """Return the preprocessing in open_clip's `Compose`: image operations, followed by ToTensor and Normalize."""
+    """Return the preprocessing that open_clip's `Compose` describes: image operations, followed by ToTensor and Normalize."""
     steps = list(transforms.transforms)
     place = next(number for number, one in enumerate(steps) if isinstance(one, ToTensor))
     *_, last = steps
@@ -62,9 +62,9 @@ def preparation(transforms: Any) -> Preparation:
 
 
 def opened(body: bytes) -> Image.Image:
-    """Return the image in RGB, with exactly Pillow's pixels. A JPEG takes half the time that Pillow takes.
+    """Return the image in RGB, with the same pixels as Pillow's decoder. Most JPEGs are decoded by simplejpeg in half the time.
 
-    Raises ImageError for bytes that are not an image or exceed the default limits, and Pillow's errors for other flaws.
+    Raises ImageError for bytes that are not an image or exceed the default limits. Raises Pillow's errors for other flaws.
     """
     header = read_header(body)
     pixels = max(header.width * header.height, header.coded_pixels)
@@ -74,13 +74,13 @@ def opened(body: bytes) -> Image.Image:
         try:
             if simplejpeg.decode_jpeg_header(body)[2] in ("YCbCr", "Gray"):
                 return Image.fromarray(simplejpeg.decode_jpeg(body, "RGB"))
-        except ValueError:  # simplejpeg rejects one file of a hundred, for flaws that Pillow accepts
+        except ValueError:  # simplejpeg rejects one in a hundred files, for flaws that Pillow accepts
             pass
     return Image.open(io.BytesIO(body)).convert("RGB")
 
 
 class PixelCache:
-    """Prepares images in threads and caches the latest ones, so that models with the same preprocessing share them."""
+    """Prepares images in threads and caches the latest results, which models with the same preprocessing share."""
 
     def __init__(self, threads: int):
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -91,9 +91,10 @@ class PixelCache:
     def batches(
         self, prepare: Preparation, images: Sequence[T], read: Callable[[T], bytes], size: int
     ) -> Iterator[list[np.ndarray | None]]:
-        """Yield `size` images at a time, in order, and prefetch the next AHEAD batches.
+        """Yield batches of the pixels of `size` images, in order, and prefetch the next AHEAD batches.
 
-        An image that cannot be decoded is None, because a source may hold broken images.
+        `read` returns an image's encoded bytes. An image that cannot be decoded is None, because a source may hold broken
+        images.
         """
         waiting: deque[list[Future[np.ndarray | None]]] = deque()
         starts = iter(range(0, len(images), size))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-_SAMPLE = 1 << 20  # bytes at each end: files of weights take gigabytes, and each worker computes this
+_SAMPLE = 1 << 20  # bytes read at each end of a file; a whole file of weights would take too long in each worker
 
 
 def identity(path: str) -> str:
     """Return a hash of the names, sizes and both ends of one file or of all files in a folder.
 
-    Any other path is returned as it is.
+    If `path` is neither a file nor a folder with files, return it unchanged.
     """
     place = Path(path)
     files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]

@@ -1,11 +1,12 @@
 """Cluster rows by pairs of similar rows, and choose the best row of each cluster.
 
-Deduplication uses `representatives_of_rows`. A cluster is one kept row and the rows paired with it, so every dropped row is
-similar to a kept one. In a chain A-B-C where A and C are not similar, A and C both stay, except if B is the best.
+Deduplication uses `representatives_of_rows`. Its clusters consist of one kept row and rows that are paired with the kept row,
+so every dropped row is similar to a kept row. In a chain A-B-C where A and C are not similar, A and C both stay, except if B is
+the best.
 
-Splits into train and test use `components`. A cluster is all rows that pairs connect, by chains of any length, so that similar
-rows are not separated. In deduplication, a chain would drop rows that are similar to no kept row. Chains are common at larger
-distances, such as 8 of 64 bits.
+Splits into train and test use `components`. Its clusters hold all rows that pairs connect, by chains of any length, so that
+similar rows are not separated. Deduplication does not use such clusters, because it would drop rows of a chain that are not
+similar to the kept row. Chains are common at larger distances, such as 8 of 64 bits.
 
 The results do not depend on the order of the pairs or, with `best_first`, on the order of the rows.
 """
@@ -23,12 +24,13 @@ from vlmdata.similarity.runs import Ids, batched_rows
 
 
 def best_first(*columns: NDArray, keys: Sequence[str] | pa.Array) -> Ids:
-    """Return the rank of each row, 0 for the best. The greatest value of the first column is the best.
+    """Return the rank of each row: (N,). The row with the greatest value in the first column is the best and has the rank 0.
 
-    The next columns, and then the least key, decide between equal rows. Negate a column to prefer its least value. Round scores
-    before. NaN is the worst. Keys are distinct, so the ranks do not depend on the input order.
+    The next columns, and then the least key, decide between rows with equal values. NaN ranks below all other values. Negate a
+    column to prefer its least value. Pass rounded scores, so that the last bit does not decide. Keys must be distinct, so that
+    the ranks do not depend on the order of the rows.
     """
-    words = keys if isinstance(keys, pa.Array) else pa.array(keys, pa.string())  # numpy strings take four bytes a letter
+    words = keys if isinstance(keys, pa.Array) else pa.array(keys, pa.string())  # numpy strings take four bytes per character
     by_key = pc.array_sort_indices(words).to_numpy().astype(np.int64)
     descending = [-np.nan_to_num(np.asarray(column, np.float64)[by_key], nan=-np.inf) for column in columns]
     order = by_key[np.lexsort(descending[::-1])] if descending else by_key
@@ -38,9 +40,9 @@ def best_first(*columns: NDArray, keys: Sequence[str] | pa.Array) -> Ids:
 
 
 def components(count: int, pairs: Iterable[Ids]) -> Ids:
-    """Return for each of `count` rows the least row in its component: chunks of pairs (M, 2) -> (count,)."""
+    """Return for each of `count` rows the lowest row number in its component: chunks of pairs (M, 2) -> (count,)."""
     labels = np.arange(count)
-    for chunk in batched_rows(pairs, max(count, 1 << 20)):  # chunk by chunk: only one is in memory
+    for chunk in batched_rows(pairs, max(count, 1 << 20)):  # one chunk of pairs is in memory at a time
         joined = np.stack([*labels[chunk].T]).astype(np.int32 if count < 2**31 else np.int64)
         graph = coo_array((np.ones(len(chunk), np.int8), (joined[0], joined[1])), shape=(count, count))
         _, numbers = connected_components(graph, directed=False)
@@ -53,11 +55,11 @@ def components(count: int, pairs: Iterable[Ids]) -> Ids:
 def representatives_of_rows(rank: Ids, pairs: Iterable[Ids]) -> Ids:
     """Return the representative of each row: (N,). A kept row represents itself.
 
-    A dropped row is represented by the best of the kept rows that are paired with it. A row is kept if no better row that is
-    paired with it is kept. `rank` (N,) holds distinct ranks, 0 for the best. `pairs` holds chunks (M, 2) of every similar pair,
-    not only of enough pairs to connect similar rows. It is iterated several times, so it must be a list or another reusable
-    iterable. Memory is a few times N. The number of rounds is the length of the longest descending chain of undecided rows, in
-    practice a few.
+    A row is dropped if it is paired with a better row that is kept. Its representative is the best of the kept rows that it is
+    paired with. `rank` (N,) holds distinct ranks, 0 for the best. `pairs` holds chunks (M, 2). Together they must hold every
+    pair of similar rows. Pairs that merely connect all similar rows are not enough. `pairs` is iterated several times, so it
+    must be a list or another reusable iterable. Memory is a few times N. The number of rounds is at most the length of the
+    longest chain of pairs with descending ranks, in practice a few.
     """
     undecided, kept = np.ones(len(rank), bool), np.zeros(len(rank), bool)
     best = np.full(len(rank), len(rank))  # rank of each row's representative
@@ -95,7 +97,7 @@ def best_of_groups(groups: Ids, rank: Ids) -> Ids:
 def representatives_of_items(groups: Ids, rank: Ids, pairs: Iterable[Ids]) -> Ids:
     """Return the representative of each item: (N,). Items of one group are equal and share a representative.
 
-    The best item of a group represents it in `representatives_of_rows`. `groups` (N,) holds the group 0..G-1 of each item, and
+    `representatives_of_rows` compares the best items of the groups. `groups` (N,) holds the group 0..G-1 of each item, and
     `rank` (N,) holds distinct ranks. `pairs` holds chunks (M, 2) of every pair of similar groups.
     """
     best = best_of_groups(groups, rank)

@@ -1,9 +1,9 @@
-"""Find all pairs of embeddings above a cosine, exactly. Threads, block order and BLAS do not change the result.
+"""Find exactly all pairs of embeddings whose cosine is above a limit. Threads, block order and BLAS do not change the result.
 
 N rows, D width. Vectors are int8, which takes a quarter of the memory of fp32 and changes a cosine by at most a few
-thousandths. Integer products decide. Before them, a float filter on part of the width excludes most pairs. For unit vectors
-that are cut into head and tail, it uses cos = head . head + tail . tail <= head . head + |tail| |tail|, with a margin far above
-float error.
+thousandths. A float filter on part of the width first excludes most pairs, and exact integer products decide on the others. The
+filter cuts unit vectors into head and tail, and uses cos = head . head + tail . tail <= head . head + |tail| |tail|, with a
+margin far above the float error.
 """
 
 from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ def squared_norms(rows: Int8) -> Ids:
 
 
 def pairs_above(rows: Int8, cosine: float, *, threads: int = 1) -> Iterator[Ids]:
-    """Yield chunks (M, 2) of every pair i < j with a cosine above `cosine`, each once. Rows of zeros have no pairs."""
+    """Yield every pair i < j with a cosine above `cosine` once, in chunks (M, 2). Rows of zeros have no pairs."""
     filtered = head_and_tail(rows, cosine)
     corners = [(top, side) for top in range(0, len(rows), BLOCK) for side in range(top, len(rows), BLOCK)]
 
@@ -71,9 +71,9 @@ def pairs_between(rows: Int8, references: Int8, cosine: float, *, threads: int =
 
 
 def in_threads(work: Callable[[tuple[int, int]], Ids], corners: list[tuple[int, int]], threads: int) -> Iterator[Ids]:
-    """Yield the pairs of each block, in order. Each thread takes whole blocks with single-threaded BLAS.
+    """Yield the pairs of each block, in order. Each thread takes whole blocks, and BLAS uses one thread.
 
-    Sharing such small products among threads costs more than computing them, five times as much on a busy machine.
+    If BLAS splits such small products among threads, they take longer, on a busy machine five times as long.
     """
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(corners), 8 * threads):  # few at once, to bound the pairs in memory
@@ -87,7 +87,7 @@ def near_in_block(filtered: Floats, others: Floats, cosine: float, corner: tuple
     top, side = corner
     left, right = filtered[top : top + BLOCK], others[side : side + BLOCK]
     found = []
-    upper = np.empty((min(STRIP, len(left)), len(right)), np.float32)  # reused: allocating costs more than the product
+    upper = np.empty((min(STRIP, len(left)), len(right)), np.float32)  # reused, because allocating takes longer than a product
     for start in range(0, len(left), STRIP):
         strip = left[start : start + STRIP]
         bound = np.matmul(strip, right.T, out=upper[: len(strip)])
@@ -140,7 +140,7 @@ def cut_rows(units: Floats, width: int) -> Floats:
 
 
 def best_head(sample: Floats, cosine: float) -> int:
-    """Return the head width with the least total cost of filter and exact products, estimated on pairs of a sample."""
+    """Return the head width for which filter and exact products cost least together, as estimated on pairs of a sample."""
     full = sample.shape[1]
     costs = {full: float(full)}
     for width in (width for width in HEADS if width < full):
@@ -158,9 +158,9 @@ def sample_of(count: int, size: int, seed: int = 0) -> Ids:
 
 
 def exact_products(rows: Int8, others: Int8) -> Floats:
-    """Return the products of all rows with all others: (N, D), (K, D) -> (N, K).
+    """Return the dot product of each row with each of `others`: (N, D), (K, D) -> (N, K).
 
-    They are exact integers, as float32 or, for widths above EXACT_WIDTH, as float64.
+    The products are exact integers, stored as float32 or, for widths above EXACT_WIDTH, as float64.
     """
     kind: Any = np.float32 if rows.shape[1] <= EXACT_WIDTH else np.float64
     products: Floats = rows.astype(kind) @ others.astype(kind).T

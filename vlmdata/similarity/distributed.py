@@ -1,9 +1,10 @@
 """Run the searches as independent tasks, for data too large for one machine.
 
-`run` is a function like the builtin `map` and returns results in order. It is the `map` of a process pool, or the engine's
-function that runs each task on a worker. A task is plain data. Its function opens the pieces, which are arrays, or paths and
-addresses of .npy files that every machine can read. It keeps the items of its bucket and returns pairs of global numbers, which
-count the items of all pieces in order. Tasks only read, so a task can be repeated. The results equal those of one machine.
+`run` is a function like the builtin `map` and returns results in order, such as the `map` of a process pool, or the engine's
+function that runs each task on a worker. A task is plain data, which names pieces and a bucket. A piece is an array, or the
+path or address of an .npy file that every machine can read. The function of a task opens the pieces, selects the items of the
+bucket, and returns pairs of global numbers. A global number counts the items of all pieces in order. Tasks only read, so a task
+can be repeated. The results equal the results of a search on one machine.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ PAIRS = 50_000  # pairs compared in a task
 
 @dataclass(frozen=True)
 class Bucket:
-    """A task for bucket `number` of `of` buckets. `table` is a table, or the number of a band.
+    """A task that searches one bucket: the bucket with this `number`, when the items are split into `of` buckets.
 
-    The key of the table or band assigns the items of the pieces to buckets. `chosen` holds the places to use in each piece. If
-    it is empty, all places are used.
+    `table` is a table, or the number of a band. Its keys assign the items of the pieces to buckets. `chosen` holds for each
+    piece the places of the items to use. If `chosen` is empty, all items are used.
     """
 
     pieces: tuple[StoredArray, ...]
@@ -154,7 +155,7 @@ def cosine_pairs(pieces: Sequence[StoredArray], cosine: float, run: MapTasks) ->
 
 
 def above_in_pieces(task: PieceOfPairs) -> Ids:
-    """Return the pairs i < j of global numbers, one row from each piece, with a cosine above the task's: (M, 2)."""
+    """Return the pairs i < j of global numbers, one row from each piece, whose cosine is above `task.cosine`: (M, 2)."""
     left: Int8 = np.asarray(load(task.left))
     right: Int8 = np.asarray(load(task.right))
     found = [pairs + np.array(task.starts) for pairs in pairs_between(left, right, task.cosine)]
@@ -166,7 +167,7 @@ def above_in_pieces(task: PieceOfPairs) -> Ids:
 class Compared:
     """A task that compares `pairs` (M, 2) of items.
 
-    `pieces` are those that hold the items, and `starts` are the global numbers of each piece's first item.
+    `pieces` holds the pieces that contain the items, and `starts` holds the global number of each piece's first item.
     """
 
     pieces: tuple[tuple[StoredArray, ...], ...]
@@ -204,7 +205,7 @@ def compared(
 
 
 def cosines_of(task: Compared) -> NDArray[np.float64]:
-    """Return the cosine of each pair of int8 embeddings of a task: (M,). It is 0 if one of them is all zeros."""
+    """Return the cosine of each pair of int8 embeddings in a task: (M,). A pair with an embedding of zeros has the cosine 0."""
     piece, place = task.where()
     vectors = np.empty((len(place), load(task.pieces[0][0]).shape[1]), np.int8)
     for number, (one,) in enumerate(task.pieces):

@@ -1,7 +1,8 @@
 """Run spherical k-means and SemDeDup as tasks: `kmeans.py` and `semdedup.py` for embeddings that are stored in pieces.
 
-Cells and verdicts equal those of one machine, because all sums are of integers. A round reads every embedding twice: to move
-the centroids, in the order of the cells, and to find the nearest centroid. A task returns only its own cells.
+The results equal the results on one machine, because all sums are of integers. A round reads every embedding twice. Its first
+tasks move the centroids and read the embeddings cell by cell. Its second tasks find the nearest centroids and read the
+embeddings piece by piece.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from vlmdata.similarity.runs import Ids
 from vlmdata.similarity.semdedup import hardness, semantic_duplicates
 from vlmdata.step import DistributedSearch, StoredArray
 
-ROWS = 200_000  # approximate number of embeddings in a task: 100 MB at width 512, and four times that while it multiplies
+ROWS = 200_000  # approximate number of embeddings in a task; at width 512 they take 100 MB, and 400 MB for the products
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Cells:
 def spherical_cells(
     pieces: Sequence[StoredArray], clusters: int, search: DistributedSearch, *, rounds: int, seed: int
 ) -> tuple[Int8, Ids]:
-    """Return what `kmeans.spherical_kmeans` returns for the concatenated embeddings of all pieces."""
+    """Return the centroids (K, D) and each embedding's cell (N,), as `kmeans.spherical_kmeans` does for all pieces together."""
     starts = starts_of(pieces)
     centroids = embeddings_of(pieces, starts, sample_of(int(starts[-1]), clusters, seed))
     cells = cells_of(pieces, centroids, search)
@@ -142,10 +143,11 @@ def hardness_in_cells(task: Cells) -> tuple[Ids, NDArray[np.float64]]:
 
 
 def duplicates_in_cells(task: Cells) -> tuple[Ids, Ids, NDArray[np.float64]]:
-    """Return what `semdedup.semantic_duplicates` finds in the task's cells: (n,), (n,), (n,).
+    """Return (numbers, similar, cosines) for the n embeddings in the task's cells: (n,), (n,), (n,).
 
-    For each of n embeddings, these are its global number, the global number of the most similar one that ranks before it, and
-    their cosine. An embedding that is not a duplicate has its own number and NaN.
+    `numbers` holds the global number of each embedding. `similar` holds the global number of the most similar embedding that
+    ranks before it in its cell. `cosines` holds the cosine of the two. An embedding that is not a duplicate has its own number
+    and NaN.
     """
     assert task.rank is not None
     rows = embeddings_of(task.pieces, task.starts, task.rows)
@@ -163,8 +165,9 @@ def semantic_duplicates_in(
     seed: int,
     rank: Ids | None,
 ) -> tuple[Ids, NDArray[np.float64]]:
-    """Return what `semdedup.semantic_duplicates` returns for the embeddings of all pieces: (N,), (N,).
+    """Return for each embedding the most similar one ranked before it in its cell, and their cosine: (N,), (N,).
 
+    The result equals the result of `semdedup.semantic_duplicates` for the embeddings of all pieces together.
     If `rank` is None, the hardest row ranks first.
     """
     starts = starts_of(pieces)

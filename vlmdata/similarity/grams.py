@@ -1,7 +1,8 @@
-"""Hash the n-grams of texts: of words, or of characters for languages without spaces.
+"""Hash the n-grams of texts: n-grams of words, or n-grams of characters for languages without spaces.
 
-All texts of a batch form one array of code points, and numpy hashes every word and gram: 100 words take a few microseconds. The
-hashes depend only on the text and the parameters. Decisions of finished datasets use them, so a test fixes their values.
+All texts of a batch form one array of code points, and numpy hashes every word and gram. A text of 100 words takes a few
+microseconds. A hash depends only on the text and the parameters. The decisions in finished datasets depend on these hashes, so
+a test fixes their values.
 """
 
 import re
@@ -24,7 +25,7 @@ BATCH_CHARACTERS = 1 << 18
 
 @dataclass(frozen=True)
 class Grams:
-    """The n-grams of several texts, in order and with repeats. Those of text i are hashes[starts[i]:starts[i + 1]]."""
+    """The n-grams of several texts, in order and with repeats. Text i has the n-grams hashes[starts[i]:starts[i + 1]]."""
 
     hashes: Hashes
     starts: Ids  # (texts + 1,)

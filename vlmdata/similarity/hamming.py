@@ -1,8 +1,8 @@
-"""Find all pairs of 64-bit hashes within a Hamming distance, exactly, each pair once.
+"""Find every pair of 64-bit hashes within a Hamming distance exactly once.
 
-For each table of `pigeonhole_blocks.py`, it sorts the moved hashes as plain numbers and compares the hashes of each run with
-equal keys. Memory is a few times that of the hashes, plus one chunk of pairs. The pairs and their order depend only on the
-input.
+For each table of `pigeonhole_blocks.py`, the search moves the bits of the table's key to the top of each hash and sorts the
+moved hashes. Hashes with equal keys are then neighbours, and the search compares them. It needs a few times the memory of the
+hashes, and memory for one chunk of pairs. The pairs and their order depend only on the input.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import numpy as np
 from vlmdata.similarity.pigeonhole_blocks import Hashes, Table, is_first, move, move_back, tables
 from vlmdata.similarity.runs import Ids, batched_rows
 
-PIECE = 1 << 15  # hashes compared at a time: 256 KiB, to fit a core's cache
+PIECE = 1 << 15  # hashes compared at a time; their 256 KiB fit a core's cache
 SMALL_RUNS = (2, 4, 8, 16, 32, 64, 128)  # runs of similar length are compared together
 TILE = 512  # longer runs are compared in tiles of TILE x TILE
 
@@ -21,7 +21,7 @@ TILE = 512  # longer runs are compared in tiles of TILE x TILE
 def pairs_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Ids:
     """Return every pair i < j whose hashes differ in at most `distance` bits, sorted: (N,) uint64 -> (M, 2).
 
-    M grows with the square of a group of equal hashes. If groups may be large, as for blank images, use `edges_within`.
+    A group of G equal hashes gives G * (G - 1) / 2 pairs. If groups may be large, as for blank images, use `edges_within`.
     """
     distinct, groups, starts = equal_groups(hashes)
     found = [expand(pairs, groups, starts) for pairs in distinct_pairs(distinct, distance, threads=threads)]
@@ -32,10 +32,10 @@ def pairs_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Ids:
 
 
 def edges_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Iterator[Ids]:
-    """Yield chunks (M, 2) of fewer pairs i < j, which connect the same hashes as `pairs_within`.
+    """Yield chunks (M, 2) of pairs i < j that connect the same hashes as all the pairs of `pairs_within`, but are fewer.
 
-    A group of equal hashes gives a star around its first member. Two groups within the distance give one pair of their first
-    members.
+    In a group of equal hashes, the first member is paired with each other member. Of two groups within the distance, the first
+    members are paired.
     """
     distinct, groups, starts = equal_groups(hashes)
     yield star_edges(groups, starts)
@@ -44,9 +44,9 @@ def edges_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Iterator
 
 
 def equal_groups(hashes: Hashes) -> tuple[Hashes, Ids, Ids]:
-    """Return (distinct, groups, starts): the distinct hashes, ascending, and the places of equal hashes.
+    """Return (distinct, groups, starts): the distinct hashes in ascending order, and the places of each distinct hash.
 
-    Group i, the places of `distinct[i]` in ascending order, is groups[starts[i]:starts[i + 1]].
+    The hash `distinct[i]` is at the places groups[starts[i]:starts[i + 1]], in ascending order.
     """
     groups = np.argsort(hashes, kind="stable")
     ordered = hashes[groups]
@@ -92,7 +92,7 @@ def pairs_in_table(distinct: Hashes, distance: int, table: Table) -> Iterator[Id
 def compared(moved: Hashes, distance: int, table: Table) -> Iterator[Hashes]:
     """Yield chunks (M, 2) of pairs of moved hashes within the distance. `moved` is sorted.
 
-    These are all such pairs with equal keys, and some others.
+    Every such pair with equal keys is yielded. Some pairs with different keys are yielded too.
     """
     is_new = (moved[1:] ^ moved[:-1]) > np.uint64(table.low_mask)
     starts = np.concatenate([[0], np.flatnonzero(is_new) + 1, [len(moved)]])

@@ -1,9 +1,9 @@
 """Find all pairs of 256-bit hashes (PDQ's length) within a Hamming distance, exactly.
 
-It uses pigeonhole blocks, as for 64 bits. Two hashes within the distance agree on at least two of distance + 2 blocks. Each
-pair of blocks is a table: the hashes are sorted by the bits of both blocks, and hashes with equal bits are compared. PDQ's
-usual distance of 31 needs 528 tables with keys of 14 to 16 bits, so the time grows with the square of the number of hashes. The
-search is meant for up to about a million hashes.
+The search uses pigeonhole blocks, as the search over 64 bits does. Two hashes within the distance agree on at least two of
+distance + 2 blocks. Each pair of blocks is a table. For each table, the hashes are sorted by the bits of both blocks, and
+hashes with equal bits are compared. PDQ's usual distance of 31 needs 528 tables with keys of 14 to 16 bits, so the time grows
+with the square of the number of hashes. The search is meant for up to about a million hashes.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ Words = NDArray[np.uint64]  # (N, 4), the first word holds the top bits
 
 
 def distinct_pairs_256(distinct: Words, distance: int) -> Iterator[Ids]:
-    """Yield chunks (M, 2) of the pairs of places in `distinct` whose hashes are within the distance, each pair once."""
+    """Yield every pair of places in `distinct` whose hashes are within the distance once, in chunks (M, 2)."""
     edges = [256 * i // (distance + 2) for i in range(distance + 3)]
     blocks = [block_bits(distinct, begin, end) for begin, end in pairwise(edges)]
     columns = [np.ascontiguousarray(distinct[:, word]) for word in range(4)]
@@ -46,8 +46,8 @@ def block_bits(hashes: Words, begin: int, end: int) -> NDArray[np.uint64]:
 def is_first(pairs: Ids, blocks: list[NDArray[np.uint64]], first: int) -> NDArray[np.bool_]:
     """Say for each pair whether this table is the first to find it.
 
-    `blocks` are those before the second chosen block, and `first` is the number of the first chosen one. This table is the
-    first if the pair agrees on no other of `blocks`.
+    The table compares hashes that agree on two chosen blocks. `blocks` holds all blocks before the second chosen block, and
+    `first` is the number of the first chosen block. An earlier table finds the pair if it agrees on another block of `blocks`.
     """
     is_new = np.ones(len(pairs), bool)
     for number, block in enumerate(blocks):

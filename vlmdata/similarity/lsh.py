@@ -1,6 +1,6 @@
 """Find pairs of similar texts from MinHash signatures: locality-sensitive hashing, then the exact Jaccard similarity.
 
-A signature is cut into b bands of r values. Two texts that agree on a whole band are a candidate. A pair of similarity s
+A signature is cut into b bands of r values. Two texts that agree on a whole band are a candidate pair. A pair of similarity s
 becomes a candidate with probability 1 - (1 - s**r)**b. The exact similarity then removes every false candidate, so the
 precision is 1 and this probability is the recall.
 """
@@ -25,7 +25,7 @@ def similar_texts(
     permutations: int = 128,
     recall: float = 0.99,
 ) -> tuple[Ids, Ids, Ids]:
-    """Return (pairs, groups, starts): groups of texts with equal grams, and the similar pairs (M, 2) of group numbers.
+    """Return (pairs, groups, starts): pairs (M, 2) of numbers of similar groups, and the groups of texts with equal grams.
 
     The Jaccard similarity of a pair is at least `threshold`. A pair at the threshold is found with probability `recall` or
     more. `groups` and `starts` have the form that `hamming.equal_groups` returns. Each text without grams is its own group.
@@ -42,13 +42,17 @@ def similar_texts(
 
 
 def similar_text_edges(texts: Sequence[str], threshold: float, grams: Callable[[Sequence[str]], Grams]) -> Ids:
-    """Return pairs of texts (M, 2): a star for each group of texts with equal grams, and one pair for two similar groups."""
+    """Return pairs of texts (M, 2) that connect all similar texts.
+
+    In a group of texts with equal grams, the first text is paired with each other text. Of two similar groups, the first texts
+    are paired.
+    """
     pairs, groups, starts = similar_texts(texts, threshold, grams)
     return np.concatenate([star_edges(groups, starts), np.sort(groups[starts[pairs]], axis=1)])
 
 
 def apart(fingerprints: Hashes) -> Hashes:
-    """Return the fingerprints with a unique one for each text without grams, so that empty texts are not duplicates."""
+    """Return the fingerprints, but give each text without grams a unique fingerprint, so that such texts are not duplicates."""
     own = fingerprints.copy()
     empty = np.flatnonzero(own == 0)
     own[empty] = mixed(empty.astype(np.uint64) + np.uint64(1 << 63))
@@ -56,9 +60,10 @@ def apart(fingerprints: Hashes) -> Hashes:
 
 
 def bands_for(threshold: float, permutations: int, recall: float) -> tuple[int, int]:
-    """Return (bands, rows) with the most rows in a band that reach the recall at the threshold.
+    """Return (bands, rows per band). A pair of similarity `threshold` becomes a candidate with probability `recall` or more.
 
-    More rows in a band give fewer false candidates. Raises ValueError if the permutations are too few.
+    The rows are as many as possible, because more rows in a band give fewer false candidates. Raises ValueError if the
+    permutations are too few.
     """
     for rows in range(permutations, 0, -1):
         if caught(threshold, permutations // rows, rows) >= recall:
@@ -89,7 +94,7 @@ def candidates(keys: Hashes) -> Iterator[Ids]:
 
 
 def candidates_of(keys: Hashes, band: int) -> Iterator[Ids]:
-    """Yield chunks (M, 2) of the pairs that agree on this band and on no earlier one. Bands are independent tasks."""
+    """Yield chunks (M, 2) of the pairs that agree on this band and on no earlier band. Calls are independent of each other."""
     order = np.argsort(keys[band], kind="stable")
     for places in pairs_in_runs(keys[band][order]):
         pairs = np.sort(order[places], axis=1)

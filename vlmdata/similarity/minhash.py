@@ -1,8 +1,8 @@
 """MinHash signatures of texts.
 
-The share of places where two signatures are equal estimates the Jaccard similarity of their grams. The values are computed here
-in numpy, because libraries change their values between versions, but the same texts must give the same dataset. A test fixes
-some of the values.
+The share of places where two signatures are equal estimates the Jaccard similarity of their grams. Signatures are computed here
+with numpy, because a library may compute other signatures in its next version. The same texts must always give the same
+dataset, so a test fixes some of the values.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,9 +22,9 @@ EMPTY = np.uint32(0xFFFFFFFF)  # every value in the signature of a text without 
 
 @dataclass(frozen=True)
 class Sketches:
-    """Signatures and fingerprints of texts. Texts with equal fingerprints have equal grams, each equally often.
+    """Signatures and fingerprints of texts. Two texts with equal fingerprints contain the same grams equally often.
 
-    The fingerprint 0 means that a text has no grams.
+    A text without grams has the fingerprint 0.
     """
 
     signatures: Signatures
@@ -89,7 +89,8 @@ def fingerprint(grams: Grams) -> Hashes:
 def jaccard(pairs: NDArray[np.int64], texts: Sequence[str], grams: Callable[[Sequence[str]], Grams]) -> NDArray[np.float64]:
     """Return the Jaccard similarity of the gram sets of pairs of texts: (M, 2) -> (M,). Two texts without grams have 0.
 
-    Exact except for collisions of 40-bit hashes within a pair, about one in 100 million pairs of 100 words.
+    The result is exact, except if two grams of a pair have the same 40-bit hash. This happens in about one of 100 million pairs
+    of texts with 100 words.
     """
     found = np.empty(len(pairs))
     for start in range(0, len(pairs), 1 << 15):

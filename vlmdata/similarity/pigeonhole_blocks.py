@@ -25,17 +25,17 @@ class Table:
     """One choice of blocks that must agree.
 
     `moves` holds (shift right, mask, shift left) for each run of blocks. Together they move the chosen blocks to the top of a
-    hash and keep distances. Sorting the moved hashes therefore places those that agree next to each other.
+    hash and keep distances. Hashes that agree on the chosen blocks are therefore neighbours after sorting.
     """
 
     key_bits: int
     moves: tuple[tuple[int, int, int], ...]
     chosen_mask: int  # the key's bits in hash order
-    absent: tuple[int, ...]  # masks, in hash order, of the other blocks before the last chosen one
+    absent: tuple[int, ...]  # masks, in hash order, of the blocks that are not chosen and precede the last chosen block
 
     @property
     def low_mask(self) -> int:
-        """The mask of the bits below the key in a moved hash. Two moved hashes have equal keys if their xor is at most this."""
+        """The mask of the bits below the key in a moved hash. Two moved hashes with an xor up to this mask have equal keys."""
         return (1 << (64 - self.key_bits)) - 1
 
 
@@ -48,9 +48,9 @@ def edges(blocks: int) -> list[int]:
 
 
 def tables(count: int, distance: int) -> list[Table]:
-    """Return the tables that find every pair within `distance` among `count` hashes, with the cheapest number of blocks.
+    """Return the tables that find every pair within `distance` among `count` hashes at the least cost.
 
-    The pairs found do not depend on that number. Raises ValueError if `distance` is not in 0..16.
+    `count` changes the number of tables, but not the pairs that they find. Raises ValueError if `distance` is not in 0..16.
     """
     if not 0 <= distance <= MAX_DISTANCE:
         raise ValueError(f"distance must be in 0..{MAX_DISTANCE}, the range of the exact search on 64 bits, not {distance}")
@@ -139,8 +139,8 @@ def move_back(moved: Hashes, table: Table) -> Hashes:
 def is_first(differences: Hashes, table: Table) -> NDArray[np.bool_]:
     """Say for each xor of two hashes whether this is the first table to find the pair.
 
-    This holds if the chosen blocks agree and no other block before the last chosen one agrees. Each pair is thus returned once,
-    without storing the pairs of earlier tables.
+    This table is the first if the chosen blocks agree and no other block before the last chosen block agrees. The check makes
+    each pair appear once, without storing the pairs of earlier tables.
     """
     first = (differences & np.uint64(table.chosen_mask)) == 0
     for mask in table.absent:

@@ -27,7 +27,7 @@ def files_of(path: str, endings: tuple[str, ...]) -> list[Path]:
 
 
 def members(path: str, endings: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of each file with one of the endings, in folders and inside tars, sorted by file."""
+    """Yield (name, bytes) of each file that has one of the endings, including files in tars. Paths are sorted."""
     for file in files_of(path, endings):
         if not file.name.lower().endswith(TARS):
             yield str(file), file.read_bytes()
@@ -37,13 +37,13 @@ def members(path: str, endings: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
                 body = tar.extractfile(member) if member.name.lower().endswith(endings) else None
                 if body is not None:
                     yield f"{file}/{member.name}", body.read()
-                tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header: a large tar would leak
+                tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header, so a large tar would leak memory
 
 
 def texts_in(path: str) -> list[str]:
     """Return every text of an evaluation set.
 
-    Texts are each line of .txt, and each string at any depth in .json, .jsonl and .parquet.
+    A text is a line of a .txt file, or a string at any depth in a .json, .jsonl or .parquet file.
     """
     return [text for name, data in members(path, TEXTS) for text in texts_of(name, data)]
 
@@ -51,8 +51,8 @@ def texts_in(path: str) -> list[str]:
 def texts_of(name: str, data: bytes) -> Iterator[str]:
     """Yield the texts of one file, whose name states its format. `data` is the file's content.
 
-    Texts are each line of .txt, and each string at any depth in .json, .jsonl and .parquet. Raises ValueError for a file that
-    is not valid JSON.
+    A text is a line of a .txt file, or a string at any depth in a .json, .jsonl or .parquet file. Raises ValueError for a .json
+    or .jsonl file that is not valid JSON.
     """
     if name.lower().endswith(".parquet"):
         table = pq.read_table(BytesIO(data))

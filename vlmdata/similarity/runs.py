@@ -13,7 +13,7 @@ Pairs = TypeVar("Pairs", NDArray[np.int64], NDArray[np.uint64])
 def pairs_in_runs(key: NDArray[np.uint64], most: int = 1 << 18) -> Iterator[Ids]:
     """Yield every pair of places i < j with equal keys, in chunks (M, 2) of up to `most` pairs. `key` (N,) is sorted.
 
-    It processes all runs together, first at offset 1, then at offset 2, and so on.
+    Pairs with j - i = 1 are yielded first for all runs, then pairs with j - i = 2, and so on.
     """
     ends = np.flatnonzero(np.append(key[1:] != key[:-1], True)) + 1 if len(key) else np.zeros(0, np.int64)
     behind = np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(key)) - 1  # number of later places in the same run
@@ -28,7 +28,10 @@ def pairs_in_runs(key: NDArray[np.uint64], most: int = 1 << 18) -> Iterator[Ids]
 
 
 def batched_rows(chunks: Iterable[Pairs], size: int) -> Iterator[Pairs]:
-    """Yield the chunks joined to at least `size` rows each, except the last. Later stages have a cost for each call."""
+    """Join chunks and yield chunks of at least `size` rows. The last one may be smaller.
+
+    Fewer and larger chunks save the fixed cost that later stages have for each chunk.
+    """
     held: list[Pairs] = []
     count = 0
     for chunk in chunks:

@@ -13,7 +13,7 @@ from vlmdata.similarity.runs import Ids
 from vlmdata.step import scatter
 
 SIDES = ("width", "height")
-OWN_ORDERS = {  # orders that are not measured columns -> the fields of images that they read
+OWN_ORDERS = {  # order that is not a measured column: the fields of images that it reads
     "largest": ("images.original_width", "images.original_height", "images.width", "images.height"),
     "bytes": ("images.size",),
     "earliest": (),
@@ -22,7 +22,10 @@ OWN_ORDERS = {  # orders that are not measured columns -> the fields of images t
 
 @dataclass(frozen=True)
 class Candidates:
-    """The images of rows that are not dropped: their places in the flattened `images`, and the rank of each, 0 for the best."""
+    """The images of a table that are not dropped.
+
+    `places` are their positions in the flattened `images`. `rank` holds the rank of each, 0 for the best.
+    """
 
     images: Flat
     places: Ids
@@ -34,14 +37,14 @@ class Candidates:
 
 
 def columns_of(keep: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the columns that the orders `keep` read: a measured column, or the fields in OWN_ORDERS."""
+    """Return the columns that the orders in `keep` need. A measured column is its own order; OWN_ORDERS lists the others."""
     return tuple(column for name in keep for column in OWN_ORDERS.get(name, (name,)))
 
 
 def living_images(rows: pa.Table, keep: tuple[str, ...], has: NDArray[np.bool_] | None = None) -> Candidates:
     """Return the images that are not dropped, ranked by the orders `keep`.
 
-    With `has` (P,), one value for each position of `images`, only images where it is true are returned.
+    `has` (P,) holds one value for each position of `images`. If it is given, only images at true positions are returned.
     """
     images = flatten(rows, "images")
     living = images.alive() & alive(rows)[images.parents]
@@ -82,8 +85,8 @@ def drop_duplicate_images(
 ) -> pa.Table:
     """Drop each image that has another image as its representative, and return the rows.
 
-    `representatives` (M,) are places in `found.places`. They and `value` (M,) are in the order of `found.places`. A row that
-    loses its last image is dropped, and its `cluster` becomes the key of the row with the kept image.
+    `representatives` (M,) and `value` (M,) have an entry for each entry of `found.places`. A representative is an index of
+    `found.places`. A row that loses its last image is dropped. Its `cluster` becomes the key of the row with the kept image.
     """
     is_lost = representatives != np.arange(len(representatives))
     bad = np.zeros(len(found.images.parents), bool)
@@ -134,7 +137,7 @@ def mark_cluster(rows: pa.Table, kept_row: Ids) -> pa.Table:
 
 
 def numbered(values: list[str | None] | pa.Array) -> tuple[Ids, Ids]:
-    """Return the places of the values that are not null, and for each of them the number of its group of equal values."""
+    """Return the places of the values that are not null, and for each such value the number of its group of equal values."""
     encoded = (values if isinstance(values, pa.Array) else pa.array(values, pa.string())).dictionary_encode()
     codes = numbers(encoded.indices)
     places = np.flatnonzero(~np.isnan(codes))

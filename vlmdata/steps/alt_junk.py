@@ -40,7 +40,7 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         re.I | re.S,
     ),
     "placeholder": re.compile(rf"(?:{_WORDS})[\s\d#.:…!\-–()]*(?:of \d+)?", re.I),
-    "code": re.compile(  # no part may match past the next bracket, or a text with many brackets would take hours
+    "code": re.compile(  # repeats stop at a bracket, so that a text with many brackets does not take hours
         r".*(?:<(?:img|a|div|span|p|br)\b[^<>]*>|\{\{[^{}]*\}\}|\$\{[^{}]*\}|%[A-Z_]{3,}%|javascript:|&[a-z]+;&[a-z]+;).*",
         re.I | re.S,
     ),
@@ -49,8 +49,8 @@ PATTERNS: dict[str, re.Pattern[str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class AltJunk(Step):
-    """Reject a text that is only a file name, a camera's name for a photo, an address, a generated description
-    ("Image may contain: ..."), a template's word ("click to enlarge") or characters other than letters.
+    """Reject a text that consists of a file name, a camera's name for a photo, an address, a generated description
+    ("Image may contain: ...") or a template's word ("click to enlarge"), or that has no letters.
 
     The rule `code` also rejects a text that contains code among other words. A caption that contains an address or a file
     name among other words stays. The reason of a rejected text is the rule's name.

@@ -1,4 +1,4 @@
-"""Reject images and pages that the user's lists name by domain, address or hash. A match is never stored."""
+"""Reject images and pages that the user's lists name by domain, address or hash. Rejected images are never stored."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class BlockList(Step):
     """Check every image and page against the user's lists, for example of illegal material or of owners who opted out.
 
     Each list is a text file with one entry per line. An entry ends at the first comma, space or tab, and `#` starts a comment.
-    If the first line is not an entry, it is skipped as a header, except in `domains`. Wherever the step is in the recipe, it
-    checks domains and addresses before anything is fetched, and hashes of the fetched bytes before a picture is decoded or
-    written. `pdq` and `phash` decode each picture once more. When entries are added, the next run also applies them to images
-    that are already stored, and `vlmdata forget` removes the bytes of such images from `work/`. The exceptions are `md5` and
-    `pdq`, because these hashes of stored images are not kept.
+    If the first line is not an entry, it is skipped as a header, except in `domains`. The step checks domains and addresses
+    before anything is fetched, and hashes of the fetched bytes before a picture is decoded or written. Its position in the
+    recipe does not matter. The lists `pdq` and `phash` need each picture to be decoded once more. The next run applies added
+    entries to stored images too, and `vlmdata forget` then removes the bytes of matching images from `work/`. Added entries
+    of `md5` and `pdq` do not apply to stored images, because these hashes are not kept.
     """
 
     id: ClassVar = "vlmdata.steps.block_list"
@@ -52,14 +52,14 @@ class BlockList(Step):
     pdq: tuple[str, ...] = ()
     pdq_bits: int = 31  # of 256 bits; ThreatExchange's distance
     phash: tuple[str, ...] = ()
-    phash_bits: int = 4  # of 64 bits; downsizing and strong compression changed no hash of 191 photos by more
+    phash_bits: int = 4  # of 64 bits; the most that downsizing and strong compression changed in hashes of 191 photos
     phash_kind: Literal["vlmdata", "imagededup"] = "vlmdata"  # which kind of pHash the list holds
 
     def check(self) -> None:
         if not any(getattr(self, name) for name in ("domains", "urls", *HEX)):
             raise RecipeError(f"{self.name}: name at least one list: domains, urls, md5, sha256, pdq or phash")
         if not (0 <= self.pdq_bits < 128 and 0 <= self.phash_bits < 32):
-            raise RecipeError(f"{self.name}: pdq_bits must be 0 to 127 and phash_bits 0 to 31; larger values match any picture")
+            raise RecipeError(f"{self.name}: pdq_bits must lie in 0..127 and phash_bits in 0..31. More bits match any picture")
         _lists(self)
 
     def decide(self, rows: pa.Table) -> pa.Table:
@@ -104,7 +104,7 @@ class ReadLists:
         self._pdqs = np.frombuffer(words, dtype=">u8").astype(np.uint64).reshape(-1, 4)
 
     def of_address(self, text: str | None) -> str | None:
-        """Return `blocked_url` if the address is listed, `blocked_domain` if its host or a parent domain is, else None."""
+        """Return `blocked_url` for a listed address, `blocked_domain` for an address in a listed domain, or None."""
         if text is None or not (self._urls or self._domains):
             return None
         if text in self._urls:
@@ -119,7 +119,7 @@ class ReadLists:
     def of_hashes(self, sha256: str | None, like: int | None) -> str | None:
         """Return `blocked_sha256` if `sha256` is listed, `blocked_phash` if a listed pHash is near `like`, or else None.
 
-        `sha256` is that of the fetched bytes, `like` the pHash of the stored picture.
+        `sha256` is the hash of the fetched bytes. `like` is the pHash of the stored picture.
         """
         if sha256 is not None and sha256 in self._digests["sha256"]:
             return "blocked_sha256"
@@ -128,7 +128,10 @@ class ReadLists:
         return None
 
     def of_bytes(self, body: bytes, max_memory_mb: float) -> str | None:
-        """Return the reason if a list has the image or a similar one, or if the image is too large to compare; else None."""
+        """Return the reason for which an image is rejected, or None.
+
+        An image is rejected if a list holds its hash or a similar hash, or if the image is too large to compare.
+        """
         if self._digests["sha256"] and hashlib.sha256(body).hexdigest() in self._digests["sha256"]:
             return "blocked_sha256"
         if self._digests["md5"] and hashlib.md5(body, usedforsecurity=False).hexdigest() in self._digests["md5"]:
@@ -153,7 +156,7 @@ class ReadLists:
 
 
 def _pixels(body: bytes, max_memory_mb: float) -> np.ndarray:
-    """Return the full picture, or one scaled down while decoding if the full one is too large. Raises ImageError."""
+    """Return the pixels of an image. A picture that is too large is scaled down while it is decoded. Raises ImageError."""
     try:
         return decode(body, max_memory_mb=max_memory_mb, beside=pdq_bytes(*read_header(body).upright_size)).pixels
     except ImageError as error:

@@ -79,7 +79,7 @@ class ClipScore(Step):
         return {name: images.rebuild(array) for name, array in arrays.items()}
 
     def _texts(self, rows: pa.Table, positions: np.ndarray) -> tuple[list[str], list[int], list[str]]:
-        """Return three aligned lists: the texts to compare, the index of each text's image in `positions`, and its kind."""
+        """Return three aligned lists: the texts to compare, each text's image as an index of `positions`, the texts' kinds."""
         images, texts = flatten(rows, "images"), flatten(rows, "texts")
         own = {name: images.field(name).to_pylist() for name in ("alt", "caption")}
         words = texts.field("text").to_pylist()
@@ -103,7 +103,7 @@ class ClipScore(Step):
 
 
 def _nearest(living: np.ndarray, here: int, around: int) -> list[tuple[int, str]]:
-    """Return (position, side) of the remaining texts nearest to the position `here`: up to `around` on either side."""
+    """Return (position, side) of the remaining texts that are nearest to the position `here`, up to `around` on each side."""
     before = [int(i) for i in np.flatnonzero(living) if i < here][::-1][:around]
     after = [int(i) for i in np.flatnonzero(living) if i > here][:around]
     return [(i, "before") for i in before] + [(i, "after") for i in after]

@@ -1,4 +1,4 @@
-"""Reject images that look like an image of an evaluation set or have a similar embedding."""
+"""Reject images whose hash or embedding is similar to that of an image in an evaluation set."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class DecontaminateImages(Step):
         return rows
 
     def _embedded(self, context: StepContext) -> Int8:
-        """Return the reference embeddings, those from the files before those of the images."""
+        """Return the reference embeddings: first the embeddings in files, then the embeddings of the reference images."""
         found = [_embeddings(self.embeddings)] if self.embeddings else []
         if self.model:
             from vlmdata.models.clip import clip_of

@@ -26,7 +26,7 @@ class DedupeExact(Step):
     sees_all: ClassVar = True
 
     by: Literal["sha256", "url", "row"] = "sha256"
-    keep: tuple[str, ...] = ("largest", "bytes")  # keep the greatest value; ties go by the next column, then by the least key
+    keep: tuple[str, ...] = ("largest", "bytes")  # the greatest value is kept; the next column, then the least key, breaks ties
     merge_captions: bool = False
 
     def columns_read(self) -> tuple[str, ...]:
@@ -40,7 +40,7 @@ class DedupeExact(Step):
         if self.by == "row":
             places = np.flatnonzero(before)
             keys = in_one(rows["key"]).take(pa.array(places))
-            # a key is a hash of the row's content; _1, _2, ... at its end number identical rows
+            # a key is a hash of the row's content; keys of identical rows end with _1, _2, ...
             _, groups = numbered(pc.replace_substring_regex(keys, "_.*", ""))
             representatives = best_of_groups(groups, best_first(keys=keys))[groups]
             after = drop_duplicate_rows(rows, places, representatives, self.name, "same_row")
@@ -54,7 +54,10 @@ class DedupeExact(Step):
 
 
 def _merge(rows: pa.Table, lost: np.ndarray) -> pa.Table:
-    """Add the texts of each `lost` row as alternatives to the first remaining text of the row that its `cluster` names."""
+    """Add the texts of each `lost` row as alternatives to the first remaining text of its representative.
+
+    The `cluster` of a lost row is the key of its representative.
+    """
     place = {key: row for row, key in enumerate(rows["key"].to_pylist())}
     texts = in_one(rows["texts"])
     clusters = rows["cluster"]

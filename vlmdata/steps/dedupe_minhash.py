@@ -101,7 +101,7 @@ class DedupeMinhash(Step):
         return best_first(*columns, keys=in_one(rows["key"]).take(pa.array(places)))
 
     def _drop(self, rows: pa.Table, places: Ids, representatives: Ids, similarity: np.ndarray) -> pa.Table:
-        """Reject each row whose representative is another row. `similarity` holds, in order, the similarity of each pair."""
+        """Reject each row whose representative is another row. `similarity` holds one value for each rejected row, in order."""
         value = np.full(len(representatives), np.nan)
         value[representatives != np.arange(len(representatives))] = np.round(similarity, 4)
         return drop_duplicate_rows(
@@ -110,7 +110,7 @@ class DedupeMinhash(Step):
 
 
 def living_texts(rows: pa.Table) -> tuple[Ids, list[str]]:
-    """Return the positions of the remaining rows, and each such row's remaining texts, joined by newlines."""
+    """Return the positions of the remaining rows, and for each of these rows its remaining texts, joined by newlines."""
     flat = flatten(rows, "texts")
     parts: list[list[str]] = [[] for _ in range(len(rows))]
     for text, row, here in zip(flat.field("text").to_pylist(), flat.parents.tolist(), flat.alive().tolist(), strict=True):

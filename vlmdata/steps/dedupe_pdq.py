@@ -1,4 +1,4 @@
-"""Keep one of several images that look the same: their PDQ hashes (256 bits) are within a Hamming distance."""
+"""Keep one of several images that look the same, because their PDQ hashes (256 bits) are within a Hamming distance."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,9 +18,9 @@ from vlmdata.step import RecipeError, Step
 class DedupePdq(Step):
     """Keep the best of the images whose PDQ hashes differ in at most `distance` bits.
 
-    Every dropped image is within that distance of a kept one. The search is exact: it misses no pair. It suits up to about a
-    million images, because a distance of 31 of 256 bits leaves only short search keys. An image whose quality is below
-    `min_quality` stays, because the hash of a nearly blank picture carries no information.
+    Every dropped image is within that distance of a kept image. The search finds every pair. It is fast enough for up to about
+    a million images: its time grows with the square of their number, because the keys of its tables are short. An image whose
+    quality is below `min_quality` stays, because the hash of a nearly blank picture carries no information.
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_pdq"
@@ -30,7 +30,7 @@ class DedupePdq(Step):
     distance: int = 31  # of 256 bits; ThreatExchange's limit for the same picture
     min_quality: float = 50  # 0 to 100; ThreatExchange ignores hashes of lower quality
     hash: str = "pdq_hash"  # the label of the step that measured the hashes
-    keep: tuple[str, ...] = ("largest", "bytes")  # keep the greatest value; ties go by the next column, then by the least key
+    keep: tuple[str, ...] = ("largest", "bytes")  # the greatest value is kept; the next column, then the least key, breaks ties
 
     def check(self) -> None:
         if not 0 <= self.distance <= MAX_DISTANCE:

@@ -1,4 +1,4 @@
-"""Keep one of several images that look the same: their perceptual hashes are within a Hamming distance."""
+"""Keep one of several images that look the same, because their perceptual hashes are within a Hamming distance."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from vlmdata.step import DistributedSearch, RecipeError, Step
 class DedupePhash(Step):
     """Keep the best of the images whose 64-bit hashes differ in at most `distance` bits.
 
-    Every dropped image is within that distance of a kept one. The search is exact: it misses no pair. A pHash finds re-encoded
+    Every dropped image is within that distance of a kept image. The search finds every pair. A pHash finds re-encoded
     and resized copies, but rarely crops or other edits. On imagededup's benchmark the recall of near duplicates is 0.016 at a
     distance of 10. With a distance of 8 or more, different images also match.
     """
@@ -33,7 +33,7 @@ class DedupePhash(Step):
 
     distance: int = 4
     hash: str = "phash"  # vlmdata's hash of the stored pixels, or a measured column of 64-bit hashes: imagededup_hash
-    keep: tuple[str, ...] = ("largest", "bytes")  # keep the greatest value; ties go by the next column, then by the least key
+    keep: tuple[str, ...] = ("largest", "bytes")  # the greatest value is kept; the next column, then the least key, breaks ties
 
     def check(self) -> None:
         if not 0 <= self.distance <= MAX_DISTANCE:

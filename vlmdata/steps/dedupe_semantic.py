@@ -1,4 +1,4 @@
-"""Keep one of several images with similar meaning: their embeddings have a high cosine."""
+"""Keep one of several images with similar meaning, which is measured by the cosine of their embeddings."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -22,10 +22,10 @@ from vlmdata.step import DistributedSearch, RecipeError, Step
 class DedupeSemantic(Step):
     """Keep the best of the images whose embeddings have a cosine above `cosine`.
 
-    `rule: pairs` compares all images with each other, so every dropped image has such a cosine with a kept one. It suits up to
-    a few hundred thousand images. `rule: semdedup` is the rule of Abbas et al. 2023, SemDeDup. It compares only images in the
-    same k-means cell, and rejects an image that is similar to a better-ranked one, even if the better-ranked one is rejected
-    too. With `keep: [hard]` the image farthest from its centroid ranks first, as in the paper.
+    `rule: pairs` compares all images with each other. Every dropped image has such a cosine with a kept image. This rule is
+    fast enough for a few hundred thousand images. `rule: semdedup` is the rule of Abbas et al. 2023, SemDeDup. It compares only
+    images in the same k-means cell. It rejects an image that is similar to an image with a better rank, even if the image with
+    the better rank is rejected too. With `keep: [hard]` the image farthest from its centroid ranks first, as in the paper.
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_semantic"
@@ -39,7 +39,7 @@ class DedupeSemantic(Step):
     cells: int = 0  # k-means cells of semdedup; 0: one per 1,000 images. The paper uses 50,000 for 440 million
     rounds: int = 20  # rounds of k-means; the paper uses 100
     seed: int = 0
-    keep: tuple[str, ...] = ("largest", "bytes")  # as in `dedupe_exact`, or `hard` alone
+    keep: tuple[str, ...] = ("largest", "bytes")  # columns as in `dedupe_exact`, or only `hard`
 
     def check(self) -> None:
         if not 0 < self.cosine < 1:

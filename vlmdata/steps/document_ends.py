@@ -1,4 +1,4 @@
-"""Reject end-of-document marks that are repeated or last: OBELICS, step 22."""
+"""Reject end-of-document marks that follow another mark or end a row. Source: OBELICS, step 22."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,8 +15,8 @@ from vlmdata.step import Step
 class DocumentEnds(Step):
     """Reject an end-of-document mark that directly follows another mark, and a mark at the end of a row.
 
-    The sources `html` and `warc` write these marks with `mode: obelics`. Rejected texts and images between two marks do not
-    count. A document whose texts are all marks is rejected.
+    The sources `html` and `warc` write these marks with `mode: obelics`. Rejected texts and images between two marks are
+    ignored. A document whose texts are all marks is rejected.
     """
 
     id: ClassVar = "vlmdata.steps.document_ends"

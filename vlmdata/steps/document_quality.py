@@ -16,7 +16,7 @@ from vlmdata.text.quality_rules import QualityRules, measures
 class DocumentQuality(QualityRules, Step):
     """Reject a document by the number of its remaining images and by measures of its remaining texts.
 
-    The defaults are those of OBELICS for documents.
+    The defaults are OBELICS's limits for documents.
     """
 
     id: ClassVar = "vlmdata.steps.document_quality"

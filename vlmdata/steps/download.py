@@ -8,7 +8,7 @@ from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Step
 from vlmdata.web.options import WebOptions
 
-# what img2dataset does not support, and the values with which a recipe accepts that
+# options that img2dataset does not support, and the values that turn them off
 UNKEPT = {"robots": False, "tdm": False, "host_connections": 0, "host_requests_per_s": 0.0}
 OBEYED = {"agent", "opt_out", "timeout_s", "connect_timeout_s", "retries", "connections", "allowed_hosts", "ca_file"}
 OBEYED |= {"blocked_domains", "blocked_urls", "block_files"}
@@ -20,10 +20,10 @@ class Download(WebOptions, Step):
 
     The engine runs this step together with the following `resize`, so that no original is written to disk.
 
-    `engine: img2dataset` fetches and resizes with img2dataset's code, so that the images have exactly the same bytes. That
-    code does not support robots.txt, TDM reservations, rate limits or a limit on bytes. A recipe must accept this: `robots:
-    false, tdm: false, host_connections: 0, host_requests_per_s: 0`. The address guard still checks the address of every
-    connection, also after a redirect, and `timeout_s` still applies.
+    `engine: img2dataset` fetches and resizes images with img2dataset's code, so that they have the same bytes as images from
+    img2dataset. That code does not support robots.txt, TDM reservations, rate limits or a limit on bytes. A recipe must turn
+    these off: `robots: false, tdm: false, host_connections: 0, host_requests_per_s: 0`. The address guard still checks the
+    address of every connection, including connections after a redirect. `timeout_s` still applies.
     """
 
     id: ClassVar = "vlmdata.steps.download"
@@ -33,9 +33,9 @@ class Download(WebOptions, Step):
 
     engine: Literal["vlmdata", "img2dataset"] = "vlmdata"
     verify: Literal["", "sha256", "md5"] = ""
-    """Compare the hash of the fetched bytes with the one that the source states (`url_list: {hash: column}`). An image with
-    another hash is dropped as `wrong_sha256` or `wrong_md5`. An image without a stated hash is dropped as `no_hash` and not
-    fetched. DataComp's lists state SHA-256. The same option of img2dataset is verify_hash."""
+    """Compare the hash of the fetched bytes with the hash that the source states (`url_list: {hash: column}`). If they differ,
+    the image is dropped as `wrong_sha256` or `wrong_md5`. An image without a stated hash is dropped as `no_hash` and is not
+    fetched. DataComp's lists state SHA-256. img2dataset calls this option verify_hash."""
 
     def check(self) -> None:
         if self.engine == "img2dataset":

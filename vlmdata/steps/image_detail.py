@@ -17,7 +17,7 @@ from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.step import Step, StepContext
 
 DIGITS = 3
-MEASURING_BYTES = 7  # per pixel, in addition to the picture, for channels and luma or for luma and its Laplacian
+MEASURING_BYTES = 7  # bytes that measuring needs for each pixel, in addition to the bytes of the picture
 
 
 @dataclass(frozen=True, kw_only=True)

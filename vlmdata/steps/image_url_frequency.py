@@ -35,7 +35,10 @@ class ImageUrlFrequency(Step):
 
 
 def _key(url: str | None) -> int | None:
-    """Return a 64-bit hash of an address, or None for an inline image. Counting hashes takes a tenth of the memory."""
+    """Return a 64-bit hash of an address, or None for an inline image.
+
+    Hashes are counted, because they take a tenth of the memory of addresses.
+    """
     if not url or url.startswith("data:"):
         return None
     return xxhash.xxh3_64_intdigest(url.encode("utf-8", "surrogatepass"))

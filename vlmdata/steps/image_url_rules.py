@@ -12,8 +12,10 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class ImageUrlRules(Step):
-    """Reject an image if its address contains a banned word or repeats in its document, or if its page shows it too small or
-    too large.
+    """Reject an image by its address, or by the size at which its page shows it.
+
+    An image is rejected if its address contains a banned word or occurs earlier in the document, or if the size at which the
+    page shows the image is outside the limits.
 
     The data of an inline image is not searched for words. `data:` or `data:image` in `banned` rejects inline images.
     """
@@ -25,7 +27,7 @@ class ImageUrlRules(Step):
     banned: list[str] = field(default_factory=lambda: ["logo", "button", "icon", "plugin", "widget", "porn", "xxx", "sex"])
     min_rendered: int = 150  # pixels of width and height, if the page states them; OBELICS
     max_rendered: int = 20_000
-    keep_repeats: bool = False  # keep repeats of an address in one document; OBELICS keeps only the first
+    keep_repeats: bool = False  # keep images that repeat an address in their document; OBELICS keeps only the first of them
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "images")
@@ -47,7 +49,10 @@ class ImageUrlRules(Step):
 
 
 def _first(url: str | None, banned: list[str]) -> str | None:
-    """Return the first banned word in an address (for an inline image, the first banned prefix), or None."""
+    """Return the first banned word in an address, or None.
+
+    For an inline image, return the first banned word that begins with `data:` and is a prefix of the address.
+    """
     if not url:
         return None
     if url.startswith("data:"):

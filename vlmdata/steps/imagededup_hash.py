@@ -32,6 +32,6 @@ class ImagededupHash(Step):
             try:
                 body = context.image_bytes(blobs[place], offsets[place], sizes[place])
                 found[place] = phash_imagededup(decode(body).pixels)
-            except ImageError:  # a source may hold broken images: they get no hash, and dedupe_phash skips them
+            except ImageError:  # a source may hold broken images, which get no hash; dedupe_phash skips them
                 continue
         return {"": images.rebuild(pa.array(found, pa.uint64()))}

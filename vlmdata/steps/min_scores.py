@@ -16,8 +16,8 @@ from vlmdata.step import RecipeError, Step
 class MinScores(Step):
     """Reject an image whose measured scores are below their minimums. If all the scores belong to rows, reject the row.
 
-    With `need: all` every score must reach its minimum, with `need: any` at least one score must. A score that was not
-    measured is ignored, and an item without scores stays. `by_language` replaces the minimums for rows of the listed languages.
+    With `need: all`, every score must reach its minimum. With `need: any`, one score is enough. A score that was not measured
+    is ignored, and an image or row without scores stays. `by_language` replaces the minimums for rows of the listed languages.
     For example, LAION-5B used 0.28 with ViT-B/32 for English and 0.26 with a multilingual model for all other languages
     (Schuhmann et al. 2022).
     """
@@ -63,7 +63,10 @@ class MinScores(Step):
     def _judged(
         self, rows: pa.Table, languages: np.ndarray, values_of: Callable[[pa.Table, str], np.ndarray]
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return a bool per item, true if it is rejected, and the verdicts: the first score of each item that is too low."""
+        """Return for each image or row whether it is rejected, and the arguments `reason`, `value` and `threshold` of a drop.
+
+        They name the first of the scores that are too low.
+        """
         bad = np.zeros(len(languages), bool)
         reason, value, threshold = (
             np.full(len(languages), None, object),

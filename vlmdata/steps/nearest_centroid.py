@@ -14,7 +14,7 @@ from vlmdata.similarity.embeddings import embeddings_in
 from vlmdata.step import RecipeError, Step, StepContext
 
 BLOCK_PRODUCTS = 1 << 24  # products of rows and centroids computed at a time, 64 MiB
-MARGIN = 1e-4  # relative to the largest product; float32 errs by less. Closer products are compared in float64
+MARGIN = 1e-4  # a share of the largest product, above float32's error; closer products are compared in float64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +72,9 @@ class NearestCentroid(Step):
 
 
 def nearest(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Return the index of the centroid with the greatest dot product for each vector; in a tie, the first.
+    """Return for each vector the index of the centroid with the greatest dot product: (N, D), (K, D) float32 -> (N,) int64.
 
-    (N, D), (K, D) float32 -> (N,) int64.
+    In a tie, this is the first of the centroids.
     """
     cells = np.empty(len(vectors), np.int64)
     step = max(BLOCK_PRODUCTS // len(centroids), 1)

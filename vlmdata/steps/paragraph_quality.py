@@ -16,7 +16,7 @@ from vlmdata.text.quality_rules import QualityRules, measures
 class ParagraphQuality(QualityRules, Step):
     """Reject single texts of a document by measures of their words and characters.
 
-    The defaults are those of OBELICS for paragraphs. OBELICS's end-of-document mark is exempt.
+    The defaults are OBELICS's limits for paragraphs. OBELICS's end-of-document mark is exempt.
     """
 
     id: ClassVar = "vlmdata.steps.paragraph_quality"

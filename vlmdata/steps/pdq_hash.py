@@ -18,8 +18,8 @@ from vlmdata.step import Step, StepContext
 class PdqHash(Step):
     """Measure the PDQ hash of each stored image, for `dedupe_pdq`. The step rejects nothing.
 
-    A hash has 256 bits in 32 bytes; the last bit is that of the first coefficient. `quality` is 0 to 100. A picture with a
-    quality below 50 has too little detail to distinguish it from others.
+    A hash has 256 bits in 32 bytes. The last bit belongs to the first coefficient. The column `quality` holds a number in
+    0..100. A picture with a quality below 50 has too little detail to distinguish it from other pictures.
     """
 
     id: ClassVar = "vlmdata.steps.pdq_hash"
@@ -36,7 +36,7 @@ class PdqHash(Step):
                 body = context.image_bytes(blobs[place], offsets[place], sizes[place])
                 header = read_header(body)
                 value, quality = pdq(decode(body, beside=pdq_bytes(*header.upright_size), header=header).pixels)
-            except ImageError:  # a source may hold broken images: they get no hash, and dedupe_pdq skips them
+            except ImageError:  # a source may hold broken images, which get no hash; dedupe_pdq skips them
                 continue
             hashes[place], qualities[place] = value.to_bytes(32, "big"), float(quality)
         arrays = {"": pa.array(hashes, pa.binary()), "quality": pa.array(qualities, pa.float64())}

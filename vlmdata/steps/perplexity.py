@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Perplexity(Step):
-    """Reject a row if its remaining texts, joined, have a perplexity above `max_perplexity` under the KenLM model `model`.
+    """Join the remaining texts of a row, and reject the row if their perplexity is above `max_perplexity`.
 
-    Perplexities of different models are not comparable, so choose the threshold for the model. The step needs the packages
-    of `vlmdata[perplexity]`.
+    The perplexity is computed with the KenLM model `model`. Perplexities of different models are not comparable, so choose the
+    threshold for the model. The step needs the packages of `vlmdata[perplexity]`.
     """
 
     id: ClassVar = "vlmdata.steps.perplexity"

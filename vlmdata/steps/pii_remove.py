@@ -20,7 +20,7 @@ from vlmdata.text.personal import Kind, find_personal
 class PiiRemove(Step):
     """Replace personal data in texts and their alternatives with `mark`. With an empty mark, extra spaces are removed.
 
-    A tool call is JSON. Only the strings inside its arguments are cleaned, so that it stays valid.
+    A tool call is JSON. Only the strings in its arguments are cleaned, so that the JSON stays valid.
 
     The column `removed` counts the replacements in each text. Only patterns are detected, so names and postal addresses stay.
     """
@@ -29,7 +29,7 @@ class PiiRemove(Step):
     reads: ClassVar = ("texts", "turns")
     writes: ClassVar = {"texts": ROW.field("texts").type, "removed": pa.list_(pa.int32())}
     measured_by: ClassVar = ("kinds", "mark")
-    version: ClassVar = 4  # since 3, "telephone" in fifty languages, zero-width characters, no DOI; since 4, tool calls
+    version: ClassVar = 4  # 3: "telephone" in fifty languages, zero-width characters, DOIs stay; 4: tool calls
 
     kinds: list[Kind] = field(default_factory=lambda: ["mail", "ip", "telephone"])
     mark: str = ""  # replacement, such as "<pii>"
@@ -64,7 +64,7 @@ class PiiRemove(Step):
         return count
 
     def _clean_value(self, value: Any) -> tuple[Any, int]:
-        """Return a JSON value with every string except field names cleaned, and the number of replacements."""
+        """Return a JSON value in which every string except field names is cleaned, and the number of replacements."""
         if isinstance(value, str):
             return remove_personal(value, self.kinds, self.mark)
         if isinstance(value, dict):
@@ -88,7 +88,7 @@ def _calls(rows: pa.Table, starts: list[int]) -> Iterator[int]:
 def remove_personal(text: str, kinds: list[Kind], mark: str) -> tuple[str, int]:
     """Return the text with personal data replaced by `mark`, and the number of replacements.
 
-    If `mark` is empty, brackets left empty and extra spaces are removed too.
+    If `mark` is empty, extra spaces and brackets that are now empty are removed too.
     """
     found = find_personal(text, kinds)
     if not found:

@@ -13,8 +13,8 @@ from vlmdata.step import RecipeError, Step
 class Resize(ResizeRule, Step):
     """Resize images with img2dataset's modes. An image that cannot be decoded completely is rejected with a reason.
 
-    The engine runs this step together with the preceding `download`, so that a changed parameter makes it fetch the images
-    again.
+    The engine runs this step together with the preceding `download`. After a change of a parameter, it therefore fetches the
+    images again.
     """
 
     id: ClassVar = "vlmdata.steps.resize"
@@ -28,7 +28,7 @@ class Resize(ResizeRule, Step):
 
     blur_boxes: bool = False  # blur the boxes of the row's images, such as faces in DataComp
     max_pixels: int = MAX_PIXELS  # an image with more is `too_many_pixels`; the next two limits are usually stricter
-    max_memory_mb: int = MAX_MEMORY_MB  # memory to decode one image, by its header; an image that needs more is `too_large`
+    max_memory_mb: int = MAX_MEMORY_MB  # estimated from an image's header; an image that needs more is `too_large`
     max_cost: int = MAX_COST  # cost of all images of a row, in units of about 10 ms; later images are `too_costly`
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""Reject rows by a score that the source states. This needs no images and no model."""
+"""Reject rows by a score that the source states. The step needs no images and no model."""
 
 import json
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class SourceScore(Step):
     """Read a number from the row's `extra`, such as `similarity` of LAION or `clip_l14_similarity_score` of DataComp, and
     reject the row if it is below `min_value` or above `max_value`. A row without the number stays.
 
-    Many lists store scores in single precision. With `single`, a number is read as the shortest decimal of its
-    single-precision value, so that a stored 0.26 is not below a `min_value` of 0.26. The result equals a comparison in single
-    precision.
+    Many lists store scores in single precision, where 0.26 is 0.25999999. With `single`, such a score is read as the shortest
+    decimal that rounds to it, here 0.26, so that it is not below a `min_value` of 0.26. The result equals a comparison in
+    single precision.
     """
 
     id: ClassVar = "vlmdata.steps.source_score"

@@ -27,10 +27,11 @@ class Split(Step):
 
     A row's split comes from a hash of the least key of its cluster. A cluster holds the rows that are connected, directly or
     through other rows. Two rows are connected if they share image bytes or a text, or if two of their images have hashes
-    within `distance` bits. With `jaccard`, texts with at least this Jaccard similarity also connect their rows. With `cosine`,
-    images with a greater cosine also connect theirs. With `by_domain`, rows with the same host of the page (or of the image, if
-    there is no page) are connected too. The shares apply to clusters, so the shares of rows are only approximate. New rows
-    change the split of old rows only if they join two clusters.
+    within `distance` bits. If `jaccard` is set, two rows are also connected if their texts have at least this Jaccard
+    similarity. If `cosine` is set, two rows are also connected if two of their images have a greater cosine. With `by_domain`,
+    two rows are also connected if their pages (or their images, in rows without a page) have the same host. The shares apply
+    to clusters, so the shares of rows are only approximate. New rows change the split of old rows only if they join two
+    clusters.
     """
 
     id: ClassVar = "vlmdata.steps.split"
@@ -80,7 +81,7 @@ class Split(Step):
         return drop_rows(rows, others, self.name, reason=np.array([f"split_{side}" for side in sides], object))
 
     def side(self, key: str) -> str:
-        """Return the split of a key. The hash of the key picks a point on the cumulative shares."""
+        """Return the split of a key. The hash of the key, as a number in [0, 1), is compared with the cumulative shares."""
         place = xxhash.xxh3_64_intdigest(key.encode(), self.seed) / 2**64
         total = 0.0
         for side, share in self.shares.items():
@@ -114,7 +115,7 @@ class Split(Step):
 
 
 def same(values: list[str | None], owners: Ids) -> Ids:
-    """Return a pair (first owner, owner) for each later owner of an equal value, (P, 2). Null values are skipped."""
+    """Return pairs (P, 2) of owners of equal values: the first owner of a value with each later owner. Nulls are skipped."""
     first: dict[str, int] = {}
     known = [(value, owner) for value, owner in zip(values, owners.tolist(), strict=True) if value is not None]
     pairs = [(first.setdefault(value, owner), owner) for value, owner in known]
@@ -134,7 +135,10 @@ def near_texts(rows: pa.Table, jaccard: float) -> Ids:
 
 
 def domain(url: str | None) -> str | None:
-    """Return the host of an address in lower case without `www.`, or None. The registered domain would need a list."""
+    """Return the host of an address in lower case without `www.`, or None.
+
+    The registered domain is not returned, because finding it needs the Public Suffix List.
+    """
     try:
         host = urlsplit(url or "").hostname
     except ValueError:

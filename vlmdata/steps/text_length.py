@@ -13,7 +13,7 @@ from vlmdata.row import drop_texts, flatten, numbers
 from vlmdata.step import Step
 from vlmdata.text.words import count_words
 
-FASTTEXT_WORD = re.compile(r"[^ \n\r\t\v\f\0]+|\n")  # fastText's Dictionary::readWord, which `fasttext.tokenize` calls
+FASTTEXT_WORD = re.compile(r"[^ \n\r\t\v\f\0]+|\n")  # the words that `fasttext.tokenize` returns
 COUNTS: dict[str, Callable[[str], int]] = {
     "scripts": count_words,
     "python": lambda text: len(text.split()),

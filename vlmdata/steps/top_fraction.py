@@ -13,11 +13,11 @@ from vlmdata.step import RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class TopFraction(Step):
-    """Keep the share `fraction` of images or rows, those with the highest measured scores, and ties at the boundary.
+    """Keep the images or rows whose measured scores are highest. `fraction` is the share to keep.
 
     The rule is DataComp's. The threshold is the score at index int(n * fraction) of the n remaining scores in descending order,
-    and a score equal to the threshold stays. So more than n * fraction items stay, or all of them. An item without a score is
-    not counted and stays.
+    and every score that equals the threshold stays. Therefore at least int(n * fraction) + 1 items stay, or all items if
+    `fraction` is 1. An item without a score is not counted and stays.
     """
 
     id: ClassVar = "vlmdata.steps.top_fraction"
