@@ -82,7 +82,7 @@ def test_a_list_of_imagededups_hashes(tmp_path):
         ({"md5": ("absent.txt",)}, "cannot read the list absent.txt"),
         ({"pdq": ("list",)}, "list, line 2: 'xyz' is not a valid pdq, which has 64 hex digits"),
         ({"urls": ("list",)}, "list, line 2: 'xyz' is not an http"),
-        ({"md5": ("list",), "phash_bits": 40}, "larger values match any picture"),
+        ({"md5": ("list",), "phash_bits": 40}, "More bits match any picture"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(step, message, tmp_path, monkeypatch):

@@ -77,7 +77,10 @@ def _layout_rows(layout: PageLayout, kept: list[bool], items: list[int]) -> set[
 
 
 def _separator(layout: PageLayout, before: int, item: int, layout_rows: set[int], groups: list[int]) -> str:
-    """Return the separator between two blocks. `before` is the item of the first block and `item` that of the second, or -1."""
+    """Return the separator between two blocks.
+
+    `before` is the item of the first block, and `item` is the item of the second block. Both are -1 outside of items.
+    """
     if before < 0 or item < 0:
         return "\n\n"
     one, two = layout.sections[before], layout.sections[item]
@@ -92,7 +95,7 @@ def _separator(layout: PageLayout, before: int, item: int, layout_rows: set[int]
 
 
 def _item_mark(layout: PageLayout, item: int, numbers: dict[int, int]) -> str:
-    """Return the bullet or number of a list item, or an empty string for a cell or term. `numbers` counts items by list."""
+    """Return the bullet or number of a list item, or an empty string for a cell or term. `numbers` counts each list's items."""
     section = layout.sections[item]
     if section.tag != "li":
         return ""

@@ -22,7 +22,7 @@ _META = re.compile(rb"<meta[\s/][^>]*>", re.IGNORECASE)
 _CHARSET = re.compile(rb"charset\s*=\s*[\"']?\s*([^\s\"'/>;]+)", re.IGNORECASE)
 _XML = re.compile(rb"^<\?xml[^>]*\sencoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']")
 _REPLACEMENT = "\ufffd"
-# WHATWG decodes pages with these labels by a superset of the charset.
+# WHATWG decodes pages with these labels with a superset of the named charset.
 _WIDER = {"gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "big5hkscs"}
 
 # Python leaves five bytes of windows-1252 undefined; browsers read them as C1 controls.
@@ -39,7 +39,7 @@ class DecodedText(NamedTuple):
 
 
 def decode(html: bytes, http_charset: str | None = None) -> DecodedText:
-    """Decode a page. Bytes that are invalid in the charset are replaced and counted; they raise no error.
+    """Decode a page. Bytes that are invalid in the charset are replaced and counted, and raise no error.
 
     `http_charset` is the charset in the Content-Type header.
     """

@@ -2,7 +2,7 @@
 
 Each block has a score: its number of words if it reads like prose, or a negative number if it consists of links. Sections that
 are marked as boilerplate, and lists of teasers, count only if they hold most of the prose. The section with the highest sum of
-scores holds the main content. The innermost section inside it with nearly all of its prose is the core. The title and the
+scores holds the main content. The innermost section with nearly all prose of the main content is the core. The title and the
 summary before the core are added. Links and the lines that `furniture.py` recognizes are dropped.
 """
 
@@ -218,7 +218,7 @@ def _score(block: PageBlock) -> float:
 
 
 def _drop_links(layout: PageLayout, chosen: Section, kept: list[bool], sums: Sums) -> None:
-    """Drop the text of the sections inside `chosen` that consist of links, and the links outside of paragraphs.
+    """Drop links inside `chosen`: the text of sections that consist of links, and linked blocks that are not paragraphs.
 
     Parts of tables are not dropped.
     """

@@ -145,7 +145,7 @@ def _drop_empty_headings(blocks: list[PageBlock], kept: list[bool]) -> None:
 
 
 def _trim(blocks: list[PageBlock], kept: list[bool]) -> None:
-    """Drop bylines, dates and other short lines before the first paragraph, and pointers to other pages after the last one."""
+    """Drop short lines, such as bylines, before the first paragraph, and pointers to other pages after the last paragraph."""
     prose = [i for i, b in enumerate(blocks) if kept[i] and b.tag not in HEADINGS and is_prose(b) and not is_dateline(b.text)]
     if not prose:
         return
@@ -171,7 +171,7 @@ def _trim(blocks: list[PageBlock], kept: list[bool]) -> None:
 
 
 def _drop_pointers(blocks: list[PageBlock], kept: list[bool], prose: list[int]) -> None:
-    """Drop the short paragraphs with links at the end of a text with hardly any links. Remove their indexes from `prose`."""
+    """Drop short paragraphs with links at the end, if the text has hardly any links. Remove their indexes from `prose`."""
     linked = sum(blocks[i].links * blocks[i].words for i in prose)
     if linked > 0.03 * sum(blocks[i].words for i in prose):
         return

@@ -27,7 +27,8 @@ _SUSPECTS = re.compile(  # matches tags of `<body>`, `<html>` and formatting ele
 def _pairs() -> Any:
     """Return a lookup table, (65536,) uint8, with an entry for each value of the two bytes after a `<`.
 
-    An entry is 1 if they may begin the name of a formatting element, 2 for `<body>` or `<html>`, and 0 otherwise.
+    An entry is 1 if the two bytes may begin the name of a formatting element, 2 if they may begin `body` or `html`, and 0
+    otherwise.
     """
     table = np.zeros(1 << 16, np.uint8)
     for number, names in ((1, FORMATTING - {b"a", b"nobr"}), (2, {b"body", b"html"})):

@@ -45,7 +45,7 @@ _STATED = re.compile(  # width=20, w_20, /max/60/, resize:fit:60, -20x13.jpg, =w
     r"|(\d{1,5})x(?:\d{1,5})?(?![a-z0-9])|[ws](\d{1,5})(?=[-/]|$))"
 )
 _END = 200  # characters at the end of an address, which state the requested size and quality
-_PREVIEW_WIDTH = 100  # greatest width of a preview in pixels
+_PREVIEW_WIDTH = 100  # pixels; an address that requests a greater width is not a preview
 _PATHLIKE = re.compile(r"^(?:https?:)?//\S|^[./]|\.(?:jpe?g|png|webp|gif|avif|bmp|tiff?)(?:$|[?#])", re.IGNORECASE)
 _DESCRIPTOR = re.compile(r"^(\d+(?:\.\d+)?)([wx])$")
 _USUAL = re.compile(r"[\s,]*+([^\s,]\S*+)(?<!,)\s++(\d++(?:\.\d++)?)([wx])\s*+(?:,|\Z)")  # `a.jpg 300w,`

@@ -40,7 +40,7 @@ class Section:
 
 @dataclass(slots=True)
 class PageLayout:
-    """The blocks and sections of a page, and counts of what was left out."""
+    """The blocks and sections of a page, and counts of elements and text that were left out."""
 
     blocks: list[PageBlock] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)

@@ -7,7 +7,7 @@ from vlmdata.html.furniture import CELLS, is_dateline
 from vlmdata.html.image_ref import ImageRef
 from vlmdata.html.layout import HEADINGS, PageBlock, PageLayout
 
-_LEAD_BLOCKS = 25  # most blocks between the title and the core
+_LEAD_BLOCKS = 25  # at most this many blocks are between the title and the core
 _ICON = 64  # an image with a side of at most this many pixels is an icon
 
 
@@ -37,7 +37,7 @@ def restore_lead(layout: PageLayout, kept: list[bool], before: list[int]) -> Non
 
 
 def restore_figures(blocks: list[PageBlock], kept: list[bool], after: list[int]) -> None:
-    """Keep the images after the core that have captions, and keep their captions. `after` holds the indexes of these blocks."""
+    """Keep the images after the core that have captions, and these captions. `after` holds indexes of blocks after the core."""
     _restore_pictures(blocks, kept, [i for i in after if (image := blocks[i].image) is None or image.caption])
 
 
@@ -54,7 +54,7 @@ def _restore_pictures(blocks: list[PageBlock], kept: list[bool], places: list[in
 
 
 def _outside_chrome(layout: PageLayout, start: int, end: int) -> list[int]:
-    """Return the indexes of blocks from `start` to `end`, except those in boilerplate sections that begin in this range."""
+    """Return the indexes of blocks from `start` to `end`, except blocks of boilerplate sections that begin in this range."""
     surely = [False] * len(layout.sections)
     for i, s in enumerate(layout.sections):
         surely[i] = s.start >= start and (s.chrome > 1 or (s.parent >= 0 and surely[s.parent]))

@@ -94,8 +94,8 @@ def _meaning_of(name: str) -> int:
 def classify_names(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
     """Return what the names of an element (class, id, role and itemprop) mean: (boilerplate, content, caption).
 
-    Boilerplate is 0 for no, 1 for perhaps, 2 for surely, and 3 for other people's words. The function fills the cache `KNOWN`;
-    callers look there first.
+    Boilerplate is 0 for no, 1 for perhaps, 2 for surely, and 3 for other people's words. The function fills the cache `KNOWN`,
+    which callers read before they call it.
     """
     meaning = NO_MEANING
     joined = _lower(" ".join(filter(None, names)))

@@ -1,9 +1,9 @@
 """Reads a page as OBELICS's released code does, flaws included, for comparison with that dataset.
 
-The rules and their order are those of Laurençon et al. 2023, appendix A.1, as released (huggingface/OBELICS). The flaws are
-the same: images in figures, pictures, lists, tables and `<noscript>` are lost, relative addresses start at the host, and
-`<base>` and srcsets are not supported. One thing differs: widths in per cent are ignored. The released code scales them by the
-size of the file.
+The rules and their order are taken from the released code (huggingface/OBELICS) of Laurençon et al. 2023, appendix A.1. The
+flaws of that code are kept: images in figures, pictures, lists, tables and `<noscript>` are lost, relative addresses start at
+the host, and `<base>` and srcsets are not supported. There is one difference: widths in per cent are ignored here, but the
+released code scales them by the size of the file.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class _Kept:
 def _simplify(root: Any, url: str) -> list[_Entry]:
     """Apply the rules on tags, classes and empty elements, and return the remaining entries in order."""
     kept = _Kept()
-    frames: list[tuple[Any, bool]] = []  # next node, whether an element closes before it
+    frames: list[tuple[Any, bool]] = []  # next node, and whether an element closes before the node
     node = root.first_child
     while node is not None or frames:
         if node is None:

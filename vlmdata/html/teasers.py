@@ -1,4 +1,4 @@
-"""Finds teasers of other pages: lists of them, small boxes, and sections that begin with `Related stories`."""
+"""Finds teasers of other pages: lists of teasers, small boxes, and sections that begin with `Related stories`."""
 
 from __future__ import annotations
 

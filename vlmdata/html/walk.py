@@ -22,10 +22,10 @@ _FEW_UNSEEN = 32  # the text of only this many unseen elements of a section is s
 # Elements to search for in boilerplate. A section with one of them that is not a picture or an unseen element is not skipped.
 _SEARCHED = "h1,article,img,noscript,amp-img,figure,figcaption,[class*=aption],script,style,iframe,select"
 _LONG = 60  # a text that may be prose has at least this many characters
-_FEW_PIECES = 16  # most pieces of blank text and line breaks between two sizes of one image
+_FEW_PIECES = 16  # with more pieces of text and line breaks between them, two images are not merged
 _READ_IMAGES = 10  # a page may have this many times more images than are kept; further images are not read
-_CAPTION_BLOCKS = 50  # most blocks of one caption
-_FIGURE_DEPTH = 16  # most elements between a figure and its caption
+_CAPTION_BLOCKS = 50  # a caption has at most this many blocks
+_FIGURE_DEPTH = 16  # at most this many elements are between a figure and its caption
 _SOURCES = 50  # only this many `<source>`s of one `<picture>` are read
 _REFUSALS = 8  # nested sections that are marked as boilerplate but hold content; deeper ones are not searched
 _TAGS = {  # meaning of a tag alone: boilerplate, main content, caption
@@ -87,7 +87,7 @@ class Walk:
                 self.blocks.append(PageBlock(part, None, self.current, tag, count_words(part), density))
 
     def enter(self, tag: str, attributes: dict[str, str | None]) -> int:
-        """Open a section and return the index of the section around it, for `leave`."""
+        """Open a section and return the index of the section around it, which `leave` needs."""
         if self.pieces:
             self.flush()
         parent = self.current
@@ -135,7 +135,10 @@ class Walk:
         return True
 
     def caption(self, section: Section) -> None:
-        """Set the text of a section as the caption of the images in the figure around it, or else of the image before it."""
+        """Set the text of a section as the caption of the images in the figure around the section.
+
+        If no figure is around the section, the text becomes the caption of the image before it.
+        """
         caption_blocks = self.blocks[section.start : section.end]
         words = "\n".join(block.text for block in caption_blocks if block.text)
         if not words or any(block.image for block in caption_blocks):
@@ -206,7 +209,7 @@ class Walk:
 
 
 def _collapsed(text: str) -> tuple[str, int]:
-    """Return text with its white space as a browser shows it, and its number of words."""
+    """Return the text with white space collapsed as a browser does, and the number of words."""
     fixed = "\xa0" in text
     if fixed:
         text = text.replace("\xa0", "\x01")  # no-break spaces separate words and do not collapse

@@ -76,7 +76,7 @@ class Clip:
         return np.round((left * right).sum(1), DECIMALS).tolist()
 
     def embed_images(self, images: Sequence[T], batch: int = 0, read: Callable[[T], bytes] = bytes) -> np.ndarray:  # type: ignore[assignment]
-        """Return fp32 unit embeddings (I, D) of images. `read` returns an image's encoded bytes. A broken image has NaN.
+        """Return fp32 unit embeddings (I, D) of images. `read` returns an image's encoded bytes. Broken images give NaN.
 
         Threads read and decode the next batches while the current one is computed. Copies to a GPU are asynchronous.
         """
@@ -122,7 +122,7 @@ class Clip:
         return torch.empty(shape, dtype=kind, pin_memory=self.device.type == "cuda")
 
     def _encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Return image features of pixels, scaled as by open_clip's ToTensor and Normalize: (B, 3, H, W) uint8 -> (B, D)."""
+        """Return the features of images: (B, 3, H, W) uint8 -> (B, D). Pixels are scaled as in open_clip's transforms."""
         scaled = (pixels.float() / 255 - self._mean) / self._std
         return self._image_tower(scaled.to(self.type))  # autocast is slower than fp32 on a CPU
 

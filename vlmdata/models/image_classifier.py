@@ -26,7 +26,7 @@ class ImageClassifier:
 
     @torch.inference_mode()
     def probabilities(self, bodies: Iterable[bytes], batch: int) -> np.ndarray:
-        """Return the softmax over all classes for each image, fp32 (B, C). An image that cannot be decoded has NaN."""
+        """Return the softmax over all classes for each image, fp32 (B, C). Images that cannot be decoded give NaN."""
         stream = iter(bodies)
         parts = []
         while group := list(itertools.islice(stream, batch)):

@@ -29,9 +29,9 @@ VERIFY_COST = 20  # an exact product costs about as much as this many filter pro
 
 
 def quantise(vectors: NDArray[np.floating]) -> Int8:
-    """Return rows scaled to a largest absolute entry of 127 and rounded: (N, D) -> int8. A row of zeros stays zero.
+    """Return rows as int8: (N, D) -> (N, D). Each row is scaled so that its largest absolute entry is 127, and rounded.
 
-    Raises ValueError if an entry is not finite.
+    A row of zeros stays zero. Raises ValueError if an entry is not finite.
     """
     largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0).astype(np.float64)
     if not np.isfinite(largest).all():
@@ -117,8 +117,8 @@ def is_above(rows: Int8, others: Int8, pairs: Ids, cosine: float) -> NDArray[np.
 def head_and_tail(rows: Int8, cosine: float) -> Floats:
     """Return unit rows in the form that the filter compares: (N, D) -> (N, H + 1).
 
-    The rows are rotated so that the first axes hold most of their length. They are cut to a head of H axes, and the last column
-    is the length of the tail. H is the width with the least estimated cost.
+    A rotation brings most of the length of the rows into the first axes. The first H columns are the head of each rotated row,
+    and the last column is the length of its tail. H is the width with the least estimated cost.
     """
     norms = np.sqrt(np.maximum(squared_norms(rows), 1)).astype(np.float32)
     sample = sample_of(len(rows), 2000)

@@ -71,7 +71,7 @@ def starts_of(pieces: Sequence[StoredArray]) -> Ids:
 def near_pairs(pieces: Sequence[StoredArray], distance: int, run: MapTasks, *, buckets: int = 1) -> Iterator[Ids]:
     """Yield chunks (M, 2) of the pairs of unequal hashes within the distance.
 
-    A hash that several items have is represented by the first of them.
+    If several items have the same hash, only the first of them is in the pairs.
     """
     held = tuple(pieces)
     count = int(starts_of(held)[-1])

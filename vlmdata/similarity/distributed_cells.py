@@ -33,7 +33,7 @@ class Assign:
 
 @dataclass(frozen=True)
 class Cells:
-    """A task over whole cells. `rows` holds the global numbers of their embeddings.
+    """A task on all embeddings of some cells. `rows` holds the global numbers of these embeddings.
 
     `cells` holds the cell of each embedding, counted from the task's first cell. `rank` and `centroids` are None if the task
     does not need them.

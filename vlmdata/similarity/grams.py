@@ -129,7 +129,7 @@ def hashed_characters(points: NDArray[np.uint32], sizes: Ids) -> tuple[Hashes, I
 
 
 def windows(flat: Hashes, sizes: Ids, n: int) -> Grams:
-    """Return a hash of every window of n neighbours within one text: (sum of sizes,), (texts,) -> Grams.
+    """Return a hash of every n consecutive values of each text: (sum of sizes,), (texts,) -> Grams.
 
     A text with fewer than n values gives one window of all its values. Raises ValueError if n is less than 1.
     """

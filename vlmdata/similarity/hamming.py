@@ -1,8 +1,8 @@
 """Find every pair of 64-bit hashes within a Hamming distance exactly once.
 
 For each table of `pigeonhole_blocks.py`, the search moves the bits of the table's key to the top of each hash and sorts the
-moved hashes. Hashes with equal keys are then neighbours, and the search compares them. It needs a few times the memory of the
-hashes, and memory for one chunk of pairs. The pairs and their order depend only on the input.
+moved hashes. Hashes with equal keys are then neighbours, and the search compares them. The search needs a few times the memory
+of the hashes, and memory for one chunk of pairs. The pairs and their order depend only on the input.
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def equal_groups(hashes: Hashes) -> tuple[Hashes, Ids, Ids]:
 
 
 def star_edges(groups: Ids, starts: Ids) -> Ids:
-    """Return a pair (first member, other member) for each further member of each group: (M, 2)."""
+    """Return pairs (M, 2) that connect each group: the first member is paired with each other member."""
     sizes = np.diff(starts)
     first = np.repeat(groups[starts[:-1]], sizes)
     return np.stack([first, groups], axis=1)[first != groups]
@@ -126,7 +126,7 @@ def compare_small(moved: Hashes, largest: int, distance: int) -> Iterator[Hashes
 
 
 def compare_run(run: Hashes, distance: int) -> Iterator[Hashes]:
-    """Yield the pairs within the distance of all hashes of a long run, compared in tiles on and above the diagonal."""
+    """Yield the pairs of hashes of a long run that are within the distance. TILE x TILE hashes are compared at a time."""
     for top in range(0, len(run), TILE):
         rows = run[top : top + TILE]
         for side in range(top, len(run), TILE):

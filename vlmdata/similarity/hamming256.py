@@ -59,7 +59,7 @@ def is_first(pairs: Ids, blocks: list[NDArray[np.uint64]], first: int) -> NDArra
 def near_in_runs(key: Words, order: Ids, columns: list[Words], distance: int) -> Iterator[Ids]:
     """Yield chunks (M, 2) of the pairs of hashes that have equal keys and are within the distance.
 
-    `key` is sorted, and `order` holds the place of each of its hashes.
+    `key` holds the keys in ascending order, and `order` holds the place of each key's hash.
     """
     for places in pairs_in_runs(key):
         left, right = order[places[:, 0]], order[places[:, 1]]

@@ -10,7 +10,7 @@ from vlmdata.similarity.runs import Ids
 
 NONE = 255  # the distance of a hash without a near reference
 PIECE = 1 << 16  # hashes looked up at a time
-CANDIDATES = 1 << 21  # comparisons in memory: 48 MiB
+CANDIDATES = 1 << 21  # comparisons at a time, which need 48 MiB
 
 
 def nearest(hashes: Hashes, references: Hashes, distance: int, *, threads: int = 1) -> tuple[Ids, NDArray[np.uint8]]:
@@ -41,9 +41,9 @@ def sort_references(values: Hashes, first: Ids, table: Table) -> SortedTable:
 
 
 def nearest_of_piece(hashes: Hashes, sorted_tables: list[SortedTable], distance: int) -> Hashes:
-    """Return for each hash the least (distance << 56 | place) of its near references, or 255 << 56: (N,) -> (N,).
+    """Return for each hash the number distance << 56 | place of its nearest reference, or 255 << 56: (N,) -> (N,).
 
-    This number holds the nearest reference, or the first of equally near ones.
+    The number is the least over all near references, so the first of equally near references is returned.
     """
     distinct, back = np.unique(hashes, return_inverse=True)
     best = np.full(len(distinct), NONE << 56, np.uint64)

@@ -20,7 +20,7 @@ Index = dict[int, Hashes]  # number of words -> the distinct hashes of n-grams o
 def index_of(texts: Sequence[str], n: int, *, min_words: int) -> Index:
     """Return the hashed n-grams of texts, by length. A text of `min_words` to n - 1 words is one gram.
 
-    A shorter text has none. In a text with a letter of a script without spaces, letters count as words, and grams are
+    A shorter text has no gram. In a text with a letter of a script without spaces, letters count as words, and grams are
     LETTERS_A_WORD times as long.
     """
     index: Index = {}
@@ -38,7 +38,7 @@ def index_of(texts: Sequence[str], n: int, *, min_words: int) -> Index:
 def coverage(texts: Sequence[str], index: Index) -> NDArray[np.float64]:
     """Return for each text the share, 0..1, of its words that are in n-grams of the index: (texts,).
 
-    A text without words has 0.
+    The share of a text without words is 0.
     """
     flat, sizes = word_hashes(texts)
     edges = np.zeros(len(flat) + 1, np.int64)

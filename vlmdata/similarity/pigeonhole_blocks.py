@@ -1,8 +1,8 @@
 """The pigeonhole tables for an exact Hamming search over 64-bit hashes.
 
 The bits are cut into b blocks. Two hashes that differ in at most d bits agree on at least b - d whole blocks. The search
-therefore compares, for each choice of b - d blocks, the hashes that agree on all of them, and finds every such pair. Each
-choice is one table, independent of the others.
+therefore finds every pair of such hashes if it compares, for each choice of b - d blocks, the hashes that agree on all of these
+blocks. Each choice is one table. Tables are independent of each other.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ ONES = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Table:
-    """One choice of blocks that must agree.
+    """The blocks on which two hashes must agree to be compared.
 
-    `moves` holds (shift right, mask, shift left) for each run of blocks. Together they move the chosen blocks to the top of a
-    hash and keep distances. Hashes that agree on the chosen blocks are therefore neighbours after sorting.
+    `moves` holds (shift right, mask, shift left) for each run of blocks. All moves together bring the chosen blocks to the top
+    of a hash and keep distances. Hashes that agree on the chosen blocks are therefore neighbours after sorting.
     """
 
     key_bits: int
@@ -66,8 +66,8 @@ def tables_of(blocks: int, distance: int) -> list[Table]:
 def best_blocks(count: int, distance: int) -> int:
     """Return the number of blocks with the least cost of sorting and comparing.
 
-    Moving and sorting a hash costs about 30 comparisons (measured, AVX-512). Hashes with equal keys are compared pairwise. This
-    cost counts double, because real hashes cluster.
+    Moving and sorting a hash costs as much as about 30 comparisons (measured with AVX-512). Hashes with equal keys are compared
+    pairwise. The estimated number of these comparisons is doubled, because real hashes cluster.
     """
 
     def cost(blocks: int) -> float:

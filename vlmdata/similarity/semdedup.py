@@ -1,7 +1,7 @@
 """SemDeDup drops a row if a row that ranks before it in the same k-means cell is too similar.
 
 Source: Abbas et al. 2023, SemDeDup, and its released code. An earlier row counts even if it is dropped itself, so only the
-first row of a chain of similar rows stays. Integer products decide (`cosine.py`).
+first row of a chain of similar rows stays. Cosines are compared by exact integer products, as in `cosine.py`.
 """
 
 import numpy as np
@@ -55,7 +55,7 @@ def most_similar_before(rows: Int8) -> tuple[Ids, NDArray[np.float64]]:
 
 
 def by_hardness(rows: Int8, cells: Ids, centroids: Int8) -> Ids:
-    """Return ranks with the row least similar to its centroid first, as SemDeDup's "hard" option does: (N,).
+    """Return ranks (N,) that begin with the row that is least similar to its centroid, as SemDeDup's option "hard" does.
 
     Equally similar rows stay in order.
     """

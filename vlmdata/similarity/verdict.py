@@ -57,8 +57,8 @@ def living_images(rows: pa.Table, keep: tuple[str, ...], has: NDArray[np.bool_] 
 def order_column(rows: pa.Table, images: Flat, name: str, places: Ids) -> NDArray[np.float64]:
     """Return the number by which an order ranks each image at `places`: (M,). The greatest number is the best.
 
-    `largest` is the number of fetched pixels, `bytes` the size, and `earliest` the place in the plan. Any other name is a
-    measured column of images or rows, rounded to 4 decimals.
+    The order `largest` ranks images by the number of fetched pixels, `bytes` by the size, and `earliest` by the place in the
+    plan. Any other name is a measured column of images or rows, which is rounded to 4 decimals.
     """
     at = pa.array(places)
     if name == "largest":

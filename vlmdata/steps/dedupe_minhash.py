@@ -1,4 +1,4 @@
-"""Keep one of several rows with nearly the same text: MinHash finds pairs by the Jaccard similarity of their n-grams."""
+"""Keep one of several rows with nearly the same text, which MinHash finds by the Jaccard similarity of n-grams."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ RECALL = 0.99  # probability that a pair exactly at the threshold is found
 class DedupeMinhash(Step):
     """Keep the best of the rows whose texts have a Jaccard similarity of at least `threshold`.
 
-    The similarity compares the sets of n-grams of two rows; a row's remaining texts are joined. Every similarity is verified,
-    so no row is rejected for a similarity below the threshold. A pair exactly at the threshold is found with a probability of
-    at least 99%. A row without words stays.
+    The remaining texts of a row are joined, and the sets of n-grams of two rows are compared. The exact similarity of each pair
+    is computed, so no row is rejected for a similarity below the threshold. A pair exactly at the threshold is found with a
+    probability of at least 99%. A row without words stays.
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_minhash"

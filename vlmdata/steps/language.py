@@ -88,7 +88,7 @@ def _aligned_words(rows: pa.Table, column: str) -> np.ndarray:
 
 
 def languages(texts: list[str]) -> list[tuple[str, float]]:
-    """Return the most probable language of each text and its probability in [0, 1]; `und` and 0 for a text without letters."""
+    """Return the most probable language of each text and its probability in [0, 1]. A text without letters has `und` and 0."""
     lines = [" ".join(text.split()) for text in texts]  # fastText stops at a line end
     return [_predict(line) if any(map(str.isalpha, line)) else (NONE, 0.0) for line in lines]
 

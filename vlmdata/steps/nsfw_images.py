@@ -23,11 +23,12 @@ UNSEEN = "not_decodable"  # stored as the label of an image that cannot be decod
 
 @dataclass(frozen=True, kw_only=True)
 class NsfwImages(Step):
-    """Reject a row with an image whose probability for one of `labels` exceeds that label's value in `max_probability`.
+    """Reject a row if an image classifier gives one of its images a probability above `max_probability` for one of `labels`.
 
-    The step stores, for each image, the most probable of `labels` and its probability, rounded to 4 digits. Thresholds are at
-    least 0.5, so no other label can exceed its threshold. An image that cannot be decoded within the default limits of
-    memory and cost is rejected as `not_decodable`.
+    Each label has its own value in `max_probability`. With `rejects: image`, only these images are rejected. The step stores
+    for each image the most probable of `labels` and its probability, rounded to 4 digits. Thresholds are at least 0.5, so no
+    other label can exceed its threshold. An image that cannot be decoded within the default limits of memory and cost is
+    rejected as `not_decodable`.
     """
 
     id: ClassVar = "vlmdata.steps.nsfw_images"
@@ -40,7 +41,7 @@ class NsfwImages(Step):
     model: str  # a folder or a name on the Hugging Face Hub, of an image classifier that transformers can load
     labels: list[str] = field(default_factory=lambda: ["porn", "hentai"])  # the model's unwanted labels
     max_probability: list[float] = field(default_factory=lambda: [0.85, 0.9])  # one for each label; OBELICS, step 16
-    rejects: Literal["row", "image"] = "row"  # OBELICS: the whole document
+    rejects: Literal["row", "image"] = "row"  # OBELICS rejects the whole document
     batch: int = 32  # images at a time
 
     def check(self) -> None:

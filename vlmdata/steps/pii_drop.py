@@ -13,7 +13,7 @@ from vlmdata.text.personal import Kind, find_personal
 
 @dataclass(frozen=True, kw_only=True)
 class PiiDrop(Step):
-    """Reject a text if it or one of its alternatives contains personal data; the reason names the kind.
+    """Reject a text if it or one of its alternatives contains personal data. The reason names the kind.
 
     `pii_remove` keeps the text without the personal data.
     """
