@@ -80,7 +80,7 @@ def test_a_list_of_imagededups_hashes(tmp_path):
     [
         ({}, "name at least one list"),
         ({"md5": ("absent.txt",)}, "cannot read the list absent.txt"),
-        ({"pdq": ("list",)}, "list, line 2: 'xyz' is not a valid pdq, which has 64 hex digits"),
+        ({"pdq": ("list",)}, "list, line 2: 'xyz' is not a valid pdq, which must have 64 hex digits"),
         ({"urls": ("list",)}, "list, line 2: 'xyz' is not an http"),
         ({"md5": ("list",), "phash_bits": 40}, "More bits match any picture"),
     ],

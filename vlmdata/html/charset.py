@@ -22,7 +22,7 @@ _META = re.compile(rb"<meta[\s/][^>]*>", re.IGNORECASE)
 _CHARSET = re.compile(rb"charset\s*=\s*[\"']?\s*([^\s\"'/>;]+)", re.IGNORECASE)
 _XML = re.compile(rb"^<\?xml[^>]*\sencoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']")
 _REPLACEMENT = "\ufffd"
-# WHATWG decodes pages with these labels with a superset of the named charset.
+# For these labels, WHATWG uses a superset of the named charset.
 _WIDER = {"gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "big5hkscs"}
 
 # Python leaves five bytes of windows-1252 undefined; browsers read them as C1 controls.

@@ -36,8 +36,8 @@ _TEXTUAL = frozenset(("p", "blockquote", "table", "pre", "dl", *HEADINGS))
 def main_blocks(layout: PageLayout) -> list[bool]:
     """Return a list with an entry for each block: True if the block belongs to the main content.
 
-    The function also changes the layout: it corrects `links` of cards and wrong marks of boilerplate, and cuts off credits at
-    the end of captions.
+    The function also changes the layout. It corrects `links` of cards and wrong boilerplate marks, and cuts credits off the end
+    of captions.
     """
     blocks = layout.blocks
     teasers = unlink_cards(layout)
@@ -75,7 +75,7 @@ def _trust_content(layout: PageLayout) -> None:
 
 
 def may_have_skipped_content(layout: PageLayout) -> bool:
-    """Return whether the skipped boilerplate is a large part of the page and may hold most of its prose."""
+    """Return whether the skipped boilerplate is a large part of the page and may hold most of the page's prose."""
     if layout.skipped_chars < _SKIPPED * (layout.skipped_chars + sum(len(block.text or "") for block in layout.blocks)):
         return False
     prose = [block for block in layout.blocks if is_prose(block)]

@@ -23,7 +23,7 @@ PRE = frozenset(("pre", "listing", "xmp", "plaintext"))
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _HIDING = frozenset(("hidden", "aria-hidden", "style"))
 _CARD_CHARS = 60  # a card has at least this many characters, about ten words
-_NOSCRIPT_CHARS = 1000  # a page in a `<noscript>` has at least this many; a request to enable scripts is shorter
+_NOSCRIPT_CHARS = 1000  # a page in a `<noscript>` is at least this long; a request to enable scripts is shorter
 _MENUS = frozenset(("nav", "ul", "ol"))
 
 _INLINE, _LINK, _SKIP, _BREAK, _IMAGE, _NOSCRIPT, _RULE, _PRE, _SECTION = range(9)

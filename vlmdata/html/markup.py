@@ -103,7 +103,7 @@ def _comment_end(html: bytes, start: int) -> int:
 
 
 def _closed(html: bytes, name: bytes, start: int) -> tuple[int, int]:
-    """Return (end of the content, end of the end tag) of an element without markup. Its content begins at `start`."""
+    """Return (end of the content, end of the end tag) of an element that holds only text. The content begins at `start`."""
     match = None if name == b"plaintext" else _closing(name).search(html, start)
     return match.span() if match else (len(html), len(html))
 

@@ -51,7 +51,7 @@ NO_MEANING = (0, False, False)  # the result for most names
 _LONG = 1_000  # characters of a name or of all names of an element: longer names are not cached
 _BODY_BIT, _CAPTION_BIT, _MENU_BIT = 4, 8, 16
 KNOWN: dict[tuple[str | None, ...], tuple[int, bool, bool]] = {}  # cache of `classify_names`
-_MOST = 1 << 15  # entries of `KNOWN`
+_MOST = 1 << 15  # greatest number of entries in `KNOWN`
 
 
 def _lower(name: str) -> str:

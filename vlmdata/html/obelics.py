@@ -255,7 +255,7 @@ class _TextRun:
         self.separators: set[str] = set()
 
     def leave(self, depth: int, tag: str) -> None:
-        """Close an element with this tag, which may separate the next text. `depth` is the number of elements around it."""
+        """Close an element. Its tag may separate two texts. `depth` is the number of elements that are still open."""
         if self.tail is not None and depth < self.depth:
             self.depth = depth
             self.separators.add(_SEPARATORS.get(tag, ""))

@@ -13,8 +13,8 @@ _FLAT = byte_words(
     "area base br col embed hr img input link meta param source track wbr p tr td th thead tbody tfoot colgroup html head body"
 )
 _ITEMS = {b"li": byte_words("li"), b"dd": byte_words("dd dt"), b"dt": byte_words("dd dt")}  # item: the items it ends
-# An end tag cannot close an element that is outside one of these open elements. `_BARRIERS` stop end tags of blocks, and
-# `_SPECIAL` stop end tags of all other elements.
+# While one of these elements is open, end tags of elements around it have no effect. `_BARRIERS` stop the end tags of blocks,
+# and `_SPECIAL` stop the end tags of other elements.
 _BARRIERS = byte_words(
     "applet marquee object table template svg math foreignobject desc title mi mo mn ms mtext annotation-xml"
 )
@@ -41,7 +41,7 @@ class Tree:
     opened: list[bytes] = field(default_factory=list)  # names of the open elements, outermost first
     counts: dict[bytes, int] = field(default_factory=dict)  # name: number of open elements
     formatting: dict[bytes, list[bytes]] = field(default_factory=dict)  # name: formatting tags without an end tag so far
-    alike: dict[bytes, int] = field(default_factory=dict)  # text of a tag in `formatting`: how often it is there
+    alike: dict[bytes, int] = field(default_factory=dict)  # text of a tag: number of its occurrences in `formatting`
     lost: Counter[bytes] = field(default_factory=Counter)  # elements closed by other end tags, which later content reopens
     cost: int = 0  # number of tags, reopened elements and steps
 

@@ -13,7 +13,7 @@ import idna
 _STRIP = "".join(map(chr, range(33)))  # C0 controls and space, stripped from both ends
 _INNER = re.compile(r"[\t\n\r]")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
-_WEB = re.compile(r"https?://[^/?#:]", re.IGNORECASE)  # with a host
+_WEB = re.compile(r"https?://[^/?#:]", re.IGNORECASE)  # an http(s) address with a host
 _ORIGIN = re.compile(r"https?://[a-zA-Z0-9.-]+(?::\d+)?(?=[/?#]|\Z)")
 _HOST = re.compile(r"\A(https?://)([^/?\\@:]+)(?=[/?\\:]|\Z)", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^\x21-\x7e]")

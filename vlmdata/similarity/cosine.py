@@ -123,7 +123,7 @@ def head_and_tail(rows: Int8, cosine: float) -> Floats:
     norms = np.sqrt(np.maximum(squared_norms(rows), 1)).astype(np.float32)
     sample = sample_of(len(rows), 2000)
     units: Floats = (rows[sample] / norms[sample, None]).astype(np.float32)
-    _, axes = np.linalg.eigh(units.T @ units)  # in ascending order
+    _, axes = np.linalg.eigh(units.T @ units)  # in ascending order of their eigenvalues
     rotation: Floats = np.ascontiguousarray(axes[:, ::-1]).astype(np.float32)
     width = best_head(units @ rotation, cosine)
     head = np.empty((len(rows), width + 1), np.float32)

@@ -21,9 +21,9 @@ def embeddings_in(rows: pa.Table, column: str) -> tuple[NDArray[np.bool_], NDArr
 
 
 def has_value(rows: pa.Table, column: str) -> NDArray[np.bool_]:
-    """Say for each position of `images` whether a column aligned with it has a value: (P,).
+    """Say for each position of `images` whether a column has a value there: (P,).
 
-    Raises ValueError if the column is not aligned.
+    Raises ValueError if the column is not aligned with `images`.
     """
     positions, items = flatten(rows, "images"), flatten(rows, column)
     lengths, own = (np.diff(flat.offsets.to_numpy()) for flat in (positions, items))

@@ -47,7 +47,7 @@ def is_first(pairs: Ids, blocks: list[NDArray[np.uint64]], first: int) -> NDArra
     """Say for each pair whether this table is the first to find it.
 
     The table compares hashes that agree on two chosen blocks. `blocks` holds all blocks before the second chosen block, and
-    `first` is the number of the first chosen block. An earlier table finds the pair if it agrees on another block of `blocks`.
+    `first` is the number of the first chosen block. If a pair agrees on another block of `blocks`, an earlier table finds it.
     """
     is_new = np.ones(len(pairs), bool)
     for number, block in enumerate(blocks):

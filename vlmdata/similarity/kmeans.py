@@ -1,4 +1,4 @@
-"""Spherical k-means on int8 embeddings. All sums are of integers, so the cells do not depend on threads.
+"""Spherical k-means on int8 embeddings. All sums are of integers, so the cells do not depend on the number of threads.
 
 N rows, D width, K centroids.
 """
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from vlmdata.similarity.cosine import Int8, exact_products, quantise, sample_of, squared_norms
 from vlmdata.similarity.runs import Ids
 
-BLOCK_PRODUCTS = 1 << 23  # rows times centroids at a time: 32 MiB
+BLOCK_PRODUCTS = 1 << 23  # products of rows and centroids computed at a time, 32 MiB
 
 
 def spherical_kmeans(rows: Int8, clusters: int, *, rounds: int = 20, seed: int = 0) -> tuple[Int8, Ids]:
-    """Return the centroids, and for each row the number of the nearest one by cosine: (N, D) -> (K, D) int8, (N,).
+    """Return the centroids, and for each row the number of the centroid nearest by cosine: (N, D) -> (K, D) int8, (N,).
 
     K is `clusters`. The centroids start as K rows drawn by the seed, and move until `rounds` are done or no row changes its
     cell. An empty cell keeps its centroid. SemDeDup runs 100 rounds, but cells hardly change after 20. Raises ValueError if K

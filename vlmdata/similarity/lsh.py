@@ -1,4 +1,4 @@
-"""Find pairs of similar texts from MinHash signatures: locality-sensitive hashing, then the exact Jaccard similarity.
+"""Find pairs of similar texts by locality-sensitive hashing of MinHash signatures, and verify their Jaccard similarity.
 
 A signature is cut into b bands of r values. Two texts that agree on a whole band are a candidate pair. A pair of similarity s
 becomes a candidate with probability 1 - (1 - s**r)**b. The exact similarity then removes every false candidate, so the
@@ -25,10 +25,11 @@ def similar_texts(
     permutations: int = 128,
     recall: float = 0.99,
 ) -> tuple[Ids, Ids, Ids]:
-    """Return (pairs, groups, starts): pairs (M, 2) of numbers of similar groups, and the groups of texts with equal grams.
+    """Return (pairs, groups, starts): the groups of texts with equal grams, and pairs (M, 2) of similar groups.
 
-    The Jaccard similarity of a pair is at least `threshold`. A pair at the threshold is found with probability `recall` or
-    more. `groups` and `starts` have the form that `hamming.equal_groups` returns. Each text without grams is its own group.
+    A pair holds the numbers of two groups with a Jaccard similarity of at least `threshold`. A pair at the threshold is found
+    with probability `recall` or more. `groups` and `starts` have the form that `hamming.equal_groups` returns. Each text
+    without grams is a group that contains only this text.
     """
     sketches = sketch(texts, grams, permutations=permutations)
     _, groups, starts = equal_groups(apart(sketches.fingerprints))

@@ -34,7 +34,7 @@ SortedTable = tuple[Table, Hashes, Hashes]  # a table, its moved references in o
 
 
 def sort_references(values: Hashes, first: Ids, table: Table) -> SortedTable:
-    """Return a table, its references moved and sorted, and their places in the same order."""
+    """Return the table, the references as moved and sorted for this table, and the places of the sorted references."""
     moved = move(values, table)
     order = np.argsort(moved)
     return table, moved[order], first[order].astype(np.uint64)

@@ -45,7 +45,7 @@ def most_similar_before(rows: Int8) -> tuple[Ids, NDArray[np.float64]]:
             products /= np.maximum(norms[block, None] * norms[columns], 1)
             products[(norms[block, None] == 0) | (norms[columns] == 0)] = -1
             if side == top:
-                products[np.triu_indices(len(products))] = -1  # later rows, and the row itself
+                products[np.triu_indices(len(products))] = -1  # excludes later rows and the row itself
             place = products.argmax(axis=1)
             value = products[np.arange(len(products)), place]
             is_better = value > cosines[block]

@@ -52,7 +52,7 @@ class BlockList(Step):
     pdq: tuple[str, ...] = ()
     pdq_bits: int = 31  # of 256 bits; ThreatExchange's distance
     phash: tuple[str, ...] = ()
-    phash_bits: int = 4  # of 64 bits; the most that downsizing and strong compression changed in hashes of 191 photos
+    phash_bits: int = 4  # of 64 bits; downsizing and strong compression changed at most 4 in hashes of 191 photos
     phash_kind: Literal["vlmdata", "imagededup"] = "vlmdata"  # which kind of pHash the list holds
 
     def check(self) -> None:
@@ -188,7 +188,7 @@ def _hex(word: str, place: tuple[str, int], kind: str) -> str:
         return word.lower()
     if place[1] == 1:
         return ""
-    raise RecipeError(f"{place[0]}, line {place[1]}: {word!r} is not a valid {kind}, which has {HEX[kind]} hex digits")
+    raise RecipeError(f"{place[0]}, line {place[1]}: {word!r} is not a valid {kind}, which must have {HEX[kind]} hex digits")
 
 
 def _domain(word: str, place: tuple[str, int]) -> str:

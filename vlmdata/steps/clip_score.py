@@ -26,7 +26,7 @@ class ClipScore(Step):
     id: ClassVar = "vlmdata.steps.clip_score"
     reads: ClassVar = ("images", "texts")
     writes: ClassVar = {"": pa.list_(pa.float32()), "text": pa.list_(pa.string()), "embedding": pa.list_(pa.binary())}
-    version: ClassVar = 2  # since version 2, captions of figures count
+    version: ClassVar = 2  # since version 2, images are also compared with the captions of figures
     measured_by: ClassVar = ("precision", "around", "embeddings")
     needs: ClassVar = ("model", "gpu")
 

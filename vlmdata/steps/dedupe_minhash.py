@@ -1,4 +1,4 @@
-"""Keep one of several rows with nearly the same text, which MinHash finds by the Jaccard similarity of n-grams."""
+"""Find rows with nearly the same text by the Jaccard similarity of their n-grams, with MinHash, and keep one of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class DedupeMinhash(Step):
     id: ClassVar = "vlmdata.steps.dedupe_minhash"
     changes: ClassVar = ("cluster",)
     sees_all: ClassVar = True
-    distribute_above: ClassVar = 5_000_000  # rows; at 100 words per caption the driver holds 3 GB of texts and 3 GB of hashes
+    distribute_above: ClassVar = 5_000_000  # rows, for which the driver holds 3 GB of texts (100 words each) and 3 GB of hashes
 
     threshold: float = 0.8
     n: int = 5

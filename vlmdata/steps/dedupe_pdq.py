@@ -1,4 +1,4 @@
-"""Keep one of several images that look the same, because their PDQ hashes (256 bits) are within a Hamming distance."""
+"""Find images that look the same by the Hamming distance of their PDQ hashes (256 bits), and keep one of them."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,9 +18,9 @@ from vlmdata.step import RecipeError, Step
 class DedupePdq(Step):
     """Keep the best of the images whose PDQ hashes differ in at most `distance` bits.
 
-    Every dropped image is within that distance of a kept image. The search finds every pair. It is fast enough for up to about
-    a million images: its time grows with the square of their number, because the keys of its tables are short. An image whose
-    quality is below `min_quality` stays, because the hash of a nearly blank picture carries no information.
+    Every dropped image is within that distance of a kept image. The search finds every pair. Its time grows with the square of
+    the number of images, so it is meant for up to about a million images. An image whose quality is below `min_quality` stays,
+    because the hash of a nearly blank picture carries no information.
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_pdq"

@@ -1,4 +1,4 @@
-"""Keep one of several images that look the same, because their perceptual hashes are within a Hamming distance."""
+"""Find images that look the same by the Hamming distance of their perceptual hashes, and keep one of them."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class DedupePhash(Step):
     id: ClassVar = "vlmdata.steps.dedupe_phash"
     sees_all: ClassVar = True
     changes: ClassVar = ("images", "cluster")
-    distribute_above: ClassVar = 20_000_000  # rows; the driver then holds 2 GB of columns and searches for a minute
+    distribute_above: ClassVar = 20_000_000  # rows, for which the driver holds 2 GB of columns and searches for a minute
 
     distance: int = 4
     hash: str = "phash"  # vlmdata's hash of the stored pixels, or a measured column of 64-bit hashes: imagededup_hash

@@ -1,4 +1,4 @@
-"""Keep one of several images with similar meaning, which is measured by the cosine of their embeddings."""
+"""Find images with similar meaning by the cosine of their embeddings, and keep one of them."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -31,7 +31,7 @@ class DedupeSemantic(Step):
     id: ClassVar = "vlmdata.steps.dedupe_semantic"
     changes: ClassVar = ("images", "cluster")
     sees_all: ClassVar = True
-    distribute_above: ClassVar = 2_000_000  # rows; at width 512 the driver holds 1 GB of embeddings and needs 4 GB to search
+    distribute_above: ClassVar = 2_000_000  # rows, with 1 GB of embeddings of width 512 in the driver, which needs 4 GB
 
     cosine: float = 0.95  # 1 - eps of SemDeDup, which gives no default; NeMo Curator uses 0.99
     embedding: str = "clip_score.embedding"  # the column of embeddings

@@ -1,4 +1,4 @@
-"""Measure the detail of images and reject blank, nearly blank and blurred ones."""
+"""Measure the detail of images, and reject blank, nearly blank and blurred images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ImageDetail(Step):
     """Reject an image with too little contrast (`blank`), too low entropy (`flat`) or no sharp edge (`blurred`).
 
     Each image is decoded once for all three measures. An image whose short side is longer than `side` is scaled down to
-    `side` before measuring. An image that cannot be decoded is not measured and stays; `resize` rejects it.
+    `side` before measuring. An image that cannot be decoded is not measured and stays, because `resize` rejects it.
     """
 
     id: ClassVar = "vlmdata.steps.image_detail"

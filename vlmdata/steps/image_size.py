@@ -17,9 +17,9 @@ class ImageSize(Step):
     id: ClassVar = "vlmdata.steps.image_size"
     reads: ClassVar = ("images",)
 
-    min_side: int = 200  # DataComp's basic filter
-    max_side: int = 20_000  # OBELICS
-    max_aspect: float = 3.0  # long side / short side; DataComp's basic filter, OBELICS uses 2
+    min_side: int = 200  # value of DataComp's basic filter
+    max_side: int = 20_000  # value of OBELICS
+    max_aspect: float = 3.0  # long side / short side; DataComp's basic filter uses 3, OBELICS uses 2
     max_area: int = 0  # pixels; 0: no limit
     of: Literal["original", "stored"] = "original"  # the image as fetched, or as stored in the shard
 

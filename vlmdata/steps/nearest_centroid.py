@@ -74,7 +74,7 @@ class NearestCentroid(Step):
 def nearest(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     """Return for each vector the index of the centroid with the greatest dot product: (N, D), (K, D) float32 -> (N,) int64.
 
-    In a tie, this is the first of the centroids.
+    If several products are the greatest, the first of these centroids is returned.
     """
     cells = np.empty(len(vectors), np.int64)
     step = max(BLOCK_PRODUCTS // len(centroids), 1)

@@ -29,7 +29,7 @@ class PiiRemove(Step):
     reads: ClassVar = ("texts", "turns")
     writes: ClassVar = {"texts": ROW.field("texts").type, "removed": pa.list_(pa.int32())}
     measured_by: ClassVar = ("kinds", "mark")
-    version: ClassVar = 4  # 3: "telephone" in fifty languages, zero-width characters, DOIs stay; 4: tool calls
+    version: ClassVar = 4  # since version 3, "telephone" in fifty languages is found and DOIs stay; since 4, calls are cleaned
 
     kinds: list[Kind] = field(default_factory=lambda: ["mail", "ip", "telephone"])
     mark: str = ""  # replacement, such as "<pii>"
@@ -88,7 +88,7 @@ def _calls(rows: pa.Table, starts: list[int]) -> Iterator[int]:
 def remove_personal(text: str, kinds: list[Kind], mark: str) -> tuple[str, int]:
     """Return the text with personal data replaced by `mark`, and the number of replacements.
 
-    If `mark` is empty, extra spaces and brackets that are now empty are removed too.
+    If `mark` is empty, extra spaces and empty brackets are removed too.
     """
     found = find_personal(text, kinds)
     if not found:
