@@ -33,7 +33,7 @@ def test_every_change_of_a_row_is_shown_with_its_step(tmp_path, capsys):
     assert ways("a", "loose") == {("image_size: min_side", "kept"): 4}
     assert ways("a", "fewer") == {("kept", "not there"): 2}
     assert ways("fewer", "a") == {("not there", "kept"): 2}
-    assert ways("a", "small") == {("kept", "kept, but another image by resize"): 48}
+    assert ways("a", "small") == {("kept", "kept, but changed: image by resize"): 48}
     assert main(["diff", str(tmp_path / "a"), str(tmp_path / "loose")]) == 0
     assert "4  image_size: min_side -> kept" in capsys.readouterr().out
 
@@ -49,7 +49,7 @@ def test_samples_of_equal_sizes_are_distinguished_by_their_bytes(tmp_path):
         web.server.routes["/good/17.jpg"] = reply(picture(5))
         run(web.recipe, tmp_path / "b", local=True, workers=1)
     ways = {change.after: change.rows for change in diff(tmp_path / "a", tmp_path / "b")}
-    assert sum(ways.values()) == 2 and all(way.startswith("kept, but another image by download") for way in ways)
+    assert sum(ways.values()) == 2 and all(way.startswith("kept, but changed: image by download") for way in ways)
 
 
 def test_a_changed_text_names_the_step_that_rewrites_it(tmp_path):
@@ -62,7 +62,7 @@ def test_a_changed_text_names_the_step_that_rewrites_it(tmp_path):
         web.recipe.write_text(web.recipe.read_text().replace("- pii_remove: {}\n", ""))
         run(web.recipe, tmp_path / "b", local=True, workers=1)
     assert [(change.after, change.rows) for change in diff(tmp_path / "b", tmp_path / "a")] == [
-        ("kept, but another text by pii_remove and score by pii_remove", 8)
+        ("kept, but changed: text by pii_remove and score by pii_remove", 8)
     ]
 
 
@@ -77,4 +77,4 @@ def test_turns_and_tools_are_what_a_text_says(tmp_path):
         )
         assert made["kept"] == 1
     (change,) = diff(tmp_path / "a.out", tmp_path / "b.out")
-    assert change.after == "kept, but another text by the source"
+    assert change.after == "kept, but changed: text by the source"

@@ -9,7 +9,7 @@ from typing import Any
 
 from vlmdata.errors import InputError
 
-SHOWN = 100  # characters of a value in a message
+SHOWN = 100  # maximum number of characters of a value in a message
 
 
 def check_whole(least: int | None, **values: Any) -> None:
@@ -39,14 +39,14 @@ def check_choice(choices: Collection[str], **values: Any) -> None:
 
 
 def check_path(**values: Any) -> None:
-    """Raise InputError if a value is not a path or an address, or is empty, which would mean the current folder."""
+    """Raise InputError if a value is not a path or an address, or is empty. An empty path would mean the current folder."""
     for name, value in values.items():
         if not _is_path(value):
             raise wrong(name, "a path or an address", value)
 
 
 def check_protocol(*addresses: str | os.PathLike) -> None:
-    """Raise InputError if fsspec does not know the protocol of an address, or lacks a package for it."""
+    """Raise InputError if fsspec does not know the protocol of an address, or if a package for the protocol is missing."""
     for path in addresses:
         address = os.fspath(path)
         if "://" not in address:
@@ -100,7 +100,7 @@ def paths_of(**values: Any) -> list[str]:
 
 
 def wrong(name: str, wanted: str, value: Any) -> InputError:
-    """Return the error for the argument `name`, whose value is not `wanted`, such as "an integer"."""
+    """Return the error that the argument `name` must be `wanted` (such as "an integer"), not `value`."""
     shown = " ".join(repr(value).split())
     return InputError(f"{name} must be {wanted}, not {shown if len(shown) <= SHOWN else shown[: SHOWN - 3] + '...'}")
 

@@ -32,7 +32,7 @@ def audit(out: str | Path, *, read_bytes: bool = False) -> list[str]:
     try:
         outcomes = [_column(store, name, "outcome") for name in ledgers]
         keys = _keys(store)
-    except RecipeError as error:  # the message names a damaged file
+    except RecipeError as error:  # a file is damaged, and the message names the file
         return [str(error)]
     sums = {
         "rows in the ledger": (sum(len(column) for column in outcomes), manifest["rows"]),

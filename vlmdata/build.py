@@ -33,8 +33,8 @@ from vlmdata.recipe import Recipe
 from vlmdata.step import RecipeError, file_name
 from vlmdata.steps.download import Download
 
-OPEN_PARTITIONS = 4  # in a worker that fetches, at a time, so that a slow host delays only one partition
-OPEN_ON_GPU = 2  # in a worker with a GPU, so that the GPU has work while another partition is read or committed
+OPEN_PARTITIONS = 4  # partitions that a worker fetches at a time, so that a slow host delays only one of them
+OPEN_ON_GPU = 2  # the same for a worker with a GPU, so that the GPU has work while the other partition is read or committed
 
 
 def run(
@@ -52,11 +52,12 @@ def run(
     """Build the dataset in OUT and return its manifest. Work that an earlier run finished is not repeated.
 
     `recipe` is a file, the name of a shipped recipe, or a Recipe. `overrides` maps dotted paths to values that replace those
-    of the recipe, but a Recipe takes no overrides. `workers` is the number of processes (default: one per core). They run
-    on the Ray cluster at `address`, on a Ray cluster that is started on this machine, or with `local` without Ray. `limit`
-    is the maximum number of rows, in the order of the plan. `retry` names reasons of failed fetches that are tried again,
-    such as `timeout`. `open_workers` replaces `address` and `local`: it gets the job and the number of workers, and opens
-    them. Raises RecipeError or InputError for a user's mistake before any work starts, and WorkFailed if the work fails.
+    of the recipe, but a Recipe takes no overrides. `workers` is the number of processes (default: one per core). By
+    default, they run on a Ray cluster that is started on this machine. With `address`, they run on the Ray cluster at this
+    address, and with `local`, they run without Ray. `limit` is the maximum number of rows, in the order of the plan. Fetches
+    that failed for a reason in `retry`, such as `timeout`, are tried again. `open_workers` replaces `address` and `local`: a
+    function that gets the job and the number of workers, and returns a context manager of the workers. Raises RecipeError or
+    InputError for a user's mistake before any work starts, and WorkFailed if the work fails.
     """
     check_whole_or_none(1, workers=workers)
     check_whole_or_none(0, limit=limit)
@@ -77,11 +78,11 @@ def run(
         if plan.load(store) is None:
             tombstones.adopt(store, recipe.source)
         made = plan.make(recipe, store)
-        if not reasons and is_done(store, recipe, made, limit):  # another process built it while it held the lock
+        if not reasons and is_done(store, recipe, made, limit):  # another process built the dataset before it released the lock
             return load_manifest(store)
         count = max(1, min(workers or os.cpu_count() or 1, made.parts))
         log = RunLog(store, recipe.describe(), limit=limit, again=reasons, workers=count, address=address)
-        with log:  # records a failure
+        with log:  # adds an exception to the log
             opened = open_workers or functools.partial(_workers, address=address, local=local)
             workers_of = functools.partial(opened, RunJob(recipe, str(store.url)), count)
             manifest = _build(recipe, store, made, log, workers_of, limit, reasons)
@@ -114,7 +115,7 @@ def _build(
 
 
 def check_recipe(recipe: Recipe) -> list[str]:
-    """Raise RecipeError for a mistake in the source, the layout or a step that can be found without work.
+    """Raise RecipeError if the source, the layout or a step has a mistake that can be found before the run starts.
 
     Returns notes for the user to read before the run, one line each.
     """
@@ -159,7 +160,7 @@ def _passes(
     limit: int | None,
     retry: tuple[str, ...],
 ) -> tuple[list[PartitionCall], list[dict[str, Any]]]:
-    """Run every partition through the recipe, pass by pass. Return the calls of the last pass and their counts."""
+    """Run every partition through the recipe, pass by pass. Return the calls of the last pass, and the counts of each."""
     takes = _takes(made, driver, limit)
     decided: tuple[str, ...] = ()
     total = made.rows or 0
@@ -226,7 +227,7 @@ def _takes(made: PartitionPlan, driver: Driver, limit: int | None) -> list[tuple
         if left <= 0 and takes:
             break
         rows = made.part_rows
-        if not made.is_list:  # an archive, whose rows are counted when a piece is read
+        if not made.is_list:  # an archive: the rows of a partition are counted by reading it
             rows = next(driver.map("advance", [(PartitionCall(partition, None, 0, ()), ())]))[1]["rows"]
         takes.append((partition, min(left, rows)))
         left -= rows

@@ -1,7 +1,7 @@
 """The dataset card: README.md for the Hugging Face Hub, and croissant.json in the format of MLCommons.
 
 The card declares the type of every column. Without the types, `datasets` infers the columns from the first five samples. It
-then drops the other images of a later document that has more, and the new fields of a later JSON.
+would then drop the images and JSON fields of later samples that the first five do not have.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.sizes import megabytes
 
 CARD, CROISSANT = "README.md", "croissant.json"
-SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)  # the Hub's classes
+SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)  # limits of the Hub's size categories
 SHORT = {
     1_000: "1K",
     10_000: "10K",
@@ -44,7 +44,7 @@ def write_card(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def member_names(store: Store) -> list[str]:
-    """Return the extensions of the members in all samples: jpg, json and txt, or 0.jpg, 1.jpg ... and json."""
+    """Return the extensions of all members: jpg, json and txt for caption pairs, or 0.jpg, 1.jpg ... and json for documents."""
     found: set[str] = set()
     with open_index(store) as index:
         for table in index.groups(("members",)):
@@ -77,7 +77,7 @@ def card(manifest: dict[str, Any], members: list[str]) -> str:
     size_text = megabytes(sum(facts["bytes"] for facts in tars))
     lines = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
-        f"{kept:,} samples of {manifest['rows']:,} rows, in {len(tars):,} WebDataset tars of {size_text}.\n",
+        f"{kept:,} samples of {manifest['rows']:,} rows, in {len(tars):,} WebDataset tars ({size_text} in total).\n",
         '```python\nfrom datasets import load_dataset\nload_dataset("PATH", split="train")\n```\n',
         "## Rows\n\n| rows | step | reason |\n|---:|---|---|",
         *(f"| {line['rows']:,} | {_cell(line['step'])} | {_cell(line['reason'])} |" for line in manifest["dropped"]),
@@ -108,7 +108,7 @@ def _cell(text: str | None) -> str:
 
 
 def croissant(manifest: dict[str, Any], members: list[str]) -> dict[str, Any]:
-    """Return the dataset's description in Croissant 1.1's vocabulary: its tars, and records of samples, images and texts."""
+    """Return the description of the dataset in Croissant 1.1: its tars, and its records of samples, images and texts."""
     tars = sorted(name for name in manifest["files"] if name.endswith(".tar"))
     own = own_path({name: manifest["files"][name]["sha256"] for name in tars})
     files = [_file(name, f"{own}{name}", manifest["files"][name], "application/x-tar") for name in tars]
@@ -141,12 +141,12 @@ def croissant(manifest: dict[str, Any], members: list[str]) -> dict[str, Any]:
 
 
 def own_path(tars: dict[str, str]) -> str:
-    """Return a relative path to the dataset's own folder, such as `.//././/`, that differs between datasets.
+    """Return a relative path to the dataset's own folder, such as `.//././/`. Each dataset gets a different path.
 
-    mlcroissant caches what it extracts under a hash of the tar's contentUrl alone, so the second of two datasets with a
-    00000.tar would return the images of the first. The path encodes 64 bits of a hash of all tars' names and SHA-256 as `./`
-    (0) and `.//` (1). Nothing else would distinguish datasets and also survive a move of the folder, because a contentUrl
-    must be an existing file and tars have the same names in every dataset.
+    mlcroissant caches extracted files under a hash of only the tar's contentUrl. Without this path, a second dataset with a
+    00000.tar would return the images of the first dataset. The path encodes 64 bits of a hash of the names and SHA-256 of all
+    tars: `./` is 0 and `.//` is 1. The tars have the same names in every dataset, and a contentUrl must be an existing file,
+    also after the folder is moved. Therefore only the spelling of the path can differ.
     """
     digest = hashlib.sha256(json.dumps(tars, sort_keys=True).encode()).digest()
     return "".join("./" if bit == "0" else ".//" for bit in f"{int.from_bytes(digest[:8], 'big'):064b}")
@@ -231,4 +231,4 @@ CONTEXT = {
     "source": "cr:source",
     "subField": "cr:subField",
     "transform": "cr:transform",
-}  # as the specification lists it: http://mlcommons.org/croissant/1.0
+}  # the context that the specification prescribes: http://mlcommons.org/croissant/1.0

@@ -1,4 +1,4 @@
-"""Resolves names in a recipe: a plain name is a file in vlmdata/steps or vlmdata/sources, and a dotted name a user's class."""
+"""Resolves names in a recipe. A plain name is a file in vlmdata/steps or vlmdata/sources. A dotted name is a user's class."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def find(kind: str, name: str) -> type:
 
 
 def imported(name: str, problem: str) -> Any:
-    """Import a user's dotted name and return its object. Raises RecipeError with a message that begins with `problem`."""
+    """Import and return the object with a user's dotted name. Raises RecipeError, whose message begins with `problem`."""
     module, _, attribute = name.rpartition(".")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -47,7 +47,7 @@ def imported(name: str, problem: str) -> Any:
 
 
 def only_class(module: str, is_meant: Callable[[type], bool], what: str) -> type:
-    """Return the only class that a vlmdata module defines and `is_meant` accepts. `what` describes it in the assertion."""
+    """Return the only class that `module` defines and that `is_meant` accepts. `what` names its kind in the assertion."""
     own = [value for value in vars(importlib.import_module(module)).values() if getattr(value, "__module__", "") == module]
     found = [value for value in own if inspect.isclass(value) and is_meant(value)]
     assert len(found) == 1, f"{module} must hold exactly one {what}, not {len(found)}"

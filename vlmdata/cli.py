@@ -35,7 +35,7 @@ def _main(argv: list[str] | None) -> int:
 
 
 def _failed(error: Exception) -> int:
-    """Print the error and return the exit status. Only for an `except` block, whose traceback it may print."""
+    """Print the error and return the exit status. Call this only in an `except` block, because it may print the traceback."""
     from vlmdata.errors import InputError, RecipeError, WorkFailed
     from vlmdata.process.shortage import ADVICE, in_short, is_short_of_memory
     from vlmdata.redact import redacted

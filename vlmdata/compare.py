@@ -46,12 +46,12 @@ class Change:
     before: str
     after: str
     rows: int = 0
-    keys: list[str] = field(default_factory=list)  # the smallest keys, up to EXAMPLES
+    keys: list[str] = field(default_factory=list)  # the smallest keys, at most EXAMPLES of them
 
 
 @dataclass
 class Side:
-    """One of the two datasets. `fates` holds the key and outcome of each row, and `places` the location of each sample."""
+    """One of the two datasets. `fates` holds the key and outcome of each row, and `places` locates each sample."""
 
     store: Store
     manifest: dict[str, Any]
@@ -77,7 +77,7 @@ def diff(a: str | Path, b: str | Path) -> list[Change]:
         _note(changes, was, became, key)
     both = joined["key"].filter(pc.and_(pc.equal(before, KEPT), pc.equal(after, KEPT)))
     for key, what in _other_samples(left, right, both):
-        _note(changes, KEPT, f"kept, but another {what}", key)
+        _note(changes, KEPT, f"kept, but changed: {what}", key)
     return sorted(changes.values(), key=lambda change: (-change.rows, change.before, change.after))
 
 
@@ -160,7 +160,7 @@ def _members(store: Store, place: pa.Table) -> dict[str, bytes]:
 
 
 def _difference(a: dict[str, bytes], b: dict[str, bytes], text_steps: str) -> str:
-    """Return what differs between two samples with the same key, and the step that caused it: "text by language"."""
+    """Return the parts in which two samples with the same key differ, and the steps that changed them: "text by language"."""
     facts_a, facts_b = json.loads(a["json"]), json.loads(b["json"])
     pictures_a, pictures_b = (
         {name: data for name, data in one.items() if name.rpartition(".")[2] in IMAGE_EXTENSIONS} for one in (a, b)

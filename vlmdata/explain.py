@@ -23,15 +23,16 @@ def why(out: str | Path, word: str, *, limit: int = 20) -> list[dict[str, Any]]:
     """Return the ledger's lines about a row: its outcome, the step that decided it, and the measurements.
 
     `word` is a key, an address of a page or an image, or the SHA-256 of an image as fetched. It can also be a reason such
-    as `min_side`, which returns the first `limit` rows dropped for it. Finding one row in ten million takes under a second.
-    Raises RecipeError if OUT is not a finished dataset.
+    as `min_side`. Then the first `limit` rows that were dropped for this reason are returned. Finding one row in ten million
+    takes under a second. Raises RecipeError if OUT is not a finished dataset.
     """
     check_path(out=out)
     check_text(word=word)
     check_whole(1, limit=limit)
     manifest = read_manifest(out)
     store = open_store(out, probe=False)
-    # The lookup has hashes of full addresses, but the ledger has no secrets. So a signed address finds only its own row.
+    # The lookup has hashes of addresses with their secrets. So a signed address finds only its own row, although the ledger
+    # stores addresses without secrets.
     found = [line for name in ledger_files(manifest) for line in _lines(store, name, word)]
     return found or dropped_for(out, word, limit)
 

@@ -15,7 +15,7 @@ def _is(*kinds: type) -> Callable[[Any], bool]:
 
 
 _WHOLE, _TEXT, _LIST = _is(int), _is(str), _is(list)
-FIELDS: dict[str, Callable[[Any], bool]] = {  # of both layouts, each with a test for the values that vlmdata writes
+FIELDS: dict[str, Callable[[Any], bool]] = {  # fields of both layouts; the function accepts the values that vlmdata writes
     **dict.fromkeys(("key", "caption"), _TEXT),
     "url": _is(str, type(None)),
     **dict.fromkeys(("width", "height", "original_width", "original_height"), _WHOLE),
@@ -54,5 +54,5 @@ def renamed(columns: dict[str, Any], ours: Collection[str] = FIELDS) -> dict[str
 
 
 def is_ours(name: str, value: Any, key: str) -> bool:
-    """Return whether vlmdata or img2dataset may have written this field of the JSON of the sample `key`."""
+    """Return whether vlmdata or img2dataset may have written the field `name` in the JSON of the sample `key`."""
     return name in FIELDS and FIELDS[name](value) and (name != "key" or value == key)

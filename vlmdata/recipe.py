@@ -41,7 +41,7 @@ class Recipe:
     source: Source
     steps: tuple[Step, ...]
     shards: Shards
-    part_rows: int  # rows in a partition of a list; a worker commits a partition as a whole and repeats it after a crash
+    part_rows: int  # rows per partition of a list; a crash repeats the partitions that are not committed
 
     def first(self, kind: type[T]) -> T | None:
         """Return the first step of the class `kind`, or None if there is none."""
@@ -112,7 +112,7 @@ def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
             values[place] = text if text.startswith("*") else yaml.safe_load(text)
         except yaml.YAMLError:
             raise RecipeError(f"--set {pair}: the value is not YAML. Put quotes around a string with : or {{") from None
-        if isinstance(values[place], str) and text[-1:].isdigit():  # so that `nan` stays a string
+        if isinstance(values[place], str) and text[-1:].isdigit():  # `1e-3` becomes a number, but `nan` stays a string
             with contextlib.suppress(ValueError):
                 values[place] = float(text)
     return values
@@ -134,7 +134,7 @@ def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
     allowed = [f.name for f in fields(Recipe)]
     for name in tree:
         if name not in allowed:
-            raise RecipeError(f"{where}: a recipe has no '{name}'.{catalog.suggest(str(name), allowed)}")
+            raise RecipeError(f"{where}: a recipe has no key '{name}'.{catalog.suggest(str(name), allowed)}")
     source = _named(tree.get("source"), "sources", f"{where}, source")
     steps = tuple(_named(entry, "steps", f"{where}, step {number}") for number, entry in enumerate(tree.get("steps") or [], 1))
     shards = catalog.build(Shards, tree.get("shards") or {}, f"{where}, shards")

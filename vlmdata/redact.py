@@ -30,21 +30,22 @@ _SHORT = re.compile(
 
 # Every repetition is bounded, because the texts are untrusted.
 _USERS = (
-    re.compile(r"(?P<before>(?<![\w/%.-])//)[^\s\"<>?#/]{0,4000}@"),  # not the // within a path
-    # An unescaped secret may contain a slash, as those of AWS do. `host:8080/a@2x.png` is not a secret but a port and a path.
+    re.compile(r"(?P<before>(?<![\w/%.-])//)[^\s\"<>?#/]{0,4000}@"),  # except a // within a path
+    # An unescaped secret may contain a slash, as AWS secrets do. `host:8080/a@2x.png` has no secret, only a port and a path.
     re.compile(r"(?P<before>://)[^\s\"<>?#@/:]{1,200}:(?!:|\d{0,5}(?:[/?#\s]|$))[^\s\"<>?#@]{1,2000}@"),
-    # A password with a few characters that are illegal in an address: blanks, ? # " < >. Not after a port or brackets.
+    # A password with a few characters that are illegal in an address: blanks, ? # " < >. Ports and hosts in
+    # brackets are not matched.
     re.compile(
         r"(?P<before>://)[^\s\"<>?#@/:\[]{1,200}:(?![:\s]|\d{0,5}(?:[/?#\s]|$))"
         r"[^\s@/]{0,200}(?:[ ?#\"<>][^\s@/]{0,200}){1,4}@(?=[\w\[])"
     ),
-    # A password that begins like a port. A host name must follow, not a file name as in `a@2x.png`.
+    # A password that begins like a port. A host name must follow the @, because file names such as `a@2x.png` stay.
     re.compile(
         r"(?P<before>://)[^\s\"<>?#@/:]{1,200}:\d{1,5}/[^\s\"<>?#@]{0,2000}(?<!/)@"
         r"(?=(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,20}(?::\d{1,5})?/)"
     ),
     re.compile(r"(?i)(?P<before>\bs3a?://)[^\s\"<>?#@/:]{1,200}:[^\s\"<>?#@]{1,2000}@"),
-    re.compile(r"(?P<before>[\"'`])[^\s\"'`<>@/:]{1,200}:(?!/)[^\s\"'`<>@]{1,2000}@"),  # after a quotation mark, without s3://
+    re.compile(r"(?P<before>[\"'`])[^\s\"'`<>@/:]{1,200}:(?!/)[^\s\"'`<>@]{1,2000}@"),  # quoted, without s3://
 )
 _COLON, _SLASH, _AT = (f"%(?:25){{0,2}}{code}" for code in ("3a", "2f", "40"))  # percent-encoded up to three times
 _ENCODED_USER = re.compile(rf"(?i)(?P<before>{_COLON}{_SLASH}{_SLASH})(?:(?!{_AT}|{_SLASH})[^\s\"<>?#&]){{1,2000}}{_AT}")
@@ -52,9 +53,9 @@ _BEARER = re.compile(
     r"(?i)(?P<before>authorization['\"]?\s{0,3}[:=]\s{0,3}['\"]?(?:bearer|basic|token)?\s{0,3})[^\s'\"]{4,4000}"
 )
 _NAME = re.compile(r"(?i)(?:[?&;#]|%(?:25){0,2}(?:3f|26|3b|23)|\\u0026)(?P<name>[^\s\"'<>?#&;=]{1,200}?)(?:=|%(?:25){0,2}3d)")
-_VALUE = re.compile(r"(?:(?!%(?:25){0,2}26)[^\s\"<>#&'?]|'(?=[\w%])){1,4000}")  # a quote inside a value is part of it
-_PLAIN_VALUE = re.compile(r"(?:[^\s\"<>#&'?]|'(?=[\w%])){1,4000}")  # of an unencoded parameter: %26 does not end it
-_AFTER = ",.:;)]"  # punctuation of the sentence around an address
+_VALUE = re.compile(r"(?:(?!%(?:25){0,2}26)[^\s\"<>#&'?]|'(?=[\w%])){1,4000}")  # ' within a value is a part of the value
+_PLAIN_VALUE = re.compile(r"(?:[^\s\"<>#&'?]|'(?=[\w%])){1,4000}")  # of an unencoded parameter; it may contain %26
+_AFTER = ",.:;)]"  # punctuation that may follow an address in a sentence
 
 
 def redacted(text: str) -> str:

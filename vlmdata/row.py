@@ -1,8 +1,8 @@
 """The schema of a row, which is a record during a build, and functions that read and reject rows, images and texts.
 
 A row has two aligned lists, `images` and `texts`. At each position one of the two is null, as in OBELICS. A caption pair is
-a document with one image and one text; further captions are alternatives of that text. A conversation adds `roles`, and
-also `turns` and `tools` if it has any. Rows are Arrow tables. Positions never change: a rejected image, text or row stays in
+a document with one image and one text; further captions are alternatives of that text. A conversation also has `roles`,
+and may have `turns` and `tools`. Rows are Arrow tables. Positions never change: a rejected image, text or row stays in
 place with `drop` set, and only packing leaves it out.
 """
 
@@ -26,7 +26,7 @@ IMAGE = pa.struct(
     [
         pa.field("url", pa.string()),
         pa.field("alt", pa.string()),
-        pa.field("caption", pa.string()),  # of the enclosing figure, if there is one; `texts` may repeat the words
+        pa.field("caption", pa.string()),  # caption of the enclosing figure, if any; `texts` may hold the same words
         pa.field("rendered_width", pa.int32()),  # pixels, as requested by the page
         pa.field("rendered_height", pa.int32()),
         pa.field("time_s", pa.float64()),  # time of a video frame
@@ -41,8 +41,8 @@ IMAGE = pa.struct(
         pa.field("original_width", pa.int32()),
         pa.field("original_height", pa.int32()),
         pa.field("original_format", pa.string()),  # format as fetched; `format` is the format as stored
-        pa.field("sha256", pa.string()),  # of the bytes as fetched, hex
-        pa.field("phash", pa.uint64()),  # of the pixels as stored
+        pa.field("sha256", pa.string()),  # SHA-256 of the bytes as fetched, in hex
+        pa.field("phash", pa.uint64()),  # perceptual hash of the pixels as stored
         *VERDICT,
     ]
 )
@@ -52,20 +52,21 @@ TEXT = pa.struct([pa.field("text", pa.string()), pa.field("alternatives", pa.lis
 ROW = pa.schema(
     [
         pa.field("key", pa.string()),
-        pa.field("url", pa.string()),  # of the page; null for a caption pair
+        pa.field("url", pa.string()),  # address of the page; null for a caption pair
         pa.field("images", pa.list_(IMAGE)),
         pa.field("texts", pa.list_(TEXT)),
         pa.field("roles", pa.list_(pa.string())),  # user, assistant, system, tool; null if the row is not a conversation
-        # At each position null or a JSON object. Its `kind` is reasoning or tool_call (the text is JSON of name, arguments and
-        # id). The first position of a message may add `begins` (if the role is repeated), `train`, `name`, `tool_call_id`.
+        # One value per position: null or a JSON object. `kind` is reasoning, or tool_call if the text is JSON with name,
+        # arguments and id. The first position of a message may have `train`, `name`, `tool_call_id`, and `begins` (true if the
+        # message before has the same role).
         pa.field("turns", pa.list_(pa.string())),
         pa.field("tools", pa.string()),  # functions that a conversation may call, as a JSON list of their schemas
         # for each position of `images`, the hash (hex) that the source states for the fetched bytes, or null
         pa.field("stated_hashes", pa.list_(pa.string())),
         pa.field("extra", pa.string()),  # JSON object of the source's other columns, which are copied into the sample
-        # place in the source, of a dropped row or a row without address: "a.tar, byte 1536", "b.jsonl, line 17", "c.csv, row 9"
+        # position in the source if the row is dropped or has no url: "a.tar, byte 1536", "b.jsonl, line 17", "c.csv, row 9"
         pa.field("place", pa.string()),
-        pa.field("problem", pa.string()),  # the fault at `place`, or the file that the row names
+        pa.field("problem", pa.string()),  # what is wrong at `place`, or the file to which the row refers
         *VERDICT,
         pa.field("cluster", pa.string()),  # key of the row that represents this row's duplicates
     ]
@@ -121,12 +122,12 @@ class Flat:
     def first(self, chosen: np.ndarray) -> np.ndarray:
         """Return each row's first position where `chosen` (a bool per position) is true, or -1 if there is none."""
         first = np.full(len(self.offsets) - 1, -1)
-        where = np.flatnonzero(chosen)[::-1]  # reversed, so that the first of several is written last
+        where = np.flatnonzero(chosen)[::-1]  # reversed: the first position of a row is written last, so it stays
         first[self.parents[where]] = where
         return first
 
     def rebuild(self, items: pa.Array) -> pa.ListArray:
-        """Return the list column with `items` at the same positions."""
+        """Return a list column of the same shape that holds `items`, one per position."""
         return pa.ListArray.from_arrays(self.offsets, items)
 
 

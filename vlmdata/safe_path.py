@@ -62,5 +62,5 @@ def _remote(name: str, folder: str) -> str:
     plain = unquote(unquote(name))  # a server may decode %2e%2e, or after a proxy %252e%252e, to dots
     if name.startswith("/") or ".." in re.split(r"[/\\]", plain):
         raise Refused("outside_folder")
-    first, chained, rest = folder.partition("::")  # a chained address: the name belongs to its first part
+    first, chained, rest = folder.partition("::")  # in a chained address, the name belongs to the first part
     return f"{first.rstrip('/')}/{name}{chained}{rest}"

@@ -28,7 +28,7 @@ from vlmdata.row import ROW, alive, set_column
 T = TypeVar("T")
 Gives = Literal["pairs", "documents", "conversations"]
 StoredArray = str | NDArray  # the path or address of an .npy file, or the array itself
-MapTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # as `map`, in order
+MapTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # like the built-in `map`, with results in order
 
 
 class StepContext(Protocol):
@@ -75,13 +75,14 @@ class Step:
     # Columns that the step reads: columns of ROW, or columns that earlier steps measure. `images.sha256` is one field of
     # `images`. A global decision should name fields, because everything that it reads is sent to one machine.
     reads: ClassVar[tuple[str, ...]] = ()
-    writes: ClassVar[Mapping[str, pa.DataType]] = {}  # columns that it measures; it may rewrite columns of ROW
+    writes: ClassVar[Mapping[str, pa.DataType]] = {}  # columns that `measure` returns; they may replace columns of ROW
     measured_by: ClassVar[tuple[str, ...]] = ()  # parameters on which the measurement depends; never a threshold
-    version: ClassVar[int] = 1  # increase it when the same parameters give other values
-    sees_all: ClassVar[bool] = False  # a global decision (dedup, top fraction); it sees only the columns in `reads`
+    version: ClassVar[int] = 1  # increase this when the code gives other values for the same parameters
+    sees_all: ClassVar[bool] = False  # True: `decide` gets all rows at once, with only the columns in `reads`
     changes: ClassVar[tuple[str, ...]] = ()  # columns of ROW that a global decision rewrites
-    distribute_above: ClassVar[int] = 0  # with more rows than this, `decide_distributed` replaces `decide`; 0: never
-    needs: ClassVar[tuple[str, ...]] = ()  # "model": one partition at a time; "gpu": a GPU if there is one; "web": the client
+    distribute_above: ClassVar[int] = 0  # number of rows above which `decide_distributed` replaces `decide`; 0: never
+    # "model": the step loads a model; "gpu": the step uses a GPU if there is one; "web": the step uses the web client
+    needs: ClassVar[tuple[str, ...]] = ()
     is_private: ClassVar[bool] = False  # the report counts rejected rows but never shows them
 
     label: str = ""  # name of the step in verdicts and columns; needed if a recipe uses a step twice
@@ -123,7 +124,10 @@ class Step:
         raise NotImplementedError
 
     def column(self, name: str) -> str:
-        """Return the full name of a measured column: `name` for a column of ROW, else the step's name, a dot and `name`."""
+        """Return the full name of a measured column. Names in ROW stay. Other names get the step's name and a dot in front.
+
+        If `name` is empty, the full name is the step's name.
+        """
         if name in ROW.names:
             return name
         return f"{self.name}.{name}" if name else self.name
@@ -159,7 +163,7 @@ def file_name(context: Step | Source) -> str:
 
 
 def scatter(values: pa.Array, where: Any, old: pa.Array | pa.ChunkedArray | None) -> pa.Array:
-    """Return a column with `values` where `where` is true, and elsewhere with the values of `old` (null if it is None)."""
+    """Return a column with `values` where `where` is true. Elsewhere it has the values of `old`, or null if `old` is None."""
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     take = np.where(where, np.cumsum(where) - 1, -1)
     if old is None:
@@ -173,12 +177,13 @@ def scatter(values: pa.Array, where: Any, old: pa.Array | pa.ChunkedArray | None
 class Source:
     """A source produces the rows from a list of addresses, a dataset or archives."""
 
-    id: ClassVar[str] = ""  # as in Step
+    id: ClassVar[str] = ""  # see `Step.id`
 
-    gives: ClassVar[Gives] = "pairs"  # kind of its rows; "pairs" also covers sources that mix pairs and documents
+    gives: ClassVar[Gives] = "pairs"  # kind of the rows; "pairs" also covers a mix of pairs and documents
     by_address: ClassVar[bool] = False  # every image is given by its address, so `download` must fetch it
     states_hashes: ClassVar[bool] = False  # rows have `stated_hashes`
-    shuffled: ClassVar[bool] = True  # lists: partitions follow the order of keys; else (archives) a piece is a partition
+    # True (lists): rows are divided into partitions in the order of their keys. False (archives): each piece is a partition.
+    shuffled: ClassVar[bool] = True
 
     def check(self) -> None:
         """Raise RecipeError if the source does not fit the recipe, for example if a file or column is missing."""
@@ -189,11 +194,11 @@ class Source:
         raise NotImplementedError
 
     def pieces(self) -> list[dict[str, Any]]:
-        """Return the parts of the source that can be read independently, in order, as JSON values. By default, its files."""
+        """Return the parts of the source that can be read independently, in order, as JSON values. Default: the files."""
         return [{"path": path} for path, _ in self.files()]
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
-        """Yield the rows of a piece as tables with any columns of ROW except `key`, and with `id` if records have identifiers.
+        """Yield the rows of a piece as tables with any columns of ROW except `key`, and with a column `id` if records have ids.
 
         An unreadable record becomes a row with `drop` "source" and `reason` "bad_record".
         """
@@ -204,7 +209,7 @@ class Source:
         return None
 
     def carries(self) -> Sequence[str]:
-        """Return the source's columns that are copied to the sample's JSON. Only the start of the source is read for them."""
+        """Return the source's columns that are copied to the sample's JSON. This reads only the start of the source."""
         return ()
 
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:

@@ -42,12 +42,12 @@ from vlmdata.step import RecipeError
 
 LEDGER = ["key", "url", "outcome", "step", "reason", "shard", "images"]
 LEDGER_THREADS = 2
-LIKENESS_BITS = 4  # of 64; the largest change when 191 photos were downscaled and strongly compressed (images/phash.py)
+LIKENESS_BITS = 4  # of 64. Downscaling and strong compression changed at most 4 bits in 191 photos (images/phash.py).
 
 
 @dataclass(frozen=True)
 class Request:
-    """The samples to forget. A domain includes its subdomains. A likeness is a perceptual hash, matched within `bits` bits."""
+    """The samples to forget. A domain includes its subdomains. A likeness is a perceptual hash that matches within `bits`."""
 
     urls: list[str] = field(default_factory=list)
     domains: list[str] = field(default_factory=list)
@@ -91,13 +91,15 @@ def forget(
 ) -> dict[str, Any]:
     """Remove samples from a dataset, and return a receipt: what was removed, from which tars, and what was not found.
 
-    `url` names addresses of pages or images, `domain` domains with their subdomains, `key` keys of samples, and `sha256`
-    hashes of images as fetched. `like` names image files: all images are removed whose perceptual hash differs from that of
-    a file by at most `bits` of 64 bits. An address removes every copy of its image. An image removes the whole document that
-    contains it. Later runs do not add what was removed, or what was named but not found.
+    `url` holds addresses of pages or images. `domain` holds domains, which include their subdomains. `key` holds keys of
+    samples. `sha256` holds hashes of images as fetched. `like` holds image files, each of which removes all images with a
+    perceptual hash that differs from the file's hash in at most `bits` of 64 bits. An address removes every copy of its image.
+    If a document contains a removed image, the whole document is removed. Later runs do not add the removed samples again, and
+    they do not add samples that were named but not found.
 
     With `dry_run`, nothing is removed. If no sample is named, an interrupted takedown is finished and the receipt is empty.
-    Raises RecipeError if no takedown was interrupted either, if a file is not an image, or if OUT is not a finished dataset.
+    Raises RecipeError if no sample is named and no takedown was interrupted, if a file in `like` is not an image, or if OUT is
+    not a finished dataset.
     """
     check_path(out=out)
     check_whole(0, bits=bits)
@@ -187,7 +189,7 @@ def _rows_in(store: Store, name: str, request: Request) -> np.ndarray:
 
 
 def _scanned(store: Store, name: str, request: Request) -> list[np.ndarray]:
-    """Return row numbers that match domains or likenesses. Reads the whole ledger file, because the lookup has neither."""
+    """Return rows that match domains or likenesses. Reads the whole ledger file, because the lookup has no such values."""
     if not (request.domains or request.likenesses):
         return []
     found, first = [], 0
@@ -207,7 +209,7 @@ def _scanned(store: Store, name: str, request: Request) -> list[np.ndarray]:
 
 
 def _in_domains(urls: pa.Array, domains: list[str]) -> np.ndarray:
-    """Return a bool per address: whether its host is one of these domains or a subdomain of one."""
+    """Return a bool per address: true if the host is one of these domains or a subdomain of one of them."""
     hit = np.zeros(len(urls), dtype=bool)
     if domains:
         wanted = {domain.lower().rstrip(".") for domain in domains}
@@ -254,7 +256,7 @@ def _record(
 
 
 def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarray]) -> erase.Cells | None:
-    """Return where found rows are in work/ (partition -> row numbers), or None if the ledger lacks planned rows."""
+    """Return the row numbers of found rows in work/ by partition, or None if the ledger does not list all planned rows."""
     plan = plans.load(store)
     try:
         partitions = read_record(store, PARTS, PartitionsRecord, WORK_FIX)["parts"]
@@ -273,7 +275,7 @@ def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarra
 
 
 def _cells(store: Store, keys: set[str], request: Request) -> tuple[erase.Cells, set[str]]:
-    """Return where matching rows are in work/ (partition -> row numbers), and their keys, also if no ledger lists them."""
+    """Return the row numbers of matching rows in work/ by partition, and their keys. Includes rows that no ledger lists."""
     cells: erase.Cells = {}
     more: set[str] = set()
     wanted, urls = pa.array(sorted(keys), pa.string()), pa.array(request.urls, pa.string())

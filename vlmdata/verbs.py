@@ -36,7 +36,7 @@ class _Command(click.Command):
             names = [name for param in self.get_params(ctx) if isinstance(param, click.Option) for name in param.opts]
             raise click.UsageError(_no_such("option", error.option_name, names), ctx) from None
         except click.UsageError as error:
-            error.ctx = error.ctx or ctx  # click sets no ctx if an option lacks its value; the usage line needs one
+            error.ctx = error.ctx or ctx  # the usage line needs a ctx, but click sets none if an option lacks its value
             raise
 
 
@@ -111,13 +111,14 @@ class Verbs(_Command, click.Group):
 
 
 class _Argument(click.Argument):
-    """An argument with a help text, which click supports only since 8.5."""
+    """An argument with a help text. In click itself, arguments have a help text only since version 8.5."""
 
     def __init__(self, *args: Any, help: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.help = help
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """Return the name and the help text of the argument, as click shows them in a verb's help."""
         return self.human_readable_name, self.help or ""
 
 

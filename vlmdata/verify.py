@@ -43,7 +43,7 @@ def is_dataset(target: str | Path | Recipe) -> bool:
 
 
 def _crowd(recipe: Recipe) -> str | None:
-    """Return a warning if so many of a list's first rows are on one host that the host's rate limit bounds the run."""
+    """Return a warning if the rate limit of one host bounds the run, judged by the hosts of a list's first rows, or None."""
     from vlmdata.row import conform, flatten
     from vlmdata.sources.url_list import UrlList
     from vlmdata.steps.download import Download

@@ -43,7 +43,7 @@ def kinds(command: Any) -> Any:
 @argument("out", "a finished dataset", shell_complete=folders)
 @kinds
 @click.option(
-    "--bits", type=int, default=4, show_default=True, metavar="N", help="largest difference of a likeness, in bits of 64"
+    "--bits", type=int, default=4, show_default=True, metavar="N", help="for --like: maximum difference in bits of 64"
 )
 @click.option(
     "--receipt", metavar="FILE", help="write what was removed as JSON; keep it outside the dataset", shell_complete=files
@@ -58,7 +58,8 @@ def command(out: str, bits: int, receipt: str | None, dry_run: bool, **values: t
         print("the interrupted takedown is finished")
         return
     done = "would be forgotten" if dry_run else "forgotten"
-    print(f"{len(removal['removed']):,} rows {done}, {removal['samples']:,} of them samples in {len(removal['shards']):,} tars")
+    samples = f"{removal['samples']:,} samples in {len(removal['shards']):,} tars"
+    print(f"{len(removal['removed']):,} rows {done}, among them {samples}")
     if missing := removal["not_found"]:
         print(f"{len(missing):,} not found: {redacted(', '.join(missing[:3]))}. Later runs will not add them either")
     if receipt:

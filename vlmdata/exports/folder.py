@@ -9,7 +9,7 @@ from vlmdata.engine.store.store_protocol import Store
 
 
 def write(store: Store, draft: Path, layout: str) -> None:
-    """Write each member to its own file, `ab/abcd….jpg`. The folder is the first two characters of the key."""
+    """Write each member to its own file, `ab/abcd….jpg`. The folder's name is the first two characters of the key."""
     for shard, table in shards(store):
         for key, found in members(store, shard, table):
             folder = draft / key[:2]

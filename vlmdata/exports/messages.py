@@ -18,7 +18,7 @@ LIST = "messages.jsonl"
 
 
 def write(store: Store, draft: Path, layout: str) -> None:
-    """Write one list of messages, and the images that the list names into a folder next to the list."""
+    """Write one list of messages, and write the images that the list names to a folder next to the list."""
     with (draft / LIST).open("w", encoding="utf-8") as file:
         for shard, table in shards(store):
             for key, found in members(store, shard, table):
@@ -40,10 +40,10 @@ def as_line(key: str, found: Mapping[str, bytes], folder: Path) -> str:
 
 
 def record_of(key: str, facts: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
-    """Return a sample as a record: `messages`, `images` and `tools` if it has any, and the source's other columns.
+    """Return a sample as a record: `messages`, `images`, `tools` and the source's other columns.
 
-    `facts` is the sample's JSON. `paths` maps the names of its image members to paths of files. Raises RecipeError if the
-    format cannot hold the sample.
+    A sample without images has no `images`, and a sample without tools has no `tools`. `facts` is the sample's JSON. `paths`
+    maps the names of the sample's image members to paths of files. Raises RecipeError if the format cannot hold the sample.
     """
     if not facts.get("roles"):
         raise RecipeError(
@@ -57,7 +57,7 @@ def record_of(key: str, facts: Mapping[str, Any], paths: Mapping[str, str]) -> d
 
 
 def _grouped(facts: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], list[tuple[str, str | None]]]]:
-    """Return for each message the role, the facts, and the kind and text of each position. The text of an image is None."""
+    """Return (role, facts, positions) for each message. Each position is (kind, text), and the text of an image is None."""
     grouped: list[tuple[str, dict[str, Any], list[tuple[str, str | None]]]] = []
     turns = facts.get("turns") or [None] * len(facts["roles"])
     for role, text, turn in zip(facts["roles"], facts["texts"], turns, strict=True):

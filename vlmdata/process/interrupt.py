@@ -23,8 +23,9 @@ _unsaid: list[str] = []  # the line that is still to be printed
 def until_stopped(work: Callable[[], int], message: str, *, is_process: bool) -> int:
     """Return the status of `work`. If a signal stops it, print `message` on stderr and return 128 + the signal's number.
 
-    The first signal raises KeyboardInterrupt, so that open resources are closed in order; a second one ends the process at
-    once. `is_process`: the process runs only this command, so a signal also ends the process here.
+    The first signal raises KeyboardInterrupt, so that open resources are closed in order. A second signal ends the process at
+    once. If `is_process` is true, the process runs only this command, so this function also installs the signal handlers and
+    ends the process after a signal.
     """
     _unsaid[:] = [message]
     if is_process:
@@ -53,7 +54,7 @@ def until_stopped(work: Callable[[], int], message: str, *, is_process: bool) ->
 
 
 def _unless_interrupted(error: BaseException) -> None:
-    """Re-raise the error if no signal came. Else ignore it, because an import or C code may turn a signal into any error."""
+    """Raise the error, except after a signal, because an import or C code may turn the signal into any error."""
     if not _received and not isinstance(error, KeyboardInterrupt):
         raise error
 
@@ -66,7 +67,7 @@ def listen() -> None:
 
 
 def _say() -> None:
-    """Print the line once. `print` is not used, because an interrupted `print` may still hold its lock."""
+    """Print the message of `until_stopped` once. Do not use `print`, because an interrupted `print` may still hold its lock."""
     while _unsaid:
         line = f"{_unsaid.pop()}\n"
         os.write(2, (f"\n{line}" if os.isatty(2) else line).encode())  # a new line after the ^C of a terminal
@@ -97,7 +98,7 @@ def handlers_kept() -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Start processes in the block that never receive Ctrl-C, because a terminal sends it to all processes."""
+    """Block Ctrl-C for the processes that start inside the `with` block, because a terminal sends Ctrl-C to all processes."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

@@ -36,7 +36,7 @@ def attempt(work: Callable[[], T], on_error: Callable[[BaseException], T]) -> T:
 
 
 class Thread(threading.Thread):
-    """A daemon thread. `start` raises MemoryError if there is no memory for it; the standard library's waits forever."""
+    """A daemon thread. `start` raises MemoryError if memory is short. `start` of the standard library waits forever."""
 
     def __init__(self, target: Callable[..., Any], *args: Any, name: str | None = None):
         super().__init__(target=target, args=args, name=name, daemon=True)

@@ -12,7 +12,7 @@ from vlmdata.report.threshold_lines import Line
 
 BARS = 40
 TAIL = 0.002  # share of all values at each end that the outermost bars collect
-RESOLUTION = 2.0**-11  # smallest relative difference that a tally keeps
+RESOLUTION = 2.0**-11  # smallest relative difference of values that a tally distinguishes
 SPREAD = 25.0  # the scale is logarithmic if its upper end is more than this many times the median
 
 
@@ -64,7 +64,7 @@ class Bins:
 
 
 def edge(line: Line, is_whole: bool) -> float:
-    """Return the value at which a line is drawn. For integers, it separates the bars of kept and rejected values."""
+    """Return the value at which a line is drawn. For integers, it is the edge between bars of kept and rejected values."""
     if not is_whole:
         return line.at
     return float(math.ceil(line.at) if line.sign in "≥<" else math.floor(line.at) + 1)

@@ -62,7 +62,7 @@ def _score(score: str, by_rule: dict[Rule | None, NumberTally], own: list[Line])
     layers = [ChartLayer(kind, bins.count(tally)) for kind, tally in sums.items()]
     counts = {kind: tally.total for kind, tally in sums.items()}
     reached = merged([sums["kept"], sums["here"]])
-    # a line that no value reaches gets no note
+    # a line gets a note only if values were compared with it, and it rejects some of them or is on the scale
     noted = [line for line in own if reached.total and (line.rejected or bins.holds(line))]
     middle = short(whole.quantile(0.5))
     label = f"Histogram of {score}: {counts['kept']:,} kept, {counts['here']:,} rejected by it, median {middle}"
@@ -96,7 +96,7 @@ def _rejected(rule: Rule, judged: Judged) -> dict[str, Any]:
 
 
 def _what_if(line: Line, reached: NumberTally, is_whole: bool) -> dict[str, Any]:
-    """Return how many values reach a line, how many it rejects, and how many it would reject a little left or right."""
+    """Return the number of values compared with a line, and how many it rejects at its place and one step left and right."""
     low, wide = reached.quantile(0.05), reached.quantile(0.95) - reached.quantile(0.05)
     step = nice(max(wide, 1e-9) / 10)
     step = max(1.0, step) if is_whole else step
@@ -113,7 +113,7 @@ def _what_if(line: Line, reached: NumberTally, is_whole: bool) -> dict[str, Any]
 
 
 def beyond(tally: NumberTally, at: float, sign: str) -> int:
-    """Return how many values a line rejects. A value counts as equal to `at` if only the tally's rounding separates them."""
+    """Return how many values a line rejects. A value counts as equal to `at` if they differ only by rounding."""
     values = tally.values()
     slack = abs(at) * 2.0**-12
     bad = {

@@ -26,8 +26,8 @@ from vlmdata.report.items import WHOLE
 from vlmdata.report.recomputed_rows import RecomputedRows
 
 SIDE = 208  # pixels of the longer side; shown at half this size, for high-resolution screens
-QUALITY = 55  # of WebP; a picture has about 4 kB
-MAX_BYTES = 1_300_000  # of all pictures together; base64 adds a third
+QUALITY = 55  # WebP quality; a picture has about 4 kB
+MAX_BYTES = 1_300_000  # maximum size of all pictures together; base64 adds a third
 MAX_CHARS = 240
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff\ufffe\uffff]+")
 
@@ -44,7 +44,7 @@ class Shown:
 
 
 class Album:
-    """Loads pictures and texts. Those of kept samples come from the tars, and those of rejected rows from `work/`."""
+    """Loads the pictures and texts of kept samples from the tars, and of rejected rows from `work/`."""
 
     def __init__(self, store: Store, recomputed: RecomputedRows | None, kept: list[Example]):
         self.store, self.recomputed = store, recomputed

@@ -36,7 +36,7 @@ class Example:
     value: float | None
     url: str | None
     is_kept: bool  # whether it is in a tar
-    before: int  # kept positions before `place`. Except in a conversation, the sample has `joined` positions less
+    before: int  # kept positions before `place`; packing joins `joined` of them to others, except in a conversation
     joined: int  # kept texts up to `place` that packing joined to the text before them
     images_before: int  # kept images before `place`
 
@@ -122,7 +122,7 @@ class Chosen:
 def choose(
     store: Store, manifest: dict[str, Any], levels: dict[Rule, tuple[float, Line | None]], wanted: Sequence[Cluster]
 ) -> Chosen:
-    """Read the ledger once and choose examples. `levels` has each rule's threshold, and its line if the score is known."""
+    """Read the ledger once and choose examples. `levels` maps each rule to its threshold and, if known, its line."""
     kept = {rule: Nearest(NEAREST) for rule in levels}
     rejected = {rule: Nearest(NEAREST) for rule in levels}
     clusters = {cluster: (Nearest(1), Nearest(COPIES)) for cluster in wanted}

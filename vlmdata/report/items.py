@@ -46,13 +46,13 @@ class Verdicts(NamedTuple):
         return np.where(keys[at] == wanted, self.code[at], -1)
 
     def fate(self, row: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """Return the code of each item's own rejection, else of its row's rejection, or -1 if there is none."""
+        """Return the code of each item's rejection, the code of its row's rejection if only the row was rejected, or -1."""
         own = self.codes_at(row, place)
         return np.where(own >= 0, own, self.codes_at(row, np.full(len(row), WHOLE)))
 
 
 def item_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of a column's items: the value type of a list column, else the column's own type."""
+    """Return the type of a column's items: the value type of a list column, or the column's own type for any other column."""
     return kind.value_type if _is_list(kind) else kind
 
 

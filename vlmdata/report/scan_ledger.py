@@ -31,7 +31,7 @@ from vlmdata.report.tally_numbers import NumberTally
 
 HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/:?#]+)"
 NO_HOST = "(no address)"
-SAME = 1e-6  # relative: a verdict's value and the measured value may differ by float32 rounding
+SAME = 1e-6  # relative tolerance: a verdict's value and the measured value may differ by float32 rounding
 Rule = tuple[str, str | None]  # step and reason
 
 
@@ -104,7 +104,7 @@ def _add(facts: Facts, rows: pa.Table) -> None:
 
 
 def _add_rules(facts: Facts, found: Verdicts) -> None:
-    """Count thresholds and values by rule. A row that was rejected with its last item counts only once, as that item."""
+    """Count thresholds and values by rule. If a row was rejected with its last item, only the item is counted."""
     compared = np.isfinite(found.threshold) & np.isfinite(found.value)
     single = np.lexsort((-found.place, found.row))  # the items of a row, then the row itself
     keep = np.ones(len(found.code), bool)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-DROPPED_BITS = 12  # of a float32: 11 of 23 mantissa bits stay, so integers up to 4096 are exact
+DROPPED_BITS = 12  # mantissa bits of a float32 that are dropped; 11 of 23 stay, so integers up to 4096 are exact
 SIGN = np.uint32(0x80000000)
 LOW = np.uint32((1 << DROPPED_BITS) - 1)
 LARGEST = float(np.uint32(0x7F7FF000).view(np.float32))  # about 3.4e38; larger values are counted as this value
 
 
 class NumberTally:
-    """Counts values, rounded to 12 significant binary digits (0.02%). It has at most a million counters."""
+    """Counts values, rounded to 12 significant binary digits (0.02%), with at most a million counters."""
 
     def __init__(self) -> None:
         self.keys = np.empty(0, np.uint32)

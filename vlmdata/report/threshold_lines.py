@@ -1,7 +1,8 @@
 """Finds the score in whose histogram each threshold is drawn.
 
-If a rule rejected something, it is the score whose values are in the rule's verdicts in the ledger. If a rule rejected
-nothing, names decide: `min_x` of the step `s` limits the column `s.x`, and `min_score` limits `s`.
+A rule that rejected something belongs to the score whose values are in the rule's verdicts in the ledger. For a rule that
+rejected nothing, the name of the parameter decides: `min_x` of the step `s` limits the column `s.x`, and `min_score` limits
+the column `s`.
 """
 
 from __future__ import annotations

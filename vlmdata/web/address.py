@@ -40,7 +40,7 @@ _ISATAP = frozenset({0x00005EFE, 0x02005EFE})  # interface identifiers of RFC 52
 
 
 def is_public(address: str) -> bool:
-    """Return whether a literal IPv4 or IPv6 address is public. An address with a zone (`fe80::1%eth0`) never is.
+    """Return whether a literal IPv4 or IPv6 address is public. An address with a zone (`fe80::1%eth0`) is never public.
 
     Raise ValueError if `address` is not a literal address.
     """

@@ -36,7 +36,7 @@ __all__ = ["Client", "Fetched", "WebOptions"]
 Done = Callable[[Fetched], None]
 
 SCAN_S = 0.1  # seconds between checks of deadlines; a row can exceed its deadline by this time
-EXPIRE_S = 0.5  # the same while no transfer and no lookup is in progress
+EXPIRE_S = 0.5  # seconds between checks while no transfer and no lookup is in progress
 HEARTBEAT_S = 5.0
 _HOST_TROUBLE = frozenset({"http_429", "http_503", "connect_timeout"})  # signs of an overloaded host
 
@@ -75,9 +75,9 @@ class Client:
     def submit(self, url: str, done: Done) -> None:
         """Fetch an address and call `done` once, on the client's thread; `done` must not block.
 
-        The call blocks while twice `connections` rows wait for a connection. Rows also wait for one while bodies fill
-        `bytes_in_flight`. Rows that wait for their own host do not count. Do not call `submit` inside `done`: it would block
-        the client.
+        The call blocks while twice `connections` rows wait for a connection. No row gets a connection while bodies fill
+        `bytes_in_flight`. Rows that wait for their own host do not count. Do not call `submit` inside `done`, because
+        this would block the client.
         """
         parsed = parse_url(url)
         with self._room:
@@ -250,7 +250,7 @@ class Client:
                 self._room.notify_all()
 
     def _may_pause(self, transfer: Transfer) -> bool:
-        """Return whether a transfer over the budget waits for the caller to release bytes, or for an older transfer to end.
+        """Return whether a transfer over the budget may pause: the caller will release bytes, or an older transfer will end.
 
         The oldest transfer never waits for others. Otherwise all transfers could wait for each other.
         """

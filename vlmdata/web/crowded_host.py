@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from vlmdata.web.options import WebOptions
 from vlmdata.web.url import parse_url
 
-ROWS_PER_S = 100.0  # rows that one core fetches, decodes and writes if the servers are fast enough
+ROWS_PER_S = 100.0  # rows per second that one core fetches, decodes and writes if the servers are fast enough
 MIN_RUN_S = 60.0  # shorter runs get no warning
-MIN_SAMPLED = 50  # addresses of a host in the sample; with fewer, its share may be chance
+MIN_SAMPLED = 50  # minimum number of a host's addresses in the sample; the share of fewer may be chance
 
 
 def crowd(urls: Iterable[str | None], rows: int | None, options: WebOptions) -> str | None:

@@ -11,8 +11,8 @@ import pycurl
 class CurlLoop:
     """The event loop of all transfers of a process. Only `wake` may be called by other threads.
 
-    A process has only one, because the transfers of one multi handle share connections, TLS sessions and the parsed certificate
-    store.
+    A process has only one event loop, because the transfers of one multi handle share connections, TLS sessions and the parsed
+    certificate store.
     """
 
     def __init__(self, connections: int) -> None:

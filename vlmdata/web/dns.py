@@ -61,7 +61,7 @@ class Resolver:
             if host in self._in_progress:
                 return None
             self._in_progress.add(host)
-            # do not count idle threads instead: an idle thread may be about to take an earlier name
+            # counting idle threads instead would be wrong, because an idle thread may be about to take an earlier name
             if len(self._in_progress) > self._threads and self._threads < THREADS:
                 self._threads += 1
                 # daemon threads, because the system's resolver may block for half a minute, which must not delay the exit

@@ -40,15 +40,15 @@ class Fetch:
     hops: int = 0
     attempts: int = 0
     spent_s: float = 0.0  # seconds in transfers of this attempt
-    waited_s: float = 0.0  # seconds over all attempts: for a host without progress, for pauses and before retries
+    waited_s: float = 0.0  # seconds of waiting in all attempts: for a host without progress, in pauses and before retries
     queued_at: float = 0.0
     is_looked_up: bool = False  # whether the rate limiter was asked about `key`
-    failure: str | None = None  # of the previous attempt
-    status: int = 0  # of the last answer, as are the next two
+    failure: str | None = None  # failure of the previous attempt
+    status: int = 0  # HTTP status of the last answer; the next two fields are from the same answer
     content_type: str = ""
     headers: tuple[tuple[str, str], ...] = ()
 
 
 def url_key(url: Url) -> int:
-    """Return a 64-bit hash of an address, with which workers tell each other about refused addresses."""
+    """Return a 64-bit hash of an address. Workers exchange these hashes to report refused addresses."""
     return xxhash.xxh3_64_intdigest(url.text.encode())

@@ -141,7 +141,7 @@ class Fetcher:
 
 
 def guarded_opener(options: WebOptions) -> urllib.request.OpenerDirector:
-    """Return an opener like urllib's, but without files, FTP, proxies of the environment and addresses that are not public."""
+    """Return an opener like urllib's, but without files, FTP, proxies from the environment, and private addresses."""
 
     def connect_public(place: tuple[str, int], timeout: Any, source: Any = None) -> socket.socket:
         error: OSError | None = None

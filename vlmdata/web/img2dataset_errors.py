@@ -18,7 +18,7 @@ _SIGNS = {
 def reason_of(status: str | None, message: str | None) -> str:
     """Return the reason for the ledger that img2dataset's error means, such as `http_404`, `timeout` or `no_such_host`.
 
-    An unknown message becomes a name. Without a message, the reason is img2dataset's status.
+    An unknown message is written in lower case with underscores. Without a message, the reason is img2dataset's status.
     """
     if not message:
         return status or "unknown"

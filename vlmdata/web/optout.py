@@ -14,9 +14,9 @@ _AI = frozenset({"noai", "noimageai", "noml"})
 
 
 def tag_refusal(headers: Headers, agent: str, directives: Collection[str]) -> str | None:
-    """Return `noai` or `noindex` if an X-Robots-Tag among the headers refuses the agent, or None if none does.
+    """Return `noai` or `noindex` if an X-Robots-Tag among the headers refuses the agent, or None if no tag does.
 
-    Names of headers are in lower case. `directives` are those that count as a refusal. A tag may name an agent, as in
+    Names of headers are in lower case. `directives` lists the directives that count as refusals. A tag may name an agent, as in
     `otherbot: noai, noindex`. The name then applies to all directives up to the next name in the same header.
     """
     found = None

@@ -28,5 +28,5 @@ class Policy:
             return self.failure
         if not is_allowed(self.rules, path):
             return "robots"
-        # the header tdm-reservation could lift this for one image, but reading it would request what is reserved
+        # the header tdm-reservation could allow a single image, but reading the header would request the reserved image
         return "tdm_reserved" if file_reservation(self.reserved, path) else None

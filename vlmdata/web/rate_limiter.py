@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from vlmdata.web.options import WebOptions
 from vlmdata.web.policy import DAY_S, Policy
 
-BLOCK_S = 2.0  # seconds of a host's rate in one lease, at most; another worker waits no longer than this
-BLOCK_STARTS = 64  # requests in one lease, at most
+BLOCK_S = 2.0  # a lease lasts at most this many seconds at the host's rate, so another worker waits no longer
+BLOCK_STARTS = 64  # maximum number of requests in one lease
 ASK_AGAIN_S = 0.2  # seconds until a worker that found no free slot asks again
 SILENT_S = 30.0  # seconds without a call after which a worker counts as dead and loses its leases; workers call every 5 s
 DUTY_S = 120.0  # seconds for a worker to fetch the policy of a site before another worker is asked to fetch it
-REMEMBERED = 1_000_000  # refused addresses, and also policies, in memory: a few hundred megabytes at most
-PROGRESS_PER_S = 1.0  # answers of a host; at this rate the host makes progress, and its rows may wait for it
+REMEMBERED = 1_000_000  # maximum number of refused addresses, and of policies, in memory: a few hundred megabytes
+PROGRESS_PER_S = 1.0  # answers per second from which on a host makes progress, so that its rows keep waiting
 RATE_OVER_S = 10.0  # time constant of the exponential average of answers per second
 FIRST_PAUSE_S = 1.0  # seconds after the first 429 or 503 without Retry-After; the pause doubles up to LAST_PAUSE_S
 LAST_PAUSE_S = 300.0
@@ -43,7 +43,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The answer to an `Ask`: `starts` requests may start, the first after `wait_s`, and each other `interval_s` later.
+    """The answer to an `Ask`: `starts` requests may start, the first after `wait_s` and the rest at intervals of `interval_s`.
 
     If `starts` is 0, the worker asks again after `wait_s`. If `fetch_policy` is True, the worker must fetch the site's policy
     and report it. `refused` holds (key, failure) for each refused address. `stalled_s` is the time in seconds since the host
@@ -94,8 +94,8 @@ class _Host:
     closed_until: float = 0.0
     strikes: int = 0
     crawl_delay_s: float = 0.0
-    queue: dict[str, float] = field(default_factory=dict)  # by waiting worker: when it last asked; in order of arrival
-    answers_per_s: float = 0.0  # exponential average at `counted_at`
+    queue: dict[str, float] = field(default_factory=dict)  # waiting worker -> time of its last question, in order of arrival
+    answers_per_s: float = 0.0  # exponential average at the time `counted_at`
     counted_at: float = 0.0
     progress_at: float = -math.inf
 
@@ -114,7 +114,7 @@ class _Host:
 
 
 class RateLimiter:
-    """Grants the requests of all workers. Thread-safe. `is_local` says that a call takes microseconds and needs no thread."""
+    """Grants the requests of all workers, and is thread-safe. `is_local` is True because a call takes only microseconds."""
 
     is_local = True
 
@@ -124,10 +124,10 @@ class RateLimiter:
         self._lock = threading.Lock()
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
         self._in_use = 0  # used slots of all hosts
-        self._policies: OrderedDict[str, tuple[Policy, float]] = OrderedDict()  # by site: (policy, when it expires)
-        self._policy_fetchers: dict[str, tuple[str, float]] = {}  # by site: (worker that fetches its policy, deadline)
+        self._policies: OrderedDict[str, tuple[Policy, float]] = OrderedDict()  # site -> (policy, time at which it expires)
+        self._policy_fetchers: dict[str, tuple[str, float]] = {}  # site -> (worker that fetches its policy, deadline)
         self._refused: OrderedDict[int, str] = OrderedDict()
-        self._leased: dict[str, dict[str, int]] = {}  # by worker and host: leased starts
+        self._leased: dict[str, dict[str, int]] = {}  # worker -> host -> number of leased starts
         self._last_seen: dict[str, float] = {}
         self._next_sweep = 0.0
 
@@ -193,7 +193,7 @@ class RateLimiter:
     def _free_slots(self, worker: str, host: _Host, now: float) -> int:
         """Return the number of slots that this worker may take: the free slots minus the workers ahead of it in the queue."""
         for other in [other for other, asked_at in host.queue.items() if now - asked_at > 10 * ASK_AGAIN_S]:
-            del host.queue[other]  # it has stopped asking
+            del host.queue[other]  # the other worker has stopped asking
         ahead = 0
         for other in host.queue:
             if other == worker:

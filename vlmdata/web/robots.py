@@ -1,4 +1,4 @@
-"""Reads robots.txt by RFC 9309, which says which paths of a site an agent may fetch."""
+"""Reads robots.txt (RFC 9309), the file in which a site says which paths an agent may fetch."""
 
 import re
 

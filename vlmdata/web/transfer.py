@@ -35,14 +35,14 @@ _CURL_FAILURES = {
 
 
 class _Socket(socket.socket):
-    """A socket with a fast `repr`, because pycurl calls it often. On a plain socket, it takes 14 us and two system calls."""
+    """A socket with a fast `repr`, because pycurl calls `repr` often. A plain socket's takes 14 us and two system calls."""
 
     def __repr__(self) -> str:
         return "socket"
 
 
 class Budget:
-    """Counts the bytes of bodies in a worker, in transfers and held by the caller. Only the client's thread changes it."""
+    """Counts the bytes of bodies in a worker: in transfers, or held by the caller. Only the client's thread may use it."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -80,7 +80,7 @@ class Transfer:
         self._set_constant_options()
 
     def begin(self, fetch: Fetch, addresses: tuple[str, ...], number: int, now: float) -> None:
-        """Prepare the handle for `CurlLoop.add`. `addresses` are those of the host, or empty if libcurl needs none."""
+        """Prepare the handle for `CurlLoop.add`. `addresses` are the host's IP addresses, or empty if libcurl needs none."""
         self.fetch, self.number, self.started_at = fetch, number, now
         self.paused_at = self.paused_s = 0.0
         self._forget_answer()
@@ -88,7 +88,7 @@ class Transfer:
         self.refused_address = ""
         url = fetch.url
         self.curl.setopt(pycurl.URL, url.text)
-        # with +, libcurl forgets the entry after a while; without it, the entry stays until the process ends
+        # the + makes libcurl forget the entry after a while; without the +, the entry stays until the process ends
         known = [f"+{url.host}:{url.port}:{','.join(map(bracketed, addresses))}"] if addresses else []
         self.curl.setopt(pycurl.RESOLVE, known)
 
@@ -96,7 +96,7 @@ class Transfer:
         """Free the bytes of the answer. The caller must have taken the body before."""
         self._budget.used -= self.received
         self.received = 0
-        self.chunks = []  # otherwise the body stays in memory until the handle is used again
+        self.chunks = []  # without this, the body stays in memory until the handle is used again
         if self.paused_at:
             self.paused_at = 0.0
             self._budget.paused -= 1
@@ -210,7 +210,7 @@ class Transfer:
         return None
 
     def _check_headers(self) -> int | None:
-        """Return -1 to stop a transfer if its headers show that the body is too long, refused or not needed; else None."""
+        """Return -1 to stop the transfer if the headers show that the body is too long, refused or not needed, or None."""
         length = self.header("content-length")
         announced = int(length) if length.isdecimal() and len(length) < 20 else 0
         if self.status not in SUCCESSES:

@@ -15,8 +15,8 @@ from vlmdata.web.fetch import Fetch
 from vlmdata.web.policy import Policy
 from vlmdata.web.rate_limiter import ASK_AGAIN_S, Ask, Grant, HostReport, News
 
-KEPT_SITES = 20_000  # if there are more, idle sites are forgotten, because the rate limiter keeps their policy
-KEYS_AT_ONCE = 1_000  # addresses of a site in one question to the rate limiter, at most
+KEPT_SITES = 20_000  # above this number, idle sites are forgotten; the rate limiter keeps their policies
+KEYS_AT_ONCE = 1_000  # maximum number of addresses of a site in one question to the rate limiter
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +26,7 @@ class Site:
     origin: str
     host: str
     waiting: deque[Fetch] = field(default_factory=deque)
-    urgent: deque[Fetch] = field(default_factory=deque)  # requests for the policy of this site, or of one that redirects here
+    urgent: deque[Fetch] = field(default_factory=deque)  # requests for the policy of this or a redirecting site
     policy: Policy | None = None
     policy_until: float = 0.0
     fetching_policy: bool = False
@@ -35,9 +35,9 @@ class Site:
     interval_s: float = 0.0
     is_asking: bool = False
     ask_at: float = 0.0
-    rests_until: float = 0.0  # the rate limiter's last answer allows no request earlier
-    progress_at: float = -math.inf  # when its host last answered fast enough to wait for it, over all workers
-    awaits_slot: bool = False  # got no start, because the host has its maximum of concurrent requests
+    rests_until: float = 0.0  # by the rate limiter's last answer, no request may start earlier
+    progress_at: float = -math.inf  # time at which the host last made progress, over all workers
+    awaits_slot: bool = False  # True if no start was granted because the host has its maximum of concurrent requests
 
     def is_idle(self) -> bool:
         """Return whether the site can be forgotten, because it has no rows or starts and waits for no answer."""
@@ -70,7 +70,7 @@ class Turns:
         if not fetch.is_policy and (failure := self._refusal(site, fetch, now)) is not None:
             self.refused.append((fetch, failure))
         elif site.rests_until > now and self._is_late(site, fetch, site.rests_until):
-            self.refused.append((fetch, fetch.failure or "host_busy"))  # like the rows that were waiting already
+            self.refused.append((fetch, fetch.failure or "host_busy"))  # `_refuse_late` refused the waiting rows, too
         elif fetch.is_policy:
             site.urgent.append(fetch)
         else:
@@ -81,7 +81,7 @@ class Turns:
         """Move the rows that may start now to `starting`."""
         while self._alarms and self._alarms[0][0] <= now:
             site = heapq.heappop(self._alarms)[2]
-            if self._sites.get(site.origin) is site:  # the site was not forgotten and replaced
+            if self._sites.get(site.origin) is site:  # False if the site was forgotten, and perhaps added again as a new object
                 self._touched[site.origin] = site
         touched, self._touched = self._touched, {}
         for site in touched.values():
@@ -192,11 +192,11 @@ class Turns:
             self._start(site, queue.popleft(), now)
         if site.is_asking or not (site.urgent or site.waiting):
             self._give_back_starts(site)
-        elif site.urgent or not site.fetching_policy:  # otherwise `learn_policy` will touch the site
+        elif site.urgent or not site.fetching_policy:  # while the policy is fetched, rows wait for `learn_policy`
             self._ask(site, now)
 
     def _startable(self, site: Site) -> deque[Fetch]:
-        """Return the queue of the next request, which is empty if none may start. Rows wait for the policy of their site."""
+        """Return the queue of the next request, or an empty queue if none may start. Rows wait for the policy of their site."""
         return site.urgent if site.urgent or self._lacks_policy(site) else site.waiting
 
     def _start(self, site: Site, fetch: Fetch, now: float) -> None:
