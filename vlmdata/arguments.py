@@ -82,7 +82,7 @@ def check_overrides(overrides: Any) -> None:
 
 
 def texts_of(**values: Any) -> list[str]:
-    """Return the value of one argument, which is a string or a list of strings, as a list. Raises InputError."""
+    """Return the value of one argument, which is a string or a list of strings, as a list. Raises InputError for others."""
     ((name, value),) = values.items()
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, Sequence | set | frozenset) or not all(isinstance(text, str) and text for text in texts):
@@ -91,7 +91,7 @@ def texts_of(**values: Any) -> list[str]:
 
 
 def paths_of(**values: Any) -> list[str]:
-    """Return the value of one argument, which is a path or a list of paths, as a list. Raises InputError."""
+    """Return the value of one argument, which is a path or a list of paths, as a list. Raises InputError for others."""
     ((name, value),) = values.items()
     paths = [value] if isinstance(value, str | os.PathLike) else value
     if not isinstance(paths, Sequence) or not all(_is_path(path) for path in paths):

@@ -51,7 +51,7 @@ def run(
 ) -> dict[str, Any]:
     """Build the dataset in OUT and return its manifest. Work that an earlier run finished is not repeated.
 
-    `recipe` is a file, the name of a shipped recipe, or a Recipe. `overrides` maps dotted paths to values that replace those
+    `recipe` is a file, the name of a shipped recipe, or a Recipe. `overrides` maps dotted paths to values that replace values
     of the recipe, but a Recipe takes no overrides. `workers` is the number of processes (default: one per core). By
     default, they run on a Ray cluster that is started on this machine. With `address`, they run on the Ray cluster at this
     address, and with `local`, they run without Ray. `limit` is the maximum number of rows, in the order of the plan. Fetches
@@ -142,7 +142,7 @@ def _check_layout(recipe: Recipe) -> list[str]:
 
 
 def is_done(store: Store, recipe: Recipe, made: PartitionPlan, limit: int | None) -> bool:
-    """Return whether OUT holds exactly what this recipe builds."""
+    """Return whether OUT holds exactly the dataset that this recipe builds."""
     try:
         manifest = load_manifest(store)
     except FileNotFoundError:
@@ -215,7 +215,7 @@ def _advance(driver: Driver, calls: list[PartitionCall], retry: tuple[str, ...],
 
 
 def _takes(made: PartitionPlan, driver: Driver, limit: int | None) -> list[tuple[int, int | None]]:
-    """Return (partition, rows to take or None for all) for each partition; at most `limit` rows in total.
+    """Return (partition, number of rows to take, or None for all) for each partition. The sum is at most `limit`.
 
     The first partition is always included, because the dataset takes its columns from it.
     """

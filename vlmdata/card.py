@@ -32,7 +32,7 @@ SHORT = {
 
 
 def write_card(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write both files into the dataset, and return their sizes and SHA-256. They depend only on manifest and index."""
+    """Write both files into the dataset, and return their sizes and SHA-256. They depend only on the manifest and the index."""
     members = member_names(store) if manifest["kept"] else []
     files = {CARD: card(manifest, members), CROISSANT: json.dumps(croissant(manifest, members), indent=1, ensure_ascii=False)}
     facts = {}
@@ -102,7 +102,7 @@ def _provenance(sums: dict[str, dict[str, int]]) -> list[str]:
 
 
 def _cell(text: str | None) -> str:
-    """Return text, which may come from the web, escaped for a Markdown table and cut to 120 characters."""
+    """Return untrusted text, escaped for a Markdown table and cut to 120 characters."""
     safe = " ".join((text or "").replace("|", "\\|").replace("<", "&lt;").replace("`", "'").split())
     return safe if len(safe) <= 120 else f"{safe[:117]}..."
 
@@ -171,7 +171,7 @@ def _file_set(name: str, tars: list[str], pattern: str, encoding: str) -> dict[s
 
 
 def _contents(files: str, kind: str) -> dict[str, Any]:
-    """Return the record set of a file set: the name (which begins with the sample's key) and the content of each file."""
+    """Return the record set of a file set. A record has a file's name, which begins with the sample's key, and its bytes."""
     name = f"{files}-records"
     properties = {"file": ("sc:Text", "filename"), "content": (kind, "content")}
     fields = [

@@ -183,12 +183,12 @@ def _difference(a: dict[str, bytes], b: dict[str, bytes], text_steps: str) -> st
 
 
 def _hashes(facts: dict[str, Any]) -> list[str | None]:
-    """Return the SHA-256 of each image as fetched; None at the positions of texts."""
+    """Return the SHA-256 of the fetched bytes of each image, and None at the positions of texts."""
     return [image and image.get("sha256") for image in facts.get("metadata") or [facts]]
 
 
 def _steps_of(a: Side, b: Side, column: str) -> str:
-    """Return the names of the steps that rewrite a column and differ between the recipes, or "the source" if none does."""
+    """Return the names of the steps that rewrite a column and differ between the recipes, or "the source" if no step does."""
     try:
         found = [{repr(step): step for step in parse(side.manifest["recipe"]).steps} for side in (a, b)]
     except RecipeError:  # a user's step that cannot be imported here

@@ -30,7 +30,7 @@ PIPELINES = _INSIDE if _INSIDE.is_dir() else Path(__file__).parent.parent / "pip
 class Shards:
     """How samples are stored in tars: in the layout `captions` of img2dataset and open_clip, or as interleaved documents."""
 
-    samples: int = 10_000  # per tar; img2dataset's default
+    samples: int = 10_000  # samples per tar; img2dataset's default
     layout: Literal["captions", "documents"] = "captions"
 
 
@@ -41,7 +41,7 @@ class Recipe:
     source: Source
     steps: tuple[Step, ...]
     shards: Shards
-    part_rows: int  # rows per partition of a list; a crash repeats the partitions that are not committed
+    part_rows: int  # rows per partition of a list; after a crash, uncommitted partitions are repeated
 
     def first(self, kind: type[T]) -> T | None:
         """Return the first step of the class `kind`, or None if there is none."""

@@ -54,7 +54,7 @@ _BEARER = re.compile(
 )
 _NAME = re.compile(r"(?i)(?:[?&;#]|%(?:25){0,2}(?:3f|26|3b|23)|\\u0026)(?P<name>[^\s\"'<>?#&;=]{1,200}?)(?:=|%(?:25){0,2}3d)")
 _VALUE = re.compile(r"(?:(?!%(?:25){0,2}26)[^\s\"<>#&'?]|'(?=[\w%])){1,4000}")  # ' within a value is a part of the value
-_PLAIN_VALUE = re.compile(r"(?:[^\s\"<>#&'?]|'(?=[\w%])){1,4000}")  # of an unencoded parameter; it may contain %26
+_PLAIN_VALUE = re.compile(r"(?:[^\s\"<>#&'?]|'(?=[\w%])){1,4000}")  # an unencoded value may contain %26
 _AFTER = ",.:;)]"  # punctuation that may follow an address in a sentence
 
 

@@ -9,7 +9,7 @@ from vlmdata.row import aligned, flatten, numbers
 
 
 def is_of_images(rows: pa.Table, column: str) -> bool:
-    """Return whether a measured column has a value per image. Otherwise it has a value per row."""
+    """Return whether a measured column has one value per image, rather than one value per row."""
     return pa.types.is_list(rows[column].type)
 
 

@@ -19,7 +19,7 @@ def summary(manifest: dict[str, Any], out: str) -> str:
     rows, kept = manifest["rows"], manifest["kept"]
     tars = [name for name in manifest["files"] if name.endswith(".tar")]
     size = sum(manifest["files"][name]["bytes"] for name in tars)
-    lines = [f"{redacted(out)}: {kept:,} of {rows:,} rows kept, in {len(tars):,} tars of {megabytes(size)}"]
+    lines = [f"{redacted(out)}: {kept:,} of {rows:,} rows kept, in {len(tars):,} tars ({megabytes(size)} in total)"]
     lines.append(f"  {rows:>12,}  rows in")
     for line in manifest["dropped"]:
         bar = "#" * min(WIDTH, max(1, round(WIDTH * line["rows"] / max(rows, 1))))

@@ -39,7 +39,7 @@ class StepContext(Protocol):
         ...
 
     def kept(self, name: str, make: Callable[[], T]) -> T:
-        """Return an object that the worker keeps across partitions, such as a loaded model; `make` creates it at first use."""
+        """Return an object, such as a loaded model, that the worker keeps across partitions. `make` creates it at first use."""
         ...
 
     def note(self, facts: Mapping[str, Any]) -> None:
@@ -120,7 +120,7 @@ class Step:
         return rows, {}
 
     def decide_distributed(self, rows: pa.Table, spread: DistributedSearch) -> pa.Table:
-        """Return what `decide` would return, with the search split into tasks for workers (see `similarity/distributed.py`)."""
+        """Return the same rows as `decide`, but split the search into tasks for workers (see `similarity/distributed.py`)."""
         raise NotImplementedError
 
     def column(self, name: str) -> str:
@@ -133,7 +133,7 @@ class Step:
         return f"{self.name}.{name}" if name else self.name
 
     def run(self, rows: pa.Table, context: StepContext | None = None) -> pa.Table:
-        """Measure all rows that are not rejected, then decide. It needs no engine, so tests and notebooks can use it."""
+        """Measure all rows that are not rejected, then decide. Tests and notebooks can call this without an engine."""
         if self.writes:
             living = alive(rows)
             measured = self.measure(rows.filter(pa.array(living)), context)  # type: ignore[arg-type]

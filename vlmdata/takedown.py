@@ -42,7 +42,7 @@ from vlmdata.step import RecipeError
 
 LEDGER = ["key", "url", "outcome", "step", "reason", "shard", "images"]
 LEDGER_THREADS = 2
-LIKENESS_BITS = 4  # of 64. Downscaling and strong compression changed at most 4 bits in 191 photos (images/phash.py).
+LIKENESS_BITS = 4  # of 64 bits. Downscaling and strong compression changed at most 4 bits in 191 photos (images/phash.py).
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def take_down(out: str | Path, request: Request, *, dry_run: bool = False) -> di
 
 
 def finish(out: str | Path) -> bool:
-    """Finish a takedown of OUT that was committed but interrupted. Return False if there is none."""
+    """Finish a takedown of OUT that was committed but interrupted. Return False if there is no such takedown."""
     store = open_store(out, probe=False)
     found = is_pending(store)
     settle(store)
@@ -177,7 +177,7 @@ def _rows_in(store: Store, name: str, request: Request) -> np.ndarray:
     """Return the row numbers in one ledger file that match the request, sorted: int64 (N,)."""
     words = request.words()
     found = [candidates(store, name, words)]
-    while request.keys and len(found[-1]):  # copies of a row have its key with _1, _2 ... at the end
+    while request.keys and len(found[-1]):  # the keys of a row's copies are the row's key with _1, _2 ... at the end
         repeat = [f"{key}_{len(found)}" for key in request.keys]
         found.append(candidates(store, name, repeat))
         words = [*words, *repeat]

@@ -43,7 +43,7 @@ def is_dataset(target: str | Path | Recipe) -> bool:
 
 
 def _crowd(recipe: Recipe) -> str | None:
-    """Return a warning if the rate limit of one host bounds the run, judged by the hosts of a list's first rows, or None."""
+    """Return a warning if the rate limit of one host bounds the run, or None. The first rows of a list are the sample."""
     from vlmdata.row import conform, flatten
     from vlmdata.sources.url_list import UrlList
     from vlmdata.steps.download import Download

@@ -46,7 +46,7 @@ def kinds(command: Any) -> Any:
     "--bits", type=int, default=4, show_default=True, metavar="N", help="for --like: maximum difference in bits of 64"
 )
 @click.option(
-    "--receipt", metavar="FILE", help="write what was removed as JSON; keep it outside the dataset", shell_complete=files
+    "--receipt", metavar="FILE", help="write a JSON receipt of the takedown; keep it outside the dataset", shell_complete=files
 )
 @click.option("--dry-run", is_flag=True, help="only print what would be removed")
 def command(out: str, bits: int, receipt: str | None, dry_run: bool, **values: tuple[str, ...]) -> None:

@@ -17,7 +17,7 @@ vlmdata why OUT bad_record
 @click.command(cls=Verb)
 @argument("out", "a finished dataset", shell_complete=folders)
 @argument("word", "address of a page or an image, key of a row, SHA-256 of an image, or reason", metavar="URL_OR_KEY")
-@click.option("--limit", type=int, default=20, show_default=True, metavar="N", help="with a reason: number of rows to show")
+@click.option("--limit", type=int, default=20, show_default=True, metavar="N", help="number of rows to show for a reason")
 @click.option("--json", "as_json", is_flag=True, help="print the ledger's lines as JSON, one per line")
 def command(out: str, word: str, limit: int, as_json: bool) -> int:
     from vlmdata.explain import tell, why

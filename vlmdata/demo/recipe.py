@@ -26,7 +26,7 @@ def figures() -> list[dict[str, str]]:
 
 
 def write_list(address: str, folder: Path) -> Path:
-    """Write a list of addresses like those on the web, with true pairs and every kind of bad row. Return its path."""
+    """Write a list of addresses with true pairs and every kind of bad row, as in lists from the web. Return the list's path."""
     dice = random.Random(0)
     rows = [(f"{address}/figures/{figure['file']}", figure["caption"]) for figure in figures()]
     swapped = [(url, other) for (url, _), (_, other) in zip(rows[:40], rows[120:160], strict=True)]

@@ -51,7 +51,7 @@ class _Server(http.server.ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """Serve a folder during the block. Yields the address, such as http://127.0.0.1:8123."""
+    """Serve a folder during the `with` block. Yields the server's address, such as http://127.0.0.1:8123."""
     server = _Server(("127.0.0.1", 0), functools.partial(_Handler, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

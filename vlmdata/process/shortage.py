@@ -10,11 +10,11 @@ from vlmdata.process.thread import has_room
 
 ADVICE = "Free some memory or use fewer --workers, and run the same command again; it resumes."
 WORDS = (
-    "Cannot allocate memory",  # the C library's
-    "Insufficient memory",  # OpenCV's
-    "can't start new thread",  # Python's
-    "Failed to launch worker thread",  # Arrow's
-    "failed to map segment",  # the dynamic linker's
+    "Cannot allocate memory",  # message of the C library
+    "Insufficient memory",  # message of OpenCV
+    "can't start new thread",  # message of Python
+    "Failed to launch worker thread",  # message of Arrow
+    "failed to map segment",  # message of the dynamic linker
     "std::bad_alloc",
 )
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-ROOM = 64 << 20  # bytes; a process that cannot map that many more is out of memory
+ROOM = 64 << 20  # bytes; a process that cannot map this amount is out of memory
 BEGIN_S = 60.0  # a thread that has not started after this time will never start, even in a busy process
 LOOK_S = 1.0  # time between checks of free memory, while waiting for a thread to start
 

@@ -17,7 +17,7 @@ LETTER = 6.2  # largest width of a character in SVG units
 
 @dataclass(frozen=True)
 class ChartLayer:
-    """The number of values of one kind in every bar. The bars are stacked on those of earlier layers."""
+    """The number of values of one kind in every bar. The bars are stacked on the bars of earlier layers."""
 
     kind: str  # a CSS class: kept, here or elsewhere
     counts: np.ndarray
@@ -44,7 +44,7 @@ def histogram(bins: Bins, layers: list[ChartLayer], lines: list[Line], label: st
     parts.append(f'<path class="axis" d="M{LEFT} {floor + 0.5}h{inner}"/>')
     parts += [_tick(bins, value, inner, floor) for value in _apart(bins, inner)]
     parts += [_line(bins, line, inner, floor) for line in lines if bins.holds(line)]
-    return Markup("".join(parts) + "</svg>")  # only numbers and escaped text
+    return Markup("".join(parts) + "</svg>")  # safe as HTML, because it holds only numbers and escaped text
 
 
 def _tick(bins: Bins, value: float, inner: float, floor: float) -> str:

@@ -18,7 +18,7 @@ QUIET = ("text length, characters", "bytes of a sample", "images in a sample")
 
 
 def charts(facts: Facts, drawn: list[Line], kept: Stored) -> dict[str, list[dict[str, Any]]]:
-    """Return the charts with thresholds under `decided`, and those without thresholds under `measured`."""
+    """Return the charts with thresholds under `decided`, and the charts without thresholds under `measured`."""
     with_lines: list[dict[str, Any]] = []
     without: list[dict[str, Any] | None] = []
     for score, by_rule in facts.scores.items():

@@ -1,4 +1,4 @@
-"""Loads what the page shows of a row: a small inline picture and the beginning of the text."""
+"""Loads the small inline picture and the beginning of the text that the page shows for a row."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from vlmdata.report.read_ledger import ranges
 from vlmdata.report.scan_ledger import Rule
 from vlmdata.report.threshold_lines import Line
 
-NEAREST = 12  # on each side of a threshold; more than the page shows, because some look alike
+NEAREST = 12  # examples on each side of a threshold; more than the page shows, because some look alike
 COPIES = 5  # rejected rows of a cluster
 SAMPLES = 18
 
@@ -51,7 +51,7 @@ class Nearest:
     def add(
         self, distance: np.ndarray, row: np.ndarray, place: np.ndarray, ledger_range: LedgerRange, value: np.ndarray | None
     ) -> None:
-        """Add those items of a ledger range that are among the `size` nearest."""
+        """Add the items of a ledger range that are among the `size` nearest."""
         if not len(distance):
             return
         worst = self.found[-1][0][0] if len(self.found) == self.size else np.inf

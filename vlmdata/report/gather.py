@@ -21,10 +21,10 @@ from vlmdata.show import other_records
 
 MARGINS = 10  # maximum number of rules with examples near the threshold
 PER_SIDE = 4
-CLUSTERS = 4  # shown for each step
+CLUSTERS = 4  # maximum number of clusters shown for each step
 COPIES = 3
 SAMPLES = 12
-NAMES = 10  # hosts or languages shown in a table
+NAMES = 10  # maximum number of hosts or languages in a table
 
 
 def gather(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def _cluster_step(facts: Facts, step: str, keys: list[str], chosen: Chosen, albu
 
 
 def _hosts(heavy: Heavy, rows: int) -> dict[str, Any]:
-    """Return the hosts with the most rows. If there are more than NAMES hosts, add those that lost the most rows."""
+    """Return the hosts with the most rows. If there are more than NAMES hosts, add the hosts that lost the most rows."""
     most = _names(heavy)
     lost = sorted(heavy.counts.items(), key=lambda item: (-(item[1].total() - item[1][None]), item[0]))[:NAMES]
     listed = [_name(host, counter) for host, counter in lost if counter.total() > counter[None]]

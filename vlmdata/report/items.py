@@ -46,7 +46,7 @@ class Verdicts(NamedTuple):
         return np.where(keys[at] == wanted, self.code[at], -1)
 
     def fate(self, row: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """Return the code of each item's rejection, the code of its row's rejection if only the row was rejected, or -1."""
+        """Return the code of each item's rejection, or of its row's rejection if the item has none, or -1 if both are kept."""
         own = self.codes_at(row, place)
         return np.where(own >= 0, own, self.codes_at(row, np.full(len(row), WHOLE)))
 

@@ -39,7 +39,7 @@ class NumberTally:
         return bits.view(np.float32).astype(np.float64)
 
     def quantile(self, share: float) -> float:
-        """Return the quantile of all values at `share`, 0 to 1: the median is at 0.5."""
+        """Return the quantile of all values at `share`, from 0 to 1. The median is at 0.5."""
         place = np.searchsorted(np.cumsum(self.counts), share * self.total)
         return float(self.values()[min(int(place), len(self.keys) - 1)])
 

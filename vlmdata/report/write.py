@@ -30,7 +30,7 @@ def write_report(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
     can resume after them.
     """
     try:
-        with errors_as(_failed, passes=(OSError,)):  # users' own steps may write any column
+        with errors_as(_failed, passes=(OSError,)):  # any error, because users' own steps may write any column
             page = render(gather(store, manifest))
     except Failed as failed:
         (error,) = failed.args

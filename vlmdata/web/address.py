@@ -1,8 +1,8 @@
 """Decides which network addresses are public, to keep untrusted URLs away from the machine's own network.
 
 The check is stricter than `ipaddress.is_global`, whose answer changes between Python versions. The tables below are the IANA
-registries of special-purpose addresses. Deprecated tunnels are refused entirely, because they carry an IPv4 address past the
-check.
+registries of special-purpose addresses. Deprecated tunnels are refused entirely, because they can hide an IPv4 address
+from the check.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -16,7 +16,7 @@ _V4_REFUSED = tuple(
             "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
             "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15",
             "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
-            "168.63.129.16/32",  # a public address, but inside Azure the host's control service
+            "168.63.129.16/32",  # public, but within Azure it is the address of the host machine's control service
         ),
     )
 )  # fmt: skip
@@ -28,15 +28,15 @@ _V6_REFUSED = tuple(
         IPv6Network,
         (
             "2001::/23",      # protocol assignments: Teredo, benchmarking, ORCHID
-            "2001:db8::/32",  # documentation
-            "2002::/16",      # 6to4, deprecated by RFC 7526: an IPv4 address in bits 16 to 48
-            "3fff::/20",      # documentation
+            "2001:db8::/32",  # reserved for documentation
+            "2002::/16",      # 6to4, deprecated by RFC 7526; bits 16 to 48 are an IPv4 address
+            "3fff::/20",      # reserved for documentation
         ),
     )
 )  # fmt: skip
 _MAPPED = IPv6Network("::ffff:0:0/96")
-_NAT64 = IPv6Network("64:ff9b::/96")  # DNS64's answers on an IPv6-only network: an IPv4 address in the last 32 bits
-_ISATAP = frozenset({0x00005EFE, 0x02005EFE})  # interface identifiers of RFC 5214, before an IPv4 address
+_NAT64 = IPv6Network("64:ff9b::/96")  # DNS64's answers on an IPv6-only network; the last 32 bits are an IPv4 address
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})  # interface identifiers of RFC 5214; an IPv4 address follows
 
 
 def is_public(address: str) -> bool:

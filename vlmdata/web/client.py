@@ -57,7 +57,7 @@ class Client:
         self._room = threading.Condition()  # guards the next five attributes
         self._submitted: deque[tuple[str, Url | None, Done]] = deque()
         self._posted: deque[Callable[[], None]] = deque()
-        self._pending = 0  # rows that the rate limiter has let start, but that have no transfer yet
+        self._pending = 0  # number of rows that may start by the rate limiter but have no transfer yet
         self._closing = False
         self._broken: BaseException | None = None
         self._ready: deque[tuple[Fetch, tuple[str, ...]]] = deque()
@@ -66,14 +66,14 @@ class Client:
         self._active: dict[pycurl.Curl, Transfer] = {}
         self._idle: list[Transfer] = []
         self._counter = itertools.count()
-        self._rows = 0  # submitted, not blocked, and not done
+        self._rows = 0  # number of rows that are submitted, not blocked, and not done
         self._next_scan = self._next_heartbeat = 0.0
         _keep_freed_memory()
         self._thread = Thread(self._run, name="web-client")
         self._thread.start()
 
     def submit(self, url: str, done: Done) -> None:
-        """Fetch an address and call `done` once, on the client's thread; `done` must not block.
+        """Fetch an address, and call `done` once on the client's thread. `done` must not block.
 
         The call blocks while twice `connections` rows wait for a connection. No row gets a connection while bodies fill
         `bytes_in_flight`. Rows that wait for their own host do not count. Do not call `submit` inside `done`, because
@@ -151,7 +151,7 @@ class Client:
         self._begin_transfers(now)
 
     def _idle_s(self) -> float:
-        """Return the seconds until the next timer; a socket or another thread may wake the client earlier."""
+        """Return the seconds until the next timer. A socket or another thread may wake the client earlier."""
         now = time.monotonic()
         if self._turns.has_work or (self._turns.has_messages and self._limiter_link.is_free):
             return 0.0

@@ -26,7 +26,7 @@ class CurlLoop:
         self._selector.register(self._wake_out, selectors.EVENT_READ)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
-        self._multi.setopt(pycurl.M_MAXCONNECTS, 2 * connections)  # open connections, idle ones included
+        self._multi.setopt(pycurl.M_MAXCONNECTS, 2 * connections)  # maximum of open connections, including idle connections
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
 

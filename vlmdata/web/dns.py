@@ -18,7 +18,7 @@ from vlmdata.process.thread import Thread
 KEPT_S = 60.0  # getaddrinfo does not return a time to live; this is libcurl's default
 KEPT_FAILURE_S = {"dns_failed": 300.0, "dns_temporary": 5.0}
 KEPT_NAMES = 50_000
-THREADS = 32  # concurrent lookups: 430 new names a second at 75 ms each
+THREADS = 32  # maximum of concurrent lookups; enough for 430 new names a second at 75 ms each
 
 Lookup = Callable[[str], list[str]]
 
@@ -38,14 +38,14 @@ def system_lookup(host: str) -> list[str]:
 
 
 class Resolver:
-    """Resolves names on its own threads: the client calls `ask`, and one of the threads calls `answered(host, answer)`."""
+    """Resolves names on its own threads. The client calls `ask`, and one of the threads calls `answered(host, answer)`."""
 
     def __init__(self, answered: Callable[[str, DnsAnswer], None], lookup: Lookup = system_lookup) -> None:
         self._answered = answered
         self._lookup = lookup
         self._cache: OrderedDict[str, tuple[DnsAnswer, float]] = OrderedDict()
         self._lock = threading.Lock()
-        self._in_progress: set[str] = set()  # hosts
+        self._in_progress: set[str] = set()  # hosts whose lookup has not ended
         self._names: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._threads = 0
 

@@ -82,7 +82,7 @@ _THREAD = local()  # `deadline` of the address that this thread fetches
 
 
 class Fetcher:
-    """The download threads of a worker, which its partitions share.
+    """Downloads addresses on threads that all partitions of a worker share.
 
     Make only one per process, because the constructor installs urllib's opener.
     """
@@ -113,7 +113,7 @@ class Fetcher:
             for answer in self._pool.imap_unordered(self._fetch_one, admitted()):
                 yield answer
                 room.release()
-        finally:  # if the caller stops early, the pool's feeder must not wait
+        finally:  # if the caller stops early, the pool's feeder thread must not wait for it
             room.release(len(addresses) or 1)
 
     def _fetch_one(self, entry: tuple[int, str]) -> tuple[int, bytes | None, str | None]:

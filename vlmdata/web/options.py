@@ -8,7 +8,7 @@ from vlmdata.web.url import parse_url
 
 @dataclass(frozen=True)
 class WebOptions:
-    """The limits of a worker's client, and the rules for its requests to hosts. Each default names its source."""
+    """The limits of a worker's client, and the rules for its requests to hosts. The texts name the sources of defaults."""
 
     contact: str = ""
     """A mail address or page of the operator, sent in the User-Agent so that a site can complain (RFC 9110, 10.1.5)."""
@@ -21,17 +21,17 @@ class WebOptions:
     """Seconds for one attempt from connecting to the last byte, redirects included. With only a socket timeout, a slow server
     can send for hours (img2dataset 289, 74). NeMo Curator allows 15, Data-Juicer 30."""
     connect_timeout_s: float = 10.0
-    """Seconds to connect, TLS included; img2dataset's socket timeout."""
+    """Seconds to connect, TLS included. The default is img2dataset's socket timeout."""
     max_redirects: int = 10
     """Redirects that are followed for one address. urllib, which img2dataset uses, has the same limit."""
     max_header_bytes: int = 65_536
-    """Bytes of all header lines of one answer; servers' own limits are 8 to 32 KB."""
+    """Maximum size in bytes of all header lines of one answer. Servers have limits of 8 to 32 KB themselves."""
     connections: int = 128
     """Concurrent transfers in one worker. With 2% slow hosts, a larger number did not give more rows per second."""
     run_connections: int = 0
     """Concurrent requests of all workers of a run together, for a network that allows no more. 0 for no such limit."""
     bytes_in_flight: int = 256_000_000
-    """Bytes of bodies in one worker, in transfer or held by the caller. Bounds memory for images of any size."""
+    """Maximum total size in bytes of the bodies in one worker, in transfer or held by the caller. This bounds the memory."""
     retries: int = 2
     """Further attempts after a temporary failure, each after a random delay (DataComp ran img2dataset with 2)."""
     max_wait_s: float = 300.0
@@ -42,8 +42,8 @@ class WebOptions:
     host_connections: int = 6
     """Concurrent requests to one host over all workers, 0 for no limit. A browser opens 6."""
     host_requests_per_s: float = 20.0
-    """Requests per second to one host over all workers, 0 for no limit. A browser that opens a gallery page every second
-    or two sends as many. In a run of 400 rows a second, only a host with 5% of the rows reaches it."""
+    """Requests per second to one host over all workers, 0 for no limit. A browser sends as many if it opens a gallery page
+    every second or two. In a run of 400 rows a second, only a host with 5% of the rows reaches this rate."""
     host_rates: dict[str, float] = field(default_factory=dict)
     """Requests per second to single hosts, as {"cdn.example.org": 200}; 0 for no limit (img2dataset 62)."""
 
@@ -58,7 +58,7 @@ class WebOptions:
     """Also fetch /.well-known/tdmrep.json of each site: one more request per site, and few sites have the file."""
 
     blocked_domains: tuple[str, ...] = ()
-    """Domains that get no request. Their subdomains get none either."""
+    """Domains that get no request. This includes their subdomains."""
     blocked_urls: tuple[str, ...] = ()
     """Addresses that are never fetched."""
     block_files: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ PASSING = frozenset({
     "connect_failed",      # nothing listens, or no route
     "dns_timeout",         # no answer from the resolver
     "dns_temporary",       # the resolver asks to try again
-    "reset",               # the connection ended without a whole answer
+    "reset",               # the connection ended without a complete answer
     "truncated_body",      # fewer bytes than the header promised
     "host_busy",           # waited max_wait_s for a host that made no progress
     "robots_unreachable",  # robots.txt answered 5xx or not at all, so nothing may be fetched yet
@@ -38,7 +38,7 @@ FINAL = frozenset({
     "opted_out",           # X-Robots-Tag, if the engine (img2dataset) does not report the directive
     "wrong_sha256",        # the bytes do not match the source's hash
     "wrong_md5",
-    "no_hash",             # the recipe verifies hashes, and the source has none for this image
+    "no_hash",             # the recipe verifies hashes, but the source has no hash for this image
     "no_address",          # the source has no address for this image
     "tdm_reserved",        # text and data mining is reserved (TDMRep)
 })  # fmt: skip

@@ -1,16 +1,16 @@
-"""The policy of one site (scheme, host and port): what its robots.txt and its tdmrep.json allow this agent."""
+"""The policy of one site (scheme, host and port): which paths its robots.txt and its tdmrep.json allow this agent to fetch."""
 
 from dataclasses import dataclass
 
 from vlmdata.web.optout import file_reservation
 from vlmdata.web.robots import is_allowed
 
-DAY_S = 86_400.0  # longest use of a robots.txt: RFC 9309, 2.4
+DAY_S = 86_400.0  # maximum seconds for which a robots.txt is used: RFC 9309, 2.4
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a site allows this agent. It holds plain values only, because workers and the rate limiter exchange it by pickle."""
+    """The rules of a site for this agent. It holds only plain values, because workers and the rate limiter pickle it."""
 
     rules: tuple[tuple[bool, str], ...] = ()
     """Rules of robots.txt in the group that applies to the agent, as (allowed, pattern)."""

@@ -24,7 +24,7 @@ ASK_AGAIN_S = 0.2  # seconds until a worker that found no free slot asks again
 SILENT_S = 30.0  # seconds without a call after which a worker counts as dead and loses its leases; workers call every 5 s
 DUTY_S = 120.0  # seconds for a worker to fetch the policy of a site before another worker is asked to fetch it
 REMEMBERED = 1_000_000  # maximum number of refused addresses, and of policies, in memory: a few hundred megabytes
-PROGRESS_PER_S = 1.0  # answers per second from which on a host makes progress, so that its rows keep waiting
+PROGRESS_PER_S = 1.0  # a host that sends at least this many answers per second makes progress, and its rows keep waiting
 RATE_OVER_S = 10.0  # time constant of the exponential average of answers per second
 FIRST_PAUSE_S = 1.0  # seconds after the first 429 or 503 without Retry-After; the pause doubles up to LAST_PAUSE_S
 LAST_PAUSE_S = 300.0
@@ -64,8 +64,8 @@ class Grant:
 class HostReport:
     """A worker's report that `ended` requests to a host have ended or will never start.
 
-    `trouble` says that the host asked for fewer requests or did not answer at all. `rest_s` is its Retry-After in seconds.
-    `answered` says that it answered.
+    `trouble` says that the host asked for fewer requests or did not answer at all. `rest_s` is the host's Retry-After in
+    seconds. `answered` says that the host answered.
     """
 
     host: str
@@ -253,7 +253,7 @@ class RateLimiter:
         return host
 
     def _sweep(self, now: float) -> None:
-        """Free the leases of dead workers, and forget idle hosts and the oldest policies and refusals over REMEMBERED."""
+        """Free the leases of dead workers. Forget idle hosts, and the oldest policies and refusals above REMEMBERED."""
         self._next_sweep = now + SILENT_S / 10
         for worker in [worker for worker, seen in self._last_seen.items() if now - seen > SILENT_S]:
             self._free(worker)

@@ -1,4 +1,4 @@
-"""The connection of a client to the rate limiter: a direct call in the same process, or else a thread that makes the calls.
+"""The connection of a client to the rate limiter: direct calls in the same process, or a thread that calls another process.
 
 A call to another process takes a millisecond, or a second on a busy cluster. Transfers must continue during the call.
 """

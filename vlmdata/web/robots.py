@@ -15,11 +15,11 @@ Rules = tuple[tuple[bool, str], ...]
 def parse_robots(body: bytes, agent: str) -> tuple[Rules, float]:
     """Return the rules for an agent as (allowed, normalised pattern), and its crawl delay in seconds.
 
-    Groups that name the agent are merged. If there are none, the groups for `*` apply (2.2.1). Crawl-delay is not in the RFC,
+    Groups that name the agent are merged. If no group does, the groups for `*` apply (2.2.1). Crawl-delay is not in the RFC,
     but sites use it, so it is obeyed. All other lines are ignored.
     """
     if len(body) > MAX_BYTES:
-        body = body[:MAX_BYTES].rpartition(b"\n")[0]  # a cut line could disallow more or less than the whole one
+        body = body[:MAX_BYTES].rpartition(b"\n")[0]  # a truncated line could disallow more or less than the complete line
     groups: dict[str, list[tuple[bool, str]]] = {}
     delays: dict[str, float] = {}
     agents: list[str] = []
@@ -48,7 +48,7 @@ def parse_robots(body: bytes, agent: str) -> tuple[Rules, float]:
 
 
 def is_allowed(rules: Rules, path: str) -> bool:
-    """Return whether a path with its query may be fetched. The longest matching pattern decides; Allow wins a tie (2.2.2)."""
+    """Return whether a path with its query may be fetched. The longest matching pattern decides. Allow wins ties (2.2.2)."""
     if not rules:
         return True
     path = normalise(path, is_pattern=False)

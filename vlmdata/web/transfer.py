@@ -18,12 +18,12 @@ _VERSION = version("vlmdata")  # read once, because `version` reads a file
 KEPT_HEADERS = frozenset({"x-robots-tag", "tdm-reservation", "tdm-policy"})
 _READ_HEADERS = KEPT_HEADERS | {"location", "retry-after", "date", "content-type", "content-length"}
 _READ = {name.encode(): name for name in _READ_HEADERS}
-IDLE_BYTES = 65_536  # of an error page that are read and discarded, to keep the connection alive
+IDLE_BYTES = 65_536  # maximum bytes of an error page that are read and discarded to keep the connection alive
 _SUPPRESS_CONNECT_HEADERS = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, for which pycurl has no name
 SUCCESSES = frozenset({200, 203})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-# by error code of libcurl: the failure of the row; for 7, 23, 35 and 56 see also `_failure_of`
+# libcurl's error code -> failure of the row; see also `_failure_of` for 7, 23, 35 and 56
 _CURL_FAILURES = {
     1: "bad_response", 3: "bad_url", 5: "proxy_failed", 6: "dns_failed", 7: "connect_failed", 8: "bad_response",
     16: "reset", 18: "truncated_body", 27: "closed", 28: "connect_timeout", 35: "tls_failed", 43: "bad_url",
@@ -54,8 +54,8 @@ class Budget:
 class Transfer:
     """A libcurl handle that makes one transfer at a time.
 
-    libcurl calls the callbacks, so they must not raise. A callback stops the transfer by returning a size other than the one
-    that it got.
+    libcurl calls the callbacks, so they must not raise. A callback stops the transfer by returning a size that differs from
+    the size that it got.
     """
 
     def __init__(self, options: WebOptions, budget: Budget, may_pause: Callable[["Transfer"], bool]) -> None:
@@ -118,7 +118,7 @@ class Transfer:
         return next((value for key, value in self.headers if key == name), "")
 
     def outcome(self, code: int, message: str) -> tuple[str | None, bytes | None]:
-        """Return (failure, body) for libcurl's result. One of the two is None; both are None if the answer is a redirect."""
+        """Return (failure, body) for libcurl's result. One of the two is None, and both are None for a redirect."""
         failure = self._failure_of(code, message)
         if failure is not None:
             return failure, None
@@ -199,7 +199,7 @@ class Transfer:
             self.status = int(status[0]) if status and status[0].isdigit() else 0
             return None
         if not self._in_headers:
-            return None  # trailers
+            return None  # ignore trailers
         if line in (b"\r\n", b"\n"):
             self._in_headers = False
             return self._check_headers() if self.status >= 200 else None

@@ -61,7 +61,7 @@ class Turns:
         self._asking: list[Site] = []
         self._reports: dict[str, HostReport] = {}
         self._news: list[News] = []
-        self._open: dict[str, int] = {}  # by host: requests that have started and not ended
+        self._open: dict[str, int] = {}  # host -> number of requests that have started but not ended
 
     def add(self, fetch: Fetch, now: float) -> None:
         """Queue a row at its site, or refuse it if it cannot start in time or the site's policy forbids it."""
@@ -128,7 +128,7 @@ class Turns:
         self._touched[site.origin] = site
 
     def messages(self) -> tuple[list[Ask], list[HostReport], list[News]]:
-        """Return the messages for the rate limiter and forget them. The answer to them must be given to `take`."""
+        """Return the messages for the rate limiter and forget them. The caller must pass the answer to `take`."""
         asks = []
         for site in self._asking:
             wanted = len(site.waiting) + len(site.urgent)
@@ -165,7 +165,7 @@ class Turns:
             self._touched[site.origin] = site
 
     def expire(self, now: float) -> None:
-        """Refuse the rows that have waited `max_wait_s`."""
+        """Refuse the rows that have waited longer than `max_wait_s` without progress of their host."""
         for site in self._sites.values():
             if site.waiting or site.urgent:
                 self._refuse_late(site, now)
