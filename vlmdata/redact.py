@@ -39,7 +39,7 @@ _USERS = (
         r"(?P<before>://)[^\s\"<>?#@/:\[]{1,200}:(?![:\s]|\d{0,5}(?:[/?#\s]|$))"
         r"[^\s@/]{0,200}(?:[ ?#\"<>][^\s@/]{0,200}){1,4}@(?=[\w\[])"
     ),
-    # A password that begins like a port. A host name must follow the @, because file names such as `a@2x.png` stay.
+    # A password that begins like a port. A host name must follow the @, so that file names such as `a@2x.png` are kept.
     re.compile(
         r"(?P<before>://)[^\s\"<>?#@/:]{1,200}:\d{1,5}/[^\s\"<>?#@]{0,2000}(?<!/)@"
         r"(?=(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,20}(?::\d{1,5})?/)"

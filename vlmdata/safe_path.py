@@ -59,7 +59,7 @@ def real_path_inside(path: str, folder: str) -> str:
 
 
 def _remote(name: str, folder: str) -> str:
-    plain = unquote(unquote(name))  # a server may decode %2e%2e, or after a proxy %252e%252e, to dots
+    plain = unquote(unquote(name))  # servers decode %2e%2e to dots, and a proxy may first decode %252e%252e to %2e%2e
     if name.startswith("/") or ".." in re.split(r"[/\\]", plain):
         raise Refused("outside_folder")
     first, chained, rest = folder.partition("::")  # in a chained address, the name belongs to the first part

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vlmdata.errors import RecipeError as RecipeError  # users' steps import it from here
+from vlmdata.errors import RecipeError as RecipeError  # users' steps import RecipeError from here
 from vlmdata.row import ROW, alive, set_column
 
 T = TypeVar("T")
@@ -124,9 +124,10 @@ class Step:
         raise NotImplementedError
 
     def column(self, name: str) -> str:
-        """Return the full name of a measured column. Names in ROW stay. Other names get the step's name and a dot in front.
+        """Return the full name of a measured column.
 
-        If `name` is empty, the full name is the step's name.
+        If ROW has a column `name`, the full name is `name`. For other columns, it is the step's name, a dot and `name`, or only
+        the step's name if `name` is empty.
         """
         if name in ROW.names:
             return name

@@ -61,7 +61,7 @@ class Request:
         return bool(self.words() or self.domains or self.likenesses)
 
     def words(self) -> list[str]:
-        """Return the addresses, keys and SHA-256, which the ledger's lookup can find."""
+        """Return the addresses, keys and SHA-256, which are the values that the ledger's lookup can find."""
         return [*self.urls, *self.keys, *self.sha256]
 
 

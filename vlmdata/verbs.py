@@ -17,7 +17,7 @@ import click
 from click.shell_completion import CompletionItem, shell_complete
 
 COMPLETE = "_VLMDATA_COMPLETE"  # click's variable, set by the shell's completion function
-MAX_WIDTH = 100  # characters of a line of help
+MAX_WIDTH = 100  # width of the help in characters
 
 
 class _Command(click.Command):

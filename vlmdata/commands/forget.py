@@ -22,7 +22,7 @@ KINDS = {
     "domain": "all hosts of a domain",
     "key": "key of a sample",
     "sha256": "SHA-256 of an image as fetched",
-    "like": "image file, for all images that look like it",
+    "like": "image file, to find all images that look like it",
 }
 
 

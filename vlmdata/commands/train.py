@@ -23,7 +23,7 @@ class Train(Verb):
     """The verb `train`, whose arguments the trainer completes."""
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return completions of an option of the trainer's verb, or of `train` if no verb is given."""
+        """Return the option completions of the trainer's verb, or of `train` if no verb is given."""
         return verbs_of_trainer(ctx, None, incomplete) if ctx.params["words"] else super().shell_complete(ctx, incomplete)
 
 

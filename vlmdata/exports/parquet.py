@@ -15,7 +15,7 @@ from vlmdata.engine.output.stored_samples import members, shards
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 
-GROUP = 100  # samples per row group, like a page of the Hub's viewer
+GROUP = 100  # samples per row group, as many as on a page of the Hub's viewer
 
 
 def write(store: Store, draft: Path, layout: str) -> None:

@@ -1,4 +1,4 @@
-"""Threads that raise MemoryError if they cannot start, and the outermost call of a thread or a worker process."""
+"""`Thread`, which raises MemoryError if it cannot start, and `attempt`, the outermost call of a thread or a worker process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Thread(threading.Thread):
 
     def __init__(self, target: Callable[..., Any], *args: Any, name: str | None = None):
         super().__init__(target=target, args=args, name=name, daemon=True)
-        self._started = _StartEvent()  # `start` waits for it
+        self._started = _StartEvent()  # `start` waits for this event
 
 
 class _StartEvent(threading.Event):

@@ -25,7 +25,7 @@ class Values(NamedTuple):
 class Verdicts(NamedTuple):
     """All rejections in a range of the ledger: of whole rows (place WHOLE) and of single images and texts.
 
-    Rejection i is at `place[i]` of row `row[i]`, and `pairs[code[i]]` is its step and reason. A place has at most one.
+    Rejection i is at `place[i]` of row `row[i]`, and `pairs[code[i]]` is its step and reason. No place has two rejections.
     """
 
     pairs: list[tuple[str, str | None]]

@@ -15,7 +15,7 @@ from vlmdata.report.scan_ledger import Facts, Judged, Rule
 from vlmdata.report.tally_numbers import LARGEST
 
 LEVELS = 5  # maximum number of thresholds drawn for one rule, which may have one per language
-# Share of a rule's rejections that must have the score's value. A row may lose its score when it is measured again.
+# Minimum share of a rule's rejections that have the score's value. A row may lose its score when it is measured again.
 AGREEMENT = 0.99
 
 

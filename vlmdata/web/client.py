@@ -47,7 +47,7 @@ class Client:
     def __init__(self, options: WebOptions, rate_limiter: RateLimiterLike, *, lookup: Lookup = system_lookup) -> None:
         self._options = options
         self._blocks = BlockedHosts(options)
-        self.budget = Budget(options.bytes_in_flight)  # read by callers
+        self.budget = Budget(options.bytes_in_flight)  # public for tests
         self._turns = Turns(needs_policy=options.robots or options.tdm_file, max_wait_s=options.max_wait_s)
         self._loop = CurlLoop(options.connections)
         self._limiter_link = RateLimiterLink(

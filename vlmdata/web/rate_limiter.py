@@ -2,7 +2,7 @@
 
 One `RateLimiter` serves all workers. A worker leases a block of requests to a host and reports the end of each request. Thus a
 host never gets more requests at once, or per second, from all workers together than the recipe allows. Workers call `exchange`
-a few times per second, directly or through an actor or a server process. Its arguments and results can be pickled.
+a few times per second, directly or through an actor or a server process, so its arguments and results can be pickled.
 
 Workers get delays, not times, because clocks of different machines differ.
 """

@@ -35,7 +35,7 @@ _CURL_FAILURES = {
 
 
 class _Socket(socket.socket):
-    """A socket with a fast `repr`, because pycurl calls `repr` often. A plain socket's takes 14 us and two system calls."""
+    """A socket with a fast `repr`, which pycurl calls often. The `repr` of a plain socket takes 14 us and two system calls."""
 
     def __repr__(self) -> str:
         return "socket"
@@ -152,8 +152,8 @@ class Transfer:
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         curl.setopt(pycurl.PATH_AS_IS, 1)  # robots.txt was checked for exactly this path
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
-        # PIPEWAIT is not set: a transfer that waits to share a connection wakes seconds late if the connection is HTTP/1.1
-        # (libcurl 8.23)
+        # PIPEWAIT is not set, because a transfer that waits to share a connection wakes seconds late if the connection is
+        # HTTP/1.1 (libcurl 8.23)
         curl.setopt(pycurl.ENCODING, "")  # all encodings that this libcurl decodes
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(options.connect_timeout_s * 1000))
         curl.setopt(pycurl.BUFFERSIZE, 131_072)

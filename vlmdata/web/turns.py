@@ -102,7 +102,7 @@ class Turns:
         return len(self._sites), len(self._by_host)
 
     def next_alarm(self) -> float | None:
-        """Return the time at which `advance` must be called next, or None if it need not be called."""
+        """Return the time at which `advance` must be called next, or None if no alarm is set."""
         return self._alarms[0][0] if self._alarms else None
 
     def ended(self, host: str, *, trouble: bool = False, rest_s: float = 0.0, answered: bool = False) -> None:
@@ -248,11 +248,11 @@ class Turns:
         site.waiting = kept
 
     def _is_late(self, site: Site, fetch: Fetch, starts_at: float) -> bool:
-        """Return whether a row that starts at `starts_at` would have waited longer than it may."""
+        """Return whether a row would have waited longer than `max_wait_s` if it started at `starts_at`."""
         return fetch.waited_s + starts_at - max(fetch.queued_at, site.progress_at) > self._max_wait_s
 
     def _refuse_late(self, site: Site, starts_at: float) -> None:
-        """Refuse the rows that would have waited longer than they may at the time `starts_at`."""
+        """Refuse the rows that would have waited longer than `max_wait_s` at the time `starts_at`."""
         for queue in (site.waiting, site.urgent):
             for fetch in [fetch for fetch in queue if self._is_late(site, fetch, starts_at)]:
                 queue.remove(fetch)
