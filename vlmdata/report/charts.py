@@ -96,7 +96,7 @@ def _rejected(rule: Rule, judged: Judged) -> dict[str, Any]:
 
 
 def _what_if(line: Line, reached: NumberTally, is_whole: bool) -> dict[str, Any]:
-    """Return the number of values compared with a line, and how many it rejects at its place and one step left and right."""
+    """Return how many values are compared with a line, and how many it rejects as it is or moved a step left or right."""
     low, wide = reached.quantile(0.05), reached.quantile(0.95) - reached.quantile(0.05)
     step = nice(max(wide, 1e-9) / 10)
     step = max(1.0, step) if is_whole else step

@@ -8,7 +8,7 @@ from vlmdata.web.url import parse_url
 
 @dataclass(frozen=True)
 class WebOptions:
-    """The limits of a worker's client, and the rules for its requests to hosts. Most texts name the default's source."""
+    """The limits of a worker's client and the rules for its requests to hosts, with the sources of their defaults."""
 
     contact: str = ""
     """A mail address or page of the operator, sent in the User-Agent so that a site can complain (RFC 9110, 10.1.5)."""

@@ -14,7 +14,7 @@ Messages = tuple[list[Ask], list[HostReport], list[News]]
 
 
 class RateLimiterLike(Protocol):
-    """A `RateLimiter`, or a proxy for one in another process, with `is_local = False`."""
+    """A `RateLimiter`, or a proxy with `is_local = False` for a `RateLimiter` in another process."""
 
     @property
     def is_local(self) -> bool:
