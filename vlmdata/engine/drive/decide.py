@@ -1,4 +1,7 @@
-"""Global decisions: the driver makes each once, from a few columns of all rows, and stores it in a file that workers apply."""
+"""Global decisions. The driver makes a global decision once, from a few columns of all rows, and stores it in a file.
+
+The workers then apply the decision in that file to their partitions.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,10 @@ TABLES_AT_ONCE = 64  # tables of partitions that are joined at once
 
 
 def columns_for(step: Step) -> Columns:
-    """Return the columns that a global decision gets: the key, the verdict so far, and what the step reads.
+    """Return the columns that a global decision gets: the key, the verdict so far, and the columns that the step reads.
 
-    Of `images` and `texts`, the decision gets only the verdict and the fields that the step reads. It gets all fields of a
-    column that the step changes but does not read.
+    A decision that reads only some fields of `images` or `texts` gets these fields and the verdict. A decision that changes
+    one of these columns without reading it gets all fields of the column.
     """
     read = step.columns_read()
     narrow: dict[str, set[str]] = {}
@@ -48,7 +51,7 @@ def columns_for(step: Step) -> Columns:
 
 
 def decide_globally(step: Step, number: int, calls: Sequence[PartitionCall], total: int, driver: Driver, store: Store) -> str:
-    """Make the global decision of bound step `number` over the `total` rows of the calls. Return the name of its file."""
+    """Make the global decision of bound step `number` over the `total` rows of the calls. Return the decision's file name."""
     columns = columns_for(step)
     if not step.distribute_above or total <= step.distribute_above:
         projected = driver.map("project", [(call, columns) for call in calls], together=1)
@@ -88,10 +91,10 @@ def decide(step: Step, tables: Iterable[pa.Table], store: Store, how: Callable[[
 
 
 def joined(tables: Iterable[pa.Table]) -> pa.Table:
-    """Concatenate tables into one table with contiguous columns. The inputs are freed on the way.
+    """Concatenate tables into one table with contiguous columns. Memory holds the rows once, and one column twice.
 
-    Memory holds the rows once, and one column twice. Tables from a pipe consist of small buffers, whose memory does not return
-    to the system. So a few tables at a time are copied.
+    Tables from a pipe consist of small buffers, whose memory does not return to the system after use. Copying a few tables at
+    a time limits the number of such buffers.
     """
     groups: list[pa.Table] = []
     few: list[pa.Table] = []

@@ -28,7 +28,10 @@ class _Call:
 
 
 class _Calls:
-    """The calls of one `map`: not sent yet, on a worker, to be sent again, or to run alone after their worker died twice."""
+    """The calls of one `map`, sorted by state: not sent yet, sent to a worker, to be sent again, or to run alone.
+
+    A call runs alone after its worker died twice.
+    """
 
     def __init__(self, source: Iterable[tuple[Any, ...]], workers: int):
         self.load = [0] * workers  # number of calls on each worker
@@ -48,6 +51,7 @@ class _Calls:
         return None
 
     def add_sent(self, call: _Call, worker: int) -> None:
+        """Record that a call was sent to a worker."""
         self.sent[call.ticket] = (call, worker)
         self.load[worker] += 1
 
@@ -102,9 +106,9 @@ class Driver:
                 (todo.alone if call.deaths >= DEATHS_BEFORE_ALONE else todo.again).append(call)
 
     def _send_all(self, todo: _Calls, method: str, most: int, numbers: Sequence[int]) -> None:
-        """Send calls while a worker has fewer than `most` calls.
+        """Send calls until every worker has `most` calls or no call is left to send.
 
-        Send none if all calls that were sent have ended and a call waits to run alone.
+        If a call waits to run alone and no other call is running, send nothing.
         """
         while todo.sent or not todo.alone:
             worker = self._free_worker(todo.load, most, numbers)
@@ -170,12 +174,12 @@ def _journaled(journal: Path) -> int | None:
 def result_of(ended: Ended) -> Any:
     """Return the result of a call. Raises WorkFailed if the call ended with an error.
 
-    The message is one line for a fault of the machine, and the traceback for any other error.
+    The message is one line if the cause is the machine or a source, and otherwise the traceback.
     """
     if ended.error is None:
         return ended.result
     last = ended.error.strip().splitlines()[-1]
-    kind = last.partition(":")[0].rpartition(".")[2]  # the class without its module, as in pyarrow.lib.ArrowMemoryError
+    kind = last.partition(":")[0].rpartition(".")[2]  # drop the module of the class name, as in pyarrow.lib.ArrowMemoryError
     if kind == "RecipeError":  # a source could not be read to its end
         raise WorkFailed(last.partition(": ")[2])
     if kind == "MemoryError":  # process/shortage.py reports every kind of memory error by this name

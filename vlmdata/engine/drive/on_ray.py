@@ -25,7 +25,7 @@ from vlmdata.untrusted import Failed, errors_as, one_line
 STARTS = 2  # attempts to start Ray on this machine
 STORE_BYTES = 150_000_000  # small: no image goes through Ray's object store
 MOST_CHARS = 30  # maximum length of the temporary folder's path: Ray's socket paths add 75, and the limit is 107
-MAX_RESTARTS = 8  # of the rate limiter; after more deaths, the run fails
+MAX_RESTARTS = 8  # maximum number of restarts of the rate limiter; the run fails when it dies once more
 
 
 @contextlib.contextmanager
@@ -77,9 +77,10 @@ def _start(ray: Any, **options: Any) -> None:
 
 
 def _start_failed(error: Exception) -> Exception:
-    """Return the error to raise for a failed start: an error of the machine unchanged, and any other error as WorkFailed.
+    """Return the error to raise after Ray failed to start.
 
-    An error of the machine, such as a full disk, is not retried. Ray itself raises RuntimeError, TimeoutError and Exception.
+    An error of the machine, such as a full disk, is returned unchanged. Any other error becomes WorkFailed.
+    Ray itself raises RuntimeError, TimeoutError and Exception.
     """
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
         return error
@@ -107,10 +108,11 @@ class RayWorkers:
         self._options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
         self._options["max_concurrency"] = together + 1
         self.rate_limiter: Any = None
-        if web:  # on the driver's node, so that it is lost only with the run
+        if web:  # the limiter runs on the driver's node, because the run fails anyway if this node is lost
             here = self._ray.get_runtime_context().get_node_id()
             driver_node = NodeAffinitySchedulingStrategy(here, soft=False)
-            restarts = {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS}  # a restarted limiter has no delays
+            # a restarted limiter has lost the state of all hosts, such as their delays
+            restarts = {"max_restarts": MAX_RESTARTS, "max_task_retries": MAX_RESTARTS}
             options = {"num_cpus": 0, "max_concurrency": 8, "scheduling_strategy": driver_node, **restarts}
             self.rate_limiter = ray.remote(_rate_limiter_class()).options(**options).remote(web)
         self._calls: dict[Any, tuple[int, int]] = {}
@@ -186,7 +188,7 @@ class RayWorkers:
 
 
 def _how(message: str) -> str:
-    """Return the cause of an actor's death in the form of `Ended.died`. Ray reports it only in prose."""
+    """Return the cause of an actor's death, as `Ended.died` names it, from the text in which Ray reports the death."""
     if "SIGKILL" in message or "killed" in message.lower():
         return "SIGKILL"
     if "node" in message.lower() and "died" in message.lower():
@@ -262,7 +264,7 @@ def every_node_reads(out: str) -> None:
         probe.unlink()
     if blind:
         raise RecipeError(
-            f"{len(blind)} of {len(nodes)} nodes cannot read the driver's files in {out}; give a shared path or s3://…"
+            f"{len(blind)} of {len(nodes)} nodes cannot read the driver's files in {out}. Give a shared path or s3://…"
         )
 
 

@@ -27,7 +27,7 @@ from vlmdata.process.thread import Thread, attempt
 from vlmdata.web.rate_limiter import RateLimiter
 
 NO_MEMORY = 12  # exit status: ENOMEM
-PAUSES_S = (0.1, 1.0, 10.0)  # after each failed attempt to start a process
+PAUSES_S = (0.1, 1.0, 10.0)  # waiting time after each failed attempt to start a process
 CALLS = 8  # threads of a worker: more than the calls that a driver sends at once
 CONTEXT = multiprocessing.get_context("forkserver")  # plain fork would copy locks that the caller's threads hold
 CONTEXT.set_forkserver_preload(["vlmdata.engine.work.worker"])
@@ -124,8 +124,8 @@ def _start_process(process: Any) -> None:
     """Start a process. If the forkserver was just killed or ran out of memory, start another forkserver and retry."""
     for pause_s in PAUSES_S:
         with contextlib.suppress(EOFError, ConnectionError):
-            resource_tracker.ensure_running()  # before held_back, because its start unblocks Ctrl-C
-            with held_back():  # the forkserver imports for a second before it ignores Ctrl-C
+            resource_tracker.ensure_running()  # outside of held_back, because this call unblocks Ctrl-C
+            with held_back():  # the forkserver imports modules for a second before it ignores Ctrl-C
                 forkserver.ensure_running()
             process.start()
             return
@@ -158,7 +158,7 @@ class _PipeRateLimiter:
         try:
             self._pipe.send(args)
             return self._pipe.recv()
-        except (EOFError, OSError):  # no answer will come: exit, and the driver, if it is alive, replaces this worker
+        except (EOFError, OSError):  # no answer will come, so exit; a driver that still runs replaces this worker
             os._exit(NO_MEMORY)
 
 
@@ -170,7 +170,7 @@ def _serve(
         initializer()
     ignore()  # Ctrl-C: the driver stops its workers
     os.environ.clear()
-    os.environ.update(environment)  # the driver's current one; the forkserver's is older and may lack credentials
+    os.environ.update(environment)  # the forkserver's environment is older and may lack credentials
     os.environ["OMP_NUM_THREADS"] = "1"  # a worker has one core; Ray sets the same for its actors
     threading.excepthook = sys.unraisablehook = _end_where_memory_is_short
     attempt(lambda: _do_calls(pipe, job, rate_limiter), _end_or_raise)
@@ -183,7 +183,7 @@ def _end_or_raise(error: BaseException) -> None:
 
 
 def _end_where_memory_is_short(failed: Any) -> None:
-    """Exit if any thread runs out of memory; its caller would hang."""
+    """Exit if any thread runs out of memory, because the caller of that thread would hang."""
     if failed.exc_value is not None and is_short_of_memory(failed.exc_value):
         os._exit(NO_MEMORY)
     (threading.__excepthook__ if isinstance(failed, threading.ExceptHookArgs) else sys.__unraisablehook__)(failed)
@@ -191,7 +191,7 @@ def _end_where_memory_is_short(failed: Any) -> None:
 
 def _do_calls(pipe: Any, job: RunJob, rate_limiter: Any) -> None:
     lock = threading.Lock()
-    keep = Keep()  # holds the worker, which the first call makes; if that fails, the call reports the error
+    keep = Keep()  # the first call makes the worker, so that this call reports an error in the constructor
 
     def do(ticket: int, method: str, args: tuple[Any, ...]) -> None:
         def work() -> bytes:

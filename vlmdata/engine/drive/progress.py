@@ -16,7 +16,7 @@ from vlmdata.engine.output.run_log import RunLog
 from vlmdata.sizes import megabytes
 
 EVERY_S = 0.5
-WINDOW_S = 60.0  # seconds over which the rate is measured; partitions of an earlier run pass in a moment and must not count
+WINDOW_S = 60.0  # the rate covers this last period, so partitions that an earlier run finished soon stop counting
 ESTIMATE_PARTITIONS = 3  # partitions fetched in this run before the estimate
 REASONS = 3  # number of the most frequent reasons for drops that the line names
 
@@ -54,7 +54,8 @@ class Progress:
     def add(self, counts: dict[str, Any]) -> None:
         """Count a partition that ended.
 
-        `counts` holds its `rows`, `alive`, `dropped` (by step and reason) and the `bytes` of images written now.
+        `counts` holds the partition's `rows`, `alive` and `dropped` (by step and reason), and `bytes`, the size of the images
+        that this run wrote.
         """
         now = time.monotonic()
         self.rows += counts["rows"]
@@ -135,7 +136,7 @@ class Progress:
     def _update(self, line: str) -> None:
         """Replace the last line.
 
-        It is cut to the terminal's width, because a wrapped line would leave its first part behind.
+        The new line is cut to the terminal's width. A longer line would wrap, and the next update would replace only its end.
         """
         sys.stderr.write(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}")
         sys.stderr.flush()

@@ -75,7 +75,7 @@ def pack_and_publish(
     counts: list[dict[str, Any]],
     limit: int | None,
 ) -> dict[str, Any]:
-    """Pack and publish the output of a run. Return the manifest. Until the caller writes it, OUT is not readable.
+    """Pack and publish the output of a run. Return the manifest. OUT is not readable until the caller writes the manifest.
 
     `counts` holds `rows` and `alive` of every partition. Raises SumsDiffer if rows were lost or doubled.
     """
@@ -117,7 +117,10 @@ def check_sums(rows: int, kept: int, shards: list[dict[str, Any]], ledgers: list
 
 
 def _dropped(recipe: Recipe, ledgers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the sums of drops by step and reason, in the order of the recipe, with the largest first within a step."""
+    """Return the number of dropped rows for each step and reason.
+
+    Steps are in the order of the recipe. The reasons of a step are sorted by number of rows, largest first.
+    """
     sums: dict[tuple[str, str], int] = {}
     for file in ledgers:
         for step, reason, count in file["dropped"]:

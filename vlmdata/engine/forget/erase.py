@@ -33,9 +33,9 @@ Spans = dict[str, set[tuple[int, int]]]  # blob -> (offset, size)
 
 
 def planned(store: Store, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
-    """Yield the number and the rows of every partition in work/. The rows of a list have only `columns`.
+    """Yield the number and the rows of every partition in work/.
 
-    Pieces of an archive that no worker has read yet are skipped.
+    The rows of a list have only the columns in `columns`. Pieces of an archive that no worker has read yet are skipped.
     """
     plan = plans.load(store)
     if plan is None:
@@ -85,15 +85,15 @@ def _erase_plan(store: Store, plan: PartitionPlan, cells: Cells) -> None:
 
 
 def _blank_as(rows: pa.Table, hit: np.ndarray) -> pa.Table:
-    """Blank the rows that `hit` marks, within the table's own columns.
+    """Return rows with the content blanked where `hit` is true. The result has the same columns as `rows`.
 
-    If the table has no columns for the verdict, the tombstones give the verdict when the rows are read.
+    The verdict is lost if the table has no columns for it. The tombstones restore the verdict when the rows are read.
     """
     return blank(rows, hit).select(rows.column_names).cast(rows.schema)
 
 
 def erase_partition(store: Store, partition: int, rows: list[int]) -> None:
-    """Erase rows from one partition's log, tables and blobs. Used if a worker committed them during a takedown."""
+    """Erase rows from one partition's log, tables and blobs, after a worker committed them during a takedown."""
     _erase_log(store, partition, rows)
 
 
@@ -137,9 +137,10 @@ def _erase_log(store: Store, partition: int, rows: list[int]) -> set[str]:
 
 
 def _collect(table: pa.Table, hit: np.ndarray, gone: Spans, kept: Spans) -> None:
-    """Add the places in work/ of the images of rows to `gone` if the row is erased, else to `kept`.
+    """Find where in work/ the images of a table are stored.
 
-    Rows may share an image, which must stay if one of these rows stays.
+    The places of images of erased rows are added to `gone`, and the places of other images to `kept`. Rows may share an
+    image, so a place can be in both. Such an image must stay.
     """
     for name in table.column_names:
         column = table[name].combine_chunks()

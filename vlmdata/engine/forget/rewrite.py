@@ -136,7 +136,7 @@ def ledger_without(store: Store, folder: str, name: str, rows: np.ndarray) -> di
 
 
 def _forgotten(group: pa.Table, here: np.ndarray) -> pa.Table:
-    """Return the group with everything except the key erased in the rows `here`. Their outcome is set to forgotten."""
+    """Return the group with the rows `here` erased. Such a row keeps only its key, and its outcome becomes forgotten."""
     hit = np.zeros(len(group), dtype=bool)
     hit[here] = True
     words = {"outcome": REASON, "step": STEP, "reason": REASON}

@@ -29,7 +29,7 @@ from vlmdata.redact import redacted, redacted_column
 from vlmdata.row import Flat, alive, flatten, in_one, set_column
 
 PARTS = "work/parts.json"  # the rows of each partition in the ledger, and the global decisions that were applied
-ROWS_PER_FILE = 250_000  # a takedown rewrites whole files, and a million rows take 4 s
+ROWS_PER_FILE = 250_000  # small, because a takedown rewrites whole files, at 4 s per million rows
 
 
 def ledger_rows(rows: pa.Table, kept_before: int, samples: int) -> pa.Table:
@@ -145,7 +145,7 @@ def words_of(line: dict[str, Any]) -> set[str]:
     """Return the words by which a row of the ledger is found: its key, its hashes, and its addresses without secrets."""
     images = [image for image in line["images"] or [] if image]
     words = {line["key"], line["url"], *(image[name] for image in images for name in ("url", "sha256"))}
-    return {redacted(word) for word in words if word is not None}  # ledgers of earlier commits hold addresses with secrets
+    return {redacted(word) for word in words if word is not None}  # ledgers of earlier versions hold addresses with secrets
 
 
 def record_partitions(store: Store, calls: list[PartitionCall], counts: list[dict[str, int]]) -> None:

@@ -17,13 +17,14 @@ from vlmdata.step import RecipeError
 
 MANIFEST = "manifest.json"
 FIX = "Restore it, or remove it and build the dataset again"
-# Defaults for the fields that manifests of earlier commits lack.
+# Defaults for the fields that manifests of earlier versions of vlmdata lack.
 EMPTY: dict[str, Any] = {"limit": None, "other_records": {}, "versions": {}, "models": {}, "provenance": {}}
-LOCK = "work/.lock"  # locked by a build, takedown or clean; on an object store it is a folder of lease records
+# A build, a takedown or a clean holds this lock. It is a file in a folder, and a folder of lease records on an object store.
+LOCK = "work/.lock"
 
 
 def load_manifest(store: Store) -> dict[str, Any]:
-    """Return the manifest, with defaults for fields that earlier commits did not write.
+    """Return the manifest, with defaults for fields that earlier versions of vlmdata did not write.
 
     Raises FileNotFoundError if there is none, and RecipeError if it is damaged or names a file outside of the dataset.
     """

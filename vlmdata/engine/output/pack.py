@@ -19,9 +19,10 @@ from vlmdata.engine.store.store_protocol import Store
 from vlmdata.loader.index.index_file import IndexRow, index_table
 
 BLOCK = 512
-INDEX_FORMAT: dict[str, Any] = {  # no dictionary for keys, because they are hashes: it would cost a third more time and bytes
+# Keys have no dictionary, because they are hashes: a dictionary would cost a third more time and bytes.
+INDEX_FORMAT: dict[str, Any] = {
     "compression": "zstd",
-    "write_page_checksum": True,  # else a damaged page could be read as other samples
+    "write_page_checksum": True,  # without a checksum, a damaged page could be read as other samples
     "use_dictionary": ["shard", "members.list.element.name"],
     "column_encoding": dict.fromkeys(("offset", "members.list.element.offset"), "DELTA_BINARY_PACKED"),
 }
@@ -34,7 +35,7 @@ def shard_name(number: int) -> str:
 
 
 def pack(store: Store, number: int, samples: list[TarSample], is_current: Callable[[], bool] = lambda: True) -> dict[str, Any]:
-    """Write shard `number` and its index if the same shard does not exist. Return its record.
+    """Write shard `number` and its index, if no identical shard exists. Return the record of the shard.
 
     The name of the record is a hash of the shard's content. So after a change of a threshold, only shards whose samples changed
     are packed again. After writing, `is_current` returns False if samples were taken down meanwhile. In that case, delete

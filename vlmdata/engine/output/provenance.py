@@ -1,4 +1,4 @@
-"""Provenance: how many samples have each source and licence, according to the columns of the source that state them."""
+"""Provenance: the number of samples for each source and licence. Some columns of a source state these two."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from vlmdata.redact import redacted
 
-COLUMNS = ("license", "licence", "license_url", "source", "dataset", "attribution")  # common names in lists of images
+COLUMNS = ("license", "licence", "license_url", "source", "dataset", "attribution")  # common columns of lists of images
 MOST = 1000  # maximum number of values listed per column; a column with more describes single samples, not licences
 OTHERS = "(others)"
 

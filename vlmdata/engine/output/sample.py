@@ -33,7 +33,7 @@ class BlobPlace(NamedTuple):
 class TarSample(NamedTuple):
     """A training sample as it is written to a tar. `images` holds the (width, height) of each image.
 
-    `members` are sorted pairs: a name, which follows the key and a dot, and the bytes or their place in a blob.
+    `members` are sorted pairs of a name, such as `jpg` or `0.jpg`, and the bytes or their place in a blob.
     """
 
     key: str
@@ -100,11 +100,11 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
 def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
     """Return a document: key.0.jpg, key.1.jpg …, and key.json with aligned texts, images, metadata, files, roles and turns.
 
-    Rejected positions are left out, also from measured lists that are aligned with the positions. If no image is left between
-    two texts, they are joined with an empty line between them, as in OBELICS. A joined text has no scores. Texts of a
-    conversation stay separate.
+    Rejected positions are left out of these lists and of measured lists that are aligned with the positions. If no image is
+    left between two texts, the texts are joined with an empty line between them, as in OBELICS. A joined text has no scores.
+    Texts of a conversation stay separate.
     """
-    pairs = list(itertools.zip_longest(_living(row["images"]), _living(row["texts"])))  # of each position; None if it is empty
+    pairs = list(itertools.zip_longest(_living(row["images"]), _living(row["texts"])))  # an image or text may be None
     living = [i for i, (image, text) in enumerate(pairs) if image or text]
     texts = [text for _, text in pairs]
     runs = [[i] for i in living] if row["roles"] else _runs(living, texts)
@@ -182,7 +182,7 @@ def _turns(row: dict[str, Any], living: list[int]) -> list[dict[str, Any] | None
 
 
 def _runs(living: list[int], texts: list[Any]) -> list[list[int]]:
-    """Group the positions. Neighbouring texts without alternatives form one group; every other position is a group alone."""
+    """Return the positions in groups. Neighbouring texts without alternatives form one group. Others form a group each."""
     runs: list[list[int]] = []
     for i in living:
         text, before = texts[i], texts[runs[-1][-1]] if runs else None
@@ -225,9 +225,9 @@ def _is_aligned(value: Any, row: dict[str, Any]) -> bool:
 
 
 def _at(value: Any, position: int, row: dict[str, Any]) -> Any:
-    """Return a caption pair's value of a measured column.
+    """Return the score of a caption pair, given the value of a measured column.
 
-    If the value is a list by position, return the value of the image or, if that is None, the value of the text.
+    If the value is a list with one entry per position, return the entry of the image or, if that is None, of the text.
     """
     if not _is_aligned(value, row):
         return value

@@ -17,7 +17,10 @@ class RunJob:
 
 
 class PartitionCall(NamedTuple):
-    """A call on a partition: run its first `take` rows (None: all) through `upto` bound steps, with the decisions `decided`."""
+    """A call on a partition: run the first `upto` bound steps on the first `take` rows (None: on all rows).
+
+    `decided` names the files of the global decisions to apply.
+    """
 
     partition: int
     take: int | None

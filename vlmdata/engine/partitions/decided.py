@@ -18,7 +18,7 @@ from vlmdata.step import scatter
 ITEMS = ("images", "texts")
 GROUP_ROWS = 20_000  # rows in a row group of a decision's file
 
-Columns = dict[str, tuple[str, ...]]  # column -> the fields of its items to select, in order; none: the whole column
+Columns = dict[str, tuple[str, ...]]  # column -> the fields to select from its items; an empty tuple selects the whole column
 
 
 def narrowed(rows: pa.Table, columns: Columns) -> pa.Table:
@@ -96,7 +96,10 @@ class _DecisionFile:
 
 
 def _merged(rows: pa.Table, changed: pa.Table, column: str, where: np.ndarray) -> pa.ListArray:
-    """Return `images` or `texts` of the rows, with the fields of `changed` in the rows where `where` is true."""
+    """Return `images` or `texts` of the rows after a change.
+
+    `changed` holds the rows where `where` is true, with only the fields that changed.
+    """
     old, new = flatten(rows, column), flatten(changed, column)
     at = where[old.parents]
     known = {field.name for field in new.items.type}

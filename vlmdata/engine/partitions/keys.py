@@ -59,5 +59,5 @@ def number_repeats(keys: list[str]) -> list[str]:
 
 
 def key_order(keys: list[str]) -> np.ndarray:
-    """Return the stable permutation that sorts rows by key. It is a fair shuffle, because keys are hashes."""
+    """Return the stable permutation that sorts rows by key. This is a fair shuffle, because keys are hashes."""
     return np.argsort(np.array(keys, dtype=f"S{DIGITS}"), kind="stable")

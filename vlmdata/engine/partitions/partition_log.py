@@ -65,7 +65,7 @@ class PartitionLog:
         return have, (pa.concat_arrays(arrays).take(pa.array(found[have])) if arrays else None)
 
     def others(self) -> dict[str, int]:
-        """Return how many records of an archive make no rows, by kind."""
+        """Return the number of records that make no rows, by kind, in the piece of an archive that this partition reads."""
         return next((entry["others"] for entry in self.entries if entry["rows"]), {})
 
     def commit(

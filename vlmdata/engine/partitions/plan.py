@@ -56,7 +56,10 @@ class PartitionPlan:
     pieces: list[dict[str, Any]]  # without the secrets of addresses
 
     def piece(self, partition: int, source: Source) -> dict[str, Any]:
-        """Return what a partition of an archive reads, with the secrets of addresses, which the plan on disk does not hold."""
+        """Return the piece of an archive that a partition reads.
+
+        Its addresses include the secrets that the plan on disk does not hold.
+        """
         piece = self.pieces[partition]
         if MARK not in json.dumps(piece):
             return piece
@@ -80,7 +83,7 @@ class PartitionPlan:
 
 
 def load(store: Store) -> PartitionPlan | None:
-    """Return the plan of a dataset, or None if it has none yet."""
+    """Return the plan of a dataset, or None if the dataset has no plan yet."""
     try:
         record = read_record(store, RECORD, Planned, WORK_FIX)
     except FileNotFoundError:
@@ -129,7 +132,8 @@ def _write(recipe: Recipe, store: Store, identity: str) -> PartitionPlan:
             with store.new_file(files[-1]) as out:
                 pq.write_table(lean, out, row_group_size=recipe.part_rows, compression="zstd", write_statistics=False)
             rows += len(lean)
-            sample = sample or flatten(group[0], "images").field("url").to_pylist()  # in key order, so a fair sample
+            # the first rows are a fair sample, because rows are in key order
+            sample = sample or flatten(group[0], "images").field("url").to_pylist()
     web = recipe.first(Download)
     if web and (warning := crowd(sample, rows, web)):
         print(f"vlmdata: {warning}", file=sys.stderr)
@@ -200,7 +204,7 @@ def _in_key_order(source: Source, folder: Path) -> Iterator[pa.Table]:
         waiting = []
     for table in buckets.tables():
         yield _sorted(table)
-        pa.default_memory_pool().release_unused()  # else the memory that the pool keeps grows with the list
+        pa.default_memory_pool().release_unused()  # without this, the pool would keep memory in proportion to the list
 
 
 def _sorted(rows: pa.Table) -> pa.Table:
@@ -220,7 +224,7 @@ class Buckets:
         self.schema = schema
         self.paths = [folder / f"{number:02x}.arrow" for number in range(BUCKETS)]
         self.writers = [pa.ipc.new_stream(str(path), schema) for path in self.paths]
-        self.sizes = [0] * BUCKETS  # bytes
+        self.sizes = [0] * BUCKETS  # bytes in each bucket
 
     def add(self, rows: pa.Table) -> None:
         """Append each row to its bucket, in the order of the table."""

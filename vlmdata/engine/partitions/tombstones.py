@@ -45,8 +45,8 @@ class Tombstones:
     A row matches by its key, page, image address or host. An image also matches by its bytes.
     """
 
-    hashes: set[str] = field(default_factory=set)  # of the strings "url ...", "domain ..." and "sha256 ..."
-    keys: set[str] = field(default_factory=set)  # of rows, without the number that marks a repeated row
+    hashes: set[str] = field(default_factory=set)  # hashes of the strings "url ...", "domain ..." and "sha256 ..."
+    keys: set[str] = field(default_factory=set)  # keys of rows, without the number that marks a repeated row
     likenesses: list[tuple[int, int]] = field(default_factory=list)  # perceptual hash, largest distance in bits
     records: int = 0  # number of takedown records that were read
     blocks: BlockList | None = None  # the recipe's block lists; they are checked in the same places and give their own reasons
@@ -172,7 +172,10 @@ def load(store: Store, recipe: Recipe | None = None) -> Tombstones:
 
 
 def are_all(store: Store, known: Tombstones) -> bool:
-    """Return whether `known` still holds all tombstones, so that no takedown happened since. Costs one listing."""
+    """Return whether `known` still holds all tombstones, which means that no takedown happened since it was loaded.
+
+    This lists one folder of the store.
+    """
     return len(_names(store)) == known.records
 
 

@@ -1,6 +1,6 @@
-"""A cache of blobs on an object store. Each of the first reads of a blob is one request; the next read fetches the whole blob.
+"""A cache of blobs on an object store. The first few reads of a blob fetch a range each. The next read fetches the whole blob.
 
-Packing and scoring read nearly every image of a blob, but in another order. A report reads only one of many images.
+Packing and scoring read nearly every image of a blob, but not in the order of the blob. A report reads only one of many images.
 """
 
 from __future__ import annotations

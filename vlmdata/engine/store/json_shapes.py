@@ -54,7 +54,7 @@ class RecipeRecord(Shape):
 
 
 class Manifest(Shape):
-    """The content of manifest.json. Manifests of earlier commits lack the fields that have a default."""
+    """The content of manifest.json. Manifests of earlier versions lack the fields that have a default."""
 
     rows: Count
     kept: Count

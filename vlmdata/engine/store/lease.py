@@ -109,12 +109,15 @@ def _is_over(data: bytes) -> bool:
 
 
 def holder() -> str:
-    """Return a description of this process for messages: its number and its host."""
+    """Return the process number and the host of this process, as text for messages."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def process(pid: int) -> list[str] | None:
-    """Return what identifies a process: boot ID of the kernel, PID namespace, number and start time. None if unknown."""
+    """Return the boot ID of the kernel, PID namespace, number and start time of a process, or None if they are unknown.
+
+    Together, these four identify the process.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         started = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]

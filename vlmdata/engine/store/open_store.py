@@ -13,8 +13,8 @@ from vlmdata.engine.store.store_protocol import Store
 def open_store(url: str | Path, *, probe: bool = True) -> Store:
     """Return the store at a path or fsspec URL.
 
-    With `probe`, test exclusive creation on an object store with three requests, and raise RecipeError if it is missing.
-    Readers do not need the test. Workers do not need it either, because their driver has made it.
+    With `probe`, test with three requests whether an object store supports exclusive creation, and raise RecipeError if it
+    does not. Readers do not need the test. Workers do not need the test either, because their driver has made it.
     """
     text = str(url)
     if "://" not in text or text.startswith("file://"):

@@ -50,7 +50,7 @@ class Store(Protocol):
         ...
 
     def list(self, folder: str) -> list[str]:
-        """Return the sorted names of the files in a folder, each with the folder's name. Empty if there is no such folder."""
+        """Return the sorted names of the files in a folder, each with the folder's name, or [] if there is no such folder."""
         ...
 
     def size(self, name: str) -> int:

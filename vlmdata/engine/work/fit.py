@@ -18,8 +18,9 @@ LABEL = "shards"  # the recipe's key that sets the layout
 class Fit(Step):
     """Drops images without bytes as `not_downloaded`, which happens if the recipe lacks `download`.
 
-    With `pairs_only`, for the layout `captions`, a row must keep one image and at most one text. Other rows are dropped, with
-    the count, as `no_image`, `two_images` (two or more) or `two_texts` (two or more; alternatives do not count).
+    With `pairs_only`, which the layout `captions` sets, a row must have exactly one image and at most one text left. Other
+    rows are dropped as `no_image`, `two_images` (two or more) or `two_texts` (two or more). The value of such a drop is the
+    number of images or texts. Alternatives of a text do not count.
     """
 
     id: ClassVar = "vlmdata.engine.fit"

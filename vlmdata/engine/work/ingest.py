@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vlmdata.web.client import Client, Fetched
 
 LOOK_S = 1.0  # seconds between checks that the client is alive
-DONE = ["format", "width", "height", "original_width", "original_height", "sha256", "phash"]  # named as in `Processed`
+DONE = ["format", "width", "height", "original_width", "original_height", "sha256", "phash"]  # fields of `Processed`
 MEASURED = [*DONE, "original_format", "boxes"]
 FACTS = ["blob", "offset", "size", *MEASURED, "drop", "reason", "value", "threshold"]
 
@@ -48,17 +48,17 @@ class Ingest(Step):
     id: ClassVar = "vlmdata.engine.ingest"
     reads: ClassVar = ("images",)
     writes: ClassVar = {"images": ROW.field("images").type}
-    version: ClassVar = 3  # 2 keeps the original format; 3 limits memory and cost
-    measured_by: ClassVar = ("resize",)  # without `download`: the outcome of a fetch is final once committed
+    version: ClassVar = 3  # since version 2, the original format is kept; since version 3, memory and cost are limited
+    measured_by: ClassVar = ("resize",)  # not `download`, because the outcome of a fetch is final once committed
 
     download: Download | None = None
     resize: Resize | None = None
     label: str = field(default="ingest", init=False)
 
     def identity(self) -> str:
-        """Return the name of an engine other than ours, and the kind of the verified hash.
+        """Return the name of the download engine, unless it is `vlmdata`, and the kind of the verified hash, if any.
 
-        Another engine gives other pixels. A change of either value fetches the images again.
+        Engines differ in pixels. A change of either value fetches the images again.
         """
         words = [self._engine(), f"verify {self._verified()}"] if self._verified() else [self._engine()]
         return " ".join(word for word in words if word != "vlmdata")
@@ -269,7 +269,7 @@ def fetch(addresses: dict[int, str], client: Client) -> Iterator[tuple[int, byte
         if isinstance(answer, BaseException):
             raise answer
         position, fetched = answer
-        if fetched.failure == "closed":  # this says nothing about the row, so it must not be committed
+        if fetched.failure == "closed":  # the client broke; the image may be good, so the failure must not be committed
             _raise_why(client)
         yield position, fetched.body, fetched.failure
         client.release(len(fetched.body or b""))

@@ -12,10 +12,12 @@ import numpy as np
 class RowCosts:
     """Admits the images of each row in order of position, until their total cost exceeds `max_cost`.
 
-    An image arrives when its host answers. If its row then stays within the limit, counting the images decoded so far, the
-    image is decoded at once. Otherwise its bytes wait in a file until all images have arrived. So a row costs at most twice its
-    limit, and the outcome depends only on positions and headers. `twins` maps each image, named by its first position, to all
-    its positions. `parents` holds the row of each position. An image that occurs twice in a row counts once.
+    Images arrive in any order. An image is decoded at once if it and the images of its row that were decoded before cost no
+    more than the limit. Otherwise its bytes wait in a file until all images have arrived. An image that was decoded early may
+    be rejected in the end, so decoding a row can cost up to twice the limit. The outcome depends only on positions and headers.
+
+    `twins` maps the first position of each image to all positions of the image. `parents` holds the row of each position. An
+    image that occurs twice in a row counts once.
     """
 
     def __init__(self, twins: Mapping[int, Sequence[int]], parents: np.ndarray, max_cost: float):

@@ -45,7 +45,7 @@ class Worker:
     def __init__(self, job: RunJob, rate_limiter: Any = None, *, measures: bool = True):
         self.job = job
         self.measures = measures
-        self.store = open_store(job.out, probe=False)  # the driver has probed it
+        self.store = open_store(job.out, probe=False)  # the driver has already probed the store
         self.bound_steps: list[BoundStep] = compile_recipe(job.recipe)
         self.keep = Keep()
         self.decided = Decided(self.store)
@@ -91,7 +91,7 @@ class Worker:
         return set_column(table, "row", pa.array(np.arange(len(table), dtype=np.int32)))
 
     def piece(self, call: PartitionCall, columns: Columns, number: int) -> tuple[pa.Table, dict[str, str]]:
-        """Return the table of `project` without the columns that only a search reads, and the paths of arrays of these columns.
+        """Return the rows of `project` for a distributed decision, and the paths of the arrays that only its search reads.
 
         The arrays are stored where every worker can read them.
         """
