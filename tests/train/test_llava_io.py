@@ -113,7 +113,7 @@ def test_a_published_model_over_gemma_2_is_refused_for_its_logits_are_not_capped
     LlavaForConditionalGeneration(config).save_pretrained(tmp_path)
     byte_tokenizer().save_pretrained(tmp_path)
     CLIPImageProcessor().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="logits with a weight alone, but Gemma2ForCausalLM adds a bias, or scales or caps"):
+    with pytest.raises(ValueError, match="logits with a weight alone, but Gemma2ForCausalLM adds a bias, a scale or a cap"):
         loaded_from(tmp_path)
 
 

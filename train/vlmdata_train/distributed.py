@@ -80,7 +80,7 @@ def distribute(module: nn.Module, blocks: list[nn.Module], ranks: Ranks, how: Li
 
 @contextmanager
 def syncing(module: nn.Module, last: bool) -> Iterator[None]:
-    """Synchronize gradients in the block only if `last`: the block runs the step's last micro-batch."""
+    """Synchronize gradients in the block only if `last` is true, which means that the block runs the last micro-batch."""
     if isinstance(module, DistributedDataParallel) and not last:
         with module.no_sync():
             yield
@@ -109,10 +109,10 @@ def all_gather_objects(value: Any, ranks: Ranks) -> list[Any]:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Return the full tensor, on every rank, of a tensor that FSDP may have sharded. Every rank must call this."""
+    """Return a tensor that FSDP may have sharded as a full tensor on every rank. Every rank must call this function."""
     if not isinstance(tensor, DTensor):
         return tensor
-    if tensor.dtype == torch.int16:  # NCCL does not support it
+    if tensor.dtype == torch.int16:  # NCCL does not support int16
         return _gather(tensor.to(torch.int32)).to(torch.int16)
     return _gather(tensor)
 

@@ -31,12 +31,12 @@ class TinyTokenizer:
 class Batches:
     """How samples are put into rows of tokens."""
 
-    tokens: int = 8192  # per packed row
-    sample_tokens: int = 2048  # maximum per sample; a longer sample is cut, but never inside an image
-    pack: bool = True  # put several samples in a row, without attention between them; else pad samples to the longest
-    samples: int = 8  # per forward pass, without packing
+    tokens: int = 8192  # number of tokens in a packed row
+    sample_tokens: int = 2048  # maximum tokens of a sample; a longer sample is cut, but never inside an image
+    pack: bool = True  # true: put several samples in a row, without attention between them; false: pad samples to the longest
+    samples: int = 8  # samples per forward pass without packing
     accumulate: int = 1  # forward passes per optimizer step, on each rank
-    window: int = 1 << 16  # samples that are packed together: more fill rows better, fewer mix lengths better
+    window: int = 1 << 16  # samples packed together; a larger window fills rows better, and a smaller one mixes lengths better
     workers: int = 2  # threads per rank that decode and tokenize, and processes that measure lengths at the start
     ahead: int = 4  # batches to prefetch
 
@@ -48,14 +48,14 @@ class Batches:
 class Optimizer:
     """The parameters of AdamW and of the learning rate schedule."""
 
-    weight_decay: float = 0.0  # LLaVA-1.5's; for matrices, not for norms and biases
+    weight_decay: float = 0.0  # for matrices, not for norms and biases; LLaVA-1.5's value
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
     compact: bool = False  # with bf16 weights, keep the first moment in bf16 too, which saves 2 bytes per weight
     clip: float = 1.0  # maximum norm of all gradients together; 0: no limit
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = 0.03  # share of the run, LLaVA-1.5's
+    warmup: float = 0.03  # length of the warmup as a share of the run; LLaVA-1.5's value
 
     def __post_init__(self) -> None:
         check_range(self, "weight_decay eps clip", least=0)
@@ -64,13 +64,13 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Device, precision and memory. `bf16` keeps weights in bf16, and their lower bits only for the optimizer."""
+    """Device, precision and memory. With `bf16`, weights are in bf16, and the optimizer keeps their lower bits apart."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "autocast", "bf16"] = "fp32"
     threads: int | None = None  # torch's CPU threads; None: torch's default, which is slow if other programs use the CPU
     compile: bool = False  # whether to compile each block of the language model and of the encoder
-    recompute: Literal["auto", "none", "all"] = "auto"  # activations to recompute; auto: as few as fit in GPU memory
+    recompute: Literal["auto", "none", "all"] = "auto"  # which activations to recompute; auto: as few as GPU memory allows
     parallel: Literal["ddp", "fsdp"] = "ddp"
     loss_chunk: int = 2048  # answer tokens whose logits are in memory at a time
 
@@ -84,7 +84,7 @@ class Checkpoints:
 
     every: int = 500  # steps between checkpoints; the last step saves one too; 0: never (to measure speed)
     keep: int = 2  # number of newest checkpoints to keep
-    keep_best: bool = True  # keep the checkpoint with the lowest held-out loss too
+    keep_best: bool = True  # whether to keep the checkpoint with the lowest held-out loss as well
 
     def __post_init__(self) -> None:
         check_range(self, "every", least=0)
@@ -95,12 +95,12 @@ class Checkpoints:
 class HeldOut:
     """Data for evaluation only: a share of the samples by key, or another dataset."""
 
-    fraction: float = 0.0  # of the samples
-    path: str | None = None  # of another dataset
+    fraction: float = 0.0  # share of the samples, 0 to 1
+    path: str | None = None  # path or URL of another dataset
     every: int = 200  # steps between evaluations
     samples: int = 256  # maximum number of samples for the loss
     answers: int = 0  # samples to generate answers for at each evaluation
-    answer_tokens: int = 32  # maximum per generated answer
+    answer_tokens: int = 32  # maximum tokens of a generated answer
 
     def __post_init__(self) -> None:
         check_range(self, "fraction", least=0, below=1)
@@ -117,7 +117,7 @@ class Logs:
     wandb: str | None = None  # name of the W&B project; None: off
     on_nan: Literal["stop", "skip"] = "stop"
     on_spike: Literal["stop", "skip", "tell"] = "tell"
-    spike: float = 6.0  # a spike is this many standard deviations of the last 100 losses above their mean
+    spike: float = 6.0  # a loss is a spike if it exceeds the mean of the last 100 losses by this many standard deviations
 
     def __post_init__(self) -> None:
         check_range(self, "every", least=1)
@@ -184,7 +184,7 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
 
 
 def _build(cls: type, tree: Any, where: str) -> Any:
-    """Build a dataclass whose fields may be dataclasses. Inner ones are built first, so that an error names its place."""
+    """Build a dataclass whose fields may be dataclasses. Inner dataclasses are built first, so that errors name them."""
     if not isinstance(tree, dict):
         raise RecipeError(f"{where}: the parameters of {cls.__name__} must be a mapping, not {tree!r}")
     values = dict(tree)

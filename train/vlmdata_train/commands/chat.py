@@ -14,8 +14,10 @@ python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 photo.jpg --ask
 @argument("checkpoint", "folder of a checkpoint", shell_complete=folders)
 @argument("image", "image files, shown before the first question", nargs=-1, shell_complete=files)
 @click.option("--ask", metavar="TEXT", help="ask one question and exit (default: read questions from stdin, one per line)")
-@click.option("--max-tokens", type=int, default=256, show_default=True, metavar="N", help="maximum per answer")
-@click.option("--temperature", type=float, default=0.0, show_default=True, metavar="NUMBER", help="0 is greedy decoding")
+@click.option("--max-tokens", type=int, default=256, show_default=True, metavar="N", help="maximum tokens per answer")
+@click.option(
+    "--temperature", type=float, default=0.0, show_default=True, metavar="NUMBER", help="for sampling; 0 is greedy decoding"
+)
 @click.option(
     "--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="where to compute"
 )

@@ -11,7 +11,7 @@ EXAMPLES = "python -m vlmdata_train evaluate runs/tiny/checkpoints/step_00000060
 @argument("checkpoint", "folder of a checkpoint", shell_complete=folders)
 @argument("data", "a dataset, or tars", shell_complete=folders)
 @click.option("--samples", type=int, default=256, show_default=True, metavar="N", help="number of samples")
-@click.option("--answer-tokens", type=int, default=32, show_default=True, metavar="N", help="maximum per generated answer")
+@click.option("--answer-tokens", type=int, default=32, show_default=True, metavar="N", help="maximum tokens per answer")
 @click.option(
     "--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="where to compute"
 )

@@ -31,7 +31,7 @@ def check_checkpoint(folder: Path) -> None:
 
 
 def check_start(start: str) -> None:
-    """Raise RecipeError if `start` is not a checkpoint or the folder of a model, and cannot be the hub name of a model."""
+    """Raise RecipeError if `start` cannot be a checkpoint, the folder of a model or the hub name of a model."""
     if is_checkpoint(start):
         return
     newest = latest(Path(start)) or latest(Path(start) / "checkpoints")

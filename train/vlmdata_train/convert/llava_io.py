@@ -29,7 +29,7 @@ NAMES = (  # (transformers' prefix, our prefix)
     ("lm_head.", "language.lm_head."),
 )
 FORMS = ("llava", "llava_next", "llava_onevision")
-RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # by our name: Pillow's number
+RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # our name of a filter -> Pillow's number
 
 
 def our_name(name: str) -> str:
@@ -48,7 +48,7 @@ def llava_recipe(name: str) -> ModelRecipe:
     config = _config(name)
     if config.model_type not in FORMS:
         raise ValueError(f"{name} is a {config.model_type} model. The models in LLaVA's form are {', '.join(FORMS)}")
-    if config.vision_config.model_type == "pixtral":  # its row ends are text tokens in transformers, but vectors here
+    if config.vision_config.model_type == "pixtral":  # transformers ends rows with text tokens, but the trainer with vectors
         raise ValueError(f"{name} has Pixtral's tower. A recipe can build such a model, but cannot load its published weights")
     images = AutoImageProcessor.from_pretrained(name)
     vision = {
@@ -76,9 +76,7 @@ def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
         raise ValueError(f"{name}: the image token has id {config.image_token_id} in the model, but another in the tokenizer")
     if model.head != Head() or model.lm_head.bias is not None:
         kind = type(model.language).__name__
-        raise ValueError(
-            f"{name}: LLaVA's form computes logits with a weight alone, but {kind} adds a bias, or scales or caps them"
-        )
+        raise ValueError(f"{name}: LLaVA's form computes logits with a weight alone, but {kind} adds a bias, a scale or a cap")
     reference = AutoModelForImageTextToText.from_pretrained(name, config=config, dtype=next(model.parameters()).dtype)
     weights = {our_name(key): value for key, value in reference.state_dict().items()}
     misfits = _misfits(weights, model.state_dict())
@@ -90,7 +88,7 @@ def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
 
 
 def _misfits(published: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of weights that only one of two models has, or else of those that differ in shape."""
+    """Return the names of weights that only one of two models has. If there are none, return those that differ in shape."""
     only_in_one = sorted(published.keys() ^ ours.keys())
     return only_in_one or [name for name in ours if ours[name].shape != published[name].shape]
 

@@ -50,9 +50,9 @@ FLATTEN = (
     "{%- set glue = '' if loop.first or (all.last == '" + IMAGE + "' and piece == all.last) else '\\n' -%}"
     "{%- set all.text = all.text + glue + piece -%}{%- set all.last = piece -%}{%- endfor -%}"
     "{%- set flat.turns = flat.turns + [dict(message, content=all.text)] -%}{%- endif -%}"
-    "{%- endfor -%}{%- set messages = flat.turns %}\n"  # with a line end, because templates may be indented
+    "{%- endfor -%}{%- set messages = flat.turns %}\n"  # a line end, because the template that follows may be indented
 )
-# The same, except that a message with an image keeps its list of parts.
+# FLATTEN_TEXTS is FLATTEN, except that a message with an image keeps its list of parts.
 FLATTEN_TEXTS = FLATTEN.replace(
     "is none -%}", "is none or message['content'] | selectattr('type', 'equalto', 'image') | list -%}"
 )
@@ -177,7 +177,7 @@ def _processor(model: VisionLanguageModel, config: Any) -> Any:
         images = CLIPImageProcessor(**{**common, "size": square}, do_center_crop=False)
     else:
         images = CLIPImageProcessor(**common)
-    # the processor subtracts one from its count of tokens for a class token that is dropped
+    # The processor counts one token fewer if the class token is dropped, so count the class token here.
     has_class_token = _drops_class_token(model.encoder) or plan.facts.extra > 0
     options = {"patch_size": plan.facts.patch_size, "num_additional_image_tokens": int(has_class_token)}
     return (LlavaNextProcessor if isinstance(plan.preprocessing, Anyres) else LlavaProcessor)(
@@ -188,13 +188,15 @@ def _processor(model: VisionLanguageModel, config: Any) -> Any:
 
 
 def served_template(tokenizer: Any) -> str | dict[str, str] | None:
-    """Return the chat template with which a processor writes the trainer's prompts, or None if the tokenizer has none.
+    """Return the chat template with which a processor writes the trainer's prompts, or None for a tokenizer without template.
 
     The template accepts messages as lists of parts. Raise ValueError if it cannot accept images.
     """
     template = ChatTemplate(tokenizer, image_token(tokenizer))
     if template.form == "text_parts":
-        raise ValueError("chat_template: the template accepts texts only as lists of parts, and no images. Set another one")
+        raise ValueError(
+            "chat_template: the template accepts a message only as a list of texts, without images. Set another one"
+        )
     flatten = {"text": FLATTEN.replace(IMAGE, image_token(tokenizer)), "both": FLATTEN_TEXTS}.get(template.form or "", "")
     if isinstance(template.source, dict):
         return {name: flatten + text.removeprefix(flatten) for name, text in template.source.items()}
@@ -204,8 +206,8 @@ def served_template(tokenizer: Any) -> str | dict[str, str] | None:
 def served_tokenizer(tokenizer: Any) -> Any:
     """Return a tokenizer with which a processor writes the token that begins a text only once.
 
-    The tokenizer and the template may both write this token. A processor of transformers then removes one of them only if it is
-    `bos_token`. If it is another token, the returned tokenizer is a copy that has it as `bos_token`.
+    The tokenizer and the template may both write this token. A processor of transformers then removes the second copy only if
+    the token is `bos_token`. If another token begins a text, return a copy of the tokenizer with that token as `bos_token`.
     """
     begin = tokenizer.convert_ids_to_tokens(written_before(tokenizer, image_token(tokenizer)))
     if not begin or begin[0] == tokenizer.bos_token:

@@ -78,9 +78,9 @@ class HfVision:
 
     name: str | None = None  # a hub name or a folder
     config: dict[str, Any] | None = None  # model_type and other fields of the model's configuration
-    image_size: int | None = None  # if set, positions are interpolated to it
+    image_size: int | None = None  # if set, position embeddings are interpolated to this size
     layer: int | tuple[int, ...] = -2  # -1 is the last block, k > 0 the k-th; LLaVA uses -2
-    tokens: str = "patches"  # or `all`: with class and register tokens before the patches
+    tokens: str = "patches"  # `patches`, or `all`, which adds class and register tokens before the patches
     norm: bool = False  # apply the norm after the tower's last block to the features
     mean: tuple[float, float, float] | None = None  # by channel; None: the published processor's, or 0.5 with `config`
     std: tuple[float, float, float] | None = None
@@ -99,7 +99,7 @@ class HfVision:
         return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
 
     def load_config(self) -> PreTrainedConfig:
-        """Return the tower's configuration. For a model of two towers, it is that of the vision tower."""
+        """Return the tower's configuration. If the model has a text tower, its configuration is left out."""
         if self.config is not None:
             return config_of(self.config)
         assert self.name is not None

@@ -58,9 +58,9 @@ class OpenClip:
     model: str | None = None
     pretrained: str | None = None  # a tag of open_clip, such as `openai`, or a file; None: random weights
     config: dict[str, Any] | None = None  # fields of open_clip's CLIPVisionCfg: width, layers, patch_size, image_size
-    image_size: int | None = None  # if it differs from the model's, positions are interpolated
+    image_size: int | None = None  # if it is not the model's size, position embeddings are interpolated
     layer: int | tuple[int, ...] = -2  # -1 is the last block, k > 0 the k-th; LLaVA uses -2
-    tokens: str = "patches"  # or `all`: with the class token before the patches
+    tokens: str = "patches"  # `patches`, or `all`, which adds the class token before the patches
     norm: bool = False  # apply the norm after the tower's last block to the features
 
     def __post_init__(self) -> None:
@@ -134,16 +134,16 @@ class OpenClip:
         return model.visual
 
     def _published(self) -> dict[str, Any]:
-        """Return open_clip's configuration of the published weights, which says that OpenAI's need QuickGELU, for example."""
+        """Return open_clip's configuration of the published weights, such as mean, std and whether they need QuickGELU."""
         if self.model is None or ":" in self.model or self.pretrained is None:
             return {}
-        return open_clip.get_pretrained_cfg(self.model, self.pretrained) or {}  # none for a file
+        return open_clip.get_pretrained_cfg(self.model, self.pretrained) or {}  # a file of weights has no configuration
 
     def _normalisation(self, visual: Any) -> tuple[Any, Any]:
         known = self._published()
         if self.model is not None and ":" in self.model:
-            known = visual.preprocess_cfg  # from a file in the folder or repository
-        elif self.model is not None and not known:  # random weights or a file: take those of its first published weights
+            known = visual.preprocess_cfg  # the folder or repository holds a configuration file
+        elif self.model is not None and not known:  # random weights or a file: use the values of the first published weights
             tag = next(iter(open_clip.list_pretrained_tags_by_model(self.model)), None)
             known = open_clip.get_pretrained_cfg(self.model, tag) if tag else {}
         return tuple(known.get("mean", OPENAI_DATASET_MEAN)), tuple(known.get("std", OPENAI_DATASET_STD))

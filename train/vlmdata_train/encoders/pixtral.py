@@ -36,7 +36,10 @@ class Tower(nn.Module):
 
 @dataclass(frozen=True)
 class Pixtral(VisionHalf):
-    """Pixtral's tower. Use it with the preprocessing `longest_edge`. `name` is a Pixtral in LLaVA's form, or a Mistral 3."""
+    """Pixtral's tower. Use it with the preprocessing `longest_edge`.
+
+    `name` is a Pixtral model in LLaVA's form, or a Mistral 3 model.
+    """
 
     kind = PixtralVisionModel
     place = "vision_tower"

@@ -22,8 +22,8 @@ class Tower(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        # The tower sorts squares by window before its blocks, and sorts the results of its merger back. The abstractor
-        # `patch_merger` replaces the merger. This module only makes a square one row, so that the tower sorts whole squares.
+        # The abstractor `patch_merger` replaces the tower's merger. The tower sorts squares by window before its blocks, and
+        # sorts the rows of the merger's output back. So this module returns each square as one row.
         self.model.merger = nn.Sequential(nn.Unflatten(0, (-1, model.config.spatial_merge_size**2)), nn.Flatten(1))
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class Tower(nn.Module):
 
 
 def attended(model: Any, pixels: Tensor) -> Any:
-    """Return the output of a tower of Qwen for images of one size. Its rows are one square of patches after the other."""
+    """Return the output of a Qwen tower for images of one size. The rows of the output are patches, square by square."""
     config = model.config
     rows, columns = pixels.shape[2] // config.patch_size, pixels.shape[3] // config.patch_size
     grid = torch.tensor([[1, rows, columns]] * len(pixels), device=pixels.device)

@@ -22,7 +22,7 @@ HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of the published processor
 class Tower(nn.Module):
     """Maps normalised pixels (P, 3, H, W) to features (P, N, (1 + L) C), one square of patches after the other.
 
-    They are the features of the last layer and of L earlier layers, concatenated.
+    The features of a patch are those of the last layer and of L earlier layers, concatenated.
     """
 
     def __init__(self, model: Any) -> None:

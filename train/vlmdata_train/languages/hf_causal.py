@@ -21,9 +21,9 @@ class HfCausal:
 
     name: str | None = None  # a hub name or a folder
     config: dict[str, Any] | None = None  # model_type, hidden_size and other fields of the model's configuration
-    tokenizer: str | None = None  # a hub name, a folder or `bytes`; None: the model's
-    chat_template: str | None = None  # Jinja, instead of the tokenizer's; from the recipe's `chat_template`
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights
+    tokenizer: str | None = None  # a hub name, a folder or `bytes`; None: the model's tokenizer
+    chat_template: str | None = None  # Jinja that replaces the tokenizer's template; from the recipe's `chat_template`
+    dtype: Literal["float32", "bfloat16"] = "float32"  # data type of the weights
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.config is None):
@@ -36,9 +36,12 @@ class HfCausal:
         return load_tokenizer(self.tokenizer or self.name or BYTES, self.chat_template)
 
     def load_config(self) -> PreTrainedConfig:
-        """Return the model's configuration without loading weights. From scratch, vocabulary and ids are the tokenizer's."""
+        """Return the model's configuration without loading weights.
+
+        A model from scratch has the vocabulary size and the special ids of its tokenizer, if `config` does not set them.
+        """
         if self.name is not None:
-            with quiet():  # it warns about the ids that the next line drops
+            with quiet():  # transformers warns about the ids that are dropped below
                 config = AutoConfig.from_pretrained(self.name)
             drop_foreign_ids(config)
             return config
@@ -64,7 +67,7 @@ class HfCausal:
         if self.name is not None:
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(self.name, config=config, dtype=dtype)
             if model.get_input_embeddings().get_parameter("weight").shape[0] < vocabulary:
-                with quiet():  # it warns about the way rows are drawn, which is intended
+                with quiet():  # transformers warns about the way rows are drawn, which is intended
                     model.resize_token_embeddings(vocabulary, pad_to_multiple_of=64)
         else:
             if config.vocab_size < vocabulary:

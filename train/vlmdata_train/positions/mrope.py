@@ -1,6 +1,6 @@
-"""Qwen2-VL's M-RoPE: each token has three positions, time, row and column, each for a share of the rotary angles.
+"""Qwen2-VL's M-RoPE: each token has positions on the axes time, row and column. Each axis has a share of the rotary angles.
 
-Wang et al. 2024, Qwen2-VL. For text, all three are equal. All tokens of an image have the same time, and the
+Wang et al. 2024, Qwen2-VL. The three positions of a text token are equal. All tokens of an image have the same time, and the
 text after an image continues after the image's longer side. B rows, T tokens, E head width.
 """
 
@@ -81,7 +81,7 @@ class Mrope:
         return grid_positions(batch.input_ids == image_token_id, batch.segment_ids, grids)
 
     def after(self, positions: Tensor, lengths: Tensor) -> Tensor:
-        """Return the largest position of each row plus 1: (B,). `lengths` (B,) are the tokens of each row without padding."""
+        """Return the largest position of each row plus 1: (B,). `lengths` (B,) counts a row's tokens without padding."""
         is_own = torch.arange(positions.shape[2], device=positions.device) < lengths[:, None]
         return positions.amax(0).masked_fill(~is_own, -1).amax(1) + 1
 

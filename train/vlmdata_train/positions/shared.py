@@ -33,14 +33,14 @@ def shared_positions(marks: Tensor, segment_ids: Tensor, counts: Tensor) -> Tens
 
 @dataclass(frozen=True)
 class Shared:
-    """One position per image, for any fusion. It differs from `rope` only if an image takes several tokens of the text."""
+    """One position per image, for any fusion. The result differs from `rope` only if an image has several tokens."""
 
     def position_ids(self, batch: Batch, plan: ImagePlan, image_token_id: int) -> Tensor:
         """Return (B, T) positions, which restart at every segment."""
         return shared_positions(batch.input_ids == image_token_id, batch.segment_ids, batch.image_token_counts)
 
     def after(self, positions: Tensor, lengths: Tensor) -> Tensor:
-        """Return the last position of each row plus 1: (B,). `lengths` (B,) are the tokens of each row without padding."""
+        """Return the last position of each row plus 1: (B,). `lengths` (B,) counts a row's tokens without padding."""
         return positions.gather(1, lengths[:, None] - 1)[:, 0] + 1
 
     def prepare(self, language: Any) -> None:

@@ -1,5 +1,6 @@
-"""LLaVA-NeXT's AnyRes: the small whole image, then the large image in tiles without padding, with a newline after each row.
+"""LLaVA-NeXT's AnyRes: a small copy of the whole image, then a large copy in tiles.
 
+The tokens of the large copy are those without padding, with a newline after each row.
 Liu et al. 2024, LLaVA-NeXT; `max_tiles` is from LLaVA-OneVision's anyres_max_9 (Li et al. 2024).
 n tiles, M tokens of a tile, D width.
 """
@@ -31,7 +32,7 @@ def select_best_resolution(width: int, height: int, canvases: list[tuple[int, in
         kept = min(int(width * scale) * int(height * scale), width * height)
         return kept, kept - rows * columns
 
-    return max(canvases, key=merit)  # the first of equal ones
+    return max(canvases, key=merit)  # the first, if several canvases have the same merit
 
 
 def fitted(width: int, height: int, canvas: tuple[int, int]) -> tuple[int, int]:
@@ -45,7 +46,7 @@ def fitted(width: int, height: int, canvas: tuple[int, int]) -> tuple[int, int]:
 def unpadded(width: int, height: int, rows: int, columns: int) -> tuple[slice, slice]:
     """Return the slices of rows and of columns whose tokens show the image, not padding. Both sides are cut equally."""
     if width / height > columns / rows:
-        cut = (rows - int(round(height * (columns / width), 7))) // 2  # 7 digits, or 13.999... would lose a row
+        cut = (rows - int(round(height * (columns / width), 7))) // 2  # rounded first, because int() of 13.9999999 loses a row
         return slice(cut, rows - cut), slice(0, columns)
     cut = (columns - int(round(width * (rows / height), 7))) // 2
     return slice(0, rows), slice(cut, columns - cut)
@@ -56,7 +57,7 @@ class Anyres:
     """Turns an image into a base tile and the tiles of one of the grids in `tiles`. The padding is black, as in LLaVA-NeXT."""
 
     tiles: tuple[tuple[int, int], ...] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # (rows, columns), LLaVA-NeXT's
-    max_tiles: int | None = None  # LLaVA-OneVision: 9; tokens of more tiles are scaled down
+    max_tiles: int | None = None  # tokens of more tiles than this are scaled down; LLaVA-OneVision: 9
     resample: Resample = "bicubic"
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:

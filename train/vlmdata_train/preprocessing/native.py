@@ -30,7 +30,7 @@ class Native:
     resample: Resample = "bilinear"  # Fuyu's
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
-        """Return the tile: uint8 (H, W, 3) -> uint8 (1, 3, rows * patch, columns * patch). Fuyu pads with 1 of 255."""
+        """Return the tile: uint8 (H, W, 3) -> uint8 (1, 3, rows * patch, columns * patch). The padding is 1, as in Fuyu."""
         small = resize(image, *self._fitted(image.shape[1], image.shape[0]), self.resample)
         height, width = self.tile_size(image.shape[1], image.shape[0], facts)
         return to_tiles([pad(small, height, width, top=0, left=0, colour=(1, 1, 1))])

@@ -20,7 +20,7 @@ MAX_SIDE = 4096  # Idefics3's limit
 
 @dataclass(frozen=True)
 class SquareTiles:
-    """Turns an image into square tiles and, if there are several, the whole image. Small images are enlarged too."""
+    """Turns an image into square tiles and, if there are several tiles, the whole image. Small images are enlarged."""
 
     longest: int = 1456  # Idefics3: 4 tiles of 364
     resample: Resample = "lanczos"
