@@ -32,7 +32,7 @@ def _main(arguments: list[str] | None) -> int:
 
 
 def _failed(error: Exception) -> int:
-    """Print the error and return the exit status. Only for an `except` block, whose traceback it may print."""
+    """Print the error and return the exit status. Call it in an `except` block, because it may print the traceback."""
     from vlmdata.loader.index.index_file import NoIndex
     from vlmdata.loader.read_samples import DamagedSample
     from vlmdata.redact import redacted

@@ -19,9 +19,10 @@ from vlmdata_train.loop.train_step import ModelWithLoss
 
 
 def evaluate_checkpoint(folder: str, data: str, *, samples: int, answer_tokens: int, device: str) -> str:
-    """Return two tables of loss and exact match: with the images, and with every image grey. Raises RecipeError.
+    """Return two tables of loss and exact match: one with the images, and one with every image replaced by grey.
 
-    Up to `samples` samples are used. A generated answer has at most `answer_tokens` tokens.
+    Up to `samples` samples are used. A generated answer has at most `answer_tokens` tokens. Raises RecipeError if the
+    checkpoint or the data cannot be used.
     """
     check_evaluation(folder, data, samples=samples, answer_tokens=answer_tokens)
     model, recipe = restore(Path(folder), device)

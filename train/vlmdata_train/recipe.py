@@ -20,10 +20,10 @@ class TinyTokenizer:
     """A byte-level BPE with a chat template, trained on the dataset's texts at the start of the run."""
 
     vocabulary: int = 2048  # maximum number of tokens
-    samples: int = 5000  # samples that it is trained on
+    samples: int = 5000  # number of samples to train the tokenizer on
 
     def __post_init__(self) -> None:
-        check_range(self, "vocabulary", least=264)  # all bytes and the special tokens
+        check_range(self, "vocabulary", least=264)  # number of bytes and special tokens
         check_range(self, "samples", least=1)
 
 
@@ -82,7 +82,7 @@ class Speed:
 class Checkpoints:
     """When checkpoints are saved, and which are kept."""
 
-    every: int = 500  # steps between checkpoints; the last step saves one too; 0: never (to measure speed)
+    every: int = 500  # steps between checkpoints, besides the one of the last step; 0: save none, to measure speed
     keep: int = 2  # number of newest checkpoints to keep
     keep_best: bool = True  # whether to keep the checkpoint with the lowest held-out loss as well
 

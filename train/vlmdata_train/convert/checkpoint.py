@@ -63,7 +63,7 @@ def save(
     part = folder / f".part-{uuid.uuid4().hex[:8]}"
     if ranks.is_first:
         folder.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.glob(".part-*"):  # of a killed run
+        for left_over in folder.glob(".part-*"):  # left by a killed run
             shutil.rmtree(left_over)
         part.mkdir()
     named = _unshared(model)
@@ -214,7 +214,7 @@ def _damaged(file: Path, error: Exception) -> RecipeError:
 
 
 def _linked_frozen(previous: Path | None, part: Path, ranks: Ranks) -> bool:
-    """Hard-link the frozen weights of the run's last checkpoint, as they never change. Return whether there are any."""
+    """Hard-link the frozen weights of the run's last checkpoint, because they never change. Return whether there are any."""
     is_linked = False
     if ranks.is_first and previous is not None:
         for file in previous.glob("frozen-*.safetensors"):

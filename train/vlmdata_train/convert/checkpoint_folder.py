@@ -1,4 +1,4 @@
-"""Checks checkpoint folders and the `start` of a run. This module does not import torch, to report mistakes at once."""
+"""Checks checkpoint folders and the `start` of a run. To report mistakes at once, this module does not import torch."""
 
 from __future__ import annotations
 

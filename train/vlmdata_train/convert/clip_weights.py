@@ -26,7 +26,7 @@ BLOCK = {"layer_norm1": "ln_1", "self_attn.out_proj": "attn.out_proj", "layer_no
 
 
 def clip_config(visual: Any) -> CLIPVisionConfig:
-    """Return the configuration of a CLIPVisionModel that computes the same as `visual`. Raise ValueError if there is none."""
+    """Return the configuration of a CLIPVisionModel that computes the same as `visual`. Raise ValueError if none exists."""
     if type(visual) is not VisionTransformer:
         raise ValueError(f"open_clip's {type(visual).__name__} has no equivalent among transformers' CLIP towers")
     blocks = visual.transformer.resblocks

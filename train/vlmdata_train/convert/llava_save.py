@@ -118,7 +118,7 @@ def _check_form(model: VisionLanguageModel) -> None:
 
 
 def _tower(encoder: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Return the tower's configuration in transformers, and its weights by their names there."""
+    """Return the tower's configuration in transformers, and the tower's weights by their names in transformers."""
     if isinstance(encoder, OpenClipTower):
         return clip_config(encoder.visual), clip_weights(encoder.visual)
     return encoder.model.config, encoder.model.state_dict()
@@ -127,7 +127,7 @@ def _tower(encoder: Any) -> tuple[Any, dict[str, Tensor]]:
 def _config(model: VisionLanguageModel, vision: Any, kind: type) -> Any:
     encoder, plan = model.encoder, model.plan
     side, count = plan.facts.image_size, vision.num_hidden_layers
-    if isinstance(encoder, OpenClipTower):  # its indices count blocks from 0
+    if isinstance(encoder, OpenClipTower):  # the tower's `indices` count blocks from 0
         layers = [index if index < 0 else index - count for index in encoder.indices]
     else:
         layers = [layer - count - 1 for layer in encoder.layers]
@@ -135,7 +135,7 @@ def _config(model: VisionLanguageModel, vision: Any, kind: type) -> Any:
     if isinstance(plan.preprocessing, Anyres):
         options["image_grid_pinpoints"] = [[rows * side, columns * side] for rows, columns in plan.preprocessing.tiles]
     text = copy.deepcopy(model.language.config)
-    text.architectures = [type(model.language).__name__]  # vLLM needs it to build the language model
+    text.architectures = [type(model.language).__name__]  # vLLM reads the class of the language model here
     return kind(
         vision_config=vision, text_config=text,
         image_token_index=image_token_id(model.tokenizer), image_seq_length=plan.grid_of(side, side).tokens,

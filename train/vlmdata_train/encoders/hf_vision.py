@@ -58,7 +58,7 @@ def embed(model: Any, pixels: Tensor, interpolate: bool) -> Tensor:
     if interpolate and "interpolate_pos_encoding" in inspect.signature(model.embeddings.forward).parameters:
         options["interpolate_pos_encoding"] = True
     hidden = model.embeddings(pixels, **options)
-    return model.pre_layrnorm(hidden) if hasattr(model, "pre_layrnorm") else hidden  # CLIP's spelling
+    return model.pre_layrnorm(hidden) if hasattr(model, "pre_layrnorm") else hidden  # not a typo: the name in CLIP
 
 
 def last_norm(model: Any) -> nn.Module:
@@ -99,7 +99,7 @@ class HfVision:
         return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
 
     def load_config(self) -> PreTrainedConfig:
-        """Return the tower's configuration. If the model has a text tower, its configuration is left out."""
+        """Return the configuration of the image tower, also if the model has another tower for text."""
         if self.config is not None:
             return config_of(self.config)
         assert self.name is not None

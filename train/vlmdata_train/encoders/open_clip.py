@@ -123,7 +123,7 @@ class OpenClip:
     def _visual(self, *, weights: bool) -> Any:
         if self.config is not None:
             vision = {**self.config, **({"image_size": self.image_size} if self.image_size else {})}
-            text = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}  # not used
+            text = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}  # small, because it is not used
             return open_clip.CLIP(embed_dim=8, vision_cfg=vision, text_cfg=text).visual
         assert self.model is not None
         model = open_clip.create_model(

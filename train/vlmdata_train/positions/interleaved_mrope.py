@@ -1,4 +1,4 @@
-"""M-RoPE with the axes interleaved over the rotary angles, so that each has high and low frequencies: Qwen3-VL.
+"""M-RoPE with the axes interleaved over the rotary angles, so that each axis has high and low frequencies.
 
 Bai et al. 2025, Qwen3-VL. B rows, T tokens, E head width.
 """

@@ -24,8 +24,8 @@ def grid_positions(marks: Tensor, segment_ids: Tensor, grids: list[tuple[int, in
     the longer side of its grid.
     """
     shape = torch.tensor(grids, device=marks.device).view(-1, 2)
-    ends = shape.prod(1).cumsum(0)  # image tokens up to the end of each image
-    number = marks.flatten().cumsum(0).view_as(marks)  # image tokens up to and including this one
+    ends = shape.prod(1).cumsum(0)  # number of image tokens up to the end of each image
+    number = marks.flatten().cumsum(0).view_as(marks)  # number of image tokens up to and including this token
     image = torch.searchsorted(ends, number).clamp(max=max(len(grids) - 1, 0))
     rows_columns = shape[image] if grids else torch.ones(*marks.shape, 2, dtype=torch.int64, device=marks.device)
     within = number - 1 - (ends[image] - rows_columns.prod(-1) if grids else 0)

@@ -21,7 +21,7 @@ def shared_positions(marks: Tensor, segment_ids: Tensor, counts: Tensor) -> Tens
     `marks` (B, T) is true at image tokens, `segment_ids` (B, T) numbers the samples in each row, and `counts` has the number
     of tokens of each image.
     """
-    number = marks.flatten().cumsum(0).view_as(marks)  # image tokens up to and including this one
+    number = marks.flatten().cumsum(0).view_as(marks)  # number of image tokens up to and including this token
     is_last = marks & torch.isin(number, counts.to(marks.device).cumsum(0))
     adds = (~marks | is_last).long()
     before = adds.cumsum(1) - adds

@@ -20,7 +20,8 @@ from vlmdata_train.model.pixels import Resample, resize, to_tiles
 def nearest_grid(width: int, height: int, side: int, min_tiles: int, max_tiles: int) -> tuple[int, int]:
     """Return the grid (rows, columns) whose aspect ratio is nearest to the image's.
 
-    Among grids with the same ratio, return the largest that has less than twice the image's pixels, or else the smallest.
+    Among grids with the same ratio, return the largest grid that has less than twice the image's pixels. If all are larger,
+    return the smallest.
     """
     grids = [(rows, columns) for columns in range(1, max_tiles + 1) for rows in range(1, max_tiles + 1)]
     grids = sorted((grid for grid in grids if min_tiles <= grid[0] * grid[1] <= max_tiles), key=lambda g: g[0] * g[1])

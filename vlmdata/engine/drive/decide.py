@@ -56,7 +56,7 @@ def decide_globally(step: Step, number: int, calls: Sequence[PartitionCall], tot
     if not step.distribute_above or total <= step.distribute_above:
         projected = driver.map("project", [(call, columns) for call in calls], together=1)
         return decide(step, _in_order(projected, calls), store)
-    clear_pieces(store)  # remove what a killed run left
+    clear_pieces(store)  # remove the arrays of a killed run
     made = driver.map("piece", [(call, columns, number) for call in calls], together=1)
     names: list[dict[str, Any]] = []
 
@@ -72,7 +72,7 @@ def decide_globally(step: Step, number: int, calls: Sequence[PartitionCall], tot
 
 
 def decide(step: Step, tables: Iterable[pa.Table], store: Store, how: Callable[[pa.Table], pa.Table] | None = None) -> str:
-    """Let a step decide over all rows. Return the name of the file that holds its changes.
+    """Make the decision of a step over all rows. Return the name of the file that holds the changed rows.
 
     The name contains a hash of the content, so a repeated decision gets the same name.
     """

@@ -23,7 +23,7 @@ class _Call:
     ticket: int
     args: tuple[Any, ...]
     deaths: int = 0
-    suspect: int | None = None  # position of the image being decoded when the worker last died with this call alone
+    suspect: int | None = None  # position of the image that was being decoded when this call, run alone, last died
     guilty: list[int] = field(default_factory=list)
 
 
@@ -63,7 +63,7 @@ class _Calls:
 
 
 class Driver:
-    """Runs calls on workers and repeats those whose worker dies."""
+    """Runs calls on workers and repeats a call whose worker dies."""
 
     def __init__(self, workers: Workers, together: int, folder: Path | None):
         self.workers = workers
@@ -83,8 +83,8 @@ class Driver:
         """Yield the arguments and the result of every call, in the order of completion.
 
         Raises WorkFailed if a call has an error. At most `together` calls run at once on one worker. With `with_models`, calls
-        run only on the workers that have a GPU, if any worker has one. With `tracked`, calls take `guilty` and `journal`, which
-        let the driver find and skip an image that kills its worker.
+        run only on the workers that have a GPU, if any worker has one. With `tracked`, calls get the arguments `guilty` and
+        `journal`, with which the driver finds and skips an image that kills its worker.
         """
         todo = _Calls(calls, self.workers.count)
         most = together or self.together
@@ -184,6 +184,6 @@ def result_of(ended: Ended) -> Any:
         raise WorkFailed(last.partition(": ")[2])
     if kind == "MemoryError":  # process/shortage.py reports every kind of memory error by this name
         raise WorkFailed(f"{last}. {ADVICE}")
-    if kind in MACHINE_ERRORS:  # not a bug: a traceback into our code helps nobody
+    if kind in MACHINE_ERRORS:  # this is not a bug, so a traceback would not help
         raise WorkFailed(f"{last}. Fix this and run the same command again; it resumes.")
     raise WorkFailed(ended.error)

@@ -122,7 +122,7 @@ class RayWorkers:
             self._start(number)
 
     def _start(self, number: int) -> None:
-        """Create an actor. It gets no calls until it answers. After the loss of a node, it may have to wait for a free CPU."""
+        """Create an actor. It gets no calls until it answers. After the loss of a node, the actor may wait for a free CPU."""
         proxy = _RayRateLimiter(self.rate_limiter) if self.rate_limiter is not None else None
         options = {**self._options, "num_gpus": 1 if number < self.gpus else 0}
         self._actors[number] = self._ray.remote(_Actor).options(**options).remote(self._job, proxy)
@@ -161,7 +161,7 @@ class RayWorkers:
         try:
             self._ray.get(call)
         except self._ray.exceptions.RayActorError as error:
-            if "creation task" in str(error):  # its constructor raised an error, and would raise it again
+            if "creation task" in str(error):  # the constructor raised an error, and would raise it again in a new actor
                 raise WorkFailed(f"a worker cannot start: {error}") from None
             self._start(number)
 

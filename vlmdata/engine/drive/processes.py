@@ -191,7 +191,7 @@ def _end_where_memory_is_short(failed: Any) -> None:
 
 def _do_calls(pipe: Any, job: RunJob, rate_limiter: Any) -> None:
     lock = threading.Lock()
-    keep = Keep()  # the first call makes the worker, so that this call reports an error in the constructor
+    keep = Keep()  # the first call constructs the worker, and reports an error of the constructor as its own
 
     def do(ticket: int, method: str, args: tuple[Any, ...]) -> None:
         def work() -> bytes:

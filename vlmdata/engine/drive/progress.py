@@ -17,15 +17,15 @@ from vlmdata.sizes import megabytes
 
 EVERY_S = 0.5
 WINDOW_S = 60.0  # the rate covers this last period, so partitions that an earlier run finished soon stop counting
-ESTIMATE_PARTITIONS = 3  # partitions fetched in this run before the estimate
+ESTIMATE_PARTITIONS = 3  # number of partitions that this run fetches before it prints the estimate
 REASONS = 3  # number of the most frequent reasons for drops that the line names
 
 
 class Progress:
     """Counts the rows of the current stage by outcome, and shows the rate, the bytes and the time left.
 
-    `rows` is the number of input rows, or None if it is unknown. `folder` is where images are written, or None if that is not
-    on this machine.
+    `rows` is the number of input rows, or None if it is unknown. `folder` is the folder where images are written, or None if
+    they are written to another machine.
     """
 
     def __init__(self, rows: int | None, log: RunLog, folder: Any = None):

@@ -36,7 +36,7 @@ class SumsDiffer(Error, AssertionError):
 
 
 def shard_pieces(calls: list[PartitionCall], kept: list[int], samples: int) -> list[list[tuple[PartitionCall, int, int]]]:
-    """Return the pieces of each shard: a partition and the range [start, stop) of its kept rows.
+    """Return the pieces of each shard. A piece is a partition and the range [start, stop) of its kept rows.
 
     Each shard has `samples` rows in total, except that the last may have fewer.
     """
@@ -56,7 +56,7 @@ def shard_pieces(calls: list[PartitionCall], kept: list[int], samples: int) -> l
 
 
 def ledger_pieces(calls: list[PartitionCall], kept: list[int], part_rows: int) -> list[list[tuple[PartitionCall, int]]]:
-    """Return the partitions of each ledger file, each with the number of kept rows before it."""
+    """Return the partitions of each ledger file, each with the number of kept rows in all earlier partitions."""
     per_file = max(1, ROWS_PER_FILE // part_rows)
     before = 0
     lines = []

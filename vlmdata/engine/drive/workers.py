@@ -21,7 +21,7 @@ class Ended:
 
 
 class Workers(Protocol):
-    """A pool of workers. A worker that dies is replaced under the same number; its calls end with `died`."""
+    """A pool of workers. A worker that dies is replaced under the same number, and its calls end with `died`."""
 
     count: int
     gpus: int  # the first `gpus` workers have a GPU each, and only they measure with models; if 0, all workers do

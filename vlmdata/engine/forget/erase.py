@@ -54,9 +54,9 @@ def planned(store: Store, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
 
 
 def erase(store: Store, cells: Cells, keys: set[str]) -> None:
-    """Erase everything about these rows under work/ except their keys.
+    """Erase everything about the rows in `cells` from work/, except the keys of the rows.
 
-    `keys` are the keys of the rows, without the number that marks a repeated row.
+    `keys` are the keys of these rows, without the number that marks a repeated row.
     """
     plan = plans.load(store)
     if plan is not None:
@@ -109,7 +109,7 @@ def _erase_logs(store: Store, cells: Cells) -> None:
 
 
 def _erase_log(store: Store, partition: int, rows: list[int]) -> set[str]:
-    """Erase rows of one partition. Return the files that its log names.
+    """Erase rows of one partition. Return the names of the files that belong to its log.
 
     Images are erased first, because the tables say where the images are.
     """
@@ -157,7 +157,7 @@ def _collect(table: pa.Table, hit: np.ndarray, gone: Spans, kept: Spans) -> None
 
 
 def _erase_decisions(store: Store, cells: Cells) -> None:
-    """Remove the rows from the file of every global decision. A new decision without these rows has another name."""
+    """Remove the rows from the file of every global decision. The name of the file stays, although it contains a hash."""
     for name in store.list("work/decisions"):
         table = pq.read_table(pa.BufferReader(store.read(name)))
         place = table["part"].to_numpy().astype(np.int64) << 32 | table["row"].to_numpy()

@@ -28,7 +28,7 @@ from vlmdata.engine.store.store_protocol import Store
 from vlmdata.redact import redacted, redacted_column
 from vlmdata.row import Flat, alive, flatten, in_one, set_column
 
-PARTS = "work/parts.json"  # the rows of each partition in the ledger, and the global decisions that were applied
+PARTS = "work/parts.json"  # the number of rows of each partition in the ledger, and the files of the global decisions
 ROWS_PER_FILE = 250_000  # small, because a takedown rewrites whole files, at 4 s per million rows
 
 
@@ -121,7 +121,7 @@ def ledger_files(manifest: dict[str, Any]) -> list[str]:
 def take_rows(store: Store, name: str, rows: np.ndarray, columns: list[str] | None = None) -> pa.Table:
     """Return the rows of a ledger file that have these sorted numbers. Only the row groups that hold them are read.
 
-    Raises RecipeError for damage.
+    Raises RecipeError if the file is damaged.
     """
     tables = []
     with open_parquet(store, name) as file:

@@ -12,7 +12,7 @@ COLUMNS = ("license", "licence", "license_url", "source", "dataset", "attributio
 MOST = 1000  # maximum number of values listed per column; a column with more describes single samples, not licences
 OTHERS = "(others)"
 
-Tally = dict[str, dict[str, int]]  # column -> value -> samples
+Tally = dict[str, dict[str, int]]  # column -> value -> number of samples
 
 
 def tally(documents: Iterable[bytes]) -> Tally:

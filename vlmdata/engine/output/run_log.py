@@ -22,7 +22,7 @@ FOLDER = "work/logs"
 class RunLog:
     """A log whose file is rewritten at each event, so that it works on an object store and stays complete if the run is killed.
 
-    If its `with` block ends with an error or an interrupt, it logs `failed`.
+    If the `with` block of the log ends with an error or an interrupt, the event `failed` is logged.
     """
 
     def __init__(self, store: Store, recipe: dict[str, Any], **options: Any):

@@ -44,7 +44,7 @@ class TarSample(NamedTuple):
 
 
 def samples(rows: pa.Table, layout: str, start: int, stop: int) -> Iterator[TarSample]:
-    """Yield the kept rows [start, stop) of a partition as samples. The positions count only kept rows."""
+    """Yield the kept rows [start, stop) of a partition as samples. `start` and `stop` count only kept rows."""
     kept = rows.filter(pa.array(alive(rows))).slice(start, stop - start)
     measured = measured_columns(kept)
     for row in kept.to_pylist():
@@ -53,7 +53,7 @@ def samples(rows: pa.Table, layout: str, start: int, stop: int) -> Iterator[TarS
 
 
 def _plain(value: Any) -> Any:
-    """Convert a measured value for JSON. NaN and infinity become None, dates and durations strings, and bytes hex."""
+    """Convert a measured value for JSON. NaN and infinity become None, dates and durations become strings, bytes become hex."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
@@ -98,11 +98,12 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
 
 
 def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
-    """Return a document: key.0.jpg, key.1.jpg …, and key.json with aligned texts, images, metadata, files, roles and turns.
+    """Return a document as a sample: the images key.0.jpg, key.1.jpg …, and key.json.
 
-    Rejected positions are left out of these lists and of measured lists that are aligned with the positions. If no image is
-    left between two texts, the texts are joined with an empty line between them, as in OBELICS. A joined text has no scores.
-    Texts of a conversation stay separate.
+    The JSON has the lists texts, images, metadata, files, roles and turns, with one entry for each position that was not
+    rejected. Measured lists with one value per position lose the same positions. If no image is left between two texts, the
+    texts are joined with an empty line between them, as in OBELICS. A joined text has no scores. Texts of a conversation stay
+    separate.
     """
     pairs = list(itertools.zip_longest(_living(row["images"]), _living(row["texts"])))  # an image or text may be None
     living = [i for i, (image, text) in enumerate(pairs) if image or text]
@@ -134,7 +135,7 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
 
 
 def _living(items: list[dict[str, Any] | None] | None) -> list[dict[str, Any] | None]:
-    """Return images or texts, with None in place of those that a step rejected."""
+    """Return images or texts, with None in place of each item that a step rejected."""
     return [item if item and item["drop"] is None else None for item in items or []]
 
 
@@ -146,7 +147,7 @@ def _joined(texts: list[dict[str, Any]]) -> tuple[str | None, list[str] | None]:
 
 
 def _member_names(images: list[dict[str, Any] | None]) -> list[str | None]:
-    """Return the name of each image after the key's dot, such as 0.jpg or 1.png, or None at a position without an image."""
+    """Return a member name without the key, such as 0.jpg or 1.png, for each position, or None if it has no image."""
     numbers = itertools.count()
     return [f"{next(numbers)}.{_ending(image)}" if image else None for image in images]
 
@@ -182,7 +183,10 @@ def _turns(row: dict[str, Any], living: list[int]) -> list[dict[str, Any] | None
 
 
 def _runs(living: list[int], texts: list[Any]) -> list[list[int]]:
-    """Return the positions in groups. Neighbouring texts without alternatives form one group. Others form a group each."""
+    """Group the positions and return the groups. Neighbouring texts without alternatives form one group.
+
+    Every other position forms a group of one.
+    """
     runs: list[list[int]] = []
     for i in living:
         text, before = texts[i], texts[runs[-1][-1]] if runs else None

@@ -108,7 +108,7 @@ def source_identity(source: Source) -> str:
     """Return a fingerprint of a source: of its parameters and of the names and sizes of its files."""
     values = asdict(source)
     parameters = {field.name: values[field.name] for field in fields(source) if values[field.name] != field.default}
-    parameters.pop("path", None)  # a folder may have moved: the names of its files identify it
+    parameters.pop("path", None)  # only the names of files, because a folder may have moved
     names = [(redacted(Path(name).name), size) for name, size in source.files()]
     # redacted, because an address with a new signature is still the same source
     return fingerprint(id_of(source), redacted_tree(parameters), names)

@@ -1,7 +1,7 @@
 """Tombstones: hashes of forgotten content, so that no later run brings the content back.
 
 Each `forget` writes one record in OUT/forgotten, which `clean` does not delete. The record holds keys (which are hashes),
-BLAKE2b hashes of addresses, hosts and SHA-256 values, and perceptual hashes of images whose likenesses are forgotten too.
+BLAKE2b hashes of addresses, hosts and SHA-256 values, and perceptual hashes of images, if similar images are forgotten as well.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ STEP = "forget"
 REASON = "forgotten"
 TAKEN_DOWN = "samples were taken down during this run"
 KEY_DIGITS = 24  # hex digits of a key; identical rows have the same digits, and a number may follow them
-SOURCE_KEY = re.compile(r'"source_key": ?"([0-9a-f]{24})')  # in `extra` of rows from tars that vlmdata wrote
+# Finds the key of the old sample in `extra` of a row that was read from a tar of vlmdata.
+SOURCE_KEY = re.compile(r'"source_key": ?"([0-9a-f]{24})')
 CONTENT = (
     *("url", "images", "texts", "roles", "turns", "tools", "stated_hashes", "extra"),
     *("place", "problem", "cluster", "value", "threshold"),
@@ -49,7 +50,7 @@ class Tombstones:
     keys: set[str] = field(default_factory=set)  # keys of rows, without the number that marks a repeated row
     likenesses: list[tuple[int, int]] = field(default_factory=list)  # perceptual hash, largest distance in bits
     records: int = 0  # number of takedown records that were read
-    blocks: BlockList | None = None  # the recipe's block lists; they are checked in the same places and give their own reasons
+    blocks: BlockList | None = None  # the recipe's block lists, which are checked like tombstones but give other reasons
 
     def __bool__(self) -> bool:
         return bool(self.hashes or self.keys or self.likenesses or self.blocks)

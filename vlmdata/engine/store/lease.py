@@ -1,4 +1,4 @@
-"""A lease (lock) on an object store, which the exclusive creation of records gives to one holder at a time.
+"""A lease (lock) on an object store. The store creates records exclusively, so the lease has one holder at a time.
 
 The record with the highest number is the valid one. A waiter creates the record with the next number in three cases: the holder
 has released the lease, the holder is known to be dead, or the holder has not changed its record for SILENCE_S. The waiter

@@ -111,7 +111,7 @@ class Ingest(Step):
         for position, body in costs.parked(beyond):
             context.journal(position)
             yield twins[position], self._process(body, boxes[position], context)
-        for position, cost in beyond.items():  # keep the blob and offset, so that a takedown can erase bytes written there
+        for position, cost in beyond.items():  # the blob and offset stay, so that a takedown can erase the bytes there
             facts = {name: before[name][position] for name in MEASURED}
             yield [position], {**facts, **self._verdict("too_costly", cost, rule.max_cost)}
 
@@ -276,7 +276,7 @@ def fetch(addresses: dict[int, str], client: Client) -> Iterator[tuple[int, byte
 
 
 def _next(ended: queue.SimpleQueue[tuple[int, Fetched] | BaseException], client: Client) -> tuple[int, Fetched] | BaseException:
-    """Return the next answer. Raises the client's error once its thread has stopped and no answer can follow."""
+    """Return the next answer. Raises the client's error if the client's thread has stopped and no answer can follow."""
     while True:
         over = client.has_ended  # read before the wait: if True, the client's last answer is already in the queue
         try:

@@ -148,7 +148,7 @@ class Worker:
             )
         rows = rows.slice(0, call.take)
         decided = iter(call.decided)
-        if not self.plan.is_list and call.decided:  # the first decision numbers rows that repeat earlier partitions
+        if not self.plan.is_list and call.decided:  # the first decision makes keys unique across partitions
             rows = self.decided.apply(rows, next(decided), call.partition)
         rows = self.tombstones.apply(rows)
         with ExitStack() as undo:
@@ -174,7 +174,7 @@ class Worker:
         fresh: dict[str, Any],
         again: tuple[str, ...],
     ) -> pa.Table:
-        """Return the rows with the step's columns. Values that the log does not have are measured now."""
+        """Return the rows with the columns that the step measures. Values that the log does not have are measured now."""
         step, name = bound.step, str(bound.measure)
         wanted = alive(rows)
         present = inputs(rows, step.columns_read())
