@@ -181,5 +181,5 @@ def test_a_start_with_other_parts_is_refused_by_the_weight_that_does_not_fit(tmp
     data = write_data(tmp_path / "data", captions=0, conversations=20)
     first = run_training(tiny_recipe(data, tmp_path / "first", model=MODEL, steps=1)).checkpoint
     assert main(["export", str(first), str(tmp_path / "llava")]) == 0
-    with pytest.raises(RecipeError, match=r"its parts differ from the recipe's, first in '.*'\. Omit `model`"):
+    with pytest.raises(RecipeError, match=r"the parts of this model differ from the recipe, first in '.*'\. Omit `model`"):
         run_training(tiny_recipe(data, tmp_path / "second", model=MODEL, start=str(tmp_path / "llava"), steps=1))

@@ -109,7 +109,7 @@ def all_gather_objects(value: Any, ranks: Ranks) -> list[Any]:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Return a tensor that FSDP may have sharded as a full tensor on every rank. Every rank must call this function."""
+    """Return the full tensor on every rank, given a tensor that may be sharded. Every rank must call this function."""
     if not isinstance(tensor, DTensor):
         return tensor
     if tensor.dtype == torch.int16:  # NCCL does not support int16

@@ -64,7 +64,7 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Device, precision and memory. With `bf16`, weights are in bf16, and the optimizer keeps their lower bits apart."""
+    """Device, precision and memory. With `bf16`, the model has bf16 weights, and the optimizer has their lower bits."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "autocast", "bf16"] = "fp32"
@@ -82,7 +82,7 @@ class Speed:
 class Checkpoints:
     """When checkpoints are saved, and which are kept."""
 
-    every: int = 500  # steps between checkpoints, besides the one of the last step; 0: save none, to measure speed
+    every: int = 500  # steps between checkpoints; the last step is saved as well; 0: save none, to measure speed
     keep: int = 2  # number of newest checkpoints to keep
     keep_best: bool = True  # whether to keep the checkpoint with the lowest held-out loss as well
 

@@ -126,7 +126,7 @@ def load_model(path: Path, model: nn.Module) -> None:
 
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Load a checkpoint's optimizer state. Each tensor keeps its dtype; torch's own loading would round it to bf16."""
+    """Load a checkpoint's optimizer state. Tensors keep their dtypes. torch's own loading would round to bf16."""
     parameters = dict(_unshared(model))
     for name, tensor in _read(path, "optimizer"):
         weight, _, key = name.rpartition("/")
@@ -214,7 +214,7 @@ def _damaged(file: Path, error: Exception) -> RecipeError:
 
 
 def _linked_frozen(previous: Path | None, part: Path, ranks: Ranks) -> bool:
-    """Hard-link the frozen weights of the run's last checkpoint, because they never change. Return whether there are any."""
+    """Hard-link the frozen weights of the run's last checkpoint, because they never change. Return whether any were linked."""
     is_linked = False
     if ranks.is_first and previous is not None:
         for file in previous.glob("frozen-*.safetensors"):

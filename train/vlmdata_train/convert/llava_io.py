@@ -82,7 +82,7 @@ def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
     misfits = _misfits(weights, model.state_dict())
     if misfits:
         raise ValueError(
-            f"{name}: its parts differ from the recipe's, first in '{misfits[0]}'. Omit `model` in the recipe to use its parts"
+            f"{name}: the parts of this model differ from the recipe, first in '{misfits[0]}'. Omit `model` in the recipe"
         )
     model.load_state_dict(weights)
 

@@ -82,7 +82,7 @@ class HfVision:
     layer: int | tuple[int, ...] = -2  # -1 is the last block, k > 0 the k-th; LLaVA uses -2
     tokens: str = "patches"  # `patches`, or `all`, which adds class and register tokens before the patches
     norm: bool = False  # apply the norm after the tower's last block to the features
-    mean: tuple[float, float, float] | None = None  # by channel; None: the published processor's, or 0.5 with `config`
+    mean: tuple[float, float, float] | None = None  # one per channel; None: from the published processor, or 0.5 with `config`
     std: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ class HfVision:
         return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
 
     def load_config(self) -> PreTrainedConfig:
-        """Return the configuration of the image tower, also if the model has another tower for text."""
+        """Return the configuration of the image tower. A model of two towers has one configuration for each tower."""
         if self.config is not None:
             return config_of(self.config)
         assert self.name is not None

@@ -23,7 +23,7 @@ class Tower(nn.Module):
         super().__init__()
         self.model = model
         # The abstractor `patch_merger` replaces the tower's merger. The tower sorts squares by window before its blocks, and
-        # sorts the rows of the merger's output back. So this module returns each square as one row.
+        # sorts the rows of the merger's output back. So the module in place of the merger returns each square as one row.
         self.model.merger = nn.Sequential(nn.Unflatten(0, (-1, model.config.spatial_merge_size**2)), nn.Flatten(1))
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class Tower(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        self.model.merger = nn.Identity()  # the abstractor `patch_merger` replaces it
+        self.model.merger = nn.Identity()  # the abstractor `patch_merger` replaces the merger
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode the images. Each image attends only to itself."""

@@ -46,7 +46,7 @@ def _colours(values: Sequence[float], like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Several towers side by side. `towers` are entries like those of `encoder`. All must have the same grid of patches."""
+    """Several towers side by side. Entries of `towers` have the form of `encoder`. All towers must have the same grid."""
 
     towers: tuple[Any, ...]
 

@@ -58,7 +58,7 @@ class HfCausal:
         return int(self.load_config().get_text_config().hidden_size)
 
     def build(self, vocabulary: int) -> PreTrainedModel:
-        """Return the model, with rows added to its embeddings if they have fewer than `vocabulary`.
+        """Return the model. Rows are added to its embeddings if there are fewer than `vocabulary` rows.
 
         Added rows are drawn around the mean of the old ones, so that a new token does not dominate the softmax. Raises
         ValueError if a configuration from scratch has a smaller vocabulary.

@@ -1,7 +1,7 @@
 """Qwen2-VL's M-RoPE: each token has positions on the axes time, row and column. Each axis has a share of the rotary angles.
 
-Wang et al. 2024, Qwen2-VL. The three positions of a text token are equal. All tokens of an image have the same time, and the
-text after an image continues after the image's longer side. B rows, T tokens, E head width.
+Wang et al. 2024, Qwen2-VL. The three positions of a text token are equal. All tokens of an image have the same time. The text
+after an image starts at this time plus the longer side of the image's grid. B rows, T tokens, E head width.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Mrope:
         """Return (3, B, T) positions, which restart at every segment. Raises ValueError if the preprocessing does not fit."""
         if not hasattr(plan.preprocessing, "tile_size"):
             raise ValueError(
-                "positions: mrope needs a preprocessing with one tile per image, of the image's size. Use smart_size"
+                "positions: mrope needs a preprocessing that makes one tile in the size of the image. Use smart_size"
             )
         grids = []
         for height, width in batch.image_sizes.tolist():

@@ -24,7 +24,7 @@ class OneTile:
     """Base class of parts that turn every image into one tile of the tower's size."""
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
-        """Return 1, for any size."""
+        """Return the number of tiles, which is 1 for any size."""
         return 1
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:

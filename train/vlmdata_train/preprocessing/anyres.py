@@ -1,6 +1,6 @@
 """LLaVA-NeXT's AnyRes: a small copy of the whole image, then a large copy in tiles.
 
-The tokens of the large copy are those without padding, with a newline after each row.
+Tokens of padding are left out of the large copy, and a newline follows each row of its tokens.
 Liu et al. 2024, LLaVA-NeXT; `max_tiles` is from LLaVA-OneVision's anyres_max_9 (Li et al. 2024).
 n tiles, M tokens of a tile, D width.
 """

@@ -14,7 +14,7 @@ from vlmdata_train.preprocessing import OneTile
 
 @dataclass(frozen=True)
 class CentreCrop(OneTile):
-    """Turns an image into one square tile. The image outside its middle square is lost."""
+    """Turns an image into one square tile. The parts outside the middle square are lost."""
 
     resample: Resample = "bicubic"  # CLIP's
 

@@ -37,7 +37,7 @@ class LongestEdge:
         return rows * unit, columns * unit
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
-        """Return 1, for any size."""
+        """Return the number of tiles, which is 1 for any size."""
         return 1
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:

@@ -42,7 +42,7 @@ class Native:
         return math.ceil(height / patch) * patch, math.ceil(width / patch) * patch
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
-        """Return 1, for any size."""
+        """Return the number of tiles, which is 1 for any size."""
         return 1
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:

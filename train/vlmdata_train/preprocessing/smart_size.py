@@ -1,4 +1,4 @@
-"""The image keeps about its aspect ratio; its sides are whole squares and its number of pixels is limited: Qwen2-VL.
+"""The image is resized to whole squares within a limit on pixels. The aspect ratio stays about the same: Qwen2-VL.
 
 Wang et al. 2024, Qwen2-VL.
 """
@@ -50,7 +50,7 @@ class SmartSize:
         return smart_resize(height, width, facts.patch_size * self.square, self.min_pixels, self.max_pixels)
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
-        """Return 1, for any size."""
+        """Return the number of tiles, which is 1 for any size."""
         return 1
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:

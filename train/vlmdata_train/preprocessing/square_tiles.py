@@ -1,4 +1,4 @@
-"""Idefics3's tiles: the longer side is resized to `longest`, then both sides to whole tiles; the whole image is added.
+"""Idefics3's tiles: the longer side is resized to `longest`, then both sides to whole tiles. A tile of the whole image follows.
 
 Laurençon et al. 2024, Building and better understanding vision-language models (Idefics3); SmolVLM does the same.
 """

@@ -13,9 +13,9 @@ from vlmdata.engine.drive.workers import EXTERNAL_DEATHS, Ended, Workers
 from vlmdata.errors import WorkFailed
 from vlmdata.process.shortage import ADVICE
 
-DEATHS_BEFORE_ALONE = 2  # a call runs alone after its worker has died this many times
+DEATHS_BEFORE_ALONE = 2  # number of deaths of its worker after which a call runs alone
 MACHINE_ERRORS = {"OSError", "PermissionError", "FileNotFoundError", "BlockingIOError", "ConnectionError"}
-MAX_DEATHS = 8  # the run fails after a call's worker has died this many times
+MAX_DEATHS = 8  # number of deaths of a call's worker after which the run fails
 
 
 @dataclass

@@ -16,7 +16,7 @@ from vlmdata.engine.output.run_log import RunLog
 from vlmdata.sizes import megabytes
 
 EVERY_S = 0.5
-WINDOW_S = 60.0  # the rate covers this last period, so partitions that an earlier run finished soon stop counting
+WINDOW_S = 60.0  # seconds that the rate covers; finished partitions of an earlier run pass quickly and then no longer count
 ESTIMATE_PARTITIONS = 3  # number of partitions that this run fetches before it prints the estimate
 REASONS = 3  # number of the most frequent reasons for drops that the line names
 

@@ -157,7 +157,7 @@ def _collect(table: pa.Table, hit: np.ndarray, gone: Spans, kept: Spans) -> None
 
 
 def _erase_decisions(store: Store, cells: Cells) -> None:
-    """Remove the rows from the file of every global decision. The name of the file stays, although it contains a hash."""
+    """Remove the rows from the file of every global decision. The file keeps its name, which contains the old hash."""
     for name in store.list("work/decisions"):
         table = pq.read_table(pa.BufferReader(store.read(name)))
         place = table["part"].to_numpy().astype(np.int64) << 32 | table["row"].to_numpy()

@@ -36,7 +36,7 @@ def entries(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     own = np.arange(len(table))
     columns = [(table["key"], own), (images.field("sha256"), images.parents)]
     for urls, rows in ((in_one(table["url"]), own), (images.field("url"), images.parents)):
-        columns += [(urls, rows), (redacted_column(urls), rows)]  # with and without secrets
+        columns += [(urls, rows), (redacted_column(urls), rows)]  # addresses as they are, and without secrets
     hashes, numbers = [], []
     for words, parents in columns:
         texts = words.to_pylist()

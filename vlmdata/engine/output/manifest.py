@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 FIX = "Restore it, or remove it and build the dataset again"
 # Defaults for the fields that manifests of earlier versions of vlmdata lack.
 EMPTY: dict[str, Any] = {"limit": None, "other_records": {}, "versions": {}, "models": {}, "provenance": {}}
-# A build, a takedown or a clean holds this lock. It is a file in a folder, and a folder of lease records on an object store.
+# A build, a takedown or a clean holds this lock. The lock is a file, or on an object store a folder of lease records.
 LOCK = "work/.lock"
 
 

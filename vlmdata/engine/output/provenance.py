@@ -1,4 +1,4 @@
-"""Provenance: the number of samples for each source and licence. Some columns of a source state these two."""
+"""Provenance: the number of samples for each source and each licence that the columns of the input state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan of a dataset: the rows of each partition. It is written once.
+"""The plan of a dataset: the rows of each partition. The plan is written once.
 
 A list is sorted by key and cut into partitions of equal size. So every partition is a fair sample of the list, and the
 addresses of one host are spread over the partitions. Memory use is bounded, because rows pass through buckets on disk. The plan
@@ -37,7 +37,7 @@ RECORD = "work/plan.json"
 PARTITIONS_PER_FILE = 64
 IN_MEMORY_BYTES = 64_000_000  # maximum bytes of rows to sort in memory; a larger list is sorted in buckets on disk
 BUCKETS = 256
-MAX_DEPTH = 3  # levels of buckets, 16 million in all; a bucket that is still too large holds one row repeated often
+MAX_DEPTH = 3  # levels of buckets, which give 16 million buckets; a bucket that is still too large holds one row repeated often
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class PartitionPlan:
 
     source: str  # fingerprint of the source; a run with another source is refused
     part_rows: int
-    parts: int  # the number of partitions; this field is named as on disk
+    parts: int  # number of partitions; the plan on disk uses this name
     rows: int | None  # None for an archive: unknown until it is read
     files: list[str]
     pieces: list[dict[str, Any]]  # without the secrets of addresses
@@ -72,7 +72,7 @@ class PartitionPlan:
         return not self.pieces
 
     def read_partition(self, store: Store, partition: int) -> pa.Table:
-        """Return the rows of a partition of a list, with keys, as the source yielded them.
+        """Return the rows of a partition of a list, as the source yielded them but with keys added.
 
         An empty list gives an empty table.
         """

@@ -86,7 +86,7 @@ class Tombstones:
         return blank(rows, bad | np.array([drop == STEP for drop in rows["drop"].to_pylist()], dtype=bool))
 
     def _taken_from(self, extras: list[str | None]) -> np.ndarray:
-        """Return which rows come from a sample of another dataset whose key was forgotten, bool (N,)."""
+        """Return which rows come from a forgotten sample of another dataset, bool (N,)."""
         if not self.keys:
             return np.zeros(len(extras), dtype=bool)
         found = [SOURCE_KEY.search(extra or "") for extra in extras]
@@ -155,7 +155,7 @@ def _names(store: Store) -> list[str]:
 
 
 def _read(store: Store, name: str) -> dict[str, Any]:
-    fix = "Restore it, because without it samples that were taken down come back"
+    fix = "Restore this record. Without the record, samples that were taken down would come back"
     record = read_record(store, name, Takedown, fix)
     return read_record(store, name, PendingTakedown, fix) if "swap" in record else record
 

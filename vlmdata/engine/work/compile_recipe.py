@@ -21,7 +21,7 @@ from vlmdata.steps.resize import Resize
 class BoundStep:
     """A step of a compiled recipe.
 
-    `measure` names its measurement by a hash of the step, its version and its dependencies, without thresholds.
+    `measure` is the name of the step's measurement: a hash of the step, its version and its dependencies, without thresholds.
     """
 
     step: Step

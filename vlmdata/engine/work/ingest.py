@@ -249,7 +249,7 @@ def _shares(body: bytes, boxes: list[list[float]]) -> list[tuple[float, float, f
 
 
 def fetch(addresses: dict[int, str], client: Client) -> Iterator[tuple[int, bytes | None, str | None]]:
-    """Yield each position with its bytes or its failure, in the order of completion.
+    """Yield the position of each image with the fetched bytes or the failure, in the order of completion.
 
     If the client broke, raise the error that broke it.
     """
