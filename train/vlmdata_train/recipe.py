@@ -184,7 +184,7 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
 
 
 def _build(cls: type, tree: Any, where: str) -> Any:
-    """Build a dataclass whose fields may be dataclasses. Inner dataclasses are built first, so that errors name them."""
+    """Build a dataclass whose fields may be dataclasses. Inner dataclasses are built first, to name them in errors."""
     if not isinstance(tree, dict):
         raise RecipeError(f"{where}: the parameters of {cls.__name__} must be a mapping, not {tree!r}")
     values = dict(tree)

@@ -32,7 +32,7 @@ class RawPatches:
     Only a preprocessing that makes square images uses `image_size`.
     """
 
-    patch_size: int = 30  # Fuyu's
+    patch_size: int = 30  # as in Fuyu
     image_size: int = 300
 
     def facts(self) -> EncoderFacts:

@@ -35,4 +35,4 @@ class InterleavedMrope(Mrope):
     """Positions of Qwen3-VL. They need a preprocessing that keeps each image as one tile of its own size: `smart_size`."""
 
     rotary = TurnRotary
-    sections: tuple[int, ...] = (24, 20, 20)  # Qwen3-VL's, for heads of width 128
+    sections: tuple[int, ...] = (24, 20, 20)  # as in Qwen3-VL, for heads of width 128

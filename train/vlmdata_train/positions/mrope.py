@@ -66,7 +66,7 @@ class Mrope:
     """Positions of Qwen2-VL. They need a preprocessing that keeps each image as one tile of its own size: `smart_size`."""
 
     rotary: ClassVar[type[GridRotary]] = GridRotary  # divides the angles among the axes
-    sections: tuple[int, ...] = (16, 24, 24)  # Qwen2-VL's, for heads of width 128
+    sections: tuple[int, ...] = (16, 24, 24)  # as in Qwen2-VL, for heads of width 128
 
     def position_ids(self, batch: Batch, plan: ImagePlan, image_token_id: int) -> Tensor:
         """Return (3, B, T) positions, which restart at every segment. Raises ValueError if the preprocessing does not fit."""

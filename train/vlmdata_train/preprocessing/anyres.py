@@ -56,7 +56,7 @@ def unpadded(width: int, height: int, rows: int, columns: int) -> tuple[slice, s
 class Anyres:
     """Turns an image into a base tile and the tiles of one of the grids in `tiles`. The padding is black, as in LLaVA-NeXT."""
 
-    tiles: tuple[tuple[int, int], ...] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # (rows, columns), LLaVA-NeXT's
+    tiles: tuple[tuple[int, int], ...] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # (rows, columns), as in LLaVA-NeXT
     max_tiles: int | None = None  # tokens of more tiles than this are scaled down; LLaVA-OneVision: 9
     resample: Resample = "bicubic"
 

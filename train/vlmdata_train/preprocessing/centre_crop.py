@@ -16,7 +16,7 @@ from vlmdata_train.preprocessing import OneTile
 class CentreCrop(OneTile):
     """Turns an image into one square tile. The parts outside the middle square are lost."""
 
-    resample: Resample = "bicubic"  # CLIP's
+    resample: Resample = "bicubic"  # as in CLIP
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
         """Return the tile: uint8 (H, W, 3) -> uint8 (1, 3, side, side)."""

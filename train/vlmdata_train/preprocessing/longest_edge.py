@@ -21,7 +21,7 @@ from vlmdata_train.preprocessing.native import RowEnds
 class LongestEdge:
     """Turns an image into one tile of the image's own size. A side grows by less than one patch or square."""
 
-    longest: int = 1024  # Pixtral's processor
+    longest: int = 1024  # maximum of the longer side; the value of Pixtral's processor
     ends: bool = True  # add learned vectors after each row of patches and after the last row: [IMG_BREAK], [IMG_END]
     square: int = 1  # side, in patches, of a square that the abstractor merges; Mistral 3: 2
     resample: Resample = "bicubic"

@@ -24,10 +24,10 @@ class Native:
     An image above the limits is scaled down. A smaller image keeps its size.
     """
 
-    max_height: int = 1080  # Fuyu's
-    max_width: int = 1920  # Fuyu's
+    max_height: int = 1080  # as in Fuyu
+    max_width: int = 1920  # as in Fuyu
     newline: bool = True  # add a learned vector after each row of patches
-    resample: Resample = "bilinear"  # Fuyu's
+    resample: Resample = "bilinear"  # as in Fuyu
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
         """Return the tile: uint8 (H, W, 3) -> uint8 (1, 3, rows * patch, columns * patch). The padding is 1, as in Fuyu."""

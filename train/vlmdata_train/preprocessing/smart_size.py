@@ -35,8 +35,8 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
 class SmartSize:
     """Turns an image into one tile of about the image's own size."""
 
-    min_pixels: int = 56 * 56  # Qwen2-VL's processor
-    max_pixels: int = 28 * 28 * 1280  # Qwen2-VL's processor
+    min_pixels: int = 56 * 56  # the value of Qwen2-VL's processor
+    max_pixels: int = 28 * 28 * 1280  # the value of Qwen2-VL's processor
     square: int = 2  # side, in patches, of a square that the abstractor merges
     resample: Resample = "bicubic"
 

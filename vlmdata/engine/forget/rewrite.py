@@ -114,7 +114,7 @@ def _shifted(table: pa.Table, keep: np.ndarray) -> pa.Table:
 
 
 def ledger_without(store: Store, folder: str, name: str, rows: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Rewrite a ledger file and its lookup with these rows forgotten. Return the facts about both by their published names."""
+    """Rewrite a ledger file and its lookup with these rows forgotten. Return the facts about both files by published name."""
     keys: list[str] = []
     sink = io.BytesIO()
     with open_parquet(store, name) as file:

@@ -123,7 +123,7 @@ class PartitionBlob:
         return self.size - len(data)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return bytes that were added. Works only before `close`."""
+        """Return `size` bytes of those that were added, from `offset`. Call this only before `close`."""
         assert self._file is not None
         self._file.flush()
         return os.pread(self._file.fileno(), size, offset)

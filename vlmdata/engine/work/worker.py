@@ -1,4 +1,4 @@
-"""The worker: it runs a partition through bound steps of the recipe and commits what it measures.
+"""The worker: it runs a partition through bound steps of the recipe and commits the measured values.
 
 The same code runs in a local process and in a Ray actor. Several partitions may be open at once, each in its own thread.
 """
@@ -49,7 +49,7 @@ class Worker:
         self.bound_steps: list[BoundStep] = compile_recipe(job.recipe)
         self.keep = Keep()
         self.decided = Decided(self.store)
-        self.decoding = threading.Lock()  # one image at a time: a worker has one core, and pixels take most of its memory
+        self.decoding = threading.Lock()  # one image at a time, because a worker has one core, and pixels take most memory
         self.rate_limiter = rate_limiter
         plan = load(self.store)
         assert plan is not None, "the plan is written before any worker starts"
@@ -203,7 +203,7 @@ class Worker:
     def pack(self, number: int, pieces: list[tuple[PartitionCall, int, int]]) -> dict[str, Any]:
         """Write shard `number` and return its record.
 
-        `pieces` are partitions with the range [start, stop) of kept rows to take.
+        `pieces` are partitions, each with the range [start, stop) of its kept rows that go into the shard.
         """
         layout = self.job.recipe.shards.layout
         chosen = [sample for call, start, stop in pieces for sample in samples(self.compute(call), layout, start, stop)]
@@ -212,7 +212,7 @@ class Worker:
     def ledger(self, number: int, calls: list[tuple[PartitionCall, int]]) -> dict[str, Any]:
         """Write file `number` of the ledger and return its record.
 
-        `calls` are partitions with the number of kept rows before each.
+        `calls` are partitions, each with the number of kept rows in all earlier partitions.
         """
         per_shard = self.job.recipe.shards.samples
         tables = [ledger_rows(self.compute(call), before, per_shard) for call, before in calls]
