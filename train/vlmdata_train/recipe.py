@@ -37,8 +37,8 @@ class Batches:
     samples: int = 8  # samples per forward pass without packing
     accumulate: int = 1  # forward passes per optimizer step, on each rank
     window: int = 1 << 16  # samples packed together; a larger window fills rows better, and a smaller one mixes lengths better
-    workers: int = 2  # threads per rank that decode and tokenize, and processes that measure lengths at the start
-    ahead: int = 4  # batches to prefetch
+    workers: int = 2  # number of threads per rank that decode and tokenize, and of processes that measure lengths first
+    ahead: int = 4  # number of batches to prefetch
 
     def __post_init__(self) -> None:
         check_range(self, "tokens sample_tokens samples accumulate window workers ahead", least=1)
@@ -64,7 +64,7 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Device, precision and memory. With `bf16`, the model has bf16 weights, and the optimizer has their lower bits."""
+    """Device, precision and memory. With precision `bf16`, the optimizer keeps the lower bits of the weights."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "autocast", "bf16"] = "fp32"
@@ -72,7 +72,7 @@ class Speed:
     compile: bool = False  # whether to compile each block of the language model and of the encoder
     recompute: Literal["auto", "none", "all"] = "auto"  # which activations to recompute; auto: as few as GPU memory allows
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    loss_chunk: int = 2048  # answer tokens whose logits are in memory at a time
+    loss_chunk: int = 2048  # number of answer tokens whose logits are in memory at a time
 
     def __post_init__(self) -> None:
         check_range(self, "threads loss_chunk", least=1)
@@ -99,7 +99,7 @@ class HeldOut:
     path: str | None = None  # path or URL of another dataset
     every: int = 200  # steps between evaluations
     samples: int = 256  # maximum number of samples for the loss
-    answers: int = 0  # samples to generate answers for at each evaluation
+    answers: int = 0  # number of samples for which answers are generated at each evaluation
     answer_tokens: int = 32  # maximum tokens of a generated answer
 
     def __post_init__(self) -> None:
@@ -138,8 +138,8 @@ class Recipe:
     start: str | None = None  # initial weights: a checkpoint, or a model in LLaVA's form (a folder or hub name)
     parts: dict[str, Part] = field(default_factory=dict)
     lr: float = 1e-3
-    steps: int | None = None  # optimizer steps; set either `steps` or `epochs`
-    epochs: float | None = None  # passes over the data
+    steps: int | None = None  # number of optimizer steps; set either `steps` or `epochs`
+    epochs: float | None = None  # number of passes over the data
     seed: int = 0
     batches: Batches = field(default_factory=Batches)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -184,7 +184,10 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
 
 
 def _build(cls: type, tree: Any, where: str) -> Any:
-    """Build a dataclass whose fields may be dataclasses. Inner dataclasses are built first, to name them in errors."""
+    """Build a dataclass whose fields may be dataclasses.
+
+    Inner dataclasses are built first, so that an error in an inner dataclass names its place.
+    """
     if not isinstance(tree, dict):
         raise RecipeError(f"{where}: the parameters of {cls.__name__} must be a mapping, not {tree!r}")
     values = dict(tree)

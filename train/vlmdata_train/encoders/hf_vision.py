@@ -79,7 +79,7 @@ class HfVision:
     name: str | None = None  # a hub name or a folder
     config: dict[str, Any] | None = None  # model_type and other fields of the model's configuration
     image_size: int | None = None  # if set, position embeddings are interpolated to this size
-    layer: int | tuple[int, ...] = -2  # -1 is the last block, k > 0 the k-th; LLaVA uses -2
+    layer: int | tuple[int, ...] = -2  # -1 is the last block, and k > 0 is the k-th block; LLaVA uses -2
     tokens: str = "patches"  # `patches`, or `all`, which adds class and register tokens before the patches
     norm: bool = False  # apply the norm after the tower's last block to the features
     mean: tuple[float, float, float] | None = None  # one per channel; None: from the published processor, or 0.5 with `config`

@@ -59,7 +59,7 @@ class OpenClip:
     pretrained: str | None = None  # a tag of open_clip, such as `openai`, or a file; None: random weights
     config: dict[str, Any] | None = None  # fields of open_clip's CLIPVisionCfg: width, layers, patch_size, image_size
     image_size: int | None = None  # if it is not the model's size, position embeddings are interpolated
-    layer: int | tuple[int, ...] = -2  # -1 is the last block, k > 0 the k-th; LLaVA uses -2
+    layer: int | tuple[int, ...] = -2  # -1 is the last block, and k > 0 is the k-th block; LLaVA uses -2
     tokens: str = "patches"  # `patches`, or `all`, which adds the class token before the patches
     norm: bool = False  # apply the norm after the tower's last block to the features
 

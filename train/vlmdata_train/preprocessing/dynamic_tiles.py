@@ -39,7 +39,7 @@ class DynamicTiles:
     """Turns an image into `min_tiles` to `max_tiles` tiles. A thumbnail follows if there are several tiles."""
 
     min_tiles: int = 1
-    max_tiles: int = 12  # InternVL 1.5's training; 6 in its fine-tuning scripts
+    max_tiles: int = 12  # as in InternVL 1.5's training; its fine-tuning scripts use 6
     thumbnail: bool = True
     resample: Resample = "bicubic"
 

@@ -46,5 +46,5 @@ class LongestEdge:
         return grid.tokens + (grid.rows if self.ends else 0)
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return the module that adds the vectors after rows, or None without `ends`."""
+        """Return the module that adds the vectors after rows, or None if `ends` is false."""
         return RowEnds(self.tile_size, facts, grid_of, width, ends_image=True) if self.ends else None

@@ -51,7 +51,7 @@ class Native:
         return grid.tokens + (grid.rows if self.newline else 0)
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return the module that adds the newlines, or None without `newline`."""
+        """Return the module that adds the newlines, or None if `newline` is false."""
         return RowEnds(self.tile_size, facts, grid_of, width) if self.newline else None
 
     def _fitted(self, width: int, height: int) -> tuple[int, int]:

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 from vlmdata_train.model.pixels import Resample, resize, to_tiles
 
-MAX_SIDE = 4096  # Idefics3's limit
+MAX_SIDE = 4096  # maximum side in pixels, as in Idefics3
 
 
 @dataclass(frozen=True)
 class SquareTiles:
-    """Turns an image into square tiles and, if there are several tiles, the whole image. Small images are enlarged."""
+    """Turns an image into square tiles. If there are several, a tile of the whole image follows. Small images are enlarged."""
 
     longest: int = 1456  # Idefics3: 4 tiles of 364
     resample: Resample = "lanczos"

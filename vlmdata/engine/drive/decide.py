@@ -27,14 +27,14 @@ from vlmdata.step import DistributedSearch, Step
 VERDICT = ["drop", "reason", "value", "threshold", "cluster"]
 ITEM_VERDICT = VERDICT[:-1]  # fields of `images` and `texts` that every step gets
 SLICE = 512
-TABLES_AT_ONCE = 64  # tables of partitions that are joined at once
+TABLES_AT_ONCE = 64  # number of tables, one for each partition, that are joined at once
 
 
 def columns_for(step: Step) -> Columns:
     """Return the columns that a global decision gets: the key, the verdict so far, and the columns that the step reads.
 
-    A decision that reads only some fields of `images` or `texts` gets these fields and the verdict. A decision that changes
-    one of these columns without reading it gets all fields of the column.
+    A decision that reads only some fields of `images` or `texts` gets these fields and the verdict. If a step
+    changes `images` or `texts` without reading that column, the decision gets all fields of the column.
     """
     read = step.columns_read()
     narrow: dict[str, set[str]] = {}

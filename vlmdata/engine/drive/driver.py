@@ -68,7 +68,7 @@ class Driver:
     def __init__(self, workers: Workers, together: int, folder: Path | None):
         self.workers = workers
         self.together = together  # maximum number of calls at once on one worker
-        self.deaths = 0  # deaths of workers in the whole run
+        self.deaths = 0  # number of deaths of workers in the whole run
         self._folder = folder or Path(tempfile.gettempdir())
 
     def map(
@@ -124,7 +124,7 @@ class Driver:
         return min(ready, key=load.__getitem__) if ready else None
 
     def _count_death(self, call: _Call, ended: Ended) -> None:
-        """Count a death of the call's worker. Raises WorkFailed if the worker has now died MAX_DEATHS times."""
+        """Count a death of the call's worker. Raises WorkFailed after MAX_DEATHS deaths on this call."""
         call.deaths += 1
         self.deaths += 1
         if call.deaths >= MAX_DEATHS:

@@ -23,8 +23,8 @@ from vlmdata.step import RecipeError
 from vlmdata.untrusted import Failed, errors_as, one_line
 
 STARTS = 2  # attempts to start Ray on this machine
-STORE_BYTES = 150_000_000  # small: no image goes through Ray's object store
-MOST_CHARS = 30  # maximum length of the temporary folder's path: Ray's socket paths add 75, and the limit is 107
+STORE_BYTES = 150_000_000  # small, because no image goes through Ray's object store
+MOST_CHARS = 30  # maximum length of the temporary folder's path; Ray adds 75 for a socket, and 107 is the limit
 MAX_RESTARTS = 8  # maximum number of restarts of the rate limiter; the run fails when it dies once more
 
 

@@ -26,9 +26,9 @@ from vlmdata.process.shortage import describe_error, is_short_of_memory
 from vlmdata.process.thread import Thread, attempt
 from vlmdata.web.rate_limiter import RateLimiter
 
-NO_MEMORY = 12  # exit status: ENOMEM
+NO_MEMORY = 12  # exit status of a process that ran out of memory: ENOMEM
 PAUSES_S = (0.1, 1.0, 10.0)  # waiting time after each failed attempt to start a process
-CALLS = 8  # threads of a worker: more than the calls that a driver sends at once
+CALLS = 8  # number of threads of a worker; more than the number of calls that a driver sends at once
 CONTEXT = multiprocessing.get_context("forkserver")  # plain fork would copy locks that the caller's threads hold
 CONTEXT.set_forkserver_preload(["vlmdata.engine.work.worker"])
 
@@ -209,8 +209,8 @@ def _do_calls(pipe: Any, job: RunJob, rate_limiter: Any) -> None:
         while True:
             do(*calls.get())
 
-    # Start all threads now, because a thread that could not start later, for lack of memory, would never answer. A thread that
-    # cannot even report an error exits the process: memory is short, or the driver has ended.
+    # Start all threads now, while there is memory. A thread that could not start later would never answer. A thread that cannot
+    # even report an error exits the process, because memory is short or the driver has ended.
     for _ in range(CALLS):
         Thread(attempt, serve, lambda _: os._exit(NO_MEMORY), name="call").start()
     while True:

@@ -28,7 +28,7 @@ from vlmdata.engine.store.store_protocol import Store
 from vlmdata.row import flatten
 
 THREADS = 4
-Cells = dict[int, list[int]]  # partition -> its rows
+Cells = dict[int, list[int]]  # partition -> numbers of its rows
 Spans = dict[str, set[tuple[int, int]]]  # blob -> (offset, size)
 
 
@@ -157,7 +157,7 @@ def _collect(table: pa.Table, hit: np.ndarray, gone: Spans, kept: Spans) -> None
 
 
 def _erase_decisions(store: Store, cells: Cells) -> None:
-    """Remove the rows from the file of every global decision. The file keeps its name, which contains the old hash."""
+    """Remove the rows from the file of every global decision. The file keeps its name, although its content changes."""
     for name in store.list("work/decisions"):
         table = pq.read_table(pa.BufferReader(store.read(name)))
         place = table["part"].to_numpy().astype(np.int64) << 32 | table["row"].to_numpy()

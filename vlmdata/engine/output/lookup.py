@@ -21,7 +21,7 @@ from vlmdata.engine.store.store_protocol import Store
 from vlmdata.redact import redacted_column
 from vlmdata.row import flatten, in_one
 
-GROUP = 1 << 15  # entries in a row group: a search for one word reads about 200 kB
+GROUP = 1 << 15  # number of entries in a row group, so that a search for one word reads about 200 kB
 FOLDER = "lookup"
 
 

@@ -16,7 +16,7 @@ from vlmdata.row import flatten, set_column
 from vlmdata.step import scatter
 
 ITEMS = ("images", "texts")
-GROUP_ROWS = 20_000  # rows in a row group of a decision's file
+GROUP_ROWS = 20_000  # number of rows in a row group of a decision's file
 
 Columns = dict[str, tuple[str, ...]]  # column -> the fields to select from its items; an empty tuple selects the whole column
 

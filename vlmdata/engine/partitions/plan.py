@@ -220,7 +220,7 @@ class Buckets:
     def __init__(self, folder: Path, schema: pa.Schema, depth: int = 0):
         folder.mkdir()
         self.folder = folder
-        self.depth = depth  # pairs of hex digits that all keys in these buckets share
+        self.depth = depth  # number of pairs of hex digits with which all keys in these buckets begin
         self.schema = schema
         self.paths = [folder / f"{number:02x}.arrow" for number in range(BUCKETS)]
         self.writers = [pa.ipc.new_stream(str(path), schema) for path in self.paths]

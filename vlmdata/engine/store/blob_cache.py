@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-FEW = 3  # reads of one blob before the whole blob is fetched
+FEW = 3  # number of reads of one blob before the whole blob is fetched
 KEEP_BYTES = 256_000_000  # maximum bytes of cached blobs; the newest blob stays even if it is larger
 REMEMBERED = 1000  # maximum number of blobs whose reads are counted
 

@@ -119,8 +119,8 @@ class Planned(Shape):
 class PartitionsRecord(Shape):
     """The content of work/parts.json.
 
-    Each item of `parts` is the number of a partition, how many rows were taken (null: all), and its rows in the ledger.
-    `decided` names the files of the global decisions.
+    Each item of `parts` holds the number of a partition, the number of rows that were taken (null: all), and the number of
+    rows in the ledger. `decided` names the files of the global decisions.
     """
 
     decided: list[str]

@@ -35,7 +35,7 @@ def open_parquet(store: Store, name: str) -> Iterator[pq.ParquetFile]:
 def bounds(metadata: pq.FileMetaData, number: int) -> tuple[int, int]:
     """Return the minimum and maximum of the first column in a row group. Raises ArrowInvalid for a damaged footer.
 
-    Types are compared before statistics are read, because Arrow aborts the process if the types in a footer contradict.
+    Types are compared before statistics are read, because Arrow aborts the process if a footer states two types for a column.
     """
     column = metadata.schema.column(0)
     is_ours = (column.max_definition_level, column.max_repetition_level) == (1, 0)

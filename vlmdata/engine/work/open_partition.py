@@ -60,7 +60,7 @@ class OpenPartition:
         self.rate_limiter = rate_limiter
         self.tombstones = tombstones  # images that must not be stored again
         self.guilty: frozenset[int] = frozenset()  # positions of images that killed a decoder
-        self.journal_file: Any = None  # file that records the image being decoded, to find one that crashes the worker
+        self.journal_file: Any = None  # file that records the image being decoded, to find an image that crashes the worker
         self.measuring = ""  # the name of the measurement that runs now
         self._keep = keep
 
