@@ -37,7 +37,7 @@ class Batches:
     samples: int = 8  # samples per forward pass without packing
     accumulate: int = 1  # forward passes per optimizer step, on each rank
     window: int = 1 << 16  # samples packed together; a larger window fills rows better, and a smaller one mixes lengths better
-    workers: int = 2  # number of threads per rank that decode and tokenize, and of processes that measure lengths first
+    workers: int = 2  # number of threads per rank that decode and tokenize; as many processes measure lengths at the start
     ahead: int = 4  # number of batches to prefetch
 
     def __post_init__(self) -> None:

@@ -18,9 +18,10 @@ from vlmdata_train.recipe import Recipe, build_recipe
 
 
 def load(recipe: str | Path, *, stage: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Read and check a recipe, which is a file or the name of a shipped recipe (`tiny`). Raises RecipeError.
+    """Read and check a recipe, which is a file or the name of a shipped recipe, such as `tiny`.
 
-    `stage` replaces the recipe's stage. `overrides` maps dotted paths to values, such as `optimizer.clip`.
+    `stage` replaces the recipe's stage. `overrides` maps dotted paths, such as `optimizer.clip`, to values. Raises RecipeError
+    if the recipe cannot be read or is not valid.
     """
     path = _locate(str(recipe))
     try:

@@ -58,7 +58,7 @@ class Ingest(Step):
     def identity(self) -> str:
         """Return the name of the download engine, unless it is `vlmdata`, and the kind of the verified hash, if any.
 
-        Engines differ in pixels. A change of either value fetches the images again.
+        The engines produce different pixels. A change of either value fetches the images again.
         """
         words = [self._engine(), f"verify {self._verified()}"] if self._verified() else [self._engine()]
         return " ".join(word for word in words if word != "vlmdata")

@@ -19,7 +19,7 @@ from vlmdata.step import Source
 def piece_rows(store: Store, source: Source, piece: dict[str, Any], log: PartitionLog, forgotten: Tombstones) -> pa.Table:
     """Return the rows of a piece, without forgotten content.
 
-    If the log of the partition does not hold them, read and commit them now.
+    If the log of the partition does not hold the rows, read and commit the rows now.
     """
     rows = log.rows()
     if rows is not None:
