@@ -174,7 +174,7 @@ def test_samples_that_all_break_when_their_turn_comes_are_an_error_and_no_endles
     write_tar(tmp_path / "0.tar", [{"__key__": f"{n}", "jpg": b"<html>", "txt": b"a page"} for n in range(20)])
     monkeypatch.setattr(Reading, "__call__", lambda self, sample: 40)  # as an index may have it that knows their sizes
     endless = feed(str(tmp_path), epochs=None, batches={"pack": False, "samples": 8})
-    with pytest.raises(RecipeError, match=r"samples in a row can be used. Skipped, by reason: \{'not_an_image': "):
+    with pytest.raises(RecipeError, match=r"none of the last \d+ samples can be used. Skipped, by reason: \{'not_an_image': "):
         next(iter(endless))
 
 

@@ -178,7 +178,7 @@ def test_the_log_and_the_terminal_tell_it_and_a_resumed_run_tells_the_same(tmp_p
     assert {**first, "time": 0, "step": 0} == {**second, "time": 0, "step": 0}
     for text in printed:
         assert "left out: 31 of 51 samples of" in text and "\x1b" not in text and "\u202e" not in text
-        assert "30  no_answer_left: the cut at batches.sample_tokens removed everything" in text
+        assert "30  no_answer_left: the first `batches.sample_tokens` tokens of the sample contain no token" in text
     assert ["[[learned text]]" in text for text in printed] == [True, False]
 
 

@@ -79,7 +79,7 @@ def test_misuse_is_one_line_on_stderr_and_exit_2(words, message, tmp_path, capsy
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("model.abstractor={pixel_shuffle: {factor: 4}}", r"model: 6 x 6 patches .* do not divide into squares of 4"),
+        ("model.abstractor={pixel_shuffle: {factor: 4}}", r"model: a grid of 6 x 6 patches .* not divide into squares of 4"),
         ("model.abstractor={pixel_shuffle: {factor: 0}}", r"model: the side of a square must be 1 patch or more, not 0"),
         (
             "model.encoder={open_clip: {config: {width: 96, layers: 3, patch_size: 16, image_size: 96}, layer: -9}}",
@@ -98,7 +98,7 @@ def test_misuse_is_one_line_on_stderr_and_exit_2(words, message, tmp_path, capsy
             "batches.sample_tokens=20",
             r"at most 20 tokens, and an image of 96 x 96 takes 36 of them. Raise `batches.sample_tokens`",
         ),
-        ("held_out.fraction=1e-9", r"held_out.fraction: 1e-09 holds out no sample of"),
+        ("held_out.fraction=1e-9", r"held_out.fraction: the value 1e-09 holds out no sample of"),
         ("speed.compile=true", r"speed.compile must be false on a CPU"),
     ],
 )

@@ -142,8 +142,8 @@ def test_deeper_features_are_computed_again_and_teach_every_weight_also_without_
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fusion": "tokens"}, "the tower returns features of 2 deeper layers. Use the fusion `deep_tokens`"),
-        ({"encoder": {"qwen2_vl": {"config": VISION}}}, "the tower returns no features of deeper layers"),
+        ({"fusion": "tokens"}, "the tower also returns features of 2 earlier layers. Use the fusion `deep_tokens`"),
+        ({"encoder": {"qwen2_vl": {"config": VISION}}}, "the tower returns no features of earlier layers"),
         ({"encoder": {"qwen3_vl": {"config": {**DEEP, "deepstack_visual_indexes": [0, 1, 2, 3]}}}}, "4 levels need 4 layers"),
     ],
 )

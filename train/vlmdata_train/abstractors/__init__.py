@@ -2,7 +2,7 @@
 
 An abstractor has two methods:
 
-- `grid_of(grid)` returns the grid of tokens that it makes of a tile's grid of patches.
+- `grid_of(grid)` returns the grid of tokens that the abstractor makes from a tile's grid of patches.
 - `build(facts, out_width, grid)` returns the module for a tower with these facts: (P, N, C) -> (P, M, D).
 
 P tiles, N patches, M tokens, C width of the tower, D `out_width`. `Grid` and `EncoderFacts` are in `model/encoder_facts.py`. An

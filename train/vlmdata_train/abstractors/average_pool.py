@@ -1,4 +1,4 @@
-"""Average the patches of each square, then apply an MLP, as in Gemma 3, LLaVA-OneVision's video frames, and DeCo.
+"""Average the patches in each square of the grid, then apply an MLP, as in Gemma 3, LLaVA-OneVision's video frames, and DeCo.
 
 P tiles, r x c patches, s the side of a square, C width.
 """
@@ -16,7 +16,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 def average(features: Tensor, grid: Grid, side: int) -> Tensor:
-    """Return the average of each square: (P, r c, C) -> (P, r c / s^2, C)."""
+    """Return the average of the patches in each square: (P, r c, C) -> (P, r c / s^2, C)."""
     picture = features.transpose(1, 2).unflatten(2, (grid.rows, grid.columns))  # (P, C, r, c)
     return functional.avg_pool2d(picture, side).flatten(2).transpose(1, 2)
 

@@ -1,4 +1,4 @@
-"""Honeybee's C-Abstractor: convolutions, which preserve locality, with pooling to a square grid between them.
+"""Honeybee's C-Abstractor: convolutions, pooling to a square grid, and more convolutions. Convolutions preserve locality.
 
 Source: Cha et al. 2023, Honeybee: Locality-enhanced Projector. The residual block is RegNet's, with squeeze and excitation.
 
@@ -17,10 +17,10 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of pictures (P, W, r, c)."""
+    """Layer norm over the channels of feature maps (P, W, r, c)."""
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Return pictures of the same shape, with each place normalised separately."""
+        """Return feature maps of the same shape. Each position is normalised separately."""
         return super().forward(picture.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -31,7 +31,7 @@ class Block(nn.Module):
         super().__init__()
         self.first = nn.Sequential(nn.Conv2d(in_width, width, 1, bias=False), ChannelNorm(width), nn.SiLU())
         self.middle = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), ChannelNorm(width), nn.SiLU())
-        squeezed = max(1, in_width // 4)  # RegNet's ratio to the width of the block's input
+        squeezed = max(1, in_width // 4)  # a quarter of the block's input width, as in RegNet
         self.excite = nn.Sequential(nn.Conv2d(width, squeezed, 1), nn.SiLU(), nn.Conv2d(squeezed, width, 1), nn.Sigmoid())
         self.last = nn.Sequential(nn.Conv2d(width, width, 1, bias=False), ChannelNorm(width))
         same = in_width == width
@@ -45,7 +45,7 @@ class Block(nn.Module):
 
 
 class Convolutions(nn.Module):
-    """The module: patches (P, r c, C) -> tokens (P, s s, D)."""
+    """The network of `CAbstractor`: patches (P, r c, C) -> tokens (P, s s, D)."""
 
     def __init__(self, in_width: int, out_width: int, grid: Grid, part: CAbstractor) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Convolutions(nn.Module):
 class CAbstractor:
     """Honeybee's C-Abstractor: 3 blocks before and 3 after the pooling, width 1024, 12 x 12 tokens.
 
-    Honeybee also uses the sides 16 and 24.
+    Honeybee also uses grids of 16 x 16 and 24 x 24 tokens.
     """
 
     side: int = 12

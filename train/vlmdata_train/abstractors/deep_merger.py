@@ -1,6 +1,8 @@
-"""Qwen3-VL's mergers: one for the tower's last layer, and one for each deeper level. `deep_tokens` reads their features.
+"""Qwen3-VL's mergers: one for the tower's last layer, and one for each earlier layer whose features the tower returns.
 
-P images, N patches in order of squares, s the side of a square, L deeper levels, C and D widths.
+The fusion `deep_tokens` reads the results.
+
+P images, N patches in order of squares, s the side of a square, L earlier layers, C and D widths.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class SquareMerger(Merger):
-    """A merger whose norm is over a whole square. The norm of `Merger` is over each patch."""
+    """A merger that normalises all values of a square together. `Merger` normalises each patch separately."""
 
     def forward(self, features: Tensor) -> Tensor:
         """Concatenate the patches of each square, normalise, and apply the MLP: (P, N, C) -> (P, N / s^2, D)."""
@@ -24,7 +26,7 @@ class SquareMerger(Merger):
 
 
 class DeepMergers(nn.Module):
-    """The module: (P, N, (1 + L) C) -> (P, N / s^2, (1 + L) D), for images of any shape."""
+    """The mergers of all layers: (P, N, (1 + L) C) -> (P, N / s^2, (1 + L) D), for images of any shape."""
 
     def __init__(self, in_width: int, out_width: int, side: int, levels: int) -> None:
         super().__init__()
@@ -42,7 +44,7 @@ class DeepMergers(nn.Module):
 
 @dataclass(frozen=True)
 class DeepMerger:
-    """Merges the features of a tower that also returns deeper levels, square by square, such as `qwen3_vl`."""
+    """Merges the patches of each square, for a tower that also returns earlier layers, such as `qwen3_vl`."""
 
     side: int = 2
 

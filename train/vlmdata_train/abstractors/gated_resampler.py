@@ -56,7 +56,7 @@ class Layer(nn.Module):
 
 
 class Connector(nn.Module):
-    """The module: patches (P, N, C) -> latents (P, L, D)."""
+    """The network of `GatedResampler`: patches (P, N, C) -> latents (P, L, D)."""
 
     def __init__(self, in_width: int, out_width: int, part: GatedResampler) -> None:
         super().__init__()
@@ -83,11 +83,11 @@ class GatedResampler:
     heads: int = 16
     key_heads: int = 4
     head_width: int = 96
-    mlp_width: int | None = None  # of the first MLP; Idefics2 has the language model's intermediate size; None: 4 D
+    mlp_width: int | None = None  # inner width of the first MLP; Idefics2: intermediate size of its language model; None: 4 D
     eps: float = 1e-6
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return a grid that has only the latents, as extra tokens without a place."""
+        """Return a grid without rows and columns. Its extra tokens are the latents."""
         return Grid(0, 0, extra=self.latents)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:

@@ -14,7 +14,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class Layers(nn.Module):
-    """The module: (P, N, C), square by square -> (P, N / s^2, D), for images of any shape."""
+    """The network of `NormedMerger`: (P, N, C), in order of squares -> (P, N / s^2, D), for images of any shape."""
 
     def __init__(self, width: int, out_width: int, part: NormedMerger) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Layers(nn.Module):
         self.mlp = nn.Sequential(first, nn.GELU(), second)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Merge squares. Their values are ordered by channel, then by patch, as Mistral 3's weights need."""
+        """Merge each square. Its values are ordered by channel, then by patch, to match Mistral 3's weights."""
         squares = self.norm(features).unflatten(1, (-1, self.count))  # (P, N / s^2, s^2, C)
         return self.mlp(self.merge(squares.transpose(2, 3).flatten(2)))
 

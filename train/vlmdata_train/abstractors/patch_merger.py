@@ -15,7 +15,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class Merger(nn.Module):
-    """The module: (P, N, C), square by square -> (P, N / s^2, D), for images of any shape."""
+    """The network of `PatchMerger`: (P, N, C), in order of squares -> (P, N / s^2, D), for images of any shape."""
 
     def __init__(self, in_width: int, out_width: int, side: int, norm: nn.Module) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class PatchMerger:
     """Merges the features of a tower that returns patches square by square, such as `qwen2_vl`."""
 
     side: int = 2
-    norm: Literal["layer", "rms"] = "layer"  # Qwen2-VL has layer; Qwen2.5-VL has rms
+    norm: Literal["layer", "rms"] = "layer"  # layer norm in Qwen2-VL, RMS norm in Qwen2.5-VL
 
     def grid_of(self, grid: Grid) -> Grid:
         """Return the grid of tokens, one for each square of `side` x `side` patches."""

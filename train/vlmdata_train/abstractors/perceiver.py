@@ -31,7 +31,7 @@ class LatentAttention(nn.Module):
         self.output = nn.Linear(heads * head_width, width, bias=False)
 
     def forward(self, context: Tensor, latents: Tensor) -> Tensor:
-        """Return the change of the latents: (P, N, C), (P, L, C) -> (P, L, C)."""
+        """Return the update that the caller adds to the latents: (P, N, C), (P, L, C) -> (P, L, C)."""
         latents = self.latents_norm(latents)
         both = torch.cat([self.context_norm(context), latents], 1)  # (P, N + L, C)
         query, key, value = (
@@ -43,7 +43,7 @@ class LatentAttention(nn.Module):
 
 
 class Resampler(nn.Module):
-    """The module: patches (P, N, C) -> latents (P, L, D)."""
+    """The network of `Perceiver`: patches (P, N, C) -> latents (P, L, D)."""
 
     def __init__(self, width: int, out_width: int, part: Perceiver) -> None:
         super().__init__()
@@ -78,14 +78,14 @@ class Perceiver:
     If the language model has a different width, a linear layer follows.
     """
 
-    latents: int = 64  # Flamingo's
-    layers: int = 6  # Flamingo's
-    heads: int = 8  # OpenFlamingo's
-    head_width: int = 64  # OpenFlamingo's
+    latents: int = 64  # as in Flamingo
+    layers: int = 6  # as in Flamingo
+    heads: int = 8  # as in OpenFlamingo
+    head_width: int = 64  # as in OpenFlamingo
     qk_norm: bool = False  # layer norms on queries and keys, as in Idefics 80B
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return a grid that has only the latents, as extra tokens without a place."""
+        """Return a grid without rows and columns. Its extra tokens are the latents."""
         return Grid(0, 0, extra=self.latents)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:

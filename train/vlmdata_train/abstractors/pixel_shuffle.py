@@ -24,11 +24,17 @@ def shuffle(features: Tensor, grid: Grid, side: int) -> Tensor:
 
 
 def coarser(grid: Grid, side: int) -> Grid:
-    """Return the grid of squares of `side` x `side` patches. Raises ValueError if the grid does not divide into squares."""
+    """Return a grid with one token for each square of `side` x `side` patches.
+
+    Raises ValueError if the grid does not divide into such squares.
+    """
     if side < 1:
         raise ValueError(f"the side of a square must be 1 patch or more, not {side}")
     if grid.extra or grid.rows % side or grid.columns % side:
-        raise ValueError(f"{grid.rows} x {grid.columns} patches and {grid.extra} more do not divide into squares of {side}")
+        raise ValueError(
+            f"a grid of {grid.rows} x {grid.columns} patches and {grid.extra} extra tokens does not divide into squares of"
+            f" {side} x {side} patches"
+        )
     return Grid(grid.rows // side, grid.columns // side)
 
 

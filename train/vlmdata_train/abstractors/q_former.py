@@ -17,7 +17,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class Queries(nn.Module):
-    """The module: patches (P, N, C) -> queries (P, Q, D)."""
+    """The network of `QFormer`: patches (P, N, C) -> queries (P, Q, D)."""
 
     def __init__(self, config: Blip2QFormerConfig, queries: int, out_width: int) -> None:
         super().__init__()
@@ -44,11 +44,11 @@ class QFormer:
     layers: int = 12
     heads: int = 12
     mlp_width: int = 3072
-    every: int = 2  # cross-attention is in one of this many layers
-    dropout: float = 0.1  # BERT's, in training
+    every: int = 2  # one layer has cross-attention, of each group of this many layers
+    dropout: float = 0.1  # as in the training of BERT
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return a grid that has only the queries, as extra tokens without a place."""
+        """Return a grid without rows and columns. Its extra tokens are the queries."""
         return Grid(0, 0, extra=self.queries)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:

@@ -24,9 +24,9 @@ class Cleaner:
         self._patterns: tuple[ChatTemplate, tuple[re.Pattern[str], re.Pattern[str] | None]] | None = None
 
     def clean(self, text: str, template: ChatTemplate) -> str:
-        """Return the text without our marks, and with the names of the template's control tokens broken up.
+        """Return the text without the marks of `marks.py`, and with the names of the template's control tokens broken up.
 
-        A mark becomes U+FFFD. A character is inserted into a name, so that the tokenizer does not read the name as a token.
+        A mark becomes U+FFFD. A character is inserted into each name, so that the tokenizer does not read the name as a token.
         Trusted tokens are kept. Added tokens that are ordinary text are kept too, such as line ends, blanks, tags and <think>.
         """
         # A word joiner inside a token's name keeps the name readable, but the text can no longer close its turn.
@@ -38,9 +38,9 @@ class Cleaner:
         return text
 
     def _control_of(self, template: ChatTemplate) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
-        """Return two patterns of the names that a text must not contain: for the text itself, and for the normalized text.
+        """Return a pattern that finds forbidden names in a text, and a pattern that finds them in the normalized text.
 
-        The second is None if the tokenizer has no normalizer.
+        The second pattern is None if the tokenizer has no normalizer.
         """
         if self._patterns is None or self._patterns[0] is not template:
             names, normalized = (template.control | {self.image_token}) - self.trusted, None
@@ -67,7 +67,7 @@ class Cleaner:
 
 
 def _broken(text: str, pattern: re.Pattern[str], joint: str) -> str:
-    """Return the text with `joint` inserted after the first character of each match, until nothing matches.
+    """Return the text with `joint` inserted after the first character of each match of `pattern`, until nothing matches.
 
     A match of a single character becomes U+FFFD.
     """

@@ -43,7 +43,7 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
     for ready in row:
         labels = ready.prompt.labels
         for image in ready.prompt.images:
-            assert isinstance(image, bytes)  # only the measuring of lengths uses sizes instead of bytes
+            assert isinstance(image, bytes)  # prompts hold sizes instead of bytes only while lengths are measured
             try:
                 tiles.append(plan.preprocess(decode(image).pixels).pixels)
             except ImageError as error:
@@ -92,7 +92,7 @@ def lay_out(
         where = (row, slice(start, start + len(own)))
         input_ids[where] = torch.tensor(own)
         labels[where] = torch.tensor(answers)
-        labels[row, start] = IGNORE  # no earlier token of the segment could predict the first one
+        labels[row, start] = IGNORE  # a segment's first token has no earlier token that predicts it
         positions[where] = torch.arange(len(own))
         segments[where] = segment
     return input_ids, labels, positions, segments
@@ -101,7 +101,7 @@ def lay_out(
 def _within(row: list[Ready], tokens: int) -> list[Ready]:
     """Return the prompts, cut so that they have at most `tokens` tokens together.
 
-    A sample is longer than measured if an index holds wrong sizes of its images.
+    Cutting is necessary if an index holds wrong image sizes, because a prompt is then longer than its measured length.
     """
     kept = []
     for ready in row:
@@ -113,9 +113,9 @@ def _within(row: list[Ready], tokens: int) -> list[Ready]:
 
 
 def size_of(picture: Picture) -> tuple[int, int]:
-    """Return the (width, height) of a picture: of an encoded image, after its EXIF rotation, or the size itself.
+    """Return the (width, height) of a picture. For an encoded image, this is the size after EXIF rotation.
 
-    Raises ImageError if the size cannot be known.
+    Raises ImageError if the size is unknown.
     """
     if not isinstance(picture, bytes):
         if min(picture) < 1:
@@ -125,7 +125,7 @@ def size_of(picture: Picture) -> tuple[int, int]:
 
 
 def tokens_of_picture(plan: ImagePlan, picture: Picture) -> int:
-    """Return how many tokens of the prompt a picture takes. Raises ImageError if its size cannot be known."""
+    """Return how many tokens of the prompt a picture takes. Raises ImageError if the picture's size is unknown."""
     return plan.tokens_of(*size_of(picture))
 
 

@@ -1,4 +1,4 @@
-"""Read conversations from tars of other tools: images, and a JSON with `conversations` (LLaVA) or `messages` (OpenAI)."""
+"""Read conversations from other tools' tars: images, and a JSON with `conversations` (LLaVA) or `messages` (OpenAI)."""
 
 from __future__ import annotations
 

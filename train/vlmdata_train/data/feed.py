@@ -27,7 +27,7 @@ from vlmdata_train.data.reading import Reading, Sample, source_of
 from vlmdata_train.data.sample_positions import FeedPosition, SamplePosition
 from vlmdata_train.model.batch import Batch
 
-MAX_UNUSED = 10_000  # consecutive samples without a usable one, after which the run stops
+MAX_UNUSED = 10_000  # the run stops after this many consecutive unusable samples
 
 
 class SampleStream(Protocol):
@@ -51,12 +51,12 @@ class Feed:
 
     open: Callable[[int, int], SampleStream]  # (rank, number of ranks) -> the rank's stream
     reading: Reading
-    position: FeedPosition  # where to begin
+    position: FeedPosition  # the position to begin at
     packed_tokens: int | None  # tokens of a packed row; None: the stream yields single samples
     samples: int = 1  # samples per batch, if they are not packed
     workers: int = 2  # threads that build batches
     ahead: int = 4  # batches that may wait in the queue
-    names: tuple[str, str] = ("", "")  # hashes of the data and of its order; a position is valid only with both
+    names: tuple[str, str] = ("", "")  # hashes of the data and of its order; a position is valid only for the same hashes
     plan: PackedPlan | None = None  # the stream's plan, with the measured lengths
     skipped: Counter[str] = field(default_factory=Counter)
     blank_answers: int = 0  # empty or blank answers in used samples; they have no loss
@@ -106,9 +106,9 @@ class Feed:
             if batch is not None:
                 yield replace(batch, taken=unbatched), after
                 unbatched = 0
-            elif unbatched >= MAX_UNUSED:  # otherwise the search in an endless stream would never end
+            elif unbatched >= MAX_UNUSED:  # stop, because an endless stream may have no usable sample
                 raise RecipeError(
-                    f"data: none of {unbatched} samples in a row can be used. Skipped, by reason: {dict(self.skipped)}"
+                    f"data: none of the last {unbatched} samples can be used. Skipped, by reason: {dict(self.skipped)}"
                 )
 
         for samples, after, tried in self._steps():
@@ -121,7 +121,7 @@ class Feed:
     def _steps(self) -> Iterator[tuple[list[Sample], FeedPosition, int]]:
         """Yield the samples of each batch, the position after them, and how many of the plan's samples were read for the batch.
 
-        The batches of the pieces come before those of the main stream.
+        If a run resumes with pieces (see `sample_positions.py`), their batches come before the batches of the main stream.
         """
         start = self.position
         for number, piece in enumerate(start.pieces, 1):
@@ -138,7 +138,7 @@ class Feed:
         while taken := list(itertools.islice(units, self.units)):
             state = stream.state_dict()
             hint = tuple(state["window"]) if "window" in state else None
-            # The stream repeats samples to pad an epoch's last step. Drop them: the loss is a mean over tokens of all ranks.
+            # The stream repeats samples to pad an epoch's last step. Drop the repeats: they would count twice in the loss.
             samples = [sample for unit in taken for sample in unit if "__pad__" not in sample]
             lost, damaged = stream.skipped - damaged, stream.skipped
             self.skipped.update({"damaged": lost} if lost else {})
@@ -163,7 +163,7 @@ class Feed:
         return build_batch(ready, self.reading.plan, prompter.pad_id, packed_tokens=self.packed_tokens, broken=self.skipped)
 
     def prepare(self, sample: Sample) -> Ready | None:
-        """Return a sample's prompt, or None if the sample has no prompt or is on the other side of the held-out split.
+        """Return a sample's prompt, or None if the sample has no prompt or this feed's side of the held-out split excludes it.
 
         A sample without a prompt is counted in `skipped`.
         """

@@ -11,7 +11,7 @@ from vlmdata_train.data.prompt import Prompt
 from vlmdata_train.model.batch import IGNORE
 
 HEAD, TAIL = 1200, 600  # characters shown from the beginning and the end of a long sample, about one screen
-LINE = 60  # characters that a line end counts for
+LINE = 60  # a line end counts as this many characters
 
 Piece = tuple[str, bool]  # a character, an escape or an image, and whether it has a loss
 
@@ -58,7 +58,7 @@ def _text(tokenizer: Any, ids: list[int], start: int, end: int) -> str:
 
 
 def _fitting(pieces: list[Piece], room: int) -> int:
-    """Return how many of the first pieces fit into `room` characters. A line end counts for LINE characters."""
+    """Return how many of the first pieces fit into `room` characters. A line end counts as LINE characters."""
     for number, (text, _) in enumerate(pieces):
         room -= LINE if text == "\n" else len(text)
         if room < 0:

@@ -1,8 +1,8 @@
 """Count the samples that training leaves out, by reason, from the lengths that the loader measured.
 
 The loader measures the length of each sample once and caches it. If a sample is left out, the cache holds a code of the reason
-instead of a length. The code is greater than the tokens of any row. So the loader drops the sample from its packs, and every
-later run reports the same counts.
+instead of a length. The code is greater than the number of tokens in any row. So the loader drops the sample from its packs,
+and every later run reports the same counts.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from vlmdata.redact import redacted
 from vlmdata_train.data.plain_text import plain
 
 DIALOGUE = {  # reasons of `vlmdata.readers.dialogue`
-    "no_turns": "its turns are not a list of objects",
-    "no_user_turn": "it has no turn of the user",
-    "no_assistant_turn": "it has no turn of the assistant",
-    "unknown_role": "a role is unknown: the known roles are user, assistant, system, tool and their aliases",
+    "no_turns": "the conversation has no turns, or they are not a list of objects",
+    "no_user_turn": "the conversation has no turn of the user",
+    "no_assistant_turn": "the conversation has no turn of the assistant",
+    "unknown_role": "a turn has an unknown role (known roles: user, assistant, system, tool and their aliases)",
     "unknown_part": "a message has a part that is not a text or an image",
-    "more_placeholders_than_images": "it has more placeholders than images",
-    "more_images_than_placeholders": "it has more images than placeholders",
-    "images_both_in_parts_and_beside": "it has images both inside and outside the parts of its messages",
-    "no_file": "it names an image that the sample does not contain",
+    "more_placeholders_than_images": "the conversation has more placeholders than images",
+    "more_images_than_placeholders": "the conversation has more images than placeholders",
+    "images_both_in_parts_and_beside": "the sample has images both inside and outside the parts of its messages",
+    "no_file": "the conversation names an image that the sample does not contain",
     "bad_tool_call": "a tool call has no name, or its arguments are not an object",
-    "bad_tools": "its `tools` are not a list of JSON schemas",
-    "bad_turns": "its `turns` do not have the expected form",
-    "bad_reasoning": "the reasoning of a message is not a string, or occurs twice",
+    "bad_tools": "`tools` is not a list of JSON schemas",
+    "bad_turns": "`turns` does not have the expected form",
+    "bad_reasoning": "a message has reasoning that is not a string, or has reasoning twice",
     "bad_weight": "the weight of a message is not a number",
     "bad_name": "the name of a speaker is not a string",
     "bad_tool_call_id": "the id of a tool call is not a string",
     "bad_encoding": "a text contains half of a surrogate pair",
 }
-FIRST_REASON_CODE = 1 << 30  # greater than the tokens of any row; the number of the reason is added
+FIRST_REASON_CODE = 1 << 30  # greater than the number of tokens in any row; a code is the sum of this and the reason's number
 HELD_OUT = "held_out"  # on the other side of the held-out split; these samples are not reported
 REASONS = {
-    HELD_OUT: "it is on the other side of the split by held_out.fraction",
-    "no_text": "it has no text",
-    "no_answer": "its conversation has no answer",
+    HELD_OUT: "`held_out.fraction` assigns the sample to the other side of the split",
+    "no_text": "the sample, or a turn of its conversation, has no text",
+    "no_answer": "the conversation has no answer",
     "empty_answer": "every answer with a loss is empty",
-    "no_loss": "no message has a loss, because their weights are 0 or `loss: last` excludes those with other weights",
-    "no_answer_left": "the cut at batches.sample_tokens removed everything with a loss",
+    "no_loss": "no message has a loss: every message has the weight 0, or `loss: last` excludes it",
+    "no_answer_left": "the first `batches.sample_tokens` tokens of the sample contain no token with a loss",
     "chat_template": "the chat template refuses the conversation",
-    "unreadable": "its members do not have the expected form",
-    "damaged": "its tar is damaged at this sample",
-    **{reason: f"a conversation: {meaning}" for reason, meaning in DIALOGUE.items()},
-    **{reason: f"an image: {meaning}" for reason, meaning in sorted(IMAGE_REASONS.items())},
+    "unreadable": "the members of the sample do not have the expected form",
+    "damaged": "the tar is damaged at this sample",
+    **DIALOGUE,
+    **{reason: f"an image cannot be used: {meaning}" for reason, meaning in sorted(IMAGE_REASONS.items())},
 }
 _NUMBERS = {reason: number for number, reason in enumerate(REASONS)} | {"damaged": DAMAGED - FIRST_REASON_CODE}
 _SHOWN = 4  # reasons that get a separate line in the terminal
@@ -80,7 +80,7 @@ def reason_code(reason: str) -> int:
 class LeftOutCounts:
     """Counts of the samples on one side of the held-out split, in one dataset or in all datasets of a mixture."""
 
-    samples: int = 0  # all samples of this side, used or left out
+    samples: int = 0  # all samples on this side, used or left out
     reasons: Counter[str] = field(default_factory=Counter)
     first: dict[str, tuple[int, int]] = field(default_factory=dict)  # first sample of each reason: (dataset, row)
 
@@ -110,9 +110,9 @@ class LeftOutCounts:
             self.first.setdefault(names[number], (dataset, int(rows[first])))
 
     def record(self, plan: PackedPlan, prompt: PromptOf) -> dict[str, Any]:
-        """Return the counts for the log, and for each reason its first sample, as "TAR KEY", with details of what is wrong.
+        """Return the counts for the log. For each reason, add its first sample, as "TAR KEY", and details of what is wrong.
 
-        `prompt` is `Reading.prompt`. The error that it raises for the sample holds the details.
+        `prompt` is `Reading.prompt`. Its error for the sample holds the details.
         """
         reasons = self.reasons.most_common()
         first = {reason: place_of(plan, *self.first[reason]) for reason, _ in reasons}
@@ -122,7 +122,7 @@ class LeftOutCounts:
 
 
 def count_left_out(plan: PackedPlan) -> LeftOutCounts:
-    """Return the counts of the samples that are left out of a stream's datasets, from their measured lengths."""
+    """Return the counts of the used and left-out samples in a stream's datasets, from their measured lengths."""
     found = LeftOutCounts()
     for number, lengths in enumerate(plan.lengths):
         found.add(number, lengths)

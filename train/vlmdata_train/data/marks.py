@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 IMAGE_MARK = "\ufdd0"  # marks the place of an image in the content of a message
-_OPEN, _CLOSE = "\ufdd1", "\ufdd2"  # before and after an answer; the number of its message follows each
+_OPEN, _CLOSE = "\ufdd1", "\ufdd2"  # before and after an answer; the number of the message follows each mark
 MARKS = re.compile("[\ufdd0-\ufdef\ud800-\udfff]")  # marks, and halves of surrogate pairs, which no tokenizer accepts
 _MASK = "\ufdd3"  # replaces each character of an answer
 _PLACES = re.compile("([\ufdd1\ufdd2])([\ufde0-\ufdef]+)")
@@ -51,10 +51,10 @@ def _mark_inner(text: str, number: int) -> str:
 
 
 def split_at_images(content: str) -> list[tuple[str, str, str]]:
-    """Split the content of a message at its images into (line end or "", text, line end or "").
+    """Split the content of a message at its images, and return a tuple (start, text, end) for each piece.
 
-    `Prompter.messages` adds these line ends between texts and images. They are not part of the text, so marks do not enclose
-    them, and templates that take parts do not need them.
+    `start` and `end` are a line end, or "". `Prompter.messages` adds these line ends between texts and images. They are not
+    part of the text, so marks do not enclose them, and templates that take parts do not need them.
     """
     pieces = content.split(IMAGE_MARK)
     split = []
@@ -104,10 +104,10 @@ def mask(text: str) -> str:
 
 
 def unmask(masked: str, texts: Mapping[int, str], plain: str) -> dict[int, tuple[int, int]]:
-    """Return the range (start, end) of each text in `plain`, which is the output of a template.
+    """Return the range (start, end) that each text has in `plain`, which is the output of a template.
 
-    `masked` is the template's output for the same conversation with masked texts. Return an empty dict if the masked parts do
-    not correspond to exactly these texts, in order.
+    `masked` is the template's output for the same conversation with its texts masked. Return an empty dict if the masked parts
+    and the texts do not correspond one to one, in order.
     """
     runs = [found.span() for found in re.finditer(f"{_MASK}+", masked)]
     if [end - start for start, end in runs] != [len(text) for text in texts.values()]:

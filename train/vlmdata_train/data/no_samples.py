@@ -17,7 +17,7 @@ _MEMBERS = 8  # how many members of a sample the error names
 
 
 def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> None:
-    """Raise RecipeError if a reading can use no sample of a dataset, or of one of the datasets in a mixture.
+    """Raise RecipeError if there is a dataset in the data of which the reading can use no sample.
 
     `where` is the recipe's key that the error names.
     """
@@ -25,7 +25,7 @@ def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> Non
         found = count_left_out(plan)
         if found.samples == 0:
             raise RecipeError(
-                f"held_out.fraction: {reading.held_out} holds out no sample of {data}."
+                f"held_out.fraction: the value {reading.held_out} holds out no sample of {data}."
                 " Raise the fraction, or set `held_out.path`."
             )
         if found.used == 0:
@@ -39,7 +39,7 @@ def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> Non
         found.add(number, plan.lengths[number])
         if found.samples == 0:
             raise RecipeError(
-                f"held_out.fraction: {reading.held_out} leaves no sample of {plan.datasets[number].name} to train on."
+                f"held_out.fraction: the value {reading.held_out} leaves no sample of {plan.datasets[number].name} to train on."
                 " Lower the fraction."
             )
         if found.used == 0:

@@ -28,7 +28,7 @@ from vlmdata_train.recipe import Recipe
 
 
 def make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tuple[Feed, Feed | None]:
-    """Return the feed to train on, and the feed to evaluate on, or None if nothing is held out.
+    """Return the feed to train on, and the feed to evaluate on. The second is None if nothing is held out.
 
     Every rank must call this function. The first rank of each machine measures the samples' lengths. The other ranks read them
     from the machine's cache.
@@ -56,9 +56,9 @@ def feed_of(
 ) -> Feed:  # fmt: skip
     """Measure the lengths of the samples in the data, and return the feed that builds the recipe's batches from them.
 
-    With `epochs` None the data repeats forever. `held_out` is the held-out fraction; the feed reads this fraction if
-    `wants_held_out`, otherwise the rest. Raises RecipeError, which names the recipe's key `where`, if the data cannot be read
-    or has no usable sample.
+    With `epochs` None the data repeats forever. `held_out` is the held-out fraction of the samples. The feed reads the
+    held-out samples if `wants_held_out` is True, and the other samples if it is False. Raises RecipeError, which names the
+    recipe's key `where`, if the data cannot be read or has no usable sample.
     """
     b = recipe.batches
     longest = min(b.sample_tokens, b.tokens) if b.pack else b.sample_tokens
@@ -81,7 +81,10 @@ def feed_of(
 
 
 def prompter_of(model: VisionLanguageModel, *, trusted: Collection[str] = (), last_only: bool = False) -> Prompter:
-    """Return the prompter of a model. Raises RecipeError if `trusted` has an unknown token, or one that no text may contain."""
+    """Return the prompter of a model.
+
+    Raises RecipeError if `trusted` has an unknown token, or a token that no text may contain.
+    """
     tokens_of = partial(tokens_of_picture, model.plan)
     return Prompter(model.tokenizer, image_token_id(model.tokenizer), tokens_of, trusted=trusted, last_only=last_only)
 
@@ -100,7 +103,7 @@ def open_stream(
             data, seed=seed, epochs=epochs, rank=rank, world_size=world, packing=packing,
             reading=ReadOptions(on_error="skip"), torch=False,
         )  # fmt: skip
-    except RecipeError:  # a ValueError too, raised by the model or the recipe while lengths are measured
+    except RecipeError:  # this ValueError already names its key; the model and the recipe raise it while lengths are measured
         raise
     except (OSError, ValueError) as error:
         raise RecipeError(f"{where}: {error}") from None
@@ -113,7 +116,7 @@ def some_samples(reading: Reading, data: str | dict[str, float], count: int) -> 
 
 
 def held_out_questions(recipe: Recipe, held_feed: Feed | None) -> list[Sample]:
-    """Return the held-out samples whose answers are generated at each evaluation. Without a held-out feed there are none."""
+    """Return the held-out samples whose answers are generated at each evaluation. Without a held-out feed the list is empty."""
     if held_feed is None:
         return []
     return list(some_samples(held_feed.reading, recipe.held_out.path or recipe.data, recipe.held_out.answers))
@@ -125,9 +128,9 @@ def gather_positions(position: FeedPosition, ranks: Ranks) -> list[dict[str, Any
 
 
 def check_same_data(recipe: Recipe, feed: Feed, names: list[str]) -> None:
-    """Raise RecipeError if the samples or their order differ from those of the saved run.
+    """Raise RecipeError if the samples or their order have changed since the run was saved.
 
-    `names` are the hashes of both in the saved run; see `Feed.names`.
+    `names` are the saved run's hashes of the samples and of their order; see `Feed.names`.
     """
     if feed.names[0] != names[0]:
         raise RecipeError(

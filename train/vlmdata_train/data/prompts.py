@@ -35,7 +35,7 @@ class Prompter:
     """Turns documents into prompts for one tokenizer. `tokens_of(picture)` returns how many tokens an image takes.
 
     `trusted` are control tokens that the data may contain. With `last_only`, only the last answer of a conversation has a loss.
-    Raises RecipeError if `trusted` has an unknown token, or one that no text may contain.
+    Raises RecipeError if `trusted` has an unknown token, or a token that no text may contain.
     """
 
     def __init__(
@@ -129,7 +129,8 @@ class Prompter:
         turns = document.turns or [None] * len(document.positions)
         for position, role, turn in zip(document.positions, document.roles, turns, strict=True):
             if role not in _ROLES:
-                raise ValueError(f"the role {role!r} is unknown")  # a template may write a role inside a token's name
+                # unsafe, because a template may write the role inside a control token
+                raise ValueError(f"the role {role!r} is unknown")
             facts: Mapping[str, object] = turn or {}
             if not messages or messages[-1]["role"] != role or facts.get("begins"):
                 named = {name: self._clean_json(facts[name]) for name in ("train", "name", "tool_call_id") if name in facts}
@@ -158,7 +159,7 @@ class Prompter:
         return str(self.tokenizer.decode(kept, skip_special_tokens=False)).strip()
 
     def clean(self, text: str) -> str:
-        """Return the text without our marks, and with the names of control tokens broken up; see `Cleaner.clean`."""
+        """Return the text with its marks and the names of control tokens made harmless; see `Cleaner.clean`."""
         return self._cleaner.clean(text, self.template)
 
     def _clean_json(self, value: Any) -> Any:
@@ -172,7 +173,7 @@ class Prompter:
         return self.tokenizer.eos_token or "\n"
 
     def _encode(self, text: str, answers: Sequence[tuple[int, int]], images: list[Picture]) -> Prompt:
-        """Return the prompt of a text. The text is tokenized as a whole, and each image token is repeated as its image needs.
+        """Return the prompt of a text. The text is tokenized as a whole. Each image token is repeated `tokens_of(image)` times.
 
         `answers` are the character ranges (start, end) that have a loss. Raises ValueError if the text does not have one image
         token for each image.
@@ -196,7 +197,7 @@ class Prompter:
         )  # fmt: skip
 
     def _learned(self, text: str, ids: Ints, offsets: list[tuple[int, int]], answers: Sequence[tuple[int, int]]) -> Bools:
-        """Return which tokens have a loss, bool (T,): those with a character in an answer, except image tokens."""
+        """Return which tokens have a loss, bool (T,): all tokens with a character in an answer, except image tokens."""
         has_loss = np.zeros(len(text) + 1, dtype=np.int64)
         for start, end in answers:
             has_loss[start:end] = 1
@@ -220,7 +221,7 @@ def _images(document: Document) -> list[Picture]:
 
 
 def _joined(said: list[str], between: str) -> Iterator[str]:
-    """Yield the texts and images in order. Yield the string `between` between two of them, unless both are images."""
+    """Yield the texts and images in order, and the string `between` between neighbours that are not both images."""
     for number, piece in enumerate(said):
         if number > 0 and not said[number - 1] == piece == IMAGE_MARK:
             yield between

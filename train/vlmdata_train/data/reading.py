@@ -65,7 +65,7 @@ class Reading:
             whole = self._choose(document)
         except ImageError as error:
             raise UnusableSample(error.reason, str(error)) from None
-        except RecipeError:  # there is no chat template, which is the user's mistake
+        except RecipeError:  # the tokenizer has no chat template, or no usable one: the user's mistake
             raise
         except (KeyError, TypeError, ValueError) as error:
             is_chat = document.roles is not None and self.stage == "instruct"
@@ -88,7 +88,7 @@ class Reading:
             names = _image_members(sample, facts)
             found = zip(names, map(tuple, sample["__images__"]), strict=True)
             sizes = {name: size for name, size in found if name in sample["__image_names__"]}
-            sizes |= sample.get("__unsized__", {})  # bytes of images without a size; their headers give the reason
+            sizes |= sample.get("__unsized__", {})  # encoded images of unknown size; decoding their headers gives the reason
             choices = 1 if is_document(facts, sample) else len(captions_of("", facts))
         except (KeyError, TypeError, ValueError):
             return reason_code("unreadable")
@@ -96,7 +96,7 @@ class Reading:
         return lengths[0] if len(lengths) == 1 else lengths
 
     def _length(self, sample: Sample) -> int:
-        """Return the length of a sample's prompt, or the code of the reason if it has none."""
+        """Return the length of a sample's prompt, or the code of the reason if the sample has no prompt."""
         try:
             return len(self.prompt(sample).input_ids)
         except UnusableSample as error:
@@ -124,7 +124,7 @@ class Reading:
             ]
             return self.prompter.plain(Document(kept, None))
         texts = [number for number, position in enumerate(document.positions) if isinstance(position, str)]
-        is_caption = len(document.positions) <= 2 or texts == [len(document.positions) - 1]  # also if it has several images
+        is_caption = len(document.positions) <= 2 or texts == [len(document.positions) - 1]  # of one or more images
         return self.prompter.plain(document) if is_caption else self.prompter.page(document)
 
 

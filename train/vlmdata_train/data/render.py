@@ -42,7 +42,7 @@ class Renderer:
         """Return what the template writes for these messages.
 
         Raises ValueError if the template refuses the messages, usually because of the order of their roles. Raises RecipeError
-        if there is no template, or if it shows no message.
+        if there is no template, or if the template shows no message.
         """
         if self.source is None:
             raise RecipeError(self.named("has no chat template. Set `chat_template` in the recipe."))
@@ -65,7 +65,7 @@ class Renderer:
             return ""
 
     def run_as_is(self, shown: list[dict[str, Any]], add_generation_prompt: bool = False) -> str:
-        """Return what the template writes for messages that already have its form, or "" if it refuses them."""
+        """Return what the template writes for messages in its own form, or "" if the template refuses them."""
         try:
             return self._run(shown, None, add_generation_prompt)
         except ValueError:
@@ -120,7 +120,7 @@ class Renderer:
                 shown, tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
             )
         except (TemplateError, TypeError, LookupError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
-            # the template is untrusted code and may fail in any of these ways
+            # the template is untrusted code, which may raise any of these errors
             raise ValueError(f"the chat template refuses the messages: {error}") from None
 
     def _shown(self, message: Message) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def answer(content: Any) -> dict[str, Any]:
 
 
 def _parts(content: str) -> list[dict[str, str]]:
-    """Return a content as image and text parts, without the line ends that join texts to images."""
+    """Return the content of a message as image and text parts, without the line ends between texts and images."""
     parts: list[dict[str, str]] = []
     for number, (_, text, _) in enumerate(split_at_images(content)):
         if number > 0:

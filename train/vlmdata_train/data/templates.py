@@ -71,7 +71,7 @@ class ChatTemplate:
         """Return what the template writes for these messages.
 
         Raises ValueError if the template refuses the messages, usually because of the order of their roles. Raises RecipeError
-        if there is no template, or if it shows no message.
+        if there is no template, or if the template shows no message.
         """
         return self._renderer.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
 
@@ -102,7 +102,7 @@ class ChatTemplate:
 
         Return None if the marks change the output, or if the marks of an answer are missing.
         """
-        # An answer that does not begin with its content is searched after the previous message, so mark that message too.
+        # An answer that does not begin with its content is searched for after the previous message, so mark that message too.
         before = {n - 1 for n in wanted if messages[n].get("tool_calls") or not _begins_with_words(messages[n])}
         to_mark = set(wanted) | before
         marked = [marked_message(m, number, mark) if number in to_mark else m for number, m in enumerate(messages)]
@@ -145,7 +145,7 @@ class ChatTemplate:
     def _start(self, plain: str, before: int, mark: int) -> int:
         """Return the start of an answer that begins with a thought or a call: the end of the text that opens the answer.
 
-        The opening text is searched between `before`, the end of the previous message, and `mark`, the first mark of the
+        The opening text is searched for between `before`, the end of the previous message, and `mark`, the first mark of the
         answer.
         """
         for openings in self._markup.openings:

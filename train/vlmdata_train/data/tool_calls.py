@@ -14,7 +14,7 @@ _SHORT = re.compile("[A-Za-z0-9]{9}")
 
 
 def read_call(text: str) -> dict[str, Any]:
-    """Return the tool call in a JSON text, an object with a name and arguments. Raises ValueError if the text is not a call."""
+    """Return the tool call in a JSON text: an object with `name` and `arguments`. Raises ValueError for any other text."""
     try:
         call = json.loads(text)
     except RecursionError as error:

@@ -47,7 +47,7 @@ class TurnMarkup:
 
     @cached_property
     def between(self) -> str:
-        """The text that the template writes between a question and its answer, up to the answer's thought if it writes one."""
+        """The text that the template writes between a question and its answer, up to the answer or the tag <think>."""
         answered = self.renderer.probe(user(WORD), answer(ANSWER))
         return answered.partition(WORD)[2].partition(ANSWER)[0].partition("<think>")[0]
 
@@ -66,7 +66,10 @@ class TurnMarkup:
 
     @cached_property
     def _headers(self) -> list[str]:
-        """The texts before the first question, without and with a system message, and before a system and a tool message."""
+        """The texts before the first question, without and with a system message before that question.
+
+        The texts before a first system message and before a first tool message follow.
+        """
         after_system = self.renderer.probe({"role": "system", "content": MORE}, user(WORD)).partition(WORD)[0]
         alone = [self.renderer.probe({"role": role, "content": WORD}).partition(WORD)[0] for role in ("system", "tool")]
         return [self.header, after_system, *alone]
@@ -79,10 +82,10 @@ class TurnMarkup:
 
     @cached_property
     def openings(self) -> list[list[str]]:
-        """The texts that may precede an answer that begins with a thought or a call. The first list is more reliable.
+        """Two lists of texts that may precede an answer that begins with a thought or a call. The first list is more reliable.
 
-        The first list has the opening of the assistant's turn. The second list has the end of the text before an answer,
-        beginning with the text's last token: once after a question, and once after a tool's message.
+        The first list has the text that opens the assistant's turn. The second list has the end of the text before an answer,
+        from its last token: once after a question, and once after a tool's message.
         """
         called = {**answer(""), "tool_calls": [{"id": CALL_ID, "name": ANSWER, "arguments": {}}]}
         result = {"role": "tool", "content": MORE, "tool_call_id": CALL_ID}
@@ -91,7 +94,7 @@ class TurnMarkup:
         return [_also_stripped([self._opening]), _also_stripped(last_tokens)]
 
     def _from_last_token(self, text: str) -> str:
-        """Return the end of a text that begins with its last added token, or the whole text if it has no such token."""
+        """Return the end of a text, from its last added token, or the whole text if it has no added token."""
         tokens = [found.start() for found in self.added.finditer(text)]
         return text[tokens[-1] :] if tokens else text
 
@@ -126,7 +129,7 @@ class TurnMarkup:
         return shared
 
     def _single_ending_tokens(self, next_question: str) -> list[str]:
-        """Return the first token of the tail, and the token that separates turns, as far as they exist.
+        """Return the first token of the tail, and the token that separates turns, if they exist.
 
         A token separates turns if it begins the text before later questions and before answers, but not before the first
         question.
@@ -140,7 +143,7 @@ class TurnMarkup:
 
     @cached_property
     def ending(self) -> re.Pattern[str]:
-        """A pattern for any of `endings` and for the end-of-sequence token. If there are none, the pattern matches nothing."""
+        """A pattern for any of `endings` and for the end-of-sequence token. If none exists, the pattern matches nothing."""
         texts = [*self.endings, self.renderer.tokenizer.eos_token or ""]
         marked = [r"\s*" + re.escape(text.strip()) for text in texts if self.added.search(text)]
         worded = [re.escape(text.rstrip() or text) for text in texts if text and not self.added.search(text)]

@@ -4,9 +4,9 @@
 - `reads(facts, language_width)` returns the width of the features that the fusion needs from a tower with these facts,
 - `build(language, width, image_token_id)` returns the module for features of this width. The module's
   `forward(ids, embeddings, features, counts, segment_ids, packing)` returns embeddings (B, T, D). `features` (V, width) are
-  those of all images in reading order, and `counts` holds the number of features of each image. `forward` stores in
-  `packing.images` what layers need later. The module's `prefix_of(labels, segment_ids)` returns None, or a mask (B, T) of the
-  tokens that their whole sample may attend to.
+  the features of all images in reading order, and `counts` holds the number of features of each image. In `packing.images`,
+  `forward` stores the values that layers need later. The module's `prefix_of(labels, segment_ids)` returns None, or a mask
+  (B, T) of the tokens to which all tokens of their sample may attend.
 
 B rows, T tokens, V features of all images, D width of the language model.
 """
@@ -17,9 +17,9 @@ from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 def embedding_width(facts: EncoderFacts, language_width: int) -> int:
-    """Return the language model's width. Raises ValueError if the tower returns features of deeper levels too."""
+    """Return the language model's width. Raises ValueError if the tower also returns earlier layers."""
     if facts.levels:
         raise ValueError(
-            f"fusion: the tower returns features of {facts.levels} deeper layers. Use the fusion `deep_tokens` for such a tower"
+            f"fusion: the tower also returns features of {facts.levels} earlier layers. Use the fusion `deep_tokens`."
         )
     return language_width

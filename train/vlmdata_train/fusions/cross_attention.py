@@ -108,13 +108,13 @@ class CrossAttention:
     """Fusion by cross-attention: an image takes one token of the text, and its features stay outside the text."""
 
     every: int = 4  # layers of the language model for each new one; Flamingo: 1 (3B), 4 (9B), 7 (80B)
-    heads: int | None = None  # None: as many as the language model has
+    heads: int | None = None  # None: as many heads as the language model has
     mlp_width: int | None = None  # width of the gated MLP; None: 4 times the width
     qk_norm: bool = False
     gates: Literal["scalar", "vector"] = "scalar"
-    # whole: text after consecutive images reads all of them; latest: only the last, as Idefics 1 and OpenFlamingo were trained
+    # images that text after consecutive images reads: all (whole), or the last (latest, as in Idefics 1 and OpenFlamingo)
     runs: Literal["whole", "latest"] = "whole"
-    eps: float = 1e-6  # of the RMS norms
+    eps: float = 1e-6  # epsilon of the RMS norms
 
     def __post_init__(self) -> None:
         if self.every < 1:

@@ -1,6 +1,7 @@
-"""DeepStack: image features replace image tokens, and features of deeper levels are added after the first layers.
+"""DeepStack: image features replace image tokens, and further features are added after the first layers of the language model.
 
-Meng et al. 2024, DeepStack, in the form of Qwen3-VL. B rows, T tokens, V features of all images, L levels, D width.
+The further features are from earlier layers of the tower, which the code calls levels. Meng et al. 2024, DeepStack, in
+the form of Qwen3-VL. B rows, T tokens, V features of all images, L levels, D width.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from vlmdata_train.model.repeated_blocks import blocks_of
 
 @dataclass(eq=False)
 class Deeper:
-    """Tensors (B, T, D) to add to the hidden states, one after each of the first layers. There are none during generation."""
+    """Tensors (B, T, D) to add to the outputs of the first layers, one for each layer. There are none during generation."""
 
     levels: list[Tensor]
 
@@ -29,7 +30,10 @@ class Deeper:
 
 
 class DeepInPlace(InPlace):
-    """Puts the first D channels of each feature in its place, and stores the others for the layers. It has no weights."""
+    """Replaces image tokens by the first D channels of the features, and stores the other channels for the layers.
+
+    The module has no weights.
+    """
 
     def __init__(self, language: nn.Module, image_token_id: int, levels: int) -> None:
         super().__init__(image_token_id, prefix=False)
@@ -61,20 +65,20 @@ class _Add:
 
 @dataclass(frozen=True)
 class DeepTokens:
-    """Fusion for a tower with deeper levels. Use it with the abstractor `deep_merger`, which keeps the levels apart."""
+    """Fusion for a tower that also returns earlier layers. It needs the abstractor `deep_merger`."""
 
     def positions_of(self, tokens: int) -> int:
         """Return `tokens`, because each feature takes one token of the text."""
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the width of an embedding and all levels together. Raises ValueError if the tower has no levels."""
+        """Return the width of an embedding and all levels together. Raises ValueError for a tower without levels."""
         if facts.levels == 0:
-            raise ValueError("deep_tokens: the tower returns no features of deeper layers. Use the fusion `tokens`")
+            raise ValueError("deep_tokens: the tower returns no features of earlier layers. Use the fusion `tokens`.")
         return language_width * (1 + facts.levels)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
-        """Return the module, whose hooks run after the first layers. Raises ValueError if there are too few layers."""
+        """Return the module. Raises ValueError if the language model has fewer layers than the tower has levels."""
         config: Any = language.config
         levels, layers = width // config.get_text_config().hidden_size - 1, len(blocks_of(language))
         if layers < levels:

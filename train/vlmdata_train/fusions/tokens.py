@@ -38,7 +38,8 @@ class InPlace(nn.Module):
     ) -> Tensor:
         """Return the embeddings with feature v in place of the v-th image token: (B, T), (B, T, D), (V, D) -> (B, T, D).
 
-        Image tokens count in reading order. On a CPU, raises ValueError if their number is not that of the features.
+        Image tokens are numbered in reading order. On a CPU, raises ValueError if there are more or fewer features than image
+        tokens.
         """
         places = ids == self.image_token_id
         if not ids.is_cuda and int(places.sum()) != len(features):  # a GPU would wait for the sum
@@ -57,7 +58,7 @@ class Tokens:
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the width of an embedding. Raises ValueError for a tower with deeper levels."""
+        """Return the width of an embedding. Raises ValueError for a tower that also returns earlier layers."""
         return embedding_width(facts, language_width)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:

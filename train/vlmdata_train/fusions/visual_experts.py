@@ -22,7 +22,7 @@ from vlmdata_train.model.repeated_blocks import blocks_of
 
 @dataclass(eq=False)
 class ImagePlaces:
-    """A mask (B, T) of the image tokens. None means that there are none."""
+    """Which tokens are image tokens. `marks` is a mask (B, T), or None if no token is an image token."""
 
     marks: Tensor | None
 
@@ -32,7 +32,7 @@ class ImagePlaces:
 
 
 class Experts(InPlace):
-    """The experts of all layers. Both the experts and the original weights process every token, and one result is used."""
+    """The experts of all layers. An expert and the original weights both process every token, and one result is used."""
 
     def __init__(self, language: nn.Module, image_token_id: int) -> None:
         super().__init__(image_token_id, prefix=False)
@@ -44,7 +44,7 @@ class Experts(InPlace):
             current = _Current()
             block.register_forward_pre_hook(current.take, with_kwargs=True)
             for name, module in linear.items():
-                # LoRA moves the hook after its update (lora.py), so that no update affects an image
+                # with LoRA, the hook runs after the update (lora.py), so the update does not change the output for image tokens
                 module.register_forward_hook(_Choose(current, experts, name.replace(".", "_")))
 
     def forward(
@@ -56,11 +56,12 @@ class Experts(InPlace):
 
 
 class _Current:
-    """The mask of image tokens in a layer's current batch, set before each forward pass, also for recomputation."""
+    """The mask of image tokens in a layer's current batch. It is set before each forward pass and before each recomputation."""
 
     marks: Tensor | None = None
 
     def take(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Set the mask from the layer's arguments. This is a forward pre-hook."""
         self.marks = kwargs["packing"].images.marks
 
 
@@ -86,7 +87,7 @@ class VisualExperts:
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the width of an embedding. Raises ValueError for a tower with deeper levels."""
+        """Return the width of an embedding. Raises ValueError for a tower that also returns earlier layers."""
         return embedding_width(facts, language_width)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:

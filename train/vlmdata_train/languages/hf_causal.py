@@ -27,7 +27,7 @@ class HfCausal:
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.config is None):
-            raise ValueError("set either name (published weights) or config (from scratch)")
+            raise ValueError("set exactly one of name (published weights) and config (random weights)")
         if self.config is not None and "model_type" not in self.config:
             raise ValueError("config needs a model_type, such as llama")
 

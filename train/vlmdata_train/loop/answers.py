@@ -53,7 +53,7 @@ def generate_answers(
 ) -> list[GeneratedAnswer]:  # fmt: skip
     """Generate the last answer, or the caption, of each sample. `blank` makes every image grey.
 
-    `at_once` samples are one batch. `add` receives the number of samples done since its last call.
+    A batch has `at_once` samples. `add` receives the number of samples done since its last call.
     """
     questions = list(make_questions(reading, samples))
     return _generate(model, reading, questions, max_new_tokens, bool, blank=blank, at_once=at_once, add=add)
@@ -77,7 +77,7 @@ def held_out_answers(
         )
         return [answer for share_of_rank in all_gather_objects(answers, ranks) for answer in share_of_rank]
     # FSDP gathers each block on all ranks at once, so all ranks must take the same steps on the same number of questions.
-    model_with_loss.unshard()  # the weights outside the blocks: encoder, embeddings, output layer
+    model_with_loss.unshard()  # gathers the weights that are not in blocks: encoder, embeddings, output layer
     padded = own + questions[:1] * (share - len(own))
     answers = _generate(
         model_with_loss.model, reading, padded, max_new_tokens, lambda done: all(all_gather_objects(done, ranks)),

@@ -13,7 +13,7 @@ from vlmdata_train.recipe import Recipe
 
 
 class SpikeWatch:
-    """Compares each loss with the last `window` accepted losses. It reports spikes after 20 accepted losses.
+    """Compares each loss with the last `window` accepted losses. It reports no spike before it has 20 accepted losses.
 
     A spike is a loss that exceeds the mean of the accepted losses by more than `deviations` standard deviations.
     """

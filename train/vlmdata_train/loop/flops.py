@@ -36,8 +36,8 @@ def flops_per_token(parts: Mapping[str, nn.Module], trained: Mapping[str, bool])
     return costs
 
 
-# Each part, with itself and the parts before it. The layers of the fusion are among the layers of the language model, so the
-# gradient of a trained language model passes through them.
+# For each part, the part itself and the parts before it. The layers of the fusion are among the layers of the language model,
+# so the gradient of a trained language model passes through them.
 PARTS_UP_TO = {
     "encoder": ("encoder",), "abstractor": ("encoder", "abstractor"), "fusion_features": ("encoder", "abstractor", "fusion"),
     "fusion": ("encoder", "abstractor", "fusion", "language"), "language": ("encoder", "abstractor", "fusion", "language"),

@@ -31,11 +31,11 @@ def held_out_loss(
     model_with_loss: ModelWithLoss, feed: Feed, samples: int, ranks: Ranks, *, blank: bool = False,
     add: Callable[[int], None] = lambda _: None,
 ) -> HeldOutLoss:  # fmt: skip
-    """Return the loss on the first `samples` samples of a feed, up to the end of a batch. Every rank must call this function.
+    """Return the loss on the first `samples` samples of a feed. The samples are rounded up to whole batches.
 
-    Each rank evaluates its share. Every answer token has the same weight. `blank` makes every image grey. Under FSDP, a rank
-    that finishes its share early runs empty batches until the other ranks finish. `add` receives the number of samples done on
-    all ranks since its last call.
+    Every rank must call this function. Each rank evaluates its share. Every answer token has the same weight. `blank` makes
+    every image grey. Under FSDP, a rank that finishes its share early runs empty batches until the other ranks finish. `add`
+    receives the number of samples done on all ranks since its last call.
     """
     was_training = model_with_loss.training
     model_with_loss.eval()

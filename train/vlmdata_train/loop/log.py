@@ -26,7 +26,7 @@ def check_logs(choice: Logs) -> None:
 
 
 class Log:
-    """Writes records to the logs and lines to the terminal. Only the log of the first rank is active; the others do nothing."""
+    """Writes records to the logs and lines to the terminal. Only the first rank's log is active. Other logs do nothing."""
 
     def __init__(self, out: Path, choice: Logs, *, active: bool, recipe: Mapping[str, Any]) -> None:
         self.active = active
@@ -82,7 +82,7 @@ def _summary_writer(folder: Path) -> Any:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Return the values of nested dicts, with the names on the way to a value joined by "/"."""
+    """Return the values of nested dicts. The name of a value is its path of keys, joined by "/"."""
     pairs: list[tuple[str, Any]] = []
     for name, value in values.items():
         pairs += _flat(value, f"{prefix}{name}/") if isinstance(value, Mapping) else [(prefix + name, value)]

@@ -44,7 +44,7 @@ class Result:
     """
 
     out: Path
-    checkpoint: Path | None  # the last one; None if the recipe saves none
+    checkpoint: Path | None  # the last checkpoint; None if the recipe saves no checkpoint
     steps: int
     losses: list[float]
     held_out: float | None
@@ -85,8 +85,8 @@ class Run:
         self.has_ended = False  # whether the data ended before all steps were done
         self.peak, self.meter = matrix_peak(ranks.device), Meter()
         self.losses: list[float] = []
-        self.norm, self.learning_rates = math.nan, dict[str, float]()  # of the last step
-        self.evaluation: HeldOutLoss | None = None  # the last one
+        self.norm, self.learning_rates = math.nan, dict[str, float]()  # of the last step; the norm is the gradients'
+        self.evaluation: HeldOutLoss | None = None  # the last evaluation
         self.questions = open_feed.held_out_questions(recipe, self.held_out_feed)
         self.progress = RunProgress(recipe, self.feed, ranks)
 
@@ -97,12 +97,13 @@ class Run:
         while not self.is_over:
             micros = self._take()
             answers, micro_batches, taken = self._counts(micros)
-            self.has_ended = micro_batches < self.ranks.world * recipe.batches.accumulate  # on any rank; all stop together
+            # the data of at least one rank ended; the sum is the same on all ranks, so all ranks stop together
+            self.has_ended = micro_batches < self.ranks.world * recipe.batches.accumulate
             if not self.has_ended:
                 self._learn(micros, answers)
                 self.step, self.seen = self.step + 1, self.seen + int(taken)
                 self.position = self.source.position
-            if self.losses:  # none if a finished run is started again
+            if self.losses:  # empty if the run was already finished
                 self._report()
         self.source.close()
         self._log_skipped()
@@ -159,7 +160,10 @@ class Run:
             self.log.say(f"first sample; [[learned text]]:\n{shown(self.model.tokenizer, prompt)}")
 
     def _skipped(self) -> dict[str, int]:
-        """Return how many samples were skipped when read, by reason, over all ranks. Every rank must call this method."""
+        """Return how many samples were skipped when they were read, by reason and over all ranks.
+
+        Every rank must call this method.
+        """
         return dict(
             sum((Counter(own) for own in all_gather_objects(dict(self.feed.skipped), self.ranks)), Counter[str]()).most_common()
         )
@@ -174,7 +178,7 @@ class Run:
     def _log_skipped(self) -> None:
         """Log how many answers were blank, and which samples were skipped when they were read.
 
-        The lengths of skipped samples were measured, but their images failed to decode or their tars are damaged.
+        Measuring did not find these samples unusable, but their images failed to decode or their tars are damaged.
         """
         skipped, blank = self._skipped(), self._blank_answers()
         if blank:
@@ -184,14 +188,14 @@ class Run:
             self.log.say(f"skipped when read: {', '.join(f'{why} {n:,}' for why, n in skipped.items())}")
 
     def _take(self) -> list[MicroBatch]:
-        """Return the micro-batches of a step. There are fewer at the end of the data."""
+        """Return the micro-batches of a step. The last step of the data may have fewer."""
         start = time.perf_counter()
         micros = self.source.take(self.recipe.batches.accumulate)
         self.meter.waited += time.perf_counter() - start
         return micros
 
     def _counts(self, micros: list[MicroBatch]) -> list[float]:
-        """Return how many answer tokens, micro-batches and samples read a step has, over all ranks."""
+        """Return the numbers of a step's answer tokens, micro-batches and read samples, over all ranks."""
         own = [sum(sum(m.answers) for m in micros), len(micros), sum(m.batch.taken for m in micros)]
         return all_reduce_sum([float(number) for number in own], self.ranks)
 
@@ -229,7 +233,7 @@ class Run:
             self._log_steps()
         is_due = bool(choice.every) and (self.step % choice.every == 0 or self.is_over)
         is_saving = is_due and self.saved_at != self.step
-        # Evaluate before each save: the loss of the best checkpoint must be that of its own weights.
+        # Evaluate before each save, because the loss of the best checkpoint must be the loss of the weights in it.
         is_evaluating = self.step % self.recipe.held_out.every == 0 or self.is_over or (is_saving and choice.keep_best)
         if self.held_out_feed is not None and is_evaluating and self.evaluated_at != self.step:
             self._evaluate()

@@ -20,7 +20,7 @@ class Meter:
 
     started: float = field(default_factory=time.perf_counter)
     steps: int = 0
-    waited: float = 0.0  # time in which the step waited for data
+    waited: float = 0.0  # time in which the steps waited for data
     tokens: int = 0  # without padding
     padded_tokens: int = 0  # with padding
     answers: int = 0  # tokens that have a loss
@@ -39,7 +39,7 @@ class Meter:
     def values(self, world: int, peak_flops: float | None) -> dict[str, Any]:
         """Return the values of the log record.
 
-        Rates are those of this rank times `world`, because all ranks are assumed to be equally fast.
+        A rate is this rank's rate times `world`, because all ranks are assumed to be equally fast.
         """
         elapsed = time.perf_counter() - self.started
         total, count = sum(self.losses.values()), sum(self.counts.values())
@@ -74,9 +74,10 @@ def add_step(
 ) -> None:
     """Add one step to the meter. `sums` are the summed losses of the samples. `costs` is the result of `flops_per_token`.
 
-    The tokens of the encoder are the patches of every tile, and the class and register tokens that the encoder returns. The
-    tokens of the abstractor are those that it returns. The tokens of the language model and of the fusion are those of text and
-    images, without padding. All counts are known on the host, so the host never waits for the device.
+    The FLOPs of the encoder count the patches of every tile, and the class and register tokens that the encoder returns. The
+    FLOPs of the abstractor count the tokens that the abstractor returns. The FLOPs of the language model and of the fusion
+    count the tokens of text and images, without padding. All counts are known on the host, so the host does not
+    wait for the device.
     """
     remaining = iter(sums)
     meter.steps += 1

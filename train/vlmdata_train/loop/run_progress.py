@@ -40,23 +40,23 @@ def used_samples(plan: PackedPlan, epochs: float) -> float:
     """Return the number of samples in these epochs, without the samples that are left out."""
     if all(lengths.starts is None for lengths in plan.lengths):
         return epochs * plan.samples(0)
-    whole = math.floor(epochs)  # each epoch draws new captions, and some captions may be left out
+    whole = math.floor(epochs)  # count each epoch, because each draws different captions, and some captions are left out
     rest = epochs - whole
     return sum(map(plan.samples, range(whole))) + (rest * plan.samples(whole) if rest else 0.0)
 
 
 def samples_of_steps(plan: PackedPlan, rounds: int, batch: int, world: int, accumulate: int) -> float:
-    """Return how many samples the complete steps of these epochs take. The samples that remain at the end are not trained on.
+    """Return how many samples the complete steps of these epochs take. Samples that do not fill a last step are not trained on.
 
     A forward pass takes `batch` units of the plan on each rank, and a step has `accumulate` forward passes. Return infinity if
-    the packs have more windows than the cache keeps, because planning the packs only to count them is slow, and few samples
-    remain then.
+    the packs have more windows than the cache keeps. It would be slow to plan so many packs only to count them, and the samples
+    of an incomplete last step are then a small share.
     """
     is_single = plan.packing.single
     if not is_single and rounds * plan.epoch_windows > KEPT_WINDOWS:
         return math.inf
     units = int(used_samples(plan, rounds)) if is_single else plan.end(0, rounds, 1 << 62)[0]
-    passes = -(-(units // world) // batch)  # forward passes of the rank with the fewest units
+    passes = -(-(units // world) // batch)  # of the rank with the fewest units
     taken = min(units, passes // accumulate * accumulate * batch * world)
     if is_single or taken == 0:
         return taken

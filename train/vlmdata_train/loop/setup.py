@@ -25,7 +25,7 @@ from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import ModelRecipe, Part, with_template, with_tokenizer
 from vlmdata_train.recipe import Recipe
 
-# Keys that a resumed run may change: they do not affect the steps already done.
+# Keys that a resumed run may change, because they do not affect the steps already done.
 MAY_CHANGE = ("steps", "epochs", "out", "speed", "checkpoints", "held_out", "logs")
 
 # Values of the keys that are missing in recipes of earlier versions.
@@ -62,7 +62,8 @@ def seed_everything(seed: int, ranks: Ranks) -> None:
 def model_parts(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
     """Return the model's parts, with their tokenizer and chat template.
 
-    The tokenizer is that of the checkpoint in `start`, or a tiny tokenizer that a new run trains here, or the language model's.
+    The tokenizer belongs to the checkpoint in `start` or to the language model, or is a tiny tokenizer that a new run trains
+    here.
     """
     return with_template(_with_tokenizer(recipe, out, ranks), recipe.chat_template)
 
@@ -118,7 +119,7 @@ def make_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLangua
 
 
 def summary(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> str:
-    """Return a few lines that say what the run trains."""
+    """Return text that shows the data, the device and the weights of each part, for the terminal."""
     lines = [f"{recipe.stage} on {recipe.data}, {ranks.world} rank(s), {ranks.device.type}, {recipe.speed.precision}"]
     for name, part in model.parts().items():
         weights = sum(p.numel() for p in part.parameters())

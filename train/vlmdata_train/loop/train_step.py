@@ -18,7 +18,7 @@ from vlmdata_train.model.model import VisionLanguageModel
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """A batch with the positions that have a loss. They are computed on the host, so that the device never waits."""
+    """A batch with the positions that have a loss. The host computes these positions, so that the device never waits."""
 
     batch: Batch
     positions: Tensor  # (N,) indices of the tokens that predict an answer, in the flattened (B * T) tokens

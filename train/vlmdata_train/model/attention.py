@@ -20,7 +20,7 @@ from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-NAME = "vlmdata_packed"  # not in the mask interface of transformers, so that transformers builds no mask
+NAME = "vlmdata_packed"  # not registered in transformers' mask interface, so that transformers builds no mask
 BLOCK = 128  # FlexAttention's default block of queries and of keys
 BACKENDS = ("segments", "varlen", "flex")
 
@@ -37,7 +37,7 @@ class AttentionPlan:
     masks: dict[int | None, Any] = field(default_factory=dict)  # window -> BlockMask, or bool (B, 1, T, S)
     bounds: Tensor | None = None  # (segments + 1,) int32: starts of the segments in the flattened batch, for varlen
     longest: int = 0  # tokens of the longest segment, for varlen
-    images: Any = None  # which images cross-attention may see; the fusion sets it
+    images: Any = None  # set by the fusion and read by its layers
     prefix: Tensor | None = None  # (B, T) bool: tokens that all tokens of their sample see, earlier tokens included
 
 
@@ -254,7 +254,7 @@ _compiled: list[Callable[..., Tensor]] = []
 def flex(compiled: bool) -> Callable[..., Tensor]:
     """Return FlexAttention, compiled or plain.
 
-    On a GPU it must be compiled, because its kernel exists only compiled. The plain one is for tests on a CPU.
+    On a GPU it must be compiled, because its kernel exists only in compiled form. Tests on a CPU use the plain form.
     """
     if not compiled or torch.compiler.is_compiling():
         return flex_attention
@@ -300,7 +300,7 @@ def check_packing(language: Any) -> None:
         )  # fmt: skip
     language.train(training)
     leak = float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max())
-    if leak > 16 * torch.finfo(embedding.weight.dtype).eps:  # next to different tokens, experts sum in a different order
+    if leak > 16 * torch.finfo(embedding.weight.dtype).eps:  # rounding depends on the other tokens of an expert's batch
         raise ValueError(f"{type(language).__name__} lets samples in one row see each other (outputs change by {leak:.1g})")
 
 

@@ -38,8 +38,8 @@ def first_of_runs(marks: Tensor, segment_ids: Tensor, latest: Tensor) -> Tensor:
 
     A run is a sequence of consecutive image tokens in one sample. A token reads all images from this first image to its latest
     image. So text after a run reads the whole run, and an image token reads its own image and the earlier images of its run. An
-    image token does not read later images. What a token reads never depends on later tokens, so truncation and generation do
-    not change it.
+    image token does not read later images. The images that a token reads never depend on later tokens, so truncation and
+    generation do not change them.
     """
     opens = marks.clone()
     opens[:, 1:] &= ~marks[:, :-1] | (segment_ids[:, 1:] != segment_ids[:, :-1])
@@ -56,13 +56,13 @@ class Seen:
     of_feature: Tensor  # (V,) number of the image of each feature
     latest: Tensor  # (B, T) last image that each token reads, or -1
     first: Tensor  # (B, T) first image that each token reads, or -1
-    backend: str  # as in attention.py
+    backend: str  # a backend of attention.py
     runs: list[tuple[int, int, int, int]] = field(default_factory=list)  # (start, end) of tokens, (start, end) of features
     mask: Any = None  # FlexAttention's BlockMask of the tokens of all rows and the features
 
     @staticmethod
     def of(features: Tensor, counts: list[int], latest: Tensor, first: Tensor, backend: str) -> Seen:
-        """Return the plan of which features each token reads. `counts` has the number of features of each image."""
+        """Return which features each token reads, in the backend's form. `counts` has the number of features of each image."""
         sizes = torch.tensor(counts, dtype=torch.int64, device=features.device)
         number = torch.arange(len(counts), device=features.device)
         of_feature = number.repeat_interleave(sizes, output_size=sum(counts))
@@ -74,7 +74,7 @@ class Seen:
         return seen
 
     def at(self, places: Tensor) -> Seen:
-        """Return what one token of each row reads, at `places` (B,). The tokens generated after it read the same images."""
+        """Return the images that each row's token at `places` (B,) reads. The tokens generated after it read the same."""
         latest, first = (images.gather(1, places[:, None]) for images in (self.latest, self.first))
         return Seen(self.features, self.of_feature, latest, first, self.backend)
 
@@ -124,7 +124,7 @@ def cross_attend(seen: Seen, query: Tensor, key: Tensor, value: Tensor) -> Tenso
 
     `query` is (1, H, B T, E). `key` and `value` are (1, H, V, E).
     """
-    if key.shape[2] == 0:  # zeros that depend on every weight: all ranks must have gradients for the same weights
+    if key.shape[2] == 0:  # zeros that depend on every weight, because all ranks must have gradients for the same weights
         out = query * 0 + key.sum() + value.sum()
     elif seen.backend == "segments":
         out = torch.zeros_like(query)

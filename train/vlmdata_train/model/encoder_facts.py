@@ -31,8 +31,8 @@ class EncoderFacts:
     patch_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    extra: int = 0  # class and register tokens that the tower returns too
-    levels: int = 0  # number of further layers whose features follow those of the last layer in each vector
+    extra: int = 0  # number of class and register tokens that the tower also returns
+    levels: int = 0  # number of earlier layers, whose features follow the features of the last layer in each vector
 
     def grid(self, height: int, width: int) -> Grid:
         """Return the grid of patches of an image with this size in pixels."""

@@ -25,12 +25,12 @@ def generate(
     """Continue the prompt of each row, and return the new token ids of each row without the stop token.
 
     A row ends at any of `stop_ids`; see `ChatTemplate.stop_ids`. Temperature 0 takes the most likely token. After each token,
-    `is_over` receives whether all rows have ended, and returns whether to stop. Under FSDP it must return the same on all
-    ranks, because all ranks must take the same number of steps. Raises ValueError for a packed batch.
+    `is_over` receives whether all rows have ended, and returns whether to stop. Under FSDP `is_over` must return the same on
+    all ranks, because all ranks must take the same number of steps. Raises ValueError for a packed batch.
     """
     if int(batch.segment_ids.max()) > 1:
         raise ValueError("the batch must have one prompt per row, not packed samples")
-    cache = DynamicCache()  # made without the model's configuration: sliding layers would drop keys that the masks cover
+    cache = DynamicCache()  # without the model's configuration, because sliding layers would then drop keys that the masks need
     lengths = (batch.segment_ids > 0).sum(1)  # (B,)
     seen = batch.segment_ids > 0  # (B, S), keys that are not padding
     positions = batch.position_ids
@@ -49,7 +49,7 @@ def generate(
     key_positions = positions
     for step in range(max_new_tokens):
         logits = model.logits_of(hidden).float()
-        logits[:, len(model.tokenizer) :] = -torch.inf  # padding rows of the embedding matrix
+        logits[:, len(model.tokenizer) :] = -torch.inf  # ids that only pad the embedding matrix
         logits[:, image_token_id(model.tokenizer)] = -torch.inf  # images cannot be generated
         token = choose(logits, temperature, top_p, generator)  # (B,)
         done |= torch.isin(token, stops)

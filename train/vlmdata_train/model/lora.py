@@ -33,14 +33,14 @@ def add_lora(module: nn.Module, lora: Lora) -> int:
         raise ValueError(f"lora: {type(module).__name__} has no linear layer for an update. Train the part without `lora`.")
     targets = "|".join(map(re.escape, layers))  # a pattern of whole names: in a list, `1` would match `block.1` too
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
-    inject_adapter_in_model(config, module)  # in place; freezes everything except the updates
+    inject_adapter_in_model(config, module)  # in place; freezes all weights except the updates
     updated: dict[nn.Module, nn.Module] = {}
     for name, layer in layers.items():
         owner, leaf = _place(module, name)
         if layer not in updated:
             updated[layer] = owner.get_submodule(leaf)
             _swap_hooks(layer, updated[layer])
-        setattr(owner, leaf, updated[layer])  # also at a shared layer's second place, which peft does not change
+        setattr(owner, leaf, updated[layer])  # peft does not replace a shared layer at its second place
     return len(updated)
 
 
@@ -56,8 +56,8 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
     for name, layer in module.named_modules(remove_duplicate=False):
         if not isinstance(layer, nn.Linear) or layer is head or not name or isinstance(_place(module, name)[0], UNCALLED_IN):
             continue
-        is_reached = "weight" in dict(layer.named_parameters(recurse=False))  # otherwise it is a buffer; see unused_weights.py
-        if is_reached and getattr(layer, "is_called", True):  # unused_weights.py sets it in towers
+        is_reached = "weight" in dict(layer.named_parameters(recurse=False))  # unused weights are buffers (unused_weights.py)
+        if is_reached and getattr(layer, "is_called", True):  # unused_weights.py sets `is_called` in towers
             found[name] = layer
     # An updated layer replaces the layer in its owner. `VisionLanguageModel.parts` does not return the owner of these layers.
     if isinstance(module, nn.Linear) or (type(module) is nn.ModuleList and any(name.isdecimal() for name in found)):
@@ -82,7 +82,7 @@ def merge_lora(module: nn.Module) -> int:
     modules = list(module.named_modules(remove_duplicate=False))
     updated: set[Any] = {layer for _, layer in modules if isinstance(layer, BaseTunerLayer)}
     for layer in updated:
-        layer.merge(safe_merge=True)  # refuses updates that are not finite
+        layer.merge(safe_merge=True)  # raises an error for updates that are not finite
         _swap_hooks(layer, layer.get_base_layer())
     for name, layer in modules:
         if layer in updated:

@@ -1,4 +1,7 @@
-"""A recipe's model: its parts, and how each part is trained. It imports no torch, so that mistakes are reported at once."""
+"""A recipe's model: its parts, and how each part is trained.
+
+This file imports no torch, so that mistakes are reported at once.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +46,9 @@ def _with(model: ModelRecipe, **choices: str) -> ModelRecipe:
 class Lora:
     """LoRA (Hu et al. 2021), by peft: train low-rank updates instead of the part's weights."""
 
-    rank: int = 128  # LLaVA-1.5's script
-    alpha: int = 256  # likewise; the update is scaled by alpha / rank
-    dropout: float = 0.05  # likewise
+    rank: int = 128  # default of LLaVA-1.5's script
+    alpha: int = 256  # default of LLaVA-1.5's script; the update is scaled by alpha / rank
+    dropout: float = 0.05  # default of LLaVA-1.5's script
 
     def __post_init__(self) -> None:
         check_range(self, "rank alpha", least=1)

@@ -47,7 +47,7 @@ def _named(kind: str, entry: Any) -> tuple[str, Any]:
     if isinstance(entry, str):
         entry = {entry: {}}
     if not isinstance(entry, Mapping) or len(entry) != 1 or not isinstance(next(iter(entry)), str):
-        raise RecipeError(f"{kind}: give one name with its parameters, as in {{mlp: {{layers: 2}}}}, not {entry!r}")
+        raise RecipeError(f"{kind} must be one name with its parameters, such as {{mlp: {{layers: 2}}}}, not {entry!r}")
     return next(iter(entry.items()))
 
 

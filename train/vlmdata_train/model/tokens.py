@@ -43,8 +43,8 @@ def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTok
 def processor_template(name: str) -> str | None:
     """Return the chat template in the files of a model's processor, or None if these files have no template.
 
-    Models publish it in `chat_template.json` or `processor_config.json`. `chat_template.jinja` is not read here, because it is
-    also a file of the tokenizer.
+    Models publish the template in `chat_template.json` or `processor_config.json`. This function does not read
+    `chat_template.jinja`, because that is also a file of the tokenizer.
     """
     for file in ("chat_template.json", "processor_config.json"):
         found = cached_file(

@@ -25,7 +25,7 @@ class VisionHalf:
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.config is None):
-            raise ValueError("set either `name` (published weights) or `config` (random weights), but not both")
+            raise ValueError("set exactly one of name (published weights) and config (random weights)")
 
     def load_config(self) -> Any:
         """Return the tower's configuration, without any weights."""
