@@ -44,7 +44,7 @@ class QFormer:
     layers: int = 12
     heads: int = 12
     mlp_width: int = 3072
-    every: int = 2  # one layer has cross-attention, of each group of this many layers
+    every: int = 2  # 2: every second layer has cross-attention
     dropout: float = 0.1  # as in the training of BERT
 
     def grid_of(self, grid: Grid) -> Grid:

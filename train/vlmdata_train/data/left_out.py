@@ -41,7 +41,7 @@ DIALOGUE = {  # reasons of `vlmdata.readers.dialogue`
     "bad_tool_call_id": "the id of a tool call is not a string",
     "bad_encoding": "a text contains half of a surrogate pair",
 }
-FIRST_REASON_CODE = 1 << 30  # greater than the number of tokens in any row; a code is the sum of this and the reason's number
+FIRST_REASON_CODE = 1 << 30  # greater than the number of tokens in any row; a code is this number plus the reason's number
 HELD_OUT = "held_out"  # on the other side of the held-out split; these samples are not reported
 REASONS = {
     HELD_OUT: "`held_out.fraction` assigns the sample to the other side of the split",

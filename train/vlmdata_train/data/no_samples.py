@@ -12,7 +12,7 @@ from vlmdata_train.data.left_out import REASONS, LeftOutCounts, count_left_out, 
 from vlmdata_train.data.plain_text import plain
 from vlmdata_train.data.reading import Reading
 
-READABLE = "an image with its caption (jpg and txt), or a JSON with `texts` and `metadata`, `conversations`, or `messages`"
+READABLE = "an image with its caption (jpg and txt), or a JSON with `texts` and `metadata`, or `conversations`, or `messages`"
 _MEMBERS = 8  # how many members of a sample the error names
 
 

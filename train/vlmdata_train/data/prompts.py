@@ -159,7 +159,7 @@ class Prompter:
         return str(self.tokenizer.decode(kept, skip_special_tokens=False)).strip()
 
     def clean(self, text: str) -> str:
-        """Return the text with its marks and the names of control tokens made harmless; see `Cleaner.clean`."""
+        """Return the text without marks and control tokens; see `Cleaner.clean`."""
         return self._cleaner.clean(text, self.template)
 
     def _clean_json(self, value: Any) -> Any:

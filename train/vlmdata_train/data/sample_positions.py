@@ -1,9 +1,10 @@
 """Sample positions: where each rank reads in the data, and how a run resumes with a different number of ranks.
 
 The ranks take the units of a stream (packs, or samples) in turn. A unit may have no usable sample, so the ranks may be at
-different positions. If the number of ranks changes, the run must still read the steps that a slower rank has not done but a
-faster rank has. Each of these steps becomes a piece, which is read exactly as the old rank would have read it. The new ranks
-share the pieces, and then read the stream from the position of the fastest old rank. No sample is lost, and none is read twice.
+different positions. If the number of ranks changes, the run must still read the steps in which the slower ranks are behind the
+fastest rank. Each step that one old rank has not done becomes a piece, which is read exactly as that rank would have read it.
+The new ranks share the pieces, and then read the stream from the position of the fastest old rank. No sample is lost, and none
+is read twice.
 """
 
 from __future__ import annotations

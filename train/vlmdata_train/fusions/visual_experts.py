@@ -66,7 +66,7 @@ class _Current:
 
 
 class _Choose:
-    """A hook that replaces the output of a linear layer by the expert's output for image tokens."""
+    """A hook of a linear layer. For image tokens, it replaces the layer's output by the expert's output."""
 
     def __init__(self, current: _Current, experts: nn.ModuleDict, name: str) -> None:
         # The expert is looked up at each call because LoRA replaces the module.
@@ -91,5 +91,5 @@ class VisualExperts:
         return embedding_width(facts, language_width)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
-        """Return the experts: a copy of every linear layer of every block, which hooks run in the language model."""
+        """Return the experts: a copy of every linear layer of every block. Hooks run the experts in the language model."""
         return Experts(language, image_token_id)

@@ -20,7 +20,8 @@ def flops_per_token(parts: Mapping[str, nn.Module], trained: Mapping[str, bool])
     products of attention are not counted, and an embedding table counts like any weight.
 
     `meter.add_step` counts the tokens that pass through each part. Cross-attention computes keys and values from image
-    features, not from text. The weights for these have a separate entry, `fusion_features`, if there are any.
+    features, not from text. In a model with cross-attention, the weights for these keys and values have a separate entry,
+    `fusion_features`.
     """
     learns = {
         name: trained.get(name, False) and any(p.requires_grad for p in part.parameters()) for name, part in parts.items()
@@ -52,7 +53,7 @@ def _flops(weights: list[nn.Parameter], passes_back: bool, learns: bool) -> floa
 def matrix_peak(device: torch.device) -> float | None:
     """Return the peak FLOP/s of this GPU, or None on a CPU.
 
-    It is measured with products of bf16 matrices of 8192 x 8192.
+    The rate is measured by multiplying bf16 matrices of 8192 x 8192.
     """
     if device.type != "cuda":
         return None

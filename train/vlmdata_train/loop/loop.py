@@ -85,7 +85,7 @@ class Run:
         self.has_ended = False  # whether the data ended before all steps were done
         self.peak, self.meter = matrix_peak(ranks.device), Meter()
         self.losses: list[float] = []
-        self.norm, self.learning_rates = math.nan, dict[str, float]()  # of the last step; the norm is the gradients'
+        self.norm, self.learning_rates = math.nan, dict[str, float]()  # gradient norm and rates of the last step
         self.evaluation: HeldOutLoss | None = None  # the last evaluation
         self.questions = open_feed.held_out_questions(recipe, self.held_out_feed)
         self.progress = RunProgress(recipe, self.feed, ranks)

@@ -56,7 +56,7 @@ def samples_of_steps(plan: PackedPlan, rounds: int, batch: int, world: int, accu
     if not is_single and rounds * plan.epoch_windows > KEPT_WINDOWS:
         return math.inf
     units = int(used_samples(plan, rounds)) if is_single else plan.end(0, rounds, 1 << 62)[0]
-    passes = -(-(units // world) // batch)  # of the rank with the fewest units
+    passes = -(-(units // world) // batch)  # counted on the rank with the fewest units
     taken = min(units, passes // accumulate * accumulate * batch * world)
     if is_single or taken == 0:
         return taken

@@ -81,8 +81,8 @@ def segment_block_mask(segment_ids: Tensor, window: int | None = None, prefix: T
     """Return FlexAttention's mask, built from the range of segment ids in each block.
 
     This needs no (T, T) matrix, no compilation and no wait for the device. A pair of blocks is skipped if their ranges of
-    segment ids do not overlap. A pair is full, so that its elements are not tested, if both blocks are in one segment and the
-    keys precede the queries. Padding attends causally to itself, so that no softmax is empty.
+    segment ids do not overlap. A pair is full if both blocks are in one segment and the keys precede the queries. The
+    elements of a full pair are not tested. Padding attends causally to itself, so that no softmax is empty.
     """
     rows, length = segment_ids.shape
 
@@ -116,10 +116,10 @@ def segment_block_mask(segment_ids: Tensor, window: int | None = None, prefix: T
 def block_mask(
     tested: Tensor, full: Tensor, visible: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], lengths: tuple[int, int]
 ) -> BlockMask:
-    """Return FlexAttention's mask from two sets of block pairs, bool (B, Q, K) each for Q query blocks and K key blocks.
+    """Return FlexAttention's mask from two sets of block pairs.
 
-    `visible` tests each element in the pairs of `tested`. The pairs of `full` are visible as a whole. `lengths` counts queries
-    and keys.
+    Each set is bool (B, Q, K), for Q query blocks and K key blocks. `visible` tests each element in the pairs of `tested`. The
+    pairs of `full` are visible as a whole. `lengths` counts queries and keys.
     """
     counts, order = _block_list(tested)
     full_counts, full_order = _block_list(full)

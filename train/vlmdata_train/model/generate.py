@@ -69,7 +69,7 @@ def generate(
 
 
 def causal_masks(seen: Tensor, queries: Tensor, keys: Tensor, windows: Iterable[int | None]) -> dict[int | None, Tensor]:
-    """Return for each window which keys each query sees, bool (B, 1, T, S).
+    """Return a mask for each window, bool (B, 1, T, S): the keys that each query sees.
 
     `seen` (B, S) is False for padding. `queries` (B, T) and `keys` (B, S) are positions.
     """

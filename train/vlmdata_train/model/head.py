@@ -61,7 +61,7 @@ def head_of(language: Any) -> Head:
 
 
 def _run(language: Any, layer: nn.Module, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Run a language model twice, the second time with `known` as the result of its output layer.
+    """Run a language model's decoder alone, then the whole model with `known` as the result of its output layer.
 
     Return the output layer's input, the decoder's last hidden states, and the last token's logits.
     """

@@ -33,7 +33,7 @@ class ImagePlan:
     fusion: Any
 
     def grid_of(self, height: int, width: int) -> Grid:
-        """Return the grid of tokens that the abstractor makes of one tile of this size."""
+        """Return the grid of tokens that the abstractor makes from one tile of this size."""
         return self.abstractor.grid_of(self.facts.grid(height, width))
 
     def features_of(self, width: int, height: int) -> int:

@@ -59,7 +59,7 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     probe = torch.ones(1, 2, dtype=torch.int32)
     plan_attention(
         probe, windows=layer_windows(language.config), prefix=modules["fusion"].prefix_of(probe, probe)
-    )  # raises ValueError if this is not supported
+    )  # raises ValueError for a prefix with sliding windows
     dtype = next(language.parameters()).dtype
     modules = {name: module if module is None else module.to(dtype) for name, module in modules.items()}
     return VisionLanguageModel(**modules, head=head, plan=plan, positions=made["positions"], tokenizer=tokenizer)
@@ -215,7 +215,7 @@ class VisionLanguageModel(nn.Module):
     def tokens_of(self, width: int, height: int) -> int:
         """Return how many tokens of the prompt an image of this size takes.
 
-        `plan.tokens_of` returns the same, and the plan is small to pickle.
+        `plan.tokens_of` returns the same number, and the plan is smaller to pickle than the model.
         """
         return self.plan.tokens_of(width, height)
 

@@ -50,7 +50,7 @@ def _is_id(name: str) -> bool:
 
 
 def drop_foreign_ids(config: PreTrainedConfig) -> None:
-    """Set the ids in a published configuration that are outside its own vocabulary to None.
+    """Set each special id in a published configuration to None if it is outside the configuration's own vocabulary.
 
     torch refuses a padding id outside the vocabulary.
     """

@@ -43,6 +43,6 @@ class VisionHalf:
     def sizes(self, width: int, smallest: int, patch: int) -> EncoderFacts:
         """Return the facts of a tower for images of any size with sides of at least `smallest` px.
 
-        The mean and the standard deviation are those of CLIP.
+        The facts have CLIP's mean and standard deviation.
         """
         return EncoderFacts(width, smallest, patch, CLIP_MEAN, CLIP_STD)
