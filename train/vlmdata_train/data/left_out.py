@@ -47,7 +47,7 @@ REASONS = {
     HELD_OUT: "`held_out.fraction` assigns the sample to the other side of the split",
     "no_text": "the sample, or a turn of its conversation, has no text",
     "no_answer": "the conversation has no answer",
-    "empty_answer": "every answer with a loss is empty",
+    "empty_answer": "every answer is empty or blank",
     "no_loss": "no message has a loss: every message has the weight 0, or `loss: last` excludes it",
     "no_answer_left": "the first `batches.sample_tokens` tokens of the sample contain no token with a loss",
     "chat_template": "the chat template refuses the conversation",
