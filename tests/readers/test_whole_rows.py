@@ -10,7 +10,7 @@ import pytest
 from vlmdata.readers import delimited, whole_rows
 
 HEAD = "url,caption\n"
-UNCLOSED = "a quotation mark opens a field here and is not closed"
+UNCLOSED = "a quote opens a field here and is not closed"
 
 
 def read(text: str | bytes, kind: str = "csv", quoted: bool | None = None) -> tuple[list, list]:
@@ -37,7 +37,7 @@ def read(text: str | bytes, kind: str = "csv", quoted: bool | None = None) -> tu
         ('a,"two\nlines"\nb,"x" \nc,6" nails\n', [(b"a", b"two\nlines"), (b"b", b"x "), (b"c", b'6" nails')], []),
         ('a,"open\r\nb,y\r\n', [(b"b", b"y")], [(2, UNCLOSED)]),
         ('a,"open\rb,y\r', [(b"b", b"y")], [(2, UNCLOSED)]),
-        ('a,"open\nb,y,z\nc,z\n', [(b"c", b"z")], [(2, UNCLOSED), (3, "3 fields where there are 2 columns")]),
+        ('a,"open\nb,y,z\nc,z\n', [(b"c", b"z")], [(2, UNCLOSED), (3, "the row has 3 fields, but there are 2 columns")]),
     ],
 )
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 1 << 20])
@@ -56,7 +56,7 @@ def test_a_row_that_is_too_long_loses_only_that_row(kind, columns, monkeypatch):
     text = "\n".join(("," if kind == "csv" else "\t").join(line[:columns]) for line in lines)
     rows, bad = read(text, kind)
     assert [row[0][:1] for row in rows] == [b"x", b"w"]
-    assert bad == [(3, "a row of more than 0 MB"), (5, "a row of more than 0 MB")]
+    assert bad == [(3, "the row is longer than 0 MB"), (5, "the row is longer than 0 MB")]
 
 
 def test_rows_of_several_megabytes_are_read():

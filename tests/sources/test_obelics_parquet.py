@@ -77,7 +77,7 @@ def test_lists_may_be_written_as_json_and_what_is_none_loses_only_its_row(tmp_pa
     rows = read_all(ObelicsParquet(path=str(tmp_path))).to_pylist()
     assert parts(rows[0]) == [A, "one"]
     assert [(row["reason"], row["place"], row["problem"]) for row in rows[1:]] == [
-        ("bad_record", "x.parquet", "row 2: `images` is no list"),
+        ("bad_record", "x.parquet", "the column `images` of row 2 does not hold a list"),
         ("empty_document", None, None),
         ("empty_document", None, None),
     ]

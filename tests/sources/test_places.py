@@ -15,7 +15,7 @@ from vlmdata.sources.mmc4 import Mmc4
 from vlmdata.sources.url_list import UrlList
 
 CSV = 'url,caption\n\nhttp://a.org/,"two\nlines"\nhttp://b.org/\r\n\nhttp://c.org/,"a\n"" b",c\nd"e,f\n'
-CSV_PLACES = [(5, "1 field where there are 2 columns"), (7, "3 fields where there are 2 columns")]
+CSV_PLACES = [(5, "the row has 1 field, but there are 2 columns"), (7, "the row has 3 fields, but there are 2 columns")]
 
 
 def places(source) -> list:
@@ -48,7 +48,7 @@ def test_lines_are_counted_over_blocks_and_names_are_those_within_the_folder(tmp
 def test_columns_named_by_the_recipe_shift_no_line(tmp_path):
     (tmp_path / "list.tsv").write_text('http://a.org/\t"\n\nhttp://b.org/\r\n')
     source = UrlList(path=str(tmp_path), columns=["url", "caption"])
-    assert places(source) == [("bad_record", "list.tsv, line 3", "1 field where there are 2 columns")]
+    assert places(source) == [("bad_record", "list.tsv, line 3", "the row has 1 field, but there are 2 columns")]
 
 
 def test_a_field_longer_than_python_allows_ends_no_count(tmp_path):
@@ -73,8 +73,8 @@ def test_a_record_of_json_in_another_encoding_loses_only_that_record(tmp_path, f
     letters = "QQ".encode(encoding.replace("16", "16-le").replace("32", "32-le"))
     (tmp_path / ("a.jsonl" if form == "lines" else "a.json")).write_bytes(data.replace(letters, broken))
     source = UrlList(path=str(tmp_path), encoding=encoding if encoding == "shift_jis" else "utf-8")
-    name = "a.jsonl" if form == "lines" else "a.json"
-    assert places(source) == [("bad_encoding", f"{name}, line {line}", f"bytes that are not {encoding}")]
+    name, unit = ("a.jsonl", "line") if form == "lines" else ("a.json", "record")
+    assert places(source) == [("bad_encoding", f"{name}, line {line}", f"the {unit} holds bytes that are not {encoding}")]
     assert [text for _, text, reason in pairs_of(read_all(source)) if reason is None] == ["schon"]
 
 
@@ -88,11 +88,11 @@ BAD_LINES = (
     b'{"messages": [], "conversations": []}\n\n{"url": \n[1]\n\xff\n' + b"[" * 100_000 + b'\n{"a": ' + b"1" * 5000 + b"}\n"
 )
 BAD_PLACES = [
-    ("bad_record", 3, "no JSON from character 8 on"),
-    ("bad_record", 4, "JSON, but no object"),
-    ("bad_encoding", 5, "bytes that are not utf-8"),
-    ("bad_record", 6, "JSON that is nested too deeply"),
-    ("bad_record", 7, "a number of too many digits"),
+    ("bad_record", 3, "the record is not valid JSON at character 8"),
+    ("bad_record", 4, "the record is JSON but not an object"),
+    ("bad_encoding", 5, "the line holds bytes that are not utf-8"),
+    ("bad_record", 6, "the JSON is nested too deeply"),
+    ("bad_record", 7, "the JSON holds a number with too many digits"),
 ]
 
 
@@ -110,9 +110,9 @@ def test_records_of_a_json_array_are_reported_by_line_and_number(tmp_path, encod
     text = '\n\n[{"url": "http://a.org/"},\n 7,\n\n' + '{"url": "http://b.org/"},\n' * 20 + ' "x", [1]]'
     (tmp_path / "a.json").write_bytes(text.encode(encoding))
     assert [(place, problem) for _, place, problem in places(UrlList(path=str(tmp_path), caption=""))] == [
-        ("a.json, line 4", "record 2 of the list is no object"),
-        ("a.json, line 26", "record 23 of the list is no object"),
-        ("a.json, line 26", "record 24 of the list is no object"),
+        ("a.json, line 4", "record 2 of the list is not an object"),
+        ("a.json, line 26", "record 23 of the list is not an object"),
+        ("a.json, line 26", "record 24 of the list is not an object"),
     ]
 
 
@@ -126,10 +126,10 @@ def test_lines_of_mmc4_are_reported_with_the_member_of_a_zip_file(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("b.jsonl", lines)
     assert places(Mmc4(path=str(tmp_path))) == [
-        ("bad_record", "a.zip/b.jsonl, line 2", "no JSON from character 2 on"),
-        ("bad_record", "a.zip/b.jsonl, line 3", "JSON, but no document of MMC4"),
-        ("bad_record", "a.zip/b.jsonl, line 4", "no field 'image_info'"),
-        ("bad_record", "a.zip/b.jsonl, line 5", "bytes that are not UTF-8, from byte 0 of the record on"),
+        ("bad_record", "a.zip/b.jsonl, line 2", "the record is not valid JSON at character 2"),
+        ("bad_record", "a.zip/b.jsonl, line 3", "the record is JSON but not a document of MMC4"),
+        ("bad_record", "a.zip/b.jsonl, line 4", "the record has no field 'image_info'"),
+        ("bad_record", "a.zip/b.jsonl, line 5", "the record is not UTF-8 at byte 0"),
     ]
 
 

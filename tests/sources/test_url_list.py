@@ -366,7 +366,7 @@ def test_what_follows_a_json_array_is_not_lost_without_a_word(tmp_path):
     (tmp_path / "list.json").write_text(array + " \n")
     assert len(read_all(UrlList(path=str(tmp_path)))) == 1
     (tmp_path / "list.json").write_text(f"{array}\n{array}")
-    with pytest.raises(RecipeError, match="there is more text after the JSON array of 1 records"):
+    with pytest.raises(RecipeError, match="more text follows the JSON array of 1 records"):
         read_all(UrlList(path=str(tmp_path)))
 
 

@@ -104,7 +104,7 @@ def test_the_encoding_of_captions_is_stated_or_marked(tmp_path):
     rows = read_all(Webdataset(path=str(tmp_path))).to_pylist()
     assert [row["texts"][1]["text"] for row in rows[:2]] == ["marked", "märked"]
     assert (rows[2]["reason"], rows[2]["place"]) == ("bad_encoding", "a.tar, byte 4096")
-    assert rows[2]["problem"].startswith("sample '3': its caption 'txt' does not decode: 'utf-8' codec")
+    assert rows[2]["problem"].startswith("sample '3': its caption 'txt' cannot be decoded: 'utf-8' codec")
     stated = read_all(Webdataset(path=str(tmp_path), encoding="latin-1")).to_pylist()
     assert [row["texts"][1]["text"] for row in stated] == ["marked", "märked", "été"]
 
@@ -159,8 +159,8 @@ def test_a_caption_or_json_too_large_to_be_one_is_reported(tmp_path):
     write_tar(tmp_path / "a.tar", [("1.png", picture()), ("2.png", picture()), *large])
     rows = read_all(Webdataset(path=str(tmp_path))).to_pylist()
     assert [(row["reason"], row["problem"]) for row in rows] == [
-        ("too_large", "sample '1': member '1.txt' has 1048577 bytes, over 1048576"),
-        ("too_large", "sample '2': member '2.json' has 16777217 bytes, over 16777216"),
+        ("too_large", "sample '1': member '1.txt' has 1048577 bytes, more than the limit of 1048576"),
+        ("too_large", "sample '2': member '2.json' has 16777217 bytes, more than the limit of 16777216"),
     ]
 
 
@@ -179,7 +179,7 @@ def test_links_within_the_tar_are_their_members_and_others_are_reported_and_neve
     assert texts == ["words", "words", "later", "bad_record", "no_image", *["bad_record"] * 3]
     assert [row["images"][0]["width"] for row in rows[:3]] == [8, 9, 9]
     assert [row["problem"] for row in rows[5:]] == [
-        "'f.txt' is a hard link to 'f.txt', which the tar does not hold: write it with --hard-dereference",
-        "'g.png' is a symbolic link to '/etc/hosts', which the tar does not hold: write it with --dereference",
-        "'g.txt' is a symbolic link to '../../a.txt', which the tar does not hold: write it with --dereference",
+        "'f.txt' is a hard link to 'f.txt', which is not in the tar. Write the tar with --hard-dereference",
+        "'g.png' is a symbolic link to '/etc/hosts', which is not in the tar. Write the tar with --dereference",
+        "'g.txt' is a symbolic link to '../../a.txt', which is not in the tar. Write the tar with --dereference",
     ]

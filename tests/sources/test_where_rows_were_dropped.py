@@ -36,15 +36,15 @@ def test_of_a_folder_and_its_table(tmp_path):
     assert dropped(Files(path=str(tmp_path))) == [("no_caption", "sub/b.png", None)]
     (tmp_path / "list.csv").write_text("file_name,caption\na.png,a\nlost.png,b\n../c.png,c\n")
     assert dropped(Files(path=str(tmp_path), table="list.csv")) == [
-        ("no_file", "list.csv, row 2", "names 'lost.png'"),
-        ("outside_folder", "list.csv, row 3", "names '../c.png'"),
+        ("no_file", "list.csv, row 2", "the row names the image 'lost.png'"),
+        ("outside_folder", "list.csv, row 3", "the row names the image '../c.png'"),
     ]
 
 
 def test_of_a_tar(tmp_path):
     write_tar(tmp_path / "a.tar", [("0.png", picture()), ("0.txt", b"a"), ("1.txt", b"no image")])
     ((reason, place, problem),) = dropped(Webdataset(path=str(tmp_path / "a.tar")))
-    assert (reason, place.partition(", byte ")[0], problem) == ("no_image", "a.tar", "sample '1'")
+    assert (reason, place.partition(", byte ")[0], problem) == ("no_image", "a.tar", "sample '1' cannot be used")
 
 
 @pytest.mark.parametrize("source", [LlavaJson, Messages])
@@ -77,7 +77,9 @@ def test_of_a_dataset(tmp_path, streaming, place):
 def test_of_annotations(tmp_path):
     entry = {"id": 7, "file_name": "lost.jpg"}
     (tmp_path / "a.json").write_text(json.dumps({"images": [entry], "annotations": []}))
-    assert dropped(Coco(path=str(tmp_path / "a.json"), images=str(tmp_path))) == [("no_file", "image 7", "names 'lost.jpg'")]
+    assert dropped(Coco(path=str(tmp_path / "a.json"), images=str(tmp_path))) == [
+        ("no_file", "image 7", "the row names the image 'lost.jpg'")
+    ]
 
 
 def test_a_later_step_leaves_the_place_of_a_row_without_an_address_in_the_ledger(tmp_path):

@@ -150,7 +150,7 @@ def _bad(row: pacsv.InvalidRow, written: str, rows: WholeRows) -> Bad:
         return Bad("bad_record", original_bytes(lost.text).decode(written, "replace"), lost.problem, lost.line)
     text = original_bytes(row.text.encode()).decode(written, "replace")
     fields = f"{row.actual_columns} field{'s' if row.actual_columns > 1 else ''}"
-    return Bad("bad_record", text, f"{fields} where there are {row.expected_columns} columns", rows.line(row.number))
+    return Bad("bad_record", text, f"the row has {fields}, but there are {row.expected_columns} columns", rows.line(row.number))
 
 
 def _as_strings(table: pa.Table) -> pa.Table:

@@ -78,7 +78,7 @@ class Folder:
             self._check(path)
         try:
             if not is_remote(path) and os.path.getsize(path) > most:
-                raise UnusableFile("too_large", f"longer than {most:,} bytes")
+                raise UnusableFile("too_large", f"the file is longer than {most:,} bytes")
             with raw_file(path) as file:
                 data: bytes = file.read(most + 1)
         except FileNotFoundError:
@@ -86,7 +86,7 @@ class Folder:
         except OSError as error:
             raise UnusableFile("unreadable_file", error.strerror or type(error).__name__) from None
         if len(data) > most:
-            raise UnusableFile("too_large", f"longer than {most:,} bytes")
+            raise UnusableFile("too_large", f"the file is longer than {most:,} bytes")
         return data
 
     def image(self, path: str) -> dict[str, Any]:
@@ -106,9 +106,9 @@ class Folder:
                 refused = str(error)
                 continue
             if not os.path.isfile(real):  # opening a pipe would block
-                raise UnusableFile("no_file", "is not a file")
+                raise UnusableFile("no_file", "the path is not a file")
             return
-        raise UnusableFile(refused, "the link leads out of the folder")
+        raise UnusableFile(refused, "the link leads to a file outside the folder")
 
 
 class Zip:
@@ -154,7 +154,7 @@ class Zip:
         Raises UnusableFile. Its reason is outside_folder if the member's name leads out of the archive.
         """
         if path.startswith("/") or ".." in path.replace("\\", "/").split("/"):
-            raise UnusableFile("outside_folder", "the member's name leads out of the archive")
+            raise UnusableFile("outside_folder", "the member's name points outside the archive")
         return inline(self.read(path, LARGEST))
 
 

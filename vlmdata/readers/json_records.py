@@ -21,7 +21,7 @@ Batch = tuple[list[dict[str, Any]], list[Bad]]
 
 
 def batches(file: IO[bytes], kind: str, encoding: str, rows: int) -> Iterator[Batch]:
-    """Yield batches of up to `rows` records, each as its good records and its bad ones."""
+    """Yield batches of up to `rows` records, each as (records that can be read, records that cannot be read)."""
     good: list[dict[str, Any]] = []
     bad: list[Bad] = []
     for item in items(file, kind, encoding):
@@ -66,7 +66,8 @@ def _line(line: bytes, number: int, kind: str, encoding: str, written: str = "")
     try:
         text = line.decode(encoding).strip()
     except UnicodeDecodeError:
-        yield Bad("bad_encoding", line.decode(encoding, "replace").strip(), f"bytes that are not {written or encoding}", number)
+        problem = f"the line holds bytes that are not {written or encoding}"
+        yield Bad("bad_encoding", line.decode(encoding, "replace").strip(), problem, number)
         return
     if text:  # the line may have held only a byte order mark
         yield {"line": text} if kind == "txt" else _record(text, number)
@@ -77,16 +78,18 @@ def _record(text: str, line: int) -> dict[str, Any] | Bad:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         return Bad("bad_record", text, no_json(error), line)
-    return value if isinstance(value, dict) else Bad("bad_record", text, "JSON, but no object", line)
+    return value if isinstance(value, dict) else Bad("bad_record", text, "the record is JSON but not an object", line)
 
 
 def no_json(error: ValueError | RecursionError) -> str:
-    """Return a description of a JSON error."""
+    """Return a sentence that describes why a record cannot be parsed as JSON."""
     if isinstance(error, json.JSONDecodeError):
-        return f"no JSON from character {error.pos + 1} on"
+        return f"the record is not valid JSON at character {error.pos + 1}"
     if isinstance(error, UnicodeDecodeError):
-        return f"bytes that are not UTF-8, from byte {error.start} of the record on"
-    return "JSON that is nested too deeply" if isinstance(error, RecursionError) else "a number of too many digits"
+        return f"the record is not UTF-8 at byte {error.start}"
+    if isinstance(error, RecursionError):
+        return "the JSON is nested too deeply"
+    return "the JSON holds a number with too many digits"
 
 
 class _Value(NamedTuple):
@@ -165,10 +168,10 @@ def _decoded(buffer: str, position: int) -> tuple[Any, int | None, Exception | N
 def _record_of(value: Any, raw: str, line: int, count: int, encoding: str) -> dict[str, Any] | Bad:
     """Return a value of a JSON list if it is a record, else Bad. `raw` is its text, and `count` its number from 1."""
     if WRONG in raw:
-        return Bad("bad_encoding", raw.replace(WRONG, "\ufffd"), f"bytes that are not {encoding}", line)
+        return Bad("bad_encoding", raw.replace(WRONG, "\ufffd"), f"the record holds bytes that are not {encoding}", line)
     if isinstance(value, dict):
         return value
-    return Bad("bad_record", json.dumps(value), f"record {count} of the list is no object", line)
+    return Bad("bad_record", json.dumps(value), f"record {count} of the list is not an object", line)
 
 
 def _first_block(text: Any) -> tuple[str, int]:
@@ -182,9 +185,9 @@ def _first_block(text: Any) -> tuple[str, int]:
 
 def _check_end(ended: bool, rest: str, count: int) -> None:
     if not ended:
-        raise Damage(f"the JSON array ends after {count} records without ']'")
+        raise Damage(f"the JSON array has no ']' after its {count} records. The file may be cut off")
     if rest.strip():
-        raise Damage(f"there is more text after the JSON array of {count} records")
+        raise Damage(f"more text follows the JSON array of {count} records")
 
 
 def _transposed(value: dict[str, Any]) -> Iterator[dict[str, Any]]:

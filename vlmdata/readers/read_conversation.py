@@ -96,7 +96,7 @@ def _parquet(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list
             for batch in parquet.iter_batches(batch_size=200) if parquet else ():
                 rows = list(enumerate(plain_rows(batch), first))
                 bad = [
-                    Bad("bad_encoding", clean(json_object(record)), f"row {number} holds a text that does not decode", None)
+                    Bad("bad_encoding", clean(json_object(record)), f"row {number} holds text that cannot be decoded", None)
                     for number, (record, undecoded) in rows
                     if undecoded
                 ]

@@ -118,11 +118,11 @@ def _file_within(name: str, folder: str) -> dict[str, Any]:
 
 
 def name_in_source(where: object) -> str | None:
-    """Return text for the ledger that names an image in the source, or None for bytes or base64."""
+    """Return the text for the ledger that says which image a row names, or None for bytes or base64."""
     where = next((where[name] for name in ("path", "url") if where.get(name)), None) if isinstance(where, Mapping) else where
     if not isinstance(where, str) or not where.strip() or where[:5].lower() == "data:" or _IN_BASE64.match(where):
         return None
-    return f"names {clean(where)[:300]!r}"
+    return f"the row names the image {clean(where)[:300]!r}"
 
 
 def in_text(value: object) -> str | None:

@@ -106,5 +106,5 @@ def caption_text(data: bytes, encoding: str = "utf-8") -> str:
     except UnicodeError as error:  # from the codecs `idna` and `undefined`
         raise UnicodeDecodeError(encoding, data, 0, len(data), str(error)) from None
     if "\0" in text:
-        raise UnicodeDecodeError(encoding, data, max(data.find(b"\0"), 0), len(data), "a null character")
+        raise UnicodeDecodeError(encoding, data, max(data.find(b"\0"), 0), len(data), "it holds a null character")
     return clean(text.removeprefix("\ufeff"))  # some editors write the mark twice

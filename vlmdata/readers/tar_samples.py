@@ -60,9 +60,9 @@ def tar_rows(
                 if row is None:
                     continue
                 if lost and not _has_text(row) and (sample.key in linked or _is_beside(lost, sample)):
-                    raise BadSample("it has no text and lies beside what is lost, or has a member that is a link")
+                    raise BadSample("it has no text. Its text may be in a damaged range beside it or behind an unresolved link")
                 where = place(name, byte=sample.members[0][1].header)
-                yield with_place({"id": own_id, **row}, where, f"sample {sample.key!r}")
+                yield with_place({"id": own_id, **row}, where, f"sample {sample.key!r} cannot be used")
             except BadSample as error:
                 byte = sample.members[0][1].header
                 yield bad_record(name, f"sample {sample.key!r}: {error}", byte=byte, reason=error.reason, id=own_id)
@@ -72,7 +72,7 @@ def tar_rows(
 
 def _lost_link(link: Link) -> TarDamage:
     kind, option = ("symbolic", "--dereference") if link.is_symbolic else ("hard", "--hard-dereference")
-    why = f"{link.name!r} is a {kind} link to {link.target!r}, which the tar does not hold: write it with {option}"
+    why = f"{link.name!r} is a {kind} link to {link.target!r}, which is not in the tar. Write the tar with {option}"
     return TarDamage(link.header, link.end, why)
 
 
@@ -108,7 +108,7 @@ def read_tar(path: str, stack: ExitStack, *, longer_names: bool = True) -> tuple
         found.append(TarDamage(cut.offset if cut else length, length, problem))
     elif found and isinstance(last := found[-1], Member) and last.end > length:
         found.append(
-            TarDamage(last.end, last.end, f"the file ends within the last block of {last.name!r}, as one that was cut")
+            TarDamage(last.end, last.end, f"the file ends within the last block of {last.name!r}, so it may be cut off")
         )
     if any(isinstance(one, Link) for one in found):
         found = _linked(found)
@@ -140,7 +140,7 @@ def _member_of(link: Link, known: Mapping[str, Member]) -> Member | Link:
 def member_bytes(read: Read, member: Member, limit: int) -> bytes:
     """Return a member's bytes. Raises BadSample, with the reason `too_large`, if there are more than `limit`."""
     if member.size > limit:
-        raise BadSample(f"member {member.name!r} has {member.size} bytes, over {limit}", "too_large")
+        raise BadSample(f"member {member.name!r} has {member.size} bytes, more than the limit of {limit}", "too_large")
     return read(member.offset, member.size)
 
 

@@ -134,11 +134,11 @@ class WholeRows(io.RawIOBase):
             if self._quoted and self._data.startswith(b'"', at):
                 end = self._closing(at + 1)
                 if end == 0 or (self._spans_lines(at, end) and not self._closed.match(self._data, end)):
-                    return 0, at, "a quotation mark opens a field here and is not closed"
+                    return 0, at, "a quote opens a field here and is not closed"
                 at = end
             end_of_field = self._field_end.search(self._data, at)
             if end_of_field is None or end_of_field[0] in b"\r\n":
-                return self._next_line(at), start, f"a row of more than {LONGEST >> 20} MB"
+                return self._next_line(at), start, f"the row is longer than {LONGEST >> 20} MB"
             at = end_of_field.end()
 
     def _closing(self, at: int) -> int:

@@ -30,7 +30,7 @@ def archive(path: str) -> zipfile.ZipFile:
 @functools.lru_cache(maxsize=2)
 def _archive(path: str, process: int) -> zipfile.ZipFile:
     """Open an archive for one process, because processes that share an open file would move each other's position."""
-    with errors_as(lambda error: Damage(f"is no zip archive that can be read: {error}")):
+    with errors_as(lambda error: Damage(f"the zip archive cannot be read: {error}")):
         return zipfile.ZipFile(raw_file(path))
 
 
@@ -43,13 +43,14 @@ def read_member(path: str, name: str, most: int) -> bytes:
     try:
         info = opened.getinfo(name)
     except KeyError:
-        raise UnusableFile("no_file", "there is no such member") from None
+        raise UnusableFile("no_file", "the archive has no such member") from None
     if info.flag_bits & 1:
         raise UnusableFile("encrypted", "the member is encrypted")
     is_bomb = info.file_size > SMALL and info.file_size > RATIO * info.compress_size
     if info.file_size > most or is_bomb:
-        raise UnusableFile("too_large", f"{info.file_size:,} bytes, packed in {info.compress_size:,}")
+        sizes = f"{info.file_size:,} bytes, compressed to {info.compress_size:,}"
+        raise UnusableFile("too_large", f"the member has {sizes}, and exceeds the limit of size or compression")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the member sets the memory of other methods
-        raise UnusableFile("unreadable_file", f"packed by method {info.compress_type}")
+        raise UnusableFile("unreadable_file", f"compression method {info.compress_type} of the member is not supported")
     with errors_as(lambda error: UnusableFile("unreadable_file", one_line(error))), opened.open(info) as member:
         return b"".join(iter(lambda: member.read(PIECE), b""))

@@ -269,5 +269,5 @@ def _fault(error: Exception) -> tuple[str, str]:
     if isinstance(error, UnusableFile):
         return str(error), error.reason
     if isinstance(error, UnicodeDecodeError):
-        return f"is not written in {error.encoding}: {error.reason}; say `encoding:`", "bad_encoding"
-    return f"is no JSON: {error}", "bad_record"
+        return f"the file is not in {error.encoding} ({error.reason}). Set `encoding:`", "bad_encoding"
+    return f"the file is not valid JSON: {error}", "bad_record"

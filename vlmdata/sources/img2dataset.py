@@ -90,14 +90,14 @@ class Img2dataset(Source):
             if table:
                 self._columns(table)
         except RecipeError as error:
-            table, problem = None, str(error).removeprefix(f"{path}: ")
+            table, problem = None, "the file" + str(error).removeprefix(path)
         if table or _tars(shard):
             yield from tables(_shard(shard, table))
         elif parts := _parts(shard):
             for part in parts:
                 yield from Files(path=shard).read(part)
         elif problem is None:
-            problem = "neither the shard's Parquet nor its images are there"
+            problem = "the shard has no Parquet file and no images"
         if problem is not None:
             yield from tables([bad_record(os.path.basename(path), problem)])
 
@@ -107,7 +107,7 @@ class Img2dataset(Source):
             try:
                 return pq.ParquetFile(file).schema_arrow.names
             except UNREADABLE as error:
-                raise RecipeError(f"{path}: cannot be read as Parquet: {error}") from None
+                raise RecipeError(f"{path} cannot be read as Parquet: {one_line(error)}") from None
 
 
 def _shard(shard: str, path: str | None) -> Iterator[dict[str, Any]]:
@@ -122,7 +122,7 @@ def _shard(shard: str, path: str | None) -> Iterator[dict[str, Any]]:
                         named.add(str(record["key"]))
                         yield _row(record, images, os.path.basename(shard))
         except (*UNREADABLE, pa.ArrowException, KeyError) as error:
-            yield bad_record(os.path.basename(path), f"cannot be read as img2dataset's Parquet: {one_line(error)}")
+            yield bad_record(os.path.basename(path), f"the file cannot be read as Parquet of img2dataset: {one_line(error)}")
     samples = Webdataset(path=shard)
 
     def unnamed(sample: SampleMembers, blob: str | None, read: Read) -> dict[str, Any] | None:

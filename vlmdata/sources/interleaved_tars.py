@@ -62,9 +62,9 @@ def _row(sample: SampleMembers, blob: str | None, read: Read, *, limits: dict[st
         raise BadSample("it has no JSON with the lists `texts` and `images`")
     texts, images = facts["texts"], facts["images"]
     if (wrong := next((n for n, text in enumerate(texts) if not isinstance(text, str | None)), None)) is not None:
-        raise BadSample(f"texts[{wrong}] in its JSON is no text", "no_text")
+        raise BadSample(f"texts[{wrong}] in its JSON is not a string", "no_text")
     if any(text and clean(text) != text for text in texts):
-        raise BadSample("a text in its JSON holds half a surrogate pair", "bad_encoding")
+        raise BadSample("its JSON holds a text with an unpaired surrogate", "bad_encoding")
     tiff = next((member for name, member in members.items() if f".{name}".endswith(FRAMES)), None)
     frames = Frames(None if tiff is None else member_bytes(read, tiff, MAX_IMAGE), **limits)
 

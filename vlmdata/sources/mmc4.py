@@ -78,7 +78,9 @@ def _place(image: dict[str, Any], sentences: int) -> int:
 def _problem(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
         return no_json(error)
-    return f"no field {error}" if isinstance(error, KeyError) else "JSON, but no document of MMC4"
+    if isinstance(error, KeyError):
+        return f"the record has no field {error}"
+    return "the record is JSON but not a document of MMC4"
 
 
 def _lines(path: str, name: str) -> Iterator[tuple[str, int, bytes]]:

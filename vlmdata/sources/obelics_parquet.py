@@ -88,7 +88,7 @@ def _row(record: dict[str, Any], name: str, number: int) -> dict[str, Any]:
     texts, images = _list(record["texts"]), _list(record["images"])
     if texts is None or images is None:
         wrong = "texts" if texts is None else "images"
-        return bad_record(name, f"row {number}: `{wrong}` is no list", id=f"{name}\nrow {number}")
+        return bad_record(name, f"the column `{wrong}` of row {number} does not hold a list", id=f"{name}\nrow {number}")
     metadata = parsed(record.get("metadata"), list)
     about = parsed(record.get("general_metadata"), dict)
     pages = (one["document_url"] for one in metadata if isinstance(one, dict) and "document_url" in one)

@@ -34,13 +34,13 @@ MAX_PIECE_CHARS = 200_000_000  # texts and addresses: ten times as much as in re
 MAX_IMAGE_BYTES = 20_000_000
 RUN_BYTES = 16 << 20  # images and texts in a table of rows
 _PROBLEMS = {
-    "header": "no header of a record can be read here",
-    "truncated": "a record whose content is shorter than its header says",
-    "too_large": "a record or page longer than is read",
-    "digest": "a record whose content has another digest than it declares",
-    "http_header": "a record without the header of an HTTP response",
-    "bad_chunks": "a page whose chunks do not fit together",
-    "bad_encoding": "a page that cannot be unpacked",
+    "header": "there is no readable record header here",
+    "truncated": "the record's content is shorter than its header states",
+    "too_large": "the record or page exceeds the size limit",
+    "digest": "the record's content does not match its digest",
+    "http_header": "the record does not begin with the header of an HTTP response",
+    "bad_chunks": "the chunked encoding of the page is invalid",
+    "bad_encoding": "the page cannot be decompressed",
 }
 
 
@@ -76,7 +76,7 @@ class Warc(Source):
                 if not file.read(1):
                     raise RecipeError(f"{remote[0].path}: the file is empty, or its server does not support range requests")
         except OSError as error:
-            raise RecipeError(f"{error}: archives need range requests; copy them to a local folder first") from None
+            raise RecipeError(f"{error}. Archives are read with range requests. Copy them to a local folder first") from None
         if self.images == "collection":
             size = sum(file.size for file in remote) / 1e9
             warnings.warn(

@@ -133,9 +133,9 @@ class Webdataset(Source):
             return _conversation(sample, parts, pictures, facts, blob, read)
         if not one_text(captions)[0]:
             if len(described) > 1:
-                raise BadSample(f"several JSON members, {', '.join(described[:9])}, and no caption", "several_captions")
+                raise BadSample(f"it has several JSON members ({', '.join(described[:9])}) and no caption", "several_captions")
             if _has_lists(facts, "texts", "metadata") or _has_lists(facts, "texts", "images"):
-                raise BadSample("its JSON holds a document in lists and no caption: interleaved_tars reads such", "no_caption")
+                raise BadSample("its JSON holds the lists of a document. Read the tar with interleaved_tars", "no_caption")
         images = [_image(member, blob, read) for member in pictures]
         if len(images) == 1:
             row = pair({**images[0], **stated_fields(facts)}, captions)
@@ -184,22 +184,22 @@ class Webdataset(Source):
                 return found
         others = [name for name in _named(parts, self.caption) if "." in name and name not in map(_plain, self.caption)]
         if len(others) > 1:
-            raise BadSample(f"several captions, {', '.join(others[:9])}: name one as `caption`", "several_captions")
+            raise BadSample(f"it has several captions ({', '.join(others[:9])}). Name one as `caption`", "several_captions")
         found = [text for name in others for text in self._text(name, parts[name], read)]
         if all(map(is_blank, found)):
             if fault is not None:
                 raise fault
             if self.caption and not is_default:
-                raise BadSample(f"it has no caption {' or '.join(self.caption)}", "no_caption")
+                raise BadSample(f"it has no caption named {' or '.join(self.caption)}", "no_caption")
         return found
 
     def _text(self, name: str, member: Member, read: Read) -> list[str]:
         try:
             found, reason = texts_in(caption_text(member_bytes(read, member, MAX_CAPTION), self.encoding))
         except UnicodeDecodeError as error:
-            raise BadSample(f"its caption '{name}' does not decode: {error}", "bad_encoding") from None
+            raise BadSample(f"its caption '{name}' cannot be decoded: {error}", "bad_encoding") from None
         if reason is not None:
-            raise BadSample(f"its caption '{name}' holds half a surrogate pair", reason)
+            raise BadSample(f"its caption '{name}' holds an unpaired surrogate", reason)
         return found
 
 
@@ -221,7 +221,8 @@ def _json_captions(name: str, facts: Mapping[str, Any]) -> tuple[list[str], BadS
     found, reason = texts_in(value_at(facts, name, NO_TEXT))
     if reason is None:
         return found, None
-    return [], BadSample(f"the field '{name}' of its JSON holds no text; name one within as `caption`, by dots", reason)
+    problem = f"the field '{name}' of its JSON is not usable text. To read a field inside it, set `caption` to a dotted path"
+    return [], BadSample(problem, reason)
 
 
 def _has_lists(facts: Mapping[str, Any], *names: str) -> bool:
@@ -232,7 +233,7 @@ def _texts(value: object) -> list[str]:
     """Return the strings in a list, or [] for any other value. Raises BadSample if a string holds an unpaired surrogate."""
     found = [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
     if any(clean(text) != text for text in found):
-        raise BadSample("a text of it holds half a surrogate pair", "bad_encoding")
+        raise BadSample("its JSON holds a text with an unpaired surrogate", "bad_encoding")
     return found
 
 
@@ -271,7 +272,7 @@ def _fit(text: Any, metadata: Any, url: Any) -> bool:
 def _document(sample: SampleMembers, parts: Mapping[str, Member], facts: Any, blob: str | None, read: Read) -> dict[str, Any]:
     """Return the row of a document written by vlmdata. Raises BadSample if its lists do not align."""
     if not _fits(facts):
-        raise BadSample("its texts, images and metadata do not fit together")
+        raise BadSample("the lists `texts`, `images` and `metadata` in its JSON are not aligned")
     roles, url = facts.get("roles"), facts.get("url")
     columns = _conversation_columns(facts, roles) if roles else {}
     texts = [_texts([text])[0] if text is not None else None for text in facts["texts"]]
@@ -311,13 +312,13 @@ def _conversation(
 def _conversation_columns(facts: Mapping[str, Any], roles: list[Any]) -> dict[str, Any]:
     """Return the row's columns `roles`, `turns` and `tools`. Raises BadSample."""
     if not all(isinstance(role, str) for role in roles):
-        raise BadSample("its roles are no texts")
+        raise BadSample("a role in its JSON is not a string")
     try:
         turns, tools = checked_turns(facts.get("turns"), roles), checked_tools(facts.get("tools"))
         said = None if turns is None else [one and json_text(one, "bad_turns") for one in turns]
         return {"roles": roles, "turns": said, "tools": None if tools is None else json_text(tools, "bad_tools")}
     except Unfit as error:
-        raise BadSample("its roles, turns or tools are none that we write", str(error)) from None
+        raise BadSample("the roles, turns or tools in its JSON do not have the form that vlmdata writes", str(error)) from None
 
 
 def _image_of(
