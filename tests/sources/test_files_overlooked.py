@@ -22,10 +22,10 @@ def laid(folder, members):
 @pytest.mark.parametrize(
     ("name", "data", "hint"),
     [
-        ("a.en.txt", b"x", "'a.en.txt' was not read; set `captions: ['.en.txt']` to read such files"),
-        ("A.EN.TXT", b"x", "'A.EN.TXT' was not read; set `captions: ['.EN.TXT']` to read such files"),
-        ("a_caption.txt", b"x", "set `captions: ['_caption.txt']` to read such files"),
-        ("a.xml", b"<x/>", "set `captions: ['.xml']` to read such files"),
+        ("a.en.txt", b"x", "'a.en.txt' was not read. Set `captions: ['.en.txt']` to read such files"),
+        ("A.EN.TXT", b"x", "'A.EN.TXT' was not read. Set `captions: ['.EN.TXT']` to read such files"),
+        ("a_caption.txt", b"x", "Set `captions: ['_caption.txt']` to read such files"),
+        ("a.xml", b"<x/>", "Set `captions: ['.xml']` to read such files"),
         ("sub/a.txt", b"x", "'sub/a.txt' is in another folder"),
         ("../labels/a.txt", b"x", "'../labels/a.txt' is in another folder"),
         ("captions.csv", b"file,text", "set `table: 'captions.csv'` to read it"),
@@ -34,7 +34,7 @@ def laid(folder, members):
         ("a.jsonl", b"{}", "set `table: 'a.jsonl'` to read it"),
         ("../other/a.csv", b"x", None),
         ("ab.txt", b"x", "'ab.txt' matches no image"),
-        ("a.json", b'{"text": "x", "more": {"en": 1}}', "the fields of 'a.json' are text, more.en; name one as `caption`"),
+        ("a.json", b'{"text": "x", "more": {"en": 1}}', "The fields of 'a.json' are text, more.en. Name one as `caption`"),
         ("a.json", b'{"caption": {"en": "x"}}', "fields of 'a.json' are caption.en"),
         ("a.txt", b" ", None),
         ("a.txt", b"\xff", None),
@@ -48,7 +48,7 @@ def test_check_names_the_text_that_may_be_meant(tmp_path, name, data, hint):
     for source in (Files(path=str(folder)), Files(path=str(folder / "*.png"))):
         said = source.warning()
         assert said is None if hint is None else hint in said
-        assert said is None or said.startswith(f"1 of the first 1 images of {source.path} have no caption; ")
+        assert said is None or said.startswith(f"1 of the first 1 images of {source.path} have no caption. ")
     assert Files(path=str(folder), captions=[], caption="").warning() is None
 
 
@@ -68,7 +68,7 @@ def test_check_reports_a_zip_and_on_the_command_line(tmp_path, capsys):
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     assert main(["check", str(tmp_path / "recipe.yaml")]) == 0
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "have no caption; 'labels/a.txt' is in another folder" in said
+    assert said.count("\n") == 1 and "have no caption. 'labels/a.txt' is in another folder" in said
 
 
 def test_most_images_with_captions_are_enough(tmp_path):

@@ -180,7 +180,7 @@ def test_a_saved_dataset_whose_state_names_a_file_elsewhere_is_refused(tmp_path)
     state = json.loads((tmp_path / "data/state.json").read_text())
     state["_data_files"] = [{"filename": "../private/data-00000-of-00001.arrow"}]
     (tmp_path / "data/state.json").write_text(json.dumps(state))
-    with pytest.raises(RecipeError, match="its state names"):
+    with pytest.raises(RecipeError, match="its saved state names"):
         HfDataset(path=str(tmp_path / "data")).check()
 
 

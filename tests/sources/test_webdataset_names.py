@@ -148,7 +148,7 @@ def test_check_reports_captions_that_are_not_where_they_are_looked_for(tmp_path,
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"source: {{type: webdataset, path: {tmp_path / 'a.tar'}}}")
     assert main(["check", str(recipe)]) == 0
-    warning = "2 of the first 2 samples of a.tar have an image and no caption. The members and fields of the first are"
+    warning = "2 of the first 2 samples of a.tar have an image and no caption. The first such sample has the members and fields"
     assert capsys.readouterr().err == f"vlmdata: {warning} headline, json, png. Name one of them as `caption`\n"
     assert main(["check", str(recipe), "--set", "source.caption=[headline]"]) == 0
     assert capsys.readouterr().err == ""

@@ -16,7 +16,7 @@ from vlmdata.archives.compressed_frames import GZIP, begins_record, read_at
 _MAX_LINE = 65_536  # maximum bytes of a header line
 _USUAL_LINE = 512  # bytes that hold most header lines
 _HEAD = 4096  # bytes at the start of a file that are searched for the first header
-_MAX_ODD = 100_000_000  # bytes of content after an odd header; a line that states more is not a header
+_MAX_ODD = 100_000_000  # largest stated length after an `odd` header, in bytes; a line that states more is not a header
 _STEP = 1 << 20
 _BEGINS = re.compile(rb"(?:[a-z][a-z0-9+.-]*://|(?:dns|mailto|news|whois):)\S+(?: +\S+){3}", re.IGNORECASE)
 _SCHEME = re.compile(rb"[a-z][a-z0-9+.-]*:\S", re.IGNORECASE)
@@ -46,11 +46,11 @@ def is_arc(file: BinaryIO) -> bool:
 def arc_records(file: BinaryIO, start: int, end: int | None, max_bytes: int) -> Iterator[dict[str, Any]]:
     """Yield the fields of a `Record`, as a dict, for each record that begins in [start, end) of an unpacked ARC.
 
-    Consecutive lines that are not headers make one bad record, but a line that begins like a header starts another one. If the
-    stated length of a record reaches past the end of the file, its content is searched for further records.
+    Consecutive lines that are not headers make one bad record, but a line that begins like a header starts another bad record.
+    If the stated length of a record reaches past the end of the file, the record's content is searched for further records.
     """
     offset, lost = start, False
-    size: int | None = None  # of the file; known once a stated length has reached past the end
+    size: int | None = None  # size of the file; measured when a stated length first reaches past the end of the file
     try:
         while end is None or offset < end:
             line = _line(file, offset)
@@ -177,7 +177,7 @@ def _header(line: bytes) -> dict[str, Any] | None:
 
 
 def _field_indexes(fields: list[bytes]) -> tuple[int, int | None, int | None] | None:
-    """Return the number of fields that the URL fills, and the indexes of date and media type, each None if missing.
+    """Return (number of fields that the URL fills, index of the date or None, index of the media type or None).
 
     Return None if the fields contain no date, no server address and no media type.
     """

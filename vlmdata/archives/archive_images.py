@@ -1,7 +1,7 @@
 """Looks up images in a collection of archives by address. It follows redirects and revisit records.
 
 Bodies stay in the archives and are read by offset on request. A forward-only stream is first unpacked into a temporary file,
-which exists until it is closed.
+which is deleted when it is closed.
 """
 
 from __future__ import annotations
@@ -115,5 +115,5 @@ def _open_seekable(volume: Volume) -> BinaryIO:
         except ConnectionError:
             raise
         except OSError:
-            pass  # keep the bytes before the damage; the last record is then a bad one
+            pass  # keep the bytes before the damage; the last record may then be bad
     return copy

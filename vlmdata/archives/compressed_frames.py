@@ -16,7 +16,7 @@ GZIP, ZSTD, LZ4 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 DICTIONARY = b"\x5d\x2a\x4d\x18"
 _MAX_DICTIONARY = 32 << 20  # bytes
 _CHUNK = 1 << 16
-_SMALL = 256  # bytes: most empty frames are smaller
+_SMALL = 256  # bytes to read first, because most empty frames are smaller
 
 
 def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
@@ -43,7 +43,7 @@ def is_packed(file: BinaryIO) -> bool:
 def frame_end(file: BinaryIO, offset: int) -> int | None:
     """Return the offset at which the frame at `offset` ends, or None if there is no complete frame.
 
-    Only the checksum of gzip is verified.
+    The checksum of a gzip member is verified. The checksums of other frames are not.
     """
     try:
         file.seek(offset)
@@ -93,7 +93,8 @@ def begins_record(data: bytes) -> bool:
 def unpacked(frame: bytes, dictionary: bytes | None, max_bytes: int) -> bytes:
     """Return at most `max_bytes` + 1 bytes of a frame's content.
 
-    A cut-off frame gives the content before the cut. Damage inside a frame gives the content before it, but no bytes for gzip.
+    If the frame is cut off or damaged, return the content before the cut or the damage. For a damaged gzip member, return no
+    bytes.
     """
     if frame.startswith(GZIP):
         try:
@@ -202,7 +203,7 @@ def _zstd_end(file: BinaryIO, offset: int, head: bytes) -> int | None:
 
 
 def _at(file: BinaryIO, offset: int, size: int) -> bytes:
-    """Return `size` bytes at an offset. Raises IndexError if the file ends before them."""
+    """Return `size` bytes at an offset. Raises IndexError if the file holds fewer bytes there."""
     file.seek(offset)
     found = file.read(size)
     if len(found) < size:
@@ -225,9 +226,11 @@ class PrependedDictionary:
         self.offset = 0
 
     def tell(self) -> int:
+        """Return the offset in the joined stream."""
         return self.offset
 
     def read(self, size: int) -> bytes:
+        """Return up to `size` bytes, or no bytes at the end."""
         data = self.frame[self.offset : self.offset + size] if self.offset < len(self.frame) else self.file.read(size)
         self.offset += len(data)
         return data

@@ -22,15 +22,15 @@ from vlmdata.archives.compressed_frames import (
 def entries(file: BinaryIO, start: int) -> Iterator[tuple[int, Any]]:
     """Yield (offset in the file, FastWARC record) for each record at or after `start`.
 
-    FastWARC stops at an empty gzip member or LZ4 frame; this function continues after it. Raises OSError if the file has not
-    ended there and no record follows.
+    FastWARC stops at an empty gzip member or LZ4 frame, but this function continues with the next frame. Raises OSError if
+    bytes remain in which no record begins.
     """
     frame = dictionary_frame(file) if start else b""
     may_end_early = head_of(file).startswith((GZIP, LZ4))
     while True:
         file.seek(start)
         source: Any = PrependedDictionary(frame, file) if frame else file
-        offsets: list[int] = []  # the last two: the offset of a frame's second record may be one where no frame begins
+        offsets: list[int] = []  # the last two: FastWARC may give a frame's second record an offset where no frame begins
         for entry in ArchiveIterator(source, parse_http=False, auto_decode="none"):
             offset = entry.stream_pos + (start - len(frame) if frame else 0)
             if offset not in offsets:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from fastwarc.stream_io import BrotliReader, ZstdReader
 
 _MAX_HEAD = 262_144  # bytes
-_ENOUGH = 4  # encoded bytes to read for each wanted byte, because chunk sizes and compression tables come first
+_ENOUGH = 4  # encoded bytes to read for each decoded byte, because the body may begin with a chunk size or a compression table
 
 
 @dataclass(slots=True)
 class Response:
-    """A parsed response. `problem` is None, or why there is no body: http_header, bad_chunks, bad_encoding or too_large."""
+    """A parsed response. If it has no body, `problem` says why: http_header, bad_chunks, bad_encoding or too_large."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)  # names in lower case; the first of repeated headers is kept
@@ -38,7 +38,7 @@ class Response:
 
 
 class _Undecodable(Exception):
-    """Raised for a body that cannot be decoded. The message names the problem; `decoded` holds the bytes before it."""
+    """Raised for a body that cannot be decoded. The message names the problem. `decoded` holds the bytes decoded so far."""
 
     def __init__(self, problem: str, decoded: bytes = b""):
         super().__init__(problem)

@@ -30,7 +30,7 @@ from vlmdata.archives.volume import Volume
 REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _VERSION = 2  # of the file format
 _WAIT_S = 0.2
-_WANTED, _REVISIT, _OTHER = 0, 1, 2  # an image or a redirect; a revisit; a response that a revisit may refer to
+_WANTED, _REVISIT, _OTHER = 0, 1, 2  # kinds: image or redirect, revisit, other response (a revisit may refer to it)
 _PLACE = np.dtype([("volume", "u4"), ("offset", "u8")])
 
 
@@ -88,7 +88,7 @@ def _ensure_file(path: Path, write: Callable[[IO[bytes]], None]) -> bool:
             fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        if path.exists():  # another process wrote it after the first check; a draft at this path is new and empty
+        if path.exists():  # another process wrote the file after the first check, so this draft is new and empty
             draft.unlink(missing_ok=True)
             return True
         out.truncate(0)
@@ -118,8 +118,8 @@ def _write_volume(volume: Volume, max_bytes: int, out: IO[bytes]) -> None:
 def _write_collection(paths: list[Path], out: IO[bytes]) -> None:
     """Write the sorted keys of all addresses, then their places.
 
-    The place of an address is that of its first image or redirect. If it has none, the place is that of the response to which
-    its first revisit refers.
+    An address is placed at its first image or redirect. An address with only revisits is placed at the response to which the
+    first of them refers.
     """
     columns = [_columns(path, number) for number, path in enumerate(paths)]
     kinds, keys, offsets, digests, volumes = (np.concatenate(column) for column in zip(*columns, strict=True))

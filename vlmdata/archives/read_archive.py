@@ -32,7 +32,7 @@ from vlmdata.archives.resync import certain_record, next_record, proved_end, rec
 from vlmdata.archives.sequential import Sequential
 from vlmdata.archives.volume import ZIP, Volume
 
-MAX_FALSE_LENGTHS = 16  # each false stated length costs a read to the end of the file; after this many, no length is trusted
+MAX_FALSE_LENGTHS = 16  # each false stated length costs a read to the end of the file, so no length is trusted after this many
 UNPACKED_RATIO = 4  # a piece of an unpacked stream is this many times larger: about the compression ratio
 
 
@@ -151,7 +151,7 @@ def _records_before_damage(
 def _skip_damage(
     file: Any, position: int, last: Record | None, max_bytes: int, stop: _Stop
 ) -> Generator[Record, None, int | None]:
-    """Yield what the damaged range holds: a bad record, or records in another spelling. Return where the next record begins.
+    """Yield a bad record for the damaged range, or the records that FastWARC misreads there. Return the next record's offset.
 
     Reading began at `position`. `last` is the record before the damage, or None if the damage is at `position`.
     """
@@ -176,17 +176,17 @@ def _skip_damage(
 
 
 class _Stop:
-    """Knows where a piece ends, and counts false lengths.
+    """Detects the end of a piece, and counts records with a false stated length.
 
-    FastWARC gives the second record of a frame the offset of the next frame. So a record at the end is also compared by its
-    headers.
+    FastWARC gives the second record of a frame the offset of the next frame. So an offset equal to the end is not enough: the
+    record must also have the headers of the record that begins at the end.
     """
 
     def __init__(self, file: BinaryIO, end: int | None):
         self.packed = is_packed(file)
         self.end = end
         self.is_reached = False
-        self.false_lengths = 0  # records whose stated length made the reader read ahead and come back
+        self.false_lengths = 0  # records whose stated length was wrong, after which the reader had to seek back
         self.headers = _headers_at(file, end) if end is not None and self.packed else None
 
     def is_inside(self, position: int | None) -> bool:
@@ -229,7 +229,7 @@ def _unbroken_records(file: BinaryIO, position: int, max_bytes: int, stop: _Stop
                 stop.false_lengths += record.problem == "truncated"
                 break
             yield record
-            if record.problem == "truncated" and stop.packed:  # its content includes the frames after its own
+            if record.problem == "truncated" and stop.packed:  # the record's content includes the frames after its own frame
                 at = frame_end(file, offset)
                 stop.false_lengths += 1
                 break
@@ -249,9 +249,9 @@ def _is_odd(record: Record, length: int) -> bool:
 def _read_alone(file: BinaryIO, position: int, entry: Any, max_bytes: int, stop: _Stop) -> _Odd | None:
     """Return the record at an offset, read without trusting its stated length.
 
-    A packed record is read from its own frame. A plain record counts as cut off if no record follows its content. This is used
-    once many lengths were false, because each of them costs a read to the end. If the record can be read as usual, return None
-    and leave the file where it was.
+    A packed record is read from its own frame. A plain record counts as cut off if no record follows its content. The
+    caller uses this after many false lengths, because each false length costs a read to the end. If the record can be read as
+    usual, return None and leave the file where it was.
     """
     if stop.packed:
         return _odd_records(file, position, entry, max_bytes)
@@ -282,7 +282,7 @@ class _Odd(NamedTuple):
 def _odd_records(file: BinaryIO, position: int, entry: Any, max_bytes: int) -> _Odd | None:
     """Return the record at an offset and the records after it in the same frame.
 
-    If none can be parsed, return None and leave the file where it was.
+    If no record can be parsed, return None and leave the file where it was.
     """
     before = file.tell()
     odd = None
@@ -290,7 +290,7 @@ def _odd_records(file: BinaryIO, position: int, entry: Any, max_bytes: int) -> _
         if header := header_at(file, position):
             record = _odd_record(file, position, position, header, max_bytes)
             odd = _Odd([record], position + header.size + header.length if record.problem != "truncated" else None)
-    elif _headers_at(file, position) == entry.headers.to_dict():  # it is the first record of its frame
+    elif _headers_at(file, position) == entry.headers.to_dict():  # the record is the first of its frame
         odd = _odd_frame(file, position, max_bytes)
     if odd is None:
         file.seek(before)

@@ -12,7 +12,7 @@ from vlmdata.archives.http_message import Response, parse_response
 KINDS = frozenset(
     ("response", "resource", "revisit", "request", "metadata", "warcinfo", "conversion", "continuation", "bad_record")
 )
-BODIES = frozenset(("response", "resource"))  # kinds whose content is kept; for other kinds only its presence is checked
+BODIES = frozenset(("response", "resource"))  # kinds whose content is kept; for other kinds, it is only checked to be complete
 DAMAGE = (OSError, EOFError, zipfile.BadZipFile, ValueError)
 
 
@@ -20,7 +20,7 @@ DAMAGE = (OSError, EOFError, zipfile.BadZipFile, ValueError)
 class Record:
     """A record of an archive. If `kind` is `bad_record`, `problem` says why: header, truncated, too_large or digest.
 
-    A record whose content is not kept has another `kind` even if it is cut off. Its `problem` is then truncated.
+    A record of a kind whose content is not kept is never a `bad_record`. If it is cut off, its `problem` is truncated.
     """
 
     kind: str  # one of KINDS or unknown; in an ARC also dns, mailto, news or whois

@@ -10,9 +10,9 @@ from vlmdata.readers.find_files import is_remote
 from vlmdata.readers.open_file import raw_file
 from vlmdata.untrusted import Failed, errors_as, one_line
 
-PAUSES_S = (1, 4, 16)  # before each retry of a range
+PAUSES_S = (1, 4, 16)  # seconds to wait before each retry of a range
 FINAL = (FileNotFoundError, ValueError)  # not retried: a missing file, or a server without ranges
-_BUFFER = 1 << 20  # bytes; requests to the store are 4 MiB each
+_BUFFER = 1 << 20  # bytes of the local buffer; a request to the store reads 4 MiB
 
 
 def open_archive(path: str) -> BinaryIO:

@@ -63,8 +63,8 @@ def record_starts(file: BinaryIO, every: int, sound: Callable[[int], Iterator[in
     """Yield 0, then the offset of the first record at or after each multiple of `every` in a plain WARC.
 
     Records are found by their stated lengths. A stated length counts only if the header is regular and another record follows
-    the content. Otherwise the next record is the first that `sound` yields after this one: given an offset, `sound` uses the
-    record reader and yields the offsets of readable records.
+    the content. Otherwise the next record is found with `sound`, which uses the record reader to yield the offsets of the
+    readable records at or after a given offset.
     """
     offset: int | None = 0
     cut = 0

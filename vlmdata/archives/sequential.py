@@ -60,9 +60,11 @@ class Sequential:
             self.close()
 
     def tell(self) -> int:
+        """Return the offset of the next byte to read."""
         return self.offset
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set the offset and return it. The stream itself moves at the next read. Raises UnsupportedOperation for SEEK_END."""
         if whence == io.SEEK_END:
             raise io.UnsupportedOperation("cannot seek from the end, because the size of the stream is not known")
         self.offset = offset + (self.offset if whence == io.SEEK_CUR else 0)

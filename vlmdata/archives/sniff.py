@@ -51,7 +51,7 @@ _CODE = re.compile(
 
 
 def is_image(start: bytes) -> bool:
-    """Return whether a body begins like an image, also in a format that vlmdata cannot decode."""
+    """Return whether a body begins like an image, even if vlmdata cannot decode its format."""
     try:
         sniff(start)
     except ImageError as error:
@@ -97,7 +97,7 @@ def _other_than_page(body: bytes) -> str | None:
     if _root(text) in _NO_PAGES:
         return _NO_PAGES[_root(text)]
     if _BINARY.search(start[:_BINARY_START]):
-        shown = start.replace(b"\0", b"")  # without zeros, a page in UTF-16 or with padding shows its letters
+        shown = start.replace(b"\0", b"")  # a page in UTF-16 or with padding looks like text once its zero bytes are removed
         if sort := "image" if is_image(start) else _by_first_bytes(start):
             return sort
         if _BINARY.search(shown[:_BINARY_START]) and not _TAG.search(shown):
@@ -126,7 +126,7 @@ def _root(start: bytes) -> bytes:
     text = _text(start)
     while text.startswith((b"<?", b"<!")):
         end = b"-->" if text.startswith(b"<!--") else b">"
-        text = text.partition(end)[2].lstrip(b" \t\r\n]>")  # also past declarations inside a doctype
+        text = text.partition(end)[2].lstrip(b" \t\r\n]>")  # `]` and `>` end declarations inside a doctype
     found = _ROOT.match(text)
     return found[1].lower() if found else b""
 

@@ -104,24 +104,28 @@ class FileRange:
         self.close()
 
     def seek(self, offset: int) -> int:
+        """Set the offset within the range, and return it."""
         self.offset = offset
         return offset
 
     def tell(self) -> int:
+        """Return the offset within the range."""
         return self.offset
 
     def read(self, size: int) -> bytes:
+        """Return up to `size` bytes, or no bytes at the end of the range."""
         self.file.seek(self.start + self.offset)
         data = self.file.read(max(0, min(size, self.size - self.offset)))
         self.offset += len(data)
         return data
 
     def close(self) -> None:
+        """Close the underlying file."""
         self.file.close()
 
 
 class _Read1:
-    """Offers the `read` of a FastWARC reader as `read1`, because it behaves like Python's `read1`. Skips empty frames."""
+    """Wraps a FastWARC reader whose `read` behaves like Python's `read1`, and offers it as `read1`. Skips empty frames."""
 
     def __init__(self, reader: WarcReader):
         self.reader = reader
@@ -154,6 +158,6 @@ def _has_record_offsets(volume: Volume, identity: tuple[Any, ...]) -> bool:
         except (OSError, ValueError):
             return next_record(file, 1) is not None
         if len(offsets) == 1 and (end := frame_end(file, offsets[0])) and not read_at(file, after_empty(file, end), 1):
-            return False  # the only frame: a record with a false length may hide others in it
+            return False  # one frame holds everything, and a record with a false length may hide further records in it
         dictionary = dictionary_of(file)
         return len(set(offsets)) == len(offsets) and all(holds_record(file, offset, dictionary) for offset in offsets[1:])

@@ -11,20 +11,20 @@ import io
 import re
 from typing import Any
 
-WRONG = "\udc80"  # marks bytes that do not decode; text that decodes cannot hold it
+WRONG = "\udc80"  # marks bytes that do not decode; decoded text cannot hold this character
 codecs.register_error("vlmdata.wrong", lambda error: (WRONG, error.end))  # type: ignore[attr-defined]
 MOST = 4 << 20  # bytes to read in search of the end of a line
-_FIRST = 0x10FF00  # code point of byte 0; those of the other bytes follow
+_FIRST = 0x10FF00  # code point of byte 0; the other 255 bytes have the next code points
 _STRANGE = re.compile("[\udc80-\udcff\U0010ff80-\U0010ffff]")
 _MARKED = re.compile(b"\xf4\x8f[\xbe\xbf][\x80-\xbf]")
-_MARK = b"\xf4\x8f"  # first bytes of all marks
+_MARK = b"\xf4\x8f"  # first two bytes of every mapped byte in UTF-8
 
 
 class InUtf8(io.RawIOBase):
     """A UTF-16 or UTF-32 stream, converted to UTF-8.
 
-    Bytes of the stream that do not decode become bytes that do not decode as UTF-8. Readers of UTF-8 split lines at \\n only. A
-    text decoder would also split at U+2028, which JSON may hold.
+    Bytes of the stream that do not decode become bytes that do not decode as UTF-8. The result is bytes and not text, because
+    text files are also split at U+2028, which JSON may hold, and bytes only at \\n.
     """
 
     def __init__(self, stream: Any, encoding: str) -> None:
@@ -34,7 +34,7 @@ class InUtf8(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Return the text of up to `size` bytes, or b"" at the end."""
+        """Return the UTF-8 form of up to `size` bytes of the stream, or b"" at the end."""
         text = self._text.read(size)
         if not text and self._text.bytebuffer:  # the file ends inside a character
             self._text.bytebuffer = b""
@@ -57,7 +57,7 @@ class AsUtf8(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """Return up to `size` bytes, or b"" at the end."""
         left = b""
-        if len(self._ready) < size:  # join the rest to the next block, or a row across a short block would seem too long
+        if len(self._ready) < size:  # a row that spans a short block would seem too long
             left, self._ready = bytes(self._ready), memoryview(b"")
         while not self._ready:
             part = self._source.read(size) or b""

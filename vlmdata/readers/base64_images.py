@@ -1,4 +1,4 @@
-"""Read images in the cells of a table. A cell holds bytes, or base64 text, as OFA and Chinese-CLIP publish images."""
+"""Read images in the cells of a table. A cell holds bytes or base64 text. OFA and Chinese-CLIP publish images as base64."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from vlmdata.readers.source_images import from_base64, inline
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\s-]+={0,2}\s*")
-BEGINNING = 256  # bytes to check: those of an image are not all in base64's alphabet
+BEGINNING = 256  # first bytes to check: an image file has some that are not in base64's alphabet
 
 
 def image_in(value: Any) -> dict[str, Any]:
     """Return the image in a table's cell as fields of IMAGE.
 
-    A cell without one gives an image that is dropped as `no_image` or `bad_base64`. A cell may also be a list with one item, or
-    a mapping with `bytes`. Base64 may use either alphabet, omit its padding, and follow `data:image/jpeg;base64,`.
+    A cell without an image gives an image that is dropped as `no_image` or `bad_base64`. A cell may also be a list with one
+    item, or a mapping with `bytes`. Base64 may use either alphabet, omit its padding, and follow `data:image/jpeg;base64,`.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]

@@ -78,7 +78,7 @@ def _unpacked(column: Any, encoding: str) -> Any:
         return column
     if not pc.any(pc.match_substring_regex(texts, r"^\s*\[")).as_py():
         return column
-    return [b"" if wrong else listed(text) for text, wrong in zip(texts.to_pylist(), bad, strict=True)]  # b"" counts as bad
+    return [b"" if wrong else listed(text) for text, wrong in zip(texts.to_pylist(), bad, strict=True)]  # b"": a bad caption
 
 
 def _plain(column: Any, encoding: str) -> tuple[pa.Array, np.ndarray] | None:
@@ -102,7 +102,7 @@ def _texts(column: pa.Array, encoding: str) -> tuple[pa.Array, np.ndarray]:
 
 
 def _worded(value: Any) -> Any:
-    """Return a JSON number as text, as in the other formats, None for NaN and infinities, and any other value unchanged."""
+    """Return a JSON number as text, or None for NaN and infinities. Return any other value unchanged."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value

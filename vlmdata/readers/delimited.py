@@ -20,7 +20,7 @@ from vlmdata.readers.whole_rows import LONGEST, READ, WholeRows
 
 HEAD = 1 << 16  # bytes read to find a header
 BLANK = 1 << 20  # bytes of white space allowed before and after the header
-WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # before UTF-16, whose marks are prefixes of these
+WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # first, because their marks begin with those of UTF-16
 WIDE |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _WHITE = b"\0\t\n\r "  # \0 is part of white space in UTF-16 and UTF-32
 csv.field_size_limit(8 << 20)  # process-wide limit of the csv module: a header may have a long field
@@ -30,7 +30,7 @@ _FIRST_LINE = re.compile(rb"[^\r\n]*")
 def header(file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]) -> list[str] | None:
     """Return the column names, from `names` or else from the first line, or None if no row follows.
 
-    The second of two equal names becomes `name.1`, also if they are empty, as in pandas. Raises Damage if the first line is not
+    The second of two equal names becomes `name.1`, even if both are empty, as in pandas. Raises Damage if the first line is not
     a header.
     """
     head = beginning(file)
@@ -78,7 +78,7 @@ def _holds_rows(head: bytes, wide: str | None, *, has_header: bool) -> bool:
 
 
 def plain_text(head: bytes, wide: str | None) -> bytes:
-    """Return the head of a file without a byte order mark, converted to UTF-8 from the encoding `wide` if that is not None."""
+    """Return `head` without its byte order mark. If `wide` is not None, it is converted from that encoding to UTF-8."""
     return (head.decode(wide, "ignore").encode() if wide else head).removeprefix(codecs.BOM_UTF8)
 
 
@@ -102,8 +102,8 @@ def tables(
     """Yield tables of binary columns, each with a list of its rows that cannot be read.
 
     Such a row has too many or too few fields, has an unclosed quote, or is too long. A file in UTF-16 or UTF-32 gives string
-    columns, whose values do not decode where the file does not. Empty lines are skipped. If `quoted` is None, quotes enclose
-    fields in CSV, but are plain characters in TSV, as in Conceptual Captions.
+    columns, in which the bytes that could not be decoded are bytes that are not UTF-8. Empty lines are skipped. If `quoted` is
+    None, quotes enclose fields in CSV, but are plain characters in TSV, as in Conceptual Captions.
     """
     odd: list[pacsv.InvalidRow] = []
 
@@ -166,7 +166,7 @@ def _original_table(table: pa.Table) -> pa.Table:
 def _columns(
     file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]
 ) -> tuple[list[str] | None, Any, str, str | None]:
-    """Return the column names, the whole stream in an ASCII-compatible encoding, this encoding, and the wide one.
+    """Return (column names, the whole stream in an ASCII-compatible encoding, this encoding, the file's wide encoding).
 
     The names are None if the file has no row. The wide encoding is None if the file is not in UTF-16 or UTF-32.
     """

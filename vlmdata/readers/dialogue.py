@@ -25,7 +25,8 @@ ROLES = {
 CALLERS = ("function_call", "tool_call", "tool_calls")  # roles of an assistant whose text is a JSON call
 REASONING = ("reasoning_content", "reasoning", "thinking")  # fields of a message
 LOSS_FIELDS = ("weight", "train", "training", "trainable", "loss")  # fields of a message: false or 0 means no loss
-UNREAD = ("video", "videos", "audio", "audios")  # not read: fields of a turn, or of a record whose text has <video> or <audio>
+# fields that make a conversation unusable: in a turn always, and in a record if a text has <video> or <audio>
+UNREAD = ("video", "videos", "audio", "audios")
 PART_LOSS_FIELDS = ("train_detail", "training_detail")  # fields of a message with the loss of each part
 SPECIAL_FIELDS = frozenset(
     (
@@ -174,7 +175,7 @@ def check_messages(messages: Sequence[Message]) -> None:
 
 
 def checked_turns(given: Any, roles: Sequence[Any]) -> list[Mapping[str, Any] | None] | None:
-    """Return the `turns` in a sample's JSON, one entry for each of its roles, or None if it has none.
+    """Return the `turns` of a sample's JSON, with one entry for each role, or None if the JSON has no turns.
 
     Raises Unfit for another shape or an unknown role.
     """
@@ -235,7 +236,7 @@ def _turns(said: Any) -> list[Mapping[str, Any]]:
 
 
 def _question_and_answer(turn: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return a list of a turn, or of the two turns in {"user": ..., "assistant": ...}."""
+    """Return the two turns in {"user": ..., "assistant": ...}, or a list with only the given turn for any other turn."""
     if turn.get("role") is not None or turn.get("from") is not None or not {"user", "assistant"} <= turn.keys():
         return [turn]
     return [{"role": role, "content": turn[role]} for role in ("user", "assistant")]

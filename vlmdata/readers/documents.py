@@ -42,9 +42,9 @@ def metadata_fields(metadata: Any) -> dict[str, Any]:
 
 
 def parsed(text: Any, kind: type) -> Any:
-    """Return the value of JSON text, or a value that is already parsed, if its type is `kind`.
+    """Parse JSON text, and return the value if its type is `kind`. A value that is already parsed is accepted too.
 
-    Return an empty `kind` otherwise.
+    For invalid JSON or a value of another type, return `kind()`, which is empty.
     """
     if isinstance(text, str):
         try:

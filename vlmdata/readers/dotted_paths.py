@@ -64,7 +64,7 @@ def column_at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: b
             return pa.nulls(len(column), pa.string())
         column, is_json = _stored(pc.struct_field(column, path[0]))
         path = path[1:]
-    is_view = pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type)  # pyarrow 26 casts them wrongly
+    is_view = pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type)  # pyarrow 26 casts views wrongly
     if not path and not is_json and not is_view:
         return column
     try:
@@ -79,13 +79,13 @@ def column_at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: b
 
 
 def _stored(column: pa.Array) -> tuple[pa.Array, bool]:
-    """Return a column, or the texts or structs that a column of an extension type stores, and whether they are JSON."""
+    """Return (column, whether its texts are JSON). A column of an extension type gives the texts or structs that it stores."""
     kind = _kept(column.type)
     return (column, False) if kind == column.type else (column.storage, column.type.extension_name == "arrow.json")
 
 
 def _kept(kind: pa.DataType) -> pa.DataType:
-    """Return an extension type's storage type if it is text or nested, or else the type itself, as for a UUID's bytes."""
+    """Return an extension type's storage type if it is text or nested. Return any other type itself, such as a UUID (bytes)."""
     if not isinstance(kind, pa.BaseExtensionType):
         return kind
     stored = kind.storage_type

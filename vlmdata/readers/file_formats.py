@@ -13,7 +13,7 @@ HEAD = 1 << 16  # bytes
 MAGIC = {
     b"PAR1": "parquet",
     b"ARROW1": "an Arrow file",
-    b"\xff\xff\xff\xff": "a stream of Arrow",
+    b"\xff\xff\xff\xff": "an Arrow stream",
     b"PK\x03\x04": "a zip archive",
     b"PK\x05\x06": "a zip archive",
     b"7z\xbc\xaf": "a 7z archive",
@@ -31,7 +31,7 @@ MAGIC = {
     b"\x89PNG": "an image",
     b"\xff\xd8\xff": "an image",
     b"GIF8": "an image",
-    b"RIFF": "an image, a sound or a film",
+    b"RIFF": "an image, a sound or a video",
     b"WARC/": "a web archive",
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
 }

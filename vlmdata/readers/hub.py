@@ -65,7 +65,8 @@ def _open(path: str, name: str, split: str, revision: str, streaming: bool, text
         return Opened(None, Reach(folder_of(path, tuple(READERS))))
     if files:
         reader = _reader(files)
-        labels = {"drop_labels": True} if reader == "imagefolder" else {}  # with zips the folder would be the label
+        # for zip archives, the library would add the folder's name as a label
+        labels = {"drop_labels": True} if reader == "imagefolder" else {}
         builder = _builder(texts, reader, data_files={split: files}, **labels)
     else:
         _check_cards(path, revision)
@@ -133,7 +134,7 @@ def _split_of(builder: Any, path: str, split: str, streaming: bool) -> Opened:
 def _on_the_hub(name: str) -> tuple[str, ...]:
     """Return the addresses and folders where the images of an image folder on the Hub may be.
 
-    They are those of streamed, downloaded and unpacked images, in this order.
+    The order is: streamed images, downloaded images, unpacked images.
     """
     from datasets.config import EXTRACTED_DATASETS_PATH
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -231,7 +232,7 @@ def _card(path: str, name: str, revision: str) -> Any:
     if not os.path.isfile(file):
         return {}
     if name.endswith(".md"):
-        return DatasetCard.load(file).data.to_dict()  # as the library reads it
+        return DatasetCard.load(file).data.to_dict()  # the library reads a card in the same way
     with open(file, encoding="utf-8") as text:
         return yaml.safe_load(text)
 
@@ -254,4 +255,4 @@ def _check_inside(name: str, base: str, folder: str) -> None:
     try:
         real_path_inside(os.path.join(base, name), folder)
     except Refused as error:
-        raise ValueError(f"its state names '{name}', which is refused ({error})") from None
+        raise ValueError(f"its saved state names '{name}', which is not allowed ({error})") from None

@@ -118,7 +118,7 @@ class Zip:
         self._path = path
         every = [name for name in archive(path).namelist() if not name.endswith("/")]
         self._members = list(dict.fromkeys(every))
-        self.repeats = len(every) - len(self._members)  # if several members have one name, the last counts, as in zip
+        self.repeats = len(every) - len(self._members)  # of several members with one name, zip reads the last
         names: dict[str, list[str]] = defaultdict(list)
         for name in self._members:
             names[name.rpartition("/")[0]].append(name.rpartition("/")[2])
@@ -192,7 +192,7 @@ def _is_anothers(stem: str, names: Mapping[str, list[str]]) -> bool:
 
 
 class Survey(NamedTuple):
-    """Counts of the files that are not images in the folders of images."""
+    """Facts about the files beside the images that are not images themselves."""
 
     has_texts: bool  # whether an image has a file beside it that may hold its caption
     orphans: int  # text files that belong to no image
@@ -206,7 +206,7 @@ class Survey(NamedTuple):
 
 
 def survey(store: FileStore, images: Iterable[str], endings: Sequence[str], archives: Iterable[str] = ()) -> Survey:
-    """Return counts of the files that are not images, in the folders of the images and in the store's folders.
+    """Survey the files that are not images, in the folders that hold `images` and in `store.folders()`.
 
     Texts have one of `endings`. The files `archives` are read elsewhere and are not counted.
     """

@@ -38,7 +38,7 @@ class Members:
         self._meant: set[str] = set()  # names in the JSON for a sample's only image
 
     def in_order(self, facts: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-        """Return {field of images: member names} if the JSON names one path for each member, but none by its name.
+        """Return {field of images: member names} if the JSON has one path for each member, but no path is the name of a member.
 
         Such paths are from before the images were packed into the tar, in the order of the members. Returns {} otherwise.
         """
@@ -49,10 +49,10 @@ class Members:
         return {next(name for name in IMAGES if facts.get(name)): self.names}
 
     def find(self, where: Any) -> dict[str, Any]:
-        """Return the image of an entry of the JSON, as `image_given` does. A path or address of a member adds `member`.
+        """Return the image of an entry of the JSON, as `image_given` does. If it names a member, `member` is that name.
 
-        In a sample with one image, the first path or address in the JSON means that image, even under another name. A second
-        one does not.
+        In a sample with one image, the first path or address in the JSON means that image, even under another name. Any
+        other path or address must be the member's name.
         """
         image = image_given(where, self._file)
         if "member" in image or image.get("data") is not None or not image.get("url"):

@@ -37,7 +37,7 @@ LINE = "line"  # the only column of a text file
 
 @dataclass(frozen=True)
 class ListFormat:
-    """The format of a list, as far as its file name does not state it."""
+    """How to read a list: its format (auto: as the file name states), its encoding, and options for CSV and TSV."""
 
     format: Format = "auto"
     encoding: str = "utf-8"
@@ -71,7 +71,7 @@ def format_of(path: str, layout: ListFormat) -> str:
 def column_names(path: str, layout: ListFormat) -> list[str] | None:
     """Return the column names of a list, or None if it has no row.
 
-    They are read from the list's beginning, in JSON from the first 100 records.
+    The names in JSON are those in the first 100 records.
     """
     kind = format_of(path, layout)
     if kind == "txt":
@@ -132,9 +132,9 @@ def chunks(
 ) -> Iterator[Chunk]:
     """Yield the rows of a list in chunks, in order.
 
-    `extra` maps new names to the columns to keep, or is "all" to keep all columns that are not wanted. `parts` selects row
-    groups of a Parquet file. `rows` limits the rows of a chunk, except in CSV and TSV. Raises RecipeError for a file that is
-    damaged or lacks a column.
+    `wanted` names the columns to return. `extra` maps new names to other columns to keep as JSON, or is "all" to keep all other
+    columns. `parts` selects row groups of a Parquet file. `rows` limits the rows of a chunk, except in CSV and TSV. Raises
+    RecipeError for a file that is damaged or lacks a column.
     """
     kind = format_of(file.path, layout)
     if kind == "parquet":
@@ -210,7 +210,7 @@ def _column(name: str, known: Sequence[str]) -> str:
 
 
 def _carried(schema: pa.Schema, wanted: Sequence[str]) -> dict[str, str]:
-    """Return the columns that `all` keeps: those that are not wanted, without pandas' index and columns of bytes."""
+    """Return the columns that `all` keeps: all except the columns `wanted`, pandas' index and columns of bytes."""
     return {
         field.name: field.name
         for field in schema

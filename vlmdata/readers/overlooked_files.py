@@ -13,7 +13,7 @@ _LISTS = tuple(ending for ending in TABLES if ending != ".json")  # a .json may 
 
 
 def overlooked(image: str, texts: Collection[str], facts: Mapping[str, Any]) -> str | None:
-    """Return a suggestion where an image's caption may be, or None if there is no text.
+    """Return a sentence that suggests where an image's caption may be, or None if `texts` and `facts` are empty.
 
     `texts` are files with the endings TEXTS that were not read, and `facts` is the content of the image's JSON. Paths are
     relative to the dataset's folder.
@@ -21,16 +21,16 @@ def overlooked(image: str, texts: Collection[str], facts: Mapping[str, Any]) -> 
     folder, slash, name = image.rpartition("/")
     stem = os.path.splitext(name)[0]
     if facts:
-        return f"the fields of '{stem}.json' are {', '.join(list(_fields(facts))[:12])}; name one as `caption`"
+        return f"The fields of '{stem}.json' are {', '.join(list(_fields(facts))[:12])}. Name one as `caption`"
     own = [path for path in sorted(texts) if _is_of(path.rpartition("/")[2], stem) and not path.lower().endswith(_LISTS)]
     if here := next((path for path in own if path.rpartition("/")[0] == folder), None):
-        return f"'{here}' was not read; set `captions: ['{here[len(folder + slash + stem) :]}']` to read such files"
+        return f"'{here}' was not read. Set `captions: ['{here[len(folder + slash + stem) :]}']` to read such files"
     if own:
-        return f"'{own[0]}' is in another folder; put such texts beside the images, or name a list of both as `table`"
+        return f"'{own[0]}' is in another folder. Put texts beside the images, or name a list of images and texts as `table`"
     if table := min((path for path in texts if path.lower().endswith(TABLES)), default=None):
-        return f"if '{table}' lists files and captions, set `table: '{table}'` to read it"
+        return f"If '{table}' lists files and captions, set `table: '{table}'` to read it"
     if texts:
-        return f"'{min(texts)}' matches no image; give texts the names of the images, or name a list of both as `table`"
+        return f"'{min(texts)}' matches no image. Give texts the names of images, or name a list of images and texts as `table`"
     return None
 
 

@@ -19,7 +19,7 @@ Yields = Literal["documents", "alt_pairs"]
 Find = Callable[[str], bytes | None]
 
 _REFUSING = frozenset(("noai", "noimageai", "noml", "tdm-reservation"))
-MIN_ALT_CHARS = 5  # the first rule of LAION-400M
+MIN_ALT_CHARS = 5  # minimum length of an alt text in LAION-400M
 
 
 def page_rows(

@@ -45,7 +45,7 @@ def reject(row: dict[str, Any], reason: str | None) -> dict[str, Any]:
 
 
 def with_place(row: dict[str, Any], where: str, problem: str | None = None) -> dict[str, Any]:
-    """Return a row with its place if its source dropped it or if it has no address. A place in the row stays.
+    """Return a row with its place if its source dropped it or if it has no address. A place that the row already has is kept.
 
     The command `why` shows the place if a later step drops the row. `problem` is added only to a row that its source dropped.
     """

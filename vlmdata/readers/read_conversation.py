@@ -59,7 +59,7 @@ def conversation_row(
 
 
 def conversation_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]]:
-    """Yield batches of a file's records: those that can be read, each with its number from 1, and those that cannot.
+    """Yield batches of a file's records: (records that can be read, each with its number from 1; records that cannot).
 
     Raises RecipeError for a format that is not in FORMATS.
     """

@@ -17,7 +17,7 @@ _DOCUMENT = frozenset(("key", "url", "texts", "images", "metadata", "files", "al
 _CONVERSATION_FIELDS = frozenset(("turns", "tools"))  # fields of a document with roles
 _MEASURED = frozenset(("key", "width", "height", "original_width", "original_height", "sha256", "phash"))
 _METADATA = {"file", "alt", "time_s", "boxes", *SIZES, *_MEASURED}
-_OUR_KEY = re.compile(r"[0-9a-f]{24}(_\d+)?")  # from engine/partitions/keys.py
+_OUR_KEY = re.compile(r"[0-9a-f]{24}(_\d+)?")  # form of the keys that engine/partitions/keys.py makes
 
 
 def stated_fields(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,8 +69,8 @@ def _address(row: Mapping[str, Any]) -> dict[str, Any]:
 def with_origin(rest: Mapping[str, Any], facts: Mapping[str, Any], key: str, **origin: Any) -> dict[str, Any]:
     """Return the fields `rest` with `origin` (facts from the source) and with the scores in `facts` as `earlier_scores`.
 
-    A field of `rest` that has one of these names becomes `column_NAME`. In a dataset from vlmdata, an old `source_key` is
-    replaced by the new one, and old scores are replaced by new scores of the same name.
+    If a field of `rest` has the name of an added field, it is renamed to `column_NAME`. In a dataset from vlmdata, an old
+    `source_key` is replaced by the new one, and old scores are replaced by new scores of the same name.
     """
     rest, own = dict(rest), dict(origin)
     is_written_by_us = facts.get("key") == key

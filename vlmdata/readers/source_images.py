@@ -28,10 +28,10 @@ OTHER_ENDINGS = (  # image formats that are not decoded
 ADDRESSES = ("url", "URL", "image_url", "image_urls", "urls")  # fields with the origin of images
 LARGEST = 256 << 20  # largest image to read, in bytes
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
-_IN_BASE64 = re.compile(  # first bytes of JPEG, PNG, WebP, GIF, TIFF, AVIF; a file name of 100 characters would have a dot
+_IN_BASE64 = re.compile(  # base64 of JPEG, PNG, WebP, GIF, TIFF or AVIF; a long file name would have a dot
     r"(?:/9j/|iVBORw0KGgo|UklGR|R0lGOD|SUkqA|TU0AK|AAAA[A-Za-z0-9]{2}Z0eX)[A-Za-z0-9+/_\s-]{85,}={0,2}\s*"
 )
-HEADER = 1 << 16  # bytes; enough except for large colour profiles
+HEADER = 1 << 16  # bytes that hold every header except one with a large colour profile
 
 
 def facts(data: bytes, *, whole: bool = True) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def box_column(column: Any, sizes: tuple[pa.Array, pa.Array] | None = None) -> p
 
 
 def boxes(value: Any, width: int | None = 1, height: int | None = 1) -> list[list[float]] | None:
-    """Return the boxes in lists or JSON text, with x times `width` and y times `height`, or None if there is none."""
+    """Return the boxes in lists or JSON text, with x multiplied by `width` and y by `height`, or None if there is no box."""
     if isinstance(value, str | bytes):
         try:
             value = json.loads(value)

@@ -156,7 +156,7 @@ def sample_json(member: Member | None, read: Read) -> Any:
 
 
 def _open(path: str, stack: ExitStack) -> tuple[Read, int, bool, str | None]:
-    """Return a tar's read function, its length, whether it is uncompressed, and what is wrong with its compression or None."""
+    """Return a tar's read function, its length, whether it is uncompressed, and the problem of its compression or None."""
     file: Any
     try:
         file = stack.enter_context(raw_file(path))

@@ -15,14 +15,14 @@ from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
 from vlmdata.readers.source_images import inline, refused
 
-PILLOW_BYTES, WRITING_BYTES = 4, 11  # bytes per pixel: in Pillow, and in Pillow while the PNG is written
+PILLOW_BYTES, WRITING_BYTES = 4, 11  # bytes per pixel: of an image in Pillow, and of Pillow while it writes the PNG
 WRITING_COST = 8.0  # units of cost per million pixels, measured on noise
 READING_COST = 0.1  # units of cost per million bytes of the file: each frame reads the whole file
-MAX_BYTES = 100_000_000  # bytes of all PNGs of a file, which the row holds
+MAX_BYTES = 100_000_000  # maximum bytes of a file's PNGs together, because one row holds them all
 
 
 class Frames:
-    """Reads the frames of `data`, in order. Memory is limited for each frame, cost and bytes for all frames together."""
+    """Reads the frames of `data`, in order. Memory is limited per frame. Cost and bytes are limited per file."""
 
     def __init__(self, data: bytes | None, *, max_memory_mb: float, max_cost: float):
         self._size = len(data or b"")

@@ -8,7 +8,7 @@ from typing import Any
 
 from vlmdata.readers.strings import clean
 
-OFFERS = ("tools", "functions")  # fields of a record: OpenAI's current and older name
+OFFERS = ("tools", "functions")  # fields of a record that hold its tools: OpenAI's current and earlier name
 
 
 class Unfit(ValueError):

@@ -1,6 +1,6 @@
 """Cut CSV and TSV into whole rows before Arrow reads them, so that a row without an end loses only that row.
 
-Rows follow Arrow's rules. A quote opens a quoted field only at the start of the field. Inside, two quotes stand for one, and
+Rows follow Arrow's rules. A quote opens a quoted field only at the start of the field. Inside, two quotes mean one quote, and
 the field continues after its closing quote. A quote counts as unclosed if the file ends first or if LONGEST bytes follow. It
 also counts as unclosed if the next single quote is on a later line and is followed by other text than a delimiter or a line
 end, because that quote opens another field.
@@ -54,7 +54,7 @@ class WholeRows(io.RawIOBase):
         self._skips = False  # the rest of a lost line still has to be skipped
         self._ready = memoryview(b"")
         self._row = self._line = 1  # numbers of the row and line at the beginning of `_data`
-        self._rows, self._lines = [1], [1]  # some rows and the lines where they begin; each row between has one line
+        self._rows, self._lines = [1], [1]  # some rows and their first lines; each row between two of these has one line
         self._single = (0, 0)  # start and end of the last search for a single quote
 
     def readable(self) -> bool:
@@ -148,7 +148,7 @@ class WholeRows(io.RawIOBase):
                 return run.end()
             at = run.end()
         start, ended = self._single
-        if not start <= at < ended:  # else the last search already covers this position
+        if not start <= at < ended:  # otherwise, the result of the last search is valid here too
             single = _SINGLE.search(self._data, at)
             ended = single.end() if single else len(self._data) + 1
             self._single = at, ended

@@ -50,7 +50,8 @@ def read_member(path: str, name: str, most: int) -> bytes:
     if info.file_size > most or is_bomb:
         sizes = f"{info.file_size:,} bytes, compressed to {info.compress_size:,}"
         raise UnusableFile("too_large", f"the member has {sizes}, and exceeds the limit of size or compression")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the member sets the memory of other methods
+    # with other methods, the member states how much memory its decompression takes
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise UnusableFile("unreadable_file", f"compression method {info.compress_type} of the member is not supported")
     with errors_as(lambda error: UnusableFile("unreadable_file", one_line(error))), opened.open(info) as member:
         return b"".join(iter(lambda: member.read(PIECE), b""))

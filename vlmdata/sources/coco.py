@@ -119,7 +119,7 @@ class Coco(Source):
 
 
 def _join(by_image: dict[Any, Any], images: Mapping[Any, Any]) -> None:
-    """Move values under the id "7" to the image 7, or the reverse, because files write image ids as strings or as numbers."""
+    """Move values from the id "7" to the image 7, or from 7 to "7", because files write image ids as strings or as numbers."""
     for number in [one for one in by_image if one not in images]:
         twin = str(number) if isinstance(number, int) else int(number) if number.isascii() and number.isdecimal() else None
         if twin in images:

@@ -29,7 +29,7 @@ from vlmdata.readers.zip_members import UnusableFile
 from vlmdata.step import RecipeError, Source
 
 SLICE = 1000  # images in a piece
-HEAD = 100  # first images whose captions `warning` reads
+HEAD = 100  # number of images whose captions `warning` reads
 TEXT = 1 << 20  # largest caption file, in bytes
 FACTS = 16 << 20  # largest .json, in bytes
 
@@ -123,7 +123,7 @@ class Files(Source):
         if 2 * len(bare) <= len(head):
             return None
         hint = self._overlooked(store, bare[0], roots[0] if isinstance(store, Folder) else "")
-        return hint and f"{len(bare)} of the first {len(head)} images of {self.path} have no caption; {hint}"
+        return hint and f"{len(bare)} of the first {len(head)} images of {self.path} have no caption. {hint}"
 
     def _is_captioned(self, store: FileStore, path: str) -> bool:
         """Return whether an image has a caption. An unreadable file beside it counts too, because `read` drops the row."""

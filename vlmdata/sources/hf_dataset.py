@@ -144,7 +144,7 @@ class HfDataset(Source):
         return schema is not None and self.image in names_in(schema) and _has_bytes(_kind(schema, self.image))
 
     def _file_column(self, table: str) -> str:
-        """Return the name of the table's column of file names, such as `file_name` or, made of `image`, `image_file_name`."""
+        """Return the table's column of file names: `image_file_name` if `image` is the column of images, or `file_name`."""
         names = column_names(table, ListFormat()) or []
         many = ["file_names"] if self.image == "images" else []
         known = [f"{self.image}_file_name", f"{self.image}_file_names", *many, "file_name"]
@@ -196,7 +196,7 @@ def _is_media(value: object) -> bool:
 
 
 def _kind(schema: pa.Schema, name: str) -> pa.DataType:
-    """Return the type of a column or of a field inside structs. A list has the type of its items, a field of JSON a string."""
+    """Return the type of a column or a field inside structs. Lists have the type of their items. JSON fields are strings."""
     names = {field.name: field.type for field in schema}
     head, rest = (name, "") if name in names else name.split(".", 1)
     kind = item_type(names[head])

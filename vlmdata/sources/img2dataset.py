@@ -65,7 +65,7 @@ class Img2dataset(Source):
         return find(self.path, (".parquet", ".tar"))
 
     def pieces(self) -> list[dict[str, Any]]:
-        """Return a piece for each shard, with the path of its Parquet file, else its tar, its statistics or its folder."""
+        """Return a piece for each shard. Its path is the first that exists: Parquet file, tar, statistics file, folder."""
         shards: dict[str, str] = {}
         for ending in (".parquet", ".tar", STATISTICS):
             for path in self._ending_in(ending):

@@ -40,7 +40,7 @@ class UrlList(Source):
     format: lists.Format = "auto"  # auto: by the file's name; a text file has one address per line
     url: str = "url"  # column of addresses
     image: str = ""  # column of images as base64 or bytes; the column `url`, if any, is then their origin
-    caption: str | list[str] = "caption"  # one or more columns; several, or lists in one, are alternatives; "" or []: none
+    caption: str | list[str] = "caption"  # columns of captions; further columns and list items are alternatives; "": none
     extra: Literal["all"] | list[str] | dict[str, str] = "all"  # columns to keep in the sample's JSON, or {new name: column}
     boxes: str = ""  # column of [[x0, y0, x1, y1], ...], such as DataComp's face_bboxes; JSON text in CSV
     boxes_are: Literal["pixels", "shares"] = "pixels"  # shares: fractions of the columns `width` and `height`
@@ -74,11 +74,11 @@ class UrlList(Source):
         if self.boxes_are == "shares" and not (self.width and self.height):
             raise RecipeError("boxes_are: shares needs the columns `width` and `height` to turn shares into pixels")
         if self.image and (self.boxes or self.width or self.height or self.hash):
-            raise RecipeError("boxes, width, height and hash apply to images at addresses only; remove them or `image`")
+            raise RecipeError("boxes, width, height and hash apply only to images at addresses. Remove them or `image`")
         layout = self._layout()
         for path, _ in self.files()[:CHECKED_FILES]:
             if self._captions() and (texts := _texts_apart(path)):
-                raise RecipeError(f"{path}: its captions are in {texts}. Join both files as the cookbook does for Chinese-CLIP")
+                raise RecipeError(f"{path} has its captions in {texts}. Join both files as the cookbook does for Chinese-CLIP")
             if lists.format_of(path, layout) != "txt":
                 lists.check_file(path, layout, [*self._wanted(path), *self._carried()])
 

@@ -28,11 +28,11 @@ from vlmdata.step import Gives, RecipeError, Source
 
 ENDINGS = (".warc", ".warc.gz", ".warc.lz4", ".warc.zst", ".arc", ".arc.gz", ".wacz")
 PIECE_BYTES = 64 << 20  # largest piece; a larger file is split
-MAX_PAGE_BYTES = 20_000_000  # decompressed
+MAX_PAGE_BYTES = 20_000_000  # after decompression
 MAX_PAGE_IMAGES_BYTES = 200_000_000  # all images of a page together: many addresses can lead to one large image
 MAX_PIECE_CHARS = 200_000_000  # texts and addresses: ten times as much as in real pages, against decompression bombs
 MAX_IMAGE_BYTES = 20_000_000
-RUN_BYTES = 16 << 20  # images and texts in a table of rows
+RUN_BYTES = 16 << 20  # bytes of images and texts in a table of rows
 _PROBLEMS = {
     "header": "there is no readable record header here",
     "truncated": "the record's content is shorter than its header states",
@@ -59,11 +59,11 @@ class Warc(Source):
     path: str | list[str]
     mode: Mode = "default"  # obelics: the same decisions as the released OBELICS code, flaws included
     yields: Yields = "documents"  # alt_pairs: one caption pair for each image with an alt text, from the whole page
-    images: Literal["collection", "file", "none"] = "collection"  # files that are searched for images: all, the page's, none
+    images: Literal["collection", "file", "none"] = "collection"  # archives to search for images: all, the page's own, none
 
     @property
     def gives(self) -> Gives:  # type: ignore[override]
-        """The kind of the rows: `pairs` with `yields: alt_pairs`, else `documents`."""
+        """The kind of the rows: `pairs` with `yields: alt_pairs`, or `documents` otherwise."""
         return "documents" if self.yields == "documents" else "pairs"
 
     def check(self) -> None:
@@ -100,7 +100,7 @@ class Warc(Source):
         return self.read_counting(piece, Counter())
 
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
-        """Yield the rows of `read`, and count in `others`, by kind, the records that give no row."""
+        """Yield the rows of `read`, and count the records that give no row in `others`, by kind."""
         for run in _runs(_within(MAX_PIECE_CHARS, self._rows(piece, others))):
             yield from tables(run)
 
@@ -121,7 +121,7 @@ class Warc(Source):
         return functools.partial(_bytes_of, _indexed(paths))
 
     def _record_rows(self, record: Record, name: str, held: Find | None) -> tuple[list[dict[str, Any]], str | None]:
-        """Return the rows of a record, and the kind under which it is counted if it has no row, else None."""
+        """Return the rows of a record, and None. If the record has no row, return its kind for the counts in place of None."""
         facts = {"warc_filename": name, "warc_record_offset": record.offset, "warc_date": record.headers.get("warc-date")}
         identity = record.id or f"{name}:{record.offset}"
         if record.kind == "bad_record":
@@ -196,7 +196,7 @@ def _bytes_of(images: ArchiveImages, url: str) -> bytes | None:
 
 
 def _up_to(limit: int, find: Find) -> Find:
-    """Wrap `find` so that it returns None once the bytes found exceed `limit`; later images keep their address."""
+    """Wrap `find` so that it returns None once the found bytes exceed `limit`. Later images then keep only their address."""
     left = limit
 
     def limited(url: str) -> bytes | None:
@@ -209,7 +209,7 @@ def _up_to(limit: int, find: Find) -> Find:
 
 
 def _other(status: int, sort: str) -> str:
-    """Return the kind of a response that is not a page, made of its status or of its kind of media, `sort`."""
+    """Return the kind of a response that is not a page: `http_STATUS` if the status is not 200, otherwise `media_SORT`."""
     if status != 200:
         return f"http_{status}" if 100 <= status <= 599 else "http_other"
     return f"media_{sort}"
@@ -223,7 +223,7 @@ def _may_be_page(response: Response, sort: str) -> bool:
 
 
 def _bad(facts: dict[str, Any], record: Record, problem: str, identity: str) -> dict[str, Any]:
-    """Return the dropped row of a record that cannot be read. Its byte position counts in the decompressed file."""
+    """Return the dropped row of a record that cannot be read. The place is a byte offset in the decompressed file."""
     extra = json_object({**facts, "problem": problem})
     name, byte = facts["warc_filename"], facts["warc_record_offset"]
     return bad_record(name, _PROBLEMS[problem], byte=byte, id=identity, url=record.url, extra=extra)

@@ -95,7 +95,7 @@ class Webdataset(Source):
         if 2 * len(bare) <= seen:
             return None
         what = f"{len(bare)} of the first {seen} samples of {piece['name']} have an image and no caption"
-        return f"{what}. The members and fields of the first are {bare[0]}. Name one of them as `caption`"
+        return f"{what}. The first such sample has the members and fields {bare[0]}. Name one of them as `caption`"
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         return tables(self._rows(piece, self.row))
@@ -145,7 +145,7 @@ class Webdataset(Source):
         return {**row, "extra": _extra(sample.key, facts, rest)}
 
     def _beside(self, parts: Mapping[str, Member], facts: Mapping[str, Any]) -> set[str]:
-        """Return the image and caption members that the JSON's `metadata` does not name. A document from vlmdata has none."""
+        """Return the image and caption members that the JSON's `metadata` does not name: none in a document from vlmdata."""
         named = {str(entry.get("file")).lower() for entry in facts["metadata"] if isinstance(entry, dict)}
         endings = IMAGE_EXTENSIONS | UNREAD_IMAGE_EXTENSIONS | set(CAPTION_EXTENSIONS)
         found = {name for name in parts if name.rpartition(".")[2] in endings}
@@ -163,12 +163,12 @@ class Webdataset(Source):
         return [parts[name] for name in pictures or [name for name in parts if endings[name] in UNREAD_IMAGE_EXTENSIONS]]
 
     def _captions(self, key: str, parts: Mapping[str, Member], facts: Mapping[str, Any], read: Read) -> list[str]:
-        """Return the captions from the first entry of `caption` that has a caption that is not blank.
+        """Return the captions of the first entry of `caption` for which the sample holds a caption that is not blank.
 
-        If there is no such entry, return the captions of the only member whose name ends in an entry of `caption`. A sample
-        whose JSON holds its `key` is from vlmdata or img2dataset. Its caption is kept even if it is blank, except if the recipe
-        sets `caption`. Raises BadSample if several members have the ending, if a named caption is missing, or if a field holds
-        no text.
+        If there is no such entry, return the captions of the only member whose name ends in an entry of `caption`. If the JSON
+        holds the sample's `key`, the sample is from vlmdata or img2dataset, and a blank caption is kept too, except if the
+        recipe sets `caption`. Raises BadSample if several members have the ending, if a named caption is missing, or if a field
+        holds no text.
         """
         is_default = self.caption == list(CAPTION_EXTENSIONS)
         fault: BadSample | None = None
@@ -209,7 +209,7 @@ def _plain(name: str) -> str:
 
 
 def _named(parts: Mapping[str, Member], names: Sequence[str]) -> list[str]:
-    """Return the members with these names, in the order of `names`. If there are none, return those that end in such a name."""
+    """Return the members with these names, in the order of `names`, or else the members whose names end in one of them."""
     plain = [_plain(name) for name in names]
     return [name for name in plain if name in parts] or [
         name for name in parts if name.endswith(tuple(f".{ending}" for ending in plain))
@@ -238,7 +238,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _shards_of(path: str) -> str:
-    """Return the path, or the top-level tars of a dataset from vlmdata, because its `work/` holds the same samples again."""
+    """Return `path`, or for a dataset from vlmdata a glob of its top-level tars: its folder `work/` repeats the samples."""
     try:
         fs, inside = fsspec.url_to_fs(path)
         return f"{path.rstrip('/')}/*.tar" if fs.isfile(f"{inside.rstrip('/')}/manifest.json") else path
@@ -324,7 +324,7 @@ def _conversation_columns(facts: Mapping[str, Any], roles: list[Any]) -> dict[st
 def _image_of(
     metadata: Mapping[str, Any] | None, url: str | None, parts: Mapping[str, Member], blob: str | None, read: Read
 ) -> dict[str, Any] | None:
-    """Return the image that an entry of a document's metadata names, or None for the position of a text."""
+    """Return the image that an entry of a document's metadata names, or None if the position holds a text."""
     if metadata is None:
         return None
     member = parts.get(metadata["file"].lower())
