@@ -17,14 +17,14 @@ MOST = 4 << 20  # bytes to read in search of the end of a line
 _FIRST = 0x10FF00  # code point of byte 0; the other 255 bytes have the next code points
 _STRANGE = re.compile("[\udc80-\udcff\U0010ff80-\U0010ffff]")
 _MARKED = re.compile(b"\xf4\x8f[\xbe\xbf][\x80-\xbf]")
-_MARK = b"\xf4\x8f"  # first two bytes of every mapped byte in UTF-8
+_MARK = b"\xf4\x8f"  # the UTF-8 form of every mapped byte begins with these two bytes
 
 
 class InUtf8(io.RawIOBase):
     """A UTF-16 or UTF-32 stream, converted to UTF-8.
 
-    Bytes of the stream that do not decode become bytes that do not decode as UTF-8. The result is bytes and not text, because
-    text files are also split at U+2028, which JSON may hold, and bytes only at \\n.
+    Bytes of the stream that cannot be decoded become bytes that are not UTF-8. The result is bytes, because Python splits bytes
+    into lines only at \\n. It splits text at U+2028 too, which JSON may hold.
     """
 
     def __init__(self, stream: Any, encoding: str) -> None:
@@ -43,7 +43,7 @@ class InUtf8(io.RawIOBase):
 
 
 class AsUtf8(io.RawIOBase):
-    """A stream of any bytes, mapped to UTF-8. `is_marked` becomes true when the first byte has to be mapped."""
+    """A stream of any bytes, mapped to UTF-8. `is_marked` is true once any byte had to be mapped."""
 
     def __init__(self, source: Any) -> None:
         self.is_marked = False

@@ -9,7 +9,7 @@ from typing import Any
 from vlmdata.readers.source_images import from_base64, inline
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\s-]+={0,2}\s*")
-BEGINNING = 256  # first bytes to check: an image file has some that are not in base64's alphabet
+BEGINNING = 256  # first bytes to check: in an image file, some are not in base64's alphabet
 
 
 def image_in(value: Any) -> dict[str, Any]:

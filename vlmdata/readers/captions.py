@@ -28,7 +28,7 @@ def named_columns(names: str | Sequence[str]) -> list[str]:
 
 
 def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Array, pa.Array | None, np.ndarray]:
-    """Return the text of each row (never null), its alternatives, and whether one of its captions does not decode.
+    """Return the text of each row (never null), its alternatives, and whether one of its captions cannot be decoded.
 
     A column is an Arrow array of texts or lists of texts, or a list of Python values. JSON text of a list of texts counts as
     that list. The first caption that is not blank is the text, and the other distinct captions are its alternatives. The
@@ -82,14 +82,14 @@ def _unpacked(column: Any, encoding: str) -> Any:
 
 
 def _plain(column: Any, encoding: str) -> tuple[pa.Array, np.ndarray] | None:
-    """Return a column of single texts as strings, and a mask of those that do not decode, or None if the column holds lists."""
+    """Return a column of single texts as strings and a mask of the undecodable texts, or None for a column of lists."""
     if isinstance(column, list):
         return None if any(isinstance(value, list | tuple) for value in column) else from_python(list(map(_worded, column)))
     return None if is_list(column.type) else _texts(column, encoding)
 
 
 def _texts(column: pa.Array, encoding: str) -> tuple[pa.Array, np.ndarray]:
-    """Return texts or numbers as strings, and a mask of those that do not decode. Raises RecipeError for other types."""
+    """Return texts or numbers as strings, and a mask of those that cannot be decoded. Raises RecipeError for other types."""
     try:
         return decode(column, encoding)
     except TypeError as error:
@@ -109,7 +109,7 @@ def _worded(value: Any) -> Any:
 
 
 def _gather(column: Any, encoding: str, into: list[list[str]]) -> np.ndarray:
-    """Append each row's captions to its list in `into`, and return which rows hold a caption that does not decode."""
+    """Append each row's captions to its list in `into`, and return which rows hold a caption that cannot be decoded."""
     plain = _plain(column, encoding)
     if plain is not None:
         for row, text in zip(into, plain[0].to_pylist(), strict=True):

@@ -29,7 +29,7 @@ def record_tables(
     row_of: Callable[[Any], dict[str, Any]],
     joined: bool,
 ) -> Iterator[pa.Table]:
-    """Yield tables of the rows of a file's good and bad records, in order.
+    """Yield tables with a row for each good and each bad record, in order.
 
     If `joined`, conversations about one image are joined, and the rows of good records come last.
     """

@@ -20,7 +20,7 @@ from vlmdata.readers.whole_rows import LONGEST, READ, WholeRows
 
 HEAD = 1 << 16  # bytes read to find a header
 BLANK = 1 << 20  # bytes of white space allowed before and after the header
-WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # first, because their marks begin with those of UTF-16
+WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # first, as UTF-32's marks begin with UTF-16's
 WIDE |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _WHITE = b"\0\t\n\r "  # \0 is part of white space in UTF-16 and UTF-32
 csv.field_size_limit(8 << 20)  # process-wide limit of the csv module: a header may have a long field
@@ -55,7 +55,7 @@ def header(file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Seq
 def beginning(file: IO[bytes]) -> bytes:
     """Return the first 64 KiB of a stream, or the whole stream if it is shorter.
 
-    If no second line begins within 64 KiB, it returns up to 1 MiB.
+    If no second line begins within 64 KiB, return up to 1 MiB.
     """
     head = b""
     room = HEAD
@@ -154,7 +154,7 @@ def _bad(row: pacsv.InvalidRow, written: str, rows: WholeRows) -> Bad:
 
 
 def _as_strings(table: pa.Table) -> pa.Table:
-    """Return columns of bytes as strings, without a check, because `decode` later finds the bad ones."""
+    """Return columns of bytes as string columns. The bytes are not checked, because `decode` checks them later."""
     views = [[chunk.view(pa.string()) for chunk in column.chunks] for column in table.columns]
     return pa.table([pa.chunked_array(chunks, pa.string()) for chunks in views], table.column_names)
 

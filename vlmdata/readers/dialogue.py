@@ -56,7 +56,7 @@ class Marked:
 
 @dataclass(frozen=True)
 class Message:
-    """One speaker's turn. Parts are texts, Marked, and images from `image_of`."""
+    """One speaker's turn. Each part is a text, a Marked or an image from `image_of`."""
 
     role: str
     parts: list[Any]
@@ -87,8 +87,8 @@ def read_dialogue(
     """Return a record's conversation. Raises Unfit, with the reason, if it cannot be used for training.
 
     `turns` and `images` are possible field names, and the first field that is not empty is read. `otherwise` holds the images
-    for a record that names none. A `system` field becomes the first message if the turns do not begin with a system message.
-    `nulls` is as in `calls_of`.
+    for a record that names no images. A `system` field becomes the first message if the turns do not begin with a system
+    message. `nulls` is as in `calls_of`.
     """
     messages = [_message(turn, image_of, nulls) for turn in _turns(first_of(record, turns))]
     used = {*turns, *images}

@@ -18,7 +18,7 @@ def positions(
     """Yield a document's paragraphs and images in order.
 
     A position may hold a text, an image, both or neither. The image comes before the text. `image_of` returns the fields of an
-    image from its position and its entry, or None if there is none.
+    image from its position and its entry, or None if there is no image.
     """
     for place in range(max(len(texts), len(images))):
         entry = images[place] if place < len(images) else None

@@ -55,7 +55,7 @@ def is_list(kind: pa.DataType) -> bool:
 def column_at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: bytes | None = None) -> Any:
     """Return the values at a path of fields in a column.
 
-    They are an Arrow array if the path passes only through structs, else a list of Python values. A text that does not decode
+    They are an Arrow array if the path passes only through structs, else a list of Python values. A text that cannot be decoded
     gives NO_TEXT. `otherwise` is as in `reach`.
     """
     column, is_json = _stored(column)
@@ -64,7 +64,8 @@ def column_at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: b
             return pa.nulls(len(column), pa.string())
         column, is_json = _stored(pc.struct_field(column, path[0]))
         path = path[1:]
-    is_view = pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type)  # pyarrow 26 casts views wrongly
+    # pyarrow 26 casts list views wrongly
+    is_view = pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type)
     if not path and not is_json and not is_view:
         return column
     try:

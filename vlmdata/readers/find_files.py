@@ -39,7 +39,7 @@ def find(path: str | Sequence[str], endings: Sequence[str]) -> list[File]:
 
 
 def listing_errors(path: str) -> AbstractContextManager[None]:
-    """Turn errors while a store is listed into RecipeError, because each store raises its own, such as botocore's."""
+    """Raise RecipeError for any error in its block, because each store raises errors of its own library, such as botocore."""
     return errors_as(lambda error: RecipeError(f"{path} cannot be listed: {one_line(error)}"), passes=(RecipeError,))
 
 

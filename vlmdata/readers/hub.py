@@ -126,7 +126,7 @@ def _split_of(builder: Any, path: str, split: str, streaming: bool) -> Opened:
             isinstance(builder, Csv) and "__index_level_0__" in data.column_names
         ):  # pandas used the first field as an index and shifted all others
             raise ValueError(
-                "some lines have more fields than the header. Use `url_list`, which reports these and reads the others"
+                "some lines have more fields than the header. Use `url_list`, which reports such lines and reads the others"
             )
     return Opened(data.with_format("arrow"), Reach(folder, made_in))
 

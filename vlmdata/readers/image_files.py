@@ -151,7 +151,7 @@ class Zip:
     def image(self, path: str) -> dict[str, Any]:
         """Return an image as fields of IMAGE, with its bytes.
 
-        Raises UnusableFile. Its reason is outside_folder if the member's name leads out of the archive.
+        Raises UnusableFile. Its reason is outside_folder if the member's name points outside the archive.
         """
         if path.startswith("/") or ".." in path.replace("\\", "/").split("/"):
             raise UnusableFile("outside_folder", "the member's name points outside the archive")
@@ -192,7 +192,7 @@ def _is_anothers(stem: str, names: Mapping[str, list[str]]) -> bool:
 
 
 class Survey(NamedTuple):
-    """Facts about the files beside the images that are not images themselves."""
+    """The result of `survey`: counts of the files that are not images."""
 
     has_texts: bool  # whether an image has a file beside it that may hold its caption
     orphans: int  # text files that belong to no image

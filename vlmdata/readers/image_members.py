@@ -40,7 +40,8 @@ class Members:
     def in_order(self, facts: Mapping[str, Any]) -> dict[str, Sequence[str]]:
         """Return {field of images: member names} if the JSON has one path for each member, but no path is the name of a member.
 
-        Such paths are from before the images were packed into the tar, in the order of the members. Returns {} otherwise.
+        Such paths were written before the images were packed into the tar, and have the order of the members. In any other
+        case, return {}.
         """
         named = images_of(first_of(facts, IMAGES))
         is_paths = len(named) == len(self.names) > 1 and all(isinstance(one, str) and not _is_inline(one) for one in named)

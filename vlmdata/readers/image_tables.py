@@ -33,7 +33,7 @@ def named_rows(
     """Yield the rows of a table whose column `file` holds one or several file names, relative to the table's folder.
 
     `table_name` is the table's name in the source, which the places of rows and bad records show. `window` selects rows,
-    counted from 0. A row with a name that does not decode is dropped as `bad_encoding`.
+    counted from 0. A row with a name that cannot be decoded is dropped as `bad_encoding`.
     """
     layout = lists.ListFormat(encoding=encoding)
     addresses = set() if extra == "all" else set(ADDRESSES) & set(lists.column_names(path, layout) or ())
@@ -81,7 +81,7 @@ def _row(
 
 
 def _names(column: Any, encoding: str) -> tuple[list[Any], list[bool]]:
-    """Return the names in a column, and whether each does not decode. A name is a text, a list of texts or None."""
+    """Return the names in a column, and for each whether it cannot be decoded. A name is a text, a list of texts or None."""
     bad = [False] * len(column)
     if not isinstance(column, list):
         try:

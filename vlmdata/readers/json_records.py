@@ -82,7 +82,7 @@ def _record(text: str, line: int) -> dict[str, Any] | Bad:
 
 
 def no_json(error: ValueError | RecursionError) -> str:
-    """Return a sentence that describes why a record cannot be parsed as JSON."""
+    """Return a sentence that says why a record cannot be parsed as JSON."""
     if isinstance(error, json.JSONDecodeError):
         return f"the record is not valid JSON at character {error.pos + 1}"
     if isinstance(error, UnicodeDecodeError):
@@ -132,14 +132,14 @@ def _parsed(text: Any, buffer: str, line: int) -> Iterator[_Value]:
     Raises Damage for invalid JSON, for an array without an end, and for text after the array.
     """
     is_array = buffer.startswith("[")
-    position, counted = int(is_array), 0  # `line` counts the lines before `counted`
+    position, counted = int(is_array), 0  # `line` is the line number at the position `counted`
     count = 0
     while True:
         while position < len(buffer) and buffer[position] in _BETWEEN:
             position += 1
         has_ended = buffer.startswith("]", position)
         value, end, wrong = (None, None, None) if has_ended or position == len(buffer) else _decoded(buffer, position)
-        if not has_ended and end in (None, len(buffer)):  # may be incomplete: a number may have more digits
+        if not has_ended and end in (None, len(buffer)):  # the value may be incomplete
             more = text.read(max(READ, len(buffer) - position))
             if more:
                 line += buffer.count("\n", counted, position)
@@ -175,7 +175,7 @@ def _record_of(value: Any, raw: str, line: int, count: int, encoding: str) -> di
 
 
 def _first_block(text: Any) -> tuple[str, int]:
-    """Return the first block of a text that is not blank, without leading white space, and the number of its first line."""
+    """Return the first block of `text` that is not blank, without leading white space, and the line where it begins."""
     buffer, line = "", 1
     while not buffer and (block := text.read(READ)):
         buffer = block.lstrip("\ufeff \t\r\n")

@@ -52,7 +52,7 @@ class Chunk:
 
     columns: dict[str, Any]
     extra: pa.Array | None
-    bad_encoding: np.ndarray  # for each row, whether a value in `extra` does not decode
+    bad_encoding: np.ndarray  # for each row, whether a value in `extra` cannot be decoded
     bad_records: list[Bad]  # records that cannot be read, which are not rows
 
 
@@ -71,7 +71,7 @@ def format_of(path: str, layout: ListFormat) -> str:
 def column_names(path: str, layout: ListFormat) -> list[str] | None:
     """Return the column names of a list, or None if it has no row.
 
-    The names in JSON are those in the first 100 records.
+    For JSON, the names are collected from the first 100 records.
     """
     kind = format_of(path, layout)
     if kind == "txt":
@@ -275,7 +275,7 @@ def _plain(path: str, name: str, column: pa.Array) -> list[Any]:
             with contextlib.suppress(pa.ArrowInvalid):
                 return column.cast(pa.string()).to_pylist()
         raise RecipeError(
-            f"{path}: the column '{name}' ({column.type}) cannot be kept: {error}. Name others in `extra:`"
+            f"{path}: the column '{name}' ({column.type}) cannot be kept: {error}. Name other columns in `extra:`"
         ) from None
 
 

@@ -17,7 +17,7 @@ UNCONVERTIBLE = (ValueError, OverflowError, KeyError, RecursionError)
 
 
 def plain_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[tuple[dict[str, Any], bool]]:
-    """Yield each row as Python values, and whether a text in it does not decode.
+    """Yield each row as Python values, and whether a text in it cannot be decoded.
 
     Such a text has U+FFFD for wrong bytes, or is null. Times with years or time zones that Python does not support become texts
     or numbers.
@@ -32,7 +32,7 @@ def plain_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[tuple[dict[str, Any
 
 
 def plain_values(column: pa.Array | pa.ChunkedArray) -> tuple[list[Any], list[bool]]:
-    """Return a column as Python values, and for each value whether a text in it does not decode."""
+    """Return a column as Python values, and for each value whether a text in it cannot be decoded."""
     try:
         return column.to_pylist(), [False] * len(column)
     except UNCONVERTIBLE:
@@ -87,7 +87,7 @@ def listed(value: object) -> Any:
 
 
 def texts_in(value: object) -> tuple[list[str], str | None]:
-    """Return the texts in a value, and the reason why one cannot be used (bad_encoding or no_text), or None.
+    """Return the texts in a value, and the reason why one of them cannot be used (bad_encoding or no_text), or None.
 
     Numbers and UTF-8 bytes count as texts, and JSON text of a list of texts counts as that list. Several numbers without a text
     give `no_text`, because they are token ids or positions.

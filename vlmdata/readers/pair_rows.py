@@ -1,4 +1,4 @@
-"""Build rows of caption pairs column by column. Position 0 is the image, position 1 the text."""
+"""Build rows of caption pairs column by column. Position 0 is the image, and position 1 is the text."""
 
 from __future__ import annotations
 

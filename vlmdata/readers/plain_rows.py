@@ -16,7 +16,7 @@ _TYPES = {**{field.name: field.type for field in ROW}, "id": pa.string()}
 
 
 def pair(image: Mapping[str, Any], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
-    """Return a caption pair. It is dropped for `reason` if that is given, else for the reason of its image if there is one."""
+    """Return a caption pair. It is dropped if `reason` is given, or otherwise if its image has a reason."""
     text, others = one_text(captions)
     row = {"images": [dict(image), None], "texts": [None, {"text": text, "alternatives": others}], **fields}
     return reject(row, fields.get("reason") or image.get("reason"))

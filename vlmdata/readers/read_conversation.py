@@ -59,7 +59,7 @@ def conversation_row(
 
 
 def conversation_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]]:
-    """Yield batches of a file's records: (records that can be read, each with its number from 1; records that cannot).
+    """Yield batches of a file's records as pairs: the good records, each with its number from 1, and the bad records.
 
     Raises RecipeError for a format that is not in FORMATS.
     """
@@ -83,7 +83,7 @@ def check_conversations(files: Sequence[File], turns: Sequence[str]) -> None:
 
 
 def conversation_columns(files: Sequence[File], used: Collection[str]) -> list[str]:
-    """Return the fields of the first file that has a record, without those in `used` and those of tools."""
+    """Return the fields of the first file that has a record, without the fields in `used` and the fields of tools."""
     used = {*used, *OFFERS}
     return first_columns(files, ListFormat(format=format_within(files[0].path, FORMATS)), used) if files else []
 

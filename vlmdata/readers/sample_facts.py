@@ -38,9 +38,9 @@ def stated_fields(facts: Mapping[str, Any]) -> dict[str, Any]:
 def unstated_fields(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields in the JSON of the sample `key` that its row does not hold, so that nothing is lost.
 
-    `image` holds what was read from the bytes of a single image. Sizes and hashes that agree with it are left out, because they
-    are measured later. If the JSON holds the sample's `key`, vlmdata or img2dataset wrote the sizes and hashes, and all of them
-    are left out.
+    `image` holds the facts that were read from the bytes of a single image. Sizes and hashes that agree with it are left out,
+    because they are measured later. If the JSON holds the sample's `key`, vlmdata or img2dataset wrote the sizes and hashes,
+    and all of them are left out.
     """
     captions = _captions(row)
     said = {**_address(row), **{name: image.get(name) for name in _MEASURED}}

@@ -145,7 +145,7 @@ def keep_addresses(images: list[dict[str, Any]], record: Mapping[str, Any]) -> s
     """Set the images' addresses from their record, and return the names of the fields that were used.
 
     A single address belongs to a single image. A list with one address for each image gives each image its address. If an image
-    already has an address, none is set.
+    already has an address, no address is set.
     """
     for name in ADDRESSES:
         value = record.get(name)

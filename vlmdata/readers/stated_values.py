@@ -47,8 +47,8 @@ def _hash(value: Any) -> str | None:
 def box_column(column: Any, sizes: tuple[pa.Array, pa.Array] | None = None) -> pa.Array:
     """Return boxes as lists of (x0, y0, x1, y1) in pixels.
 
-    With `sizes` (widths, heights) the input holds fractions of these. Lists and JSON text are accepted. A box that is not four
-    finite numbers is left out. A row without boxes is null.
+    If `sizes` (widths, heights) is given, the coordinates in `column` are fractions of the sizes. Lists and JSON text are
+    accepted. A box that is not four finite numbers is left out. A row without boxes is null.
     """
     values = column if isinstance(column, list) else column.to_pylist()
     widths, heights = ([1] * len(values), [1] * len(values)) if sizes is None else (s.to_pylist() for s in sizes)

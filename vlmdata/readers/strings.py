@@ -1,4 +1,4 @@
-"""Convert text of any type and encoding to Arrow strings, and mark the values that do not decode."""
+"""Convert text of any type and encoding to Arrow strings, and mark the values that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNSEEN = frozenset("\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff")  # zero-
 
 
 def decode(array: pa.Array | pa.ChunkedArray, encoding: str = "utf-8") -> tuple[pa.Array, np.ndarray]:
-    """Return a text column as strings, and for each value whether it does not decode.
+    """Return a text column as strings, and for each value whether it cannot be decoded.
 
     Such a value has U+FFFD in place of wrong bytes. Raises TypeError for a column that is neither text nor bytes.
     """
@@ -40,7 +40,7 @@ def decode(array: pa.Array | pa.ChunkedArray, encoding: str = "utf-8") -> tuple[
     if is_text or encoding == "utf-8":
         try:
             return raw.cast(pa.string()), np.zeros(len(raw), bool)
-        except pa.ArrowInvalid:  # some value does not decode: find which
+        except pa.ArrowInvalid:  # some value cannot be decoded: find which
             encoding = "utf-8"
     return _one_by_one(raw.to_pylist(), encoding)
 
@@ -84,7 +84,7 @@ def blank_as_null(array: pa.Array) -> pa.Array:
 
 
 def check_encoding(encoding: str) -> None:
-    """Raise RecipeError for an encoding that Python does not support, or that is not one of text, such as `hex`."""
+    """Raise RecipeError for an encoding that Python does not support, or that does not encode text, such as `hex`."""
     try:
         b"text".decode(encoding, "ignore")
     except UnicodeError:

@@ -138,14 +138,14 @@ def _member_of(link: Link, known: Mapping[str, Member]) -> Member | Link:
 
 
 def member_bytes(read: Read, member: Member, limit: int) -> bytes:
-    """Return a member's bytes. Raises BadSample, with the reason `too_large`, if there are more than `limit`."""
+    """Return a member's bytes. Raises BadSample, with the reason `too_large`, if it has more than `limit` bytes."""
     if member.size > limit:
         raise BadSample(f"member {member.name!r} has {member.size} bytes, more than the limit of {limit}", "too_large")
     return read(member.offset, member.size)
 
 
 def sample_json(member: Member | None, read: Read) -> Any:
-    """Return a sample's parsed JSON, or None if it has none. Raises BadSample if the JSON is invalid or too large."""
+    """Return a sample's parsed JSON, or None if `member` is None. Raises BadSample if the JSON is invalid or too large."""
     if member is None:
         return None
     data = member_bytes(read, member, MAX_JSON)

@@ -31,9 +31,10 @@ class Lost(NamedTuple):
 
 
 class WholeRows(io.RawIOBase):
-    """A stream whose blocks end at row ends. A row with the wrong number of fields replaces a lost row.
+    """A stream whose blocks end at row ends.
 
-    Arrow reports such a row as invalid. Rows are numbered as by Arrow: from 1, including the header, without empty lines.
+    A lost row is replaced by a row with the wrong number of fields, which Arrow reports as invalid. Rows are numbered as by
+    Arrow: from 1, including the header, without empty lines.
     """
 
     def __init__(self, source: Any, delimiter: str, columns: int, *, quoted: bool) -> None:

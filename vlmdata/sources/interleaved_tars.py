@@ -32,7 +32,7 @@ class InterleavedTars(Source):
 
     An entry of `images` names a member (`2.jpg`, `key.2.jpg`), is an address, or means the next frame of the sample's TIFF.
     An image that is missing in the tar is dropped as `no_image`. A sample that cannot be read is dropped as `bad_record`. Use
-    `webdataset` for tars from vlmdata, because it keeps all that their JSON holds.
+    `webdataset` for tars from vlmdata, because it keeps everything in their JSON.
     """
 
     id: ClassVar = "vlmdata.sources.interleaved_tars"

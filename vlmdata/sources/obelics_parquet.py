@@ -31,7 +31,8 @@ class ObelicsParquet(Source):
     """Yield one row for each document. Each paragraph is one position. Images keep their address for `download`.
 
     The columns `images` and `texts` hold aligned lists. The optional column `metadata` holds a JSON list that is aligned with
-    them, and `general_metadata` a JSON object. Images may also be structs with `bytes`, as `datasets` writes them.
+    them. The optional column `general_metadata` holds a JSON object. Images may also be structs with `bytes`, as `datasets`
+    writes them.
     """
 
     id: ClassVar = "vlmdata.sources.obelics_parquet"

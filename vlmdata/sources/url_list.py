@@ -30,8 +30,8 @@ CHECKED_FILES = 20  # files whose columns `check` reads; planning checks the oth
 class UrlList(Source):
     """Yield one row for each image address with its captions, from files, folders or globs, local or on any fsspec store.
 
-    An empty caption becomes an empty text. A row without an address is dropped as `no_address`, a row whose bytes cannot be
-    decoded as `bad_encoding`, and a line that cannot be parsed as `bad_record`. Blank lines are skipped.
+    An empty caption becomes an empty text. Blank lines are skipped. Reasons of dropped rows: `no_address` (the row has no
+    address), `bad_encoding` (its bytes cannot be decoded), `bad_record` (the line cannot be parsed).
     """
 
     id: ClassVar = "vlmdata.sources.url_list"

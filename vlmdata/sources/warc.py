@@ -100,7 +100,7 @@ class Warc(Source):
         return self.read_counting(piece, Counter())
 
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
-        """Yield the rows of `read`, and count the records that give no row in `others`, by kind."""
+        """Yield the rows of `read`. In `others`, count the records that give no row, by kind."""
         for run in _runs(_within(MAX_PIECE_CHARS, self._rows(piece, others))):
             yield from tables(run)
 
