@@ -51,7 +51,7 @@ def test_the_two_files_of_chinese_clip_are_joined_as_check_tells(tmp_path, monke
     texts = [{"text_id": 1, "text": "一只猫", "image_ids": [7, 9]}, {"text_id": 2, "text": "猫", "image_ids": [7]}]
     (tmp_path / "train_texts.jsonl").write_text("\n".join(json.dumps(text) for text in texts))
     for options in ({}, {"columns": ["id", "image"], "image": "image"}):
-        with pytest.raises(RecipeError, match=r"train_imgs\.tsv: its captions are in .*train_texts\.jsonl\. Join both files"):
+        with pytest.raises(RecipeError, match=r"train_imgs\.tsv has its captions in .*train_texts\.jsonl\. Join both files"):
             UrlList(path="train_imgs.tsv", **options).check()
     UrlList(path="train_imgs.tsv", columns=["id", "image"], image="image", caption="").check()
     exec(next(block for block in blocks("python") if block.startswith("# join.py")), {})

@@ -24,7 +24,7 @@ def record_fits(headers: Mapping[str, str], block: bytes, max_bytes: int) -> boo
 
     A matching block digest is enough. Otherwise, one of the two digests must match the payload, because some writers store the
     payload digest as the block digest. The payload is the HTTP body, as sent and after each decoding up to `max_bytes`, or the
-    block if it is not an HTTP message. A revisit always matches, because GNU Wget declares the digest of no bytes for it.
+    block if the block is not an HTTP message. A revisit always matches, because GNU Wget declares the digest of an empty body.
     """
     declared = headers.get("warc-block-digest")
     if headers.get("warc-type", "").strip().lower() == "revisit" or digest_fits(declared, block):

@@ -30,7 +30,7 @@ def entries(file: BinaryIO, start: int) -> Iterator[tuple[int, Any]]:
     while True:
         file.seek(start)
         source: Any = PrependedDictionary(frame, file) if frame else file
-        offsets: list[int] = []  # the last two: FastWARC may give a frame's second record an offset where no frame begins
+        offsets: list[int] = []  # last two offsets; a frame's second record may have an offset where no frame begins
         for entry in ArchiveIterator(source, parse_http=False, auto_decode="none"):
             offset = entry.stream_pos + (start - len(frame) if frame else 0)
             if offset not in offsets:

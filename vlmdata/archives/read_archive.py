@@ -88,8 +88,8 @@ def piece_records(volume: Volume, start: int, end: int | None, max_bytes: int) -
 def records(volume: Volume, *, max_bytes: int = 100_000_000) -> Iterator[Record]:
     """Yield the records of a volume in order. Content longer than `max_bytes` is not read.
 
-    Raises OSError only if the file itself cannot be opened. Raises ConnectionError if a store stops answering, because the
-    record may be sound.
+    Raises OSError only if the file itself cannot be opened. If a store stops answering, ConnectionError is raised and no bad
+    record is yielded, because the record may be sound.
     """
     with volume.open() as file:
         yield from _records(file, 0, None, max_bytes)

@@ -43,8 +43,8 @@ def next_record(file: BinaryIO, offset: int) -> int | None:
 def certain_record(file: BinaryIO, offset: int) -> int | None:
     """Return the first offset at or after `offset` where a frame of the archive itself begins and holds a record, or None.
 
-    The content of a record may be a compressed archive too, and the outer frame may store up to one block of it unchanged. So a
-    frame counts only if it begins a sequence of frames, without gaps, that is longer than one block or reaches the end of the
+    The content of a record may itself be a compressed archive, of which the outer frame may store up to one block unchanged. So
+    a frame counts only if it begins a sequence of frames, without gaps, that is longer than one block or reaches the end of the
     file.
     """
     longest = _STORED[_mark(file)]

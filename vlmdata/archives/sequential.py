@@ -41,7 +41,7 @@ def sequential(key: Any, start: Callable[[], Any]) -> Sequential:
 class Sequential:
     """A forward-only stream as a seekable file.
 
-    Reading raises OSError where the stream breaks off. All bytes before that can be read.
+    Reading raises OSError where the stream breaks off. All bytes before that point can be read.
     """
 
     def __init__(self, key: Any, start: Callable[[], Any]):

@@ -44,8 +44,8 @@ class Volume:
         """Open the volume for reading, stored or unpacked.
 
         The stored bytes are read if the volume is plain or each record is a compressed frame. Otherwise the volume is unpacked
-        from its start. Use the result in a `with` block, so that a later piece of an unpacked stream continues where this one
-        ended.
+        from its start. Use the result in a `with` block, so that the next piece of an unpacked stream continues where this
+        piece ended.
         """
         identity = self.identity()
         if _has_record_offsets(self, identity):

@@ -166,7 +166,7 @@ def _decoded(buffer: str, position: int) -> tuple[Any, int | None, Exception | N
 
 
 def _record_of(value: Any, raw: str, line: int, count: int, encoding: str) -> dict[str, Any] | Bad:
-    """Return a value of a JSON list if it is a record, else Bad. `raw` is its text, and `count` its number from 1."""
+    """Return a value of a JSON list if it is a record, or a Bad otherwise. `raw` is its text. `count` is its number from 1."""
     if WRONG in raw:
         return Bad("bad_encoding", raw.replace(WRONG, "\ufffd"), f"the record holds bytes that are not {encoding}", line)
     if isinstance(value, dict):
