@@ -118,8 +118,8 @@ def _write_volume(volume: Volume, max_bytes: int, out: IO[bytes]) -> None:
 def _write_collection(paths: list[Path], out: IO[bytes]) -> None:
     """Write the sorted keys of all addresses, then their places.
 
-    An address is placed at its first image or redirect. An address with only revisits is placed at the response to which the
-    first of them refers.
+    The place of an address is the offset of its first image or redirect. If an address has only revisits, the place is the
+    offset of the response to which the first revisit refers.
     """
     columns = [_columns(path, number) for number, path in enumerate(paths)]
     kinds, keys, offsets, digests, volumes = (np.concatenate(column) for column in zip(*columns, strict=True))

@@ -12,7 +12,8 @@ from vlmdata.archives.http_message import Response, parse_response
 KINDS = frozenset(
     ("response", "resource", "revisit", "request", "metadata", "warcinfo", "conversion", "continuation", "bad_record")
 )
-BODIES = frozenset(("response", "resource"))  # kinds whose content is kept; for other kinds, it is only checked to be complete
+# The content of these kinds is kept. Other content is only checked to be complete.
+BODIES = frozenset(("response", "resource"))
 DAMAGE = (OSError, EOFError, zipfile.BadZipFile, ValueError)
 
 

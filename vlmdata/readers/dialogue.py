@@ -236,7 +236,7 @@ def _turns(said: Any) -> list[Mapping[str, Any]]:
 
 
 def _question_and_answer(turn: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the two turns in {"user": ..., "assistant": ...}, or a list with only the given turn for any other turn."""
+    """Split {"user": ..., "assistant": ...} into its two turns. Return any other turn alone in a list."""
     if turn.get("role") is not None or turn.get("from") is not None or not {"user", "assistant"} <= turn.keys():
         return [turn]
     return [{"role": role, "content": turn[role]} for role in ("user", "assistant")]

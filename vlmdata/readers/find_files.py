@@ -39,7 +39,7 @@ def find(path: str | Sequence[str], endings: Sequence[str]) -> list[File]:
 
 
 def listing_errors(path: str) -> AbstractContextManager[None]:
-    """Raise RecipeError for any error in its block, because each store raises errors of its own library, such as botocore."""
+    """Convert errors in the `with` block to RecipeError. Each store raises errors of its own library, such as botocore."""
     return errors_as(lambda error: RecipeError(f"{path} cannot be listed: {one_line(error)}"), passes=(RecipeError,))
 
 

@@ -208,7 +208,7 @@ class Survey(NamedTuple):
 def survey(store: FileStore, images: Iterable[str], endings: Sequence[str], archives: Iterable[str] = ()) -> Survey:
     """Survey the files that are not images, in the folders that hold `images` and in `store.folders()`.
 
-    Texts have one of `endings`. The files `archives` are read elsewhere and are not counted.
+    Files with one of `endings` are texts. The files `archives` are read elsewhere and are not counted.
     """
     has_texts, orphans, no_files, unread = False, 0, 0, 0
     given: dict[str, set[str]] = {folder: set() for folder in store.folders()}

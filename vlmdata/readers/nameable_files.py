@@ -1,4 +1,4 @@
-"""Restrict the files that a dataset's rows may name to its folder and to files that the `datasets` library names itself."""
+"""Check the files that a dataset's rows name. A row may name files in the dataset's folder and files that `datasets` made."""
 
 from __future__ import annotations
 

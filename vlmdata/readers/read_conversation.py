@@ -75,7 +75,7 @@ def conversation_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, 
 
 
 def check_conversations(files: Sequence[File], turns: Sequence[str]) -> None:
-    """Raise RecipeError if one of the first 20 files has a format that is not in FORMATS, or none of the fields `turns`."""
+    """Raise RecipeError if one of the first 20 files has none of the fields `turns` or a format that is not in FORMATS."""
     for path, _ in files[:20]:
         names = column_names(path, ListFormat(format=format_within(path, FORMATS)))
         if names and not set(turns) & set(names):

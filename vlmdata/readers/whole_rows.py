@@ -128,7 +128,7 @@ class WholeRows(io.RawIOBase):
         return end.end()
 
     def _row_end(self, start: int) -> tuple[int, int, str]:
-        """Return a row's end, or 0 if it has none, with the position and the description of the problem."""
+        """Return (end of the row or 0 if it has none, position of the problem, description of the problem)."""
         at = start
         while True:
             at = self._fields.match(self._data, at).end()  # type: ignore[union-attr]  # matches the empty string too

@@ -116,7 +116,7 @@ class Files(Source):
         roots = [os.path.abspath(root) for root in self._roots()]
         try:
             store: Folder | Zip = Folder(roots, roots) if images else Zip(zips[0].path)
-        except Damage:  # `read` reports it
+        except Damage:  # `read` reports the damage
             return None
         head = [file.path for file in images][:HEAD] if isinstance(store, Folder) else store.members(self._endings())[:HEAD]
         bare = [path for path in head if not self._is_captioned(store, path)]

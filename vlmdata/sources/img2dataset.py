@@ -56,7 +56,7 @@ class Img2dataset(Source):
             try:
                 names = self._columns(path)
             except RecipeError:
-                continue  # left by a killed run: `read` gives a bad record
+                continue  # a killed run may leave a damaged file, for which `read` gives a bad record
             if not {"key", "status"} <= set(names):
                 raise RecipeError(f"{path} is not from img2dataset. Its columns lack `key` and `status`: {', '.join(names)}")
             break

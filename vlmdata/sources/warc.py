@@ -121,7 +121,7 @@ class Warc(Source):
         return functools.partial(_bytes_of, _indexed(paths))
 
     def _record_rows(self, record: Record, name: str, held: Find | None) -> tuple[list[dict[str, Any]], str | None]:
-        """Return the rows of a record, and None. If the record has no row, return its kind for the counts in place of None."""
+        """Return the rows of a record, and the kind to count the record under, or None if a row represents the record."""
         facts = {"warc_filename": name, "warc_record_offset": record.offset, "warc_date": record.headers.get("warc-date")}
         identity = record.id or f"{name}:{record.offset}"
         if record.kind == "bad_record":
@@ -154,7 +154,7 @@ class Warc(Source):
 
 
 def _within(chars: int, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield rows of up to `chars` characters in total. Reject each row that exceeds this, and remove its content."""
+    """Yield rows of up to `chars` characters in total. Reject each row that would exceed the total, and remove its content."""
     for row in rows:
         size = _chars(row)
         if size <= chars:

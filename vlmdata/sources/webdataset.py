@@ -1,4 +1,4 @@
-"""Tars in WebDataset's layout, from vlmdata or other tools: captions or interleaved documents; images stay in place."""
+"""Tars in WebDataset's layout, from vlmdata or other tools. They hold captions or documents. Images stay in the tars."""
 
 import itertools
 import json
@@ -238,7 +238,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _shards_of(path: str) -> str:
-    """Return `path`, or for a dataset from vlmdata a glob of its top-level tars: its folder `work/` repeats the samples."""
+    """Return `path`, or a glob of its top-level tars if it is a dataset from vlmdata, whose `work/` repeats the samples."""
     try:
         fs, inside = fsspec.url_to_fs(path)
         return f"{path.rstrip('/')}/*.tar" if fs.isfile(f"{inside.rstrip('/')}/manifest.json") else path
