@@ -1,9 +1,8 @@
-"""Processes that end at a chosen change to the file system, as if the power had gone.
+"""Processes that die before a chosen change to the file system, as if the power had failed.
 
-An audit hook sees every file opened for writing, linked, renamed, removed and every folder made, before it happens, whoever
-does it. Nothing of the code under test is replaced but the workers: here a call is done at once in the driver's process, so
-that the changes of a whole run come in one order and can be counted through.
-"""
+An audit hook sees each file that any code is about to open for writing, link, rename or remove, and each folder it is about
+to make. Only the workers of the code under test are replaced: each call runs at once in the driver's process, so the changes
+of a whole run come in one order and can be numbered."""
 
 from __future__ import annotations
 
@@ -30,13 +29,15 @@ from vlmdata.takedown import Request, take_down
 from vlmdata.web.rate_limiter import RateLimiter
 
 DIED = 137
-CONTEXT.set_forkserver_preload(["vlmdata.engine.work.worker", "tests.engine.dying"])  # hundreds of processes start from it
+CONTEXT.set_forkserver_preload(["vlmdata.engine.work.worker", "tests.engine.dying"])  # the server process that forks all others
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-CHANGES = {"os.link": 1, "os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.truncate": 0}  # event -> its path
+# event -> position of the path among its arguments
+CHANGES = {"os.link": 1, "os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.truncate": 0}
 
 
 def die_before(change: int, folder: Path, once: Path | None = None) -> None:
-    """End this process at once before its change number `change` under a folder; with `once` only if that file is not there."""
+    """End this process before its change number `change` under a folder. With `once`, only the first process that makes that
+    file ends."""
     root, count = f"{folder}/", itertools.count()
 
     def look(event: str, arguments: tuple[Any, ...]) -> None:
@@ -53,7 +54,7 @@ def die_before(change: int, folder: Path, once: Path | None = None) -> None:
 
 
 def is_first(mark: Path) -> bool:
-    """Say whether nobody, in whatever process, has asked before: a file keeps that."""
+    """Return True for the first caller among all processes. The file `mark` records that a process has called."""
     try:
         os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
@@ -62,7 +63,7 @@ def is_first(mark: Path) -> bool:
 
 
 class Inline:
-    """Workers that do each call at once, here."""
+    """Workers that run each call at once, in this process."""
 
     count = 1
     gpus = 0
@@ -99,7 +100,7 @@ def spoiled(spoil: Callable[[], None], job: RunJob, count: int) -> contextlib.Ab
 
 
 def in_process(work: Callable[..., None], *args: Any) -> int:
-    """Do work in a process of its own and return its exit status."""
+    """Run `work` in a new process and return its exit status."""
     process = CONTEXT.Process(target=_with_environment, args=(dict(os.environ), work, args))
     process.start()
     process.join()
@@ -107,7 +108,8 @@ def in_process(work: Callable[..., None], *args: Any) -> int:
 
 
 def _with_environment(environment: dict[str, str], work: Callable[..., None], args: tuple[Any, ...]) -> None:
-    """Work with the environment of whoever asks: the process we are forked from has that of the first test to need it."""
+    """Run `work` with the caller's environment, because the fork server has the environment of the first test that started
+    it."""
     os.environ.clear()
     os.environ.update(environment)
     work(*args)
@@ -131,19 +133,19 @@ def _run_spoiled(recipe: Path, out: Path, spoil: Callable[[], None], said: Path)
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    build.run = functools.partial(build.run, open_workers=functools.partial(spoiled, spoil))  # which the command calls
+    build.run = functools.partial(build.run, open_workers=functools.partial(spoiled, spoil))  # the command calls this function
     sys.exit(main(["run", str(recipe), "--out", str(out), "--local", "--workers", "2"]))
 
 
 def little_memory(more: int) -> None:
-    """Let this process have only so many bytes more than it has."""
+    """Limit this process to `more` bytes of address space beyond what it uses now."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + more
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def jumping_clock() -> None:
-    """Let the time of day jump by up to a day, back and forth, whenever it is asked for."""
+    """Make each call of `time.time` return a time that is wrong by up to a day in either direction."""
     true, dice = time.time, random.Random(0)
     time.time = lambda: true() + dice.uniform(-86_400, 86_400)
 
@@ -153,15 +155,15 @@ def _quiet() -> None:
 
 
 def dying_run(recipe: Path, out: Path, change: int | None) -> int:
-    """Run a recipe, all in one process that dies before its change number `change`. Returns DIED or 0."""
+    """Run a recipe in one process that dies before its change number `change`. Return DIED, or 0 if it did not die."""
     return in_process(_run, recipe, out, change)
 
 
 def dying_forget(out: Path, request: Request, change: int | None) -> int:
-    """Take samples down in a process that dies before its change number `change`. Returns DIED or 0."""
+    """Take samples down in a process that dies before its change number `change`. Return DIED, or 0 if it did not die."""
     return in_process(_forget, out, request, change)
 
 
 def spoiled_run(recipe: Path, out: Path, spoil: Callable[[], None], said: Path) -> int:
-    """Run a recipe on two workers in each of which `spoil` is called first. What it says on stderr goes to a file."""
+    """Run a recipe on two workers, each of which calls `spoil` first. Write the output of the run to the file `said`."""
     return in_process(_run_spoiled, recipe, out, spoil, said)

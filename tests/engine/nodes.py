@@ -1,4 +1,4 @@
-"""Ray clusters for tests: several nodes on this machine."""
+"""Ray clusters for tests, with several nodes on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PLAIN = {"object_store_memory": 80_000_000, "include_dashboard": False}
 
 @contextlib.contextmanager
 def nodes(head: dict[str, Any], *others: dict[str, Any]) -> Iterator[tuple[Any, list[Any]]]:
-    """Run a cluster and give it, with its nodes beside the head."""
+    """Start a cluster and yield it with its nodes other than the head."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
@@ -28,8 +28,9 @@ def nodes(head: dict[str, Any], *others: dict[str, Any]) -> Iterator[tuple[Any, 
 
 
 def _begun(begin: Callable[[], Any]) -> Any:
-    """Begin a node, once more where Ray gave up: it waits half a minute, which is short on a busy machine (ray#65983)."""
+    """Start a node, and try a second time if Ray gives up: its limit of half a minute is short on a busy machine
+    (ray#65983)."""
     try:
         return begin()
-    except Exception:  # Ray raises no narrower one
+    except Exception:  # Ray raises no narrower exception
         return begin()

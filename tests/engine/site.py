@@ -1,4 +1,4 @@
-"""A small web of pictures on the loopback address, with a list of their addresses, for runs of the whole engine."""
+"""A small web site of pictures on the loopback address, with a list of their addresses, for runs of the whole engine."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ KINDS = ("good",) * 12 + ("small", "missing", "half", "text")
 
 @dataclass
 class Site:
-    """A served list: what to run, and what came of the requests."""
+    """A web site with a list of its pictures: the recipe to run, and the requests that the site received."""
 
     server: LoopbackServer
     recipe: Path
-    bodies: dict[str, bytes]  # path -> the bytes of good pictures
+    bodies: dict[str, bytes]  # path -> the bytes of a good picture
 
     def requests(self) -> list[str]:
-        """Return the paths that were asked for, robots.txt aside."""
+        """Return the requested paths without robots.txt."""
         return [request.path for request in self.server.requests if request.path != "/robots.txt"]
 
 
 def picture(number: int, side: int = 64) -> bytes:
-    """Return a JPEG that no other number has: smooth noise, so that it compresses and hashes like a photo."""
+    """Return a JPEG that differs for each number: smooth noise, which compresses and hashes like a photo."""
     noise = np.random.default_rng(number).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(noise).resize((side * 4 // 3, side), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
@@ -45,7 +45,8 @@ def picture(number: int, side: int = 64) -> bytes:
 
 @contextlib.contextmanager
 def site(folder: Path, count: int, *, steps: list[Any] | None = None, **shards: int) -> Iterator[Site]:
-    """Serve `count` rows: of every sixteen twelve good, one each too small, missing, half a JPEG, a text called a JPEG."""
+    """Serve `count` rows. Of every sixteen, twelve are good and one each is too small, missing, half a JPEG or a text named
+    .jpg."""
     routes: dict[str, Route] = {}
     bodies = {}
     rows = []
@@ -77,14 +78,15 @@ def site(folder: Path, count: int, *, steps: list[Any] | None = None, **shards: 
 
 
 def download(**changes: Any) -> dict[str, Any]:
-    """Return a download step that may reach the loopback address, as fast as it likes or as slowly as a busy machine has it."""
+    """Return a download step that may reach the loopback address, without a rate limit and with time limits for a busy
+    machine."""
     free: dict[str, Any] = {"allowed_hosts": ["127.0.0.1"], "host_requests_per_s": 0, "host_connections": 0, "retries": 0}
     free |= {"timeout_s": 300, "connect_timeout_s": 300, "max_wait_s": 300}
     return {"download": {**free, **changes}}
 
 
 def hashes(out: Path) -> dict[str, str]:
-    """Return the SHA-256 of every published file of a dataset."""
+    """Return the SHA-256 of each published file of a dataset."""
     files = [path for path in out.rglob("*") if path.is_file() and "work" not in path.relative_to(out).parts]
     return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
 

@@ -1,4 +1,4 @@
-"""One process at a time changes a dataset, on a file system and on an object store, and what was taken down stays so."""
+"""Only one process at a time changes a dataset, in a folder or on an object store, and samples taken down stay removed."""
 
 import json
 import queue
@@ -37,7 +37,7 @@ def kept(out: Path) -> list[dict]:
     return [line for line in ledger(out) if line["outcome"] == "kept"]
 
 
-def test_a_takedown_waits_for_whoever_is_at_work_and_says_so(out):
+def test_a_takedown_waits_for_the_process_that_holds_the_lock_and_reports_it(out):
     line = kept(out)[3]
     with alone(LocalStore(out)):
         command = [sys.executable, "-m", "vlmdata.cli", "forget", str(out), "--url", line["url"]]
@@ -48,7 +48,7 @@ def test_a_takedown_waits_for_whoever_is_at_work_and_says_so(out):
     assert line["key"] not in samples(out)
 
 
-def test_two_runs_with_different_recipes_leave_a_whole_dataset(out):
+def test_concurrent_runs_with_different_recipes_leave_a_complete_dataset(out):
     recipe = out.parent / "recipe.yaml"
     command = [sys.executable, "-m", "vlmdata.cli", "run", str(recipe), "--out", str(out), "--local", "--workers", "1"]
     settings = [["--set", f"text_length.min_chars={chars}"] for chars in (26, 10, 25)]
@@ -71,7 +71,7 @@ def nobody(holder: str) -> None:
     raise AssertionError(f"{holder} holds it")
 
 
-def test_a_lease_is_waited_for_and_its_record_never_used_twice(tmp_path, monkeypatch):
+def test_a_process_waits_for_a_lease_and_each_holder_writes_a_new_record(tmp_path, monkeypatch):
     monkeypatch.setattr(leases, "POLL_S", 0.01)
     store, messages, order = LocalStore(tmp_path), queue.SimpleQueue(), []
 
@@ -92,7 +92,7 @@ def test_a_lease_is_waited_for_and_its_record_never_used_twice(tmp_path, monkeyp
         assert store.list("lease") == ["lease/000000003.json"]
 
 
-def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(tmp_path):
+def test_the_lease_of_a_process_killed_on_this_machine_is_taken_at_once(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     holder.kill()
@@ -101,7 +101,7 @@ def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(tmp_path
         assert mine.is_held()
 
 
-def test_a_lease_that_is_silent_is_lost_and_its_holder_finds_out(tmp_path, monkeypatch):
+def test_a_lease_without_heartbeat_is_taken_over_and_its_holder_notices(tmp_path, monkeypatch):
     monkeypatch.setattr(leases, "BEAT_S", 1000.0)
     monkeypatch.setattr(leases, "SILENCE_S", 0.05)
     monkeypatch.setattr(leases, "POLL_S", 0.01)
@@ -112,12 +112,13 @@ def test_a_lease_that_is_silent_is_lost_and_its_holder_finds_out(tmp_path, monke
         assert store.list("lease")[-1] == "lease/000000002.json"
 
 
-def test_the_worker_of_a_dead_driver_leaves_nothing_of_what_was_taken_down_meanwhile(tmp_path):
+def test_a_worker_of_a_dead_driver_writes_nothing_of_a_sample_taken_down_since(tmp_path):
     with site(tmp_path, 16, part_rows=16, steps=[download(), {"resize": {"size": 48}}]) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=1)
         out = tmp_path / "out"
         line = kept(out)[2]
-        recipe = load(web.recipe, {"resize.size": 40})  # another measurement: the zombie has all images to do
+        # The size changes what is measured, so the zombie has all images to process.
+        recipe = load(web.recipe, {"resize.size": 40})
         zombie = Worker(RunJob(recipe, str(out)))
         zombie.rate_limiter = _rate_limiter(recipe)
         forget(out, url=[line["url"]])
@@ -135,10 +136,10 @@ def _rate_limiter(recipe):
 
 
 @pytest.mark.parametrize("by", ["url", "key"])
-def test_a_merge_brings_nothing_back_that_one_of_its_sources_forgot(out, tmp_path, by):
+def test_a_merge_omits_a_sample_that_one_of_its_sources_has_forgotten(out, tmp_path, by):
     import shutil
 
-    shutil.copytree(out, tmp_path / "copy")  # holds it still
+    shutil.copytree(out, tmp_path / "copy")  # the copy still holds the forgotten sample
     line = kept(out)[4]
     forget(out, **{by: line[by]})
     recipe = tmp_path / "merge.yaml"

@@ -1,4 +1,4 @@
-"""Sources whose pieces are parts: identical records in different pieces stay separate rows, each with a key of its own."""
+"""The pieces of a source are partitions: identical records in different pieces stay separate rows with different keys."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.whole
 
 @pytest.fixture
 def recipe(tmp_path):
-    """Three files that hold the same ten pictures, bytes inline, read as three pieces."""
+    """Write a recipe for three files that hold the same ten pictures as inline bytes and are read as three pieces."""
     folder = tmp_path / "in"
     folder.mkdir()
     images = [{"bytes": picture(i), "path": None} for i in range(10)]
@@ -24,14 +24,14 @@ def recipe(tmp_path):
     return parse({"source": source, "steps": [{"resize": {"size": 48}}], "shards": {"samples": 8}})
 
 
-def test_the_same_record_in_three_pieces_is_three_rows(recipe, tmp_path):
+def test_the_same_record_in_three_pieces_gives_three_rows(recipe, tmp_path):
     made = run(recipe, tmp_path / "out", local=True, workers=2)
     keys = [line["key"] for line in ledger(tmp_path / "out")]
     assert made["rows"] == made["kept"] == len(set(keys)) == 30
     assert sorted(key.partition("_")[2] for key in keys) == [""] * 10 + ["1"] * 10 + ["2"] * 10
 
 
-def test_a_limit_on_pieces_is_exact_and_lifting_it_resumes(recipe, tmp_path):
+def test_a_row_limit_is_exact_across_pieces_and_a_run_without_it_resumes(recipe, tmp_path):
     assert run(recipe, tmp_path / "out", limit=14, local=True, workers=1)["rows"] == 14
     assert run(recipe, tmp_path / "out", local=True, workers=1)["rows"] == 30
     run(recipe, tmp_path / "fresh", local=True, workers=2)

@@ -1,4 +1,4 @@
-"""A damaged manifest or Parquet of a dataset is named in one line by every verb, and names of files stay inside its folder."""
+"""Every verb reports a damaged manifest or Parquet file in one line, and names in a dataset never lead outside its folder."""
 
 import json
 import os
@@ -33,8 +33,8 @@ def out(built: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(built, tmp_path / "out"))
 
 
-def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
-    """Run a verb and return its status and what is wrong: the errors, or of check the result."""
+def run_verb(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    """Run a verb and return its status and its errors, or its result if it writes no error."""
     status = cli.main([str(word) for word in words])
     captured = capsys.readouterr()
     return status, (captured.err or captured.out).strip()
@@ -42,7 +42,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
 
 @pytest.mark.fuzz
 @pytest.mark.parametrize("name", ["manifest.json", "index.parquet", "ledger/00000.parquet"])
-def test_every_verb_names_a_damaged_file_or_is_not_hurt(
+def test_every_verb_reports_a_damaged_file_by_name_or_succeeds(
     built: Path, out: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = (out / name).read_bytes()
@@ -54,19 +54,17 @@ def test_every_verb_names_a_damaged_file_or_is_not_hurt(
         verb = chance.choice(
             [["check", out], ["show", out], ["diff", built, out], ["forget", out, "--domain", "x.org", "--dry-run"]]
         )
-        status, text = said(capsys, *verb)
+        status, text = run_verb(capsys, *verb)
         assert status in (0, 1, 2)
         assert status == 0 or (len(text.splitlines()) == 1 and (name in text or name == "manifest.json")), text
 
 
-def test_damage_within_a_parquet_of_the_right_size_is_found_without_reading_every_byte(
-    out: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_finds_damage_in_a_parquet_of_the_right_size(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index = out / "index.parquet"
     data = bytearray(index.read_bytes())
     data[40:60] = bytes(20)
     index.write_bytes(data)
-    status, text = said(capsys, "check", out)
+    status, text = run_verb(capsys, "check", out)
     assert status == 1 and text.startswith(f"{index} is damaged: ") and len(text.splitlines()) == 1
 
 
@@ -94,7 +92,7 @@ for at in range(begin, len(data) - 8):
 
 @pytest.mark.fuzz
 def test_a_damaged_footer_of_a_lookup_does_not_end_the_process() -> None:
-    """Arrow's statistics do where the footer gives a column another type than its schema."""
+    """Arrow's statistics would end the process where the footer and the schema give a column different types."""
     ended = subprocess.run([sys.executable, "-c", FOOTERS], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
 
@@ -103,7 +101,9 @@ OUTSIDE = ["../other.tar", "/etc/passwd", "a/../../b.tar", "file:///etc/passwd",
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_a_manifest_names_no_file_outside(out: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_manifest_that_names_a_file_outside_the_dataset_is_refused(
+    out: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "other.tar").write_bytes(b"secret")
     os.symlink(tmp_path / "other.tar", out / "link.tar")
     manifest = json.loads((out / "manifest.json").read_text())
@@ -111,19 +111,21 @@ def test_a_manifest_names_no_file_outside(out: Path, tmp_path: Path, name: str, 
     (out / "manifest.json").write_text(json.dumps(manifest))
     expected = f"vlmdata: {out}/manifest.json names a file outside of the dataset: {name!r}"
     for verb in (["check", out, "--bytes"], ["show", out], ["clean", out], ["export", out, tmp_path / "exported"]):
-        assert said(capsys, *verb) == (2, expected)
+        assert run_verb(capsys, *verb) == (2, expected)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"files": {}}', '{"files": 1, "rows": 0}'])
-def test_a_manifest_that_is_none(out: Path, text: str) -> None:
+def test_an_invalid_manifest_is_reported(out: Path, text: str) -> None:
     (out / "manifest.json").write_text(text)
     with pytest.raises(RecipeError, match=r"manifest\.json is damaged: .* build the dataset again$"):
         read_manifest(out)
 
 
-def test_an_index_of_a_dataset_names_no_tar_outside(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_index_that_names_a_tar_outside_the_dataset_is_refused(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = (out / "index.parquet").read_bytes()
     assert b"00000.tar" in data
     (out / "index.parquet").write_bytes(data.replace(b"00000.tar", b"../x0.tar"))
-    status, text = said(capsys, "show", out)
+    status, text = run_verb(capsys, "show", out)
     assert status == 2 and ("outside of the dataset" in text or "is damaged" in text)

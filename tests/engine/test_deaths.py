@@ -1,4 +1,4 @@
-"""Whatever dies or fails beside the driver, a process, a thread or a call: the run goes on or says why not, and never waits."""
+"""A process, a thread or a call beside the driver dies or fails: the run continues or reports why not, and never hangs."""
 
 import contextlib
 import functools
@@ -45,7 +45,7 @@ def web(tmp_path_factory):
 
 @contextlib.contextmanager
 def at_a_request(web: Site, act: Callable[[], None], path: str) -> Iterator[list[str]]:
-    """Act before a path is answered for the first time. Gives a list that then holds it."""
+    """Call `act` before a path is answered for the first time. Yield a list that holds the path afterwards."""
     answer, begun, acted = web.server.routes.get(path, web.server.default), [], []
 
     def acting(request: Request, wire: Wire) -> bool:
@@ -63,7 +63,7 @@ def at_a_request(web: Site, act: Callable[[], None], path: str) -> Iterator[list
 
 
 def helpers(driver: int, word: str) -> list[int]:
-    """Return the children of a process whose command line has a word."""
+    """Return the child processes of a process whose command line contains a word."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -74,8 +74,8 @@ def helpers(driver: int, word: str) -> list[int]:
 
 
 @pytest.mark.parametrize("words", [("forkserver",), ("resource_tracker",), ("forkserver", "resource_tracker")])
-def test_a_helper_process_of_a_local_run_is_not_missed(web, tmp_path, words):
-    """Nor is a worker, that is replaced by a new one although what it was forked from is gone."""
+def test_a_local_run_continues_after_its_helper_processes_die(web, tmp_path, words):
+    """A killed worker is also replaced, even after the process that it was forked from has died."""
     drivers: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def kill() -> None:
@@ -97,7 +97,7 @@ def test_a_helper_process_of_a_local_run_is_not_missed(web, tmp_path, words):
 
 @contextlib.contextmanager
 def rate_limiter_of_ray(monkeypatch: pytest.MonkeyPatch, web: Site, *, for_good: bool) -> Iterator[list[str]]:
-    """Kill the rate limiter's actor while all rows wait for it, as they do until the site's robots.txt is read."""
+    """Kill the rate limiter's actor while all rows wait for it. They wait until the site's robots.txt is read."""
     ray = pytest.importorskip("ray")
     pools = []
 
@@ -127,7 +127,7 @@ def test_the_rate_limiter_on_ray_is_restarted(web, tmp_path, monkeypatch):
     assert acted and hashes(tmp_path / "out") == web.expected
 
 
-def test_a_rate_limiter_on_ray_that_is_lost_for_good_ends_the_run_with_one_line(web, tmp_path, monkeypatch, capsys):
+def test_a_rate_limiter_that_ray_cannot_restart_ends_the_run_with_one_line(web, tmp_path, monkeypatch, capsys):
     with rate_limiter_of_ray(monkeypatch, web, for_good=True) as acted:
         assert main(["run", str(web.recipe), "--out", str(tmp_path / "out"), "--workers", "2"]) == 1
     said = capsys.readouterr().err
@@ -153,7 +153,7 @@ def test_a_worker_that_the_rate_limiter_cannot_answer_is_replaced(web, tmp_path,
 
 
 def _with_a_thread_that_fails(mark: Path) -> None:
-    """Let the first part wait for a thread that finds no memory."""
+    """Make the first partition wait for a thread that raises MemoryError."""
     advance = Worker.advance
 
     def fail() -> None:
@@ -169,7 +169,7 @@ def _with_a_thread_that_fails(mark: Path) -> None:
 
 
 def _with_half_an_answer(mark: Path) -> None:
-    """Let the process of the first part end in the midst of its answer."""
+    """End the process of the first partition in the middle of its answer."""
     send = Connection.send_bytes
 
     def half(self, data, *args):
@@ -182,13 +182,13 @@ def _with_half_an_answer(mark: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [_with_a_thread_that_fails, _with_half_an_answer])
-def test_a_worker_that_nobody_would_hear_of_again_is_replaced(web, tmp_path, spoil):
+def test_a_worker_that_never_answers_again_is_replaced(web, tmp_path, spoil):
     assert spoiled_run(web.recipe, tmp_path / "out", functools.partial(spoil, tmp_path / "mark"), tmp_path / "said") == 0
     assert (tmp_path / "mark").exists() and hashes(tmp_path / "out") == web.expected
 
 
 def _without_a_way_to_answer() -> None:
-    Worker.advance = lambda self, *args: threading.Lock()  # nothing that could travel
+    Worker.advance = lambda self, *args: threading.Lock()  # a lock cannot be pickled
 
 
 def _without_a_plan_to_read() -> None:
@@ -201,12 +201,12 @@ def _without_a_plan_to_read() -> None:
 @pytest.mark.parametrize(
     ("spoil", "says"), [(_without_a_way_to_answer, "cannot pickle"), (_without_a_plan_to_read, "vlmdata: PermissionError")]
 )
-def test_a_call_that_cannot_be_answered_ends_the_run(web, tmp_path, spoil, says):
+def test_a_call_whose_answer_cannot_be_sent_ends_the_run(web, tmp_path, spoil, says):
     assert spoiled_run(web.recipe, tmp_path / "out", spoil, tmp_path / "said") == 1
     assert says in (tmp_path / "said").read_text().strip().splitlines()[-1]
 
 
-def test_a_row_in_the_clients_hand_as_it_breaks_is_not_waited_for(monkeypatch):
+def test_a_row_that_was_in_progress_when_the_client_broke_does_not_hang_the_run(monkeypatch):
     def none(*args):
         raise MemoryError
 
@@ -219,7 +219,7 @@ def test_a_row_in_the_clients_hand_as_it_breaks_is_not_waited_for(monkeypatch):
     assert isinstance(caught.value.__cause__, MemoryError)
 
 
-def test_a_shortage_of_the_machine_is_reported_as_one_through_the_client(monkeypatch):
+def test_the_client_passes_on_an_error_of_the_operating_system(monkeypatch):
     def none(*args):
         raise OSError(24, "Too many open files")
 
@@ -230,10 +230,10 @@ def test_a_shortage_of_the_machine_is_reported_as_one_through_the_client(monkeyp
         list(fetch({0: server.url("/a")}, Client(chosen, RateLimiter(chosen))))
 
 
-def _begin_a_thread_in_vain(room: bool) -> None:
+def _start_a_thread_that_dies(room: bool) -> None:
     own, get_ident = threading.get_ident(), threading.get_ident
 
-    def none_for_others() -> int:  # the first that the library calls in a new thread
+    def none_for_others() -> int:  # the first function that the library calls in a new thread
         if get_ident() != own:
             raise MemoryError
         return own
@@ -248,11 +248,11 @@ def _begin_a_thread_in_vain(room: bool) -> None:
 
 
 @pytest.mark.parametrize("room", [True, False])
-def test_a_thread_that_ends_before_its_first_call_is_not_waited_for(room):
-    assert in_process(_begin_a_thread_in_vain, room) == 7
+def test_a_thread_that_dies_before_its_first_call_raises_an_error(room):
+    assert in_process(_start_a_thread_that_dies, room) == 7
 
 
-def test_a_process_that_cannot_be_started_is_tried_again_and_reported(web, tmp_path, monkeypatch):
+def test_a_worker_process_that_does_not_start_is_retried_then_reported(web, tmp_path, monkeypatch):
     start, calls, fails = processes.CONTEXT.Process.start, itertools.count(), 2
 
     def failing(self):

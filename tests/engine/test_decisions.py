@@ -1,4 +1,4 @@
-"""A decision over all rows is shown what it reads, and nothing more, and what it changed is merged into whole rows."""
+"""A global decision sees only the columns that it reads, and its changes are merged into the full rows."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from vlmdata.steps.top_fraction import TopFraction
 VERDICT = ("drop", "reason", "value", "threshold")
 
 
-def test_of_images_only_the_fields_that_are_read_travel() -> None:
+def test_only_the_image_fields_that_a_step_reads_are_sent() -> None:
     size = ("size", "width", "height", "original_width", "original_height")
     assert columns_for(DedupePhash())["images"] == (*size, "phash", *VERDICT)
     assert columns_for(TopFraction())["images"] == VERDICT
@@ -34,7 +34,7 @@ def test_of_images_only_the_fields_that_are_read_travel() -> None:
     assert "images" not in columns_for(DedupeExact(by="row"))
 
 
-def test_a_row_of_a_million_costs_the_driver_a_hundred_bytes_for_perceptual_hashes() -> None:
+def test_a_row_sent_for_perceptual_hashes_takes_less_than_200_bytes() -> None:
     count = 2000
     random = np.random.default_rng(0)
     hashes = list(random.integers(0, 2**63, count).astype(np.uint64))
@@ -43,7 +43,7 @@ def test_a_row_of_a_million_costs_the_driver_a_hundred_bytes_for_perceptual_hash
 
 
 def pictures() -> pa.Table:
-    """Captions and documents, some rejected before, of which some are alike in every way that the steps look for."""
+    """Return captions and documents, some dropped before and some duplicates of others in each way that the steps look for."""
     one, two = {"url": "u1", "sha256": "a", "phash": 1}, {"url": "u2", "sha256": "b", "phash": 2**40}
     text = " ".join(f"w{number}" for number in range(30))
     rows = table(
@@ -72,7 +72,7 @@ def pictures() -> pa.Table:
     ],
     ids=lambda step: step.name,
 )
-def test_narrow_columns_give_the_rows_that_whole_rows_give(step: Step, tmp_path: Path) -> None:
+def test_decisions_on_selected_columns_equal_those_on_full_rows(step: Step, tmp_path: Path) -> None:
     rows, store = pictures(), LocalStore(tmp_path)
     cuts = [rows.slice(0, 2), rows.slice(2, 4)]
     tables = []
@@ -87,7 +87,7 @@ def test_narrow_columns_give_the_rows_that_whole_rows_give(step: Step, tmp_path:
     assert [*found[0], *found[1]] == expected != rows.to_pylist()
 
 
-def test_what_a_killed_decision_searched_in_is_forgotten_too(tmp_path: Path) -> None:
+def test_a_takedown_erases_the_pieces_that_a_killed_decision_left(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     path = keep_piece(store, np.frombuffer(b"a text that somebody wants forgotten", np.uint8))
     assert Path(path).exists()
@@ -95,8 +95,8 @@ def test_what_a_killed_decision_searched_in_is_forgotten_too(tmp_path: Path) -> 
     assert not Path(path).exists()
 
 
-def test_a_part_finds_its_lines_wherever_a_stretch_ends_and_in_any_order(tmp_path: Path, monkeypatch) -> None:
-    """Parts that lie across two stretches or more, parts without a line, a decision that changed nothing."""
+def test_each_partition_gets_its_decisions_across_groups_and_in_any_order(tmp_path: Path, monkeypatch) -> None:
+    """The rows include partitions that span several groups, partitions without a row, and a decision that changes nothing."""
     monkeypatch.setattr(decisions, "GROUP_ROWS", 3)
     store, sizes = LocalStore(tmp_path), [4, 0, 1, 9, 2, 3, 5]
     lost = np.random.default_rng(0).random((len(sizes), 9)) < 0.6

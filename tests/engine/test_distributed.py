@@ -1,4 +1,4 @@
-"""A decision that is spread over workers gives the bytes that the driver's own gives, on Ray, and when a worker dies."""
+"""A decision that is distributed over workers gives the bytes that the driver alone gives, on Ray and when a worker dies."""
 
 import io
 import os
@@ -26,7 +26,7 @@ MODEL = f"local-dir:{HERE / 'clip'}"
 COUNT = 90
 
 
-def again(body: bytes, quality: int) -> bytes:
+def reencoded(body: bytes, quality: int) -> bytes:
     out = io.BytesIO()
     Image.open(io.BytesIO(body)).save(out, "JPEG", quality=quality)
     return out.getvalue()
@@ -34,13 +34,13 @@ def again(body: bytes, quality: int) -> bytes:
 
 @pytest.fixture(scope="session")
 def copies(tmp_path_factory):
-    """A list of pictures a third of which are others encoded anew, with captions a third of which differ by a word; the
-    recipe's datasets, as the driver alone decides them."""
+    """Serve pictures a third of which are re-encoded copies of others, with captions a third of which differ by a word.
+    Yield a folder with the recipes and the dataset that the driver alone decides."""
     folder = tmp_path_factory.mktemp("copies")
     bodies, texts = {}, []
     for number in range(COUNT):
         body = picture(number % 60)
-        bodies[f"/{number}.jpg"] = again(body, 70) if number >= 60 else body
+        bodies[f"/{number}.jpg"] = reencoded(body, 70) if number >= 60 else body
         words = [f"w{number % 45}x{place}" for place in range(40)]
         texts.append(" ".join([*words, f"and{number}"]))
     routes = {path: reply(body, headers={"Content-Type": "image/jpeg"}) for path, body in bodies.items()}
@@ -57,12 +57,12 @@ def copies(tmp_path_factory):
 
 
 @pytest.fixture
-def spread(monkeypatch):
+def distributed(monkeypatch):
     for step in (DedupeMinhash, DedupePhash, DedupeSemantic):
         monkeypatch.setattr(step, "distribute_above", 10)
 
 
-def test_on_ray_the_bytes_are_those_of_one_machine(copies: Path, tmp_path: Path, spread):
+def test_a_distributed_decision_on_ray_gives_the_bytes_of_one_machine(copies: Path, tmp_path: Path, distributed):
     run(copies / "texts.yaml", tmp_path / "out", workers=2)
     dropped = {line["step"]: line["rows"] for line in manifest(tmp_path / "out")["dropped"]}
     assert dropped["dedupe_phash"] > 20 and dropped["dedupe_minhash"] > 10
@@ -70,13 +70,13 @@ def test_on_ray_the_bytes_are_those_of_one_machine(copies: Path, tmp_path: Path,
     assert not list((tmp_path / "out/work/pieces").iterdir()), "what was searched in is taken away"
 
 
-def test_a_worker_that_dies_while_it_searches_changes_no_byte(copies: Path, tmp_path: Path, spread, monkeypatch):
+def test_a_worker_that_dies_while_it_searches_changes_no_byte(copies: Path, tmp_path: Path, distributed, monkeypatch):
     send, victims = LocalWorkers.send, []
 
     def send_and_kill(workers: LocalWorkers, worker: int, ticket: int, method: str, args: tuple) -> None:
         victim = workers.processes[worker]
         if method == "search" and not victims:
-            os.kill(victim.pid, signal.SIGSTOP)  # so that it has the task when it dies, and has not done it
+            os.kill(victim.pid, signal.SIGSTOP)  # stop the worker, so that it dies with the task received but not done
             victims.append(victim)
         send(workers, worker, ticket, method, args)
         if victims == [victim]:
@@ -88,10 +88,10 @@ def test_a_worker_that_dies_while_it_searches_changes_no_byte(copies: Path, tmp_
     assert hashes(tmp_path / "out") == hashes(copies / "texts")
 
 
-def test_embeddings_are_searched_where_they_lie(copies: Path, tmp_path: Path, monkeypatch):
+def test_workers_search_the_embeddings_that_they_stored(copies: Path, tmp_path: Path, monkeypatch):
     run(copies / "all.yaml", tmp_path / "alone", local=True, workers=1)
     for step in (DedupePhash, DedupeSemantic):
         monkeypatch.setattr(step, "distribute_above", 10)
-    run(copies / "all.yaml", tmp_path / "spread", local=True, workers=2)
-    assert hashes(tmp_path / "spread") == hashes(tmp_path / "alone")
+    run(copies / "all.yaml", tmp_path / "distributed", local=True, workers=2)
+    assert hashes(tmp_path / "distributed") == hashes(tmp_path / "alone")
     assert {line["step"] for line in manifest(tmp_path / "alone")["dropped"]} >= {"dedupe_phash", "dedupe_semantic"}

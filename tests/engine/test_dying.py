@@ -1,4 +1,4 @@
-"""Runs that die before a chosen change to the file system: a later run goes on, to the bytes of an undisturbed one."""
+"""A run dies before a chosen change to the file system, and a later run resumes and writes the bytes of an undisturbed run."""
 
 import functools
 import itertools
@@ -10,12 +10,13 @@ from tests.engine.site import download, hashes, ledger, site
 from vlmdata.audit import audit
 
 pytestmark = [pytest.mark.whole, pytest.mark.timeout(1200)]
-STRIDE = 11  # `make chaos` takes every change
+STRIDE = 11  # `make chaos` tests every change
 
 
 @pytest.fixture(scope="session")
 def web(tmp_path_factory):
-    """A run of every stage: a plan, two passes with a decision between them, shards, ledger, report and card."""
+    """Serve a site whose run has every stage: a plan, two passes with a decision between them, shards, ledger, report and
+    card."""
     folder = tmp_path_factory.mktemp("dying")
     steps = [{"text_length": {}}, download(), {"resize": {"size": 48}}, "dedupe_phash", {"image_detail": {}}]
     with site(folder, 20, steps=steps, samples=8, part_rows=10) as web:
@@ -38,10 +39,10 @@ def test_a_run_that_dies_before_any_change_resumes(web, tmp_path):
     assert status == 0 and change > 5 * STRIDE
 
 
-def test_a_run_that_dies_again_and_again_resumes(web, tmp_path):
+def test_a_run_that_dies_repeatedly_resumes(web, tmp_path):
     out = tmp_path / "out"
     deaths = 0
-    while dying_run(web.recipe, out, 15 + 15 * deaths) == DIED:  # each gets a little further
+    while dying_run(web.recipe, out, 15 + 15 * deaths) == DIED:  # each attempt gets a little further
         deaths += 1
     assert deaths > 2 and hashes(out) == web.expected
     assert len({line["key"] for line in ledger(out)}) == len(ledger(out)) == 20

@@ -1,4 +1,5 @@
-"""Rows that the layout of the tars cannot hold are dropped before packing, and `check` warns of what a recipe shows of it."""
+"""Rows that do not fit the layout of the tars are dropped before packing, and `check` warns if the recipe shows this in
+advance."""
 
 import base64
 import json
@@ -20,7 +21,7 @@ IMAGE = {"url": "http://a.org/1.jpg", "blob": "b", "offset": 0, "size": 9}
 GONE = {**IMAGE, "drop": "image_size", "reason": "min_side"}
 
 
-def test_one_image_and_at_most_one_text_fit():
+def test_the_caption_layout_takes_one_image_and_at_most_one_text():
     parts = [[IMAGE, "a"], [IMAGE], [IMAGE, GONE, "a"], [IMAGE, IMAGE], [IMAGE, "a", "b"], ["a"], [GONE, "a"]]
     rows = Fit().run(table([document(*part) for part in parts]))
     assert rows["reason"].to_pylist() == [None, None, None, "two_images", "two_texts", "no_image", "no_image"]
@@ -33,7 +34,7 @@ def test_a_dropped_row_keeps_its_first_reason():
     assert Fit().run(rows)["reason"].to_pylist() == ["bad_record"]
 
 
-def test_an_image_of_which_nobody_has_the_bytes_was_not_downloaded():
+def test_an_image_without_bytes_is_dropped_as_not_downloaded():
     bare, inline = {"url": "http://a.org/2.jpg"}, {"data": b"1"}
     rows = table([document(*parts) for parts in ([bare, "a"], [inline, "a"], [IMAGE, bare, "a"], ["a"])])
     assert Fit().run(rows)["reason"].to_pylist() == ["not_downloaded", None, None, "no_image"]
@@ -45,7 +46,7 @@ def talk(image):
     return {"image": image, "conversations": turns}
 
 
-def test_without_any_step_bytes_in_a_list_are_packed_and_addresses_are_dropped(tmp_path):
+def test_a_recipe_without_steps_packs_inline_bytes_and_drops_addresses(tmp_path):
     inside = "data:image/png;base64," + base64.b64encode(picture()).decode()
     (tmp_path / "a.json").write_text(json.dumps([talk(inside), talk("http://127.0.0.1:1/a.png")]))
     recipe = {"source": {"type": "llava_json", "path": str(tmp_path / "a.json")}, "shards": {"layout": "documents"}}
@@ -68,7 +69,7 @@ def build(folder, layout):
     ("layout", "kept", "dropped"),
     [("captions", 1, [{"step": "shards", "reason": "two_images", "rows": 1}]), ("documents", 2, [])],
 )
-def test_a_run_ends_with_what_fits(tmp_path, layout, kept, dropped):
+def test_a_run_keeps_only_rows_that_fit(tmp_path, layout, kept, dropped):
     manifest = build(tmp_path, layout)
     assert (manifest["rows"], manifest["kept"], manifest["dropped"]) == (2, kept, dropped)
     assert audit(tmp_path / layout, read_bytes=True) == []
@@ -87,13 +88,13 @@ def test_conversations_as_captions_are_refused(tmp_path, source):
         check(recipe_of(tmp_path, source, "captions"))
 
 
-def test_addresses_that_no_step_fetches_are_noted(tmp_path):
+def test_check_warns_of_addresses_that_no_step_fetches(tmp_path):
     (tmp_path / "a.csv").write_text("url,image\nhttp://a.org/1.jpg,\n")
     source = {"type": "url_list", "path": str(tmp_path / "a.csv"), "caption": ""}
     for recipe, is_noted in (({}, True), ({"steps": ["download"]}, False), ({"source": {**source, "image": "image"}}, False)):
         assert any("without the step `download`" in note for note in check(parse({"source": source, **recipe}))) == is_noted
 
 
-def test_documents_as_captions_are_noted(tmp_path):
+def test_check_warns_of_documents_in_the_caption_layout(tmp_path):
     for source, layout, is_noted in (("mmc4", "captions", True), ("mmc4", "documents", False), ("html", "captions", True)):
         assert any("Set shards.layout to documents" in note for note in check(recipe_of(tmp_path, source, layout))) == is_noted

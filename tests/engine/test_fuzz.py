@@ -1,7 +1,6 @@
-"""Whatever is fed to a run ends in rows or in one clear error, never in anything else: lists, recipes, tars, archives, pages.
+"""A run on any input ends in rows or in one clear error: lists, recipes, tars, archives, pages.
 
-`make chaos` runs these again and again with other examples.
-"""
+`make chaos` runs these tests many times with other examples."""
 
 import gzip
 import io
@@ -36,7 +35,8 @@ PAGE = b"<html><head><title>t</title></head><body><p>Some words of a page.</p><i
 
 @st.composite
 def damaged(draw, data: bytes) -> bytes:
-    """Return bytes with up to four wounds: a bit changed, a stretch cut out, doubled or made rubbish; perhaps cut short."""
+    """Return bytes with up to four damages, each a changed bit or a stretch that is cut out, doubled or random, and perhaps
+    cut short."""
     wounded = bytearray(data)
     for _ in range(draw(st.integers(0, 4))):
         if not wounded:
@@ -58,7 +58,7 @@ def damaged(draw, data: bytes) -> bytes:
 
 
 def read_whole(source: Source) -> int:
-    """Read a source as a run does and return its rows. RecipeError is the one way to refuse it."""
+    """Read a source as a run does and return its rows. The only error allowed is RecipeError."""
     try:
         source.check()
         source.files()
@@ -121,7 +121,7 @@ def test_fuzzed_lists(kind, tmp_path):
 @relaxed
 @given(st.binary(max_size=300))
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "json", "txt", "parquet", "csv.gz"])
-def test_fuzzed_lists_of_nothing_but_rubbish(kind, tmp_path, data):
+def test_fuzzed_lists_of_random_bytes(kind, tmp_path, data):
     path = tmp_path / f"list.{kind}"
     path.write_bytes(data)
     read_whole(UrlList(path=str(path)))
@@ -149,14 +149,14 @@ def refused_or_read(path: Path) -> None:
 
 @relaxed
 @given(st.dictionaries(st.sampled_from(["source", "steps", "shards", "part_rows", "other"]), values, max_size=4))
-def test_fuzzed_recipes_of_any_values(tmp_path, tree):
+def test_fuzzed_recipes_with_any_values(tmp_path, tree):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(tree))
     refused_or_read(path)
 
 
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.stem)
-def test_fuzzed_recipes_that_ship(shipped, tmp_path):
+def test_fuzzed_versions_of_the_recipes_that_ship(shipped, tmp_path):
     path = tmp_path / "recipe.yaml"
 
     @relaxed
@@ -171,7 +171,7 @@ def test_fuzzed_recipes_that_ship(shipped, tmp_path):
 @relaxed
 @given(st.sampled_from(catalog.names("steps")), st.data())
 def test_fuzzed_parameters_of_steps(name, data):
-    """A value of the wrong kind, or out of range, is reported when the recipe is read or checked."""
+    """A parameter of the wrong type or out of range is reported when the recipe is read or checked."""
     fields = [field for field in catalog.find("steps", name).__dataclass_fields__ if field != "label"]
     parameters = data.draw(st.dictionaries(st.sampled_from([*fields, "no_such"]), values, max_size=3))
     tree = {"source": {"type": "url_list", "path": __file__}, "steps": [{name: parameters}]}

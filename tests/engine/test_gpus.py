@@ -1,4 +1,4 @@
-"""Each GPU has a worker of its own, and models are used there alone. GPUs are made up: what is held is who is given which."""
+"""Each GPU has one worker, and only such workers use models. The GPUs are fake: the tests check which worker gets which GPU."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def used(out) -> set[str | None]:
     return {line["gpu"] for line in ledger(out) if line["outcome"] == "kept"}
 
 
-def test_local_workers_have_a_gpu_each_and_the_others_do_without(tmp_path, monkeypatch):
+def test_each_gpu_has_one_local_worker_and_further_workers_have_none(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     with site(tmp_path, 96, steps=steps(tmp_path), part_rows=4) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=3)
@@ -29,21 +29,21 @@ def test_local_workers_have_a_gpu_each_and_the_others_do_without(tmp_path, monke
     assert manifest(tmp_path / "out")["models"] == {"gpu": [{"model": "none"}]}
 
 
-def test_on_ray_actors_have_a_gpu_each(tmp_path):
+def test_each_actor_on_ray_has_one_gpu(tmp_path):
     head = {"num_cpus": 3, "num_gpus": 2}
     with nodes(head) as (cluster, _), site(tmp_path, 96, steps=steps(tmp_path), part_rows=4) as web:
         run(web.recipe, tmp_path / "out", address=cluster.address)
     assert used(tmp_path / "out") == {"0", "1"}
 
 
-def test_the_gpus_are_those_that_the_environment_allows(monkeypatch):
+def test_only_gpus_in_cuda_visible_devices_are_used(monkeypatch):
     for given, expected in (("", []), ("-1", []), ("2, 3", ["2", "3"]), ("GPU-8f1c", ["GPU-8f1c"])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
         assert visible_gpus() == expected
 
 
-def test_gpus_are_counted_by_the_devices_that_were_given_else_by_what_the_driver_lists(tmp_path, monkeypatch):
-    """A container with one GPU of eight, a sandbox that shows only the list, a machine without any."""
+def test_gpus_are_counted_by_device_files_or_else_by_the_list_of_the_driver(tmp_path, monkeypatch):
+    """Check a machine without GPUs, a sandbox that shows only the driver's list, and a container with one GPU of eight."""
     devices, listed = tmp_path / "dev", tmp_path / "gpus"
     monkeypatch.setattr(find_gpus, "DEVICES", devices)
     monkeypatch.setattr(find_gpus, "LISTED", listed)

@@ -1,4 +1,5 @@
-"""Images that lie in their records come to the tars byte for byte without a step that decodes them; what is none is counted."""
+"""Images inline in records reach the tars byte for byte without a step that decodes them, and bytes that are not an image
+are counted."""
 
 import base64
 import json
@@ -44,7 +45,7 @@ def as_column(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize(("made", "layout"), [(as_addresses, "documents"), (as_bytes, "documents"), (as_column, "captions")])
-def test_images_within_records_are_kept_as_they_are(tmp_path, made, layout):
+def test_inline_images_are_kept_byte_for_byte(tmp_path, made, layout):
     manifest = run(parse({"source": made(tmp_path), "shards": {"layout": layout}}), tmp_path / "OUT", local=True, workers=1)
     lost = [(line["reason"], line["rows"]) for line in manifest["dropped"]]
     assert (manifest["kept"], sorted(lost)) == (len(BODIES), [("not_an_image", 1), ("unsupported_format", 1)])
@@ -61,7 +62,7 @@ def test_images_within_records_are_kept_as_they_are(tmp_path, made, layout):
     assert found == {ENDINGS[kind]: body for kind, body in BODIES.items()}
 
 
-def test_with_download_they_are_decoded_as_what_it_fetches_is(tmp_path):
+def test_inline_images_are_decoded_like_downloaded_ones_if_the_recipe_downloads(tmp_path):
     steps = [{"download": {"allowed_hosts": ["127.0.0.1"]}}]
     recipe = parse({"source": as_addresses(tmp_path), "steps": steps, "shards": {"layout": "documents"}})
     manifest = run(recipe, tmp_path / "OUT", local=True, workers=1)

@@ -1,4 +1,5 @@
-"""Ctrl-C, once or twice, and SIGTERM: whenever they come, one line, the status that shells know, and no process left."""
+"""Ctrl-C once or twice, or SIGTERM, at any time: the command prints one line, exits with the shells' status and leaves no
+process."""
 
 import os
 import signal
@@ -28,7 +29,7 @@ def web(tmp_path_factory):
 
 
 def group(leader: int) -> list[int]:
-    """The processes of a process group that are not only waiting to be buried."""
+    """Return the processes of a process group that still run and are not zombies."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -51,7 +52,7 @@ def works(out: Path) -> bool:
 def stopped_run(
     web: Site, out: Path, until: Callable[[Path], bool], signals: list[int], how: list[str]
 ) -> tuple[int, list[str]]:
-    """Run the command as a terminal does, send the signals to all of its processes, and return its status and its last line."""
+    """Run the command as a terminal does and send the signals to all of its processes. Return its status and its last line."""
     command = [sys.executable, "-m", "vlmdata.cli", "run", str(web.recipe), "--out", str(out), "--workers", "2", *how]
     with unfinished(web):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -59,11 +60,12 @@ def stopped_run(
             time.sleep(0.01)
         for number in signals:
             os.killpg(process.pid, number)
-        said = process.communicate()[1]
-        while group(process.pid):  # who is killed takes a moment; who is not fails the test by its time limit
+        output = process.communicate()[1]
+        # A killed process takes a moment to end; a process that survives makes the test run into its time limit.
+        while group(process.pid):
             time.sleep(0.01)
-    assert "Traceback" not in said and "rror" not in said
-    return process.returncode, said.splitlines()[-1:]
+    assert "Traceback" not in output and "rror" not in output
+    return process.returncode, output.splitlines()[-1:]
 
 
 @pytest.mark.whole
@@ -88,8 +90,9 @@ def test_a_stopped_run_resumes(web, tmp_path):
 
 
 @pytest.mark.parametrize("number", [INT, TERM])
-def test_it_ends_in_one_line_while_it_still_imports(tmp_path, number):
-    (tmp_path / "click.py").write_text("print('importing', flush=True)\ninput()\n")  # found first: waits until it is stopped
+def test_an_interrupt_during_imports_ends_in_one_line(tmp_path, number):
+    # imported in place of click; waits until it is stopped
+    (tmp_path / "click.py").write_text("print('importing', flush=True)\ninput()\n")
     command = [sys.executable, "-m", "vlmdata", "steps"]
     paths = os.pathsep.join([str(tmp_path), os.getcwd(), *filter(None, sys.path)])
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -127,7 +130,7 @@ work = lambda: os.kill(os.getpid(), signal.SIGINT) or 5
 @pytest.mark.parametrize(
     ("work", "status", "line"), [(WORK, 143, "end\n"), (TWICE, 130, "end\n"), (AT_THE_END, 130, ""), (IGNORED, 5, "")]
 )
-def test_whatever_an_interrupt_becomes_there_is_one_line_at_most(work, status, line):
+def test_an_interrupt_prints_at_most_one_line_in_any_handler(work, status, line):
     script = "import atexit, os, signal, sys\nfrom vlmdata.process import interrupt\n"
     script = f"{script}{work}\nsys.exit(interrupt.until_stopped(work, 'end', is_process=True))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -135,7 +138,7 @@ def test_whatever_an_interrupt_becomes_there_is_one_line_at_most(work, status, l
 
 
 class Starts:
-    """ray.init, failing so many times with an error of Ray's."""
+    """A stand-in for `ray.init` that raises each of the given errors once."""
 
     def __init__(self, errors: list[Exception]):
         self.errors = errors
@@ -154,24 +157,24 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("error", FAILURES)
-def test_a_start_of_ray_that_failed_is_tried_once_more(monkeypatch, error):
+def test_a_failed_start_of_ray_is_retried_once(monkeypatch, error):
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 3.0})
     monkeypatch.setattr("ray.init", Starts([error]))
     with on_ray.cluster(None, 3) as cpus:
         assert cpus == 3
-    said = " ".join(str(error).split()) or "ConnectionError"
+    output = " ".join(str(error).split()) or "ConnectionError"
     monkeypatch.setattr("ray.init", Starts([error, error]))
     with (
-        pytest.raises(WorkFailed, match=f"^Ray does not start here: {said}; try again, or use --local$"),
+        pytest.raises(WorkFailed, match=f"^Ray does not start here: {output}; try again, or with --local$"),
         on_ray.cluster(None, 3),
     ):
         pass
     monkeypatch.setattr("ray.init", Starts([error]))
-    with pytest.raises(RecipeError, match=f"^no Ray cluster answers at here:1: {said}$"), on_ray.cluster("here:1", 3):
+    with pytest.raises(RecipeError, match=f"^no Ray cluster answers at here:1: {output}$"), on_ray.cluster("here:1", 3):
         pass
 
 
-def test_a_full_disk_is_not_tried_again(monkeypatch):
+def test_a_start_of_ray_on_a_full_disk_is_not_retried(monkeypatch):
     full = Starts([OSError(28, "No space left on device"), OSError(28, "No space left on device")])
     monkeypatch.setattr("ray.init", full)
     with pytest.raises(OSError, match="No space left"), on_ray.cluster(None, 3):

@@ -1,4 +1,4 @@
-"""Kill any process at any moment and run the same command again: nothing lost, nothing twice, the same bytes."""
+"""After any process is killed at any moment, the same command loses nothing, repeats nothing and writes the same bytes."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ def start(web: Site, out: Path, workers: int = 2) -> subprocess.Popen:
 
 
 def workers_of(driver: int) -> list[int]:
-    """Return the worker processes of a run: the forkserver's children that hold a connection to the driver."""
+    """Return the worker processes of a run, which are the children of its forkserver."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -42,7 +42,7 @@ def workers_of(driver: int) -> list[int]:
 
 
 def is_at_work(pid: int) -> bool:
-    """Say whether a process is there, and not only until somebody asks how it ended."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return (Path("/proc") / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -64,7 +64,7 @@ def web(tmp_path_factory):
 
 @contextlib.contextmanager
 def unfinished(web: Site) -> Iterator[threading.Event]:
-    """Let no run end before the event is set, nor the block: until then one picture is not answered."""
+    """Keep every run from ending until the event is set or the block ends, because one picture is not answered until then."""
     path = next(iter(web.bodies))
     answer, may_end = web.server.routes[path], threading.Event()
 
@@ -91,7 +91,7 @@ def test_killing_the_driver_changes_no_byte(web, tmp_path, parts):
     assert hashes(tmp_path / "out") == web.expected
 
 
-def test_killing_workers_again_and_again_changes_no_byte(web, tmp_path):
+def test_killing_workers_repeatedly_changes_no_byte(web, tmp_path):
     dice = random.Random(0)
     killed = 0
     with unfinished(web) as may_end:
@@ -108,7 +108,7 @@ def test_killing_workers_again_and_again_changes_no_byte(web, tmp_path):
     assert hashes(tmp_path / "out") == web.expected
 
 
-def test_two_drivers_at_once_on_one_folder_both_end_and_agree(web, tmp_path):
+def test_two_concurrent_drivers_on_one_folder_write_the_same_dataset(web, tmp_path):
     drivers = [start(web, tmp_path / "out", workers=1) for _ in range(2)]
     assert [driver.wait() for driver in drivers] == [0, 0]
     assert hashes(tmp_path / "out") == web.expected
@@ -123,18 +123,20 @@ def test_workers_end_when_their_driver_is_killed(web, tmp_path):
         driver.kill()
         driver.wait()
     assert workers
-    while any(map(is_at_work, workers)):  # or the suite's limit on time ends the test
+    while any(map(is_at_work, workers)):  # a surviving worker makes the test run into its time limit
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("most", [8_000, 40_000])  # bytes of a file: the plan does not fit, a tar does not
-def test_a_full_disk_is_one_line_and_a_later_run_resumes(web, tmp_path, most):
+# maximum file size in bytes: the first is too small for the plan, the second for a tar
+@pytest.mark.parametrize("most", [8_000, 40_000])
+def test_a_full_disk_is_reported_in_one_line_and_a_later_run_resumes(web, tmp_path, most):
     command = [sys.executable, "-m", "vlmdata.cli", "run", str(web.recipe), "--out", str(tmp_path / "out"), "--local"]
 
     def little_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}  # Python 3.11 would keep half of a module (cpython#126606)
+    # Python 3.11 would keep a half-written module (cpython#126606)
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [*command, "--workers", "1"]
     failed = subprocess.run(command, capture_output=True, text=True, preexec_fn=little_room, env=environment)
     last = failed.stderr.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""A worker that measures nothing gives what was committed, and null for the rest."""
+"""A worker that measures nothing returns the committed values, and null for all others."""
 
 from pathlib import Path
 
@@ -20,11 +20,11 @@ def fetched(recipe: Recipe, out: Path) -> int:
     return flatten(worker.compute(PartitionCall(0, None, 1, ())), "images").field("blob").is_valid().sum().as_py()
 
 
-def test_what_the_logs_do_not_hold_stays_null_and_nothing_is_fetched_or_committed(tmp_path):
+def test_values_missing_from_the_logs_stay_null_and_nothing_is_fetched(tmp_path):
     out = tmp_path / "out"
     with site(tmp_path, 16, part_rows=16, steps=[download(), {"resize": {"size": 48}}]) as web:
         run(web.recipe, out, local=True, workers=1)
         requests, committed = web.requests(), LocalStore(out).list("work/log/000000")
-        assert fetched(load(web.recipe), out) == 13  # the good ones and the small one
-        assert fetched(load(web.recipe, {"resize.size": 40}), out) == 0  # another measurement
+        assert fetched(load(web.recipe), out) == 13  # the good pictures and the small one
+        assert fetched(load(web.recipe, {"resize.size": 40}), out) == 0  # a changed step asks for another measurement
         assert web.requests() == requests and LocalStore(out).list("work/log/000000") == committed != []

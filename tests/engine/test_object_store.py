@@ -1,4 +1,4 @@
-"""OUT in a bucket: created once, never half, refused where the store cannot promise that; the same bytes as in a folder."""
+"""A dataset in a bucket has complete objects and records created only once, and equals a dataset in a folder byte for byte."""
 
 import hashlib
 import itertools
@@ -32,7 +32,7 @@ def published(address: str) -> dict[str, str]:
     return {name: hashlib.sha256(body).hexdigest() for name, body in found.items() if not name.startswith("work/")}
 
 
-def test_a_record_is_created_once_and_files_are_replaced_whole(data):
+def test_a_record_is_created_only_once_and_files_are_replaced_atomically(data):
     store = open_store(f"{data}/records")
     assert store.put_new("work/a.json", b"first") and not store.put_new("work/a.json", b"second")
     assert store.read("work/a.json") == b"first" and store.list("work") == ["work/a.json"]
@@ -49,7 +49,7 @@ def test_a_record_is_created_once_and_files_are_replaced_whole(data):
         store.read("b")
 
 
-def test_a_large_file_in_many_parts_is_there_whole_or_not_at_all(data):
+def test_a_large_file_uploaded_in_parts_appears_complete_or_not_at_all(data):
     store = open_store(f"{data}/large")
     block = bytes(range(256)) * 4096
     with store.new_file("work/whole") as file:
@@ -64,7 +64,7 @@ def test_a_large_file_in_many_parts_is_there_whole_or_not_at_all(data):
     assert store.size("copy") == 70 * len(block)
 
 
-def test_a_store_that_ignores_the_condition_is_refused():
+def test_a_store_that_ignores_conditional_writes_is_refused():
     with bucket(lambda request: request.pop("HTTP_IF_NONE_MATCH", None)) as careless:
         with pytest.raises(RecipeError, match="lets a second writer replace a file"):
             open_store(f"{careless}/out")
@@ -112,7 +112,7 @@ def test_a_run_into_a_bucket_gives_the_bytes_of_a_run_into_a_folder(data, tmp_pa
 
 
 class Wall:
-    """Lets so many uploads pass, and no more before it is down."""
+    """A web hook that lets `uploads` uploads pass and holds further ones until `down` is set."""
 
     def __init__(self, uploads: int):
         self.uploads = uploads
@@ -126,7 +126,7 @@ class Wall:
 
 
 @pytest.mark.slow
-def test_a_driver_killed_while_it_uploads_leaves_nothing_half(tmp_path):
+def test_a_driver_killed_during_an_upload_leaves_no_partial_dataset(tmp_path):
     walls: list[Wall] = []
     with bucket(lambda request: [wall.see(request) for wall in walls]) as data, site(tmp_path, 96, samples=10) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=1)

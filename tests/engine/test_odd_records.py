@@ -1,4 +1,5 @@
-"""Records and indexes of strangers' datasets: whatever a field holds, a verb that reads ends in a line with the file's name."""
+"""A dataset from others may hold any value in any field: a verb that reads it succeeds or ends with one line that names the
+file."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ def out(built: Path, tmp_path: Path) -> Path:
 
 
 def reads(built: Path, out: Path, number: int) -> list[list[Any]]:
-    """Return the verbs that read, of which every one comes once in six numbers."""
+    """Return the commands of the verbs that read a dataset, with an export format that depends on `number`."""
     key = pq.read_table(built / "index.parquet")["key"][0].as_py()
     verbs: list[list[Any]] = [
         ["show", out],
@@ -60,7 +61,7 @@ def reads(built: Path, out: Path, number: int) -> list[list[Any]]:
 
 
 def one_line(capsys: pytest.CaptureFixture[str], words: list[Any], names: tuple[str, ...]) -> None:
-    """Run a verb. Where it fails, it says so in one line with the name of the file, or of check in lines."""
+    """Run a verb and check that a failure prints one line with the name of the file. `check` may print several lines."""
     try:
         status = cli.main([str(word) for word in words])
     finally:
@@ -74,7 +75,7 @@ def one_line(capsys: pytest.CaptureFixture[str], words: list[Any], names: tuple[
 
 
 def places(tree: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the path of every value within a tree; of what is alike (files, steps) the first."""
+    """Yield the path of every value in a tree, but only of the first value of a list."""
     yield before
     if isinstance(tree, dict):
         for name, value in tree.items():
@@ -95,7 +96,7 @@ def with_value(tree: Any, place: tuple[Any, ...], value: Any) -> Any:
 
 
 def mutations(tree: Any) -> Iterator[Any]:
-    """Yield the tree with each value in turn replaced by each odd one, and with each field gone."""
+    """Yield the tree once for each value and each odd replacement, and once without each field."""
     for place in places(tree):
         for value in ODD:
             yield with_value(tree, place, value)
@@ -109,7 +110,9 @@ def mutations(tree: Any) -> Iterator[Any]:
 
 
 @pytest.mark.fuzz
-def test_every_field_of_a_manifest(built: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_any_value_in_any_field_of_a_manifest_is_reported_in_one_line(
+    built: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = json.loads((built / "manifest.json").read_text())
     for number, changed in enumerate(itertools.islice(mutations(whole), 0, None, 3)):
         (out / "manifest.json").write_text(json.dumps(changed))
@@ -119,7 +122,7 @@ def test_every_field_of_a_manifest(built: Path, out: Path, capsys: pytest.Captur
 
 @pytest.mark.fuzz
 @pytest.mark.parametrize("is_pending", [False, True])
-def test_every_field_of_a_takedown(
+def test_any_value_in_any_field_of_a_takedown_is_reported_in_one_line(
     built: Path, out: Path, is_pending: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = pq.read_table(out / "index.parquet")["key"][3].as_py()
@@ -137,14 +140,16 @@ def test_every_field_of_a_takedown(
         one_line(capsys, verbs[number % len(verbs)], ("00000.json", "takedown was interrupted"))
         assert {path.name for path in out.iterdir()} == {path.name for path in (out.parent / "before").iterdir()}
         one_line(capsys, ["forget", out], ("00000.json", "name what to forget", "manifest.json"))
-        if record.read_text() != json.dumps(changed):  # the takedown was carried out
+        if record.read_text() != json.dumps(changed):  # the pending takedown was carried out
             shutil.rmtree(out)
             shutil.copytree(out.parent / "before", out)
 
 
 @pytest.mark.parametrize("name", ["plan.json", "parts.json", "log/000000/0000.json"])
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"parts": [[1]]}'])
-def test_damaged_records_of_work(tmp_path: Path, built: Path, name: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_records_under_work_are_reported_in_one_line(
+    tmp_path: Path, built: Path, name: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = Path(shutil.copytree(built.parent / "whole", tmp_path / "out"))
     (out / "work" / name).write_text(text)
     one_line(capsys, ["forget", out, "--key", pq.read_table(out / "index.parquet")["key"][3].as_py()], (name,))
@@ -152,7 +157,7 @@ def test_damaged_records_of_work(tmp_path: Path, built: Path, name: str, text: s
 
 
 def index_mutations(table: pa.Table) -> Iterator[pa.Table]:
-    """Yield the index with the second row's value in each column of INDEX replaced, and with columns of other types."""
+    """Yield the index with odd values in each column of the second row, and with columns missing or of other types."""
     rows = table.to_pylist()
     numbers = [None, -1, 0, 513, 1 << 40, (1 << 63) - 1]
     names = [None, "", "../x", "/etc/passwd", "a\nb", "\x1b[2J", "x" * 300, "json", "99999.tar"]
@@ -174,7 +179,9 @@ def index_mutations(table: pa.Table) -> Iterator[pa.Table]:
 
 
 @pytest.mark.fuzz
-def test_every_field_of_an_index(built: Path, out: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_any_value_in_any_field_of_an_index_is_reported_in_one_line(
+    built: Path, out: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     for number, changed in enumerate(index_mutations(pq.read_table(built / "index.parquet"))):
         pq.write_table(changed, out / "index.parquet")
         for verb in reads(built, out, number):
@@ -188,7 +195,7 @@ def test_every_field_of_an_index(built: Path, out: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("value", [None, -5, (1 << 31) - 1])
-def test_rows_of_a_lookup_that_the_ledger_does_not_have(
+def test_lookup_rows_that_the_ledger_lacks_are_reported_in_one_line(
     built: Path, out: Path, value: int | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = pq.read_table(out / "lookup/00000.parquet")
@@ -198,7 +205,7 @@ def test_rows_of_a_lookup_that_the_ledger_does_not_have(
         one_line(capsys, verb, ("00000.parquet",))
 
 
-def test_each_column_of_a_ledger_may_lack_its_values(built: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_ledger_column_of_nulls_is_reported_in_one_line(built: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = pq.read_table(built / "ledger/00000.parquet")
     for number, field in enumerate(table.schema):
         changed = table.set_column(number, field, pa.nulls(len(table), field.type))

@@ -1,4 +1,4 @@
-"""The same run on Ray: the same bytes, on one node, on several, and when one of them dies."""
+"""A run on Ray writes the bytes of a local run, on one node, on several, and when one of them dies."""
 
 import threading
 import time
@@ -22,17 +22,17 @@ def web(tmp_path_factory):
         yield web
 
 
-def test_ray_gives_the_bytes_that_local_processes_give(web, tmp_path):
+def test_a_run_on_ray_writes_the_bytes_of_a_local_run(web, tmp_path):
     run(web.recipe, tmp_path / "out", workers=2)
     assert hashes(tmp_path / "out") == web.expected
 
 
 @pytest.mark.slow
-def test_a_node_that_dies_in_mid_run_changes_no_byte(web, tmp_path, monkeypatch):
+def test_a_node_that_dies_during_a_run_changes_no_byte(web, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_health_check_period_ms", "1000")
     monkeypatch.setenv(
         "RAY_health_check_timeout_ms", "30000"
-    )  # a living node may be slow to answer; a dead one refuses at once
+    )  # a live node may be slow to answer, but a dead one refuses at once
     monkeypatch.setenv("RAY_health_check_failure_threshold", "3")
     with nodes({"num_cpus": 1}, {"num_cpus": 1}, {"num_cpus": 1}) as (cluster, others):
         with unfinished(web) as may_end:

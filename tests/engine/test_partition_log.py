@@ -1,4 +1,4 @@
-"""The log of a part: the first of two workers wins, the other leaves nothing behind, and no half result is ever seen."""
+"""In the log of a partition the first of two workers wins, the other leaves no file, and no partial result is visible."""
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ def lookup(store, inputs: list[int]):
     return have.tolist(), stored.field("score").to_pylist() if stored is not None else None
 
 
-def test_what_was_measured_counts_while_its_inputs_are_the_same(tmp_path):
+def test_a_measured_value_is_used_only_while_its_inputs_are_unchanged(tmp_path):
     store = LocalStore(tmp_path)
     big = 2**64 - 1  # as floats, large hashes would be equal to their neighbours
     assert PartitionLog(store, 0).commit(entry([7, None, 9], [big, 5, big - 2]), ["m"], [])
@@ -35,7 +35,7 @@ def test_a_later_entry_wins(tmp_path):
     assert lookup(store, [1, 1]) == ([True, True], [1, 5])
 
 
-def test_of_two_workers_the_second_loses_and_removes_its_files(tmp_path):
+def test_the_second_of_two_workers_loses_and_removes_its_files(tmp_path):
     store = LocalStore(tmp_path)
     first, second = PartitionLog(store, 0), PartitionLog(store, 0)
     blobs = [PartitionBlob(store, 0), PartitionBlob(store, 0)]
@@ -48,7 +48,7 @@ def test_of_two_workers_the_second_loses_and_removes_its_files(tmp_path):
     assert lookup(store, [1]) == ([True], [1])
 
 
-def test_a_file_that_no_record_names_is_not_seen(tmp_path):
+def test_a_file_that_no_record_names_is_ignored(tmp_path):
     store = LocalStore(tmp_path)
     with store.new_file("work/data/000000.half.parquet") as file:
         file.write(b"half")

@@ -1,4 +1,4 @@
-"""The plan: keys from content, equal parts, flat memory, one source to a folder."""
+"""The plan has keys computed from content, equal partitions, flat memory and one source per folder."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,7 +28,7 @@ def planned(folder, recipe) -> list[dict]:
     return [row for part in range(made.parts) for row in made.read_partition(store, part).to_pylist()]
 
 
-ROWS = [(f"http://example.org/{n % 90}.jpg", f"text {n % 90}") for n in range(100)]  # ten rows stand twice
+ROWS = [(f"http://example.org/{n % 90}.jpg", f"text {n % 90}") for n in range(100)]  # ten rows occur twice
 
 
 def test_keys_do_not_depend_on_the_order_of_the_list(tmp_path):
@@ -38,7 +38,7 @@ def test_keys_do_not_depend_on_the_order_of_the_list(tmp_path):
     assert sum(row["key"].endswith("_1") for row in one) == 10
 
 
-def test_a_key_is_of_the_content_alone():
+def test_a_key_depends_only_on_the_content():
     def key(url, text, alternatives=None):
         rows = pa.table({"images": [[{"url": url}]], "texts": [[{"text": text, "alternatives": alternatives}]]})
         return content_keys(conform(rows))[0]
@@ -51,25 +51,25 @@ def test_repeats_are_numbered_in_order():
     assert number_repeats(["x", "y", "x", "x"]) == ["x", "y", "x_1", "x_2"]
 
 
-def test_rows_that_pass_through_buckets_on_disk_make_the_same_plan(tmp_path, monkeypatch):
+def test_a_plan_sorted_on_disk_equals_one_made_in_memory(tmp_path, monkeypatch):
     in_memory = planned(tmp_path / "one", recipe(tmp_path / "a", ROWS))
     monkeypatch.setattr(plan, "IN_MEMORY_BYTES", 1500)
     assert planned(tmp_path / "two", recipe(tmp_path / "a", ROWS)) == in_memory
 
 
-def test_parts_are_of_equal_size_and_hold_every_row_once(tmp_path):
+def test_partitions_have_equal_size_and_hold_every_row_once(tmp_path):
     store = LocalStore(tmp_path / "out")
     made = plan.make(recipe(tmp_path / "a", ROWS[:85], part_rows=20), store)
     assert [len(made.read_partition(store, part)) for part in range(made.parts)] == [20, 20, 20, 20, 5]
 
 
-def test_a_list_without_rows_has_no_parts(tmp_path):
+def test_a_list_without_rows_has_no_partitions(tmp_path):
     store = LocalStore(tmp_path / "out")
     made = plan.make(recipe(tmp_path / "a", []), store)
     assert (made.parts, made.rows) == (0, 0)
 
 
-def test_each_shard_holds_exactly_the_number_of_samples_and_the_last_the_rest():
+def test_each_shard_holds_the_given_number_of_samples_and_the_last_one_the_rest():
     calls = [PartitionCall(number, None, 0, ()) for number in range(4)]
     pieces = shard_pieces(calls, [3, 0, 7, 2], 5)
     assert [[(call.partition, start, stop) for call, start, stop in shard] for shard in pieces] == [
@@ -88,7 +88,7 @@ def test_a_lost_or_doubled_row_stops_the_run_before_anything_is_published(change
         check_sums(10, 6, [{"samples": 6}], [{**ledger, **change}])
 
 
-def test_files_whose_addresses_differ_in_a_secret_alone_are_each_read(tmp_path):
+def test_files_whose_addresses_differ_only_in_a_secret_are_all_read(tmp_path):
     files = [File(f"http://h/get?key={name}", 1) for name in "ab"]
 
     class Two(Webdataset):

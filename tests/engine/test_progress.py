@@ -1,4 +1,4 @@
-"""What a run says while it works: live counts in a terminal, few lines in a pipe, an estimate, a log that stays."""
+"""A run reports its progress: live counts in a terminal, few lines in a pipe, an estimate of the size, and a log file."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def counts(rows: int, dropped: int = 0, size: int = 0) -> dict:
     return {"rows": rows, "alive": rows - dropped, "dropped": reasons, "bytes": size}
 
 
-def test_a_pipe_gets_a_line_a_stage_and_one_estimate(tmp_path, capsys):
+def test_a_pipe_gets_one_line_per_stage_and_one_estimate(tmp_path, capsys):
     store = LocalStore(tmp_path)
     with Progress(100_000, RunLog(store, {}), tmp_path) as progress:
         progress.stage("ingest")
@@ -46,7 +46,7 @@ def test_a_pipe_gets_a_line_a_stage_and_one_estimate(tmp_path, capsys):
     ]
 
 
-def test_a_disk_too_small_for_the_whole_is_reported_early(tmp_path, capsys):
+def test_a_disk_too_small_for_the_dataset_is_reported_early(tmp_path, capsys):
     with Progress(10**12, RunLog(LocalStore(tmp_path), {}), tmp_path) as progress:
         progress.stage("ingest")
         for _ in range(3):
@@ -54,7 +54,7 @@ def test_a_disk_too_small_for_the_whole_is_reported_early(tmp_path, capsys):
     assert "NOT ENOUGH" in capsys.readouterr().err
 
 
-def test_a_terminal_sees_counts_renewed_in_one_line_and_the_log_says_how_it_ended(tmp_path):
+def test_a_terminal_shows_counts_in_one_updated_line_and_the_log_records_the_end(tmp_path):
     with site(tmp_path, 64, part_rows=4) as web:
         ours, theirs = pty.openpty()
         command = [sys.executable, "-m", "vlmdata.cli", "run", str(web.recipe), "--out", str(tmp_path / "out"), "--local"]
@@ -64,7 +64,7 @@ def test_a_terminal_sees_counts_renewed_in_one_line_and_the_log_says_how_it_ende
         while True:
             try:
                 data = os.read(ours, 4096)
-            except OSError:  # the other side is closed
+            except OSError:  # the other end is closed
                 break
             if not data:
                 break
@@ -76,7 +76,7 @@ def test_a_terminal_sees_counts_renewed_in_one_line_and_the_log_says_how_it_ende
     assert events[0] == "begin" and events[-1] == "end" and log(tmp_path / "out")[-1]["kept"] == 48
 
 
-def test_a_failed_run_leaves_its_reason_in_the_log_until_a_takedown_clears_it(tmp_path):
+def test_a_failed_run_logs_its_reason_until_a_takedown_clears_it(tmp_path):
     store = LocalStore(tmp_path)
     one = RunLog(store, {"steps": []}, limit=None)
     one.add("failed", error="OSError: http://example.org/secret.jpg")

@@ -1,4 +1,4 @@
-"""The real thing: textbook figures and addresses that go wrong, from a list to tars that others read."""
+"""A run reads real textbook figures and addresses that fail, and other tools read its tars."""
 
 import io
 import json
@@ -67,7 +67,7 @@ def whole_textbooks() -> Figures:
     ("figures", "count", "each", "timeout_s"),
     [(bundled, 220, 2, 4), pytest.param(whole_textbooks, 4603, 40, 20, marks=pytest.mark.slow)],
 )
-def test_every_figure_arrives_as_served_and_every_trouble_is_counted(
+def test_every_figure_arrives_as_served_and_every_failure_is_counted(
     figures: Callable[[], Figures], count: int, each: int, timeout_s: int, tmp_path
 ):
     found = figures()
@@ -83,7 +83,7 @@ def test_every_figure_arrives_as_served_and_every_trouble_is_counted(
         healthy = servers.enter_context(LoopbackServer(routes))
         urls = [healthy.url(path) for path, _ in rows]
         hosts = ["127.0.0.1"]
-        for kind, route in TROUBLE.items():  # each on a host of its own: a host in trouble is given rest, and its rows wait
+        for kind, route in TROUBLE.items():  # Each failing address has its own host, because the rows of a failing host wait.
             hosts.append(f"127.0.0.{len(hosts) + 1}")
             paths = [path for other, path in troubled if other == kind]
             server = servers.enter_context(LoopbackServer(dict.fromkeys(paths, route), host=hosts[-1]))
@@ -113,7 +113,7 @@ def test_every_figure_arrives_as_served_and_every_trouble_is_counted(
         if path.endswith(".jpg") and sample["jpg"] == served[path]:
             continue
         with Image.open(io.BytesIO(sample["jpg"])) as ours, Image.open(io.BytesIO(served[path])) as theirs:
-            assert sorted(ours.size) == sorted(theirs.size)  # a PNG, or a JPEG that was to be turned or converted
+            assert sorted(ours.size) == sorted(theirs.size)  # a PNG, or a JPEG that needed rotation or conversion
     assert len(set(keys)) == count + 20
     loaded = datasets.load_dataset("webdataset", data_files=tars, split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded["__key__"] == keys

@@ -1,4 +1,5 @@
-"""Deciding anew on stored scores asks nobody for anything and embeds nothing: whatever is measured leaves an entry in a log."""
+"""A new decision on stored scores sends no request and computes no embedding, because each measurement would add a log
+entry."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ MEASURED: list[Any] = [
     {"clip_score": {"label": "one", **MODEL}},
     {"clip_score": {"label": "two", **MODEL, "precision": "fp32"}},
 ]
-DECISIONS: dict[str, Callable[[dict[str, float]], list[Any]]] = {  # of the middle scores
+DECISIONS: dict[str, Callable[[dict[str, float]], list[Any]]] = {  # the median of each score
     "a threshold": lambda middle: [{"min_scores": {"scores": {"one": middle["one"]}}}],
     "the best share": lambda middle: [{"top_fraction": {"score": "two", "fraction": 0.3}}],
     "by language": lambda middle: [{"min_scores": {"scores": {"one": -1}, "by_language": {"en": {"two": middle["two"]}}}}],
@@ -40,7 +41,7 @@ def rewritten(web: Site, steps: list[Any]) -> Path:
 
 
 def log_of(out: Path) -> dict[str, int]:
-    """Return every file of the parts' logs and of what they name, with the time it was written."""
+    """Return each file of the partitions' logs and each file that they name, with its time of writing."""
     return {str(p): p.stat().st_mtime_ns for name in ("log", "data", "notes") for p in (out / "work" / name).rglob("*.*")}
 
 
@@ -63,7 +64,7 @@ def test_a_decision_on_stored_scores_measures_nothing(decision, scored):
     assert log_of(out) == before
 
 
-def test_it_gives_what_a_fresh_run_gives_and_the_manifest_says_by_which_models(scored, tmp_path: Path):
+def test_a_new_decision_equals_a_fresh_run_and_the_manifest_names_the_models(scored, tmp_path: Path):
     web, out, middle = scored
     recipe = rewritten(web, MEASURED + DECISIONS["one of several"](middle))
     run(recipe, out, local=True, workers=1)

@@ -1,4 +1,4 @@
-"""The cost limit of a row's images: the same images pass, in any order of arrival."""
+"""The cost limit of a row admits the same images whatever order they arrive in."""
 
 import itertools
 
@@ -12,14 +12,15 @@ from vlmdata.engine.work.row_costs import RowCosts
 from vlmdata.row import conform
 from vlmdata.steps.resize import Resize
 
-# Positions 0 to 3 belong to one row, 4 and 5 to another; the first has the image at 1 twice, the second once.
+# Positions 0 to 3 belong to the first row and 4 and 5 to the second. The first row holds image 1 twice, the second row once.
 TWINS = {0: [0], 1: [1, 2, 4], 3: [3], 5: [5]}
 PARENTS = np.array([0, 0, 0, 0, 1, 1])
 COSTS = {0: 6.0, 1: 3.0, 3: 2.0, 5: 8.0}
 
 
 def decoded(order: tuple[int, ...]) -> tuple[dict[int, float], set[int], float]:
-    """Return the positions beyond the limit with their totals, the images kept, and the largest row cost decoded at once."""
+    """Return the positions over the limit with their totals, the images kept, and the largest row cost that was decoded at
+    once."""
     costs = RowCosts(TWINS, PARENTS, 10.0)
     at_once = []
     for image in order:
@@ -36,18 +37,18 @@ def decoded(order: tuple[int, ...]) -> tuple[dict[int, float], set[int], float]:
     return beyond, kept, max(sum(COSTS[image] for image in row) for row in rows)
 
 
-def test_the_first_images_of_a_row_pass_in_whatever_order_they_arrive() -> None:
+def test_the_first_images_of_a_row_are_admitted_in_any_order_of_arrival() -> None:
     for order in itertools.permutations(COSTS):
         beyond, kept, most = decoded(order)
         assert (beyond, kept) == ({3: 11.0, 5: 11.0}, {0, 1}) and most <= 10
 
 
-def test_an_image_that_is_twice_in_a_row_is_paid_once() -> None:
+def test_an_image_that_occurs_twice_in_a_row_counts_once() -> None:
     costs = RowCosts({0: [0, 1, 2]}, np.array([0, 0, 0]), 10.0)
     assert costs.admits(0, 7.0) and costs.beyond() == {}
 
 
-def test_a_row_of_images_each_within_the_limits_is_held_to_their_sum(tmp_path) -> None:
+def test_the_cost_limit_applies_to_the_sum_of_the_images_of_a_row(tmp_path) -> None:
     bodies = [saved(photo(500, 400, seed), "png") for seed in range(4)]
     images = [[{"data": body} for body in bodies], [{"data": bodies[3]}]]
     rows = conform(pa.table({"key": ["many", "one"], "images": images}))
@@ -61,7 +62,7 @@ def test_a_row_of_images_each_within_the_limits_is_held_to_their_sum(tmp_path) -
     assert made["drop"].to_pylist() == [None, None] and all(image["data"] is None for image in many)
 
 
-def test_the_number_of_a_limit_is_shown_with_the_reason(tmp_path) -> None:
+def test_a_limit_is_stored_with_the_reason_of_the_drop(tmp_path) -> None:
     rows = conform(pa.table({"key": ["a"], "images": [[{"data": saved(photo(2000, 1500), "png")}]]}))
     made = Ingest(resize=Resize(max_memory_mb=30)).run(rows, open_part(tmp_path)).to_pylist()[0]
     assert (made["drop"], made["reason"], made["threshold"]) == ("resize", "too_large", 30) and made["value"] > 30

@@ -1,4 +1,4 @@
-"""A whole run on local workers: every row has one outcome, and what was kept is what was served."""
+"""A whole run on local workers gives every row one outcome, and the kept images equal the served ones."""
 
 import io
 import tarfile
@@ -39,7 +39,7 @@ def test_every_row_has_one_outcome_and_the_sums_agree(tmp_path):
     assert {line["value"] for line in lines if line["step"] == "image_size"} == {16.0}
 
 
-def test_the_tars_read_back_with_webdataset_and_datasets_and_equal_what_was_served(tmp_path):
+def test_webdataset_and_datasets_read_the_tars_and_find_the_served_images(tmp_path):
     steps = [download(), {"resize": {"mode": "no", "skip_reencode": True}}]
     with site(tmp_path, 48, steps=steps, samples=10) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=1)
@@ -62,14 +62,14 @@ def test_the_tars_read_back_with_webdataset_and_datasets_and_equal_what_was_serv
     assert pixels.shape == np.asarray(loaded[0]["jpg"]).shape
 
 
-def test_bytes_do_not_depend_on_the_number_of_workers(tmp_path):
+def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path):
     with site(tmp_path, 200) as web:
         run(web.recipe, tmp_path / "one", local=True, workers=1)
         run(web.recipe, tmp_path / "three", local=True, workers=3)
     assert hashes(tmp_path / "one") == hashes(tmp_path / "three")
 
 
-def test_running_again_when_done_does_nothing(tmp_path):
+def test_a_second_run_of_a_finished_dataset_does_nothing(tmp_path):
     with site(tmp_path, 40) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=1)
         asked, before = len(web.requests()), {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
@@ -78,7 +78,7 @@ def test_running_again_when_done_does_nothing(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == before
 
 
-def test_moving_a_threshold_fetches_nothing_and_gives_what_a_fresh_run_gives(tmp_path):
+def test_a_changed_threshold_fetches_nothing_and_equals_a_fresh_run(tmp_path):
     with site(tmp_path, 160) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=2)
         asked = len(web.requests())
@@ -89,7 +89,7 @@ def test_moving_a_threshold_fetches_nothing_and_gives_what_a_fresh_run_gives(tmp
     assert hashes(tmp_path / "out") == hashes(tmp_path / "fresh")
 
 
-def test_a_looser_filter_before_the_download_fetches_only_what_it_had_rejected(tmp_path):
+def test_a_looser_filter_fetches_only_the_rows_that_it_used_to_drop(tmp_path):
     with site(tmp_path, 64) as web:
         run(web.recipe, tmp_path / "out", overrides={"text_length.min_chars": 26}, local=True, workers=1)
         first = set(web.requests())
@@ -108,7 +108,7 @@ def test_a_stricter_filter_leaves_no_shard_of_the_larger_dataset_behind(tmp_path
     assert hashes(tmp_path / "out") == hashes(tmp_path / "fresh")
 
 
-def test_a_limit_takes_the_first_rows_of_the_plan_and_lifting_it_resumes(tmp_path):
+def test_a_limit_takes_the_first_rows_and_a_run_without_it_resumes(tmp_path):
     with site(tmp_path, 64) as web:
         assert run(web.recipe, tmp_path / "out", limit=20, local=True, workers=1)["rows"] == 20
         assert len(web.requests()) == 20
@@ -118,7 +118,7 @@ def test_a_limit_takes_the_first_rows_of_the_plan_and_lifting_it_resumes(tmp_pat
     assert hashes(tmp_path / "out") == hashes(tmp_path / "fresh")
 
 
-def test_retry_fetches_only_what_failed_for_the_named_reasons(tmp_path):
+def test_retry_fetches_only_rows_that_failed_for_the_named_reasons(tmp_path):
     with site(tmp_path, 64) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=1)
         asked = len(web.requests())

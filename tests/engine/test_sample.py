@@ -1,4 +1,4 @@
-"""What a document becomes in a tar: OBELICS's form."""
+"""A document is written to a tar in OBELICS's form."""
 
 import json
 from datetime import date
@@ -22,7 +22,7 @@ def packed(rows: pa.Table) -> dict:
 
 
 def without(rows: pa.Table, lost: set[str]) -> pa.Table:
-    """Reject the texts and the images of these words and addresses."""
+    """Drop the texts and the images whose text or address is in `lost`."""
     for column, name, drop in (("texts", "text", drop_texts), ("images", "url", drop_images)):
         values = flatten(rows, column).field(name).to_pylist()
         rows = drop(rows, np.array([value in lost for value in values], bool), "some_step")
@@ -31,7 +31,7 @@ def without(rows: pa.Table, lost: set[str]) -> pa.Table:
 
 @pytest.mark.parametrize(
     ("parts", "lost", "texts"),
-    [  # as steps 10 and 13 of OBELICS's released code merge nodes
+    [  # nodes are merged as in steps 10 and 13 of OBELICS's released code
         (["1", "2", A, "3"], set(), ["1\n\n2", A, "3"]),
         (["1", A, "2", B], {A["url"]}, ["1\n\n2", B]),
         (["1", A, "2", B, "3"], {"2"}, ["1", A, B, "3"]),
@@ -39,7 +39,7 @@ def without(rows: pa.Table, lost: set[str]) -> pa.Table:
         ([A, "1\n2", "3"], set(), [A, "1\n2\n\n3"]),
     ],
 )
-def test_texts_that_no_image_parts_are_one(parts, lost, texts):
+def test_adjacent_texts_without_an_image_between_them_are_merged(parts, lost, texts):
     made = packed(without(table([document(*parts)]), lost))
     assert made["texts"] == [None if one in (A, B) else one for one in texts]
     assert made["images"] == [one["url"] if one in (A, B) else None for one in texts]
@@ -48,7 +48,7 @@ def test_texts_that_no_image_parts_are_one(parts, lost, texts):
     assert files == [f"{number}.jpg" for number in range(len(files))]
 
 
-def test_turns_and_texts_with_alternatives_stay_apart():
+def test_turns_and_texts_with_alternatives_are_not_merged():
     assert packed(table([{**document("1", "2"), "roles": ["user", "assistant"]}]))["texts"] == ["1", "2"]
     row = document("1", "2", "3", "4")
     row["texts"][1]["alternatives"] = ["two"]
@@ -77,7 +77,7 @@ TURNS = [
         ({"one", "two"}, {"end": {"begins": True}}),
     ],
 )
-def test_what_is_said_of_a_message_stays_with_the_first_position_that_lives(lost, changed):
+def test_the_fields_of_a_message_stay_with_its_first_remaining_position(lost, changed):
     row = document(*(text for _, text, _ in TURNS))
     turns = [None if said is None else json.dumps(said) for _, _, said in TURNS]
     made = packed(
@@ -88,14 +88,14 @@ def test_what_is_said_of_a_message_stays_with_the_first_position_that_lives(lost
     assert made["tools"] == [{"name": "w"}]
 
 
-def test_two_messages_stay_two_where_the_one_between_them_was_rejected():
+def test_two_messages_are_not_merged_when_the_one_between_them_is_dropped():
     rows = table([{**document("a", "b", "c"), "roles": ["user", "assistant", "user"]}])
     made = packed(without(rows, {"b"}))
     assert (made["roles"], made["turns"]) == (["user", "user"], [None, {"begins": True}])
     assert "turns" not in packed(rows) and "tools" not in packed(rows)
 
 
-def test_a_schema_keeps_its_order_and_all_else_is_sorted():
+def test_a_tool_schema_keeps_its_key_order_and_other_keys_are_sorted():
     tools = '[{"type":"function","function":{"name":"w","description":"d"}}]'
     (sample,) = samples(
         table([{**document("a"), "roles": ["user"], "tools": tools, "extra": '{"z": {"b": 1, "a": 2}}'}]), "documents", 0, 1
@@ -105,7 +105,7 @@ def test_a_schema_keeps_its_order_and_all_else_is_sorted():
     assert list(json.loads(said)) == sorted(json.loads(said))
 
 
-def test_a_merged_text_has_no_scores_and_the_others_keep_theirs():
+def test_a_merged_text_loses_its_scores_and_other_texts_keep_theirs():
     rows = table([document("1", "2", A, "3")])
     rows = rows.append_column("quality.words", pa.array([[1.0, 2.0, None, 3.0]], pa.list_(pa.float32())))
     assert packed(rows)["scores"] == {"quality.words": [None, None, 3.0]}

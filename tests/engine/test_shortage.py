@@ -1,4 +1,4 @@
-"""A shortage of memory is reported as one, whichever library meets it; no other error is."""
+"""A shortage of memory is reported as such whichever library meets it, and no other error is."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ def caught(error: BaseException, cause: BaseException | None = None) -> BaseExce
         caught(RuntimeError("the web client stopped early"), MemoryError()),
     ],
 )
-def test_words_and_causes(error: BaseException) -> None:
+def test_each_library_error_caused_by_too_little_memory_is_recognized(error: BaseException) -> None:
     assert is_short_of_memory(error)
 
 
@@ -45,7 +45,7 @@ def test_other_errors_are_reported_unchanged(error: BaseException) -> None:
         assert describe_error(again).rstrip().endswith(str(error))
 
 
-def test_what_a_worker_says_of_it_is_one_line_of_the_run() -> None:
+def test_a_shortage_in_a_worker_is_reported_in_one_line() -> None:
     try:
         raise ImportError("libssl.so.3: failed to map segment\nfrom shared object")
     except ImportError as error:
@@ -67,24 +67,24 @@ def _judge_with_little_memory() -> None:
     sys.exit(7 if is_short_of_memory(half) and not is_short_of_memory(AssertionError()) else 8)
 
 
-def test_words_of_another_kind_are_judged_by_what_is_left() -> None:
+def test_an_unclear_error_is_a_shortage_only_if_little_memory_is_left() -> None:
     assert in_process(_judge_with_little_memory) == 7
 
 
-def _run_with_little_memory(small: Path, large: Path, out: Path, said: Path) -> None:
-    assert main(["check", str(small)]) == 0  # what a verb loads is loaded before memory gets short
+def _run_with_little_memory(small: Path, large: Path, out: Path, output: Path) -> None:
+    assert main(["check", str(small)]) == 0  # everything that the verb imports is loaded before memory becomes short
     little_memory(100_000_000)
-    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+    os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT), 2)
     sys.exit(main(["run", str(large), "--out", str(out), "--local"]))
 
 
-def test_the_command_line_says_it_in_one_line(tmp_path: Path) -> None:
-    """The recipe alone takes more than there is."""
+def test_the_command_line_reports_a_shortage_in_one_line(tmp_path: Path) -> None:
+    """The recipe alone is larger than the memory limit."""
     small, large = tmp_path / "small.yaml", tmp_path / "large.yaml"
     small.write_text(f"source: {{type: url_list, path: {tmp_path / 'a.csv'}}}\nsteps: [download, resize]\n")
     (tmp_path / "a.csv").write_text("url,caption\nhttp://127.0.0.1:9/a,one\n")
     large.write_bytes(small.read_bytes())
     os.truncate(large, 1_000_000_000)
-    assert in_process(_run_with_little_memory, small, large, tmp_path / "out", tmp_path / "said") == 1
-    said = (tmp_path / "said").read_text()
-    assert said.startswith("vlmdata: MemoryError") and said.count("\n") == 1
+    assert in_process(_run_with_little_memory, small, large, tmp_path / "out", tmp_path / "output") == 1
+    output = (tmp_path / "output").read_text()
+    assert output.startswith("vlmdata: MemoryError") and output.count("\n") == 1

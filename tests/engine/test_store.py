@@ -1,4 +1,4 @@
-"""A dataset's own files are those inside its folder, whatever it names."""
+"""Only files inside the folder of a dataset belong to it, whatever paths the dataset names."""
 
 import os
 
@@ -12,7 +12,7 @@ NAMES = ["../secret", "a/../../secret", "/etc/passwd", "s3://bucket/x", "file://
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
+def test_a_path_that_leaves_the_folder_is_refused(tmp_path, name):
     (tmp_path / "secret").write_text("x")
     local, memory = open_store(tmp_path / "out", probe=False), ObjectStore("memory://out")
     for store in (local, memory):
@@ -28,7 +28,7 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
     assert (tmp_path / "secret").read_text() == "x"
 
 
-def test_links_out_of_the_folder_and_pipes_are_refused(tmp_path):
+def test_pipes_and_links_to_files_outside_the_folder_are_refused(tmp_path):
     (tmp_path / "victim").mkdir()
     (tmp_path / "victim" / "kept.txt").write_text("x")
     out = tmp_path / "out"

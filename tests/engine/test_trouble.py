@@ -1,4 +1,5 @@
-"""The machine fails: disk full, memory short, the clock jumping, permissions lost. One clear line, and a later run goes on."""
+"""The disk is full, memory is short, the clock jumps or permissions are lost: the run ends in one clear line and a later run
+resumes."""
 
 import contextlib
 import io
@@ -29,7 +30,7 @@ def web(tmp_path_factory):
 
 
 def run(web, out) -> tuple[int, str]:
-    """Run the command and return its status and the last line it says."""
+    """Run the command and return its status and the last line of its output."""
     command = [sys.executable, "-m", "vlmdata.cli", "run", str(web.recipe), "--out", str(out), "--local", "--workers", "1"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
@@ -44,7 +45,7 @@ def mount(*words: str) -> None:
 
 @contextlib.contextmanager
 def disk(folder, size: str):
-    """Mount a small file system of its own."""
+    """Mount a small new file system at a folder."""
     folder.mkdir()
     mount("-t", "tmpfs", "-o", f"size={size}", "vlmdata-test", str(folder))
     try:
@@ -53,8 +54,9 @@ def disk(folder, size: str):
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("size", ["48k", "180k", "320k"])  # full while it plans, while it fetches, while it packs
-def test_a_full_disk(web, tmp_path, size):
+# the disk becomes full during planning, during fetching or during packing
+@pytest.mark.parametrize("size", ["48k", "180k", "320k"])
+def test_a_full_disk_is_reported_in_one_line_and_a_later_run_resumes(web, tmp_path, size):
     with disk(tmp_path / "disk", size):
         status, last = run(web, tmp_path / "disk" / "out")
         assert status == 1 and "No space left" in last and "it resumes" in last
@@ -64,10 +66,10 @@ def test_a_full_disk(web, tmp_path, size):
 
 
 @pytest.mark.parametrize("change", [10, 60])
-def test_a_folder_that_may_no_longer_be_written(web, tmp_path, change):
+def test_a_folder_that_became_read_only_is_reported_and_a_later_run_resumes(web, tmp_path, change):
     with contextlib.ExitStack() as stack:
         folder = tmp_path / "disk"
-        if os.geteuid() == 0:  # nobody is refused to root but by the file system itself
+        if os.geteuid() == 0:  # root is refused only by the file system itself
             stack.enter_context(disk(folder, "100m"))
         out = folder / "out"
         assert dying_run(web.recipe, out, change) == DIED
@@ -97,20 +99,20 @@ def _decode_with_little_memory(data: bytes) -> None:
         sys.exit(8)
 
 
-def test_too_little_memory_is_no_verdict_on_an_image():
+def test_too_little_memory_does_not_drop_an_image():
     """A picture of 81 million pixels takes 243 MB to decode."""
     large = io.BytesIO()
     Image.new("RGB", (9000, 9000), (200, 100, 50)).save(large, "PNG")
     assert in_process(_decode_with_little_memory, large.getvalue()) == 7
 
 
-def test_what_a_worker_lacks_is_reported_in_one_line():
+def test_a_shortage_in_a_worker_is_reported_in_one_line():
     error = "OSError: [Errno 28] full"
     with pytest.raises(WorkFailed) as caught:
         result_of(Ended(0, 0, error=f"Traceback (most recent call last):\n  File ...\n{error}"))
     assert str(caught.value) == f"{error}. Fix this and run the same command again; it resumes."
 
 
-def test_a_clock_that_jumps(web, tmp_path):
+def test_a_clock_that_jumps_changes_no_byte(web, tmp_path):
     assert spoiled_run(web.recipe, tmp_path / "out", jumping_clock, tmp_path / "said") == 0
     assert hashes(tmp_path / "out") == web.expected

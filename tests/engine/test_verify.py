@@ -1,4 +1,4 @@
-"""What a list says that an image hashes to is checked when it is fetched; changing one's mind about that is obeyed."""
+"""The hash of an image in a list is checked when the image is fetched, and a later change of this setting takes effect."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from vlmdata.step import RecipeError
 from vlmdata.verify import check
 
 
-def test_a_hash_is_hex_or_bytes_and_anything_else_is_none():
+def test_a_hash_is_read_from_hex_or_bytes_and_ignored_otherwise():
     sha, md5 = hashlib.sha256(b"a"), hashlib.md5(b"a")
     given = [
         sha.hexdigest(),
@@ -41,7 +41,7 @@ def outcomes(out) -> dict:
 
 @pytest.mark.whole
 @pytest.mark.parametrize("kind", ["sha256", "md5"])
-def test_an_image_of_other_bytes_is_dropped_and_one_without_a_hash_is_not_asked_for(tmp_path, kind):
+def test_an_image_of_other_bytes_is_dropped_and_one_without_hash_is_not_fetched(tmp_path, kind):
     bodies = {f"/{number}.jpg": picture(number) for number in range(4)}
     with LoopbackServer({path: reply(body) for path, body in bodies.items()}) as server:
         hashes = [hashlib.new(kind, body).hexdigest() for body in bodies.values()]

@@ -1,4 +1,4 @@
-"""A step that notes on which GPU it was done."""
+"""A step that records on which GPU it ran."""
 
 import os
 import time
@@ -13,14 +13,15 @@ from vlmdata.step import Step, StepContext
 
 @dataclass(frozen=True, kw_only=True)
 class WhichGpu(Step):
-    """Measure what CUDA would see."""
+    """Record the value of CUDA_VISIBLE_DEVICES for each row."""
 
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.string()}
     needs: ClassVar = ("model", "gpu")
 
     meet: str
-    """A folder in which every GPU leaves a mark; none goes on before there are two, so that one alone cannot do all."""
+    """Folder in which every GPU leaves a mark. A worker waits until there are two marks, so that one worker cannot process
+    all rows."""
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         gpu = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -1,4 +1,4 @@
-"""Small tars for the loader's tests, made by Python's own tarfile."""
+"""Small tars for the loader's tests, written with tarfile or built by hand."""
 
 import io
 import json
@@ -22,7 +22,7 @@ def sample_files(key: str, members: Mapping[str, bytes]) -> list[tuple[str, byte
 
 
 def caption_set(folder: Path, shards: Iterable[int], size: int = 50) -> Path:
-    """Tars of so many samples each: `s-i.jpg` (bytes that differ), `.txt` (the key), `.json`."""
+    """Write one tar for each count in `shards`: samples with `s-i.jpg` (each different), `.txt` (the key) and `.json`."""
     for shard, count in enumerate(shards):
         files = []
         for number in range(count):
@@ -38,7 +38,7 @@ def keys_of(batches: Iterable) -> list[str]:
 
 
 def contents(samples: Iterable) -> list[tuple]:
-    """Return key, image and text of each sample of a `caption_set`."""
+    """Return the key, the image and the text of each sample of a `caption_set`."""
     return [(sample["__key__"], sample["jpg"], sample["txt"]) for sample in samples]
 
 
@@ -46,7 +46,7 @@ END = bytes(1024)
 
 
 def header(name: bytes, size: int, kind: bytes = b"0", target: bytes = b"", size_field: bytes = b"") -> bytes:
-    """A header made by hand, for what tarfile does not write."""
+    """Return a tar header that tarfile would not write, built by hand."""
     head = bytearray(512)
     head[: len(name)], head[157 : 157 + len(target)] = name, target
     head[124:136], head[156:157] = size_field or b"%011o\0" % size, kind
@@ -60,7 +60,7 @@ def file(name: bytes, data: bytes, kind: bytes = b"0") -> bytes:
 
 
 def record(key: bytes, value: bytes) -> bytes:
-    """A record of a pax header, its own length before it."""
+    """Return a record of a pax header, which begins with its length."""
     length = len(key) + len(value) + 3
     while len(line := b"%d %s=%s\n" % (length, key, value)) != length:
         length = len(line)

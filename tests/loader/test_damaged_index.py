@@ -1,4 +1,4 @@
-"""A damaged index is reported in one line, a cached copy is rebuilt, and neither gives a wrong sample."""
+"""A damaged index is reported in one line, a damaged cached copy is rebuilt, and both never lead to a wrong sample."""
 
 import os
 import random
@@ -31,7 +31,7 @@ def contents(path: Any, cache: Path, **options: Any) -> list[tuple]:
 
 
 def damaged(data: bytes, number: int) -> bytes:
-    """Cut somewhere, or with one or some bytes changed."""
+    """Return the data cut short at a random place, or with 1 or 40 bytes changed there."""
     chance = random.Random(number)
     at = chance.randrange(len(data))
     size = (0, 1, 40)[number % 3]
@@ -40,7 +40,7 @@ def damaged(data: bytes, number: int) -> bytes:
 
 @pytest.mark.fuzz
 @pytest.mark.parametrize("size", range(3))
-def test_any_damage_names_the_index_or_does_no_harm(tmp_path: Path, size: int) -> None:
+def test_a_damaged_index_is_reported_by_name_or_gives_the_same_samples(tmp_path: Path, size: int) -> None:
     folder = caption_set(tmp_path / "tars", [4, 3])
     expected = contents(folder, tmp_path / "cache")
     index = build_index(folder)
@@ -55,7 +55,7 @@ def test_any_damage_names_the_index_or_does_no_harm(tmp_path: Path, size: int) -
             assert found == expected
 
 
-def test_an_index_that_is_no_file(tmp_path: Path) -> None:
+def test_an_index_that_is_a_folder_or_empty_is_reported(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [2])
     (folder / "index.parquet").mkdir()
     with pytest.raises(ValueError, match=r"index\.parquet is not a file"):
@@ -66,7 +66,7 @@ def test_an_index_that_is_no_file(tmp_path: Path) -> None:
         contents(folder, tmp_path / "cache")
 
 
-def test_kept_indexes_are_made_again(tmp_path: Path) -> None:
+def test_damaged_indexes_in_the_cache_are_rebuilt(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [2, 3])
     expected = contents(folder, tmp_path / "cache")
     (kept,) = (tmp_path / "cache").rglob("index.parquet")
@@ -82,7 +82,7 @@ def test_kept_indexes_are_made_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("harm", ["cut", "gone", "rubbish"])
 @pytest.mark.parametrize("name", ["facts.json", "run_shards", "key_ends", "*.npy", "*.arrow"])
-def test_flat_files_lengths_and_packs_are_made_again(
+def test_damaged_flat_files_lengths_and_packs_are_rebuilt(
     tmp_path: Path, name: str, harm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flat_index, "MAPPED_ROWS", 1)
@@ -98,8 +98,9 @@ def test_flat_files_lengths_and_packs_are_made_again(
         file.write_bytes(file.read_bytes()[: size // 2] if harm == "cut" else b"\xff" * size)
     try:
         found = contents(folder, tmp_path / "cache", packing=packing)
-    except ValueError as error:  # found only when the first samples are located: the next start rebuilds it
-        assert "has been removed" in str(error)
+    # The damage is found only when the first samples are located; the next start rebuilds the file.
+    except ValueError as error:
+        assert "is now removed" in str(error)
         found = contents(folder, tmp_path / "cache", packing=packing)
     assert found == expected
 
@@ -108,7 +109,7 @@ OUTSIDE = ["../other/00000.tar", "sub/../../other/00000.tar", "/etc/passwd", "me
 
 
 @pytest.mark.parametrize("name", [*OUTSIDE, "link.tar"])
-def test_an_index_names_no_tar_outside_of_its_folder(tmp_path: Path, name: str) -> None:
+def test_an_index_that_names_a_tar_outside_its_folder_is_refused(tmp_path: Path, name: str) -> None:
     folder, other = caption_set(tmp_path / "tars", [2]), caption_set(tmp_path / "other", [2])
     table = pq.read_table(build_index(folder))
     os.symlink(other, folder / "link")
@@ -116,13 +117,13 @@ def test_an_index_names_no_tar_outside_of_its_folder(tmp_path: Path, name: str) 
     shards = pa.array([name] * len(table)).dictionary_encode().cast(INDEX.field("shard").type)
     table = table.set_column(table.column_names.index("shard"), INDEX.field("shard"), shards)
     pq.write_table(table, folder / "index.parquet")
-    # a server follows links of its own
+    # a server follows symbolic links by itself
     for path in (folder, folder / "index.parquet", *([] if "link" in name else [f"file://{folder}"])):
         with pytest.raises(ValueError, match=r"index\.parquet names a tar outside of .*vlmdata index"):
             contents(path, tmp_path / "cache")
 
 
-def test_an_index_of_tars_elsewhere_counts_where_the_user_names_the_file(tmp_path: Path) -> None:
+def test_an_index_of_tars_elsewhere_is_used_only_if_the_user_names_its_file(tmp_path: Path) -> None:
     expected = contents(folder := caption_set(tmp_path / "tars", [2]), tmp_path / "cache")
     index = build_index(folder, out=tmp_path / "mine" / "index.parquet")
     assert contents(index, tmp_path / "cache") == expected
@@ -130,7 +131,7 @@ def test_an_index_of_tars_elsewhere_counts_where_the_user_names_the_file(tmp_pat
         contents(index.parent, tmp_path / "cache")
 
 
-def test_a_cache_of_downloads_may_link_its_files_to_where_it_keeps_them(tmp_path: Path) -> None:
+def test_tars_and_index_may_be_links_into_a_download_cache(tmp_path: Path) -> None:
     expected = contents(folder := caption_set(tmp_path / "blobs", [2]), tmp_path / "cache")
     build_index(folder)
     snapshot = tmp_path / "snapshots" / "1"

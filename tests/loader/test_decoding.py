@@ -1,4 +1,5 @@
-"""Decoded samples: sizes, captions drawn once an epoch, the same augmentation after a resume, reports of damage."""
+"""Decoded samples have the right size, a caption drawn per epoch and the same augmentation after a resume; damage is
+reported."""
 
 import io
 import json
@@ -37,12 +38,12 @@ def images(folder: Path, count: int = 12) -> Path:
     ("others", "all_of_them"),
     [(["b", "c"], ["a", "b", "c"]), (None, ["a"]), ("bc", ["a"]), (5, ["a"]), ({"b": "c"}, ["a"]), ([3, "b"], ["a", "b"])],
 )
-def test_alternatives_are_a_list_of_texts_or_none(others: object, all_of_them: list[str]) -> None:
+def test_alternatives_are_a_list_of_strings_or_ignored(others: object, all_of_them: list[str]) -> None:
     assert captions_of("a", {"alternatives": others}) == all_of_them
 
 
 @pytest.mark.parametrize("filter", ["bilinear", "area"])
-def test_images_come_in_the_models_size(tmp_path: Path, filter: str) -> None:
+def test_images_are_resized_to_the_size_of_the_model(tmp_path: Path, filter: str) -> None:
     tar = images(tmp_path)
     decode = Decode(32, filter=filter)  # type: ignore
     sample = next(iter(stream(tar, decode=decode, seed=None, reading=ReadOptions(cache=tmp_path), torch=False)))
@@ -54,7 +55,7 @@ def test_images_come_in_the_models_size(tmp_path: Path, filter: str) -> None:
     assert whole["jpg"].shape == (60, 80, 3) and whole["json"] == {"alternatives": ["0 b", "0 c"]}
 
 
-def test_a_caption_is_drawn_each_epoch_from_its_seed(tmp_path: Path) -> None:
+def test_each_epoch_draws_a_caption_reproducibly(tmp_path: Path) -> None:
     tar = images(tmp_path)
     drawn = [
         {sample["__key__"]: sample["txt"] for sample in samples}
@@ -69,7 +70,7 @@ def test_a_caption_is_drawn_each_epoch_from_its_seed(tmp_path: Path) -> None:
         assert set(seen) == {"a", "b", "c"} and max(seen.count(letter) for letter in "abc") < 20
 
 
-def test_augmentation_belongs_to_the_sample_and_its_epoch(tmp_path: Path) -> None:
+def test_augmentation_depends_only_on_the_sample_and_the_epoch(tmp_path: Path) -> None:
     tar = images(tmp_path)
     crop = Decode(48, augment=RandomCrop((0.3, 0.8), mirror=0.5))
 
@@ -83,7 +84,7 @@ def test_augmentation_belongs_to_the_sample_and_its_epoch(tmp_path: Path) -> Non
     assert all(epoch(0)[key] != whole[key] for key in whole)
 
 
-def test_a_broken_image_is_named_or_replaced_but_a_mistake_of_the_caller_is_raised(tmp_path: Path) -> None:
+def test_a_broken_image_is_reported_or_skipped_but_a_bug_of_the_caller_is_raised(tmp_path: Path) -> None:
     files = sample_files("bad", {"jpg": jpeg(1)[:300]}) + sample_files("good", {"jpg": jpeg(2)})
     tar = write_tar(tmp_path / "0.tar", files)
     with pytest.raises(ValueError, match=r"0\.tar, sample 'bad', member 'jpg'"):
@@ -103,7 +104,7 @@ def test_a_broken_image_is_named_or_replaced_but_a_mistake_of_the_caller_is_rais
 @pytest.mark.parametrize(
     "caption", ["café".encode("latin-1"), "words".encode("utf-16"), "words".encode("utf-16-le"), "words".encode("utf-32-be")]
 )
-def test_a_caption_that_is_not_utf8_is_damage_and_never_other_words(tmp_path: Path, caption: bytes) -> None:
+def test_a_caption_that_is_not_utf8_is_reported_as_damage(tmp_path: Path, caption: bytes) -> None:
     files = sample_files("bad", {"jpg": jpeg(1), "txt": caption}) + sample_files("good", {"txt": b"\xef\xbb\xbfcaf\xc3\xa9\0!"})
     tar = write_tar(tmp_path / "0.tar", files)
     with pytest.raises(ValueError, match=r"0\.tar, sample 'bad', member 'txt': the caption is not UTF-8"):
@@ -114,12 +115,12 @@ def test_a_caption_that_is_not_utf8_is_damage_and_never_other_words(tmp_path: Pa
 
 
 @pytest.mark.parametrize("facts", [b"{", b"\xff", b"[" * 100_000])
-def test_a_json_that_is_none_is_damage(facts: bytes) -> None:
-    with pytest.raises(DamagedSample, match="not valid JSON"):
+def test_invalid_json_is_reported_as_damage(facts: bytes) -> None:
+    with pytest.raises(DamagedSample, match="not JSON"):
         Decode()({"__url__": "0.tar", "__key__": "a", "__seed__": 0, "json": facts})
 
 
-def test_rows_by_number(tmp_path: Path) -> None:
+def test_rows_are_read_by_number(tmp_path: Path) -> None:
     rows = Rows(caption_set(tmp_path / "tars", [3, 4]), cache=tmp_path)
     assert len(rows) == 7
     assert [rows[0]["txt"], rows[6]["txt"], rows[-1]["txt"]] == [b"0-0", b"1-3", b"1-3"]
@@ -128,7 +129,7 @@ def test_rows_by_number(tmp_path: Path) -> None:
         rows[7]
 
 
-def test_the_index_file(tmp_path: Path) -> None:
+def test_an_index_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     rows = [
         IndexRow("a", "0.tar", 0, 2048, [("jpg", 512, 10), ("txt", 1536, 3)], 3, [(10, 20)]),
         IndexRow("b", "0.tar", 2048, 1024, [("json", 2560, 10)], 0, None),

@@ -1,4 +1,4 @@
-"""A folder prepared for Megatron Energon gives the tars of one split, by default `train`."""
+"""A folder prepared for Megatron Energon gives the tars of one split, which is `train` by default."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from vlmdata import stream
 from vlmdata.loader.index.build_index import build_index
 from vlmdata.loader.stream import ReadOptions
 
-# As Energon's documentation lays it out: https://nvidia.github.io/Megatron-Energon, "Dataset Format on Disk".
+# The layout follows Energon's documentation: https://nvidia.github.io/Megatron-Energon, "Dataset Format on Disk".
 SPLIT = """exclude:
   - shards/00004.tar
   - shards/00001.tar/1-2
@@ -29,7 +29,7 @@ split_parts:
 
 
 def prepared(tmp_path: Path, split: str = SPLIT, name: str = "split.yaml") -> str:
-    """Five tars of four samples, with Energon's files beside."""
+    """Write five tars of four samples, with Energon's files beside them."""
     folder = tmp_path / "set"
     caption_set(folder / "shards", [4] * 5)
     meta = folder / ".nv-meta"
@@ -48,7 +48,7 @@ TRAIN = ["0-0", "0-1", "0-2", "0-3", "1-0", "1-1", "1-3"]
 VAL = ["2-0", "2-1", "2-2", "2-3", "3-2", "3-3"]
 
 
-def test_train_is_meant_unless_another_split_is_named(tmp_path: Path) -> None:
+def test_the_train_split_is_read_by_default(tmp_path: Path) -> None:
     folder = prepared(tmp_path)
     assert keys(folder, tmp_path) == keys(folder + "/", tmp_path) == keys(folder + "#train", tmp_path) == TRAIN
     assert keys(folder + "#val", tmp_path) == keys(f"{folder}/#val", tmp_path) == VAL
@@ -58,13 +58,13 @@ def test_train_is_meant_unless_another_split_is_named(tmp_path: Path) -> None:
     assert sorted(os.listdir(folder)) == [".nv-meta", "shards"] and len(os.listdir(folder + "/shards")) == 5
 
 
-def test_the_newer_form_in_json_and_an_absent_exclude_are_read(tmp_path: Path) -> None:
+def test_split_json_and_a_missing_exclude_list_are_read(tmp_path: Path) -> None:
     split = {"split_parts": {"train": ["shards/00000.tar"], "val": ["shards/00001.tar"]}}
     folder = prepared(tmp_path, json.dumps(split), "split.json")
     assert keys(folder, tmp_path) == TRAIN[:4] and keys(folder + "#val", tmp_path) == ["1-0", "1-1", "1-2", "1-3"]
 
 
-def test_an_index_beside_the_tars_does_not_bring_the_other_splits_back(tmp_path: Path) -> None:
+def test_an_index_beside_the_tars_does_not_add_the_other_splits(tmp_path: Path) -> None:
     folder = prepared(tmp_path)
     build_index(Path(folder, "shards"), out=Path(folder, "index.parquet"))
     assert keys(folder, tmp_path) == TRAIN and keys(folder + "#val", tmp_path) == VAL
@@ -78,7 +78,7 @@ def test_a_changed_split_is_read_again(tmp_path: Path) -> None:
     assert keys(folder, tmp_path) == [*TRAIN[:6], "1-2"]
 
 
-def test_splits_at_an_address_are_read(tmp_path: Path) -> None:
+def test_splits_of_a_remote_folder_are_read(tmp_path: Path) -> None:
     import fsspec
 
     fsspec.filesystem("memory").put(prepared(tmp_path), "/energon", recursive=True)
@@ -86,7 +86,7 @@ def test_splits_at_an_address_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["split#1", "#"])
-def test_a_folder_whose_own_name_has_the_sign_is_itself(tmp_path: Path, name: str) -> None:
+def test_a_folder_name_may_contain_a_hash_sign(tmp_path: Path, name: str) -> None:
     caption_set(tmp_path / name, [2])
     assert keys(str(tmp_path / name), tmp_path) == ["0-0", "0-1"]
 
@@ -117,7 +117,7 @@ def test_a_folder_whose_own_name_has_the_sign_is_itself(tmp_path: Path, name: st
         ("split_parts: {train: [shards/00000.tar, shards/00000.tar]}", "", "tars are named twice"),
     ],
 )  # fmt: skip
-def test_a_split_that_cannot_be_used_is_one_line(tmp_path: Path, split: str, path: str, message: str) -> None:
+def test_an_unusable_split_is_reported_in_one_line(tmp_path: Path, split: str, path: str, message: str) -> None:
     folder = prepared(tmp_path, split)
     caption_set(tmp_path / "other", [1])
     (tmp_path / "set/linked").symlink_to(tmp_path / "other")

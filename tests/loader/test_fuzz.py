@@ -1,4 +1,4 @@
-"""Any tar that tarfile writes is read as tarfile reads it; a damaged one is reported, or its intact samples are kept."""
+"""Any tar that tarfile writes is read as tarfile reads it, and a damaged tar is reported or its intact samples are kept."""
 
 import io
 import shutil
@@ -34,7 +34,7 @@ def tar_of(files: list[tuple[str, str, bytes]], format: int) -> bytes:
 
 @settings(max_examples=150)
 @given(FILES, FORMATS)
-def test_members_are_those_of_tarfile(files: list[tuple[str, str, bytes]], format: int) -> None:
+def test_members_equal_those_that_tarfile_reads(files: list[tuple[str, str, bytes]], format: int) -> None:
     data = tar_of(files, format)
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         theirs = [(member.name, member.offset_data, member.size) for member in tar]
@@ -50,7 +50,7 @@ DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_siz
 
 @settings(max_examples=150)
 @given(FILES, FORMATS, DAMAGE, st.floats(0, 1))
-def test_any_damage_is_named_and_what_is_read_lies_in_the_tar(
+def test_damage_is_reported_and_members_read_are_inside_the_tar(
     files: list[tuple[str, str, bytes]], format: int, damage: list[tuple[float, bytes]], kept: float
 ) -> None:
     data = bytearray(tar_of(files, format))

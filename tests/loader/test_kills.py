@@ -1,4 +1,4 @@
-"""Processes killed by SIGKILL at random moments: a resume from the state loses and repeats no sample."""
+"""Processes are killed by SIGKILL at random moments, and a resume from the state loses and repeats no sample."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from vlmdata.loader.stream import ReadOptions
 
 pytestmark = pytest.mark.whole
 
-# A training rank: it records each batch, then its state, so that the state never runs ahead of the batches used.
+# A training rank records each batch and then its state, so the state never counts a batch that was not used.
 TRAINER = """
 import json, os, sys
 from vlmdata import stream
@@ -43,7 +43,7 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_runs_killed_at_random_go_on_with_other_ranks_and_workers(tars: Path, tmp_path: Path) -> None:
+def test_runs_killed_at_random_resume_with_other_numbers_of_ranks_and_workers(tars: Path, tmp_path: Path) -> None:
     whole = keys_of(stream(tars, epochs=2, reading=ReadOptions(cache=tmp_path), torch=False))
     chance = random.Random(7)
     given: list[str] = []
@@ -69,7 +69,7 @@ def test_runs_killed_at_random_go_on_with_other_ranks_and_workers(tars: Path, tm
     assert given == whole
 
 
-def test_a_killed_worker_process_is_an_error_and_the_state_stands(tars: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_raises_an_error_and_the_state_stays_valid(tars: Path, tmp_path: Path) -> None:
     samples = stream(tars, batch_size=4, reading=ReadOptions(cache=tmp_path))
     whole = keys_of(stream(tars, batch_size=4, reading=ReadOptions(cache=tmp_path), torch=False))
     given: list[str] = []
@@ -80,7 +80,7 @@ def test_a_killed_worker_process_is_an_error_and_the_state_stands(tars: Path, tm
             if number == 5:
                 for worker in _children() - others:
                     os.kill(worker, signal.SIGKILL)
-                while True:  # PyTorch raises when it learns of a death: here, not while the loader counts the next batch
+                while True:  # PyTorch raises here when it notices the dead worker, not while the loader counts the next batch.
                     time.sleep(0.01)
     state = samples.state_dict()
     assert state["position"] == len(given) >= 24

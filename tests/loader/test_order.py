@@ -1,4 +1,4 @@
-"""The order and the blend: pure functions, every row once, well mixed, exact shares."""
+"""The order and the blend are pure functions that yield every row once, well mixed and in exact shares."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +16,7 @@ from vlmdata.loader.stream import Blend, ReadOptions
 
 
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 1000, 65_535, 65_537, 200_001])
-def test_an_epoch_has_every_row_once_and_any_position_is_found_alone(rows: int) -> None:
+def test_an_epoch_has_every_row_once_and_each_position_is_computed_alone(rows: int) -> None:
     for epoch in (0, 1):
         whole = Order(rows, 7).at(epoch, np.arange(rows))
         assert np.array_equal(np.sort(whole), np.arange(rows))
@@ -29,33 +29,35 @@ def test_an_epoch_has_every_row_once_and_any_position_is_found_alone(rows: int) 
 
 
 def test_the_order_never_changes() -> None:
-    """A state saved by one version is resumed by the next: these numbers are part of the format."""
+    """A state saved by one version is resumed by the next, so these numbers are part of the format."""
     assert Order(10, 0).at(0, np.arange(10)).tolist() == PINNED_SMALL
     assert Order(1_000_000, 3).at(2, np.array([0, 1, 64, 999_999])).tolist() == PINNED_LARGE
 
 
 @given(st.integers(1, 5000), st.integers(0, 2**64 - 1))
-def test_permute_is_a_permutation_with_an_inverse(count: int, of: int) -> None:
+def test_permute_gives_a_permutation_with_an_inverse(count: int, of: int) -> None:
     numbers = np.arange(count)
     sent = permute(numbers, count, of)
     assert np.array_equal(np.sort(sent), numbers)
     assert np.array_equal(permute(sent, count, of, inverse=True), numbers)
 
 
-def test_batches_are_as_mixed_as_at_random() -> None:
-    """Over 100 shards of 5,000: shards in 32 samples, and pairs of samples of one block in 256."""
+def test_batches_are_mixed_as_well_as_random_ones() -> None:
+    """Over 100 shards of 5,000 samples, batches of 32 hold samples of as many shards as random batches do, and neighbours
+    are far apart."""
     rows = Order(500_000, 1).at(0, np.arange(500_000))
     shards = (rows // 5000)[: 500_000 // 32 * 32].reshape(-1, 32)
     seen = np.mean([len(set(step)) for step in shards[::50].tolist()])
     ideal = 100 * (1 - 0.99**32)
     assert abs(seen - ideal) < 1.0
-    apart = np.abs(np.argsort(rows)[1:] - np.argsort(rows)[:-1])  # in the order, of samples that lay side by side
+    # distances in the order between samples that are neighbours in the tars
+    apart = np.abs(np.argsort(rows)[1:] - np.argsort(rows)[:-1])
     assert np.median(apart) > 10_000
 
 
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 1000), min_size=2, max_size=5).filter(any), st.integers(1, 30_000), st.integers(0, 9))
-def test_a_blend_counts_draws_without_gaps_in_exact_shares(weights: list[int], size: int, seed: int) -> None:
+def test_a_blend_draws_exact_shares_and_numbers_draws_without_gaps(weights: list[int], size: int, seed: int) -> None:
     blend = BlendOrder([0], [as_rates(weights)], seed)
     datasets, draws = blend.at(np.arange(size))
     for number, weight in enumerate(weights):
@@ -67,13 +69,13 @@ def test_a_blend_counts_draws_without_gaps_in_exact_shares(weights: list[int], s
     assert np.array_equal(BlendOrder([0], [as_rates(weights)], seed).at(some)[0], datasets[some])
 
 
-def test_weights_are_taken_as_written() -> None:
+def test_weights_are_read_as_exact_decimals() -> None:
     assert as_rates([0.1, 0.2]) == [Fraction(1, 3), Fraction(2, 3)]
     with pytest.raises(ValueError, match="not all 0"):
         as_rates([0, 0])
 
 
-def test_epochs_of_each_dataset(tmp_path: Path) -> None:
+def test_a_blend_by_epochs_reads_each_dataset_the_given_number_of_times(tmp_path: Path) -> None:
     a, b = str(caption_set(tmp_path / "a", [30])), str(caption_set(tmp_path / "b", [40]))
     samples = stream(Blend({a: 1, b: 2.5}, by="epochs"), reading=ReadOptions(cache=tmp_path), torch=False)
     assert len(samples) == 130
@@ -84,7 +86,7 @@ def test_epochs_of_each_dataset(tmp_path: Path) -> None:
     assert len(set(first)) == 30 and len(both) == 70
 
 
-def test_a_curriculum_changes_at_its_position_and_resumes(tmp_path: Path) -> None:
+def test_a_curriculum_changes_weights_at_its_position_and_resumes(tmp_path: Path) -> None:
     a, b = str(caption_set(tmp_path / "a", [30])), str(caption_set(tmp_path / "b", [40]))
 
     def course() -> list:
@@ -104,7 +106,7 @@ def test_a_curriculum_changes_at_its_position_and_resumes(tmp_path: Path) -> Non
         stream(Blend({a: 1}, later={5: {"c": 1}}), reading=ReadOptions(cache=tmp_path), torch=False)
 
 
-def test_audit_proves_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_fails_if_an_epoch_loses_or_doubles_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = stream(caption_set(tmp_path / "tars", [37, 1, 50]), reading=ReadOptions(cache=tmp_path), torch=False)
     assert samples.audit(1, trials=5).samples == 88
     honest = Order.at
@@ -125,7 +127,7 @@ PINNED_LARGE = [851260, 590225, 503188, 90494]
         (None, "1a5f3df84c3bea56", "0-0 0-1 0-2 0-3 0-4 1-0 1-1 1-2 1-3 1-4", 4566548051771092398),
     ],
 )
-def test_orders_and_states_are_those_of_earlier_versions(
+def test_orders_and_states_equal_those_of_earlier_versions(
     tmp_path: Path, seed: int | None, order: str, keys: str, random: int
 ) -> None:
     tars = caption_set(tmp_path / "tars", [5, 5])
@@ -133,4 +135,4 @@ def test_orders_and_states_are_those_of_earlier_versions(
     assert samples.state_dict() == {"position": 0, "index": "3150366492e7374f", "order": order}
     given = list(samples)
     assert (" ".join(keys_of(given)), given[0]["__seed__"]) == (keys, random)
-    assert keys_of(samples) == keys.split() or seed is not None  # None: the same order in every epoch
+    assert keys_of(samples) == keys.split() or seed is not None  # With seed None, every epoch has the same order.

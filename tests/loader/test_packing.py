@@ -1,4 +1,4 @@
-"""Packs lose and split no sample and have little padding; a packed stream resumes exactly."""
+"""Packs lose and split no sample and have little padding, and a packed stream resumes exactly."""
 
 import functools
 import json
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.whole
 
 
 @given(st.lists(st.integers(1, 300), max_size=300), st.integers(1, 200), st.integers(0, 3))
-def test_every_sample_is_in_one_pack_that_it_fits_in(lengths: list[int], size: int, seed: int) -> None:
+def test_every_sample_is_in_exactly_one_pack_and_fits_into_it(lengths: list[int], size: int, seed: int) -> None:
     packs = pack(np.array(lengths, np.int64), size, seed=seed)
     assert sorted(packs.members.tolist()) == list(range(len(lengths)))
     for first, last in zip(packs.starts[:-1], packs.starts[1:], strict=True):
@@ -39,8 +39,8 @@ def test_overlong_samples_are_left_out_and_counted() -> None:
     assert pack(np.array([3, 11, 10, 7]), 10).capacity == 30
 
 
-def test_padding_and_balance_on_lengths_like_llavas() -> None:
-    """576 image tokens and a log-normal text fill 8,192 tokens badly when done greedily: 2.7% padding."""
+def test_padding_is_small_and_cost_balanced_for_llava_lengths() -> None:
+    """Greedy packing leaves 2.7% padding for these lengths: 576 image tokens and a log-normal text in packs of 8,192 tokens."""
     lengths = 576 + np.minimum(np.random.default_rng(0).lognormal(5.2, 0.6, 50_000), 3500).astype(np.int64)
     packs = pack(lengths, 8192)
     assert packs.padding < 0.002
@@ -53,7 +53,7 @@ def test_padding_and_balance_on_lengths_like_llavas() -> None:
     ("kind", "size", "most"),
     [("llava", 4096, 0.02), ("llava", 8192, 0.001), ("captions", 2048, 0.002), ("mixture", 2048, 0.01), ("native", 4096, 0.01)],
 )
-def test_padding_of_realistic_mixes(kind: str, size: int, most: float) -> None:
+def test_padding_is_small_for_realistic_mixes(kind: str, size: int, most: float) -> None:
     random = np.random.default_rng(0)
     text = np.minimum(random.lognormal(5.2, 0.6, 30_000), 1400).astype(np.int64)
     lengths = {
@@ -65,12 +65,13 @@ def test_padding_of_realistic_mixes(kind: str, size: int, most: float) -> None:
     assert pack(lengths, size).padding < most
 
 
-def test_packs_are_mixed() -> None:
-    """Best-fit decreasing makes packs of one length; where length tells the kind of sample, a step would see one kind."""
+def test_packs_mix_samples_of_different_lengths() -> None:
+    """Best-fit decreasing fills each pack with samples of one length. If length depends on the kind of sample, a step sees
+    one kind."""
     lengths = np.random.default_rng(0).integers(52, 65, 30_000)
     packs = pack(lengths, 2048)
     means = np.add.reduceat(lengths[packs.members].astype(float), packs.starts[:-1]) / np.diff(packs.starts)
-    assert means.var() / lengths.var() < 0.15  # 0.03 at random, 1 by best fit
+    assert means.var() / lengths.var() < 0.15  # random packing gives 0.03, best fit gives 1
     assert packs.padding < 0.01
 
 
@@ -110,7 +111,7 @@ def test_a_packed_stream_resumes_exactly(tmp_path: Path, steps: int) -> None:
     assert first.audit(trials=2).samples == 200
 
 
-def test_another_length_is_another_order(tmp_path: Path) -> None:
+def test_another_length_function_gives_another_order(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [40])
     state = packed(folder, tmp_path).state_dict()
     longer = Packing(65, tokens_of, "three a letter", window=70, workers=1)
@@ -118,7 +119,7 @@ def test_another_length_is_another_order(tmp_path: Path) -> None:
         stream(folder, packing=longer, reading=ReadOptions(cache=tmp_path), torch=False).load_state_dict(state)
 
 
-def test_packs_that_no_sample_fits_into_are_an_error_and_no_endless_search(tmp_path: Path) -> None:
+def test_packs_too_small_for_every_sample_raise_an_error(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [40])
     narrow = Packing(9, tokens_of, "three a letter", overlong="drop", window=7, workers=1)
     with pytest.raises(ValueError, match="no sample fits into 9 tokens"):
@@ -130,8 +131,8 @@ def words(sample: dict[str, Any]) -> int:
 
 
 @pytest.mark.parametrize("wrong", [{"tokens": 0}, {"tokens": 64, "window": 0}])
-def test_packs_of_nothing_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"(tokens|window) must be an integer, 1 or more, not 0"):
+def test_packs_of_zero_tokens_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"(tokens|window) is a whole number, 1 or more, not 0"):
         Packing(measure=len, name="any", **wrong)
 
 
@@ -145,8 +146,9 @@ def test_blending_by_tokens_gives_shares_of_the_tokens(tmp_path: Path) -> None:
 
     samples = [sample for one in blend() for sample in one]
     short = sum(sample["__url__"].startswith(a) for sample in samples)
-    assert len(samples) == 800  # an epoch has as many samples as the sets together
-    assert abs(short / len(samples) - 0.8) <= 0.005  # 4 of 5 samples are of 5 tokens: half of the tokens each
+    assert len(samples) == 800  # an epoch has as many samples as both sets together
+    # 4 of 5 samples have 5 tokens and the fifth has 20, so each set supplies half of the tokens
+    assert abs(short / len(samples) - 0.8) <= 0.005
     first = blend(batch_size=2)
     given = [one for _, batch in zip(range(9), first, strict=False) for one in batch]
     second = blend(batch_size=3)
@@ -158,14 +160,15 @@ def test_blending_by_tokens_gives_shares_of_the_tokens(tmp_path: Path) -> None:
 
 
 def where_measured(meeting: Path, sample: dict[str, Any]) -> int:
-    """Return the number of this process, once another one measures too: on a busy machine the first would do all of it."""
+    """Return the process id once a second process measures too. Otherwise one process could measure all samples on a busy
+    machine."""
     (meeting / str(os.getpid())).touch()
     while len(list(meeting.iterdir())) < 2:
         time.sleep(0.01)
     return os.getpid()
 
 
-def test_lengths_are_measured_once_by_several_processes_and_kept_in_the_cache(tmp_path: Path) -> None:
+def test_several_processes_measure_lengths_once_and_cache_them(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [4500, 4500], size=7)
     build_index(folder)
     files = sorted(folder.iterdir())
@@ -178,7 +181,7 @@ def test_lengths_are_measured_once_by_several_processes_and_kept_in_the_cache(tm
 
     found = lengths("a")
     assert len(found) == 9000 and len(set(found.tolist())) == 2 and os.getpid() not in found
-    assert lengths("a").tolist() == found.tolist()  # other processes would have other numbers
+    assert lengths("a").tolist() == found.tolist()  # other processes would return other ids
     assert len(list((tmp_path / "cache/lengths").iterdir())) == 1
     assert set(lengths("b").tolist()).isdisjoint(found.tolist())
     assert len(list((tmp_path / "cache/lengths").iterdir())) == 2
@@ -206,12 +209,12 @@ def test_a_packed_stream_never_splits_a_sample_or_its_images(tmp_path: Path) -> 
 
 
 def numbered(sample: dict[str, Any]) -> int:
-    """Every third sample is too long."""
+    """Return a length that is too long for every third sample."""
     return 99 if int(sample["__key__"].partition("-")[2]) % 3 == 0 else 5
 
 
 @pytest.mark.parametrize("world", [1, 3])
-def test_single_packs_are_the_samples_that_fit_in_the_order_of_the_stream(tmp_path: Path, world: int) -> None:
+def test_single_packs_keep_the_order_of_the_stream_and_drop_overlong_samples(tmp_path: Path, world: int) -> None:
     folder = caption_set(tmp_path / "tars", [50, 40], size=7)
 
     def open_stream(rank: int, world: int, **options: Any) -> Any:
@@ -234,7 +237,7 @@ def test_single_packs_are_the_samples_that_fit_in_the_order_of_the_stream(tmp_pa
     assert first + rest == plain
 
 
-def test_the_samples_of_an_epoch_are_those_in_its_packs(tmp_path: Path) -> None:
+def test_samples_per_epoch_equals_the_number_of_samples_in_its_packs(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [90], size=7)
 
     def either(sample: dict[str, Any]) -> list[int]:
@@ -246,7 +249,7 @@ def test_the_samples_of_an_epoch_are_those_in_its_packs(tmp_path: Path) -> None:
     assert sum(len(one) for one in opened) == sum(counts) and len(set(counts)) > 1
 
 
-def test_an_image_whose_size_cannot_be_read_is_measured_with_its_bytes(tmp_path: Path) -> None:
+def test_an_image_of_unreadable_size_is_passed_to_the_measure_as_bytes(tmp_path: Path) -> None:
     write_tar(tmp_path / "tars/0.tar", sample_files("a", {"jpg": b"<html>", "txt": b"t"}) + sample_files("b", {"txt": b"t"}))
     seen = {}
 
@@ -259,8 +262,8 @@ def test_an_image_whose_size_cannot_be_read_is_measured_with_its_bytes(tmp_path:
     assert seen == {"a": {"jpg": b"<html>"}, "b": None}
 
 
-def test_lengths_are_those_of_the_tars_as_they_are(tmp_path: Path) -> None:
-    """Tars of the same layout with other texts, in another folder or in place of the first, have lengths of their own."""
+def test_lengths_are_measured_again_for_changed_tars(tmp_path: Path) -> None:
+    """Lengths are measured again for tars with the same layout but other texts, in another folder or in place of the first."""
 
     def lengths(folder: Path) -> list[int]:
         packing = Packing(20, lambda sample: int(sample["txt"]), "m", workers=1)
@@ -276,7 +279,7 @@ def test_lengths_are_those_of_the_tars_as_they_are(tmp_path: Path) -> None:
     assert lengths(tmp_path / "one") == [7]
 
 
-def test_damaged_samples_are_dropped_where_they_are_passed_over_and_not_remembered(tmp_path: Path) -> None:
+def test_damaged_samples_are_dropped_from_packs_only_while_they_are_damaged(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [40, 40], size=7)
     build_index(folder)
     tar = folder / "00001.tar"

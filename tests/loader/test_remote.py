@@ -14,8 +14,8 @@ from vlmdata.loader.stream import ReadOptions
 
 
 @pytest.mark.parametrize("with_index", [True, False])
-def test_remote_is_as_local(tmp_path: Path, with_index: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_tars, "BLOCK", 4096)  # so that samples cross blocks
+def test_remote_tars_give_the_samples_of_local_ones(tmp_path: Path, with_index: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_tars, "BLOCK", 4096)  # small blocks, so that samples cross their borders
     folder = caption_set(tmp_path / "tars", [37, 1, 50], size=3000)
     local = contents(stream(folder, reading=ReadOptions(cache=tmp_path / "a"), torch=False))
     if with_index:
@@ -27,11 +27,11 @@ def test_remote_is_as_local(tmp_path: Path, with_index: bool, monkeypatch: pytes
     assert contents(samples) == local
     files.rm(place, recursive=True)
     samples.set_epoch(0)
-    assert contents(samples) == local  # from the cache alone
+    assert contents(samples) == local  # read from the cache alone
 
 
 @pytest.mark.parametrize("pattern", ["*.tar", "0000?.tar", "0000[01].tar", "{00000..00001}.tar"])
-def test_patterns_of_addresses(tmp_path: Path, pattern: str) -> None:
+def test_patterns_in_addresses_are_expanded(tmp_path: Path, pattern: str) -> None:
     folder = caption_set(tmp_path / "tars", [3, 4])
     files = fsspec.filesystem("memory")
     files.put(str(folder), "/patterns", recursive=True)
@@ -40,7 +40,7 @@ def test_patterns_of_addresses(tmp_path: Path, pattern: str) -> None:
     assert len(samples) == 7
 
 
-def test_the_cache_stays_within_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_stays_within_its_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_tars, "BLOCK", 4096)
     folder = caption_set(tmp_path / "tars", [100, 100], size=2000)
     bound = 100_000
@@ -61,7 +61,7 @@ def test_workers_share_the_cache(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in blocks) == size
 
 
-def test_a_missing_remote_tar_is_named(tmp_path: Path) -> None:
+def test_a_missing_remote_tar_is_reported_by_name(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [5, 5])
     build_index(folder)
     (folder / "00001.tar").unlink()
@@ -74,11 +74,11 @@ def test_a_missing_remote_tar_is_named(tmp_path: Path) -> None:
     assert samples.skipped >= 5
 
 
-def test_tars_of_different_places_are_one_set(tmp_path: Path) -> None:
+def test_local_and_remote_tars_form_one_dataset(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [20, 30])
     files = fsspec.filesystem("memory")
     files.put_file(str(folder / "00001.tar"), "/elsewhere/00001.tar")
     places = [str(folder / "00000.tar"), "memory://elsewhere/00001.tar"]
     local = contents(stream(folder, reading=ReadOptions(cache=tmp_path / "a"), torch=False))
-    for _ in range(2):  # with an index made now, and with the one kept
+    for _ in range(2):  # first with a new index, then with the cached one
         assert sorted(contents(stream(places, reading=ReadOptions(cache=tmp_path / "b"), torch=False))) == sorted(local)

@@ -1,4 +1,4 @@
-"""Exact resume: for any ranks, workers and time of the kill, a resumed stream yields exactly the remaining samples."""
+"""A stream resumes exactly: for any ranks, workers and time of the kill, it yields the remaining samples and no other."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def give(tars: Path, cache: Path, world: int, batch: int, state: dict | None, steps: int | None) -> tuple[list[str], dict]:
-    """Return what `world` ranks yield in `steps` steps, in the order of positions, and the state of each rank after them."""
+    """Return the keys that `world` ranks yield in `steps` steps, in the order of positions, and the state after them."""
     ranks, states = [], []
     for rank in range(world):
         samples = stream(
@@ -68,7 +68,7 @@ def test_any_kill_points_and_ranks_give_the_same_order(tars: Path, cache: Path, 
     assert given == whole
 
 
-def test_a_changed_index_is_refused(tars: Path, cache: Path, tmp_path: Path) -> None:
+def test_a_state_of_another_index_or_seed_is_refused(tars: Path, cache: Path, tmp_path: Path) -> None:
     state = stream(tars, reading=ReadOptions(cache=cache), torch=False).state_dict()
     other = caption_set(tmp_path, [37, 1, 50, 111])
     with pytest.raises(ValueError, match="another index"):
@@ -79,7 +79,7 @@ def test_a_changed_index_is_refused(tars: Path, cache: Path, tmp_path: Path) -> 
         stream(tars, reading=ReadOptions(cache=cache), torch=False).load_state_dict({"_steps_since_snapshot": 1})
 
 
-def test_iterations_follow_each_other(tars: Path, cache: Path) -> None:
+def test_each_iteration_reads_the_next_epoch(tars: Path, cache: Path) -> None:
     samples = stream(tars, reading=ReadOptions(cache=cache), torch=False)
     assert isinstance(samples, Samples)
     first, second = keys_of(samples), keys_of(samples)

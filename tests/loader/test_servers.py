@@ -1,4 +1,4 @@
-"""Datasets on a real S3 interface and a real web server on the loopback address, read by several processes at once."""
+"""Several processes read datasets at once from a real S3 interface and a real web server on the loopback address."""
 
 import functools
 import http.server
@@ -35,7 +35,7 @@ def tars(tmp_path: Path) -> Path:
 
 
 class _Files(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder with byte ranges, and records the requests."""
+    """A handler that serves a folder with byte ranges and records the requests."""
 
     def do_GET(self) -> None:
         path = Path(self.translate_path(self.path))
@@ -62,7 +62,7 @@ class _Files(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def web(tars: Path) -> Iterator[Any]:
-    """The folder of tars behind a web server; `asked` lists its requests: (file, range)."""
+    """Serve the folder of tars on a web server whose `asked` lists the requests as (file, range)."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Files, directory=str(tars)))
     server.asked = []  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever)
@@ -78,7 +78,7 @@ def address_of(web: Any) -> str:
 
 
 @pytest.mark.parametrize("with_index", [True, False])
-def test_a_bucket_is_read_as_the_folder(tars: Path, tmp_path: Path, with_index: bool) -> None:
+def test_a_bucket_gives_the_samples_of_the_folder(tars: Path, tmp_path: Path, with_index: bool) -> None:
     local = contents(stream(tars, reading=ReadOptions(cache=tmp_path / "a"), torch=False))
     with bucket() as place:
         files = fsspec.filesystem("s3")
@@ -91,7 +91,7 @@ def test_a_bucket_is_read_as_the_folder(tars: Path, tmp_path: Path, with_index: 
         assert keys_of(workers)[:88] == [key for key, _, _ in local]
 
 
-def test_a_web_server_is_asked_once_for_each_block(web: Any, tars: Path, tmp_path: Path) -> None:
+def test_each_block_is_requested_once_from_a_web_server(web: Any, tars: Path, tmp_path: Path) -> None:
     names = [f"{address_of(web)}/{number:05}.tar" for number in range(3)]
     local = contents(stream(tars, reading=ReadOptions(cache=tmp_path / "a"), torch=False))
     assert contents(stream(names, reading=ReadOptions(cache=tmp_path / "b"), torch=False)) == local
@@ -107,15 +107,15 @@ def test_a_web_server_is_asked_once_for_each_block(web: Any, tars: Path, tmp_pat
         for block in range(first // remote_tars.BLOCK, last // remote_tars.BLOCK + 1)
     )
     size = sum(path.stat().st_size for path in tars.glob("*.tar"))
-    assert len(blocks) >= size // remote_tars.BLOCK  # everything came over the wire,
-    assert set(blocks.values()) == {1}  # and nothing twice, though three processes read it
+    assert len(blocks) >= size // remote_tars.BLOCK  # everything was requested from the server
+    assert set(blocks.values()) == {1}  # nothing was requested twice, although three processes read it
 
 
 def tokens_of(sample: dict[str, Any]) -> int:
     return 10 + len(sample["txt"])
 
 
-def test_packs_of_a_bucket_are_those_of_the_folder(tars: Path, tmp_path: Path) -> None:
+def test_packs_of_a_bucket_equal_those_of_the_folder(tars: Path, tmp_path: Path) -> None:
     packing = Packing(64, tokens_of, "ten and a letter each", workers=2)
 
     def packs(place: Any, cache: str) -> list[list[str]]:
@@ -130,7 +130,7 @@ def test_packs_of_a_bucket_are_those_of_the_folder(tars: Path, tmp_path: Path) -
         assert packs(f"{place}/set", "b") == packs(tars, "a")
 
 
-def test_a_tar_gone_from_a_bucket_is_named_or_its_samples_are_skipped(tars: Path, tmp_path: Path) -> None:
+def test_a_tar_missing_from_a_bucket_is_reported_or_its_samples_are_skipped(tars: Path, tmp_path: Path) -> None:
     with bucket() as place:
         files = fsspec.filesystem("s3")
         for file in tars.glob("*.*"):
@@ -154,10 +154,11 @@ print(json.dumps(sorted((sample["__key__"], len(sample["jpg"])) for sample in sa
 """
 
 
-def test_processes_that_share_a_small_cache(web: Any, tars: Path, tmp_path: Path) -> None:
-    """Four processes read in four orders through a cache of a third of the dataset: all samples are right, the bound holds."""
+def test_processes_share_a_cache_smaller_than_the_dataset(web: Any, tars: Path, tmp_path: Path) -> None:
+    """Four processes read in four orders through a cache of a third of the dataset. All samples are right and the limit
+    holds."""
     bound = 3 << 20
-    assert sum(path.stat().st_size for path in tars.glob("*.tar")) < 5 << 20  # three blocks of it fit
+    assert sum(path.stat().st_size for path in tars.glob("*.tar")) < 5 << 20  # three blocks fit into the cache
     arguments = [f"{address_of(web)}/index.parquet", str(tmp_path / "cache"), str(bound)]
     started = [
         subprocess.Popen([sys.executable, "-c", READER, *arguments, str(seed)], stdout=subprocess.PIPE) for seed in range(4)

@@ -1,4 +1,4 @@
-"""The arguments of `stream`: PyTorch's names, types for a checker, and one clear line for a mistake."""
+"""The arguments of `stream` have PyTorch's names and types for a checker, and each mistake is reported in one line."""
 
 import inspect
 import os
@@ -51,18 +51,18 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"path": None}, "path must be a path or a list of paths, not None"),
         ({"path": ["a", 5]}, "path must be a path or a list of paths, not ['a', 5]"),
         ({"path": []}, "no path is given"),
-        ({"path": {}}, "weights must be a mapping {path: weight}, not {}"),
-        ({"path": {"a": "much"}}, "the weight of a must be a number, 0 or more, not 'much'"),
-        ({"path": {"a": -1}}, "the weight of a must be a number, 0 or more, not -1"),
-        ({"path": {"a": float("nan")}}, "the weight of a must be a number, 0 or more, not nan"),
-        ({"path": {5: 1}}, "a path of weights must be a path or an address, not 5"),
-        ({"path": {"absent"}}, "path must be a path or a list of paths, not {'absent'}"),  # it has no order
+        ({"path": {}}, "weights is a mapping {path: weight}, not {}"),
+        ({"path": {"a": "much"}}, "the weight of a is a number, 0 or more, not 'much'"),
+        ({"path": {"a": -1}}, "the weight of a is a number, 0 or more, not -1"),
+        ({"path": {"a": float("nan")}}, "the weight of a is a number, 0 or more, not nan"),
+        ({"path": {5: 1}}, "a path of weights is a path or an address, not 5"),
+        ({"path": {"absent"}}, "path is a path or a list of paths, not {'absent'}"),  # it has no order to repeat
         ({"path": "absent"}, "absent does not exist"),
         ({"path": "foo://bucket/set"}, "foo://bucket/set: Protocol not known: foo"),
         ({"path": ["foo://bucket/0.tar"]}, "foo://bucket/0.tar: Protocol not known: foo"),
     ],
 )
-def test_a_wrong_argument_is_one_line(tars: Path, tmp_path: Path, argument: dict[str, Any], says: str) -> None:
+def test_a_wrong_argument_is_reported_in_one_line(tars: Path, tmp_path: Path, argument: dict[str, Any], says: str) -> None:
     with pytest.raises(Error) as caught:
         stream(**{"path": tars, "reading": ReadOptions(cache=tmp_path), "torch": False, **argument})
     assert isinstance(caught.value, ValueError) and str(caught.value) == says
@@ -94,20 +94,20 @@ def test_a_wrong_argument_is_one_line(tars: Path, tmp_path: Path, argument: dict
         (lambda: Decode(8, max_pixels=0), "max_pixels must be an integer, 1 or more, not 0"),
     ],
 )
-def test_a_wrong_group_of_options_is_one_line(make: Any, says: str) -> None:
+def test_a_wrong_group_of_options_is_reported_in_one_line(make: Any, says: str) -> None:
     with pytest.raises(Error) as caught:
         make()
     assert str(caught.value) == says
 
 
-def test_chained_addresses_and_paths_pass() -> None:
+def test_chained_addresses_and_paths_are_accepted() -> None:
     check_protocol("zip://0.tar::/folder/set.zip", "simplecache::file:///folder/0.tar", Path("0.tar"), "memory://set")
     with pytest.raises(Error, match="Protocol not known: foo"):
         check_protocol("zip://0.tar::foo://folder/set.zip")
 
 
 @pytest.mark.parametrize("length", [0, "5", 2.5, [], [4, 0], None])
-def test_a_length_that_is_none_names_its_sample(tars: Path, tmp_path: Path, length: Any) -> None:
+def test_an_invalid_length_is_reported_with_its_sample(tars: Path, tmp_path: Path, length: Any) -> None:
     packing = Packing(64, lambda sample: length, f"{length!r}", workers=1)
     with pytest.raises(
         Error, match=re.escape(f"sample '0-0' of {tars} has the length {length!r}. `measure` must return an integer")
@@ -115,7 +115,7 @@ def test_a_length_that_is_none_names_its_sample(tars: Path, tmp_path: Path, leng
         stream(tars, packing=packing, reading=ReadOptions(cache=tmp_path), torch=False)
 
 
-def test_a_length_may_be_of_numpy(tars: Path, tmp_path: Path) -> None:
+def test_a_length_may_be_a_numpy_integer(tars: Path, tmp_path: Path) -> None:
     packing = Packing(64, lambda sample: np.int64(len(sample["txt"])), "numpy", workers=1)
     assert sum(map(len, stream(tars, packing=packing, reading=ReadOptions(cache=tmp_path), torch=False))) == 10
 
@@ -124,12 +124,12 @@ OLD = ["batch", "collate", "tail", "world", "pack", "by", "later", "shuffle", "t
 
 
 @pytest.mark.parametrize("old", [*OLD, "workers"])
-def test_a_name_that_is_none_is_a_type_error(tars: Path, old: str) -> None:
+def test_an_unknown_argument_raises_a_type_error(tars: Path, old: str) -> None:
     with pytest.raises(TypeError, match=f"unexpected keyword argument '{old}'"):
         stream(tars, **{old: 1})
 
 
-def test_the_loader_takes_the_names_of_pytorch_and_refuses_the_rest(tars: Path, tmp_path: Path) -> None:
+def test_the_loader_accepts_only_the_argument_names_of_pytorch(tars: Path, tmp_path: Path) -> None:
     samples = stream(tars, batch_size=2, reading=ReadOptions(cache=tmp_path))
     for wrong, says in (
         ({"num_workers": -1}, "num_workers must be an integer, 0 or more, not -1"),
@@ -154,7 +154,7 @@ def test_the_loader_takes_the_names_of_pytorch_and_refuses_the_rest(tars: Path, 
         ({"position": "4", "index": "a", "order": "b"}, "position must be an integer, 0 or more, not '4'"),
     ],
 )
-def test_what_is_no_state_is_refused(tars: Path, tmp_path: Path, state: Any, says: str) -> None:
+def test_an_invalid_state_is_refused(tars: Path, tmp_path: Path, state: Any, says: str) -> None:
     samples = stream(tars, reading=ReadOptions(cache=tmp_path), torch=False)
     with pytest.raises(Error) as caught:
         samples.load_state_dict(state)
@@ -163,7 +163,7 @@ def test_what_is_no_state_is_refused(tars: Path, tmp_path: Path, state: Any, say
         samples.set_epoch(-1)
 
 
-def test_a_checker_sees_every_option() -> None:
+def test_type_hints_list_every_option() -> None:
     taken = get_type_hints(stream)
     seen = get_type_hints(Options)
     assert seen == {name: kind for name, kind in taken.items() if name not in ("path", "torch", "return")}
@@ -171,7 +171,7 @@ def test_a_checker_sees_every_option() -> None:
     assert len(inspect.signature(stream).parameters) <= 12
 
 
-def test_without_torch_the_same_samples_come(tars: Path, tmp_path: Path) -> None:
+def test_a_stream_without_torch_yields_the_same_samples(tars: Path, tmp_path: Path) -> None:
     plain = stream(tars, reading=ReadOptions(cache=tmp_path), torch=False)
     assert type(plain) is Samples and keys_of(plain) == keys_of(stream(tars, reading=ReadOptions(cache=tmp_path)))
 

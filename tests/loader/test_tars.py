@@ -1,4 +1,4 @@
-"""Tars of other tools are read as tarfile and webdataset read them; damage is reported, or skipped and counted."""
+"""Tars of other tools are read as tarfile and webdataset read them, and damage is reported, or skipped and counted."""
 
 import io
 import tarfile
@@ -36,7 +36,7 @@ def members(sample: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_flavours_as_webdataset_reads_them(tmp_path: Path, format: int) -> None:
+def test_each_tar_format_is_read_as_webdataset_reads_it(tmp_path: Path, format: int) -> None:
     names = {"a/b.c/0001": "", "x": "", "grün/日本" if format != tarfile.USTAR_FORMAT else "gruen": ""}
     if format != tarfile.USTAR_FORMAT:
         names[LONG] = ""
@@ -48,7 +48,7 @@ def test_flavours_as_webdataset_reads_them(tmp_path: Path, format: int) -> None:
     assert len(read(tar, tmp_path)) == len(names)
 
 
-def test_folders_links_and_devices_are_no_members(tmp_path: Path) -> None:
+def test_folders_links_and_devices_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "0.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "global"}) as tar:
         for name, kind in (("d.x", tarfile.DIRTYPE), ("l.jpg", tarfile.SYMTYPE), ("f.jpg", tarfile.FIFOTYPE)):
@@ -57,12 +57,12 @@ def test_folders_links_and_devices_are_no_members(tmp_path: Path) -> None:
             info.linkname = "elsewhere"
             tar.addfile(info)
         info = tarfile.TarInfo("a.txt")
-        info.size, info.mtime = 3, 1.5  # a fraction of a second makes a pax header of its own
+        info.size, info.mtime = 3, 1.5  # a fraction of a second makes tarfile write a pax header
         tar.addfile(info, io.BytesIO(b"abc"))
     assert read(path, tmp_path) == [{"__key__": "a", "txt": b"abc"}]
 
 
-def test_members_apart_join_and_repeated_keys_stay_two(tmp_path: Path) -> None:
+def test_separated_members_are_joined_and_repeated_keys_stay_two_samples(tmp_path: Path) -> None:
     files = [("a.jpg", b"1"), ("b.jpg", b"2"), ("a.txt", b"3"), ("b.txt", b"4"), ("a.jpg", b"5"), ("a.txt", b"6")]
     tar = write_tar(tmp_path / "0.tar", files)
     assert read(tar, tmp_path) == [
@@ -72,10 +72,10 @@ def test_members_apart_join_and_repeated_keys_stay_two(tmp_path: Path) -> None:
     ]
 
 
-def test_old_tars_and_missing_end_blocks(tmp_path: Path) -> None:
+def test_old_tars_without_end_blocks_are_read(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "0.tar", [("a.txt", b"abc"), ("b.txt", b"defg")])
     data = bytearray(tar.read_bytes()[:2048])  # two members, no end blocks
-    for header in (0, 1024):  # without ustar's magic the checksum must hold
+    for header in (0, 1024):  # without ustar's magic, only the checksum identifies a header
         data[header + 257 : header + 265] = bytes(8)
         data[header + 148 : header + 156] = b" " * 8
         data[header + 148 : header + 156] = b"%06o\0 " % sum(data[header : header + 512])
@@ -84,7 +84,7 @@ def test_old_tars_and_missing_end_blocks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [512 * 3 + 100, 512 * 2 + 13])
-def test_a_cut_tar_is_named_or_its_whole_samples_kept(tmp_path: Path, cut: int) -> None:
+def test_a_truncated_tar_is_reported_or_its_intact_samples_are_kept(tmp_path: Path, cut: int) -> None:
     tar = write_tar(tmp_path / "0.tar", [("a.txt", b"abc"), ("b.txt", b"d" * 600)])
     tar.write_bytes(tar.read_bytes()[:cut])
     with pytest.raises(ValueError, match=r"0\.tar, byte 1024: .*on_error"):
@@ -103,7 +103,7 @@ def test_rubbish_and_compressed_tars_are_refused(tmp_path: Path) -> None:
         stream(tmp_path, torch=False, reading=ReadOptions(cache=tmp_path / "c"))
 
 
-def test_a_tar_cut_after_it_was_indexed(tmp_path: Path) -> None:
+def test_a_tar_truncated_after_indexing_is_reported_or_its_samples_skipped(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [3, 3])
     build_index(folder)
     tar = folder / "00001.tar"
@@ -116,7 +116,7 @@ def test_a_tar_cut_after_it_was_indexed(tmp_path: Path) -> None:
     assert len(skipping) == 3 and skipping.skipped >= 3
 
 
-def test_tars_and_index_that_do_not_belong_together(tmp_path: Path) -> None:
+def test_tars_that_do_not_match_the_index_are_reported(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [2, 2])
     build_index(folder)
     write_tar(folder / "more.tar", [("z.txt", b"")])
@@ -128,7 +128,7 @@ def test_tars_and_index_that_do_not_belong_together(tmp_path: Path) -> None:
         read(folder, tmp_path)
 
 
-def test_a_kept_index_follows_its_tars(tmp_path: Path) -> None:
+def test_a_cached_index_is_rebuilt_when_its_tars_change(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "tars" / "0.tar", [("a.txt", b"abc")])
     assert len(read(tar, tmp_path)) == 1
     write_tar(tar, [("a.txt", b"abc"), ("b.txt", b"d" * 20_000)])
@@ -136,7 +136,7 @@ def test_a_kept_index_follows_its_tars(tmp_path: Path) -> None:
     assert not list(tar.parent.glob("*.parquet"))
 
 
-def test_many_tars_are_indexed_by_processes_as_by_one(tmp_path: Path) -> None:
+def test_several_processes_build_the_same_index_as_one(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [3, 1, 4, 1, 5, 9, 2, 6, 5, 3])
     one = pq.read_table(build_index(folder, out=tmp_path / "one.parquet", workers=1))
     seen: list[tuple[int, int]] = []
@@ -145,7 +145,7 @@ def test_many_tars_are_indexed_by_processes_as_by_one(tmp_path: Path) -> None:
     assert seen == [(number, 10) for number in range(1, 11)]
 
 
-def test_names_of_datasets(tmp_path: Path) -> None:
+def test_braces_folders_and_lists_name_the_tars_of_a_dataset(tmp_path: Path) -> None:
     caption_set(tmp_path / "a", [1, 1])
     caption_set(tmp_path / "b", [1])
     assert expand_braces("x/{008..010}-{a,b}.tar") == [f"x/{n}-{x}.tar" for n in ("008", "009", "010") for x in "ab"]
@@ -167,7 +167,7 @@ def test_names_of_datasets(tmp_path: Path) -> None:
         (real_data, "torchtitan_cc12m/cc12m_test", 32),
     ],
 )
-def test_real_tars_by_others(tmp_path: Path, find: Find, folder: str, count: int) -> None:
+def test_real_tars_are_read_as_webdataset_reads_them(tmp_path: Path, find: Find, folder: str, count: int) -> None:
     place = find(f"F_vlm_repo_testdata/{folder}")
     theirs = read_by_webdataset(*sorted(place.glob("*.tar")))
     assert read(place, tmp_path) == theirs

@@ -1,4 +1,4 @@
-"""Under PyTorch: DataLoader, StatefulDataLoader and process groups give what the plain iterator gives."""
+"""DataLoader, StatefulDataLoader and process groups of PyTorch give the samples that the plain iterator gives."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def plain(tars: Path, tmp_path: Path, **options: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("workers", [0, 2, 3])
-def test_batches_come_in_order_from_any_number_of_workers(tars: Path, tmp_path: Path, workers: int) -> None:
+def test_any_number_of_workers_yields_batches_in_order(tars: Path, tmp_path: Path, workers: int) -> None:
     wanted = plain(tars, tmp_path, batch_size=8)
     samples = stream(tars, batch_size=8, reading=ReadOptions(cache=tmp_path))
     loader = DataLoader(samples, batch_size=None, num_workers=workers)
@@ -45,7 +45,7 @@ def test_batches_come_in_order_from_any_number_of_workers(tars: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(("workers", "then"), [(0, 2), (2, 0), (2, 3)])
-def test_prefetched_batches_do_not_count(tars: Path, tmp_path: Path, workers: int, then: int) -> None:
+def test_prefetched_batches_do_not_advance_the_position(tars: Path, tmp_path: Path, workers: int, then: int) -> None:
     wanted = plain(tars, tmp_path, batch_size=8)
     samples = stream(tars, batch_size=8, reading=ReadOptions(cache=tmp_path))
     given = list(islice(samples.loader(workers, prefetch_factor=4), 5))
@@ -61,7 +61,7 @@ def test_prefetched_batches_do_not_count(tars: Path, tmp_path: Path, workers: in
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_stateful_data_loader(tars: Path, tmp_path: Path, workers: int) -> None:
+def test_stateful_data_loader_resumes_exactly(tars: Path, tmp_path: Path, workers: int) -> None:
     stateful = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
     wanted = plain(tars, tmp_path, batch_size=8)
     for steps in (0, 3, 6, 12):
@@ -73,7 +73,7 @@ def test_stateful_data_loader(tars: Path, tmp_path: Path, workers: int) -> None:
         assert keys_of(given) + keys_of(second) == wanted
 
 
-def test_samples_one_by_one_in_batches_of_the_data_loader(tars: Path, tmp_path: Path) -> None:
+def test_the_data_loader_can_make_the_batches(tars: Path, tmp_path: Path) -> None:
     for workers in (0, 2):
         loader = DataLoader(
             stream(tars, reading=ReadOptions(cache=tmp_path)), batch_size=7, num_workers=workers, collate_fn=list
@@ -83,7 +83,7 @@ def test_samples_one_by_one_in_batches_of_the_data_loader(tars: Path, tmp_path: 
         stream(tars, reading=ReadOptions(cache=tmp_path)).state_dict(after=[1, 2])
 
 
-def test_more_workers_and_ranks_than_samples(tmp_path: Path) -> None:
+def test_there_may_be_more_workers_and_ranks_than_samples(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [1])
     samples = stream(folder, batch_size=2, reading=ReadOptions(cache=tmp_path), rank=2, world_size=3)
     batches = list(DataLoader(samples, batch_size=None, num_workers=3))
@@ -93,7 +93,7 @@ def test_more_workers_and_ranks_than_samples(tmp_path: Path) -> None:
     assert list(dropping) == [] and len(dropping) == 0 and dropping.tail_samples() == (0, 1)
 
 
-def test_threads_and_collate(tars: Path, tmp_path: Path) -> None:
+def test_threads_keep_the_order_and_collate_makes_the_batch(tars: Path, tmp_path: Path) -> None:
     def collate(samples: list) -> dict:
         return {"size": torch.tensor([len(sample["jpg"]) for sample in samples]), "__key__": [s["__key__"] for s in samples]}
 
@@ -109,8 +109,8 @@ class Pair(NamedTuple):
     right: str
 
 
-def test_what_goes_to_a_device_keeps_its_shape(tars: Path, tmp_path: Path) -> None:
-    """The copying itself needs a GPU; where tensors lie in a batch, and that the others stay, does not."""
+def test_a_batch_moved_to_a_device_keeps_its_structure(tars: Path, tmp_path: Path) -> None:
+    """The copy itself needs a GPU. This test checks that tensors anywhere in a batch are moved and other values are kept."""
     batch = {"a": torch.ones(2), "b": [torch.ones(1), "x"], "c": Pair(torch.ones(3), "y"), "d": (torch.ones(1), 7)}
     moved = to_device(batch, torch.device("meta"))
     assert (
@@ -162,8 +162,8 @@ print(samples.state_dict()["position"], len(batch))
 """
 
 
-def test_two_ranks_of_a_process_group(tars: Path, tmp_path: Path) -> None:
-    stream(tars, reading=ReadOptions(cache=tmp_path))  # makes the index
+def test_two_ranks_of_a_process_group_share_an_epoch(tars: Path, tmp_path: Path) -> None:
+    stream(tars, reading=ReadOptions(cache=tmp_path))  # builds the index before the ranks start
     command = [sys.executable, "-c", RANK, str(tars), str(tmp_path / "meet")]
     started = [subprocess.Popen([*command, str(rank), str(tmp_path)], stdout=subprocess.PIPE, text=True) for rank in (0, 1)]
     outputs = [process.communicate(timeout=800)[0].splitlines() for process in started]
@@ -176,7 +176,7 @@ def test_two_ranks_of_a_process_group(tars: Path, tmp_path: Path) -> None:
     assert given[:96] == plain(tars, tmp_path)[:96]
 
 
-def test_without_torch(tars: Path, tmp_path: Path) -> None:
+def test_torch_is_not_imported_without_need(tars: Path, tmp_path: Path) -> None:
     program = (
         "import sys, vlmdata\n"
         "from vlmdata.loader.stream import ReadOptions\n"

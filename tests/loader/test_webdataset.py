@@ -1,4 +1,4 @@
-"""A stream as the first stage of a webdataset pipeline: later stages get every sample once, with and without workers."""
+"""A stream is the first stage of a webdataset pipeline: later stages get every sample once, with and without workers."""
 
 import io
 import itertools
@@ -50,7 +50,7 @@ def pipeline(samples: Any) -> wds.DataPipeline:
 
 
 def texts(batches: Iterable) -> list[str]:
-    """Return all captions in order; every batch has a picture for each."""
+    """Return all captions in order, after a check that every batch has a picture for each caption."""
     found = []
     for pictures, captions in batches:
         assert len(pictures) == len(captions) <= 4 and all(picture.size == (24, 16) for picture in pictures)
@@ -69,8 +69,8 @@ def test_a_pipeline_has_the_epochs_of_the_stream(tars: Path, tmp_path: Path) -> 
     assert both == first + second
 
 
-def test_a_state_counts_what_the_stages_took(tars: Path, tmp_path: Path) -> None:
-    """Stages that map read one sample per sample they yield; `batched` has read one more when it yields a batch."""
+def test_a_state_counts_the_samples_that_the_stages_read(tars: Path, tmp_path: Path) -> None:
+    """Stages that map read one sample for each sample that they yield. `batched` reads one more before it yields a batch."""
 
     def single(samples: Any) -> wds.DataPipeline:
         return wds.DataPipeline(samples, wds.decode("pil"), wds.to_tuple("jpg", "txt"))
@@ -85,7 +85,7 @@ def test_a_state_counts_what_the_stages_took(tars: Path, tmp_path: Path) -> None
     assert batched.position == 4 + 1
 
 
-def test_without_torch_a_function_is_the_first_stage(tars: Path, tmp_path: Path) -> None:
+def test_a_function_is_the_first_stage_without_torch(tars: Path, tmp_path: Path) -> None:
     samples = stream(tars, reading=ReadOptions(cache=tmp_path), torch=False)
     assert sorted(texts(pipeline(lambda: iter(samples)))) == KEYS
 
@@ -96,12 +96,12 @@ def test_workers_share_the_samples_of_a_pipeline(make: Any, num_workers: int, ta
     samples = stream(tars, reading=ReadOptions(cache=tmp_path))
     loader = make(pipeline(samples), batch_size=None, num_workers=num_workers)
     first = texts(loader)
-    samples.set_epoch(1)  # workers are copies, which do not move the stream along
+    samples.set_epoch(1)  # workers use copies, which do not advance this stream
     second = texts(loader)
     assert sorted(first) == sorted(second) == KEYS and first != second
 
 
-def test_workers_that_stay_go_through_the_epochs(tars: Path, tmp_path: Path) -> None:
+def test_persistent_workers_read_the_next_epoch(tars: Path, tmp_path: Path) -> None:
     loader = DataLoader(
         pipeline(stream(tars, reading=ReadOptions(cache=tmp_path))), batch_size=None, num_workers=2, persistent_workers=True
     )
@@ -109,13 +109,13 @@ def test_workers_that_stay_go_through_the_epochs(tars: Path, tmp_path: Path) -> 
     assert sorted(first) == sorted(second) == KEYS and first != second
 
 
-def test_each_rank_has_its_share(tars: Path, tmp_path: Path) -> None:
+def test_each_rank_reads_its_share(tars: Path, tmp_path: Path) -> None:
     ranks = [texts(pipeline(stream(tars, reading=ReadOptions(cache=tmp_path), rank=rank, world_size=3))) for rank in range(3)]
     assert [len(one) for one in ranks] == [7, 7, 7] and sorted(itertools.chain(*ranks)) == KEYS
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_stream_within_a_web_loader(num_workers: int, tars: Path, tmp_path: Path) -> None:
+def test_a_web_loader_reads_a_stream(num_workers: int, tars: Path, tmp_path: Path) -> None:
     loader = wds.WebLoader(stream(tars, reading=ReadOptions(cache=tmp_path)), batch_size=None, num_workers=num_workers)
     assert sorted(texts(loader.decode("pil").to_tuple("jpg", "txt").batched(4))) == KEYS
     shuffled = wds.WebLoader(
@@ -131,7 +131,7 @@ def test_a_web_loader_sets_the_length_of_an_epoch_of_an_endless_stream(tars: Pat
     assert [len(texts(endless.with_epoch(3))) for _ in range(2)] == [12, 12]
 
 
-def test_what_is_padded_can_be_left_out(tars: Path, tmp_path: Path) -> None:
+def test_padding_samples_can_be_filtered_out(tars: Path, tmp_path: Path) -> None:
     ranks = [
         list(wds.DataPipeline(stream(tars, reading=ReadOptions(cache=tmp_path), rank=rank, world_size=2))) for rank in range(2)
     ]

@@ -83,7 +83,7 @@ Change = Callable[[Path, bytes], None]
 
 
 def changed_set(folder: Path, change: Change) -> Path:
-    """Two tars of three samples with their index; then the second is changed."""
+    """Write two tars of three samples with their index, then change the second tar."""
     write_tar(folder / "0.tar", files_of("abc"))
     tar = write_tar(folder / "1.tar", files_of("def"))
     build_index(folder)
@@ -91,10 +91,11 @@ def changed_set(folder: Path, change: Change) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("together", [read_samples.TOGETHER, 0])  # read at once, as small samples are, or one by one
+# All samples are read at once, as small ones are, or one by one.
+@pytest.mark.parametrize("together", [read_samples.TOGETHER, 0])
 @pytest.mark.parametrize("scheme", ["", "file://"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_it_is_named_or_passed_over(
+def test_a_changed_tar_is_reported_or_skipped(
     tmp_path: Path, change: Change, scheme: str, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read_samples, "TOGETHER", together)
@@ -109,13 +110,13 @@ def test_it_is_named_or_passed_over(
 
 
 @pytest.mark.parametrize("change", [a_folder, a_pipe])
-def test_what_is_no_file_is_named(tmp_path: Path, change: Change) -> None:
+def test_a_folder_or_a_pipe_in_place_of_a_tar_is_reported(tmp_path: Path, change: Change) -> None:
     folder = changed_set(tmp_path / "tars", change)
     with pytest.raises(ValueError, match=r"1\.tar.* cannot be opened: .*1\.tar is not a file"):
         list(stream(folder, torch=False, reading=ReadOptions(cache=tmp_path / "cache")))
 
 
-def test_a_tar_that_is_overwritten_while_it_is_open(tmp_path: Path) -> None:
+def test_a_tar_overwritten_while_open_is_reported(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", files_of("abc"))
     rows = Rows(tmp_path, cache=tmp_path / "cache")
     assert members([rows[0]]).items() <= TRUE.items()
@@ -138,7 +139,7 @@ def test_appended_samples_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_long_names_are_confirmed_by_the_headers_before(tmp_path: Path, format: int) -> None:
+def test_long_names_are_checked_against_the_headers_before_the_members(tmp_path: Path, format: int) -> None:
     names = {key: f"{'folder/' * 30}grün-{key}" for key in "abc"}
     files = [(f"{names[name[0]]}{name[1:].replace('jpg', 'JPG')}", data) for name, data in files_of("abc")]
     write_tar(tmp_path / "0.tar", files, format)
