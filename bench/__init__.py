@@ -1,1 +1,2 @@
-"""Benchmarks: each file prints one table, with its peer or its floor measured in the same run. `python -m bench` runs all."""
+"""Benchmarks: each file prints one table that compares vlmdata with a peer or a lower bound measured in the same run.
+`python -m bench` runs all."""

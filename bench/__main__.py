@@ -1,7 +1,7 @@
 """Run every benchmark that needs nothing but this machine, one after the other: `make bench`, or `python -m bench NAME …`.
 
-Those that take hours, a GPU or other projects' environments are run by name: tiny_clip, learns_captions, learns_nlvr,
-train_h200. A benchmark whose peer is not installed says so and goes on without it.
+Benchmarks that take hours, a GPU or other projects' environments run only by name: tiny_clip, learns_captions, learns_nlvr,
+train_h200. A benchmark whose peer is not installed reports this and continues without the peer.
 """
 
 import subprocess
@@ -13,7 +13,7 @@ NO_BENCHMARK = {"__init__", "__main__", "curves", "measure"}
 
 
 def main(names: list[str]) -> int:
-    """Run benchmarks by name, or all that stand for themselves. Returns how many failed."""
+    """Run the named benchmarks, or all that need nothing but this machine, and return how many failed."""
     here = Path(__file__).parent
     every = sorted(path.stem for path in here.glob("*.py") if path.stem not in BY_NAME_ONLY | NO_BENCHMARK)
     failed = 0

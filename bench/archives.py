@@ -1,8 +1,8 @@
-"""Archive records per CPU second beside warcio, in one run over the same files: headers parsed, content read, HTTP undone.
+"""Archive records per CPU second of vlmdata and warcio on the same files: headers parsed, content read, HTTP decoded.
 
 python -m bench.archives         # needs vlmdata[bench] and the real archives of ../shared/data
-python -m bench.archives FILE    # memory that reading one archive takes
-python -m bench.archives --pieces FOLDER   # that planning and reading a piece take, of large archives written there in turn
+python -m bench.archives FILE    # print the memory that reading one archive takes
+python -m bench.archives --pieces FOLDER   # write large archives to FOLDER one by one; print the cost of a plan and of a piece
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FILES = (
     "node-warc/books.toscrape.warc",
 )
 ROUNDS = 5
-COPIES = (1, 18)  # of what the real pages and images make: 62 MB, and over a gigabyte
+COPIES = (1, 18)  # copies of the real pages and images in an archive: 62 MB, and over a gigabyte
 
 
 def ours(path: Path) -> int:
@@ -64,7 +64,7 @@ def warcio(path: Path) -> int:
 
 
 def fastwarc_alone(path: Path) -> int:
-    """Read as fast as the library can: no digests, no HTTP bodies undone."""
+    """Read as fast as FastWARC can: compute no digests and decode no HTTP bodies."""
     count = 0
     for record in ArchiveIterator(str(path), parse_http=False):
         count += 1
@@ -74,7 +74,7 @@ def fastwarc_alone(path: Path) -> int:
 
 
 def memory(path: Path) -> None:
-    """Print what one archive takes from its first record to its last."""
+    """Print the time and memory that reading an archive from its first record to its last takes."""
     start = time.process_time()
     count = ours(path)
     spent = time.process_time() - start
@@ -82,13 +82,14 @@ def memory(path: Path) -> None:
 
 
 def peak() -> int:
-    """Return the most memory that this process has had, MB: of itself alone, which `getrusage` does not tell of a child."""
+    """Return the largest resident memory of this process in MB. For a child process, `getrusage` would count the parent's
+    memory too."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
 
 def real_messages(folder: Path) -> list[tuple[str, bytes]]:
-    """Return address and HTTP message of the pages and images that the tests have: books, an encyclopedia, news sites."""
+    """Return the address and the HTTP message of each page and image in the test data: books, an encyclopedia, news sites."""
     crawl = Crawl(folder / "real.warc.gz")
     textbook(crawl, ROOT / "A_captioned/openstax/sociology-3e")
     sites(crawl, ROOT / "B2_sites_with_images/gutenberg", ROOT / "B2_sites_with_images/wikipedia_raycharles_zim2015")
@@ -105,7 +106,7 @@ def copied(out: IO[bytes], content: bytes, copies: int) -> None:
 
 
 def write_kind(kind: str, messages: list[tuple[str, bytes]], copies: int, path: Path) -> None:
-    """Write an archive of the messages, again and again."""
+    """Write an archive that repeats the messages `copies` times."""
     ours = [warc("response", url, block) for url, block in messages]
     head, body = (
         arc(),
@@ -149,7 +150,8 @@ KINDS += ("one Zstandard frame", "ARC, gzip")
 
 
 def piece_memory(folder: Path) -> None:
-    """Print what planning an archive takes, and a worker that reads the piece in its middle, rows and images and all."""
+    """Print the cost of planning an archive, and the cost for a worker that reads the piece in its middle with rows and
+    images."""
     messages = real_messages(folder)
     print(f"{'kind':<22}{'MB':>7}{'pieces':>8}{'plan CPU s':>12}{'MB':>6}{'piece: rows':>13}{'CPU s':>8}{'MB':>6}")
     for kind in KINDS:
@@ -168,7 +170,7 @@ def piece_memory(folder: Path) -> None:
 
 
 def alone(what: str, path: Path, *more: str) -> dict[str, Any]:
-    """Do one thing in a process of its own."""
+    """Run one measurement in a new process and return its result."""
     command = [sys.executable, "-m", "bench.archives", what, str(path), *more]
     found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return found
@@ -180,7 +182,7 @@ def plan(path: Path) -> dict[str, Any]:
 
 
 def read_piece(path: Path, piece: dict[str, Any]) -> dict[str, Any]:
-    """Read a piece as a worker does, its rows into a store."""
+    """Read a piece and write its rows to a store, as a worker does."""
     source = Warc(path=str(path), images="file")
     with tempfile.TemporaryDirectory(dir=path.parent) as out:
         store = open_store(out)
@@ -201,7 +203,7 @@ def main() -> None:
         memory(Path(sys.argv[1]))
         return
     tools: dict[str, Callable[[Path], int]] = {"vlmdata": ours, "warcio": warcio, "FastWARC alone": fastwarc_alone}
-    print(f"{'file':<44}{'records':>8}" + "".join(f"{name:>18}" for name in tools) + f"{'times warcio':>14}")
+    print(f"{'file':<44}{'records':>8}" + "".join(f"{name:>18}" for name in tools) + f"{'x warcio':>14}")
     for name in FILES:
         path = ROOT / "C_warc" / name
         best = dict.fromkeys(tools, 0.0)

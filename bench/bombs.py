@@ -1,8 +1,8 @@
-"""What hostile images cost at the default limits: each processed in a process of its own, to a short side of 256 pixels.
+"""What hostile images cost at the default limits. Each image is processed in a new process, to a short side of 256 pixels.
 
-Of every kind two sizes: near the largest that the limits admit, found by halving, and a quarter more. A line has the bytes of
-the file, what became of it, by how much resident memory rose and the CPU seconds. Memory is the kernel's high-water mark after
-less that before; a small picture has been processed before, so that libraries are loaded.
+Each kind has two sizes: one near the largest that the limits admit, found by bisection, and one a quarter larger. A line shows
+the bytes of the file, the outcome, the rise of resident memory and the CPU seconds. The rise is the kernel's high-water mark
+minus its value before the image; a small image is processed first, so that all libraries are loaded.
 """
 
 from __future__ import annotations
@@ -45,15 +45,16 @@ def saved(image: Image.Image, format: str, **settings: Any) -> bytes:
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
-    """Return a chunk of a PNG."""
+    """Return a PNG chunk."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def png(width: int, height: int, kind: int, depth: int, *, extra: bytes = b"", interlaced: bool = False) -> bytes:
-    """Return a PNG of zeros of a colour type (0 grey, 2 rgb, 3 palette, 4 grey and alpha, 6 rgb and alpha) and depth."""
+    """Return a PNG of zeros with the given depth and colour type: 0 grey, 2 rgb, 3 palette, 4 grey and alpha, 6 rgb and
+    alpha."""
     row = b"\0" * (1 + (width * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind] * depth + 7) // 8)
     packer, body = zlib.compressobj(9), b""
-    for _ in range(2 * height if interlaced else height):  # the seven passes have less than twice the rows
+    for _ in range(2 * height if interlaced else height):  # the seven passes have fewer than twice the rows
         body += packer.compress(row)
     head = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, interlaced)
     palette = chunk(b"PLTE", bytes(768)) if kind == 3 else b""
@@ -62,24 +63,24 @@ def png(width: int, height: int, kind: int, depth: int, *, extra: bytes = b"", i
 
 
 def png_of_texts(_: int) -> bytes:
-    """Return a PNG of one pixel with 64 texts that unpack to a megabyte each."""
+    """Return a PNG of one pixel with 64 text chunks that unpack to a megabyte each."""
     text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000), 9))
     return png(1, 1, 0, 8, extra=text * 64)
 
 
 def jpeg_of_scans(side: int, scans: int) -> bytes:
-    """Return a progressive JPEG whose last scan is there many times."""
+    """Return a progressive JPEG that repeats its last scan `scans` times."""
     data = flat(side, "JPEG", progressive=True)
     last = data.rfind(b"\xff\xda")
     return data[:-2] + data[last:-2] * scans + data[-2:]
 
 
 def jpeg_by_component(side: int) -> bytes:
-    """Return a baseline JPEG of noughts with a scan for each component: the decoder keeps all of it to the end."""
-    table = b"\xff\xc4\0\x14%c\1" + bytes(16)  # one code of one bit, for nought
+    """Return a baseline JPEG of zeros with one scan per component, which makes the decoder keep all coefficients to the end."""
+    table = b"\xff\xc4\0\x14%c\1" + bytes(16)  # a single code of one bit, for zero
     size = b"\xff\xc0\0\x11\x08" + struct.pack(">HH", side, side) + b"\3\1\x11\0\2\x11\0\3\x11\0"
     head = b"\xff\xd8\xff\xdb\0\x43\0" + b"\1" * 64 + size + table % 0 + table % 16
-    scan = bytes(-(-2 * (-(-side // 8)) ** 2 // 8))  # a bit for the mean of each block, one for its end
+    scan = bytes(-(-2 * (-(-side // 8)) ** 2 // 8))  # one bit for the mean of each block, and one for its end
     return head + b"".join(b"\xff\xda\0\x08\1%c\0\0\x3f\0" % n + scan for n in (1, 2, 3)) + b"\xff\xd9"
 
 
@@ -109,7 +110,7 @@ def deep_tiff(side: int) -> bytes:
 
 
 def line(side: int, *, upright: bool) -> bytes:
-    """Return a PNG of one row or column of two million pixels at the most."""
+    """Return a PNG of one row or one column, with at most two million pixels."""
     length = min(side * side, 2_000_000)
     return png(*((1, length) if upright else (length, 1)), 6, 8)
 
@@ -120,7 +121,7 @@ def square(side: int, kind: int, depth: int, **settings: Any) -> bytes:
 
 
 def kinds() -> Iterator[tuple[str, Make]]:
-    """Yield the name of every kind of bomb and what makes one."""
+    """Yield the name of each kind of bomb and the function that makes one."""
     yield from _pngs()
     yield from _jpegs()
     for mode in ("RGB", "RGBA"):
@@ -178,7 +179,7 @@ def _jpegs() -> Iterator[tuple[str, Make]]:
 
 
 def packed_bmp(side: int) -> bytes:
-    """Return a BMP whose every row is one pixel and an end of line: the decoder fills in the rest, pixel by pixel."""
+    """Return a BMP whose rows store one pixel and an end of line, so that the decoder fills in the rest pixel by pixel."""
     palette = b"".join(bytes([n, n, 255 - n, 0]) for n in range(256))
     body = b"\1\1\0\0" * side + b"\0\1"
     info = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(body), 0, 0, 256, 0)
@@ -186,7 +187,7 @@ def packed_bmp(side: int) -> bytes:
 
 
 def largest(make: Make) -> int:
-    """Return a side near the largest that the default limits admit, by what a picture of 1,024 pixels says of itself."""
+    """Return a side near the largest that the default limits admit, estimated from the header of an image of 1,024 pixels."""
     data = make(SAMPLE)
     try:
         header = read_header(data)
@@ -200,11 +201,11 @@ def largest(make: Make) -> int:
         grown = replace(header, width=middle, height=middle, held_bytes=held, coded_pixels=coded)
         fits = decoding_bytes(grown, round(len(data) * scale), 8) <= MAX_MEMORY_MB * 1e6 and decoding_cost(grown) <= MAX_COST
         low, high = (middle, high) if fits else (low, middle)
-    return low - low // 100  # encoded bytes do not grow quite with the area
+    return low - low // 100  # encoded bytes grow slightly slower than the area
 
 
 def measure(path: Path, small: Path, step: str) -> dict[str, Any]:
-    """Process one file in this process and return what it took."""
+    """Process one file in this process and return its outcome, the rise of memory and the CPU seconds."""
     rule = ResizeRule("keep_ratio", 256) if step == "resize" else ResizeRule("no")
     process(small.read_bytes(), rule)
     data = path.read_bytes()
@@ -218,13 +219,13 @@ def measure(path: Path, small: Path, step: str) -> dict[str, Any]:
 
 
 def peak_mb() -> float:
-    """Return the most resident memory that this process had, in MB of a million bytes."""
+    """Return the largest resident memory of this process so far, in MB (10^6 bytes)."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e6
 
 
 def run(data: bytes, folder: Path, step: str = "resize") -> dict[str, Any]:
-    """Measure an image in a process of its own."""
+    """Measure an image in a new process."""
     path, small = folder / "bomb", folder / "small"
     path.write_bytes(data)
     format = next((name for name in ("JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP") if _is(data, name)), "PNG")
@@ -245,7 +246,7 @@ def main() -> None:
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--small", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--step", choices=["resize", "no"], default="resize")
-    parser.add_argument("--kind", default="", help="only kinds whose name has these words")
+    parser.add_argument("--kind", default="", help="only kinds whose name contains this text")
     given = parser.parse_args()
     if given.one:
         print(json.dumps(measure(given.one, given.small, given.step)))

@@ -1,14 +1,14 @@
-"""CLIPScore's speed: pairs per second (on a CPU: per CPU second), ours against open_clip used plainly, in the same run.
+"""Pairs per second (on a CPU: per CPU second) that CLIPScore takes in vlmdata and in plain open_clip, in the same run.
 
-    python -m bench.clip [MODEL ...] [--count N]     # ViT-B-32 and ViT-L-14; weights are random, speed does not hang on them
+    python -m bench.clip [MODEL ...] [--count N]     # ViT-B-32 and ViT-L-14; random weights, which do not change the speed
 
-Pairs are pictures of 384 pixels on the short side at quality 95, as `captions` stores them, each with a caption of its own.
-Plainly: open_clip's preprocessing and both towers in fp32, on a GPU under autocast in bf16, batch after batch, as its README
-shows. Ours: vlmdata.models.clip as `clip_score` uses it. Two ceilings stand beside it: `forward`, both towers alone on inputs
-that lie on the device, in the same type, compiled where ours is; `decode`, the threads that prepare pictures with no model
-behind them. The share of the forward pass is what the machinery leaves of the model's own speed; where decoding is the lower
-ceiling, no model runs faster on this machine. On a GPU plain open_clip, which decodes in one thread, takes a tenth of them, and
-compilers have run before.
+Pairs are pictures of 384 pixels on the short side at quality 95, as `captions` stores them, each with a different caption.
+`open_clip` runs its preprocessing and both towers in fp32, on a GPU under autocast in bf16, batch after batch, as its README
+shows. `ours` runs vlmdata.models.clip as `clip_score` does. Two upper bounds are printed too: `forward` runs both towers alone
+on inputs that are already on the device, in the same type, compiled where ours is; `decode` runs the threads that prepare
+pictures without a model. The share of `forward` tells how much of the model's speed remains; where `decode` is slower, decoding
+limits the speed of any model on this machine. On a GPU, open_clip decodes in one thread and is measured on a tenth of the
+pairs, and all compilation is done before.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def plainly(model: str, weights: str, bodies: list[bytes], texts: list[str], dev
 
 
 def ours(clip: Clip, bodies: list[bytes], texts: list[str]) -> Callable[[], np.ndarray]:
-    numbered = list(enumerate(bodies))  # the same picture under another number is decoded anew, as another row's would be
+    # other numbers avoid cache hits, so that a picture is decoded for each pair as for each row
+    numbered = list(enumerate(bodies))
 
     def work() -> np.ndarray:
         units = clip.embed_images(range(len(numbered)), 0, lambda number: numbered[number][1])
@@ -82,7 +83,8 @@ def ours(clip: Clip, bodies: list[bytes], texts: list[str]) -> Callable[[], np.n
 
 
 def forward(clip: Clip, count: int) -> Callable[[], None]:
-    """The towers alone: as many full batches as `count` takes, the inputs on the device already."""
+    """Return a function that runs both towers alone on as many full batches as `count` needs, with inputs already on the
+    device."""
     size = BATCH[clip.device.type]
     pixels = torch.randint(0, 256, (size, 3, *clip.sides), dtype=torch.uint8).to(clip.device)
     tokens = clip.tokenizer(captions(size)).to(clip.device)
@@ -106,7 +108,7 @@ def decode(clip: Clip, bodies: list[bytes]) -> Callable[[], None]:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return the seconds of a run: of the clock on a GPU, of the processor without one, for others may be busy on it."""
+    """Return the seconds of a run: wall time with a GPU, CPU time without one, because other processes may use the CPU."""
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     start = clock()
     work()
@@ -114,7 +116,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def measure(model: str, count: int, weights: str) -> None:
-    """Print a line for each way of scoring. What compilers and allocators do at first is done before on two batches."""
+    """Print a line for each way of scoring. Two batches run first, because compilers and allocators work at the first use."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     bodies, texts = pictures(count), captions(count)
     few = max(count // 10, BATCH[device]) if device == "cuda" else count
@@ -123,11 +125,11 @@ def measure(model: str, count: int, weights: str) -> None:
         warm = 2 * BATCH[device]
         ours(clip, bodies[:warm], texts[:warm])()
         plainly(model, weights, bodies[: BATCH[device]], texts[: BATCH[device]], device)()
-        clip.pixels = PixelCache(decoders())  # nothing decoded before is kept
+        clip.pixels = PixelCache(decoders())  # forget the pictures that the first batches decoded
     found: dict[str, np.ndarray] = {}
     plain, own = plainly(model, weights, bodies[:few], texts[:few], device), ours(clip, bodies, texts)
     rows = [
-        ("open_clip plainly", few / seconds(lambda: found.update(theirs=plain()))),
+        ("open_clip", few / seconds(lambda: found.update(theirs=plain()))),
         (f"ours, {clip.facts['computed']}", count / seconds(lambda: found.update(ours=own()))),
         ("forward alone", count / seconds(forward(clip, count))),
         (f"decode alone, {decoders()} threads", count / seconds(decode(clip, bodies))),
@@ -145,9 +147,9 @@ def main() -> None:
     given = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
-        torch.set_num_threads(1)  # a worker is one core
+        torch.set_num_threads(1)  # a worker has one core
     unit = "pairs/s" if device == "cuda" else "pairs/CPU s"
-    print(f"{'':45}{unit:>12}{'x plainly':>12}{'of forward':>12}", flush=True)
+    print(f"{'':45}{unit:>12}{'x open_clip':>12}{'of forward':>12}", flush=True)
     for model in given.models:
         with tempfile.TemporaryDirectory() as folder:
             weights = str(Path(folder) / "random.pt")

@@ -1,4 +1,4 @@
-"""Draw the curves of a training run as an SVG file, with nothing but text."""
+"""Draw the curves of a training run as an SVG file, without a plotting library."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 Points = Sequence[tuple[float, float]]
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 320, 52, 190, 28, 36  # px; the legend stands at the right
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 320, 52, 190, 28, 36  # px; the legend is at the right
 COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#718096")
 
 
 def losses(log: Path) -> dict[str, list[tuple[float, float]]]:
-    """Read the training and the held-out loss by step from a run's log.jsonl."""
+    """Read the training loss and the held-out loss by step from a run's log.jsonl."""
     records = [json.loads(line) for line in log.read_text().splitlines()]
     kinds = {"training": "train", "held out": "held_out"}
     return {name: [(r["step"], r["loss"]) for r in records if r["kind"] == kind] for name, kind in kinds.items()}
 
 
 def draw(path: Path, title: str, lines: Mapping[str, Points], levels: Mapping[str, float], *, top: float) -> None:
-    """Write lines over the steps, and dashed levels, each with its name; what lies above `top` is cut off."""
+    """Write an SVG with named lines over the steps and named dashed levels. Values above `top` are cut off."""
     last = max(x for points in lines.values() for x, _ in points)
     bottom = min([y for points in lines.values() for _, y in points] + list(levels.values()))
     bottom -= 0.05 * (top - bottom)

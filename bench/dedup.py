@@ -1,13 +1,13 @@
-"""What finding duplicates costs: hashes, texts and embeddings, each against the usual library in the same run.
+"""Cost of finding duplicates among hashes, texts and embeddings, compared with the usual library in the same run.
 
-    pip install faiss-cpu datasketch rensa imagededup     # peers; a case whose library is missing says so
+    pip install faiss-cpu datasketch rensa imagededup     # peers; a case without its library reports this
     python -m bench.dedup [CASE ...]
 
-Every case runs in a process of its own, so that its peak of memory is its own (libraries' import included); wall and CPU are
-of the work alone, without making the data. Peers marked * ran on a share of the queries or texts and were scaled up.
-Hashes: real pHashes of the pictures in FOLDER (../shared/data, else of made-up ones), crossed with each other to get
-a million with the same skew of bits, 5% of them copies with up to 10 bits changed. Texts: 100 words, Zipf, 5% near copies.
-Embeddings: 512 wide, a common direction and a falling spectrum as CLIP's, 10% near copies.
+Each case runs in a new process, so that its memory peak is not that of another case (libraries included); wall and CPU time
+exclude making the data. Peers marked * ran on a share of the queries or texts, and their cost is scaled up. Hashes: real
+pHashes of the pictures in FOLDER (../shared/data, or made-up pictures), combined in pairs to a million hashes with the same
+skew of bits; 5% are copies with up to 10 changed bits. Texts: 100 words, Zipf-distributed, 5% near copies. Embeddings: 512
+wide, with a common direction and a falling spectrum like CLIP's, 10% near copies.
 """
 
 import functools
@@ -35,7 +35,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, Result]:
 
 
 def scaled(built: Result, cost: Result, factor: float, found: int) -> Result:
-    """Return the cost of all queries from that of some: every pair is found from both its ends."""
+    """Return the cost of all queries, extrapolated from some of them. Pairs are halved because each is found from both ends."""
     return {key: built[key] + cost[key] * factor for key in cost} | {"found": int(found * factor / 2), "scaled": 1}
 
 
@@ -106,9 +106,9 @@ def hamming_faiss(kind: str) -> Result:
     index: Any = faiss.IndexBinaryFlat(64) if kind == "flat" else faiss.IndexBinaryMultiHash(64, 4, 16)
     queries = 2000 if kind == "flat" else 4000
     if kind != "flat":
-        index.nflip = 2  # of four blocks of 16 bits one differs in two bits at most: exact to 8
+        index.nflip = 2  # at least one of four 16-bit blocks differs in at most two bits, so distances up to 8 are exact
     _, built = timed(lambda: index.add(rows))
-    (limits, _, _), cost = timed(lambda: index.range_search(rows[:queries], 9))  # below 9
+    (limits, _, _), cost = timed(lambda: index.range_search(rows[:queries], 9))  # faiss returns distances below 9
     return scaled(built, cost, len(data) / queries, int(limits[-1]) - queries)
 
 
@@ -139,7 +139,7 @@ def minhash_ours() -> Result:
     planted = np.stack([np.arange(10_000), len(data) - 1 - np.arange(10_000)], axis=1)
     alike = planted[jaccard(planted, data, grams_of(5)) >= 0.8]
     found = np.isin(alike[:, 0] * len(data) + alike[:, 1], edges[:, 0] * len(data) + edges[:, 1])
-    note = f"signatures alone {sketching['cpu'] / len(data) * 1e6:.1f} us a text"
+    note = f"signatures alone {sketching['cpu'] / len(data) * 1e6:.1f} us per text"
     return cost | {"found": len(edges), "recall": f"{found.sum()} of {len(alike)}", "note": note}
 
 
@@ -169,7 +169,7 @@ def minhash_rensa() -> Result:
         return found, signed
 
     (found, signed), cost = timed(work)
-    return cost | {"found": found, "note": f"signatures alone {signed / len(data) * 1e6:.1f} us a text"}
+    return cost | {"found": found, "note": f"signatures alone {signed / len(data) * 1e6:.1f} us per text"}
 
 
 def minhash_datasketch() -> Result:
@@ -189,7 +189,7 @@ def minhash_datasketch() -> Result:
         return found, signed
 
     (found, signed), cost = timed(work)
-    note = f"signatures alone {signed / len(data) * 1e6:.1f} us a text"
+    note = f"signatures alone {signed / len(data) * 1e6:.1f} us per text"
     return {key: value * 10 for key, value in cost.items()} | {"found": found * 10, "scaled": 1, "note": note}
 
 
@@ -234,7 +234,7 @@ def growth(count: int) -> Result:
     find = functools.partial(distinct_pairs, distance=4, threads=2)
     found, cost = timed(lambda: sum(map(len, edges_within(data, 4, threads=2))))
     kept, whole = timed(lambda: len(np.unique(kept_of_hashes(data, np.arange(count), find))))
-    return cost | {"found": found, "note": f"keeping the best too: {whole['wall']:.1f} s, {count - kept:,} dropped"}
+    return cost | {"found": found, "note": f"with keeping the best: {whole['wall']:.1f} s, {count - kept:,} dropped"}
 
 
 CASES: dict[str, tuple[str, str, Callable[[], Result]]] = {

@@ -1,7 +1,7 @@
-"""How long `vlmdata forget` takes for one address and for many in a large dataset. `python -m bench.forget [SAMPLES]`
+"""Time that `vlmdata forget` takes for one address and for many in a large dataset. `python -m bench.forget [SAMPLES]`
 
-The dataset is made up, but written by the engine: plan, logs with blobs, tars, index and ledger, at 4 kB an image. The floor
-is a copy of the bytes that a takedown must write anew.
+The dataset is made up, but written by the engine with plan, logs with blobs, tars, index and ledger, at 4 kB per image. The
+lower bound is a copy of the bytes that a takedown must rewrite.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MEASURE = "ingest-0000000000000000"
 
 
 def fetched(store: LocalStore, rows: pa.Table, part: int) -> pa.Table:
-    """Commit made-up images for a part, as ingest does, and return its rows with them."""
+    """Commit made-up images for a partition, as ingest does, and return its rows with them."""
     flat = flatten(rows, "images")
     dice = random.Random(part)
     blob = PartitionBlob(store, part)
@@ -61,13 +61,13 @@ def fetched(store: LocalStore, rows: pa.Table, part: int) -> pa.Table:
 
 
 def make(out: Path, listing: Path) -> None:
-    """Write a finished dataset of made-up samples with its work/."""
+    """Write a finished dataset of made-up samples, including its work/ folder."""
     store = LocalStore(out)
     recipe = parse({"source": {"type": "url_list", "path": str(listing)}, "shards": {"samples": PER_SHARD}, "part_rows": PART})
     made = plan.make(recipe, store)
     shards, ledgers, lines = [], [], []
     per_shard = PER_SHARD // PART
-    os.fsync = lambda descriptor: None  # only while the dataset is made up
+    os.fsync = lambda descriptor: None  # for speed, only while the dataset is made
     for number in range(-(-made.parts // per_shard)):
         chosen = []
         for part in range(number * per_shard, min((number + 1) * per_shard, made.parts)):
@@ -86,7 +86,7 @@ def make(out: Path, listing: Path) -> None:
 
 
 def timed(out: Path, words: list[str], folder: Path) -> None:
-    """Forget addresses in a new process and print what it took."""
+    """Forget addresses in a new process and print the time, CPU time and memory it took."""
     (folder / "list.txt").write_text("\n".join(words))
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()

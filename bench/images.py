@@ -1,11 +1,11 @@
-"""What one image costs, bytes to bytes: this chain against the bare work, cv2, Pillow and img2dataset's Resizer.
+"""CPU time from encoded to encoded bytes of one image: vlmdata against the bare work, cv2, Pillow and img2dataset's Resizer.
 
     python -m bench.images [FOLDER]
 
-FOLDER holds coco_free_licence (photos of 640 pixels) and openstax/sociology-3e (figures of 900), as ../shared/data does.
-They are written anew at about 92 kB, and the figures laid side by side to 8 megapixels. One thread; CPU seconds of this
-process; each method takes each image in turn, the median of five rounds counts. PSNR is that of the pixels before encoding
-against a full decode and an area resize; that of Pillow's Lanczos says how far a mere choice of filter goes.
+FOLDER holds coco_free_licence (photos of 640 pixels) and openstax/sociology-3e (figures of 900), as ../shared/data does. All
+are re-encoded at about 92 kB, and the figures are also tiled to 8 megapixels. One thread; CPU seconds of this process; methods
+take turns on all images, and the median of five rounds counts. PSNR compares the pixels before encoding with a full decode and
+an area resize; the PSNR of Pillow's Lanczos shows the effect of another filter alone.
 """
 
 import io
@@ -33,7 +33,7 @@ Method = Callable[[bytes, ResizeRule], object]
 
 
 def near_bytes(pixels: np.ndarray, wanted: int) -> bytes:
-    """Write a JPEG of about `wanted` bytes: the quality is searched for."""
+    """Return a JPEG of about `wanted` bytes. The quality is found by bisection."""
     low, high = 30, 98
     while low < high:
         middle = (low + high) // 2
@@ -49,7 +49,7 @@ def pictures(folder: Path, count: int) -> list[np.ndarray]:
 
 
 def tiled(photo: np.ndarray, wanted: int) -> np.ndarray:
-    """Lay a photo beside and below itself up to about `wanted` pixels: enlarging would leave nothing to decode."""
+    """Repeat a photo in both directions up to about `wanted` pixels. Enlarging it would make it too easy to decode."""
     height, width = photo.shape[:2]
     times = max(1, round((wanted / (height * width)) ** 0.5))
     return np.tile(photo, (times, times, 1))
@@ -68,7 +68,7 @@ def sets(folder: Path) -> dict[str, list[bytes]]:
 
 
 def bare(data: bytes, rule: ResizeRule) -> bytes:
-    """The least that gives the same result: no header of ours, no limits, no hashes."""
+    """Do the least work that gives the same result, without header checks, limits or hashes."""
     height, width, *_ = simplejpeg.decode_jpeg_header(data)
     size = transform(rule, width, height).scaled
     gaps = SHRINK_GAPS.items()
@@ -111,7 +111,7 @@ def img2dataset(rule: ResizeRule) -> Method:
 
 
 def milliseconds(methods: dict[str, Method], images: list[bytes], rule: ResizeRule) -> dict[str, float]:
-    """Return CPU milliseconds an image of each method: the median over rounds, methods taking turns within a round."""
+    """Return each method's CPU milliseconds per image, as the median over rounds in which the methods take turns."""
     rounds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(ROUNDS):
         for name, method in methods.items():
@@ -127,9 +127,9 @@ def psnr(pixels: np.ndarray, exact: np.ndarray) -> float:
 
 
 def qualities(images: list[bytes], rule: ResizeRule) -> dict[str, str]:
-    """Return mean and least PSNR (dB) against a full decode and an area resize, of ours and of Pillow's Lanczos.
+    """Return the mean and the least PSNR (dB) of ours and of Pillow's Lanczos against a full decode and an area resize.
 
-    Only of those images that were shrunk while decoding; the others are equal bit for bit.
+    Only images that were shrunk while decoding count, because the others are equal bit for bit.
     """
     found: dict[str, list[float]] = {"vlmdata": [], "Pillow Lanczos": []}
     for data in images:
@@ -148,7 +148,7 @@ def qualities(images: list[bytes], rule: ResizeRule) -> dict[str, str]:
 
 def main() -> None:
     images_of = sets(Path(sys.argv[1]) if len(sys.argv) > 1 else DATA)
-    print("| images | to | method | CPU ms | to the bare work | PSNR mean / least, dB |")
+    print("| images | to | method | CPU ms | of bare work | PSNR mean / least, dB |")
     print("|---|---|---|---|---|---|")
     for label, images in images_of.items():
         for size in (256, 384):

@@ -1,10 +1,10 @@
-"""Does the trainer learn to look? A small model from nothing on textbook figures and their captions.
+"""Does the trainer learn to look? Train a small model from scratch on textbook figures and their captions.
 
     python -m bench.learns_captions [--data ../shared/data/A_captioned/openstax_small] [--steps 1100] [--curve FILE.svg]
 
-Trains on nine tenths of the distinct figures, then prints the loss on the figures it never saw: along the way,
-and at the end with the figures, with each figure exchanged for another one's, and with all figures grey.
-The figures of the last two are the same text: what they lose is what the model had read from the pixels.
+Trains on nine tenths of the distinct figures and prints the loss on the held-out figures, during training and at the end. At
+the end, the loss is also measured with each figure exchanged for another one, and with all figures grey. The captions stay the
+same in these two cases, so the increase of the loss shows what the model had read from the pixels.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ RECIPE = {
 
 
 def figures(root: Path) -> Iterator[tuple[str, bytes, str]]:
-    """Give every distinct figure once: the hash of its bytes, the bytes, its caption or else its description."""
+    """Yield each distinct figure once, as the hash of its bytes, its bytes, and its caption or else its description."""
     seen = set()
     for file in sorted(root.glob("*/captions.jsonl")):
         for line in file.read_text().splitlines():
@@ -71,7 +71,7 @@ def figures(root: Path) -> Iterator[tuple[str, bytes, str]]:
 
 
 def write_split(root: Path, folder: Path) -> tuple[int, int]:
-    """Write the shards of figures to learn and of figures held out, a tenth by their hash; return how many."""
+    """Write shards of the training figures and of the held-out tenth, chosen by hash. Return the number of each."""
     learn: list[dict[str, Any]] = []
     held: list[dict[str, Any]] = []
     for key, data, text in figures(root):
@@ -90,7 +90,8 @@ def exchanged(batch: Batch) -> Batch:
 
 @torch.no_grad()
 def losses_with(step: ModelWithLoss, feed: Feed, change: Callable[[Batch], Batch]) -> dict[str, tuple[float, int]]:
-    """Return each held-out figure's summed caption loss and its tokens, with every batch changed."""
+    """Return the summed caption loss and the number of tokens of each held-out figure, after `change` is applied to each
+    batch."""
     losses = {}
     for batch, _ in feed:
         micro = MicroBatch.of(change(batch), CPU.device)
@@ -100,12 +101,12 @@ def losses_with(step: ModelWithLoss, feed: Feed, change: Callable[[Batch], Batch
 
 
 def main() -> None:
-    """Train, evaluate, print."""
+    """Train, evaluate and print the losses."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, default=ROOT / "A_captioned/openstax_small")
     options.add_argument("--steps", type=int, default=1100)
     options.add_argument("--threads", type=int, default=1)
-    options.add_argument("--curve", type=Path, help="draw the losses here, as SVG")
+    options.add_argument("--curve", type=Path, help="SVG file to draw the losses to")
     choice = options.parse_args()
     torch.set_num_threads(choice.threads)
     with tempfile.TemporaryDirectory() as name:
@@ -137,7 +138,7 @@ def main() -> None:
             better = sum(own[key][0] < found[key][0] for key in own) / len(own)
             print(f"{what:<12} {mean:>14.4f} " + (f"{'-':>18}" if what == "as they are" else f"{better:>18.1%}"))
         if choice.curve:
-            del levels["held out, as they are"]  # where the curve ends
+            del levels["held out, as they are"]  # the curve itself ends at this value
             title = "Loss per caption token: textbook figures"
             curves.draw(choice.curve, title, curves.losses(folder / "run/log.jsonl"), levels, top=7.0)
 

@@ -1,12 +1,12 @@
-"""Does the trainer learn to look closely? Questions about NLVR's drawn scenes, answered in words.
+"""Does the trainer learn to look closely? Train on questions about NLVR's drawn scenes that are answered in words.
 
     python -m bench.learns_nlvr [--data ../shared/data/D_instruction/nlvr] [--steps 1000] [--curve FILE.svg]
 
-A scene is three boxes; a sample is one box and one question about it, so that no answer can be read off another one.
-Questions are made from `structured_rep`: how many objects, of a colour, of a shape; whether one of some kind is there; and
-which colour or shape all have. Scenes are split by the identifier before the dash, so that the four scenes written for one
-sentence stay together. Printed: exact match on held-out boxes, of the model, of the model with its images grey, and of the
-commonest answer to each question.
+A scene has three boxes. A sample is one box and one question about it, so that no answer can be inferred from another sample.
+Questions are made from `structured_rep`: how many objects there are, of a colour or of a shape; whether there is one of some
+kind; and which colour or shape all have. Scenes are split by the identifier before the dash, so that the four scenes written
+for one sentence stay together. The output is the exact match on held-out boxes of the model, of the model with grey images, and
+of the commonest answer to each question.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from vlmdata_train.recipe_file import parse
 CPU = Ranks(0, 1, torch.device("cpu"))
 COLOURS = {"Yellow": "yellow", "Black": "black", "#0099ff": "blue"}
 SHAPES = ("square", "circle", "triangle")
-BOX_PX, GAP_PX = 100, 50  # a file is three boxes of 100 x 100 with grey between
+BOX_PX, GAP_PX = 100, 50  # a file shows three boxes of 100 x 100 pixels, separated by grey
 RECIPE = {
     "stage": "instruct",
     "model": {
@@ -79,11 +79,11 @@ def questions(box: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def boxes(root: Path) -> Iterator[tuple[str, list[dict[str, Any]], bytes]]:
-    """Give each box of each scene: the scene's identifier, the box's objects, its picture as a JPEG file."""
+    """Yield each box of each scene as the scene's identifier, the objects of the box, and its picture as a JPEG file."""
     folder = root / "nlvr/dev"
     for line in (folder / "dev.json").read_text().splitlines():
         facts = json.loads(line)
-        path = folder / "images" / facts["directory"] / f"dev-{facts['identifier']}-0.png"  # in structured_rep's order
+        path = folder / "images" / facts["directory"] / f"dev-{facts['identifier']}-0.png"  # in the order of structured_rep
         pixels = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
         for i, box in enumerate(facts["structured_rep"]):
             start = i * (BOX_PX + GAP_PX)
@@ -91,7 +91,7 @@ def boxes(root: Path) -> Iterator[tuple[str, list[dict[str, Any]], bytes]]:
 
 
 def write_split(root: Path, folder: Path, asked: int) -> tuple[int, int]:
-    """Write every question about the boxes to learn from, and `asked` held-out ones; return how many."""
+    """Write all questions about the training boxes and `asked` held-out questions. Return the number of each."""
     learn, held, rng = [], [], random.Random(0)
     for name, box, image in boxes(root):
         is_held = int(name.split("-")[0]) % 6 == 0
@@ -105,23 +105,23 @@ def write_split(root: Path, folder: Path, asked: int) -> tuple[int, int]:
 
 
 def last_question(sample: dict[str, Any]) -> str:
-    """Return what a held-out sample asks."""
+    """Return the question of a held-out sample."""
     return next(text for text in json.loads(sample["json"])["texts"] if text)
 
 
 def exact(pairs: list[tuple[str, str]]) -> float:
-    """Return the share of pairs that are equal."""
+    """Return the share of pairs whose two strings are equal."""
     return sum(a == b for a, b in pairs) / len(pairs)
 
 
 def main() -> None:
-    """Train, ask, print."""
+    """Train, generate answers and print the results."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, default=ROOT / "D_instruction/nlvr")
     options.add_argument("--steps", type=int, default=1000)
     options.add_argument("--asked", type=int, default=600)
     options.add_argument("--threads", type=int, default=1)
-    options.add_argument("--curve", type=Path, help="draw the losses here, as SVG")
+    options.add_argument("--curve", type=Path, help="SVG file to draw the losses to")
     choice = options.parse_args()
     torch.set_num_threads(choice.threads)
     with tempfile.TemporaryDirectory() as name:

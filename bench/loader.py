@@ -1,12 +1,12 @@
-"""What a sample costs to read, and what a position costs to know: the stream against a bare loop and other loaders.
+"""Cost of reading a sample and of computing a position: the stream against a bare loop and other loaders.
 
     python -m bench.loader [--overlay FOLDER ...] [--large]
 
-Each method runs in a process of its own, over the same 3,000 samples (a 384 x 384 JPEG of 50 kB, a caption, a JSON) in 6
-tars, page cache warm; CPU seconds of that process, without its imports. LitData, MosaicML Streaming (on their own formats)
-and Energon (on a copy of the tars, prepared by its own command) are measured where an overlay folder holds them
-(pip install --no-deps --target FOLDER, and what they then miss). `--large` adds an index of 100 million rows in 10,000
-shards, of empty files: it needs 10 GB of disk and some minutes.
+Each method runs in a new process over the same 3,000 samples (a 384 x 384 JPEG of 50 kB, a caption, a JSON) in 6 tars with a
+warm page cache. CPU seconds are those of that process without its imports. LitData, MosaicML Streaming (on their own formats)
+and Energon (on a copy of the tars, prepared by its own command) are measured if an overlay folder holds them (pip install
+--no-deps --target FOLDER, then add the modules they miss). `--large` adds an index of 100 million rows in 10,000 shards of
+empty files, which needs 10 GB of disk and some minutes.
 """
 
 import argparse
@@ -33,7 +33,7 @@ SHARDS, EACH, SIZE = 6, 500, 336
 
 
 def make_set(folder: Path) -> None:
-    """Write the tars: smooth noise, so that a JPEG of quality 90 has the 50 kB of a photo."""
+    """Write the tars. The images are smooth noise, so that a JPEG of quality 90 has the 50 kB of a photo."""
     random = np.random.default_rng(0)
     pictures = []
     for _ in range(50):
@@ -58,7 +58,7 @@ def make_set(folder: Path) -> None:
 
 
 def floor(folder: Path) -> Callable[[], Iterable]:
-    """The bare loop: an index in memory, a random order, one pread a member."""
+    """Return a bare loop over an index in memory in random order, with one pread per member."""
     places = []
     for tar in sorted(folder.glob("*.tar")):
         file = os.open(tar, os.O_RDONLY)
@@ -172,7 +172,7 @@ def energon(folder: Path) -> Callable[[], Iterable]:
 
 
 def by_cv2(sample: Any) -> Any:
-    """Decode and resize as the peers' users do."""
+    """Decode and resize a sample with cv2, as users of the peers do."""
     image = sample["jpg"]["bytes"] if isinstance(sample["jpg"], dict) else sample["jpg"]
     pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR_RGB)
     return cv2.resize(pixels, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
@@ -198,7 +198,8 @@ RAW: dict[str, Callable[[Path], Callable[[], Iterable]]] = {
 
 
 def measure(name: str, decoder: str, folder: Path) -> float:
-    """Samples a CPU second, after an epoch to warm up: at least two seconds of raw samples or of decoded ones."""
+    """Return samples per CPU second, over at least two seconds. A full epoch of raw samples, or one decoded sample, runs
+    first."""
     cv2.setNumThreads(1)
     samples = RAW[name](folder)
     decode = {"": None, "cv2": by_cv2}.get(decoder) if decoder in ("", "cv2") else by_vlmdata(decoder)
@@ -220,13 +221,13 @@ def measure(name: str, decoder: str, folder: Path) -> float:
 
 
 def _cpu() -> float:
-    """CPU seconds of this process and of what it started and waited for."""
+    """Return the CPU seconds of this process and of the child processes that it waited for."""
     own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
 
 
 def in_process(arguments: list[str], overlays: list[str]) -> str | None:
-    """Run one measurement in a process of its own; None if what it needs is not installed."""
+    """Run one measurement in a new process. Return its output, or None if a module that it needs is not installed."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(overlays), "HF_DATASETS_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-m", "bench.loader", *arguments], env=environment, capture_output=True, text=True)
     if "ModuleNotFoundError" in done.stderr:
@@ -253,7 +254,8 @@ def speed(folder: Path, overlays: list[str]) -> None:
 
 
 def shuffle_quality() -> None:
-    """Shards seen in 32 consecutive samples, and samples of 256 that share a run of 64 neighbours with another one."""
+    """Print how many shards 32 consecutive samples come from, and how many of 256 samples share a run of 64 neighbours with
+    another."""
     from vlmdata.loader.order.order import Order
 
     print("\n| shuffle of 1,000,000 samples, 100 shards | shards in 32 | pairs of one run in 256 | reads at once |")
@@ -280,7 +282,8 @@ def shuffle_quality() -> None:
 
 
 def resume(folder: Path) -> None:
-    """State size, first batch after a resume, and that what follows is what was not given."""
+    """Print the size of a state, the time to the first batch after a resume, and how many resumes gave exactly the remaining
+    samples."""
     from vlmdata import stream
     from vlmdata.loader.stream import ReadOptions
 
@@ -306,8 +309,8 @@ def resume(folder: Path) -> None:
 
 
 def growth(folder: Path, rows: int, shards: int) -> None:
-    """Stream from a set of made-up rows, in tars that are holes but for the headers of the first batch: time to open, to that
-    batch, and for a position.
+    """Print the time to open a made-up dataset, to its first batch, and for a position. Its tars are sparse files that hold
+    only the headers of the first batch.
     """
     import pyarrow as pa
 
@@ -348,7 +351,8 @@ def growth(folder: Path, rows: int, shards: int) -> None:
 
 
 def write_headers(place: Path) -> int:
-    """Write the headers that the samples of the first batch are known by, with a cache of its own; return how many samples."""
+    """Write the headers that identify the samples of the first batch, through a separate cache. Return the number of
+    samples."""
     samples, state = _in_the_middle(place, place.parent / "headers")
     index, position = samples.plan.datasets[0].index, state["position"] + samples.rank
     batch = index.locate(samples.plan.at(position + samples.world_size * np.arange(32)).rows)
@@ -363,7 +367,7 @@ def write_headers(place: Path) -> int:
 
 
 def _in_the_middle(place: Path, cache: Path) -> tuple[Any, dict[str, Any]]:
-    """A stream, and the state of one in the middle of an epoch."""
+    """Return a stream and a state in the middle of an epoch."""
     from vlmdata import stream
     from vlmdata.loader.stream import ReadOptions
 
@@ -372,7 +376,7 @@ def _in_the_middle(place: Path, cache: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def first_batch(place: Path) -> str:
-    """Open a set, go on in the middle of an epoch on another number of ranks, then plan 200,000 positions."""
+    """Open a dataset, resume in the middle of an epoch, then plan 204,800 positions. Return the times and the memory."""
     before = _own()
     start = time.perf_counter()
     samples, state = _in_the_middle(place, place.parent / "cache")
@@ -392,7 +396,7 @@ def first_batch(place: Path) -> str:
 
 
 def _own() -> float:
-    """Memory of this process alone, in MB: without the files it maps."""
+    """Return the memory of this process in MB, without the files that it maps."""
     _, resident, shared = map(int, Path("/proc/self/statm").read_text().split()[:3])
     return (resident - shared) * 4096 / 1e6
 
@@ -420,7 +424,7 @@ def main() -> None:
         speed(folder, options.overlay)
         shuffle_quality()
         resume(folder)
-        print("\n| rows | shards | bytes a row | opened first, s | open, ms | first batch, ms | CPU ms | position, µs | MB |")
+        print("\n| rows | shards | bytes per row | first open, s | open, ms | first batch, ms | CPU ms | position, µs | MB |")
         print("|---|---|---|---|---|---|---|---|---|")
         for rows, shards in ((1_000_000, 100), (10_000_000, 1000), *([(100_000_000, 10_000)] if options.large else [])):
             growth(Path(place), rows, shards)

@@ -1,9 +1,9 @@
-"""What it costs to bring a JPEG to the 336 x 336 pixels of a model, by each decoder that a training loop may use.
+"""Images per CPU second from a JPEG to the 336 x 336 pixels of a model, for each decoder that a training loop may use.
 
     python -m bench.loader_decoders [FOLDER]
 
-Sources: made-up JPEGs of 384 x 384 (50 kB), and the photos of FOLDER (coco_free_licence, 640 pixels on the long side), as
-they are and tiled to 2,560. Shorter side to 336, then a centre crop. One thread; images a CPU second, the best of five
+Sources: made-up JPEGs of 384 x 384 (50 kB), and the photos of FOLDER (coco_free_licence, 640 pixels on the long side), as they
+are and tiled to 2,560 pixels. The shorter side is resized to 336, then the centre is cropped. One thread; the best of five
 rounds; PSNR against Pillow's full decode and bilinear filter.
 """
 
@@ -98,7 +98,7 @@ def main() -> None:
     for name, images in pictures.items():
         print(f"{name}: {len(images)} JPEGs, {sum(map(len, images)) / len(images) / 1000:.0f} kB on average", flush=True)
     best = {(method, name): 0.0 for method in METHODS for name in pictures}
-    for _ in range(ROUNDS):  # methods take turns, so that a busy machine is so for all
+    for _ in range(ROUNDS):  # methods take turns, so that load on the machine affects all of them
         for name, images in pictures.items():
             for method, make in METHODS.items():
                 start = time.process_time()
@@ -106,7 +106,7 @@ def main() -> None:
                     make(data)
                 best[method, name] = max(best[method, name], len(images) / (time.process_time() - start))
     heads = "".join(f" {name} | dB |" for name in pictures)
-    print(f"\n| images a CPU second |{heads}\n|---|{'---|---|' * len(pictures)}")
+    print(f"\n| images per CPU second |{heads}\n|---|{'---|---|' * len(pictures)}")
     for method, make in METHODS.items():
         quality = [np.median([psnr(make(data), pillow(data)) for data in images]) for images in pictures.values()]
         cells = [f" {best[method, name]:,.0f} | {dB:.0f} |" for name, dB in zip(pictures, quality, strict=True)]

@@ -1,10 +1,10 @@
-"""How full packs are, how mixed, and how equal, for lengths of several kinds of training sets: a window of a million samples.
+"""Padding, mixing and balance of packs for the lengths of several kinds of training sets, with a window of a million samples.
 
     python -m bench.loader_packing [SAMPLES]
 
-Mixed: the share of the variance of a sample's length that lies between packs, against what random packs would have; 1 means
-packs of one length. Dearest: the dearest pack of a step of 64 ranks over the mean, by the sum of squared lengths, planned and
-in random order.
+Mixed: the share of the variance of sample lengths that is between packs, beside that of random packs; 1 means that each pack
+holds one length. Costliest: the cost of the costliest pack over the mean in a step of 64 ranks, as planned and in random order.
+The cost of a pack is the sum of the squared lengths.
 """
 
 import sys
@@ -15,7 +15,7 @@ import numpy as np
 from vlmdata.loader.order.packing import Packs, pack
 
 SIZES = (2048, 4096, 8192, 32768)
-FEWEST_FIT = 0.7  # sizes that less of the samples fit in are passed over, and so are the samples that do not fit
+FEWEST_FIT = 0.7  # a pack size is skipped if fewer samples fit into it; samples that do not fit are left out
 
 
 def shapes(count: int) -> dict[str, np.ndarray]:
@@ -45,21 +45,21 @@ def shapes(count: int) -> dict[str, np.ndarray]:
 
 
 def between_packs(packs: Packs, lengths: np.ndarray) -> tuple[float, float]:
-    """The share of the lengths' variance that lies between packs, and that of random packs."""
+    """Return the share of the variance of the lengths that is between packs, and the share expected of random packs."""
     counts = np.diff(packs.starts)
     means = np.add.reduceat(lengths[packs.members].astype(float), packs.starts[:-1]) / counts
     spread = np.average((means - lengths.mean()) ** 2, weights=counts) / lengths.var()
     return float(spread), len(counts) / len(lengths)
 
 
-def dearest(cost: np.ndarray, ranks: int = 64) -> float:
+def costliest(cost: np.ndarray, ranks: int = 64) -> float:
     steps = cost[: len(cost) // ranks * ranks].reshape(-1, ranks)
     return float((steps.max(axis=1) / steps.mean(axis=1)).mean())
 
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1 << 20
-    print(f"| lengths, {count:,} samples | tokens | padding | mixed / at random | dearest / at random | plan, CPU s |")
+    print(f"| lengths, {count:,} samples | tokens | padding | mixed / at random | costliest / at random | plan, CPU s |")
     print("|---|---|---|---|---|---|")
     for name, every in shapes(count).items():
         for size in SIZES:
@@ -74,7 +74,7 @@ def main() -> None:
             shuffled = np.random.default_rng(1).permutation(cost)
             print(
                 f"| {name} | {size:,} | {packs.padding:.2%} | {mixed:.2f} / {chance:.2f} "
-                f"| {dearest(cost):.3f} / {dearest(shuffled):.2f} | {took:.1f} |",
+                f"| {costliest(cost):.3f} / {costliest(shuffled):.2f} | {took:.1f} |",
                 flush=True,
             )
 

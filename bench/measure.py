@@ -1,4 +1,4 @@
-"""What a command costs, with all its processes: CPU seconds, wall seconds, largest sum of resident memory."""
+"""Measure the cost of a command with all its processes: CPU seconds, wall seconds, largest sum of resident memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARK = "VLMDATA_BENCH_MARK"
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU and wall in seconds, memory in MB; `status` is the command's exit status."""
+    """The cost of a command: CPU and wall time in seconds, memory in MB, and the command's exit status."""
 
     cpu_s: float
     wall_s: float
@@ -25,7 +25,8 @@ class Cost:
 
 
 def cost(command: list[str], **environment: str) -> Cost:
-    """Run a command to its end and add up every process that inherits a mark in its environment, sampled ten times a second."""
+    """Run a command and return its cost, summed over all processes that inherit a mark in its environment. Sampled ten times
+    a second."""
     mark = uuid.uuid4().hex
     began = time.monotonic()
     process = subprocess.Popen(

@@ -1,10 +1,10 @@
-"""Pages per CPU second and the quality of their text, beside trafilatura and others, in one run on the same pages.
+"""Pages per CPU second and quality of the text of vlmdata, trafilatura and others, on the same pages in one run.
 
     python -m bench.pages            # needs vlmdata[bench] and the real pages of ../shared/data
 
-Every tool reads the same bytes in turn, three rounds, and its best round counts, so that other work on the machine
-troubles all of them alike. Text is scored as the article extraction benchmark does (bench/inputs/shingles.py), and on
-pages in many languages as trafilatura's own evaluation does (bench/inputs/strings.py).
+The tools take turns on the same bytes for three rounds, and the best round of each counts, so that other load on the machine
+affects all of them alike. Text is scored as the article extraction benchmark does (bench/inputs/shingles.py), and on pages in
+many languages as trafilatura's own evaluation does (bench/inputs/strings.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vlmdata.archives.read_archive import records, volumes
 from vlmdata.html.document import extract
 from vlmdata.html.obelics import KEPT, SPECIAL, UNWRAPPED
 
-Page = tuple[bytes, str]  # as a server sent it, address
+Page = tuple[bytes, str]  # the bytes that a server sent, and the address
 ARCHIVES = (
     "solrwayback/example_warc/IAH-20080430204825-00000-blackbook.warc.gz",
     "pywb_sample_archive/warcs/iana.warc.gz",
@@ -54,14 +54,14 @@ def benchmark_pages() -> tuple[list[Page], list[str]]:
 
 
 def marked_pages() -> tuple[list[Page], list[dict[str, list[str]]]]:
-    """Return the pages of trafilatura's evaluation and, of each, the strings that its text must (`with`) and must not hold."""
+    """Return the pages of trafilatura's evaluation and, for each, the strings that its text must and must not contain."""
     folder = ROOT / "B_html" / "trafilatura_dev"
     marks = json.loads((folder / "pages.json").read_text())
     return [(gzip.decompress((folder / name).read_bytes()), entry["url"]) for name, entry in marks.items()], [*marks.values()]
 
 
 def archive_pages() -> list[Page]:
-    """Return the HTML pages of real archives."""
+    """Return the HTML pages of the real archives."""
     pages = []
     for name in ARCHIVES:
         for volume in volumes(ROOT / "C_warc" / name):
@@ -83,7 +83,7 @@ def ours_obelics(page: Page) -> str:
 
 
 def obelics_in_soup(page: Page) -> str:
-    """Do OBELICS's tag and class rules with BeautifulSoup, as one would write them down."""
+    """Apply OBELICS's tag and class rules with BeautifulSoup, in the simplest way."""
     soup = BeautifulSoup(page[0], "html.parser")
     for node in soup.find_all(string=lambda text: isinstance(text, Comment)):
         node.extract()
@@ -151,7 +151,7 @@ PARSERS: dict[str, Callable[[Page], str]] = {
 
 
 def measured(tools: dict[str, Callable[[Page], str]], pages: list[Page], rounds: int = 3) -> dict[str, float]:
-    """Return pages per CPU second of each tool, the best of the rounds."""
+    """Return each tool's pages per CPU second in its best round."""
     best = dict.fromkeys(tools, 0.0)
     for _ in range(rounds):
         for name, tool in tools.items():
@@ -163,11 +163,14 @@ def measured(tools: dict[str, Callable[[Page], str]], pages: list[Page], rounds:
 
 
 def strings(tools: dict[str, Callable[[Page], str]]) -> None:
-    """Print quality and speed on the pages of trafilatura's evaluation; our rules were chosen on the first half of them."""
+    """Print quality and speed on the pages of trafilatura's evaluation. Our rules were chosen on the first half of these
+    pages."""
     pages, marks = marked_pages()
     halves = [hashlib.sha256(page[1].encode()).digest()[0] & 1 for page in pages]
     speeds = measured(tools, pages)
-    print(f"\n{f'strings of {len(pages)} pages':<36}{'precision':>12}{'recall':>10}{'F1':>8}{'of halves':>16}{'pages/s':>10}")
+    print(
+        f"\n{f'strings of {len(pages)} pages':<36}{'precision':>12}{'recall':>10}{'F1':>8}{'F1 of halves':>16}{'pages/s':>10}"
+    )
     for name, tool in tools.items():
         texts = [tool(page) for page in pages]
         scores = score_of_strings(texts, marks)
@@ -181,7 +184,7 @@ def strings(tools: dict[str, Callable[[Page], str]]) -> None:
 
 
 def images_and_words(pages: list[Page]) -> None:
-    """Print what the two modes find in the same pages."""
+    """Print the number of images and words that the two modes find in the same pages."""
     print(f"\n{'mode':<12}{'pages with an image':>22}{'images':>10}{'words':>12}")
     for mode in ("default", "obelics"):
         found = [extract(html, url, mode=mode) for html, url in pages]  # type: ignore[arg-type]
@@ -193,7 +196,7 @@ def images_and_words(pages: list[Page]) -> None:
 def main() -> None:
     pages, truth = benchmark_pages()
     archived = archive_pages()
-    for title, tools, base in (("parse, visit every text", PARSERS, None), ("extract", EXTRACTORS, "trafilatura")):
+    for title, tools, base in (("parse and visit every text", PARSERS, None), ("extract", EXTRACTORS, "trafilatura")):
         print(f"\n{title:<36}{'benchmark pages/s':>20}{'archive pages/s':>18}{'times trafilatura':>20}")
         speeds, archive_speeds = measured(tools, pages), measured(tools, archived)
         for name in tools:

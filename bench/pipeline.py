@@ -2,12 +2,13 @@
 
     python -m bench.pipeline [PHOTOS] [--case plain|large|slow|tls|start] [--count N] [--workers N] [--tools NAME,…]
 
-PHOTOS is a folder of JPEGs (the bundled figures, if none is named). They are served over loopback by a process of its own, each
-address with bytes of its own. Every tool fetches, resizes the short side to 256 and writes tars of quality 95, with 2 workers
-unless an option says otherwise.
+PHOTOS is a folder of JPEGs (by default the bundled figures). A separate process serves them over loopback, with different bytes
+at each address. Each tool fetches them, resizes the short side to 256 and writes tars of quality 95, with 2 workers unless an
+option says otherwise.
 
-plain: long side 640, 92 kB at most. large: 8 megapixels. slow: 100 ms latency, and 2% of the addresses take 5 s. tls: plain
-over TLS, both tools trusting certifi and the server. start: 200 rows from the command to its end. Without --case: all.
+plain: long side 640, at most 92 kB. large: 8 megapixels. slow: 100 ms latency, and 2% of the addresses take 5 s. tls: plain
+over TLS, where both tools trust certifi and the server. start: 200 rows, so that most of the time is starting. Without --case,
+all run.
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ from PIL import Image
 from bench.inputs.certificate import Certificate
 from bench.measure import cost
 
-FIGURES = Path(__file__).parent.parent / "vlmdata" / "demo" / "figures"  # small: enlarged, so that they decode a little faster
+# the figures are small and are enlarged, so they decode slightly faster than photos
+FIGURES = Path(__file__).parent.parent / "vlmdata" / "demo" / "figures"
 SLOW_S, LATENCY_S = 5.0, 0.1
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is served: how many pictures, their long side in pixels, their bytes at the most."""
+    """What is served: the number of pictures, their long side in pixels, and their largest size in bytes."""
 
     count: int
     side: int = 640
@@ -60,7 +62,7 @@ CASES = {
 
 
 def bodies(photos: Path, side: int, size: int) -> list[bytes]:
-    """Return JPEGs of about `size` bytes with a long side of `side` pixels, made from the photos."""
+    """Return JPEGs of at most about `size` bytes with a long side of `side` pixels, made from the photos."""
     made = []
     for path in sorted(photos.glob("*.jpg"))[:40]:
         with Image.open(path) as image:
@@ -77,7 +79,7 @@ def bodies(photos: Path, side: int, size: int) -> list[bytes]:
 
 
 def serve(pictures: list[bytes], port: Any, slow: bool, secure: ssl.SSLContext | None) -> None:
-    """Answer /NUMBER.jpg with a picture that has its number in a comment, so that no two are equal."""
+    """Answer /NUMBER.jpg with a picture that has its number in a comment, so that all pictures differ."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -107,7 +109,7 @@ def serve(pictures: list[bytes], port: Any, slow: bool, secure: ssl.SSLContext |
 
         def get_request(self) -> tuple[Any, Any]:
             connection, address = super().get_request()
-            if secure:  # the handshake is made by the thread that reads, not by the one that accepts
+            if secure:  # the handshake is done by the thread that reads, not by the thread that accepts connections
                 connection = secure.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             return connection, address
 
@@ -120,7 +122,7 @@ def serve(pictures: list[bytes], port: Any, slow: bool, secure: ssl.SSLContext |
 
 
 def commands(listing: Path, work: Path, tools: list[str], authorities: str, workers: int) -> dict[str, tuple[list[str], Path]]:
-    """Return the command line of each tool, and the folder it writes."""
+    """Return the command line of each tool and the folder that it writes."""
     free = {"allowed_hosts": ["127.0.0.1"], "host_requests_per_s": 0, "host_connections": 0, "retries": 0}
     recipe = {
         "source": {"type": "url_list", "path": str(listing)},
@@ -156,7 +158,7 @@ def commands(listing: Path, work: Path, tools: list[str], authorities: str, work
 
 
 def floor(pictures: list[bytes]) -> float:
-    """Return CPU seconds per 1,000 pictures of decoding, resizing and encoding alone, in one thread."""
+    """Return the CPU seconds per 1,000 pictures that decoding, resizing and encoding take alone, in one thread."""
     import cv2
     import simplejpeg
 
@@ -185,7 +187,7 @@ def main() -> None:
 
 
 def measure(name: str, photos: Path, count: int, tools: list[str], workers: int) -> None:
-    """Print a table of one case."""
+    """Print the table of one case."""
     case = CASES[name]
     pictures = bodies(photos, case.side, case.size)
     work = Path(tempfile.mkdtemp(prefix="vd-bench-"))
@@ -215,7 +217,7 @@ def measure(name: str, photos: Path, count: int, tools: list[str], workers: int)
 
 
 def images(out: Path) -> int:
-    """Count the images in a folder's tars: who fetched fewer did less work."""
+    """Count the images in a folder's tars. A tool that fetched fewer images did less work."""
     found = 0
     for path in out.glob("*.tar"):
         with tarfile.open(path) as tar:

@@ -1,4 +1,4 @@
-"""Plan a long list of addresses: seconds and peak memory of the process that plans, for lists of growing length.
+"""Plan a list of addresses and print the seconds and the peak memory of the planning process, for lists of growing length.
 
 python -m bench.planning [ROWS ...]
 """
@@ -34,7 +34,7 @@ def write_list(path: Path, rows: int) -> None:
 
 
 def plan(folder: str) -> None:
-    """Plan the list in `folder` and print what it took. Runs in a process of its own."""
+    """Plan the list in `folder` and print the time and memory. Runs in a new process."""
     from vlmdata import recipe
     from vlmdata.engine.partitions import plan as plans
     from vlmdata.engine.store.open_store import open_store
@@ -48,7 +48,7 @@ def plan(folder: str) -> None:
 
 
 def peak_mb() -> float:
-    """Return the largest resident memory this process has had. getrusage would count what it had before exec, too."""
+    """Return the largest resident memory of this process in MiB. `getrusage` would also count the memory before exec."""
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024  # type: ignore[index]
 
 

@@ -1,11 +1,11 @@
-"""Decide again over many rows whose images were fetched before: `vlmdata run` as a whole, without a download.
+"""Decide again over many rows whose images were fetched before: time `vlmdata run` as a whole, without a download.
 
     python -m bench.redecide [ROWS ...] [--workers N] [--folder FOLDER] [--alone]
 
-A list is planned, and what a fetch would have left is written through the engine's own formats: a log and a blob for each part,
-with hashes like those of real pictures (bench/dedup.py), a twentieth of them near copies, and a score of each row. Then the
-dataset is decided three times, by workers that are plain processes: copies within 4 bits of 64 and of the others the best
-hundredth, which is packed; another fraction; another distance. 10 million rows take 6 GB of disk while they are there.
+A list is planned, and the results of a fetch are written through the engine's own formats: a log and a blob for each partition,
+a score for each row, and hashes like those of real pictures (bench/dedup.py), of which 5% are near copies. Then the dataset is
+decided three times by worker processes: first duplicates within 4 of 64 bits are dropped and the best 1% of the rest is packed;
+then with another fraction; then with another distance. 10 million rows take 6 GB of disk while the benchmark runs.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ STEPS = [
     {"dedupe_phash": {"distance": 4}},
     {"top_fraction": {"score": "score", "fraction": 0.01}},
 ]
-ASKED = {  # what is asked of the dataset, one after the other
+ASKED = {  # the decisions, in this order
     "distance 4, best 1%": [],
     "distance 4, best 0.5%": ["top_fraction.fraction=0.005"],
     "distance 3, best 0.5%": ["top_fraction.fraction=0.005", "dedupe_phash.distance=3"],
@@ -58,7 +58,7 @@ ASKED = {  # what is asked of the dataset, one after the other
 
 
 def write_list(path: Path, rows: int) -> None:
-    """Write addresses, captions of eight words and scores in [0, 0.5), to 4 digits."""
+    """Write addresses, captions of eight words, and scores in [0, 0.5) with 4 digits."""
     random = np.random.default_rng(0)
     words = np.array([f"word{i:x}" for i in range(5000)])
     schema = pa.schema([("url", pa.string()), ("caption", pa.string()), ("score", pa.float32())])
@@ -72,7 +72,7 @@ def write_list(path: Path, rows: int) -> None:
 
 
 class Filler(Worker):
-    """A worker that commits for each partition what a fetch of its images and the reading of its scores would have left."""
+    """A worker that commits what fetching the images and reading the scores of each partition would have committed."""
 
     body = PICTURE.read_bytes()
 
@@ -94,7 +94,8 @@ class Filler(Worker):
 
 
 def fetched(rows: pa.Table, blob: PartitionBlob, found: np.ndarray) -> pa.Array:
-    """Return `images` as Ingest leaves them: 240 x 160, each with a hash of its bytes and the given one of its pixels."""
+    """Return the column `images` as Ingest writes it: each image is 240 x 160 with a made-up SHA-256 and the given
+    perceptual hash."""
     flat = flatten(rows, "images")
     has = flat.items.is_valid().to_numpy(zero_copy_only=False)
     count = int(has.sum())
@@ -123,7 +124,7 @@ def blob_seed(found: np.ndarray) -> int:
 
 
 def fill(out: str, tree: dict[str, Any], first: int, step: int, found: str) -> None:
-    """Fill the partitions `first`, `first` + `step` and so on; `found` is the path of a file of hashes."""
+    """Fill the partitions `first`, `first` + `step` and so on. `found` is the path of a file of hashes."""
     worker = Filler(RunJob(recipes.parse(tree), out))
     data = np.load(found, mmap_mode="r")
     size = worker.plan.part_rows
@@ -132,11 +133,11 @@ def fill(out: str, tree: dict[str, Any], first: int, step: int, found: str) -> N
 
 
 def prepare(folder: Path, rows: int) -> tuple[Path, Path]:
-    """Plan a list of `rows` rows and fill its logs. Returns recipe and dataset."""
+    """Plan a list of `rows` rows and fill its logs. Return the paths of the recipe and the dataset."""
     write_list(folder / "list.parquet", rows)
     np.save(folder / "hashes.npy", hashes(rows))
     tree = {"source": {"type": "url_list", "path": str(folder / "list.parquet")}, "steps": STEPS}
-    (folder / "recipe.yaml").write_text(json.dumps(tree))  # JSON is YAML
+    (folder / "recipe.yaml").write_text(json.dumps(tree))  # JSON is valid YAML
     out = str(folder / "out")
     plan.make(recipes.parse(tree), open_store(out))
     tasks = [(out, tree, first, 2, str(folder / "hashes.npy")) for first in range(2)]
@@ -146,7 +147,7 @@ def prepare(folder: Path, rows: int) -> tuple[Path, Path]:
 
 
 def run(recipe: Path, out: Path, changes: list[str], workers: int) -> dict[str, Any]:
-    """Run `vlmdata run` and return wall and CPU seconds, peaks of memory in MB, its stages, what was dropped and kept."""
+    """Run `vlmdata run` and return wall and CPU seconds, memory peaks in MB, stages, dropped rows by step, and kept rows."""
     command = [sys.executable, "-m", "vlmdata.cli", "run", str(recipe), "--out", str(out), "--local", f"--workers={workers}"]
     began = time.perf_counter()
     process = subprocess.Popen([*command, *(f"--set={change}" for change in changes)], stderr=subprocess.PIPE, text=True)
@@ -175,8 +176,8 @@ def run(recipe: Path, out: Path, changes: list[str], workers: int) -> dict[str, 
 
 
 def alone(rows: int, folder: Path) -> dict[str, Any]:
-    """Let one process decide over `rows` rows as the driver does, given what a worker projects of a dataset of fewer, again and
-    again with other hashes: seconds of the decision, and the process's largest memory in MB."""
+    """Decide over `rows` rows in one process as the driver does. Return the seconds of the decision and the memory peak in
+    MB. The columns are those of a smaller dataset, repeated with other hashes."""
     recipe, out = prepare(folder, min(rows, CHUNK))
     worker = Worker(RunJob(recipes.load(recipe), str(out)))
     step = next(bound.step for bound in worker.bound_steps if isinstance(bound.step, DedupePhash))
@@ -190,7 +191,7 @@ def alone(rows: int, folder: Path) -> dict[str, Any]:
         for turn in range(turns):
             other = np.uint64(random.integers(0, 2**63))
             for partition, body in enumerate(bodies):
-                table = pickle.loads(body)  # as it comes through a worker's pipe
+                table = pickle.loads(body)  # as the driver receives it through a worker's pipe
                 flat = flatten(table, "images")
                 found = flat.field("phash")
                 mask = found.is_null().to_numpy(zero_copy_only=False)
@@ -220,7 +221,7 @@ def alone(rows: int, folder: Path) -> dict[str, Any]:
 
 
 def family(pid: int) -> list[int]:
-    """Return a process and all that come from it."""
+    """Return the ids of a process and of all its descendants."""
     found = [pid]
     for one in found:
         for task in Path(f"/proc/{one}/task").glob("*/children"):
@@ -232,7 +233,7 @@ def family(pid: int) -> list[int]:
 
 
 def note(pid: int, peaks: dict[int, float], cpu: dict[int, float]) -> None:
-    """Note a process's largest resident memory (MB) and its CPU seconds so far."""
+    """Record a process's largest resident memory (MB) and its CPU seconds so far."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -247,16 +248,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", type=int)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--alone", action="store_true", help="the driver's decision alone, on columns that are made up")
-    parser.add_argument("--folder", help="where there is room (default: the temporary folder)")
+    parser.add_argument("--alone", action="store_true", help="measure only the driver's decision, on made-up columns")
+    parser.add_argument("--folder", help="folder with enough free space (default: the temporary folder)")
     given = parser.parse_args()
     if given.alone:
         for rows in given.rows or [1_000_000, 10_000_000]:
             with tempfile.TemporaryDirectory(prefix="vlmdata-bench-", dir=given.folder) as folder:
                 took = alone(rows, Path(folder))
-                print(
-                    f"{rows:>12,}  {took['wall']:.0f} s, of it deciding {took['decision']:.0f} s, peak {took['peak']:,.0f} MB"
-                )
+                print(f"{rows:>12,}  {took['wall']:.0f} s, of which {took['decision']:.0f} s for the decision,", end="")
+                print(f" peak {took['peak']:,.0f} MB", flush=True)
         return
     print(f"{'rows':>12}  {'decided again':24}{'wall s':>8}{'CPU s':>8}{'driver MB':>11}{'worker MB':>11}  dropped, stages")
     for rows in given.rows or [1_000_000, 10_000_000]:

@@ -1,9 +1,9 @@
-"""How long the report of ten million rows takes, and how much memory: a ledger made up, read as write_report reads one.
+"""Time and memory that the report of ten million rows takes. The ledger is made up and read as write_report reads any ledger.
 
     python -m bench.report WORK [--rows 10000000]
 
-WORK gets a ledger of files of a million rows, as the engine writes them, with 12 measured columns' worth of values: sizes,
-a score, a language and its probability, two million addresses on 300,000 hosts, a tenth of the rows copies of others.
+WORK gets a ledger of files of a million rows, as the engine writes them, with 12 measured columns: sizes, a score, a language
+and its probability, and two million addresses on 300,000 hosts. A tenth of the rows are copies of others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VERDICT = ["drop", "reason", "value", "threshold"]
 
 
 def lines(first: int, count: int) -> pa.Table:
-    """Return lines of a ledger, numbered from `first`."""
+    """Return `count` lines of a ledger, numbered from `first`."""
     dice = np.random.default_rng(first)
     width, height = dice.integers(60, 2000, (2, count))
     score = np.round(dice.normal(0.27, 0.06, count), 4).astype(np.float32)
@@ -78,7 +78,7 @@ def lines(first: int, count: int) -> pa.Table:
 
 
 def make(work: Path, rows: int) -> dict[str, Any]:
-    """Write the ledger and an index of no samples, and return a manifest."""
+    """Write the ledger and an index without samples, and return a manifest."""
     (work / "ledger").mkdir(parents=True, exist_ok=True)
     files: dict[str, Any] = {"index.parquet": {}}
     kept = 0
@@ -96,9 +96,7 @@ def make(work: Path, rows: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "work", type=Path, nargs="?", default=Path("bench-out") / "report", help="where the ledger is made and kept"
-    )
+    parser.add_argument("work", type=Path, nargs="?", default=Path("bench-out") / "report", help="folder of the ledger")
     parser.add_argument("--rows", type=int, default=10_000_000)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -106,7 +104,7 @@ def main() -> None:
     if not saved.exists():
         manifest = make(arguments.work, arguments.rows)
         saved.write_text(json.dumps(manifest))
-        print("made; run again to measure: memory is that of the whole process")
+        print("The ledger is made. Run the same command again to measure, because memory counts the whole process.")
         return
     began, busy = time.monotonic(), time.process_time()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,12 +1,12 @@
-"""Make the tiny CLIP that the demo and the tests score with, and say how well it tells true pairs from shuffled ones.
+"""Make the tiny CLIP that the demo and the tests score with, and print how well it separates true pairs from shuffled ones.
 
     python -m bench.tiny_clip FIGURES WORK [--epochs 60]
 
 FIGURES holds folders with captions.jsonl and media/ (the OpenStax figures, CC BY 4.0). The figures are served over loopback,
-made into shards by vlmdata, and trained on by open_clip's own program; a tenth of the figures, chosen by the hash of their
-bytes, is never trained on. open_clip 3.3's program wants webdataset 0.2.86 or older:
-`pip install --no-deps --target OLD webdataset==0.2.86`, then run this with PYTHONPATH=OLD. The result is WORK/clip: weights
-in fp16, configuration and a tokenizer made from the captions.
+written to shards by vlmdata, and open_clip's own program trains on them. A tenth of the figures, chosen by the hash of their
+bytes, is held out. open_clip 3.3's program needs webdataset 0.2.86 or older: `pip install --no-deps --target OLD
+webdataset==0.2.86`, then run this with PYTHONPATH=OLD. The result is WORK/clip, with weights in fp16, the configuration and a
+tokenizer made from the captions.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ MODEL = {
 
 
 def pairs(figures: Path, address: str) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Return training and held-out rows: each figure with its caption and again with its alt text; held out: captions."""
+    """Return training rows and held-out rows. A training figure has a row for its caption and one for its alt text, a
+    held-out figure only one."""
     train, held = [], []
     for book in sorted(figures.glob("*/captions.jsonl")):
         for line in book.read_text().splitlines():
@@ -84,7 +85,8 @@ def shards(rows: list[dict[str, str]], work: Path, name: str) -> Path:
 
 
 def make_tokenizer(texts: list[str], folder: Path) -> None:
-    """Train a small byte-pair vocabulary; <pad> 0, <start> 1, <end> the last, for open_clip pools at the largest id."""
+    """Train a small byte-pair vocabulary where <pad> is 0, <start> is 1 and <end> is last, because open_clip pools at the
+    largest id."""
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -101,7 +103,7 @@ def make_tokenizer(texts: list[str], folder: Path) -> None:
 
 
 def train(model: Path, data: Path, samples: int, work: Path, epochs: int) -> Path:
-    """Run open_clip's training program and return its last checkpoint."""
+    """Run open_clip's training program and return the path of its last checkpoint."""
     tars = sorted(data.glob("*.tar"))
     command = [sys.executable, "-m", "open_clip_train.main", "--model", f"local-dir:{model}", "--dataset-type", "webdataset"]
     command += ["--train-data", f"{data}/{{{tars[0].stem}..{tars[-1].stem}}}.tar", "--train-num-samples", str(samples)]
@@ -127,7 +129,8 @@ def train(model: Path, data: Path, samples: int, work: Path, epochs: int) -> Pat
 
 
 def auc(model_folder: Path, data: Path) -> dict[str, float]:
-    """Score every held-out pair and nine shuffled ones, and return the chance that a true one scores higher."""
+    """Score each held-out pair and nine shuffled ones. Return the probability that the true pair scores higher, among other
+    measures."""
     import io
     import tarfile
 

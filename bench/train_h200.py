@@ -1,19 +1,19 @@
-"""How fast does it train? The whole trainer, from tars, beside plain Transformers code on the same samples.
+"""Training speed of the whole trainer, reading from tars, beside plain Transformers code on the same samples.
 
-    python -m bench.train_h200 --out h200.jsonl            # LLaVA-1.5-7B shape and a small model on one GPU, 9 minutes at most
-    python -m bench.train_h200 --out h200.jsonl            # again: goes on with the rows that are missing
-    python -m bench.train_h200 --only stage2               # rows whose name begins so
-    python -m bench.train_h200 --tiny                      # the same rows at toy size on a CPU: checks the program only
+    python -m bench.train_h200 --out h200.jsonl            # LLaVA-1.5-7B shape and a small model on one GPU, at most 9 minutes
+    python -m bench.train_h200 --out h200.jsonl            # again: continues with the rows that are missing
+    python -m bench.train_h200 --only stage2               # only rows whose name begins with stage2
+    python -m bench.train_h200 --tiny                      # the same rows at toy size on a CPU: checks only the program
 
-Weights are random, images are noise at the tower's size, texts are words with the lengths of LLaVA's sets (about 22 tokens
-in stage 1, 246 in stage 2). Every row is a process of its own, so that memory is its own; first come the rows to compare, then
-what each feature gains. `ours` is the trainer as it ships; each `without` takes one thing away from it, and its last column
-says how many times as fast the trainer is with it. `transformers` is LlavaForConditionalGeneration, eager, SDPA, padded
-batches, torch's fused AdamW in bf16, its batches prepared beforehand: it waits for no data.
+Weights are random, images are noise at the tower's size, and texts are words with the lengths of LLaVA's sets (about 22 tokens
+in stage 1, 246 in stage 2). Each row runs in a new process, so that its memory is measured alone. The rows to compare run
+first, then one row per feature. `ours` is the trainer as it ships; each `without` row removes one feature, and its last column
+is the speed of `ours` divided by the speed of that row. `transformers` is LlavaForConditionalGeneration, eager, SDPA, padded
+batches, torch's fused AdamW in bf16, with batches prepared beforehand, so that it never waits for data.
 
-samples/s and real tokens/s count what is not padding. Model TFLOP/s counts 2 FLOPs per weight and token forward, 2 for the
-gradient passed through and 2 for the weights' own where they are trained, tower included, recomputation left out. A row that
-fails, runs out of memory or of time says so and the others go on.
+samples/s and real tokens/s exclude padding. Model TFLOP/s counts 2 FLOPs per weight and token for the forward pass, 2 for the
+gradient passed through and 2 for the gradient of trained weights, including the tower and excluding recomputation. A row that
+fails, or runs out of memory or time, reports this and the others continue.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ from vlmdata_train.recipe_file import parse
 FROZEN = {"frozen": True}
 SHAPES = {  # tower (width, layers, head width, patch, side) and language (width, inner, layers, heads, vocabulary)
     "7b": ((1024, 24, 64, 14, 336), (4096, 11008, 32, 32, 32064)),
-    "small": ((768, 12, 64, 16, 224), (576, 1536, 30, 9, 49152)),  # a B/16 tower with SmolLM2-135M's shape, full heads
+    # a B/16 tower with SmolLM2-135M's shape and full attention heads
+    "small": ((768, 12, 64, 16, 224), (576, 1536, 30, 9, 49152)),
     "tiny": ((32, 3, 16, 8, 32), (32, 64, 2, 2, 512)),
 }
 STAGES: dict[str, dict[str, Any]] = {
@@ -59,18 +60,18 @@ STAGES: dict[str, dict[str, Any]] = {
     "stage2": {"shape": "7b", "words": 130, "tokens": 8192, "parts": {"encoder": FROZEN}, "batch": 8},
     "small": {"shape": "small", "words": 60, "tokens": 16384, "parts": {}, "batch": 32},
 }
-TARGETS = {"stage1": ("samples", 32.0), "stage2": ("tokens", 12_000.0)}  # what one H200 should reach
-ROW_S = 240  # seconds that a row may take
+TARGETS = {"stage1": ("samples", 32.0), "stage2": ("tokens", 12_000.0)}  # the targets for one H200
+ROW_S = 240  # seconds that one row may take
 
 
 def one_image_at_a_time() -> None:
-    """Run the tower for each tile by itself."""
+    """Run the tower for each tile separately."""
     encode = VisionLanguageModel.encode_tiles
     VisionLanguageModel.encode_tiles = lambda self, pixels: torch.cat([encode(self, p[None]) for p in pixels])  # type: ignore[method-assign]
 
 
 def nothing_ahead() -> None:
-    """Fetch and copy a batch only when it is asked for."""
+    """Fetch and copy a batch only when it is requested, instead of prefetching it."""
     take, fetch = Prefetcher.take, Prefetcher.fetch
 
     def late(self: Any, count: int) -> list[Any]:
@@ -83,7 +84,7 @@ def nothing_ahead() -> None:
 
 
 def varlen() -> None:
-    """Attend by FlashAttention's variable-length kernel."""
+    """Compute attention with FlashAttention's variable-length kernel."""
     make = setup.make_model
 
     def made(*words: Any) -> VisionLanguageModel:
@@ -156,7 +157,7 @@ def write_samples(folder: Path, stage: str, count: int, tiny: bool) -> None:
 
 
 def ours(stage: str, row: str, data: str, steps: int, tiny: bool) -> dict[str, float]:
-    """Train and return the rates of the second half of the steps."""
+    """Train and return the rates over the second half of the steps."""
     change = WITHOUT[row]
     if callable(change):
         change()
@@ -178,13 +179,13 @@ def ours(stage: str, row: str, data: str, steps: int, tiny: bool) -> dict[str, f
 
 
 def transformers_rows(stage: str, tiny: bool) -> dict[str, dict[str, Any]]:
-    """Return the settings of Transformers that are worth comparing with: batch sizes, activations kept or recomputed."""
+    """Return the Transformers settings to compare with: batch sizes, with activations kept or recomputed."""
     batches = [4] if tiny else [STAGES[stage]["batch"], STAGES[stage]["batch"] // 2]
     return {f"transformers, batch {batch}": {"batch": batch, "again": stage == "stage2"} for batch in batches}
 
 
 def plain(stage: str, settings: dict[str, Any], data: str, steps: int, tiny: bool) -> dict[str, float]:
-    """Train LlavaForConditionalGeneration as one would without a trainer, on the prompts that ours makes."""
+    """Train LlavaForConditionalGeneration in a plain loop, on the prompts that our trainer makes."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     recipe = recipe_of(stage, {"batches": {"pack": False, "samples": settings["batch"]}}, data, data + "/hf", steps, tiny)
@@ -193,7 +194,7 @@ def plain(stage: str, settings: dict[str, Any], data: str, steps: int, tiny: boo
     parts = setup.model_parts(recipe, Path(recipe.out), ranks)
     (width, layers, head, patch, side), (dim, inner, blocks, heads, vocabulary) = shape_of(stage, tiny)
     tokenizer = load_tokenizer(parts)
-    reader: Any = SimpleNamespace(plan=image_plan(parts), tokenizer=tokenizer)  # all that a feed needs of a model
+    reader: Any = SimpleNamespace(plan=image_plan(parts), tokenizer=tokenizer)  # only what a feed needs of a model
     feed = open_feed.feed_of(recipe, reader, data, ranks, epochs=None)
     batches = [batch for (batch, _), _ in zip(feed, range(min(steps, 8)), strict=False)]
     config = LlavaConfig(
@@ -253,7 +254,7 @@ def run_row(stage: str, row: str, data: str, steps: int, tiny: bool) -> dict[str
 
 
 def planned(only: str, tiny: bool) -> list[tuple[str, str]]:
-    """List (stage, row): what is compared first, then what each feature gains, then Transformers' other batch sizes."""
+    """Return (stage, row) in order: the main rows, then one row per feature, then Transformers' other batch sizes."""
     ranked = []
     for number, stage in enumerate(STAGES):
         others = list(transformers_rows(stage, tiny))
@@ -265,7 +266,7 @@ def planned(only: str, tiny: bool) -> list[tuple[str, str]]:
 
 
 def measured(stage: str, row: str, data: Path, seconds: float, choice: argparse.Namespace) -> dict[str, Any]:
-    """Measure a row in a process of its own; where that fails, return the reason as `failed`."""
+    """Measure a row in a new process. If that fails, return the reason as `failed`."""
     command = [sys.executable, "-m", "bench.train_h200", "--steps", str(choice.steps), "--row", stage, row, str(data / stage)]
     try:
         done = subprocess.run(
@@ -281,7 +282,7 @@ def measured(stage: str, row: str, data: Path, seconds: float, choice: argparse.
 
 
 def line(name: str, got: dict[str, Any], own: dict[str, Any] | None, peak: float | None) -> str:
-    """Return a row of the table; `own` is what the trainer reaches, if it was measured."""
+    """Return a row of the table. `own` is the result of our trainer, if it was measured."""
     if "failed" in got:
         return f"{name:<34} not measured: {got['failed']}"
     of_peak = f"{got['tflops'] * 1e12 / peak:.0%}" if peak else "-"
@@ -292,20 +293,26 @@ def line(name: str, got: dict[str, Any], own: dict[str, Any] | None, peak: float
 
 
 def main() -> int:
-    """Print the table, a process for each row; return the exit status."""
+    """Print the table, with a new process for each row. Return the exit status."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--only", default="", help="rows whose name begins so: stage1, stage2, small, 'stage1: ours'")
-    options.add_argument("--steps", type=int, default=16, help="of each row, of which the second half is measured (16)")
-    options.add_argument("--minutes", type=float, default=9.0, help="after which no row is begun (9)")
-    options.add_argument("--out", type=Path, help="a file of JSON lines: rows in it are not measured again")
-    options.add_argument("--tiny", action="store_true", help="toy sizes on a CPU: checks the program, says nothing of speed")
-    options.add_argument("--row", nargs=3, metavar=("STAGE", "ROW", "DATA"), help="measure one row here and print JSON")
+    options.add_argument(
+        "--only", default="", help="only rows whose name begins with this: stage1, stage2, small, 'stage1: ours'"
+    )
+    options.add_argument("--steps", type=int, default=16, help="steps per row, of which the second half is measured (16)")
+    options.add_argument("--minutes", type=float, default=9.0, help="time after which no further row starts (9)")
+    options.add_argument(
+        "--out", type=Path, help="file of JSON lines for the results; rows already in it are not measured again"
+    )
+    options.add_argument("--tiny", action="store_true", help="toy sizes on a CPU, which check the program but not its speed")
+    options.add_argument(
+        "--row", nargs=3, metavar=("STAGE", "ROW", "DATA"), help="measure one row in this process and print it as JSON"
+    )
     choice = options.parse_args()
     if choice.row:
         print(json.dumps(run_row(*choice.row, choice.steps, choice.tiny)))
         return 0
     if not choice.tiny and not torch.cuda.is_available():
-        print("error: torch sees no CUDA device; --tiny checks the program on a CPU", file=sys.stderr)
+        print("error: torch finds no CUDA device. Use --tiny to check the program on a CPU.", file=sys.stderr)
         return 2
     began = time.monotonic()
     peak = None if choice.tiny else matrix_peak(torch.device("cuda"))

@@ -1,10 +1,10 @@
-"""CPU seconds per 1,000 requests of the web client, beside bare pycurl (its floor) and aiohttp (a peer), in one run.
+"""CPU seconds per 1,000 requests of the web client, bare pycurl (its lower bound) and aiohttp (a peer), in one run.
 
     python -m bench.web_client            # 2,000 requests of 92 kB each, 64 at once, over loopback
 
-Each client runs in a process of its own against a server in another; the figure is the client's CPU time, its threads
-included, without imports. `close` makes a new connection for each request, `tls` also a handshake, certificate checked and
-no session resumed, as a list of addresses on many hosts does. `hosts` asks 200 hosts, each with its own robots.txt.
+Each client and its server run in two separate processes. The figure is the client's CPU time with its threads and without
+imports. `close` opens a new connection for each request. `tls` adds a handshake with the certificate checked and no session
+resumed, as a list of addresses on many hosts needs. `hosts` requests from 200 hosts, each with its own robots.txt.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def with_vlmdata(urls: list[str], ca_file: str) -> Callable[[], int]:
 
 
 def with_pycurl(urls: list[str], ca_file: str) -> Callable[[], int]:
-    """The least that a multi handle can do: no check, no limit, no robots.txt."""
+    """Do the least that a multi handle can do, without checks, limits or robots.txt."""
     import pycurl
 
     def run() -> int:
@@ -122,7 +122,7 @@ def with_pycurl(urls: list[str], ca_file: str) -> Callable[[], int]:
             _, ended, failed = multi.info_read()
             for curl in [*ended, *(entry[0] for entry in failed)]:
                 multi.remove_handle(curl)
-                good += len(b"".join(bodies[curl])) == len(BODY)  # in one piece, as the others give it
+                good += len(b"".join(bodies[curl])) == len(BODY)  # in one piece, as the other clients return it
                 free.append(curl)
                 active -= 1
             if active:
@@ -170,7 +170,9 @@ def measure_here(name: str, case: str, port: int, requests: int, ca_file: str) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=2_000)
-    parser.add_argument("--rounds", type=int, default=3, help="each client in turn, so often; the median is printed")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="number of rounds in which each client runs once; the median is printed"
+    )
     parser.add_argument("--here", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.here:
@@ -184,7 +186,8 @@ def main() -> None:
 
     certificate = Certificate(*HOSTS)
     with tempfile.NamedTemporaryFile(suffix=".pem") as bundle:
-        bundle.write(Path(certifi.where()).read_bytes() + certificate.file.read_bytes())  # as many authorities as real
+        # as many certificate authorities as certifi has
+        bundle.write(Path(certifi.where()).read_bytes() + certificate.file.read_bytes())
         bundle.flush()
         ours, theirs = multiprocessing.Pipe()
         server = multiprocessing.Process(target=serve, args=(theirs, certificate.file, certificate.key_file), daemon=True)

@@ -1,6 +1,6 @@
-"""How long `vlmdata why` takes on a ledger of ten million rows, each process started anew. `python -m bench.why [ROWS]`
+"""Time that `vlmdata why` takes on a ledger of ten million rows, with a new process for each call. `python -m bench.why [ROWS]`
 
-The floor is a read of the ledger's addresses with pyarrow, what one would do without the lookup.
+The lower bound is a read of the ledger's addresses with pyarrow, as a user would do without the lookup.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PART = 50_000
 
 
 def part(number: int) -> pa.Table:
-    """Return rows as a run of `captions` leaves them: a third dropped, a score measured."""
+    """Return rows as a run of `captions` leaves them, with a third dropped and a score measured."""
     dice = np.random.default_rng(number)
     first = number * PART
     keys = [f"{(first + i) * (16**24 // max(ROWS, 1)):024x}" for i in range(PART)]
@@ -64,7 +64,7 @@ def part(number: int) -> pa.Table:
 
 
 def make(out: Path) -> list[str]:
-    """Write the ledger with the engine's own writer and return some addresses in it."""
+    """Write the ledger with the engine's own writer and return some of its addresses."""
     store = LocalStore(out)
     files = {}
     asked = []

@@ -1,1 +1,1 @@
-"""What benchmarks and tests are fed with: archives, pages, tars, a certificate, and where the real data lies."""
+"""Inputs for benchmarks and tests: archives, pages, tars, a certificate, and the place of the real data."""

@@ -12,7 +12,7 @@ def http(body: bytes, kind: str = "text/html", status: str = "200 OK", extra: st
 
 
 def warc(kind: str, url: str, block: bytes, **fields: str) -> bytes:
-    """Return one WARC record; further header fields with underscores for hyphens."""
+    """Return one WARC record. Further header fields are keyword arguments with underscores for hyphens."""
     digest = base64.b32encode(hashlib.sha1(block).digest()).decode()
     content = "application/http; msgtype=response" if kind in ("response", "revisit") else "text/plain"
     header = {
@@ -30,7 +30,7 @@ def warc(kind: str, url: str, block: bytes, **fields: str) -> bytes:
 
 
 def gz(*records: bytes) -> bytes:
-    """Compress each record as a member of its own, as the standard asks."""
+    """Compress each record as a separate gzip member, as the standard recommends."""
     return b"".join(gzip.compress(record, mtime=0) for record in records)
 
 
@@ -44,7 +44,7 @@ def arc(*pages: tuple[str, bytes]) -> bytes:
 
 
 def framed(writer: type, records: list[bytes], **options: object) -> bytes:
-    """Compress each record as a frame of its own with one of FastWARC's writers."""
+    """Compress each record as a separate frame with one of FastWARC's writers."""
     out = io.BytesIO()
     stream = writer(out, **options)
     for record in records:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 class Certificate:
-    """A throw-away certificate for names and addresses, signed by itself. `file` is what to trust to accept it."""
+    """A temporary self-signed certificate for names and addresses. A client that trusts `file` accepts it."""
 
     def __init__(self, *names: str, folder: Path | None = None, expired: bool = False) -> None:
         key = ec.generate_private_key(ec.SECP256R1())

@@ -1,4 +1,4 @@
-"""An archive of real pages with their images, made by warcio as a crawler would: textbook, books, encyclopedia, news."""
+"""Write an archive of real pages with their images by warcio, as a crawler would: textbook, books, encyclopedia, news."""
 
 import gzip
 import html
@@ -17,7 +17,7 @@ TAGS = {
     "row": "tr", "entry": "td", "note": "div", "exercise": "div", "problem": "div", "solution": "div", "quote": "blockquote",
     "emphasis": "em", "term": "b", "definition": "div", "meaning": "p", "content": "div", "media": "span",
 }  # fmt: skip
-TABLE_HEAD = {f"{CNXML}title", f"{CNXML}caption"}  # HTML has one caption, before the rows
+TABLE_HEAD = {f"{CNXML}title", f"{CNXML}caption"}  # HTML allows one caption, before the rows
 CHROME = "<nav><a href=/>The home page of the site</a></nav>%s<footer><p>Copyright of the whole site, 2024.</p></footer>"
 TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml"}
 
@@ -39,7 +39,7 @@ def rendered(element: ET.Element) -> str:
 
 
 class Crawl:
-    """Writes responses to an archive of gzip members."""
+    """A writer of responses to an archive of gzip members."""
 
     def __init__(self, path: Path):
         self.file = path.open("wb")
@@ -58,7 +58,7 @@ class Crawl:
         self.images += kind.startswith("image/")
 
     def add_images(self, folder: Path, url: str) -> None:
-        """Add every image under a folder, at the address that the folder has."""
+        """Add every image under a folder, at the address of the folder plus its path."""
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() in TYPES:
                 self.add(
@@ -70,7 +70,7 @@ class Crawl:
 
 
 def textbook(crawl: Crawl, book: Path) -> None:
-    """Add the modules of a textbook of OpenStax, rendered to HTML, and its figures."""
+    """Add the modules of an OpenStax textbook, rendered to HTML, and its figures."""
     for module in sorted(book.glob("modules/*/index.cnxml")):
         content = ET.parse(module).getroot().find(f"{CNXML}content")
         assert content is not None
@@ -80,7 +80,8 @@ def textbook(crawl: Crawl, book: Path) -> None:
 
 
 def sites(crawl: Crawl, *folders: Path) -> None:
-    """Add the pages of copied sites with their images. Each has the host `NAME.example`, after its folder's name up to `_`."""
+    """Add the pages of copied sites with their images. The host of each site is `NAME.example`, where NAME is its folder's
+    name up to `_`."""
     for folder in folders:
         site = f"https://{folder.name.split('_')[0]}.example/"
         for path in sorted([*folder.rglob("*.htm"), *folder.rglob("*.html")]):
@@ -89,7 +90,7 @@ def sites(crawl: Crawl, *folders: Path) -> None:
 
 
 def articles(crawl: Crawl, folder: Path) -> None:
-    """Add the articles of the article extraction benchmark: of news sites and blogs, whose images nobody archived."""
+    """Add the articles of the article extraction benchmark, from news sites and blogs. Their images were not archived."""
     for key, entry in json.loads((folder / "ground-truth.json").read_text()).items():
         page = gzip.decompress((folder / "html" / f"{key}.html.gz").read_bytes())
         crawl.add(entry.get("url") or f"https://news.example/{key}", page, "text/html")

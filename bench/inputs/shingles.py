@@ -1,7 +1,7 @@
-"""How the article extraction benchmark of Zyte (Scrapinghub) scores a text against the true one.
+r"""Score a text against the true one as Zyte's (Scrapinghub's) article extraction benchmark does.
 
-Words are runs of \\w; the shares of four-word sequences in common give precision and recall of a page, which are averaged
-over the pages; F1 is of the two averages. Source: the benchmark's README and white paper, 2019.
+Words are matches of \w+. The shared four-word sequences give the precision and recall of a page, which are averaged over the
+pages; F1 is computed from the two averages. Source: the benchmark's README and white paper, 2019.
 """
 
 import re
@@ -11,7 +11,7 @@ _WORD = re.compile(r"\w+")
 
 
 def shingles(text: str, size: int = 4) -> Counter:
-    """Count the four-word sequences of a text; a shorter text is one sequence."""
+    """Count the four-word sequences of a text. A text of fewer words is one sequence."""
     words = _WORD.findall(text)
     return Counter(tuple(words[i : i + size]) for i in range(max(1, len(words) - size + 1)) if words)
 

@@ -1,8 +1,8 @@
-"""How trafilatura's own evaluation scores a text: by strings that it must and must not hold, over all pages together."""
+"""Score texts as trafilatura's own evaluation does, by strings that they must and must not contain, over all pages together."""
 
 
 def score_of_strings(texts: list[str], marks: list[dict[str, list[str]]]) -> tuple[float, float, float]:
-    """Return precision, recall and F1 of all strings; runs of white space count as one blank."""
+    """Return precision, recall and F1 over all strings. A run of white space counts as one blank."""
     right = wrong = missing = 0
     for text, mark in zip(texts, marks, strict=True):
         flat = " ".join(text.split())

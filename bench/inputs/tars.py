@@ -1,4 +1,4 @@
-"""Tars as they lie in a dataset, and samples for them."""
+"""Write tars like those of a dataset, and make samples for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import simplejpeg
 
 
 def write_tar(path: Path, samples: Iterable[Mapping[str, bytes | str]]) -> None:
-    """Write samples, each a mapping of extension to bytes with its `__key__`, to one tar."""
+    """Write samples to one tar. Each sample maps extensions to bytes and has its key under `__key__`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for sample in samples:
@@ -27,12 +27,12 @@ def write_tar(path: Path, samples: Iterable[Mapping[str, bytes | str]]) -> None:
 
 
 def jpeg(pixels: np.ndarray) -> bytes:
-    """Encode uint8 (H, W, 3) pixels."""
+    """Return uint8 (H, W, 3) pixels as a JPEG file."""
     return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=90)
 
 
 def document_sample(key: str, positions: Sequence[str | bytes], roles: Sequence[str] | None = None) -> dict[str, Any]:
-    """Return a page, or a conversation where roles are given, in the layout of document shards."""
+    """Return a page, or a conversation if roles are given, in the layout of document shards."""
     sample: dict[str, Any] = {"__key__": key}
     texts: list[str | None] = []
     images: list[str | None] = []

@@ -29,7 +29,7 @@ from vlmdata.takedown import Request, take_down
 from vlmdata.web.rate_limiter import RateLimiter
 
 DIED = 137
-CONTEXT.set_forkserver_preload(["vlmdata.engine.work.worker", "tests.engine.dying"])  # the server process that forks all others
+CONTEXT.set_forkserver_preload(["vlmdata.engine.work.worker", "tests.engine.dying"])  # hundreds of processes are forked from it
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 # event -> position of the path among its arguments
 CHANGES = {"os.link": 1, "os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.truncate": 0}

@@ -23,7 +23,7 @@ MEASURED: list[Any] = [
     {"clip_score": {"label": "one", **MODEL}},
     {"clip_score": {"label": "two", **MODEL, "precision": "fp32"}},
 ]
-DECISIONS: dict[str, Callable[[dict[str, float]], list[Any]]] = {  # the median of each score
+DECISIONS: dict[str, Callable[[dict[str, float]], list[Any]]] = {  # `middle` holds the median of each score
     "a threshold": lambda middle: [{"min_scores": {"scores": {"one": middle["one"]}}}],
     "the best share": lambda middle: [{"top_fraction": {"score": "two", "fraction": 0.3}}],
     "by language": lambda middle: [{"min_scores": {"scores": {"one": -1}, "by_language": {"en": {"two": middle["two"]}}}}],
