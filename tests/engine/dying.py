@@ -2,7 +2,8 @@
 
 An audit hook sees each file that any code is about to open for writing, link, rename or remove, and each folder it is about
 to make. Only the workers of the code under test are replaced: each call runs at once in the driver's process, so the changes
-of a whole run come in one order and can be numbered."""
+of a whole run come in one order and can be numbered.
+"""
 
 from __future__ import annotations
 

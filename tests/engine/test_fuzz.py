@@ -1,6 +1,7 @@
 """A run on any input ends in rows or in one clear error: lists, recipes, tars, archives, pages.
 
-`make chaos` runs these tests many times with other examples."""
+`make chaos` runs these tests many times with other examples.
+"""
 
 import gzip
 import io

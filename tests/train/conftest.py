@@ -1,5 +1,5 @@
-"""One thread: the models are so small that handing work to a second one costs more than it saves. And numbers drawn without a
-seed are the same in each test, whatever ran before it."""
+"""Tests of the trainer use one thread, because a second one costs more than it saves for such small models. Each test begins
+with the same random seed, whatever ran before it."""
 
 import pytest
 import torch

@@ -1,6 +1,7 @@
-"""What a test runs on several ranks by torchrun: blocks are recomputed as the memory of the rank with the least room asks.
+"""A program that a test runs on several ranks with torchrun: all ranks recompute the blocks that the rank with the least memory
+needs.
 
-torchrun --nproc-per-node 2 -m tests.train.on_ranks ddp OUT.json     # writes what each rank chose
+torchrun --nproc-per-node 2 -m tests.train.on_ranks ddp OUT.json     # writes the choice of each rank
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ BLOCKS = 6
 
 
 class SavedTensors:
-    """Counts the bytes that the backward pass keeps: on a CPU, what a GPU's allocator would have to hold."""
+    """A counter of the bytes that the backward pass keeps. On a CPU, it stands in for the allocator of a GPU."""
 
     class Kept:
-        """One saved tensor; its bytes count as long as it lives."""
+        """A saved tensor whose bytes count until it is freed."""
 
         def __init__(self, owner: SavedTensors, tensor: Tensor) -> None:
             self.owner, self.tensor = owner, tensor
@@ -44,24 +45,24 @@ class SavedTensors:
         self._hooks = saved_tensors_hooks(lambda tensor: SavedTensors.Kept(self, tensor), lambda kept: kept.tensor)
 
     def count(self, more: float) -> None:
-        """Add to what is held."""
+        """Add bytes to the current count."""
         self._held += more
         self._peak = max(self._peak, self._held)
 
     def limit(self) -> float:
-        """Return what the rank was given."""
+        """Return the memory limit of the rank, in bytes."""
         return self._limit
 
     def held(self) -> float:
-        """Return what is saved now."""
+        """Return the bytes saved now."""
         return self._held
 
     def begin_peak(self) -> None:
-        """Forget the peak before."""
+        """Restart the measurement of the peak."""
         self._peak = self._held
 
     def peak(self) -> float:
-        """Return the most that was saved since then."""
+        """Return the largest count since `begin_peak`."""
         return self._peak
 
     def __enter__(self) -> SavedTensors:
@@ -73,11 +74,12 @@ class SavedTensors:
 
 
 def main(how: Literal["ddp", "fsdp"]) -> dict[str, Any]:
-    """Choose with ever less memory on the last rank, and compare the gradients with those of a model that keeps all."""
+    """Choose blocks for three memory limits of the last rank, and compare the gradients with those of a model that keeps
+    all."""
     with joined("cpu") as ranks:
         chosen = []
         gradients = []
-        for room in (0.0, None, 1e12):  # bytes beyond the peak; None: what two blocks take
+        for room in (0.0, None, 1e12):  # bytes above the peak of full recomputation; None stands for two and a half blocks
             torch.manual_seed(0)
             config = {**LLAMA, "num_hidden_layers": BLOCKS}
             model = build_model(type(TINY)(encoder=TINY.encoder, language={"hf_causal": {"config": config}})).train()
@@ -86,7 +88,8 @@ def main(how: Literal["ddp", "fsdp"]) -> dict[str, Any]:
             module = distribute(step, layers, ranks, how)
             micro = MicroBatch.of(pack(model, [sample(model, 40, 1, ranks.rank), sample(model, 30, 1, 7)]), ranks.device)
             with SavedTensors(0.0) as memory:
-                fit_memory(layers, module, micro, 0.0, memory, ranks)  # measures only, to know what a block takes
+                # Measures only, to find out how much memory a block takes.
+                fit_memory(layers, module, micro, 0.0, memory, ranks)
                 one = (memory.peak(), block_bytes(layers, module, micro, memory))
             own = 1e12 if ranks.rank < ranks.world - 1 else one[0] + (2.5 * one[1] if room is None else room)
             with SavedTensors(own) as memory:
@@ -104,7 +107,7 @@ def main(how: Literal["ddp", "fsdp"]) -> dict[str, Any]:
 
 
 def block_bytes(layers: list[Any], module: Any, micro: MicroBatch, memory: SavedTensors) -> float:
-    """Return what the backward pass keeps of one block."""
+    """Return the bytes that the backward pass keeps for one block."""
     held = []
     for kept in (0, 1):
         for number, block in enumerate(layers):
@@ -119,5 +122,5 @@ def block_bytes(layers: list[Any], module: Any, micro: MicroBatch, memory: Saved
 
 if __name__ == "__main__":
     found = main(sys.argv[1])  # type: ignore[arg-type]
-    if os.environ["RANK"] == "0":  # what was gathered is the same on all
+    if os.environ["RANK"] == "0":  # gathered gradients are the same on all ranks
         Path(sys.argv[2]).write_text(json.dumps(found))

@@ -1,4 +1,4 @@
-"""Give one of our models and a reference of transformers the same random weights, and the same inputs."""
+"""Give one of our models and a reference of transformers the same random weights and the same inputs."""
 
 from __future__ import annotations
 
@@ -24,36 +24,37 @@ VISION = {
     "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32,
     "patch_size": 8,
 }  # fmt: skip
-IMAGE_ID = 262  # what `<image>` is in the tokenizer of bytes
+IMAGE_ID = 262  # the id of `<image>` in the byte tokenizer
 
 
 def copy_weights(
     reference: Any, recipe: ModelRecipe, rename: Callable[[str], str], *, more: Mapping[str, Tensor] | None = None,
     unlike: Collection[str] = (),
 ) -> VisionLanguageModel:  # fmt: skip
-    """Build our model and fill every weight from the reference's, by name; what has no counterpart fails, but for `more`.
+    """Build our model and fill every weight from the reference's by name. A weight without a counterpart fails, except those in
+    `more`.
 
-    Settings that both sides have must be equal, of which tests only name a few: those in `unlike` differ on purpose.
-    """
+    Both sides must have the same settings, even settings that a test does not name. Those in `unlike` differ on purpose."""
     model = build_model(recipe).eval()
     assert_same_settings(model, reference, rename, unlike)
     theirs = {rename(name): value for name, value in reference.state_dict().items()} | dict(more or {})
     ours = model.state_dict()
     assert not (set(ours) - set(theirs)), f"not in the reference: {sorted(set(ours) - set(theirs))[:5]}"
     assert not (set(theirs) - set(ours)), f"only in the reference: {sorted(set(theirs) - set(ours))[:5]}"
-    model.load_state_dict({name: value.view_as(ours[name]) for name, value in theirs.items()})  # gates are (1, 1, D) there
+    # gates are (1, 1, D) in the reference
+    model.load_state_dict({name: value.view_as(ours[name]) for name, value in theirs.items()})
     return model
 
 
-EPSILONS = ("eps", "variance_epsilon")  # what norms call it
-# What transformers notes about a model and does not compute with.
+EPSILONS = ("eps", "variance_epsilon")  # the names of epsilon in norms
+# Entries that transformers stores about a model but does not compute with.
 NOTES = ("dtype", "model_type", "architectures", "transformers_version", "_name_or_path")
 
 
 def assert_same_settings(
     model: VisionLanguageModel, reference: Any, rename: Callable[[str], str], unlike: Collection[str] = ()
 ) -> None:
-    """Compare what the two sides take from their configurations, which have other defaults, and what each norm adds to it."""
+    """Compare the settings of both configurations, whose defaults differ, and the epsilon of each norm."""
     config = reference.config
     pairs = {
         "language": (model.language, config.get_text_config()),
@@ -71,23 +72,24 @@ def assert_same_settings(
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Give every name that both have with two values, also inside of mappings that both have."""
+    """Yield each name that has different values on both sides, also inside nested mappings."""
     for name in sorted(ours.keys() & theirs.keys()):
         one, other = ours[name], theirs[name]
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             yield from ((f"{name}.{inner}", both) for inner, both in differences(one, other))
-        elif one != other and name not in NOTES and not name.endswith("_token_id"):  # which token it is plays no part
+        # the id of such a token does not change the result
+        elif one != other and name not in NOTES and not name.endswith("_token_id"):
             yield name, (one, other)
 
 
 def epsilon(module: nn.Module) -> float | None:
-    """Return what a norm adds to the variance; none for what is no norm."""
+    """Return the epsilon that a norm adds to the variance, or None for another module."""
     found = [getattr(module, name) for name in EPSILONS if hasattr(module, name)]
     return float(found[0]) if found else None
 
 
 def renamed(rules: Mapping[str, str]) -> Callable[[str], str]:
-    """Return what renames a weight by the first rule whose name its own begins with."""
+    """Return a function that renames a weight by the first rule whose key is a prefix of its name."""
 
     def our_name(name: str) -> str:
         theirs = next((theirs for theirs in rules if name.startswith(theirs)), "")
@@ -97,14 +99,14 @@ def renamed(rules: Mapping[str, str]) -> Callable[[str], str]:
 
 
 def randomised(reference: nn.Module) -> nn.Module:
-    """Draw every weight of a reference anew, for some start at zero and would hide what is compared."""
+    """Draw every weight of a reference at random, because weights that start at zero would hide differences."""
     reference.eval()
     randomise(reference, seed=1, scale=0.25)
     return reference
 
 
 def one_row(ids: list[int], pixels: Tensor, counts: list[int], tiles: list[int], sizes: list[tuple[int, int]]) -> Batch:
-    """Make a batch of one sample whose images have so many text positions, tiles and (height, width)."""
+    """Make a batch of one sample. Its images have these numbers of text positions and of tiles, and these (height, width)."""
     tokens = torch.tensor([ids])
     return Batch(
         input_ids=tokens, labels=tokens, position_ids=torch.arange(len(ids))[None],
@@ -114,14 +116,15 @@ def one_row(ids: list[int], pixels: Tensor, counts: list[int], tiles: list[int],
 
 
 def of_squares(counts: list[int], tiles: list[int] | None = None) -> Batch:
-    """Make a batch of one sample with images that have so many text positions, each of one square tile or of so many."""
+    """Make a batch of one sample whose images have these numbers of text positions and consist of square tiles, one each by
+    default."""
     tiles = tiles or [1] * len(counts)
     pixels = torch.randn(sum(tiles), 3, 32, 32, generator=torch.Generator().manual_seed(0))
     return one_row(with_images(counts), pixels, counts, tiles, [(32, 32)] * len(counts))
 
 
 def of_own_shapes(model: VisionLanguageModel, sizes: list[tuple[int, int]], seed: int = 0) -> Batch:
-    """Make a batch of one sample with noise pictures of these (height, width), each one tile of its own size."""
+    """Make a batch of one sample with noise pictures of these (height, width), each one tile of its size."""
     rng = np.random.default_rng(seed)
     ready = [model.preprocess(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
     counts = [one.tokens for one in ready]
@@ -130,7 +133,7 @@ def of_own_shapes(model: VisionLanguageModel, sizes: list[tuple[int, int]], seed
 
 
 def assert_packed_equals_separate(model: VisionLanguageModel, samples: list[Batch]) -> None:
-    """Compare the logits of samples in one row with those of each alone."""
+    """Compare the logits of samples packed in one row with those of each sample alone."""
     joined = pack(model, [(one.input_ids[0].tolist(), torch.zeros(0)) for one in samples])
     sizes = torch.cat([one.image_sizes for one in samples])
     tiles = [tile for one in samples for tile in one.pixels]
@@ -142,7 +145,7 @@ def assert_packed_equals_separate(model: VisionLanguageModel, samples: list[Batc
 
 
 def with_images(counts: list[int], image_id: int = IMAGE_ID, seed: int = 0) -> list[int]:
-    """Return random text with images of so many positions in it."""
+    """Return random text that contains images of these numbers of positions."""
     text = torch.randint(3, 250, (len(counts) + 1, 6), generator=torch.Generator().manual_seed(seed)).tolist()
     ids = text[0]
     for count, words in zip(counts, text[1:], strict=True):
@@ -151,15 +154,14 @@ def with_images(counts: list[int], image_id: int = IMAGE_ID, seed: int = 0) -> l
 
 
 def answers_of(reference: nn.Module, batch: Batch, **more: Any) -> Callable[[Any], Tensor]:
-    """Return what gives a reference's logits for the batch's text and any `pixel_values`."""
+    """Return a function that computes a reference's logits for the batch's text and given `pixel_values`."""
     return lambda pixels: reference(input_ids=batch.input_ids, pixel_values=pixels, **more).logits
 
 
 def assert_same_logits_and_images_matter(model: VisionLanguageModel, batch: Batch, reference: Callable[[Any], Tensor]) -> None:
-    """Compare all logits to 1e-5 of the largest, and see that both models answer other pixels with other logits.
+    """Compare all logits to 1e-5 of the largest, and check that both models give other logits for other pixels.
 
-    See too that this would notice language models whose norms add 1e-5 on one side and 1e-6 on the other.
-    """
+    Also check that the comparison would fail if the norms added 1e-5 on one side and 1e-6 on the other."""
     pixels = batch.pixels
     blank = torch.full_like(pixels, 0.5) if isinstance(pixels, Tensor) else [torch.zeros_like(tile) for tile in pixels]
     with torch.no_grad():
@@ -175,7 +177,7 @@ def assert_same_logits_and_images_matter(model: VisionLanguageModel, batch: Batc
 
 @contextmanager
 def other_epsilons(module: nn.Module) -> Iterator[None]:
-    """Let every norm in a module add 1e-5 where it adds 1e-6 or less, else 1e-6."""
+    """Change the epsilon of every norm in a module: to 1e-5 where it is 1e-6 or less, else to 1e-6."""
     before = [(norm, name, getattr(norm, name)) for norm in module.modules() for name in EPSILONS if hasattr(norm, name)]
     for norm, name, value in before:
         setattr(norm, name, 1e-5 if value < 5e-6 else 1e-6)

@@ -1,4 +1,4 @@
-"""Training runs small enough for tests: a model of some thousand weights on drawings of 32 pixels."""
+"""Training runs small enough for tests: a model of a few thousand weights on drawings of 32 pixels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_data(folder: Path, *, captions: int = 64, conversations: int = 0, tars
 
 
 def tiny_recipe(data: str, out: Path, **changes: Any) -> Recipe:
-    """Return a recipe of six steps; `changes` replace whole entries."""
+    """Return a recipe of six steps. `changes` replace whole entries."""
     tree: dict[str, Any] = {
         "stage": "instruct", "model": MODEL, "data": data, "out": str(out), "steps": 6, "lr": 1e-2,
         "batches": {"tokens": 192, "sample_tokens": 96},

@@ -1,4 +1,4 @@
-"""Save checkpoints of any small module: for tests, and for a process that a test kills."""
+"""Save checkpoints of any small module, for tests and for a process that a test kills."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RANKS = Ranks(0, 1, torch.device("cpu"))
 
 
 class NoTokenizer:
-    """Saves nothing but its folder."""
+    """A tokenizer that saves nothing but its folder."""
 
     def save_pretrained(self, folder: Path) -> None:
         """Make the folder."""
@@ -23,6 +23,6 @@ class NoTokenizer:
 
 
 def save(folder: Path, model: nn.Module, optimizer: Any, step: int) -> Path:
-    """Write a checkpoint of one step."""
+    """Write the checkpoint of one step."""
     saved = checkpoint.Saved(step, [], [checkpoint.random_states(RANKS.device)], {})
     return checkpoint.save(folder, model, optimizer, saved=saved, recipe={}, tokenizer=NoTokenizer(), ranks=RANKS)

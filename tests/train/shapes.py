@@ -1,4 +1,4 @@
-"""Tokenizers of the shapes that published models have, made here, each with a chat template of its kind.
+"""Tokenizers like those of published models, made here, each with a chat template of its family.
 
 The templates are written for these tests after the formats that the models' cards describe.
 """
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 WORDS = ["USER: What colour is it? ASSISTANT: It is red.\n\n  def f():\n    return 1", "<b>bold</b> Be brief. A circle."] * 20
 
-# Templates. {gen} is what opens an answer.
+# Templates. {gen} is the text that opens an answer.
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -144,25 +144,26 @@ HARMONY = (
 
 @dataclass(frozen=True)
 class Shape:
-    """One tokenizer with its template."""
+    """A tokenizer with its chat template."""
 
     template: str
-    end: str  # what ends an assistant's turn
+    end: str  # the token that ends an assistant's turn
     special: Sequence[str] = ()
     plain: Sequence[str] = ()  # added tokens that are ordinary text
-    kind: str = "bytes"  # of the vocabulary: bytes, or Metaspace with its scheme (first, always, never, normalizer)
+    kind: str = "bytes"  # kind of vocabulary: bytes, or Metaspace with its scheme (first, always, never, normalizer)
     bos: str | None = None
     eos: str = "<|endoftext|>"
-    writes_bos: bool = False  # the tokenizer's own rule puts `bos` before each text
-    begins: Sequence[str] = ()  # what the tokenizer's rule puts before each text where it has no `bos`
-    listed: Sequence[str] = ()  # as additional special tokens
-    strips: Sequence[str] = ()  # special tokens that swallow the white space after them
-    last: str | None = None  # what ends the last turn, where that differs
-    trims: bool = False  # ranges of tokens leave blanks out
-    parts: str = ""  # contents as lists of parts: `only`, or `too`, which images then need
-    keeps_outer: bool = True  # white space around an answer
+    writes_bos: bool = False  # the tokenizer's post-processor puts `bos` before each text
+    begins: Sequence[str] = ()  # the tokens that the post-processor puts before each text if there is no `bos`
+    listed: Sequence[str] = ()  # registered as additional special tokens
+    strips: Sequence[str] = ()  # special tokens that absorb the white space after them
+    last: str | None = None  # the token that ends the last turn, if another
+    trims: bool = False  # token offsets leave blanks out
+    parts: str = ""  # contents as lists of parts: `only` for all turns, or `too` if only turns with images need them
+    keeps_outer: bool = True  # keeps white space around an answer
     has_system: bool = True
-    control: Sequence[str] = field(default_factory=list)  # what a stranger's text might spell, to be defused
+    # strings that a hostile text might contain and that must become plain text
+    control: Sequence[str] = field(default_factory=list)
 
     @property
     def image(self) -> str:
@@ -271,7 +272,7 @@ SHAPES = {
 
 @cache
 def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
-    """Make a shape's tokenizer, with the image token of its kind."""
+    """Make the tokenizer of a shape, with an image token."""
     shape = SHAPES[name]
     inner = _bytes() if shape.kind == "bytes" else _pieces(shape.kind)
     inner.add_special_tokens(
@@ -308,11 +309,11 @@ def _bytes() -> Tokenizer:
 
 
 def _pieces(kind: str) -> Tokenizer:
-    """Pieces as SentencePiece has them, unknown characters as bytes."""
+    """Return a tokenizer with pieces like SentencePiece's, where unknown characters become bytes."""
     learned = Tokenizer(models.BPE())
     learned.pre_tokenizer = pre_tokenizers.Metaspace(
         replacement="▁", prepend_scheme="never", split=True
-    )  # no piece of two words
+    )  # no piece spans two words
     learned.train_from_iterator(WORDS, trainers.BpeTrainer(vocab_size=120, show_progress=False))
     facts = json.loads(learned.to_str())["model"]
     names = ["<unk>", *(f"<0x{number:02X}>" for number in range(256)), *facts["vocab"]]

@@ -1,4 +1,4 @@
-"""Samples of drawings as they lie in shards, and a stream of them without the loader: for the tests of the training half."""
+"""Samples of drawings as shards store them, and a stream of them without the loader, for the tests of the trainer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def drawing(colour: str, shape: str, side: int = 48) -> np.ndarray:
 
 
 def caption_samples(count: int) -> list[dict[str, Any]]:
-    """Return caption pairs of drawings, in turn of every colour and shape."""
+    """Return caption pairs of drawings that cycle through all colours and shapes."""
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     samples = []
     for i in range(count):
@@ -38,7 +38,7 @@ def caption_samples(count: int) -> list[dict[str, Any]]:
 
 
 def conversation_samples(count: int) -> list[dict[str, Any]]:
-    """Return two-turn conversations about drawings; every fifth has no image."""
+    """Return two-turn conversations about drawings. Every fifth has no image."""
     kinds = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     samples = []
     for i in range(count):
@@ -54,9 +54,9 @@ def conversation_samples(count: int) -> list[dict[str, Any]]:
 
 
 class MemoryStream:
-    """Packs in order, over and over, with a position: the least that a feed needs of a stream."""
+    """A stream of packs in order, repeated without end, with a position: the least that a feed needs of a stream."""
 
-    skipped = 0  # damaged samples that were passed over
+    skipped = 0  # damaged samples that were skipped
 
     def __init__(self, units: Sequence[Any]) -> None:
         self.units = units
@@ -68,9 +68,9 @@ class MemoryStream:
             yield self.units[(self.position - 1) % len(self.units)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many units were given."""
+        """Return the number of units yielded."""
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on behind so many units."""
+        """Continue after the number of units in the state."""
         self.position = state["position"]

@@ -1,4 +1,4 @@
-"""Abstractors keep neighbours together, give as many tokens as they say, and teach every weight."""
+"""Abstractors keep neighbours together, return the number of tokens that they declare, and give every weight a gradient."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ GRID = Grid(4, 6)
 
 
 def tower(width: int) -> EncoderFacts:
-    """The facts of a tower with features of this width."""
+    """Return the facts of a tower with features of this width."""
     half = (0.5, 0.5, 0.5)
     return EncoderFacts(width, image_size=32, patch_size=8, mean=half, std=half)
 
@@ -32,10 +32,10 @@ def test_every_abstractor_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_the_tokens_are_as_many_as_the_grid_says_and_every_weight_learns(name: str) -> None:
+def test_the_number_of_tokens_is_that_of_the_grid_and_every_weight_learns(name: str) -> None:
     part = make_part("abstractor", {name: CASES[name]})
     module = part.build(tower(8), 12, GRID)
-    randomise(module)  # latents that start alike would get the same gradient, and some none
+    randomise(module)  # equal latents would get equal gradients, and some would get none
     out = module(torch.randn(3, GRID.tokens, 8))
     assert out.shape == (3, part.grid_of(GRID).tokens, 12)
     out.square().sum().backward()
@@ -43,14 +43,14 @@ def test_the_tokens_are_as_many_as_the_grid_says_and_every_weight_learns(name: s
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_images_do_not_mix(name: str) -> None:
+def test_features_of_different_images_are_not_mixed(name: str) -> None:
     module = make_part("abstractor", {name: CASES[name]}).build(tower(8), 12, GRID).eval()
     pixels = torch.randn(2, GRID.tokens, 8)
     torch.testing.assert_close(module(pixels)[1], module(pixels[1:])[0])
 
 
 @pytest.mark.parametrize("name", ["pixel_shuffle", "average_pool"])
-def test_a_token_sees_its_own_square_of_patches_and_no_other(name: str) -> None:
+def test_a_token_depends_only_on_its_square_of_patches(name: str) -> None:
     part = make_part("abstractor", {name: {"factor": 2}})
     module, features = part.build(tower(3), 5, GRID), torch.randn(1, GRID.tokens, 3)
     before = module(features)
@@ -60,13 +60,13 @@ def test_a_token_sees_its_own_square_of_patches_and_no_other(name: str) -> None:
     assert moved.tolist() == [False] * 5 + [True]
 
 
-def test_shuffled_channels_are_ordered_by_row_then_column_of_the_square() -> None:
+def test_pixel_shuffle_orders_channels_by_row_then_column_of_the_square() -> None:
     features = torch.arange(24).view(1, 24, 1)  # the number of each patch of 4 x 6
     assert shuffle(features, GRID, 2)[0, 0].tolist() == [0, 1, 6, 7]
     assert shuffle(features, GRID, 2)[0, 5].tolist() == [16, 17, 22, 23]
 
 
 @pytest.mark.parametrize("grid", [Grid(5, 4), Grid(4, 5), Grid(4, 4, extra=1)])
-def test_squares_that_do_not_come_out_even_are_refused(grid: Grid) -> None:
+def test_a_grid_that_does_not_divide_into_squares_is_refused(grid: Grid) -> None:
     with pytest.raises(ValueError, match="squares of 2"):
         make_part("abstractor", "pixel_shuffle").build(tower(8), 12, grid)

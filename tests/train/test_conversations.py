@@ -1,4 +1,4 @@
-"""Tars of others: a JSON of turns, or of a caption, beside images is read as it is."""
+"""Tars of others are read as they are if a JSON of turns, or of a caption, accompanies the images."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ ROLES = ["user", "user", "assistant"]
 
 
 def sample(facts: object, **members: object) -> dict:
-    """Return a sample as the loader gives it; a member called jpg_1 is `1.jpg`."""
+    """Return a sample as the loader yields it. A member called jpg_1 is `1.jpg`."""
     named = {".".join(reversed(name.split("_"))): data for name, data in members.items()}
     return {"__key__": "a/0001", **named, "json": json.dumps(facts).encode()}
 
@@ -46,13 +46,13 @@ def chat(*contents: object, **more: object) -> dict:
         chat("<image>What?", "A cat.", caption="another", texts=["x"]),
     ],
 )
-def test_every_published_form_beside_one_image(facts):
+def test_every_published_form_is_read_beside_one_image(facts):
     assert read_document(sample(facts, jpg=ONE)) == Document([ONE, "What?", "A cat."], ROLES)
 
 
 @pytest.mark.parametrize("names", [("jpg_2", "jpg_10"), ("jpg", "jpg_1"), ("png_0", "webp_1"), ("jpg_image2", "png_image10")])
 @pytest.mark.parametrize("order", [1, -1])
-def test_placeholders_stand_for_the_images_in_the_order_of_their_numbers(names, order):
+def test_placeholders_take_the_images_in_the_order_of_their_numbers(names, order):
     facts = llava("<image>\nThis or\n<image>?", "Both.")
     found = read_document(sample(facts, **dict([*zip(names, (ONE, TWO), strict=True)][::order])))
     assert found.positions == [ONE, "This or", TWO, "?", "Both."]
@@ -62,14 +62,14 @@ def test_placeholders_stand_for_the_images_in_the_order_of_their_numbers(names, 
     "images",
     [["1.jpg", "0.jpg"], ["x/0001.1.jpg", "x/0001.0.jpg"], [DATA, "0.jpg"], [{"path": "1.jpg"}, {"url": "http://a.org/0.jpg"}]],
 )
-def test_an_image_that_the_json_names_is_that_member_or_lies_in_it(images):
+def test_an_image_in_the_json_is_a_member_name_or_inline_data(images):
     parts = [{"type": "image", "image": one} for one in images]
     members = {"jpg_0": ONE, "jpg_1": TWO}
     for facts in (llava("<image><image>Which?", "Both.", images=images), chat([*parts, "Which?"], "Both.")):
         assert read_document(sample(facts, **members)).positions == [TWO, ONE, "Which?", "Both."]
 
 
-def test_paths_from_before_they_were_packed_stand_for_the_images_in_order():
+def test_paths_that_name_no_member_take_the_images_in_order():
     facts = llava("<image><image>Which?", "Both.", image=["coco/b.jpg", "coco/a.jpg"])
     assert read_document(sample(facts, jpg_0=ONE, jpg_1=TWO)).positions == [ONE, TWO, "Which?", "Both."]
 
@@ -89,19 +89,19 @@ def test_paths_from_before_they_were_packed_stand_for_the_images_in_order():
         (chat("What?", "A cat.", tools=["w"]), "bad_tools"),
     ],
 )
-def test_what_does_not_fit_has_the_reason_of_the_sources(facts, reason):
+def test_an_unusable_conversation_has_the_reason_that_sources_give(facts, reason):
     with pytest.raises(ValueError, match=f"^{reason}$"):
         read_document(sample(facts, jpg=ONE))
 
 
-def test_images_that_no_turn_shows_are_a_reason():
+def test_images_that_no_turn_shows_are_refused():
     with pytest.raises(ValueError, match=r"^more_images_than_placeholders$"):
         read_document(sample(llava("<image>What?", "A cat."), jpg_0=ONE, jpg_1=TWO))
     with pytest.raises(ValueError, match=r"^no_file$"):
         read_document(sample(llava("<image>What?", "A cat.", image="a.jpg"), jpg_0=ONE, jpg_1=TWO))
 
 
-def test_text_alone_trains_and_so_do_tools():
+def test_conversations_without_images_and_with_tools_are_read():
     call = {"type": "function", "function": {"name": "w", "arguments": "{}"}}
     answer = {"role": "assistant", "content": None, "reasoning_content": "I look.", "tool_calls": [call]}
     turns = [{"role": "user", "content": " Hi\n"}, answer, {"role": "tool", "content": "3"}]
@@ -124,11 +124,11 @@ def test_text_alone_trains_and_so_do_tools():
         ({"alt": "a cat"}, ""),
     ],
 )
-def test_a_caption_may_stand_in_the_json(facts, caption):
+def test_a_caption_may_be_stored_in_the_json(facts, caption):
     assert read_document(sample(facts, jpg=ONE)) == Document([ONE, caption], None)
 
 
-def test_the_caption_of_a_text_file_precedes_that_of_the_json():
+def test_the_caption_of_a_text_file_is_preferred_to_that_of_the_json():
     for facts in ({"caption": "other"}, llava("<image>What?", "A cat.")):
         assert read_document({**sample(facts, jpg=ONE), "txt": b"a cat"}) == Document([ONE, "a cat"], None)
 
@@ -157,7 +157,7 @@ def test_turns_and_tools_of_our_tars_are_read():
         ({"tools": "w"}, "bad_tools"),
     ],
 )
-def test_roles_turns_and_tools_that_are_none_are_refused(more, reason):
+def test_invalid_roles_turns_and_tools_are_refused(more, reason):
     with pytest.raises(ValueError, match=f"^{reason}$"):
         read_document(sample({**OURS, **more}, png_0=ONE))
 
@@ -171,7 +171,7 @@ def test_roles_turns_and_tools_that_are_none_are_refused(more, reason):
     ],
 )
 def test_sizes_in_place_of_bytes_give_the_same_document(facts):
-    """Lengths are measured without the members' bytes; an image within the JSON is there with its own."""
+    """Lengths are measured without the bytes of members. Only an image inside the JSON is passed with its bytes."""
     whole = read_document(sample(facts, png_0=ONE, png_1=TWO)).positions
     sized = read_document(sample(facts, png_0=(8, 8), png_1=(9, 9))).positions
     assert len(whole) == len(sized)
@@ -185,7 +185,7 @@ def test_sizes_in_place_of_bytes_give_the_same_document(facts):
      {"texts": [{"user": "Q", "assistant": "A", "source": "ai2d"}]}],
     ids=["conversation", "The Cauldron's texts"],
 )  # fmt: skip
-def test_other_names_of_the_turns_are_read(facts):
+def test_other_key_names_for_turns_are_read(facts):
     assert read_document(sample(facts, jpg=ONE)) == Document([ONE, "Q", "A"], ROLES)
 
 
@@ -193,7 +193,7 @@ TWO_CALLS, NO_OBJECT = '[{"name": "a"}, {"name": "b"}]', '{"name": "a", "argumen
 
 
 @pytest.mark.parametrize("call", ["", "{", "[]", '{"name": 1}', TWO_CALLS, "7", NO_OBJECT])
-def test_a_position_that_should_hold_a_call_and_does_not_is_unreadable(call):
+def test_a_tool_call_position_without_a_valid_call_is_refused(call):
     facts = {"texts": ["Q", call], "metadata": [None, None], "roles": ROLES[1:], "turns": [None, {"kind": "tool_call"}]}
     with pytest.raises(ValueError, match="bad_tool_call"):
         read_document(sample(facts))

@@ -1,4 +1,5 @@
-"""A long evaluation shows how far it is: in a terminal on one line, in a pipe now and then; a short one shows nothing."""
+"""A long evaluation shows its progress, in a terminal on one updated line and in a pipe at intervals. A short one shows
+nothing."""
 
 import sys
 
@@ -12,7 +13,7 @@ from vlmdata_train.loop.loop import run_training
 
 
 class Clock:
-    """A clock that the test moves."""
+    """A clock that the test advances."""
 
     now = 100.0
 
@@ -21,7 +22,7 @@ class Clock:
 
 
 def shown(steps, capsys, **options):
-    """What is written by counts of 10, each after a given number of seconds."""
+    """Return what is written when counts of 10 are added, each after a given number of seconds."""
     clock = Clock()
     with CountLine("asking", 100, clock=clock, **options) as line:
         for seconds in steps:
@@ -30,7 +31,7 @@ def shown(steps, capsys, **options):
     return capsys.readouterr().err
 
 
-def test_in_a_pipe_a_line_is_written_now_and_then(capsys):
+def test_a_pipe_gets_a_line_at_intervals(capsys):
     assert (
         shown([PIPE_INTERVAL_S / 2] * 5, capsys)
         == "asking: 20 of 100, 0.7/s, 120 s left\nasking: 40 of 100, 0.7/s, 90 s left\n"
@@ -38,7 +39,7 @@ def test_in_a_pipe_a_line_is_written_now_and_then(capsys):
     assert shown([PIPE_INTERVAL_S / 20] * 10, capsys) == ""
 
 
-def test_in_a_terminal_one_line_is_renewed_and_taken_away(capsys, monkeypatch):
+def test_a_terminal_shows_one_line_that_is_updated_and_erased(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "20")
     written = shown([TERMINAL_INTERVAL_S] * 2, capsys)
@@ -51,7 +52,7 @@ def test_other_ranks_write_nothing(capsys):
 
 
 @pytest.mark.whole
-def test_a_run_and_an_evaluation_tell_how_far_they_are(tmp_path, capsys, monkeypatch):
+def test_a_run_and_an_evaluation_show_their_progress(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(count_line, "PIPE_INTERVAL_S", 0.0)
     data = write_data(tmp_path / "data", captions=40)
     held_out = {"fraction": 0.3, "every": 2, "answers": 5}

@@ -1,4 +1,4 @@
-"""Gated cross-attention: closed gates change nothing, the latest image is read, samples never see others' images."""
+"""With gated cross-attention, closed gates change nothing, the latest image is read, and samples never see others' images."""
 
 from dataclasses import replace
 
@@ -26,13 +26,13 @@ def logits(model: VisionLanguageModel, *samples: tuple[list[int], torch.Tensor])
 
 @pytest.mark.parametrize("backend", ["segments", "flex"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_packed_equals_separate_and_without_segments_it_does_not(backend: str) -> None:
+def test_packed_samples_equal_separate_ones_only_with_segments(backend: str) -> None:
     model = tiny_model(FLAMINGO)
     model.attention = backend
     samples = [sample(model, 10, 1, 1), sample(model, 7, 0, 2), sample(model, 140, 3, 3), sample(model, 9, 1, 4)]
     packed = pack(model, samples, padding=7)
     naive = pack(model, samples)
-    naive.segment_ids.fill_(1)  # positions restart as they should; only the segments are forgotten
+    naive.segment_ids.fill_(1)  # positions still restart at each sample; only the segments are lost
     start = 0
     with torch.no_grad():
         together, mixed = model.logits(packed)[0], model.logits(naive)[0]
@@ -44,7 +44,7 @@ def test_packed_equals_separate_and_without_segments_it_does_not(backend: str) -
         start = end
 
 
-def test_closed_gates_leave_the_language_model_as_it_is() -> None:
+def test_closed_gates_leave_the_language_model_unchanged() -> None:
     model = build_model(FLAMINGO).eval()
     ids, pixels = sample(model, 12, 2, 1)
     with torch.no_grad():
@@ -54,7 +54,7 @@ def test_closed_gates_leave_the_language_model_as_it_is() -> None:
 
 
 def build_language_logits(model: VisionLanguageModel, ids: list[int]) -> torch.Tensor:
-    """Return the logits of the language model alone, run by transformers' own attention."""
+    """Return the logits of the language model alone, computed by transformers' own attention."""
     from transformers import AutoModelForCausalLM
 
     plain = AutoModelForCausalLM.from_config(model.language.config, attn_implementation="sdpa").eval()
@@ -62,8 +62,9 @@ def build_language_logits(model: VisionLanguageModel, ids: list[int]) -> torch.T
     return plain(torch.tensor([ids])).logits[0]
 
 
-def test_a_token_reads_the_latest_image_alone() -> None:
-    model = tiny_model(replace(FLAMINGO, fusion={"cross_attention": {"every": 2}}))  # layer 0 only: nothing spreads before
+def test_a_token_reads_only_the_latest_image() -> None:
+    # only layer 0 is changed, so nothing spreads before it
+    model = tiny_model(replace(FLAMINGO, fusion={"cross_attention": {"every": 2}}))
     ids, pixels = sample(model, 12, 2, 1)
     first, second = [place for place, token in enumerate(ids) if token == model.fusion.image_token_id]
     changed = pixels.clone()
@@ -98,13 +99,13 @@ def test_generation_with_a_cache_equals_the_full_forward() -> None:
         ids = [*ids, number]
 
 
-def test_images_are_numbered_through_rows_and_never_looked_for_in_another_sample() -> None:
+def test_images_are_numbered_across_rows_and_found_only_in_the_same_sample() -> None:
     marks = torch.tensor([[0, 1, 0, 1, 0, 0, 1], [0, 0, 1, 0, 0, 0, 0]], dtype=torch.bool)
     segments = torch.tensor([[1, 1, 1, 1, 2, 2, 2], [1, 1, 1, 1, 1, 2, 0]])
     assert latest_images(marks, segments).tolist() == [[-1, 0, 0, 1, -1, -1, 2], [-1, -1, 3, 3, 3, -1, -1]]
 
 
-def test_a_run_of_images_is_read_from_its_first_one_and_ends_with_its_sample() -> None:
+def test_a_run_of_images_is_read_from_its_first_image_and_ends_with_its_sample() -> None:
     marks = torch.tensor([[0, 1, 1, 0, 0, 1, 0, 1, 1, 1], [1, 1, 0, 1, 1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 1, 1, 1, 0, 0, 0]]) > 0
     segments = torch.tensor([[1] * 10, [1, 1, 1, 1, 1, 2, 2, 2, 0, 0], [1, 1, 2, 2, 2, 3, 4, 4, 4, 0]])
     latest = latest_images(marks, segments)
@@ -139,14 +140,14 @@ def test_every_backend_reads_the_same_images() -> None:
         torch.testing.assert_close(read, expected, rtol=1e-4, atol=1e-5, msg=backend)
 
 
-RUNS = [[5, 0, 0, 0, 6, 7, 0, 8, 0], [0, 0, 9, 10], [11, 12], [0], [0, 0, 13]]  # 0: an image
+RUNS = [[5, 0, 0, 0, 6, 7, 0, 8, 0], [0, 0, 9, 10], [11, 12], [0], [0, 0, 13]]  # 0 stands for an image
 
 
 LATEST = replace(FLAMINGO, fusion={"cross_attention": {"every": 1, "qk_norm": True, "runs": "latest"}})
 
 
 def with_runs(model: VisionLanguageModel, ids: list[int], seed: int = 0) -> tuple[list[int], torch.Tensor]:
-    """Make a sample of these tokens, with the images' pixels."""
+    """Make a sample of these tokens with pixels for its images."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (ids.count(0), 3, 32, 32), generator=generator, dtype=torch.uint8)
     return [number or model.fusion.image_token_id for number in ids], pixels
@@ -154,7 +155,7 @@ def with_runs(model: VisionLanguageModel, ids: list[int], seed: int = 0) -> tupl
 
 @pytest.mark.parametrize("backend", ["segments", "flex"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_packed_runs_equal_separate_ones_also_where_images_of_two_samples_meet(backend: str) -> None:
+def test_packed_runs_equal_separate_ones_even_if_two_samples_meet_at_images(backend: str) -> None:
     model, other = tiny_model(FLAMINGO), tiny_model(LATEST)
     model.attention = backend
     samples = [with_runs(model, ids, seed) for seed, ids in enumerate(RUNS)]
@@ -166,8 +167,8 @@ def test_packed_runs_equal_separate_ones_also_where_images_of_two_samples_meet(b
 
 
 @pytest.mark.parametrize(("runs", "ends"), [("whole", [6, 6, 6, 8, 11, 11]), ("latest", [2, 3, 6, 8, 9, 11])])
-def test_text_reads_all_of_the_run_before_it_and_an_image_none_behind_it(runs: str, ends: list[int]) -> None:
-    """Layer 0 alone reads images, so that nothing spreads before its end."""
+def test_text_reads_the_whole_run_before_it_and_an_image_reads_no_later_one(runs: str, ends: list[int]) -> None:
+    """Only layer 0 reads images, so that no information spreads before its end."""
     model = tiny_model(replace(FLAMINGO, fusion={"cross_attention": {"every": 2, "runs": runs}}))
     ids, pixels = with_runs(model, [5, 0, 0, 0, 6, 7, 0, 8, 0, 0, 9])
     images = [place for place, number in enumerate(ids) if number == model.fusion.image_token_id]
@@ -183,7 +184,7 @@ def test_text_reads_all_of_the_run_before_it_and_an_image_none_behind_it(runs: s
 
 
 @pytest.mark.parametrize("prompt", [[5, 6, 0, 0, 0], [0, 0, 7, 8], [5, 0, 6, 0, 0, 7]], ids=str)
-def test_what_is_generated_reads_the_whole_run(prompt: list[int]) -> None:
+def test_generated_text_reads_the_whole_run(prompt: list[int]) -> None:
     model, other = tiny_model(FLAMINGO), tiny_model(LATEST)
     first, second = with_runs(model, prompt, 1), with_runs(model, [0, 0, *range(20, 18 + len(prompt))], 2)
     batch = rows(
@@ -200,7 +201,7 @@ def test_what_is_generated_reads_the_whole_run(prompt: list[int]) -> None:
 
 
 @pytest.mark.parametrize("reads_runs", [False, True])
-def test_the_block_mask_holds_every_pair_and_only_those(reads_runs: bool) -> None:
+def test_the_block_mask_holds_exactly_the_visible_pairs(reads_runs: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.sort(torch.randint(0, 6, (300,), generator=generator)).values
     tokens[torch.rand(300, generator=generator) < 0.3] = -1

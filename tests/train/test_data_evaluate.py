@@ -1,4 +1,4 @@
-"""Held-out loss and generated answers: what is compared, and that blanked images are blank."""
+"""Evaluation computes the held-out loss and generated answers, compares answers as VQA does, and greys images on request."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ def test_answers_are_compared_as_vqa_compares_them():
     assert normalise("3.5") != normalise("35") and normalise("red") != normalise("read")
 
 
-def test_scores_stand_beside_what_the_commonest_answer_reaches():
+def test_scores_are_reported_beside_those_of_the_commonest_answer():
     given = [("yes", "Yes."), ("yes", "no"), ("no", "no"), ("yes", "perhaps")]
     answers = [GeneratedAnswer("vqa", str(i), truth, said) for i, (truth, said) in enumerate(given)]
     assert score(answers) == {"vqa": Score(4, 0.5, 0.75)}
@@ -44,7 +44,7 @@ def loaded(tmp_path, **changes):
     return recipe, model, open_feed.feed_of(recipe, model, recipe.data, CPU)
 
 
-def test_the_held_out_loss_is_that_of_all_answer_tokens_whatever_the_batches(tmp_path):
+def test_the_held_out_loss_averages_all_answer_tokens_whatever_the_batches(tmp_path):
     losses = []
     for batches in ({"tokens": 192}, {"tokens": 1024}, {"pack": False, "samples": 3}):
         _, model, feed = loaded(tmp_path, batches={"sample_tokens": 96, **batches})
@@ -73,7 +73,7 @@ def test_generated_answers_belong_to_their_questions_and_blanked_images_are_grey
     assert (grey.pixels == 128).all() and (batch.pixels != 128).any() and torch.equal(grey.input_ids, batch.input_ids)
 
 
-def test_a_held_out_sample_without_an_answer_is_passed_over(tmp_path):
+def test_a_held_out_sample_without_an_answer_is_skipped(tmp_path):
     _, model, feed = loaded(tmp_path)
     photo = jpeg(drawing("red", "circle"))
     silent = document_sample("silent", [photo, "Only a question?"], ["user", "user"])
@@ -83,7 +83,7 @@ def test_a_held_out_sample_without_an_answer_is_passed_over(tmp_path):
     assert [a.key for a in answers] == ["c00000"]
 
 
-def test_a_run_tells_the_loss_and_the_share_of_exact_answers_as_it_goes(tmp_path, capsys):
+def test_a_run_reports_held_out_loss_and_exact_answers_at_intervals(tmp_path, capsys):
     data = write_data(tmp_path / "chats", captions=0, conversations=40)
     held = {"fraction": 0.3, "every": 2, "samples": 8, "answers": 4, "answer_tokens": 3}
     run_training(tiny_recipe(data, tmp_path / "out", steps=4, held_out=held, checkpoints={"every": 4}))
@@ -96,7 +96,7 @@ def test_a_run_tells_the_loss_and_the_share_of_exact_answers_as_it_goes(tmp_path
     assert [row[2] for row in tables] == [f"{r['loss_of']['chats']:.4f}" for r in evaluated]
 
 
-def test_a_checkpoint_is_evaluated_and_talked_with_from_the_command_line(tmp_path, capsys):
+def test_the_command_line_evaluates_a_checkpoint_and_chats_with_it(tmp_path, capsys):
     data = write_data(tmp_path / "data", captions=16, conversations=16)
     result = run_training(tiny_recipe(data, tmp_path / "out", steps=2))
     capsys.readouterr()

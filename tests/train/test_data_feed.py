@@ -1,4 +1,4 @@
-"""The feed gives every sample once, in batches that a position can be resumed at, on any number of ranks."""
+"""The feed yields every sample once, in batches at which it can resume, on any number of ranks."""
 
 import functools
 import json
@@ -39,14 +39,14 @@ def keys(batches):
     return [key for batch, _ in batches for key in batch.keys]
 
 
-def test_one_epoch_gives_every_sample_once(tmp_path):
+def test_one_epoch_yields_every_sample_once(tmp_path):
     data = write_data(tmp_path, captions=50, conversations=20)
     given = keys(feed(data))
     assert len(given) == 70 == len(set(given))
     assert {key.split()[0].rpartition("/")[2] for key in given} == {"00000.tar", "00001.tar"}
 
 
-def test_several_images_with_one_caption_are_a_caption(tmp_path):
+def test_several_images_with_one_caption_are_read_as_a_caption(tmp_path):
     photo = jpeg(drawing("red", "square", 32))
     sample = {"__key__": "a", "0.jpg": photo, "1.jpg": photo, "txt": b"two squares"}
     write_tar(tmp_path / "0.tar", [sample])
@@ -55,7 +55,7 @@ def test_several_images_with_one_caption_are_a_caption(tmp_path):
     assert tokenizer.decode(batch.input_ids[0][batch.segment_ids[0] > 0]).endswith("<image>two squares<|end|>")
 
 
-def test_resuming_behind_any_batch_gives_exactly_the_rest(tmp_path):
+def test_resuming_after_any_batch_yields_exactly_the_rest(tmp_path):
     data = write_data(tmp_path, captions=40, conversations=10)
     whole = list(feed(data, epochs=2))
     assert len(whole) > 8
@@ -70,8 +70,8 @@ def test_resuming_behind_any_batch_gives_exactly_the_rest(tmp_path):
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 3), (3, 2)])
-def test_another_number_of_ranks_gives_the_rest_of_the_epoch_once(tmp_path, before, after):
-    """Stopped where ranks stand at different places, twice, with the number changed each time."""
+def test_another_number_of_ranks_yields_the_rest_of_the_epoch_once(tmp_path, before, after):
+    """The run is stopped twice where ranks are at different positions, and continued with another number of ranks each time."""
     data = write_data(tmp_path, captions=90, conversations=33)
     given: list[str] = []
     positions = [feed(data, rank, before).position for rank in range(before)]
@@ -83,12 +83,12 @@ def test_another_number_of_ranks_gives_the_rest_of_the_epoch_once(tmp_path, befo
             for number, (batch, at) in enumerate(mine):
                 given += batch.keys
                 positions[rank] = at
-                if number + 1 == batches + rank:  # ranks at unequal places
+                if number + 1 == batches + rank:  # ranks stop at different positions
                     break
     assert Counter(given) == Counter(keys(feed(data)))
 
 
-def test_only_what_a_slower_rank_missed_is_a_piece():
+def test_redistribution_stores_only_the_samples_that_a_slower_rank_missed():
     stand = [FeedPosition(SamplePosition(24, 0, 2, (0, 0, 0))), FeedPosition(SamplePosition(24, 1, 2, (0, 0, 0)))]
     assert redistribute(stand, 1, units=4) == [FeedPosition(SamplePosition(24, 0, 1, (0, 0, 0)))]
     stand = [FeedPosition(SamplePosition(48, 0, 2)), FeedPosition(SamplePosition(32, 1, 2))]
@@ -112,18 +112,18 @@ def test_a_packed_row_numbers_its_samples_and_restarts_their_positions(tmp_path)
     assert batch.pixels.shape == (int(batch.tile_counts.sum()), 3, 32, 32)
 
 
-def test_rows_are_as_full_as_the_loader_packs_them(tmp_path):
-    """Lengths are measured exactly, so the packs are full: padding is what the lengths leave no better way for."""
+def test_rows_are_as_full_as_the_packs_of_the_loader(tmp_path):
+    """Lengths are measured exactly, so packs are full and padding is only what these lengths make unavoidable."""
     data = write_data(tmp_path, captions=300, conversations=100)
     made = feed(data, batches={"tokens": 512, "sample_tokens": 96})
     batches = [batch for batch, _ in made]
     tokens = sum(int((batch.segment_ids > 0).sum()) for batch in batches)
-    assert len(batches) == -(-tokens // 512)  # no plan could have fewer
+    assert len(batches) == -(-tokens // 512)  # no plan has fewer rows
 
 
-def test_a_sample_longer_than_measured_is_cut_and_not_an_image(tmp_path, monkeypatch):
+def test_a_sample_longer_than_measured_is_truncated_but_not_inside_an_image(tmp_path, monkeypatch):
     data = write_data(tmp_path, captions=12, conversations=12)
-    monkeypatch.setattr(Reading, "__call__", lambda self, sample: 40)  # the truth is 40 to 80
+    monkeypatch.setattr(Reading, "__call__", lambda self, sample: 40)  # the true length is 40 to 80
     for batch, _ in feed(data):
         images = batch.input_ids[0] == model().fusion.image_token_id
         assert int(images.sum()) == int(batch.image_token_counts.sum()) == 4 * len(batch.tile_counts)
@@ -141,7 +141,7 @@ def test_the_held_out_share_is_seen_by_one_feed_and_the_rest_by_the_other(tmp_pa
     assert len(some) == 5 and set(some) <= {key.split()[1] for key in kept}
 
 
-def test_broken_samples_are_counted_and_the_others_come(tmp_path):
+def test_broken_samples_are_counted_and_the_others_are_yielded(tmp_path):
     good = caption_samples(4)
     photo = jpeg(drawing("red", "square", 64))
     large = jpeg(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8))
@@ -153,9 +153,9 @@ def test_broken_samples_are_counted_and_the_others_come(tmp_path):
     made = feed(str(tmp_path), batches={"pack": False, "samples": 8})
     batches = list(made)
     assert sorted(k.split()[1] for k in keys(batches)) == ["000000", "000001", "000002", "000003", "cut"]
-    assert made.skipped == {"truncated": 1}  # its size can be read: it breaks when its turn comes
+    assert made.skipped == {"truncated": 1}  # its size is readable, so it breaks only when it is decoded
     assert count_left_out(made.plan).reasons == {"not_an_image": 1, "unreadable": 1, "no_answer": 1}
-    for batch, _ in batches:  # what broke while decoding stands grey, without a loss
+    for batch, _ in batches:  # an image that breaks while decoding becomes grey and gets no loss
         for row, key in enumerate(batch.keys):
             assert bool((batch.labels[row] != -100).any()) == ("cut" not in key)
     packed = feed(str(tmp_path))
@@ -163,22 +163,22 @@ def test_broken_samples_are_counted_and_the_others_come(tmp_path):
     assert sorted(k.split()[1] for k in keys(packed)) == ["000000", "000001", "000002", "000003", "cut"]
 
 
-def test_data_of_which_nothing_can_be_used_is_an_error_and_no_endless_search(tmp_path):
+def test_data_without_a_usable_sample_raise_an_error(tmp_path):
     write_tar(tmp_path / "0.tar", [{"__key__": f"{n}", "jpg": b"<html>", "txt": b"a page"} for n in range(20)])
     for batches in ({}, {"pack": False, "samples": 8}):
         with pytest.raises(RecipeError, match=r"none of the 20 samples of .* can be used \(not_an_image 20\)"):
             feed(str(tmp_path), epochs=None, batches=batches)
 
 
-def test_samples_that_all_break_when_their_turn_comes_are_an_error_and_no_endless_search(tmp_path, monkeypatch):
+def test_data_whose_samples_all_break_on_decoding_raise_an_error(tmp_path, monkeypatch):
     write_tar(tmp_path / "0.tar", [{"__key__": f"{n}", "jpg": b"<html>", "txt": b"a page"} for n in range(20)])
-    monkeypatch.setattr(Reading, "__call__", lambda self, sample: 40)  # as an index may have it that knows their sizes
+    monkeypatch.setattr(Reading, "__call__", lambda self, sample: 40)  # as if an index knew the image sizes
     endless = feed(str(tmp_path), epochs=None, batches={"pack": False, "samples": 8})
     with pytest.raises(RecipeError, match=r"none of the last \d+ samples can be used. Skipped, by reason: \{'not_an_image': "):
         next(iter(endless))
 
 
-def test_text_only_samples_and_several_images_go_together(tmp_path):
+def test_text_only_and_multi_image_samples_share_a_batch(tmp_path):
     photo = jpeg(drawing("blue", "circle"))
     write_tar(tmp_path / "0.tar", [
         document_sample("two", [photo, "Which is blue?", photo, "Both."], ["user", "user", "user", "assistant"]),
@@ -195,7 +195,7 @@ PACKED_OR_NOT = pytest.mark.parametrize("batches", [{"tokens": 192}, {"pack": Fa
 
 
 @PACKED_OR_NOT
-def test_tars_by_others_are_read_whatever_else_they_hold(tmp_path, batches):
+def test_tars_of_others_are_read_whatever_other_members_they_hold(tmp_path, batches):
     photo = jpeg(drawing("blue", "circle"))
     write_tar(tmp_path / "0.tar", [
         {"__key__": "text", "txt": b"no picture at all"},
@@ -231,7 +231,7 @@ MESSAGES = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "
     ],
     ids=["conversations", "messages", "caption"],
 )
-def test_tars_whose_json_holds_the_words_are_learned_from(tmp_path, stage, facts, said):
+def test_tars_with_captions_or_turns_in_their_json_are_trained_on(tmp_path, stage, facts, said):
     photo = jpeg(drawing("blue", "circle"))
     write_tar(tmp_path / "0.tar", [{"__key__": f"{n}", "jpg": photo, "json": json.dumps(facts).encode()} for n in range(3)])
     labels = [row for batch, _ in feed(str(tmp_path), stage=stage, batches=PADDED) for row in batch.labels]
@@ -239,7 +239,7 @@ def test_tars_whose_json_holds_the_words_are_learned_from(tmp_path, stage, facts
 
 
 @PACKED_OR_NOT
-def test_of_several_captions_one_is_drawn_each_epoch(tmp_path, batches):
+def test_one_of_several_captions_is_drawn_each_epoch(tmp_path, batches):
     captions = ["one", "two two", "three " * 30]
     facts = json.dumps({"alternatives": captions[1:]}).encode()
     photo = jpeg(drawing("blue", "circle"))
@@ -264,7 +264,7 @@ def test_leaving_a_feed_ends_its_threads(tmp_path):
     before = set(threading.enumerate())
     for _ in feed(data, epochs=None):
         break
-    assert set(threading.enumerate()) <= before  # others may have ended meanwhile
+    assert set(threading.enumerate()) <= before  # other threads may have ended meanwhile
 
 
 def test_an_error_in_the_feed_reaches_the_loop(tmp_path):

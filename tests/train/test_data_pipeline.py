@@ -1,4 +1,4 @@
-"""Conversations whose images lie on the web become instruction shards, by the steps of any pipeline, and are trained on."""
+"""The steps of any pipeline turn conversations with images on the web into instruction shards, and the trainer reads these."""
 
 import json
 from pathlib import Path
@@ -26,13 +26,13 @@ COLOURS = ("red", "green", "blue", "yellow")
 
 
 def as_llava(image: str | None, *turns: str) -> dict[str, Any]:
-    """Return a record of LLaVA's form."""
+    """Return a record in LLaVA's form."""
     values = [{"from": ("human", "gpt")[n % 2], "value": text} for n, text in enumerate(turns)]
     return {"conversations": values, **({"image": image} if image else {})}
 
 
 def as_messages(image: str | None, *turns: str) -> dict[str, Any]:
-    """Return a record of chat messages, its image an address in a part of the first turn."""
+    """Return a record of chat messages whose image is an address in a part of the first turn."""
     said: list[dict[str, Any]] = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(turns)]
     if image:
         said[0]["content"] = [
@@ -43,7 +43,8 @@ def as_messages(image: str | None, *turns: str) -> dict[str, Any]:
 
 
 def build(folder: Path, web: LoopbackServer, kind: str) -> Path:
-    """Build shards of 13 conversations: 8 about an image on the web, 2 of text, 2 of a lost image, 1 that does not fit."""
+    """Build shards of 13 conversations: 8 about an image on the web, 2 of text, 2 about a missing image, 1 that does not
+    fit."""
     record = as_llava if kind == "llava_json" else as_messages
     records = []
     for colour in COLOURS:  # two conversations about each image
@@ -65,12 +66,12 @@ def build(folder: Path, web: LoopbackServer, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["llava_json", "messages"])
-def test_conversations_with_images_on_the_web_become_prompts_with_their_pixels(tmp_path, kind):
+def test_conversations_with_web_images_become_prompts_with_their_pixels(tmp_path, kind):
     routes = {f"/{colour}.jpg": reply(jpeg(drawing(colour, "square", 48)), headers=JPEG) for colour in COLOURS}
     with LoopbackServer(routes) as web:
         out = build(tmp_path, web, kind)
         asked = [request.path for request in web.requests]
-    assert all(asked.count(f"/{colour}.jpg") == 1 for colour in COLOURS)  # both conversations of an image in one row
+    assert all(asked.count(f"/{colour}.jpg") == 1 for colour in COLOURS)  # both conversations about an image are in one row
     outcomes = sorted(str(line["reason"]) for line in ledger(out))
     placeholders = "more_placeholders_than_images" if kind == "llava_json" else "no_turns"
     assert outcomes == sorted(["None"] * 6 + ["http_404", placeholders])

@@ -1,4 +1,5 @@
-"""Every shape of tokenizer and chat template: ids are the template's own and those served later, answers alone have a loss."""
+"""For every kind of tokenizer and chat template, ids equal those of the template and those served later, and only answers
+have a loss."""
 
 import copy
 from itertools import groupby
@@ -37,13 +38,13 @@ TALKS = {
 
 
 def prompter_of(name: str) -> Prompter:
-    """Return a shape's Prompter; an image is four tokens."""
+    """Return the Prompter of a shape. An image is four tokens."""
     tokenizer = tokenizer_of(name)
     return Prompter(tokenizer, image_token_id(tokenizer), lambda image: 4)
 
 
 def document(talk: list[tuple[str, Any]]) -> Document:
-    """Return a talk as a sample's document."""
+    """Return a talk as the document of a sample."""
     return Document([said for _, said in talk], [role for role, _ in talk])
 
 
@@ -58,13 +59,13 @@ def messages_of(name: str, talk: list[tuple[str, Any]]) -> list[dict[str, Any]]:
 
 
 def flat(parts: list[dict[str, str]]) -> str:
-    """Write parts as one text: images side by side, all else on a line of its own."""
+    """Write parts as one text, with adjacent images side by side and all else on separate lines."""
     pieces = [part.get("text", "<image>") for part in parts]
     return "".join(piece if i == 0 or pieces[i - 1] == piece == "<image>" else f"\n{piece}" for i, piece in enumerate(pieces))
 
 
 def own_ids(name: str, talk: list[tuple[str, Any]], **options: Any) -> list[int]:
-    """Return what the tokenizer's own template gives, its first token written once and images as four tokens."""
+    """Return the ids of the tokenizer's own template, with the first token written once and each image as four tokens."""
     tokenizer, shape = tokenizer_of(name), SHAPES[name]
     ids = tokenizer.apply_chat_template(messages_of(name, talk), tokenize=True, return_dict=False, **options)
     if shape.writes_bos and ids[0] != tokenizer.bos_token_id:
@@ -74,7 +75,7 @@ def own_ids(name: str, talk: list[tuple[str, Any]], **options: Any) -> list[int]
 
 
 def learnt(prompter: Prompter, prompt: Prompt, text: str) -> list[str]:
-    """Return the stretches of `text`, what the prompt was made of, whose tokens have a loss."""
+    """Return the parts of `text`, from which the prompt was made, whose tokens have a loss."""
     encoded = prompter.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     labels = iter(prompt.labels[len(prompt.labels) - len(own_expanded(prompter, encoded["input_ids"])) :])
     runs: list[list[int]] = []
@@ -91,13 +92,13 @@ def learnt(prompter: Prompter, prompt: Prompt, text: str) -> list[str]:
 
 
 def own_expanded(prompter: Prompter, ids: list[int]) -> list[int]:
-    """Put four tokens for each image."""
+    """Return the ids with four tokens for each image."""
     return [number for i in ids for number in ([i] * 4 if i == prompter.image_token_id else [i])]
 
 
 @pytest.mark.parametrize("kind", TALKS)
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_ids_are_the_templates_own_and_the_loss_is_on_answers_with_their_end(name: str, kind: str) -> None:
+def test_ids_equal_those_of_the_template_and_the_loss_covers_answers_and_their_end(name: str, kind: str) -> None:
     prompter, shape, talk = prompter_of(name), SHAPES[name], TALKS[kind]
     if not shape.has_system and talk[0][0] == "system":
         with pytest.raises(ValueError, match="the chat template refuses the messages"):
@@ -118,7 +119,7 @@ def test_the_ids_are_the_templates_own_and_the_loss_is_on_answers_with_their_end
 
 @pytest.mark.parametrize("kind", TALKS)
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_processor_that_is_exported_gives_the_ids_that_training_saw(name: str, kind: str) -> None:
+def test_the_exported_processor_gives_the_ids_used_in_training(name: str, kind: str) -> None:
     prompter, talk = prompter_of(name), [pair for pair in TALKS[kind] if SHAPES[name].has_system or pair[0] != "system"][:-1]
     tokenizer = prompter.tokenizer
     size = {"height": 32, "width": 32}
@@ -138,7 +139,8 @@ def test_the_processor_that_is_exported_gives_the_ids_that_training_saw(name: st
     assert ours.input_ids == (served[0] if isinstance(served[0], list) else served)
     full = prompter.chat(document([*talk, ("assistant", "It is red.")]))
     begin = [i for i, label in enumerate(full.labels) if label != IGNORE][-1]
-    assert full.input_ids[:begin][: len(ours.input_ids) - 1] == ours.input_ids[:-1]  # the last one may join the answer's first
+    # the last token may join the first of the answer
+    assert full.input_ids[:begin][: len(ours.input_ids) - 1] == ours.input_ids[:-1]
 
 
 def in_parts(talk: list[tuple[str, Any]]) -> list[dict[str, Any]]:
@@ -154,7 +156,7 @@ def in_parts(talk: list[tuple[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_text_that_spells_control_tokens_stays_text_and_all_else_of_it_as_it_was(name: str) -> None:
+def test_control_tokens_in_a_text_stay_text_and_the_rest_is_unchanged(name: str) -> None:
     prompter, shape = prompter_of(name), SHAPES[name]
     spelled = [*shape.control, shape.image, prompter.tokenizer.eos_token]
     hostile = document(
@@ -175,7 +177,7 @@ def test_a_text_that_spells_control_tokens_stays_text_and_all_else_of_it_as_it_w
     )
 
 
-def test_a_blank_that_ranges_of_tokens_leave_out_belongs_to_what_stands_before_it() -> None:
+def test_a_blank_outside_of_all_token_offsets_belongs_to_the_token_before_it() -> None:
     prompter = prompter_of("GPT-NeoX, ranges without blanks")
     prompt = prompter.chat(document([("user", "What?"), ("assistant", "<b>It</b>"), ("user", "?"), ("assistant", "<b>No")]))
     said = [list(run) for is_loss, run in groupby(prompt.labels, lambda label: label != IGNORE) if is_loss]
@@ -190,7 +192,7 @@ def test_a_blank_that_ranges_of_tokens_leave_out_belongs_to_what_stands_before_i
     ],
     ids=["NFKC", "lower case", "without joiners"],
 )  # fmt: skip
-def test_a_text_that_spells_a_token_once_it_is_normalized_stays_text(normalizer: Any, spelled: str) -> None:
+def test_a_text_that_becomes_a_token_by_normalization_stays_text(normalizer: Any, spelled: str) -> None:
     tokenizer = copy.deepcopy(tokenizer_of("Phi-2"))
     tokenizer.backend_tokenizer.normalizer = normalizer
     tokenizer.add_tokens([AddedToken(name, special=True, normalized=True) for name in ("<|im_start|>", "<|im_end|>")])
@@ -208,7 +210,7 @@ def test_half_of_a_surrogate_pair_becomes_a_replacement_character() -> None:
 
 
 @pytest.mark.parametrize("failing", ["1 // 0", "range(10 ** 9)", "f(1)"])
-def test_whatever_fails_inside_of_a_template_is_a_value_error(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_error_inside_a_template_is_raised_as_a_value_error(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     template = (
         f"{CHATML}{{% macro f(x) %}}{{{{ f(x) }}}}{{% endmacro %}}{{% if messages[1:] %}}{{{{ {failing} }}}}{{% endif %}}"
     )
@@ -217,13 +219,13 @@ def test_whatever_fails_inside_of_a_template_is_a_value_error(failing: str, monk
         prompter_of("Qwen2").chat(document(TALKS["one turn"]))
 
 
-def test_a_million_blanks_in_an_answer_that_a_template_trims_cost_no_more_than_once() -> None:
+def test_a_million_blanks_in_a_trimmed_answer_are_processed_in_linear_time() -> None:
     prompter = prompter_of("Llama 3")
     prompt = prompter.chat(document([("user", "What?"), ("assistant", f" a{' ' * 10**6}b ")]))
     assert prompter.tokenizer.decode([label for label in prompt.labels if label != IGNORE]) == f"a{' ' * 10**6}b<|eot_id|>"
 
 
-def test_a_word_of_a_header_that_is_an_added_token_stays_in_texts() -> None:
+def test_words_of_a_turn_header_that_are_added_tokens_are_kept_in_texts() -> None:
     tokenizer = copy.deepcopy(tokenizer_of("Qwen2"))
     tokenizer.add_tokens(["assistant", "user", "1"])
     tokenizer.chat_template = CHATML.replace("{{ m['role'] }}", "{{ m['role'] }} 1")
@@ -231,7 +233,7 @@ def test_a_word_of_a_header_that_is_an_added_token_stays_in_texts() -> None:
     assert prompter.clean("1 user, 11 assistants") == "1 user, 11 assistants"
 
 
-def test_the_beginning_that_a_tokenizer_writes_is_known_whatever_letters_it_has() -> None:
+def test_the_leading_token_of_a_tokenizer_is_found_for_any_vocabulary() -> None:
     inner = Tokenizer(models.BPE(vocab={"b": 0}, merges=[]))
     inner.add_special_tokens(["<s>", "<image>"])
     inner.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)])
@@ -239,7 +241,7 @@ def test_the_beginning_that_a_tokenizer_writes_is_known_whatever_letters_it_has(
     assert prompter.plain(Document([PHOTO, "bb"], None)).input_ids == [1, 2, 2, 2, 2, 0, 0]
 
 
-def test_a_tokenizer_without_an_end_gets_a_token_to_pad_with(tmp_path: Path) -> None:
+def test_a_tokenizer_without_an_end_token_gets_a_padding_token(tmp_path: Path) -> None:
     inner = copy.deepcopy(tokenizer_of("Qwen2").backend_tokenizer)
     PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(tmp_path)
     tokenizer = load_tokenizer(str(tmp_path))
@@ -247,7 +249,7 @@ def test_a_tokenizer_without_an_end_gets_a_token_to_pad_with(tmp_path: Path) -> 
     assert Prompter(tokenizer, image_token_id(tokenizer), lambda image: 4).pad_id == tokenizer.pad_token_id
 
 
-def test_words_that_number_images_are_no_part_of_captions_and_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_that_number_images_are_left_out_of_captions_and_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     prompter, marks = prompter_of("Qwen2-VL"), "<|vision_start|><|image_pad|><|vision_end|>"
     page = Document([PHOTO, PHOTO, "Two."], None)
     plain = prompter.page(page)
@@ -258,7 +260,7 @@ def test_words_that_number_images_are_no_part_of_captions_and_pages(monkeypatch:
     assert "Picture 1: <|vision_start|>" in prompter.tokenizer.decode(prompter.chat(document(TALKS["an image"])).input_ids)
 
 
-def test_captions_and_pages_have_the_marks_around_images_that_the_template_writes() -> None:
+def test_captions_and_pages_have_the_image_marks_of_the_template() -> None:
     prompter = prompter_of("Qwen2-VL")
     marked = "<|vision_start|>" + "<|image_pad|>" * 4 + "<|vision_end|>"
     decoded = [

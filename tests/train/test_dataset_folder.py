@@ -1,4 +1,4 @@
-"""Training reads a dataset's folder and writes nothing into it; of a folder with Energon's splits it reads the one named."""
+"""Training reads a dataset's folder and writes nothing into it. In a folder with Energon's splits it reads the named split."""
 
 import json
 import os
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.whole
 
 
 def listed(folder: Path) -> dict[str, tuple[int, int]]:
-    """Every file and folder below, with sizes and times."""
+    """Return every file and folder below a folder, with sizes and times."""
     return {str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
 
 
 def finished(folder: Path) -> str:
-    """A dataset of `vlmdata run`, with its manifest."""
+    """Make a dataset of `vlmdata run` with its manifest."""
     for n in range(12):
         (folder / "in").mkdir(parents=True, exist_ok=True)
         (folder / f"in/{n}.jpg").write_bytes(jpeg(drawing("red", "square", 32 + n)))
@@ -59,7 +59,7 @@ def test_training_writes_nothing_into_the_folder(tmp_path, make):
     assert listed(Path(data)) == before
 
 
-def test_a_split_is_trained_on_and_another_held_out(tmp_path):
+def test_one_split_is_trained_on_and_another_is_held_out(tmp_path):
     data = write_data(tmp_path / "set", captions=40, tars=4)
     os.mkdir(tmp_path / "set/.nv-meta")
     shutil.copytree(tmp_path / "set", tmp_path / "all")
@@ -69,11 +69,11 @@ def test_a_split_is_trained_on_and_another_held_out(tmp_path):
     held_out = {"path": f"{data}#val", "every": 100, "answers": 3}
     result = run_training(tiny_recipe(data, tmp_path / "out", steps=None, epochs=1, held_out=held_out))
     logged = records(tmp_path / "out")
-    assert [r["samples"] for r in logged if r["kind"] == "train"][-1] == 29  # three tars of ten, without one sample
+    assert [r["samples"] for r in logged if r["kind"] == "train"][-1] == 29  # three tars of ten samples, without one sample
     assert result.held_out == pytest.approx(run_loss(result.checkpoint, f"{tmp_path}/all/00003.tar"), rel=1e-3)
 
 
 def run_loss(checkpoint: Path, data: str) -> float:
-    """The held-out loss as evaluation tells it."""
+    """Return the held-out loss as evaluation reports it."""
     table = evaluate_checkpoint(str(checkpoint), data, samples=99, answer_tokens=1, device="cpu")
     return float(table.splitlines()[2].split()[2])

@@ -1,4 +1,4 @@
-"""Towers give the features that their own libraries give, of the layers and tokens that were asked for."""
+"""Towers return the features of their own libraries, for the requested layers and tokens."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def test_every_encoder_is_tested() -> None:
-    elsewhere = ["mistral3", "pixtral", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"]  # with their families: test_parity_*
+    elsewhere = ["mistral3", "pixtral", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"]  # tested with their families in test_parity_*
     assert part_names("encoder") == sorted(["hf_vision", "open_clip", "raw_patches", "side_by_side", *elsewhere])
 
 
@@ -68,7 +68,7 @@ def test_hf_vision_gives_the_hidden_states_of_transformers(family: str) -> None:
     assert patches.facts().grid(32, 32).tokens == 16
 
 
-def test_hf_vision_with_the_last_norm_is_the_towers_own_output() -> None:
+def test_hf_vision_with_the_last_norm_equals_the_output_of_the_tower() -> None:
     for family in ("siglip_vision_model", "dinov2"):
         part = HfVision(config={"model_type": family, **SMALL, **FAMILIES[family]}, layer=-1, tokens="all", norm=True)
         tower, pixels = part.build().eval(), torch.randn(1, 3, 32, 32)
@@ -76,7 +76,7 @@ def test_hf_vision_with_the_last_norm_is_the_towers_own_output() -> None:
         torch.testing.assert_close(tower(pixels), tower.model(pixels).last_hidden_state)
 
 
-def test_hf_vision_takes_the_vision_half_of_a_whole_clip_with_its_colours(tmp_path: Path) -> None:
+def test_hf_vision_loads_the_tower_of_a_clip_with_its_normalisation(tmp_path: Path) -> None:
     text = {**SMALL, "vocab_size": 50, "max_position_embeddings": 8}
     for name in ("image_size", "patch_size"):
         del text[name]
@@ -94,7 +94,7 @@ def test_hf_vision_takes_the_vision_half_of_a_whole_clip_with_its_colours(tmp_pa
     assert (part.facts().mean, part.facts().std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
-def test_hf_vision_takes_another_image_size() -> None:
+def test_hf_vision_accepts_another_image_size() -> None:
     for family in ("siglip_vision_model", "dinov2"):
         part = HfVision(config={"model_type": family, **SMALL, **FAMILIES[family]}, image_size=48)
         assert part.facts().grid(48, 48).tokens == 36
@@ -102,7 +102,7 @@ def test_hf_vision_takes_another_image_size() -> None:
 
 
 @pytest.mark.parametrize("layer", [-2, (1, 3)])
-def test_open_clip_gives_the_outputs_of_its_blocks(layer: Any) -> None:
+def test_open_clip_returns_the_outputs_of_its_blocks(layer: Any) -> None:
     part = OpenClip(config=TOWER, layer=layer, tokens="all")
     tower = part.build().eval()
     randomise(tower)
@@ -124,7 +124,7 @@ def test_open_clip_gives_the_outputs_of_its_blocks(layer: Any) -> None:
     ("model", "layer", "expected"),
     [("ViT-B-32", -2, (49, 768)), ("ViT-B-16-SigLIP", -1, (196, 768)), ("RN50", -1, (49, 2048))],
 )
-def test_every_kind_of_tower_in_open_clip_has_true_facts(model: str, layer: int, expected: tuple[int, int]) -> None:
+def test_the_facts_of_every_kind_of_open_clip_tower_are_right(model: str, layer: int, expected: tuple[int, int]) -> None:
     part = OpenClip(model=model, layer=layer)
     facts = part.facts()
     with torch.device("meta"):
@@ -136,7 +136,7 @@ def test_every_kind_of_tower_in_open_clip_has_true_facts(model: str, layer: int,
     assert facts.mean == ((0.5, 0.5, 0.5) if "SigLIP" in model else open_clip.OPENAI_DATASET_MEAN)
 
 
-def test_open_clip_loads_a_folder_with_its_colours(tmp_path: Path) -> None:
+def test_open_clip_loads_a_folder_with_its_normalisation(tmp_path: Path) -> None:
     text = {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
     whole = open_clip.CLIP(embed_dim=8, vision_cfg=TOWER, text_cfg=text)
     torch.save(whole.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
@@ -158,7 +158,7 @@ def test_raw_patches_are_the_pixels_in_reading_order() -> None:
     assert features[0, 4].view(2, 2, 3)[1, 0].tolist() == pixels[0, :, 3, 2].tolist()  # the patch in row 1, column 1
 
 
-def test_towers_side_by_side_see_the_image_in_their_own_size_and_colours() -> None:
+def test_combined_towers_each_get_the_image_in_their_size_and_normalisation() -> None:
     clip = {"hf_vision": {"config": {"model_type": "clip_vision_model", **SMALL}, "mean": [0.4, 0.5, 0.6], "std": [0.2] * 3}}
     dino = {"hf_vision": {"config": {"model_type": "dinov2", **SMALL, "mlp_ratio": 2, "image_size": 64, "patch_size": 16}}}
     part = SideBySide((clip, dino))
@@ -174,7 +174,7 @@ def test_towers_side_by_side_see_the_image_in_their_own_size_and_colours() -> No
     torch.testing.assert_close(features[..., 32:], towers.towers[1](seen[0]))
 
 
-def test_towers_with_other_grids_cannot_stand_side_by_side() -> None:
+def test_towers_with_different_grids_cannot_be_combined() -> None:
     fine = {"hf_vision": {"config": {"model_type": "dinov2", **SMALL, "patch_size": 4}}}
     coarse = {"hf_vision": {"config": {"model_type": "dinov2", **SMALL}}}
     with pytest.raises(ValueError, match="grids of 8 x 8, 4 x 4"):
@@ -226,7 +226,7 @@ WHOLE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("tower", sorted(WHOLE))
-def test_the_tower_of_a_whole_published_model_comes_with_its_weights(tower: str, tmp_path: Path) -> None:
+def test_the_tower_of_a_published_model_is_loaded_with_its_weights(tower: str, tmp_path: Path) -> None:
     configuration, model_of, vision = WHOLE[tower]
     text = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 30,
             "num_key_value_heads": 2}  # fmt: skip

@@ -1,4 +1,4 @@
-"""From a run to transformers and back: what `export` writes answers as our checkpoint does, and a run may start from it."""
+"""A model that `export` writes for transformers answers as our checkpoint does, and a run can start from it."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ LORA = {"encoder": {"frozen": True}, "language": {"lora": {"rank": 4, "alpha": 3
 
 
 def photo() -> Any:
-    """Make a picture of the tower's own size, so that no resizing rounds."""
+    """Make a picture of the tower's size, so that no resizing rounds its pixels."""
     return drawing("red", "circle", 48)
 
 
@@ -49,7 +49,7 @@ def served(folder: Path, **question: Any) -> tuple[Any, Any, torch.Tensor]:
 
 
 def png(path: Path) -> str:
-    """Write the picture without loss."""
+    """Write the picture losslessly."""
     Image.fromarray(photo()).save(path)
     return str(path)
 
@@ -72,7 +72,7 @@ def test_an_exported_run_with_lora_answers_as_its_checkpoint_does(tmp_path, caps
     talk.model = ours
     answer = talk.ask("What colour is it?")
     theirs, inputs, logits = served(tmp_path / "llava")
-    assert inputs["input_ids"].tolist() == heard[0].input_ids.tolist()  # their chat template shows what ours does
+    assert inputs["input_ids"].tolist() == heard[0].input_ids.tolist()  # its chat template gives the same prompt as ours
     with torch.no_grad():
         assert (ours.logits(heard[0])[0, -1] - logits).abs().max() < 1e-3 * logits.std()
     given = theirs.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
@@ -83,7 +83,7 @@ def test_an_exported_run_with_lora_answers_as_its_checkpoint_does(tmp_path, caps
     assert "is not empty" in capsys.readouterr().err
 
 
-def test_a_run_starts_from_a_published_llava_with_its_parts_and_its_tokenizer(tmp_path, capsys):
+def test_a_run_starts_from_a_published_llava_with_its_parts_and_tokenizer(tmp_path, capsys):
     data = write_data(tmp_path / "data", captions=0, conversations=20)
     first = run_training(tiny_recipe(data, tmp_path / "first", model=MODEL, tokenizer={"vocabulary": 300})).checkpoint
     assert main(["export", str(first), str(tmp_path / "llava")]) == 0
@@ -95,11 +95,11 @@ def test_a_run_starts_from_a_published_llava_with_its_parts_and_its_tokenizer(tm
     assert len(language) > 10 and all(torch.equal(before[name], after[name]) for name in language)
     assert not torch.equal(before["abstractor.0.weight"], after["abstractor.0.weight"])
     assert restore(second, "cpu")[0].tokenizer.get_vocab() == restore(first, "cpu")[0].tokenizer.get_vocab()
-    assert main(["export", str(second), str(tmp_path / "again")]) == 0  # and goes out again
+    assert main(["export", str(second), str(tmp_path / "again")]) == 0  # and is exported again
     assert not torch.allclose(served(tmp_path / "again")[2], served(tmp_path / "llava")[2])
 
 
-# As LLaVA's own: contents as lists of parts, the images of a message first.
+# LLaVA's own templates take contents as lists of parts and put the images of a message first.
 PARTS = (
     "{% for m in messages %}{{ m['role'].upper() + ': ' }}"
     "{% for c in m['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
@@ -111,7 +111,7 @@ PARTS = (
 @pytest.mark.parametrize(
     "place", ["chat_template.jinja", "chat_template.json", "processor_config.json", "tokenizer_config.json", None]
 )
-def test_a_run_starts_from_a_published_llava_wherever_its_chat_template_stands(tmp_path, place):
+def test_a_run_starts_from_a_published_llava_wherever_its_chat_template_is_stored(tmp_path, place):
     data = write_data(tmp_path / "data", captions=0, conversations=20)
     first = run_training(tiny_recipe(data, tmp_path / "first", model=MODEL, steps=1)).checkpoint
     llava = tmp_path / "llava"
@@ -137,7 +137,7 @@ def test_a_run_starts_from_a_published_llava_wherever_its_chat_template_stands(t
 
 
 @pytest.mark.parametrize("before", [{}, {"parts": LORA}], ids=["plain", "with LoRA"])
-def test_the_second_stage_continues_with_the_weights_and_the_tokenizer_of_the_first(tmp_path, before):
+def test_the_second_stage_continues_with_weights_and_tokenizer_of_the_first(tmp_path, before):
     captions, chats = write_data(tmp_path / "captions"), write_data(tmp_path / "chats", captions=0, conversations=20)
     entry = {"vocabulary": 300}
     first = tiny_recipe(captions, tmp_path / "first", stage="align", model=MODEL, tokenizer=entry, steps=3, **before)
@@ -146,14 +146,15 @@ def test_the_second_stage_continues_with_the_weights_and_the_tokenizer_of_the_fi
     second = tiny_recipe(chats, tmp_path / "second", model=MODEL, tokenizer=entry, start=str(start), parts=frozen, steps=1)
     model, _ = restore(run_training(second).checkpoint, "cpu")
     one, _ = restore(start, "cpu")
-    assert model.tokenizer.get_vocab() == one.tokenizer.get_vocab()  # learned from captions, though the chats were at hand
+    # learned from the captions, although the chats were available
+    assert model.tokenizer.get_vocab() == one.tokenizer.get_vocab()
     ids = torch.tensor([[5, 6, 7]])
     hidden = [m.run_language(m.language.get_input_embeddings()(ids), torch.arange(3)[None], packing(ids)) for m in (model, one)]
     torch.testing.assert_close(hidden[0], hidden[1], rtol=1e-4, atol=1e-5)
 
 
 def packing(ids: torch.Tensor) -> Any:
-    """Return the attention of one sample."""
+    """Return the attention pattern of one sample."""
     from vlmdata_train.model.attention import plan_attention
 
     return plan_attention(torch.ones_like(ids))
@@ -167,7 +168,7 @@ def packing(ids: torch.Tensor) -> Any:
         ("bert", "bert is a bert model. The models in LLaVA's form are llava, llava_next, llava_onevision"),
     ],
 )
-def test_a_start_that_is_none_is_named_in_one_line_before_any_work(tmp_path, start, message):
+def test_an_invalid_start_is_reported_in_one_line_before_any_work(tmp_path, start, message):
     (tmp_path / "run/checkpoints/step_00000006").mkdir(parents=True)
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert/config.json").write_text('{"model_type": "bert"}')
@@ -177,7 +178,7 @@ def test_a_start_that_is_none_is_named_in_one_line_before_any_work(tmp_path, sta
     assert "\n" not in str(caught.value)
 
 
-def test_a_start_with_other_parts_is_refused_by_the_weight_that_does_not_fit(tmp_path):
+def test_a_start_with_other_parts_is_refused_and_the_weight_is_named(tmp_path):
     data = write_data(tmp_path / "data", captions=0, conversations=20)
     first = run_training(tiny_recipe(data, tmp_path / "first", model=MODEL, steps=1)).checkpoint
     assert main(["export", str(first), str(tmp_path / "llava")]) == 0

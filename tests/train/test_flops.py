@@ -1,4 +1,4 @@
-"""Model FLOPs against those that torch counts in the same step: matrix products and convolutions, attention left out."""
+"""Model FLOPs equal those that torch counts in the same step for matrix products and convolutions, without attention."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ from vlmdata_train.model.model_recipe import Lora, ModelRecipe, Part
 SIGLIP = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
           "num_attention_heads": 2, "image_size": 32, "patch_size": 8}  # fmt: skip
 TOWER = {"hf_vision": {"config": SIGLIP}}
-FIXED = replace(TINY, encoder=TOWER)  # has no class token, which is computed and not counted where it is not given out
+FIXED = replace(TINY, encoder=TOWER)  # has no class token, which would be computed but not counted if it is not returned
 TILES = replace(FIXED, preprocessing={"anyres": {"tiles": ((1, 2), (2, 1))}})
 SHUFFLED = replace(FIXED, abstractor={"pixel_shuffle": {"layers": 2}})
 TWO_TOWERS = replace(FIXED, encoder={"side_by_side": {"towers": [TOWER, {"hf_vision": {"config": {**SIGLIP, "patch_size": 16,
@@ -38,19 +38,20 @@ KINDS = (nn.Linear, nn.Conv2d, nn.Conv3d)
 
 
 def weights_of(part: nn.Module) -> nn.ParameterList:
-    """Return the weights that are multiplied with: no biases, norms and tables. The output layer is the loss's to use."""
+    """Return the weights of matrix products, without biases, norms and tables. The output layer is left out, because the
+    loss uses it."""
     layers = [m for name, m in part.named_modules() if isinstance(m, KINDS) and name != "lm_head"]
     return nn.ParameterList([m.weight for m in layers if isinstance(m.weight, nn.Parameter)])  # unused ones are buffers
 
 
 def costs_of(model: VisionLanguageModel) -> dict[str, float]:
-    """Return the costs as the learner has them, of what torch counts."""
+    """Return the costs as the learner computes them, for the weights that torch counts."""
     parts = {name: weights_of(part) for name, part in model.parts().items()}
     return flops_per_token(parts, {name: any(p.requires_grad for p in part.parameters()) for name, part in parts.items()})
 
 
 def counted(model: VisionLanguageModel, batch: Batch, costs: dict[str, float], part: str) -> float:
-    """Return what the meter counts of one part."""
+    """Return the FLOPs that the meter counts for one part."""
     meter = Meter()
     micro = MicroBatch.of(replace(batch, sources=["a"], keys=["k"]), torch.device("cpu"))
     add_step(meter, [micro], [1.0], {name: cost if name == part else 0.0 for name, cost in costs.items()}, model)
@@ -58,7 +59,7 @@ def counted(model: VisionLanguageModel, batch: Batch, costs: dict[str, float], p
 
 
 def measured(model: VisionLanguageModel, batch: Batch) -> dict[str, float]:
-    """Return what torch counts in each part, forward and backward."""
+    """Return the FLOPs that torch counts in each part, forward and backward."""
     with FlopCounterMode(display=False) as counter:
         model(batch).sum().backward()
     products = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.convolution, torch.ops.aten.convolution_backward)
@@ -76,7 +77,7 @@ def squares(model: VisionLanguageModel) -> Batch:
 
 
 def tiles(model: VisionLanguageModel) -> Batch:
-    """Make a batch of one sample with a wide image, of which there are three tiles."""
+    """Make a batch of one sample with a wide image, which becomes three tiles."""
     return replace(of_own_shapes(model, [(20, 60)]), pixels=torch.randn(3, 3, 32, 32), tile_counts=torch.tensor([3]))
 
 
@@ -85,7 +86,7 @@ def own_shapes(model: VisionLanguageModel) -> Batch:
     return of_own_shapes(model, [(40, 22), (30, 30)])
 
 
-CASES: dict[str, tuple[ModelRecipe, Any, int, int]] = {  # with the patches that pass, and the tokens made of them
+CASES: dict[str, tuple[ModelRecipe, Any, int, int]] = {  # each with its number of patches and the number of tokens made of them
     "two squares": (FIXED, squares, 32, 32), "tiles of a wide image": (TILES, tiles, 48, 48),
     "squares of four patches": (SHUFFLED, squares, 32, 8), "two towers": (TWO_TOWERS, squares, 32, 32),
     "Qwen2-VL": (RECIPE, own_shapes, 124, 31), "Qwen2.5-VL": (RECIPE_25, own_shapes, 124, 31),
@@ -94,7 +95,7 @@ CASES: dict[str, tuple[ModelRecipe, Any, int, int]] = {  # with the patches that
 
 
 @pytest.mark.parametrize(("recipe", "batch_of", "patches", "made"), CASES.values(), ids=CASES)
-def test_what_passes_a_frozen_tower_and_a_projector_before_a_trained_model(
+def test_the_flops_of_a_frozen_tower_before_trained_parts_equal_those_of_torch(
     recipe: ModelRecipe, batch_of: Any, patches: int, made: int
 ) -> None:
     model = tiny_model(recipe).train()
@@ -105,7 +106,8 @@ def test_what_passes_a_frozen_tower_and_a_projector_before_a_trained_model(
     costs, true = costs_of(model), measured(model, batch)
     assert counted(model, batch, costs, "encoder") == true["encoder"] > 0
     assert counted(model, batch, costs, "language") == true["language"] > 0
-    # its first layer needs no gradient for the frozen tower, and is counted as if it did; Qwen3-VL's has three
+    # The first layer of the abstractor (the first three of Qwen3-VL) needs no gradient for a frozen tower but is counted as if
+    # it did.
     assert true["abstractor"] <= counted(model, batch, costs, "abstractor") <= 1.5 * true["abstractor"]
 
 
@@ -120,7 +122,7 @@ def test_what_passes_a_frozen_tower_and_a_projector_before_a_trained_model(
     ],
     ids=["trained", "frozen", "frozen, before it LoRA", "LoRA", "LoRA everywhere"],
 )
-def test_a_language_model_costs_what_torch_counts(table: dict[str, Part], a_weight: float) -> None:
+def test_the_flops_of_a_language_model_equal_those_of_torch(table: dict[str, Part], a_weight: float) -> None:
     model = tiny_model(FIXED).train()
     plain = sum(p.numel() for p in weights_of(model.language))
     apply_parts(model.parts(), table)
@@ -130,7 +132,7 @@ def test_a_language_model_costs_what_torch_counts(table: dict[str, Part], a_weig
     assert counted(model, batch, costs, "language") == measured(model, batch)["language"]
 
 
-def test_what_stands_before_everything_trained_costs_two() -> None:
+def test_parts_before_all_trained_ones_cost_two_flops_per_weight() -> None:
     model = tiny_model(FIXED).train()
     apply_parts(model.parts(), {"encoder": FROZEN, "abstractor": FROZEN})
     costs = costs_of(model)
@@ -141,8 +143,8 @@ def test_what_stands_before_everything_trained_costs_two() -> None:
 
 
 @pytest.mark.parametrize("part", [Part(), LORA], ids=["trained", "LoRA"])
-def test_a_trained_tower_costs_what_torch_counts_but_for_gradients_that_nobody_reads(part: Part) -> None:
-    """No gradient is passed to pixels, nor with LoRA to what the first updates read; the count of a part takes no notice."""
+def test_the_flops_of_a_trained_tower_equal_torchs_plus_unneeded_gradients(part: Part) -> None:
+    """No gradient is passed to pixels, nor with LoRA to the inputs of the first updates. The count includes these gradients."""
     model = tiny_model(FIXED).train()
     apply_parts(model.parts(), {"encoder": part})
     costs, batch = costs_of(model), squares(model)
@@ -155,7 +157,7 @@ def test_a_trained_tower_costs_what_torch_counts_but_for_gradients_that_nobody_r
     assert got - 2 * 32 * sum(weight.numel() for weight in unread) == true > 0
 
 
-def test_keys_and_values_of_cross_attention_are_made_of_features_and_the_rest_of_text() -> None:
+def test_cross_attention_computes_keys_and_values_for_features_only() -> None:
     recipe = replace(FIXED, fusion={"cross_attention": {"every": 1}}, abstractor="linear")
     model = tiny_model(recipe).train()
     batch = squares(model)
@@ -164,18 +166,18 @@ def test_keys_and_values_of_cross_attention_are_made_of_features_and_the_rest_of
     of_features = sum(p.numel() for layer in layers for p in (layer.key.weight, layer.value.weight))
     assert costs["fusion_features"] == 6 * of_features
     assert costs["fusion"] == 6 * (sum(p.numel() for p in model.fusion.parameters()) - of_features)
-    assert batch.image_token_counts.tolist() == [1, 1]  # of text; the features are 16 each
+    assert batch.image_token_counts.tolist() == [1, 1]  # one text position each; the features are 16 each
     assert counted(model, batch, costs, "fusion_features") == 32 * costs["fusion_features"]
     assert counted(model, batch, costs, "fusion") == tokens * costs["fusion"]
 
 
-def test_frozen_layers_of_the_fusion_pass_a_gradient_on_to_the_language_model() -> None:
+def test_frozen_fusion_layers_pass_a_gradient_to_the_language_model() -> None:
     parts = {name: nn.Linear(10, 10, bias=False) for name in ("encoder", "abstractor", "fusion", "language")}
     costs = flops_per_token(parts, {"encoder": False, "abstractor": False, "fusion": False, "language": True})
     assert costs == {"encoder": 200, "abstractor": 200, "fusion": 400, "language": 600}
 
 
-def test_a_batch_of_text_alone_is_counted_as_text_alone() -> None:
+def test_a_text_only_batch_counts_no_image_flops() -> None:
     model = tiny_model(FIXED)
     batch = pack(model, [sample(model, 20, 0, 1)], padding=5)
     for name, passes in {"encoder": 0, "abstractor": 0, "fusion": 20, "language": 20}.items():
@@ -184,7 +186,7 @@ def test_a_batch_of_text_alone_is_counted_as_text_alone() -> None:
 
 @contextmanager
 def two_ranks() -> Iterator[None]:
-    """Be the first of two ranks that never talk."""
+    """Act as the first of two ranks that never communicate."""
     torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
     try:
         yield
@@ -192,7 +194,7 @@ def two_ranks() -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-def test_a_rank_keeps_the_optimizer_state_of_its_share() -> None:
+def test_a_rank_counts_the_optimizer_state_of_its_share() -> None:
     with two_ranks():
         mesh = init_device_mesh("cpu", (2,))
         share = nn.Parameter(DTensor.from_local(torch.zeros(4, 8, dtype=torch.bfloat16), mesh, [Shard(0)]))

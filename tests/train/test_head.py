@@ -1,4 +1,4 @@
-"""The output layer and what follows it: found out from the model itself, the same in the loss, in evaluation and generation."""
+"""The output layer and its logit changes are found in the model itself and are the same in loss, evaluation and generation."""
 
 from dataclasses import replace
 from typing import Any
@@ -31,12 +31,12 @@ HEADS: dict[str, tuple[dict[str, Any], Head, bool]] = {
 
 
 def model_of(config: dict[str, Any]) -> VisionLanguageModel:
-    """Build the tiny model over another language model."""
+    """Build the tiny model with another language model."""
     return tiny_model(replace(TINY, language={"hf_causal": {"config": {**LLAMA, **config}}}))
 
 
 @pytest.mark.parametrize(("config", "head", "has_bias"), HEADS.values(), ids=HEADS)
-def test_logits_and_loss_are_those_of_transformers(config: dict[str, Any], head: Head, has_bias: bool) -> None:
+def test_logits_and_loss_equal_those_of_transformers(config: dict[str, Any], head: Head, has_bias: bool) -> None:
     model = model_of(config)
     assert model.head == head and (model.lm_head.bias is not None) == has_bias
     batch = pack(model, [sample(model, 12, 1, 1)])
@@ -52,14 +52,15 @@ def test_logits_and_loss_are_those_of_transformers(config: dict[str, Any], head:
     assert torch.allclose(summed, wanted, rtol=1e-5)
     for (name, weight), gradient in zip(answers, got, strict=True):
         (other,) = torch.autograd.grad(wanted, [weight], retain_graph=True, allow_unused=True)
-        if other is not None and "embed" not in name and "wte" not in name:  # theirs got embeddings, not words
+        # the reference received embeddings instead of token ids
+        if other is not None and "embed" not in name and "wte" not in name:
             torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize(
     "config", [HEADS["Phi-2"][0], HEADS["Gemma 2"][0], HEADS["Cohere"][0]], ids=["Phi-2", "Gemma 2", "Cohere"]
 )
-def test_autocast_gives_the_loss_of_fp32_up_to_rounding_and_a_gradient_to_every_weight(config: dict[str, Any]) -> None:
+def test_autocast_gives_the_rounded_fp32_loss_and_every_weight_a_gradient(config: dict[str, Any]) -> None:
     model = model_of(config)
     micro = MicroBatch.of(pack(model, [sample(model, 12, 1, 1), sample(model, 30, 0, 2)]), torch.device("cpu"))
     with torch.no_grad():
@@ -85,7 +86,7 @@ def test_generation_equals_the_full_forward(family: str) -> None:
 
 
 def test_sampling_draws_from_the_capped_logits() -> None:
-    """A cap of 0.01 makes all tokens as good as equally likely, so that the likeliest is seldom drawn."""
+    """A cap of 0.01 makes all tokens almost equally likely, so that the likeliest is rarely drawn."""
     model = model_of({**GEMMA_2, "final_logit_softcapping": 0.01})
     batch = pack(model, [sample(model, 10, 1, 1)])
     [likeliest] = generate(model, batch, max_new_tokens=1, stop_ids=[])
@@ -102,7 +103,7 @@ def test_without_an_end_token_generation_fills_the_limit() -> None:
     assert len(new) == 5
 
 
-def test_lora_leaves_the_output_layer_alone_whatever_its_name() -> None:
+def test_lora_does_not_change_the_output_layer_whatever_its_name() -> None:
     for config in (HEADS["Phi-2"][0], {"model_type": "biogpt"}):
         model = model_of(config)
         apply_parts(model.parts(), {"language": Part(lora=Lora(rank=2, alpha=4))})
@@ -117,15 +118,15 @@ def test_lora_leaves_the_output_layer_alone_whatever_its_name() -> None:
         ({"model_type": "llama4_text", "num_local_experts": 2}, "has no decoder separate from its output layer"),
     ],
 )
-def test_what_the_loss_does_not_compute_is_refused_by_name(config: dict[str, Any], message: str) -> None:
+def test_logit_changes_that_the_loss_cannot_compute_are_refused_by_name(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_model(replace(TINY, language={"hf_causal": {"config": {**LLAMA, **config}}}))
 
 
-def test_a_model_that_does_to_its_logits_what_no_field_says_is_refused() -> None:
+def test_a_model_whose_logit_changes_differ_from_its_configuration_is_refused() -> None:
     language = model_of(HEADS["Cohere"][0]).language
-    language.config.logit_scale = 0.7  # the model took 1.5 when it was made
-    with pytest.raises(ValueError, match=r"CohereForCausalLM changes its logits .*\(fields: logit_scale"):
+    language.config.logit_scale = 0.7  # the model read 1.5 when it was built
+    with pytest.raises(ValueError, match=r"CohereForCausalLM changes its logits .*\(logit_scale"):
         head_of(language)
 
 

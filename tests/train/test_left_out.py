@@ -1,4 +1,4 @@
-"""Samples that give nothing to learn from are counted by reason before the first step, and no schedule waits for them."""
+"""Samples without anything to learn are counted by reason before the first step, and schedules do not count them as steps."""
 
 import json
 import math
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.whole
 
 PHOTO = jpeg(drawing("red", "square", 32))
 NOISE = jpeg(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8))
-HALF = NOISE[: len(NOISE) // 2]  # whose size can be read
+HALF = NOISE[: len(NOISE) // 2]  # images whose size is readable
 PACKED = {"tokens": 192, "sample_tokens": 96}
 SINGLE = {"pack": False, "samples": 4, "sample_tokens": 96}
 
@@ -43,7 +43,7 @@ def chat(key, question, answer):
 
 
 def chats(count):
-    """Conversations of which three of five are longer than a sample may be, before their answer."""
+    """Return conversations of which three of five are too long before their answer begins."""
     return [chat(f"{n:05d}", "What is this?" if n % 5 < 2 else "x" * 200, f"thing {n}") for n in range(count)]
 
 
@@ -64,7 +64,7 @@ REASONS = {"no_answer_left": 1, "empty_answer": 1, "no_answer": 1, "no_text": 2,
 
 
 @pytest.mark.parametrize("batches", [PACKED, SINGLE], ids=["packed", "single"])
-def test_each_reason_is_counted_and_its_first_sample_named(tmp_path, batches):
+def test_each_reason_is_counted_and_its_first_sample_is_named(tmp_path, batches):
     write_tar(tmp_path / "0.tar", [*caption_samples(9), *ODD])
     made = feed(str(tmp_path), batches=batches)
     found = count_left_out(made.plan)
@@ -79,7 +79,7 @@ def test_each_reason_is_counted_and_its_first_sample_named(tmp_path, batches):
     assert record["details"]["unreadable"].startswith("JSONDecodeError: ")
 
 
-# What the JSON of others' tars may hold, and the reason for which it is left out.
+# What the JSON of others' tars may hold, and the reason for which the sample is left out.
 OTHERS = {
     "no_assistant_turn": [{"role": "user", "content": "Q"}],
     "more_placeholders_than_images": [{"role": "user", "content": "<image><image>Q"}, {"role": "assistant", "content": "A"}],
@@ -89,7 +89,7 @@ OTHERS = {
 }
 
 
-def test_the_reasons_of_others_conversations_are_those_of_the_sources(tmp_path):
+def test_conversations_of_others_have_the_reasons_that_sources_give(tmp_path):
     talks = {reason: json.dumps({"messages": turns}).encode() for reason, turns in OTHERS.items()}
     said = [{"__key__": reason, "jpg": PHOTO, "json": talk} for reason, talk in talks.items()]
     write_tar(tmp_path / "0.tar", [*caption_samples(3), *said])
@@ -101,13 +101,13 @@ def test_the_reasons_of_others_conversations_are_those_of_the_sources(tmp_path):
     }
 
 
-def test_every_word_for_a_conversation_that_cannot_be_used_is_a_reason():
+def test_every_status_of_an_unusable_conversation_is_a_reason():
     sources = "".join(Path(str(module.__file__)).read_text() for module in (dialogue, tool_calls, image_members))
     words = set(re.findall(r'Unfit\("(\w+)"\)', sources))
     assert len(words) > 10 and words <= REASON_WORDS.keys()
 
 
-def test_what_a_chat_template_refused_is_reported_with_the_first_sample(tmp_path, capsys, monkeypatch):
+def test_a_refusal_of_a_chat_template_is_reported_with_the_first_sample(tmp_path, capsys, monkeypatch):
     write_tar(tmp_path / "data/0.tar", [*[chat(f"{n}", "What?", "A cat.") for n in range(6)], ODD[3]])
     strict = "{% if 'hi' in messages[0]['content'] %}{{ raise_exception('\x1b[31mroles must alternate') }}{% endif %}"
     run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "run", steps=1, chat_template=strict + CHAT_TEMPLATE))
@@ -125,11 +125,11 @@ def test_blank_answers_of_samples_that_are_used_are_counted(tmp_path, capsys):
         tmp_path / "data/0.tar", [document_sample("talk", said, roles), *[chat(f"{n}", "What?", "A cat.") for n in range(3)]]
     )
     run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "run", steps=None, epochs=2))
-    assert "4 answers were empty or blank and had no loss" in capsys.readouterr().err  # two, in two epochs
+    assert "4 answers were empty or blank and had no loss" in capsys.readouterr().err  # two samples in two epochs
     assert [r["blank_answers"] for r in records(tmp_path / "run") if r["kind"] == "train"][-1] == 4
 
 
-def test_of_alternatives_all_must_be_left_out():
+def test_a_sample_is_left_out_only_if_all_its_alternatives_are():
     no_text, held_out = reason_code("no_text"), reason_code("held_out")
     values = np.array([7, no_text, no_text, no_text, reason_code("empty"), no_text, held_out, 5], np.int32)
     found = LeftOutCounts()
@@ -138,7 +138,7 @@ def test_of_alternatives_all_must_be_left_out():
     assert found.reasons == {"no_text": 2, "empty": 1} and found.first == {"no_text": (3, 1), "empty": (3, 2)}
 
 
-def test_a_chat_template_that_refuses_is_a_reason(tmp_path, monkeypatch):
+def test_a_refusal_of_a_chat_template_is_counted_as_a_reason(tmp_path, monkeypatch):
     refuses = "{% if 'What?' in messages[0]['content'] %}{{ raise_exception('roles must alternate') }}{% endif %}"
     monkeypatch.setattr(model().tokenizer, "chat_template", refuses + CHAT_TEMPLATE)
     write_tar(tmp_path / "0.tar", [*caption_samples(3), chat("a", "What?", "A cat.")])
@@ -151,7 +151,7 @@ def test_a_chat_template_that_refuses_is_a_reason(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("batches", [PACKED, SINGLE], ids=["packed", "single"])
-def test_a_tar_that_was_cut_is_a_reason_until_it_is_restored(tmp_path, batches):
+def test_a_truncated_tar_is_counted_as_a_reason_until_it_is_restored(tmp_path, batches):
     data = write_data(tmp_path / "data", captions=20, tars=2)
     build_index(data)
     tar = tmp_path / "data/00001.tar"
@@ -165,7 +165,7 @@ def test_a_tar_that_was_cut_is_a_reason_until_it_is_restored(tmp_path, batches):
     assert count_left_out(feed(data, batches=batches).plan).used == 20
 
 
-def test_the_log_and_the_terminal_tell_it_and_a_resumed_run_tells_the_same(tmp_path, capsys):
+def test_the_log_and_the_terminal_report_left_out_samples_also_after_a_resume(tmp_path, capsys):
     write_tar(tmp_path / "data/0.tar", [*chats(50), {"__key__": "\x1b[31m\u202ered", "jpg": PHOTO}])
     printed = []
     for steps in (2, 4):
@@ -182,7 +182,7 @@ def test_the_log_and_the_terminal_tell_it_and_a_resumed_run_tells_the_same(tmp_p
     assert ["[[learned text]]" in text for text in printed] == [True, False]
 
 
-def test_what_is_held_out_is_not_left_out_and_has_a_record(tmp_path):
+def test_held_out_samples_have_a_record_separate_from_left_out_ones(tmp_path):
     write_tar(tmp_path / "data/0.tar", chats(100))
     run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", steps=1, held_out={"fraction": 0.3}))
     data, held = (r for r in records(tmp_path / "out") if r["kind"] == "left_out")
@@ -190,13 +190,14 @@ def test_what_is_held_out_is_not_left_out_and_has_a_record(tmp_path):
     assert data["used"] + held["used"] == 40 and 10 < held["samples"] < 50
 
 
-def test_images_that_fail_to_decode_are_reported_with_the_steps_and_at_the_end(tmp_path, capsys):
+def test_images_that_fail_to_decode_are_reported_per_step_and_at_the_end(tmp_path, capsys):
     write_tar(tmp_path / "data/0.tar", [*caption_samples(20), *CUT[:5]])
     run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", steps=None, epochs=2))
     logged = records(tmp_path / "out")
     assert logged[-1]["kind"] == "skipped" and logged[-1]["reasons"] == {"truncated": 10} and logged[-1]["samples"] == 10
     assert [r for r in logged if r["kind"] == "train"][-1]["skipped"] == {"truncated": 10}
-    assert [r for r in logged if r["kind"] == "train"][-1]["samples"] == 50  # they came by, though they taught nothing
+    # they are counted as read, although they have no loss
+    assert [r for r in logged if r["kind"] == "train"][-1]["samples"] == 50
     assert "skipped when read: truncated 10" in capsys.readouterr().err
 
 
@@ -204,12 +205,12 @@ def test_images_that_fail_to_decode_are_reported_with_the_steps_and_at_the_end(t
 
 
 def rates(out):
-    """The rate at each step."""
+    """Return the learning rate at each step."""
     return [r["lr"]["language"] for r in records(out) if r["kind"] == "train"]
 
 
 LINEAR = {"schedule": "linear", "warmup": 0.0}
-CUT = [{"__key__": f"cut{n}", "jpg": HALF, "txt": b"half a picture"} for n in range(30)]  # these break when decoded
+CUT = [{"__key__": f"cut{n}", "jpg": HALF, "txt": b"half a picture"} for n in range(30)]  # these break when they are decoded
 
 
 @pytest.mark.parametrize("batches", [PACKED, SINGLE, PACKED | {"accumulate": 3}, SINGLE | {"accumulate": 3}],
@@ -217,7 +218,7 @@ CUT = [{"__key__": f"cut{n}", "jpg": HALF, "txt": b"half a picture"} for n in ra
 @pytest.mark.parametrize(
     ("epochs", "held_out"), [(1, {}), (0.5, {}), (1.5, {}), (2, {"fraction": 0.3})], ids=["1", "half", "1.5", "held"]
 )
-def test_the_rate_ends_within_a_step_of_nothing(tmp_path, batches, epochs, held_out):
+def test_the_learning_rate_falls_to_zero_within_the_last_step(tmp_path, batches, epochs, held_out):
     write_tar(tmp_path / "data/0.tar", [*chats(100), *CUT])
     recipe = tiny_recipe(
         str(tmp_path / "data"), tmp_path / "out", steps=None, epochs=epochs, batches=batches, held_out=held_out,
@@ -260,8 +261,8 @@ def test_a_run_resumed_in_the_middle_has_the_same_rates(tmp_path):
     assert rates(tmp_path / "again") == rates(tmp_path / "whole")[4:]
 
 
-def test_what_alternatives_are_drawn_is_counted_for_each_epoch(tmp_path):
-    """Of each pair of captions one is empty: about half of the samples come by in an epoch, other ones in the next."""
+def test_steps_count_the_alternatives_drawn_in_each_epoch(tmp_path):
+    """One of each pair of captions is empty, so about half of the samples are used in an epoch, and others in the next."""
     some = json.dumps({"alternatives": [""]}).encode()
     samples = [{"__key__": f"{n}", "jpg": PHOTO, "txt": b"a red square", "json": some} for n in range(60)]
     write_tar(tmp_path / "data/0.tar", samples)
@@ -285,13 +286,13 @@ def refused(tmp_path, samples, **changes):
 
 
 @pytest.mark.parametrize("batches", [PACKED, SINGLE], ids=["packed", "single"])
-def test_data_without_texts_are_reported_with_what_their_samples_hold(tmp_path, batches):
+def test_data_without_texts_are_reported_with_the_members_of_their_samples(tmp_path, batches):
     said = refused(tmp_path, [{"__key__": f"{n:04d}", "jpg": PHOTO, "cls": b"7"} for n in range(30)], batches=batches)
     assert said.startswith("data: none of the 30 ") and "(no_text 30)" in said and "Raise `batches.sample_tokens`" not in said
     assert f"0000 of {tmp_path}/data/0.tar, has the members cls, jpg. A sample must have an image with its caption (jpg" in said
 
 
-def test_data_that_are_too_long_are_reported_with_what_to_raise(tmp_path):
+def test_data_that_are_too_long_are_reported_with_the_setting_to_raise(tmp_path):
     said = refused(tmp_path, [chat(f"{n}", "x" * 200, "a thing") for n in range(4)])
     assert "none of the 4 " in said and "at most 96 tokens, and an image of 32 x 32 takes 4 of them. Raise" in said
 
@@ -306,7 +307,7 @@ def test_a_held_out_dataset_and_one_of_a_mixture_are_named(tmp_path):
         run_training(tiny_recipe(mixed, tmp_path / "out2"))  # type: ignore[arg-type]
 
 
-def test_an_epoch_has_no_fewer_steps_than_its_samples_make(tmp_path):
+def test_an_epoch_has_a_step_for_each_full_or_partial_batch(tmp_path):
     write_tar(tmp_path / "data/0.tar", chats(100))
     run = run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", steps=None, epochs=1, batches=SINGLE))
     assert run.steps == math.ceil(40 / 4)
@@ -316,19 +317,19 @@ def test_the_first_rank_of_each_machine_measures(monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     cpu = torch.device("cpu")
     assert Ranks(0, 1, cpu).is_first_here and Ranks(0, 4, cpu).is_first_here and not Ranks(2, 4, cpu).is_first_here
-    for local, rank in (("0", 0), ("1", 1), ("0", 2), ("1", 3)):  # two machines of two
+    for local, rank in (("0", 0), ("1", 1), ("0", 2), ("1", 3)):  # two machines with two ranks each
         monkeypatch.setenv("LOCAL_RANK", local)
         assert Ranks(rank, 4, cpu).is_first_here == (local == "0")
 
 
-def test_only_samples_that_can_be_used_are_asked_about(tmp_path):
+def test_evaluation_uses_only_usable_samples(tmp_path):
     write_tar(tmp_path / "0.tar", [*chats(20), *ODD])
     made = feed(str(tmp_path))
     asked = {sample["__key__"] for sample in some_samples(made.reading, str(tmp_path), 99)}
     assert asked <= {f"{n:05d}" for n in range(20) if n % 5 < 2} | {"two", "order"} and len(asked) >= 9
 
 
-def test_a_held_out_share_of_which_nothing_can_be_used_says_so_and_how_much_it_is(tmp_path):
+def test_a_held_out_share_without_usable_samples_is_reported_with_its_size(tmp_path):
     keys = [f"{number:03d}" for number in range(40)]
     held = [key for key in keys if is_held_out(key, 0.2)]
     samples = [{"__key__": key, "jpg": PHOTO, "txt": b" " if key in held else b"a square"} for key in keys]

@@ -1,4 +1,4 @@
-"""Models in LLaVA's form go to transformers and come back: same pixels, same tokens, same logits, same answer."""
+"""Models in LLaVA's form are exported to transformers and loaded back with the same pixels, tokens, logits and answers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +42,7 @@ LLAVA = ModelRecipe(
 
 
 def over(language: dict[str, Any]) -> ModelRecipe:
-    """Return LLaVA's parts over another language model."""
+    """Return LLaVA's parts with another language model."""
     return replace(LLAVA, language={"hf_causal": {"config": {**TEXT, **language}}})
 
 
@@ -54,7 +54,7 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 def ask(model: VisionLanguageModel, image: np.ndarray) -> tuple[torch.Tensor, list[int]]:
-    """Return our logits for an image and a question, and the ids that were read."""
+    """Return our logits for an image and a question, and the ids of the prompt."""
     prepared = model.preprocess(image)
     tokens = model.tokenizer(" what is it?", add_special_tokens=False)["input_ids"]
     ids = [image_token_id(model.tokenizer)] * prepared.tokens + tokens
@@ -72,7 +72,7 @@ def loaded_from(folder: Path) -> VisionLanguageModel:
 
 @pytest.mark.parametrize("preprocessing", ["pad", "centre_crop", "resize", "anyres"])
 @pytest.mark.parametrize("size", [(50, 90), (70, 40)])
-def test_what_is_saved_answers_the_same_in_transformers(preprocessing: str, size: tuple[int, int], tmp_path: Path) -> None:
+def test_a_saved_model_gives_the_same_answer_in_transformers(preprocessing: str, size: tuple[int, int], tmp_path: Path) -> None:
     model = tiny_model(replace(LLAVA, preprocessing=preprocessing))
     save_llava(model, tmp_path / "llava")
     image = picture(*size)
@@ -84,7 +84,7 @@ def test_what_is_saved_answers_the_same_in_transformers(preprocessing: str, size
     assert inputs["input_ids"][0].tolist() == ids
     with torch.no_grad():
         theirs = served(**inputs).logits
-    # their processor resizes with torchvision, which rounds otherwise than Pillow, by 2 of 255 at most
+    # the reference resizes with torchvision, which differs from Pillow by at most 2 of 255
     assert (ours - theirs).abs().max() < 0.02 * theirs.std()
 
     prepared = model.preprocess(image)
@@ -95,7 +95,7 @@ def test_what_is_saved_answers_the_same_in_transformers(preprocessing: str, size
 
 
 @pytest.mark.parametrize("preprocessing", ["pad", {"centre_crop": {"resample": "bilinear"}}, "resize", "anyres"])
-def test_a_published_checkpoint_loads_with_its_own_preparation(preprocessing: Any, tmp_path: Path) -> None:
+def test_a_published_checkpoint_is_loaded_with_its_preprocessing(preprocessing: Any, tmp_path: Path) -> None:
     model = tiny_model(replace(LLAVA, preprocessing=preprocessing))
     save_llava(model, tmp_path / "llava")
     loaded = loaded_from(tmp_path / "llava").eval()
@@ -107,7 +107,7 @@ def test_a_published_checkpoint_loads_with_its_own_preparation(preprocessing: An
     assert torch.equal(ask(loaded, image)[0], ask(model, image)[0])
 
 
-def test_a_published_model_over_gemma_2_is_refused_for_its_logits_are_not_capped_there(tmp_path: Path) -> None:
+def test_a_published_llava_with_gemma_2_is_refused_because_it_does_not_cap_logits(tmp_path: Path) -> None:
     text = Gemma2Config(**TEXT, head_dim=8)
     config = LlavaConfig(vision_config=CLIPVisionConfig(**VISION), text_config=text, image_token_id=262, image_seq_length=16)
     LlavaForConditionalGeneration(config).save_pretrained(tmp_path)
@@ -149,7 +149,7 @@ def test_transformers_generates_what_we_generate(tmp_path: Path) -> None:
         (over({"model_type": "cohere"}), "language: LLaVA's form needs an output layer without bias"),
     ],
 )
-def test_what_llava_does_not_have_is_refused_by_name(recipe: ModelRecipe, message: str, tmp_path: Path) -> None:
+def test_parts_that_llava_does_not_have_are_refused_by_name(recipe: ModelRecipe, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         save_llava(tiny_model(recipe), tmp_path)
 
@@ -164,12 +164,12 @@ TOWERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("tower", TOWERS)
-def test_any_tower_that_transformers_has_too_is_saved_exactly(tower: str, tmp_path: Path) -> None:
+def test_any_tower_that_transformers_supports_is_saved_exactly(tower: str, tmp_path: Path) -> None:
     model = tiny_model(replace(LLAVA, encoder=TOWERS[tower], preprocessing="resize"))
     save_llava(model, tmp_path / "llava")
     served = AutoModelForImageTextToText.from_pretrained(tmp_path / "llava", dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(tmp_path / "llava")
-    image = picture(32, 32)  # of the tower's own size: nothing is resized, so the pixels too are the same
+    image = picture(32, 32)  # the picture has the tower's size, so nothing is resized and the pixels are equal too
     ours, ids = ask(model, image)
     inputs = processor(text="<image> what is it?", images=Image.fromarray(image), return_tensors="pt", add_special_tokens=False)
     assert inputs["input_ids"][0].tolist() == ids
@@ -179,8 +179,8 @@ def test_any_tower_that_transformers_has_too_is_saved_exactly(tower: str, tmp_pa
     assert (ask(loaded, image)[0] - ours).abs().max() < 1e-4
 
 
-def test_weights_of_openai_get_the_activation_they_were_trained_with() -> None:
-    """open_clip itself only warns, and gives features that are wrong by a little in every layer."""
+def test_openai_weights_get_the_activation_that_they_were_trained_with() -> None:
+    """open_clip only warns, and returns features that are slightly wrong in every layer."""
     kinds = {
         tag: {
             type(block.mlp.gelu).__name__ for block in OpenClip(model="ViT-B-32", pretrained=tag).bare().transformer.resblocks

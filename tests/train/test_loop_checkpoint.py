@@ -1,4 +1,4 @@
-"""A checkpoint is whole or is not there, and only the newest and the best stay."""
+"""A checkpoint is complete or does not exist, and only the newest and the best are kept."""
 
 import json
 import os
@@ -64,11 +64,11 @@ def test_a_kill_while_saving_leaves_the_last_good_checkpoint(tmp_path, delay_ms)
         assert all((p == step).all() for p in model.parameters())
     model = nn.Linear(2, 2)
     save(tmp_path, model, torch.optim.AdamW(model.parameters()), 10**6)
-    assert not list(tmp_path.glob(".part-*"))  # what the killed one left is gone
+    assert not list(tmp_path.glob(".part-*"))  # the unfinished files of the killed process are removed
 
 
-def test_optimizer_state_comes_back_in_its_own_types(tmp_path):
-    """torch's own load_state_dict would round fp32 moments to bf16 and break the int16 halves."""
+def test_optimizer_state_is_restored_in_its_types(tmp_path):
+    """torch's own load_state_dict would round fp32 moments to bf16 and corrupt the int16 halves."""
     torch.manual_seed(0)
     model = nn.Linear(8, 8).to(torch.bfloat16)
     optimizer = SplitAdamW(model.parameters(), lr=1e-3)
@@ -94,15 +94,16 @@ def test_frozen_weights_are_written_once_and_linked(tmp_path):
     assert len(files) == 2 and len({file.st_ino for file in files}) == 1
 
 
-def test_the_newest_and_the_best_stay(tmp_path):
+def test_the_newest_and_the_best_checkpoint_are_kept(tmp_path):
     for step in range(1, 7):
         (tmp_path / f"step_{step:08d}").mkdir()
     checkpoint.prune(tmp_path, 2, "step_00000003")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000003", "step_00000005", "step_00000006"]
 
 
-def test_a_run_keeps_the_checkpoint_whose_own_weights_were_the_best(tmp_path):
-    """Evaluated when it is saved, though evaluations are further apart; here a rate far too high makes the later ones worse."""
+def test_a_run_keeps_the_checkpoint_with_the_lowest_held_out_loss(tmp_path):
+    """The model is evaluated at each save, even though evaluations are set further apart. A far too high rate makes later
+    ones worse."""
     data = write_data(tmp_path / "data", captions=40)
     recipe = tiny_recipe(data, tmp_path / "out", lr=0.5, steps=6, checkpoints={"every": 1, "keep": 1},
                          held_out={"fraction": 0.2, "every": 4, "samples": 99}, optimizer={"schedule": "constant"})  # fmt: skip
@@ -133,7 +134,7 @@ def test_a_checkpoint_restores_to_a_model_that_gives_the_same_logits(tmp_path):
     result = run_training(recipe)
     moved = tmp_path / "elsewhere"
     shutil.move(result.checkpoint, moved)
-    shutil.rmtree(tmp_path / "out")  # a checkpoint needs nothing outside itself
+    shutil.rmtree(tmp_path / "out")  # a checkpoint needs no other files
     model, _ = restore(moved, "cpu")
     saved = weights(moved)
     assert all(torch.equal(saved[name], tensor) for name, tensor in model.state_dict().items() if name in saved)
@@ -150,7 +151,7 @@ def test_a_damaged_checkpoint_is_reported_in_one_line(tmp_path, name):
         run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "out", steps=2))
 
 
-def test_a_training_stopped_by_hand_says_so_in_one_line(tmp_path):
+def test_a_training_stopped_by_hand_reports_it_in_one_line(tmp_path):
     tree = {"model": MODEL, "data": write_data(tmp_path / "data"), "out": str(tmp_path / "out"), "steps": 10**6}
     tree["logs"] = {"every": 1, "tensorboard": False}
     (tmp_path / "r.yaml").write_text(json.dumps(tree))

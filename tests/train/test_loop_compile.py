@@ -1,4 +1,4 @@
-"""Compiled and recomputed blocks: the same numbers, and no compiling anew from batch to batch."""
+"""Compiled and recomputed blocks give the same numbers, and a new batch triggers no recompilation."""
 
 import pytest
 import torch
@@ -21,16 +21,16 @@ pytestmark = pytest.mark.whole
 CPU = Ranks(0, 1, torch.device("cpu"))
 
 
-def results(batches: int, *, compiled: bool, again: list[bool], attention: str = "segments", learns: bool = True):
-    """The losses and the gradient norms of some batches."""
+def results(batches: int, *, compiled: bool, recomputed: list[bool], attention: str = "segments", learns: bool = True):
+    """Return the losses and the gradient norms of some batches."""
     recipe = tiny_recipe("unused", "unused")  # type: ignore[arg-type]
     setup.seed_everything(0, CPU)
     model = setup.make_model(recipe, recipe.model, CPU).train()
     model.attention = attention
     blocks = blocks_of(model.language)
-    recompute(blocks, again)
+    recompute(blocks, recomputed)
     for block in blocks if compiled else []:
-        block.compile(backend="aot_eager")  # all of compiling but the kernels
+        block.compile(backend="aot_eager")  # runs all of the compiler except code generation
     samples = caption_samples(60) + conversation_samples(30)
     packs = MemoryStream([samples[i::30] for i in range(30)])
     reading = Reading(open_feed.prompter_of(model), model.plan, "instruct", 96)
@@ -47,34 +47,34 @@ def results(batches: int, *, compiled: bool, again: list[bool], attention: str =
     return numbers
 
 
-def test_blocks_are_those_of_the_language_model():
+def test_the_blocks_found_are_those_of_the_language_model():
     recipe = tiny_recipe("unused", "unused")  # type: ignore[arg-type]
     model = setup.make_model(recipe, recipe.model, CPU)
     assert [type(b).__name__ for b in blocks_of(model.language)] == ["LlamaDecoderLayer"] * 2
 
 
-def test_recomputing_some_blocks_changes_no_number():
-    assert results(1, compiled=False, again=[True, False]) == results(1, compiled=False, again=[False, False])
+def test_recomputing_some_blocks_changes_no_result():
+    assert results(1, compiled=False, recomputed=[True, False]) == results(1, compiled=False, recomputed=[False, False])
 
 
 @pytest.mark.slow
-def test_compiling_changes_no_gradient_with_blocks_recomputed_or_not():
-    wanted = results(1, compiled=False, again=[False, False])
-    assert results(1, compiled=True, again=[True, False]) == pytest.approx(wanted, rel=1e-5)
+def test_compiling_changes_no_gradient_with_or_without_recomputed_blocks():
+    wanted = results(1, compiled=False, recomputed=[False, False])
+    assert results(1, compiled=True, recomputed=[True, False]) == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.slow
-def test_a_new_packing_is_not_compiled_again():
-    """The mask is an input of the compiled block, not a part of it. FlexAttention has no backward pass on a CPU."""
-    wanted = results(8, compiled=False, again=[False] * 2, attention="flex", learns=False)
-    torch._dynamo.reset()  # FlexAttention's own plain form is a compiled one too
+def test_a_new_packing_does_not_trigger_a_recompilation():
+    """The mask is an input of the compiled block, not a constant in it. FlexAttention has no backward pass on a CPU."""
+    wanted = results(8, compiled=False, recomputed=[False] * 2, attention="flex", learns=False)
+    torch._dynamo.reset()  # the plain form of FlexAttention is compiled too
     torch._dynamo.utils.counters.clear()
-    assert results(8, compiled=True, again=[False] * 2, attention="flex", learns=False) == pytest.approx(wanted, rel=1e-5)
+    assert results(8, compiled=True, recomputed=[False] * 2, attention="flex", learns=False) == pytest.approx(wanted, rel=1e-5)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # both blocks, all batches
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
-def test_as_few_blocks_are_recomputed_as_memory_asks():
+def test_only_as_many_blocks_are_recomputed_as_memory_requires():
     assert blocks_to_recompute(32, 1e9, 32e9) == 0
     assert blocks_to_recompute(32, 1e9, 8.5e9) == 24
     assert blocks_to_recompute(32, 1e9, -5e9) == 32

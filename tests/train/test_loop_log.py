@@ -1,4 +1,4 @@
-"""What a run tells, and what it does when the loss breaks."""
+"""A run logs its numbers, and reports, skips or stops at a broken loss."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_a_run_writes_its_numbers_as_json_lines_and_to_tensorboard(tmp_path):
         ("held_out", 3),
         ("train", 4),
         ("held_out", 4),
-    ]  # at 3 it is saved
+    ]  # saved at step 3
     wanted = {"loss", "loss_of", "tokens_per_s", "padding", "data_wait", "model_tflops", "memory_gib", "norm", "lr", "samples"}
     assert wanted <= set(logged[0]) and set(logged[0]["loss_of"]) == {"chats"}
     assert logged[0]["loss_of"]["chats"] == pytest.approx(logged[0]["loss"])
@@ -71,7 +71,7 @@ def break_one(monkeypatch, value: float, at_call: int):
     return calls
 
 
-def test_a_nan_stops_the_run_and_names_the_tar_and_key(tmp_path, monkeypatch):
+def test_a_nan_loss_stops_the_run_and_the_tar_and_key_are_reported(tmp_path, monkeypatch):
     calls = break_one(monkeypatch, float("nan"), 3)
     data = write_data(tmp_path / "data")
     with pytest.raises(FloatingPointError, match=r"step 3: .* is broken \(nan\)") as caught:
@@ -81,7 +81,7 @@ def test_a_nan_stops_the_run_and_names_the_tar_and_key(tmp_path, monkeypatch):
     assert records(tmp_path / "out")[-1]["worst"][0] == calls[2]
 
 
-def test_a_skipped_nan_leaves_the_weights_finite_and_the_run_continues(tmp_path, monkeypatch):
+def test_a_run_that_skips_a_nan_loss_continues_with_finite_weights(tmp_path, monkeypatch):
     break_one(monkeypatch, float("nan"), 3)
     data = write_data(tmp_path / "data")
     result = run_training(tiny_recipe(data, tmp_path / "out", logs={"every": 2, "on_nan": "skip", "tensorboard": False}))
@@ -90,8 +90,8 @@ def test_a_skipped_nan_leaves_the_weights_finite_and_the_run_continues(tmp_path,
 
 
 @pytest.mark.parametrize("rule", ["tell", "skip", "stop"])
-def test_a_spike_in_a_run_is_reported_skipped_or_stops_it_and_names_its_samples(tmp_path, monkeypatch, rule):
-    calls = break_one(monkeypatch, 1e5, 23)  # after the twenty losses that are needed to judge
+def test_a_loss_spike_is_reported_skipped_or_stops_the_run_and_names_its_samples(tmp_path, monkeypatch, rule):
+    calls = break_one(monkeypatch, 1e5, 23)  # twenty losses are needed before a loss is judged
     logs = {"every": 100, "on_spike": rule, "tensorboard": False}
     recipe = tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", steps=24, lr=1e-4, logs=logs,
                          checkpoints={"every": 1, "keep": 99})  # fmt: skip
@@ -112,13 +112,13 @@ def test_a_spike_in_a_run_is_reported_skipped_or_stops_it_and_names_its_samples(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_wandb_gets_the_same_numbers(tmp_path):
-    """In a process of its own, for wandb writes out what it holds as the process ends."""
+    """The run has its own process, because wandb writes its records when the process ends."""
     pytest.importorskip("wandb")
     tree = {"model": MODEL, "data": write_data(tmp_path / "data"), "out": str(tmp_path / "out"), "steps": 2,
             "logs": {"every": 2, "tensorboard": False, "wandb": "vlmdata-test"}}  # fmt: skip
     (tmp_path / "r.yaml").write_text(json.dumps(tree))
     command = [sys.executable, "-m", "vlmdata_train", "instruct", str(tmp_path / "r.yaml")]
-    waits = {"WANDB__SERVICE_WAIT": "600", "WANDB_INIT_TIMEOUT": "600"}  # seconds; 30 and 90 are little on a busy machine
+    waits = {"WANDB__SERVICE_WAIT": "600", "WANDB_INIT_TIMEOUT": "600"}  # seconds; 30 and 90 are too few on a busy machine
     places = {f"WANDB_{name}_DIR": str(tmp_path / name) for name in ("CACHE", "CONFIG", "DATA")}
     own = {**os.environ, **waits, **places, "WANDB_MODE": "offline"}
     subprocess.run(command, env=own, check=True, capture_output=True, timeout=800)
@@ -127,31 +127,32 @@ def test_wandb_gets_the_same_numbers(tmp_path):
     assert b"train/tokens_per_s" in text and b"train/loss_of/data" in text
 
 
-def test_a_log_that_is_not_installed_is_said_before_any_work(tmp_path, monkeypatch):
+def test_a_logger_that_is_not_installed_is_reported_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=r"logs.wandb: the package wandb is not installed"):
         check_logs(Logs(tensorboard=False, wandb="project"))
 
 
-def test_a_spike_is_judged_by_the_losses_before_it():
+def test_a_spike_is_judged_against_the_losses_before_it():
     watch = SpikeWatch(6.0)
-    assert watch.verdict(9.0) is None  # nothing to compare with yet
+    assert watch.verdict(9.0) is None  # no earlier loss to compare with
     for i in range(30):
         loss = 2.0 + 0.1 * (i % 2)
         assert watch.verdict(loss) is None
         watch.accept(loss)
     assert watch.verdict(2.3) is None
     watch.accept(2.3)
-    assert watch.verdict(4.0) == "spike" and watch.verdict(4.0) == "spike" and watch.refused == 2  # skipped, not remembered
+    # skipped losses are not remembered
+    assert watch.verdict(4.0) == "spike" and watch.verdict(4.0) == "spike" and watch.refused == 2
     assert watch.verdict(float("inf")) == "nan"
     spikes = 0
-    for _ in range(50):  # reported and accepted: the loss of other data becomes the expected one
+    for _ in range(50):  # when spikes are accepted, the loss of the new data becomes the expected one
         spikes += watch.verdict(4.0) is not None
         watch.accept(4.0)
     assert 0 < spikes < 25
 
 
-def test_skipping_without_end_stops_the_run(tmp_path, monkeypatch):
+def test_skipping_too_many_steps_stops_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("vlmdata_train.loop.loop.MAX_REFUSED", 3)
     original = ModelWithLoss.forward
     monkeypatch.setattr(
@@ -162,7 +163,7 @@ def test_skipping_without_end_stops_the_run(tmp_path, monkeypatch):
         run_training(tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", logs=logs))
 
 
-def test_flops_are_counted_six_four_and_two_for_each_weight():
+def test_each_weight_costs_six_four_or_two_flops_per_token():
     parts = {name: nn.Linear(10, 10, bias=False) for name in ("encoder", "abstractor", "fusion", "language")}
     align = flops_per_token(parts, {"encoder": False, "abstractor": True, "fusion": False, "language": False})
     assert align == {"encoder": 200, "abstractor": 600, "fusion": 400, "language": 400}

@@ -1,4 +1,4 @@
-"""The chunked loss is the plain loss, on answers only, inside each sample."""
+"""The chunked loss equals the plain loss, counts answers only, and stays within each sample."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ HEADS = {
 
 
 def plain_loss(hidden, weight, bias, labels, head):
-    """Cross-entropy on all logits at once, as transformers makes them."""
+    """Return the cross-entropy of all logits at once, as transformers computes it."""
     logits = F.linear(hidden, weight, bias) * head.scale
     if head.cap is not None:
         logits = torch.tanh(logits / head.cap) * head.cap
@@ -22,7 +22,7 @@ def plain_loss(hidden, weight, bias, labels, head):
 
 
 def output_layer(dtype=torch.float32):
-    """37 tokens of width 16 and 101 words, with logits that reach into the bend of the caps."""
+    """Return 37 tokens of width 16 and a vocabulary of 101 words, with logits large enough for the caps to matter."""
     torch.manual_seed(0)
     shapes = (37, 16), (101, 16), (101,)
     return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes], torch.randint(0, 101, (37,))
@@ -44,7 +44,7 @@ def test_loss_and_gradients_equal_the_plain_ones_for_any_chunk(head, has_bias):
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
-def test_in_bf16_loss_and_gradients_are_the_exact_ones_up_to_rounding(head):
+def test_loss_and_gradients_in_bf16_are_exact_up_to_rounding(head):
     inputs, labels = output_layer(torch.bfloat16)
     exact = [t.detach().float().requires_grad_() for t in inputs]
     wanted_loss = plain_loss(*exact, labels, head)
@@ -56,20 +56,20 @@ def test_in_bf16_loss_and_gradients_are_the_exact_ones_up_to_rounding(head):
         assert got.dtype == torch.bfloat16 and (got.float() - want).norm() < 0.01 * want.norm()
 
 
-def test_a_frozen_output_layer_gets_no_gradient_and_its_input_does():
+def test_a_frozen_output_layer_passes_a_gradient_only_to_its_input():
     hidden, weight = torch.randn(5, 4, requires_grad=True), torch.randn(7, 4)
     token_losses(hidden, weight, torch.arange(5))[0].backward()
     assert hidden.grad is not None and weight.grad is None
 
 
-def test_a_bias_alone_is_trained_where_all_else_is_frozen():
+def test_only_a_bias_may_be_trained():
     hidden, weight, bias = torch.randn(5, 4), torch.randn(7, 4), torch.randn(7, requires_grad=True)
     token_losses(hidden, weight, torch.arange(5), bias=bias)[0].backward()
     plain = torch.autograd.grad(F.cross_entropy(F.linear(hidden, weight, bias), torch.arange(5), reduction="sum"), bias)
     assert torch.allclose(bias.grad, plain[0], atol=1e-6)
 
 
-def test_no_answer_at_all_gives_a_zero_loss_with_zero_gradients():
+def test_a_batch_without_answers_has_zero_loss_and_zero_gradients():
     hidden, weight = torch.randn(0, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
     total, _ = token_losses(hidden, weight, torch.zeros(0, dtype=torch.int64))
     total.backward()
@@ -84,8 +84,8 @@ def test_the_last_token_of_a_sample_does_not_predict_the_first_of_the_next():
     assert answer_labels(labels, predicts).tolist() == [5, 6, 8]
 
 
-def test_logits_of_all_tokens_never_exist():
-    """The largest tensor made has `chunk` rows of the vocabulary, not all 4,096."""
+def test_the_logits_of_all_tokens_are_never_in_memory_at_once():
+    """The largest tensor has `chunk` rows of the vocabulary, not all 4,096."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Largest(TorchDispatchMode):

@@ -1,4 +1,4 @@
-"""Rates, decay, the schedule, and AdamW on bf16 weights."""
+"""The optimizer sets rates, weight decay and the schedule by part, and AdamW on bf16 weights is as exact as on fp32 ones."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from vlmdata_train.model.model_recipe import Lora, Part
 from vlmdata_train.recipe import Optimizer
 
 
-def test_splitting_keeps_every_bit_and_rounds_to_the_nearest():
+def test_splitting_a_weight_keeps_every_bit_and_rounds_to_nearest():
     torch.manual_seed(0)
     weight = torch.cat([torch.randn(10000) * 10.0 ** torch.randint(-30, 30, (10000,)), torch.tensor([0.0, -0.0, 1.0, 2**-130])])
     high, low = split(weight)
@@ -20,8 +20,8 @@ def test_splitting_keeps_every_bit_and_rounds_to_the_nearest():
     assert ((high.float() - weight).abs() <= (nearest.float() - weight).abs()).all()
 
 
-def test_bf16_weights_move_exactly_as_fp32_weights_do():
-    """Steps far below bf16's resolution add up; torch's AdamW on bf16 weights, beside it, stands still."""
+def test_bf16_weights_are_updated_exactly_like_fp32_weights():
+    """Steps far below bf16's resolution add up, while torch's AdamW on bf16 weights makes no progress."""
     torch.manual_seed(0)
     start = (torch.randn(64, 8) + 3).to(torch.bfloat16)
     weights = {"fp32": start.float().clone(), "split": start.clone(), "bf16": start.clone()}
@@ -60,7 +60,7 @@ def test_a_first_moment_in_bf16_follows_closely():
     assert moved > 1 and (weights[0].float() - weights[1].float()).norm() < 0.03 * moved
 
 
-def test_the_schedule_at_its_corners():
+def test_the_schedule_is_right_at_its_corners():
     assert schedule_factor("cosine", 0.05, 0.1) == pytest.approx(0.5)
     assert schedule_factor("cosine", 0.1, 0.1) == pytest.approx(1.0)
     assert schedule_factor("cosine", 0.55, 0.1) == pytest.approx(0.5)
@@ -72,7 +72,7 @@ def test_the_schedule_at_its_corners():
 
 def two_parts() -> dict[str, nn.Module]:
     language = nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm(4), nn.Linear(4, 5))
-    language[2].weight = language[0].weight  # tied
+    language[2].weight = language[0].weight  # tied to the embedding
     return {"encoder": nn.Linear(3, 4), "language": language}
 
 
@@ -88,7 +88,7 @@ def test_each_part_has_its_rate_and_only_matrices_decay():
     assert set_learning_rates(optimizer, 0.5) == {"encoder": 1e-6, "language": 5e-4}
 
 
-def test_frozen_parts_have_no_group_and_lora_only_its_own():
+def test_frozen_parts_have_no_parameter_group_and_lora_parts_only_their_updates():
     parts = two_parts()
     table = {"encoder": Part(frozen=True), "language": Part(lora=Lora(rank=2, alpha=4))}
     apply_parts(parts, table)

@@ -1,4 +1,4 @@
-"""Frozen stays frozen, trained is trained, and how a step is cut into micro-batches changes nothing."""
+"""Only trained parts change, and the way a step is split into micro-batches changes nothing."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ FROZEN = {"frozen": True}
     ],
     ids=["align", "instruct", "the tower alone"],
 )
-def test_frozen_parts_are_bit_equal_afterwards_and_every_trained_weight_moved(tmp_path, parts, trained):
+def test_frozen_parts_stay_bit_equal_and_every_trained_weight_changes(tmp_path, parts, trained):
     recipe = tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", parts=parts)
     setup.seed_everything(recipe.seed, CPU)
     before = {n: t.clone() for n, t in setup.make_model(recipe, recipe.model, CPU).state_dict().items()}
@@ -37,11 +37,11 @@ def test_frozen_parts_are_bit_equal_afterwards_and_every_trained_weight_moved(tm
         is_trained = name.split(".")[0] in trained and name in parameters
         if not is_trained:
             assert torch.equal(before[name], after[name]), name
-        elif "embed_tokens" not in name:  # of whose rows not all occur
+        elif "embed_tokens" not in name:  # not all of its rows occur in the data
             assert not torch.equal(before[name], after[name]), name
 
 
-def test_lora_leaves_the_weights_it_stands_beside(tmp_path):
+def test_lora_leaves_the_base_weights_unchanged(tmp_path):
     parts = {"encoder": FROZEN, "language": {"lora": {"rank": 2, "alpha": 4}}}
     recipe = tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", parts=parts)
     setup.seed_everything(recipe.seed, CPU)
@@ -66,7 +66,7 @@ def test_a_weight_without_a_gradient_stops_the_run_at_the_first_step(tmp_path, m
 
 
 def gradients(recipe, accumulate: int):
-    """The gradients of the first batches of the data, in one or in several pieces."""
+    """Return the micro-batches of the first step and their gradients, with the data in one or in several pieces."""
     setup.seed_everything(0, CPU)
     model = setup.make_model(recipe, recipe.model, CPU)
     feed, _ = open_feed.make_feeds(recipe, model, CPU)
@@ -80,8 +80,8 @@ def gradients(recipe, accumulate: int):
     return micros, {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-def test_accumulated_gradients_are_those_of_one_big_batch(tmp_path):
-    """Each answer token weighs the same, however many its micro-batch has; a mean of means would differ."""
+def test_accumulated_gradients_equal_those_of_one_large_batch(tmp_path):
+    """Each answer token has the same weight, whatever its micro-batch. A mean of means would differ."""
     data = write_data(tmp_path / "data", captions=8, conversations=24)
     shape = {"pack": False, "sample_tokens": 96}
     four, small = gradients(tiny_recipe(data, tmp_path / "o", batches={**shape, "samples": 4}), 4)
@@ -114,7 +114,7 @@ def test_a_micro_batch_counts_answers_as_the_loss_does(tmp_path):
     assert sum(micro.answers) == int((batch.labels != -100).sum()) == len(micro.positions)
 
 
-def test_a_clip_of_zero_lets_every_gradient_pass(tmp_path):
+def test_a_clip_of_zero_turns_gradient_clipping_off(tmp_path):
     data = write_data(tmp_path / "data", captions=16)
     free, wide = (
         weights(run_training(tiny_recipe(data, tmp_path / str(clip), steps=2, optimizer={"clip": clip})).checkpoint)

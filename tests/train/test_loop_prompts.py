@@ -1,4 +1,4 @@
-"""What a training recipe says about prompts reaches the run, its checkpoint, and a run that starts from it."""
+"""The prompt settings of a training recipe reach the run, its checkpoint, and a run that starts from it."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}<|end|>\n
 
 @pytest.mark.whole
 @pytest.mark.parametrize("how", ["inline", "a file"])
-def test_a_chat_template_of_the_recipe_is_trained_with_saved_and_kept(tmp_path, how):
+def test_a_chat_template_of_the_recipe_is_used_saved_and_kept(tmp_path, how):
     data = write_data(tmp_path / "data", captions=0, conversations=20)
     (tmp_path / "chat.jinja").write_text(TEMPLATE)
     given = TEMPLATE if how == "inline" else str(tmp_path / "chat.jinja")
@@ -52,7 +52,7 @@ def test_a_chat_template_that_ends_no_answer_is_reported(tmp_path, capsys):
 
 
 @pytest.mark.whole
-def test_a_tokenizer_is_learned_again_where_no_step_was_saved(tmp_path):
+def test_a_tokenizer_is_trained_again_if_no_step_was_saved(tmp_path):
     data = write_data(tmp_path / "data", captions=0, conversations=8)
     first = run_training(tiny_recipe(data, tmp_path / "run", tokenizer={"vocabulary": 280}, steps=1)).checkpoint
     learned = (tmp_path / "run/tokenizer/tokenizer.json").read_text()
@@ -62,7 +62,7 @@ def test_a_tokenizer_is_learned_again_where_no_step_was_saved(tmp_path):
     assert (tmp_path / "run/tokenizer/tokenizer.json").read_text() == learned
 
 
-def test_a_chat_template_that_is_no_file_and_a_token_that_cannot_be_trusted_are_one_line(tmp_path):
+def test_a_missing_template_file_and_an_untrustable_token_are_reported_in_one_line(tmp_path):
     data = write_data(tmp_path / "data", captions=0, conversations=4)
     with pytest.raises(RecipeError, match=r"recipe, chat_template: nowhere.jinja must be Jinja or a Jinja file"):
         tiny_recipe(data, tmp_path / "run", chat_template="nowhere.jinja")
@@ -71,7 +71,7 @@ def test_a_chat_template_that_is_no_file_and_a_token_that_cannot_be_trusted_are_
 
 
 @pytest.mark.whole
-def test_a_run_of_a_version_that_knew_none_of_these_resumes(tmp_path):
+def test_a_run_of_a_version_without_these_settings_resumes(tmp_path):
     data = write_data(tmp_path / "data", captions=0, conversations=20)
     checkpoint = run_training(tiny_recipe(data, tmp_path / "run", steps=3)).checkpoint
     saved = json.loads((checkpoint / "recipe.json").read_text())

@@ -1,4 +1,4 @@
-"""Two ranks under torchrun, by gloo on the CPU: the same training as on one, sharded or not, and back."""
+"""Two ranks under torchrun, with gloo on the CPU, train like one rank, sharded or not, and one rank resumes their run."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from vlmdata_train.loop.loop import run_training
 from vlmdata_train.model.lora import merge_lora
 
 ROOT = Path(__file__).resolve().parents[2]
-# Each rank is a process that must import torch first.
+# Each rank is a process that must first import torch.
 pytestmark = [pytest.mark.whole, pytest.mark.slow]
 
 
@@ -42,7 +42,7 @@ def torchrun(ranks: int, recipe: Path, *settings: str) -> str:
 
 
 def evaluations(out: Path) -> list[dict]:
-    """Return what a run's evaluations found."""
+    """Return the results of a run's evaluations."""
     records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     return [record for record in records if record["kind"] == "held_out"]
 
@@ -54,13 +54,13 @@ def write_recipe(path: Path, data: str, out: Path) -> Path:
         "batches": {"tokens": 192, "sample_tokens": 96, "workers": 1},
         "parts": {"encoder": {"frozen": True}},
     }  # fmt: skip
-    path.write_text(json.dumps(tree))  # JSON is YAML
+    path.write_text(json.dumps(tree))  # JSON is valid YAML
     return path
 
 
-def test_two_ranks_train_alike_under_ddp_and_fsdp_and_one_rank_resumes(tmp_path):
+def test_two_ranks_train_equally_under_ddp_and_fsdp_and_one_rank_resumes(tmp_path):
     data = write_data(tmp_path / "data", captions=40, conversations=20)
-    held = write_data(tmp_path / "held", captions=5, conversations=0, tars=1)  # five: the ranks' shares are unequal
+    held = write_data(tmp_path / "held", captions=5, conversations=0, tars=1)  # five, so that the ranks' shares are unequal
     evaluated = f"held_out={{path: {held}, every: 2, samples: 5, answers: 5, answer_tokens: 3}}"
     for how in ("ddp", "fsdp"):
         torchrun(2, write_recipe(tmp_path / f"{how}.yaml", data, tmp_path / how), f"speed.parallel={how}", evaluated)
@@ -77,13 +77,13 @@ def test_two_ranks_train_alike_under_ddp_and_fsdp_and_one_rank_resumes(tmp_path)
         data, tmp_path / "fsdp", steps=6, parts={"encoder": {"frozen": True}}, speed={"device": "cpu"},
         batches={"tokens": 192, "sample_tokens": 96, "workers": 1},
     )  # fmt: skip
-    result = run_training(recipe)  # on one rank
+    result = run_training(recipe)  # resumed on one rank
     assert result.steps == 6 and len(result.losses) == 2
-    assert result.losses[-1] < 5.4  # an untrained one has 5.7: ln of 320
+    assert result.losses[-1] < 5.4  # an untrained model has 5.7, the ln of 320
 
 
-def test_lora_of_visual_experts_trains_alike_under_ddp_and_fsdp_and_is_loaded_on_one_rank(tmp_path):
-    """The experts are weights of the fusion, and are called inside the language model's sharded layers."""
+def test_lora_of_visual_experts_trains_equally_under_ddp_and_fsdp(tmp_path):
+    """The experts are weights of the fusion but are called inside the language model's sharded layers."""
     data = write_data(tmp_path / "data", captions=40, conversations=20)
     design = ["model.fusion=visual_experts", "model.positions=shared", "steps=2", "speed.recompute=all"]
     lora = "{lora: {rank: 2, alpha: 4, dropout: 0.0}}"
@@ -104,8 +104,8 @@ def test_lora_of_visual_experts_trains_alike_under_ddp_and_fsdp_and_is_loaded_on
         torch.testing.assert_close(model.logits(batch), before, rtol=1e-4, atol=1e-5)
 
 
-def test_two_ranks_take_the_steps_that_one_takes_on_the_same_samples(tmp_path):
-    """Rows of one sample each: two ranks with two rows see in a step what one rank with four sees, in another order."""
+def test_two_ranks_take_the_same_steps_as_one_rank(tmp_path):
+    """With one sample per row, two ranks with two rows each see in a step the samples that one rank with four rows sees."""
     data = write_data(tmp_path / "data", captions=0, conversations=48)
     recipe = write_recipe(tmp_path / "r.yaml", data, tmp_path / "two")
     shape = "{pack: false, samples: 4, sample_tokens: 96, workers: 1}"
@@ -122,7 +122,7 @@ def test_two_ranks_take_the_steps_that_one_takes_on_the_same_samples(tmp_path):
     [{"model_type": "phi"}, {"model_type": "gemma2", "head_dim": 16, "sliding_window": 8, "final_logit_softcapping": 3.0}],
     ids=["Phi-2: an output layer with a bias", "Gemma 2: tied to the embeddings, capped"],
 )
-def test_any_output_layer_learns_alike_on_one_rank_on_two_and_on_two_shards(tmp_path, language):
+def test_any_output_layer_learns_equally_on_one_rank_two_ranks_and_two_shards(tmp_path, language):
     data = write_data(tmp_path / "data", captions=0, conversations=48)
     recipe = write_recipe(tmp_path / "r.yaml", data, tmp_path / "none")
     tree = json.loads(recipe.read_text())
@@ -139,7 +139,7 @@ def test_any_output_layer_learns_alike_on_one_rank_on_two_and_on_two_shards(tmp_
         assert torch.allclose(one[name], ddp[name], atol=2e-5) and torch.allclose(one[name], fsdp[name], atol=2e-5), name
 
 
-def test_two_ranks_under_fsdp_go_on_from_one_with_bf16_weights_and_their_lower_halves(tmp_path):
+def test_two_fsdp_ranks_resume_one_rank_with_split_bf16_weights(tmp_path):
     data = write_data(tmp_path / "data", captions=40, conversations=20)
     speed = {"device": "cpu", "precision": "bf16"}
     shape = {"tokens": 192, "sample_tokens": 96, "workers": 1}
@@ -159,8 +159,8 @@ def optimizer_state(checkpoint: Path) -> dict[str, torch.Tensor]:
     return {name: t for file in checkpoint.glob("optimizer-*.safetensors") for name, t in load_file(file).items()}
 
 
-def test_a_nan_on_the_second_rank_is_named_by_the_first(tmp_path):
-    """A picture that is all white breaks the tower; the rank that reads it is not the one that talks."""
+def test_a_nan_loss_on_the_second_rank_is_reported_by_the_first(tmp_path):
+    """A picture that is all white breaks the tower. The rank that reads it is not the rank that reports."""
     data = write_data(tmp_path / "data", captions=0, conversations=16, tars=1)
     recipe = write_recipe(tmp_path / "r.yaml", data, tmp_path / "run")
     model = {"encoder": {"tests.train.tiny.NoWhite": {}}, "language": MODEL["language"]}
@@ -170,7 +170,7 @@ def test_a_nan_on_the_second_rank_is_named_by_the_first(tmp_path):
     alone = tiny_recipe(data, tmp_path / "unused", model=model, batches=rows)
     built = setup.make_model(alone, alone.model, Ranks(0, 1, torch.device("cpu")))
     second = open_feed.feed_of(alone, built, data, Ranks(1, 2, torch.device("cpu")), seed=alone.seed, epochs=None)
-    key = next(k.split()[1] for batch, _ in second for k in batch.keys if int(k.split()[1][1:]) % 5)  # that has an image
+    key = next(k.split()[1] for batch, _ in second for k in batch.keys if int(k.split()[1][1:]) % 5)  # a sample with an image
     samples = conversation_samples(16)
     white = jpeg(np.full((48, 48, 3), 255, np.uint8))
     write_tar(tmp_path / "data/00000.tar", [{**s, "0.jpg": white} if s["__key__"] == key else s for s in samples])
@@ -182,8 +182,8 @@ def test_a_nan_on_the_second_rank_is_named_by_the_first(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
-def test_blocks_are_recomputed_as_the_rank_with_the_least_room_asks_and_no_gradient_changes(how, tmp_path):
-    """No room beyond what recomputing all takes; room for two and a half blocks; room for all."""
+def test_the_rank_with_the_least_memory_decides_how_many_blocks_are_recomputed(how, tmp_path):
+    """The limits leave no memory beyond full recomputation, memory for two and a half blocks, and memory for all blocks."""
     done = start(2, "tests.train.on_ranks", how, str(tmp_path / "found.json"))
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "found.json").read_text())

@@ -1,4 +1,4 @@
-"""Mistakes in a training recipe or on the command line are one clear line and exit 2, before any work."""
+"""A mistake in a training recipe or on the command line is reported in one clear line with exit status 2, before any work."""
 
 import re
 
@@ -38,13 +38,13 @@ GOOD = {"stage": "align", "model": MODEL, "data": "D", "out": "O", "steps": 1}
         ({"tokenizer": {"vocabulary": 263}}, r"tokenizer: TinyTokenizer: vocabulary must be 264 or more, not 263"),
     ],
 )
-def test_each_mistake_names_its_place_and_its_fix(change, message):
+def test_each_mistake_is_reported_with_its_place_and_its_fix(change, message):
     with pytest.raises(RecipeError, match=message) as caught:
         parse({**GOOD, **change}, "r.yaml")
     assert str(caught.value).startswith("r.yaml") and "\n" not in str(caught.value)
 
 
-def test_a_recipe_survives_being_written_down():
+def test_a_recipe_is_unchanged_after_it_is_written_and_read():
     tree = {**GOOD, "parts": {"language": {"lora": {"rank": 4}}}, "tokenizer": {"vocabulary": 300}}
     recipe = parse(tree)
     assert recipe.parts["language"] == Part(lora=Lora(rank=4))
@@ -52,7 +52,7 @@ def test_a_recipe_survives_being_written_down():
 
 
 @pytest.mark.parametrize("path", sorted(PIPELINES.glob("train/*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_recipe_is_whole_and_says_what_it_is(path):
+def test_every_shipped_recipe_is_complete_and_describes_itself(path):
     recipe = load(path.stem)
     assert recipe == load(path)
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
@@ -72,7 +72,7 @@ def test_every_shipped_recipe_is_whole_and_says_what_it_is(path):
         (["align", "tiny", "--set", "data={data}", "--set", "speed.device=cuda"], r"torch sees no CUDA device"),
     ],
 )
-def test_misuse_is_one_line_on_stderr_and_exit_2(words, message, tmp_path, capsys):
+def test_misuse_is_reported_in_one_line_on_stderr_with_exit_status_2(words, message, tmp_path, capsys):
     assert_refused(words, message, tmp_path, capsys)
 
 
@@ -108,7 +108,7 @@ def test_settings_that_exclude_each_other_are_reported_before_the_first_step(set
 
 
 def assert_refused(words, message, tmp_path, capsys):
-    """Run a command that is refused in one line."""
+    """Run a command that must be refused in one line."""
     data = write_data(tmp_path / "data", captions=2, tars=1)
     out_too = ["--set", f"out={tmp_path}/o"] if words[0] == "align" else []
     status = main([*(word.replace("{data}", data) for word in words), *out_too])

@@ -1,4 +1,4 @@
-"""A run that was broken off goes on as if it had not been: the same weights, bit for bit."""
+"""An interrupted run resumes with the weights of an uninterrupted one, bit for bit."""
 
 import dataclasses
 import shutil
@@ -22,10 +22,10 @@ LORA = {"encoder": {"frozen": True}, "language": {"lora": {"rank": 2, "alpha": 4
     [{}, {"parts": LORA}, {"speed": {"precision": "bf16"}}, {"batches": {"pack": False, "samples": 4, "accumulate": 2}}],
     ids=["plain", "lora with dropout", "bf16", "padded, two micro-batches"],
 )
-def test_k_steps_and_the_rest_give_the_weights_of_an_unbroken_run(tmp_path, changes):
+def test_a_run_stopped_after_k_steps_resumes_to_the_weights_of_an_unbroken_run(tmp_path, changes):
     data = write_data(tmp_path / "data", captions=30, conversations=10)
     whole = run_training(tiny_recipe(data, tmp_path / "whole", **changes))
-    # What a kill after step 3 leaves: the run's folder with its first checkpoint only.
+    # A kill after step 3 leaves the run's folder with its first checkpoint only.
     shutil.copytree(tmp_path / "whole", tmp_path / "broken")
     shutil.rmtree(tmp_path / "broken/checkpoints/step_00000006")
     torch.manual_seed(12345)  # whatever else happened in this process
@@ -36,7 +36,7 @@ def test_k_steps_and_the_rest_give_the_weights_of_an_unbroken_run(tmp_path, chan
     assert all(torch.equal(wanted[name], got[name]) for name in wanted)
 
 
-def test_a_finished_run_does_nothing_when_run_again(tmp_path):
+def test_a_finished_run_that_is_repeated_does_nothing(tmp_path):
     recipe = tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", steps=2)
     first = run_training(recipe)
     before = {path: path.stat().st_mtime_ns for path in first.checkpoint.iterdir()}
@@ -64,7 +64,7 @@ def test_a_run_whose_samples_have_changed_is_refused(tmp_path):
     assert run_training(tiny_recipe(data, tmp_path / "out", steps=4)).steps == 4
 
 
-def test_a_run_over_one_epoch_sees_every_sample_once(tmp_path):
+def test_a_run_of_one_epoch_sees_every_sample_once(tmp_path):
     data = write_data(tmp_path / "data", captions=40)
     result = run_training(tiny_recipe(data, tmp_path / "out", steps=None, epochs=1))
     from vlmdata_train.convert.checkpoint import read_saved
@@ -72,9 +72,9 @@ def test_a_run_over_one_epoch_sees_every_sample_once(tmp_path):
     assert read_saved(result.checkpoint).facts["samples"] == 40
 
 
-def test_a_run_whose_data_end_within_a_step_is_evaluated_and_saved_all_the_same(tmp_path, capsys):
+def test_a_run_whose_data_end_inside_a_step_is_still_evaluated_and_saved(tmp_path, capsys):
     data = write_data(tmp_path / "data", captions=40)
-    batches = {"pack": False, "samples": 4, "sample_tokens": 96, "accumulate": 4}  # ten batches: two steps and a half
+    batches = {"pack": False, "samples": 4, "sample_tokens": 96, "accumulate": 4}  # ten batches, which are two and a half steps
     changes = {"epochs": 1, "batches": batches, "checkpoints": {"every": 100}, "held_out": {"path": data, "every": 100}}
     first = run_training(tiny_recipe(data, tmp_path / "out", steps=None, **changes))
     assert first.checkpoint == tmp_path / "out/checkpoints/step_00000002" and first.held_out is not None
@@ -83,7 +83,7 @@ def test_a_run_whose_data_end_within_a_step_is_evaluated_and_saved_all_the_same(
     again = run_training(tiny_recipe(data, tmp_path / "out", steps=None, **changes))
     assert again.losses == [] and "held-out" not in capsys.readouterr().err
     assert before == {path: path.stat().st_mtime_ns for path in first.checkpoint.iterdir()}
-    # A second epoch begins with what was left of the first: 80 samples are five steps.
+    # A second epoch begins with the rest of the first, so 80 samples are five steps.
     assert run_training(tiny_recipe(data, tmp_path / "out", steps=None, **{**changes, "epochs": 2})).steps == 5
 
 

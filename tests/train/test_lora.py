@@ -1,4 +1,4 @@
-"""LoRA of every part of every design: merged and unmerged models give the same logits, the updates alone are trained, and a
+"""LoRA of every part of every design: merged and unmerged models give the same logits, only the updates are trained, and a
 merged model is a plain model again."""
 
 from dataclasses import replace
@@ -52,7 +52,7 @@ DESIGNS = [
     *[(part, name, recipe) for name, recipe in FUSIONS.items() for part in ("fusion", "language")],
     *[("encoder", f"{name} {number}", recipe) for name, all_of in ENCODERS.items() for number, recipe in enumerate(all_of)],
 ]
-REFUSED = {  # what has no linear layer, or is one
+REFUSED = {  # abstractors that have no linear layer or are a single one
     ("abstractor", "linear"), ("abstractor", "linear with an arrangement"), ("fusion", "tokens"), ("fusion", "deep_tokens"),
     ("encoder", "raw_patches 0"),
 }  # fmt: skip
@@ -60,7 +60,7 @@ LEARNING = [design for design in DESIGNS if design[:2] not in REFUSED]
 
 
 def named(designs: list[tuple[str, str, ModelRecipe]]) -> Any:
-    """Give each design to a test under the name of its part."""
+    """Return the parameters of a test, with each design named after its part."""
     return pytest.mark.parametrize(("part", "recipe"), [pytest.param(p, r, id=f"{p}: {n}") for p, n, r in designs])
 
 
@@ -72,7 +72,7 @@ def batch_of(model: VisionLanguageModel) -> Batch:
 
 
 def with_lora(recipe: ModelRecipe, *parts: str, rest: Part = FROZEN) -> VisionLanguageModel:
-    """Make a model whose parts have updates that are not nothing."""
+    """Make a model whose parts have non-zero updates."""
     model = tiny_model(recipe)
     apply_parts(model.parts(), {name: Part(lora=LORA) if name in parts else rest for name in model.parts()})
     randomise(nn.ParameterList(updates_of(model).values()), seed=3)
@@ -96,7 +96,7 @@ def test_every_fusion_and_encoder_is_tested() -> None:
 
 
 @named(LEARNING)
-def test_merged_equals_unmerged_and_the_updates_alone_have_a_gradient(part: str, recipe: ModelRecipe) -> None:
+def test_merged_equals_unmerged_and_only_the_updates_have_a_gradient(part: str, recipe: ModelRecipe) -> None:
     plain = tiny_model(recipe)
     names, batch = list(plain.state_dict()), batch_of(plain)
     model = with_lora(recipe, part)
@@ -112,12 +112,12 @@ def test_merged_equals_unmerged_and_the_updates_alone_have_a_gradient(part: str,
 
 
 @named([design for design in DESIGNS if design[:2] in REFUSED])
-def test_a_part_without_a_place_for_an_update_is_refused_by_name(part: str, recipe: ModelRecipe) -> None:
-    with pytest.raises(ValueError, match=f"^{part}: lora: .*\\. Train the part without `lora`\\.$"):
+def test_a_part_without_a_layer_for_an_update_is_refused_by_name(part: str, recipe: ModelRecipe) -> None:
+    with pytest.raises(ValueError, match=f"^{part}: lora: .*; train it without `lora`$"):
         with_lora(recipe, part)
 
 
-def test_an_update_starts_at_nothing_and_leaves_other_parts_open() -> None:
+def test_an_update_starts_at_zero_and_leaves_other_parts_trainable() -> None:
     model = tiny_model()
     batch = batch_of(model)
     plain = logits(model, batch)
@@ -127,8 +127,8 @@ def test_an_update_starts_at_nothing_and_leaves_other_parts_open() -> None:
     assert trained - set(updates_of(model)) == {name for name, _ in model.named_parameters() if name.startswith("abstractor")}
 
 
-def test_all_parts_at_once_can_be_merged_and_given_lora_again() -> None:
-    """A run that begins with a LoRA run's checkpoint does so."""
+def test_all_parts_can_be_merged_at_once_and_get_lora_again() -> None:
+    """A run that starts from the checkpoint of a LoRA run does this."""
     recipe = replace(FUSIONS["visual_experts"], encoder=ENCODERS["hf_vision"][0].encoder)
     model = with_lora(recipe, "encoder", "abstractor", "fusion", "language")
     batch = batch_of(model)
@@ -141,7 +141,7 @@ def test_all_parts_at_once_can_be_merged_and_given_lora_again() -> None:
         randomise(nn.ParameterList(updates_of(model).values()), seed=4)
 
 
-def test_a_hook_of_a_layer_sees_its_update_and_can_still_be_removed() -> None:
+def test_a_hook_of_a_layer_sees_its_update_and_can_be_removed() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
     seen: list[Tensor] = []
     handle = module[0].register_forward_hook(lambda layer, args, kwargs, out: seen.append(out), with_kwargs=True)
@@ -161,7 +161,8 @@ def test_a_hook_of_a_layer_sees_its_update_and_can_still_be_removed() -> None:
 
 
 class TakesWeights(nn.Module):
-    """A tower as others write them: of one layer it takes the weight, one it calls, one is torch's attention's own."""
+    """A tower in the style of other authors, with a layer whose weight is used without a call, a layer that is called, and
+    torch's attention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,18 +174,18 @@ class TakesWeights(nn.Module):
         return self.attention(states, states, states, need_weights=False)[0]
 
 
-def test_a_layer_that_is_not_called_gets_no_update_nor_does_one_that_is_never_reached() -> None:
+def test_only_a_layer_that_is_called_gets_an_update() -> None:
     tower = TakesWeights()
     assert set_unused_aside(tower, 4, 4) == ["after.weight", "after.bias"]
     assert list(linear_layers(tower)) == ["called"]
 
 
-def test_a_name_means_that_layer_and_none_that_ends_alike() -> None:
-    module = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.GELU(), nn.Linear(3, 3)))  # `1.0` ends like `0`
+def test_a_name_selects_only_the_layer_with_exactly_this_name() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.GELU(), nn.Linear(3, 3)))  # `1.0` also ends in `0`
     assert add_lora(module, LORA) == 2
 
 
-def test_a_layer_with_two_places_has_one_update_at_both() -> None:
+def test_a_layer_used_in_two_places_has_one_shared_update() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
     module.append(module[0])
     assert add_lora(module, LORA) == 1
@@ -197,7 +198,7 @@ def test_a_layer_with_two_places_has_one_update_at_both() -> None:
     assert module[0] is module[2] and isinstance(module[0], nn.Linear)
 
 
-def test_lora_beside_closed_gates_would_learn_nothing_and_is_refused() -> None:
+def test_lora_behind_closed_gates_is_refused_because_it_cannot_learn() -> None:
     model = tiny_model(FUSIONS["cross_attention"])
     table = {"fusion": Part(lora=LORA), "encoder": FROZEN}
     apply_parts(model.parts(), table)

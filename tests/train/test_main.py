@@ -1,4 +1,4 @@
-"""The trainer's command line: an error ends in a line or a traceback without secrets, and a status."""
+"""An error on the trainer's command line ends in a line or a traceback without secrets, and a status."""
 
 import pytest
 

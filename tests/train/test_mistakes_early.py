@@ -1,4 +1,4 @@
-"""A typo in a command is reported before torch is imported: that alone takes seconds."""
+"""A mistake in a command is reported before torch is imported, because that import takes seconds."""
 
 import json
 import subprocess
@@ -68,7 +68,7 @@ MISTAKES = [
 @pytest.mark.parametrize(
     ("words", "message"), MISTAKES, ids=lambda value: " ".join(value)[-60:] if isinstance(value, list) else ""
 )
-def test_a_mistake_is_reported_without_torch(words, message, tmp_path):
+def test_a_mistake_is_reported_before_torch_is_imported(words, message, tmp_path):
     data, run = write_data(tmp_path / "data", captions=2, tars=1), tmp_path / "run"
     checkpoint = run / "checkpoints/step_00000003"
     checkpoint.mkdir(parents=True)

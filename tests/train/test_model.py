@@ -1,4 +1,4 @@
-"""The model as a whole: built from names, images that matter, generation that equals the full forward."""
+"""The whole model is built from names, depends on its images, and generates what the full forward pass gives."""
 
 import pickle
 from dataclasses import replace
@@ -29,12 +29,12 @@ def test_a_mistake_in_a_recipe_is_named_before_anything_is_built(change: dict[st
         build_model(replace(TINY, **change))
 
 
-def test_a_dotted_name_takes_the_users_own_part() -> None:
+def test_a_dotted_name_selects_a_part_of_the_user() -> None:
     model = build_model(replace(TINY, abstractor={"vlmdata_train.abstractors.linear.Linear": {"bias": False}}))
     assert [tuple(weight.shape) for weight in model.abstractor.parameters()] == [(32, 32)]
 
 
-def test_the_images_matter() -> None:
+def test_the_logits_depend_on_the_images() -> None:
     model = tiny_model()
     ids, pixels = sample(model, 10, 1, seed=1)
     with torch.no_grad():
@@ -42,7 +42,7 @@ def test_the_images_matter() -> None:
     assert (seen - blanked).abs().max() > 0.01
 
 
-def test_each_image_goes_to_its_own_tokens() -> None:
+def test_each_image_fills_its_own_tokens() -> None:
     model = tiny_model()
     ids, pixels = sample(model, 12, 2, seed=1)
     features, counts = model.encode_images(pack(model, [(ids, pixels)]))
@@ -55,14 +55,14 @@ def test_each_image_goes_to_its_own_tokens() -> None:
     assert torch.equal(embedded[others], model.language.get_input_embeddings()(words))
 
 
-def test_too_many_image_tokens_are_an_error() -> None:
+def test_too_many_image_tokens_raise_an_error() -> None:
     model = tiny_model()
     ids, pixels = sample(model, 12, 1, seed=1)
     with pytest.raises(ValueError, match="the text has 17 image tokens for 16 image features"):
         model(pack(model, [([*ids, model.fusion.image_token_id], pixels)]))
 
 
-def test_every_weight_gets_a_gradient_and_a_text_batch_zeros_for_the_image_parts() -> None:
+def test_every_weight_gets_a_gradient_which_is_zero_for_image_parts_of_a_text_batch() -> None:
     model = tiny_model().train()
     model.logits(pack(model, [sample(model, 10, 1, 1)])).square().sum().backward()
     assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
@@ -84,7 +84,7 @@ def test_a_layer_that_is_not_used_is_kept_but_not_trained() -> None:
     assert all("resblocks.2" not in name for name, _ in model.encoder.named_parameters())
 
 
-def test_the_plan_is_small_picklable_and_says_what_the_model_does() -> None:
+def test_the_plan_can_be_pickled_and_gives_the_sizes_and_tokens_of_the_model() -> None:
     plan = pickle.loads(pickle.dumps(image_plan(TINY)))
     assert plan.tokens_of(640, 480) == 16
     prepared = plan.preprocess(np.zeros((48, 64, 3), np.uint8))
@@ -92,7 +92,7 @@ def test_the_plan_is_small_picklable_and_says_what_the_model_does() -> None:
     assert (prepared.tokens, prepared.size) == (16, (48, 64))
 
 
-def test_generation_with_a_cache_equals_the_full_forward_for_rows_of_any_length() -> None:
+def test_generation_with_a_cache_equals_the_full_forward_for_any_row_length() -> None:
     model = tiny_model()
     (first, first_pixels), (second, second_pixels) = sample(model, 10, 1, 1), sample(model, 5, 2, 2)
     length = max(len(first), len(second))
@@ -144,7 +144,7 @@ def test_images_of_several_sizes_are_encoded_in_reading_order() -> None:
     torch.testing.assert_close(features, torch.cat(alone))
 
 
-def test_images_keep_their_own_size_where_the_preparation_lets_them() -> None:
+def test_images_keep_their_size_if_the_preprocessing_allows_it() -> None:
     model = tiny_model(replace(TINY, encoder={"raw_patches": {"patch_size": 8}}, preprocessing="native"))
     prepared = [model.preprocess(np.full((*size, 3), 90, np.uint8)) for size in ((20, 33), (8, 8))]
     assert [one.tokens for one in prepared] == [3 * (5 + 1), 1 * (1 + 1)]

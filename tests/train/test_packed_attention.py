@@ -1,4 +1,4 @@
-"""Packed samples cannot see each other, whatever does the attention."""
+"""Packed samples cannot see each other in any attention backend."""
 
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from vlmdata_train.model.model_recipe import ModelRecipe
 pytestmark = pytest.mark.whole
 
 MISTRAL = {**LLAMA, "model_type": "mistral", "sliding_window": 6}
-GEMMA_2 = {  # its layers see a window and the whole past by turns; scores are scaled by another width, then capped
+GEMMA_2 = {  # its layers alternate between a window and full attention; scores are scaled by another width and then capped
     **LLAMA, "model_type": "gemma2", "head_dim": 8, "sliding_window": 6, "query_pre_attn_scalar": 5,
     "attn_logit_softcapping": 0.7, "final_logit_softcapping": 5.0,
 }  # fmt: skip
@@ -24,7 +24,7 @@ GEMMA_2 = {  # its layers see a window and the whole past by turns; scores are s
 @pytest.mark.parametrize("backend", ["segments", "flex"])
 @pytest.mark.parametrize("config", [LLAMA, MISTRAL, GEMMA_2], ids=["llama", "mistral, window 6", "gemma 2, window 6"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_packed_equals_separate_and_naive_concatenation_does_not(backend: str, config: dict[str, object]) -> None:
+def test_packed_samples_equal_separate_ones_and_naive_concatenation_does_not(backend: str, config: dict[str, object]) -> None:
     model = tiny_model(replace(TINY, language={"hf_causal": {"config": config}}))
     model.attention = backend
     samples = [sample(model, 10, 1, 1), sample(model, 7, 2, 2), sample(model, 140, 0, 3), sample(model, 12, 1, 4)]
@@ -59,7 +59,7 @@ def test_gradients_of_packed_samples_equal_those_of_separate_ones(config: dict[s
 
 @pytest.mark.parametrize("window", [None, 1, 100, 128, 300])
 @pytest.mark.parametrize("length", [128, 384, 500])
-def test_block_masks_hold_every_pair_that_is_visible_and_no_other(window: int | None, length: int) -> None:
+def test_block_masks_hold_exactly_the_visible_pairs(window: int | None, length: int) -> None:
     generator = torch.Generator().manual_seed(length)
     ids = torch.sort(torch.randint(0, 5, (2, length), generator=generator)).values
     ids[1, -40:] = 0
@@ -99,7 +99,7 @@ def language(family: str, **more: Any) -> ModelRecipe:
 
 
 @pytest.mark.parametrize("family", sorted(LANGUAGES))
-def test_any_language_model_packs_and_otherwise_does_what_transformers_does(family: str) -> None:
+def test_any_language_model_can_pack_and_else_equals_transformers(family: str) -> None:
     model = tiny_model(language(family, **LANGUAGES[family]))
     samples = [sample(model, 10, 1, 1), sample(model, 17, 1, 2)]
     with torch.no_grad():
@@ -131,7 +131,7 @@ def test_a_prefix_over_sliding_windows_is_refused_when_the_model_is_built() -> N
     build_model(replace(language("gemma2", **{**GEMMA_2, "sliding_window": None}), fusion=prefix))
 
 
-def test_dropout_of_attention_is_named_and_does_no_harm_where_nothing_is_trained() -> None:
+def test_attention_dropout_is_refused_only_in_training() -> None:
     model = tiny_model(language("gpt2", **LANGUAGES["gpt2"]))
     batch = pack(model, [sample(model, 5, 0, 1)])
     model.logits(batch)
@@ -141,7 +141,7 @@ def test_dropout_of_attention_is_named_and_does_no_harm_where_nothing_is_trained
     free.logits(batch).sum().backward()
 
 
-def test_the_cap_of_scores_matters_and_varlen_which_has_none_is_refused() -> None:
+def test_varlen_is_refused_for_a_model_that_caps_its_scores() -> None:
     capped, free = (language("gemma2", **{**GEMMA_2, "attn_logit_softcapping": cap}) for cap in (0.7, None))
     model, other = tiny_model(capped), tiny_model(free)
     batch = pack(model, [sample(model, 10, 1, 1)])
@@ -152,13 +152,13 @@ def test_the_cap_of_scores_matters_and_varlen_which_has_none_is_refused() -> Non
             model.logits(batch)
 
 
-def test_an_unknown_backend_is_an_error() -> None:
-    with pytest.raises(ValueError, match="The backends are auto, segments, varlen, flex"):
+def test_an_unknown_backend_raises_an_error() -> None:
+    with pytest.raises(ValueError, match="There are: auto, segments, varlen, flex"):
         plan_attention(torch.ones(1, 4, dtype=torch.int32), backend="flash")
 
 
 @pytest.mark.parametrize(("fusion", "family"), [("tokens", LLAMA), ("cross_attention", LLAMA), ("tokens", GEMMA_2)])
-def test_compiled_blocks_run_whole_and_are_not_compiled_again_for_other_segments(fusion: str, family: dict[str, Any]) -> None:
+def test_compiled_blocks_have_no_graph_break_and_no_recompilation_for_new_segments(fusion: str, family: dict[str, Any]) -> None:
     config = {**family, "num_hidden_layers": 4}
     abstractor = "mlp" if fusion == "tokens" else {"perceiver": {"latents": 4, "layers": 1, "heads": 1, "head_width": 8}}
     entry = fusion if fusion == "tokens" else {fusion: {"every": 2}}
@@ -179,10 +179,10 @@ def test_compiled_blocks_run_whole_and_are_not_compiled_again_for_other_segments
     assert compiled.frame_count == frames <= 2, "plain blocks, and those with a layer hooked in or another window"
 
 
-@pytest.mark.parametrize("backend", ["segments", "varlen"])  # FlexAttention has a backward pass on a GPU alone
+@pytest.mark.parametrize("backend", ["segments", "varlen"])  # FlexAttention has a backward pass only on a GPU
 @pytest.mark.parametrize("config", [LLAMA, MISTRAL], ids=["llama", "mistral, window 6"])
-def test_a_training_step_by_each_backend_that_steps_without_a_gpu(config: dict[str, Any], backend: str) -> None:
-    """Varlen's kernels need a GPU, but on the meta device torch checks every argument and shape, forwards and backwards."""
+def test_each_backend_that_can_train_without_a_gpu_takes_a_step(config: dict[str, Any], backend: str) -> None:
+    """Varlen's kernels need a GPU, but on the meta device torch checks every argument and shape in both passes."""
     language = tiny_model(replace(TINY, language={"hf_causal": {"config": config}})).language.to(torch.bfloat16)
     segments = torch.tensor([[1, 1, 1, 2, 2, 2, 2, 0]])
     places = torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0]])

@@ -1,4 +1,4 @@
-"""LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision: the same weights give the logits of the classes in transformers."""
+"""LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision give the logits of their classes in transformers with the same weights."""
 
 from dataclasses import replace
 
@@ -44,12 +44,12 @@ def pictures(model: VisionLanguageModel, sizes: list[tuple[int, int]]) -> tuple[
 
 
 def as_they_pad(pixels: torch.Tensor, tiles: list[int]) -> torch.Tensor:
-    """Give every image as many tiles as the one with the most: (P, 3, H, W) -> (images, tiles, 3, H, W)."""
+    """Pad every image to the number of tiles of the largest: (P, 3, H, W) -> (images, tiles, 3, H, W)."""
     most = max(tiles)
     return torch.stack([torch.cat([t, t.new_zeros(most - len(t), 3, 32, 32)]) for t in pixels.split(tiles)])
 
 
-def test_llava_1_5() -> None:
+def test_llava_1_5_equals_transformers() -> None:
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**TOWER), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE_ID,
         image_seq_length=16,
@@ -61,7 +61,7 @@ def test_llava_1_5() -> None:
     assert_same_logits_and_images_matter(model, batch, answers_of(reference, batch))
 
 
-def test_llava_with_features_of_several_layers_and_the_class_token() -> None:
+def test_llava_with_several_feature_layers_and_class_token_equals_transformers() -> None:
     layers = [-2, -4]
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**TOWER), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE_ID,
@@ -74,7 +74,7 @@ def test_llava_with_features_of_several_layers_and_the_class_token() -> None:
     assert_same_logits_and_images_matter(model, batch, answers_of(reference, batch))
 
 
-def test_llava_next_on_a_wide_a_high_and_a_small_image() -> None:
+def test_llava_next_equals_transformers_on_a_wide_a_high_and_a_small_image() -> None:
     config = LlavaNextConfig(
         vision_config=CLIPVisionConfig(**TOWER), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE_ID,
         image_grid_pinpoints=PINPOINTS,
@@ -89,7 +89,7 @@ def test_llava_next_on_a_wide_a_high_and_a_small_image() -> None:
     assert_same_logits_and_images_matter(model, batch, lambda pixels: answers(as_they_pad(pixels, tiles)))
 
 
-def test_llava_onevision_scales_down_what_is_more_than_its_tiles() -> None:
+def test_llava_onevision_scales_an_image_down_to_its_largest_number_of_tiles() -> None:
     grid = [[32 * rows, 32 * columns] for rows in range(1, 5) for columns in range(1, 5)]
     vision = {**TOWER, "vision_use_head": False}
     config = LlavaOnevisionConfig(

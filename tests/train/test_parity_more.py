@@ -1,4 +1,4 @@
-"""BLIP-2, Idefics2 and Fuyu: the same weights give the logits of the classes in transformers."""
+"""BLIP-2, Idefics2 and Fuyu give the logits of their classes in transformers with the same weights."""
 
 import re
 
@@ -51,7 +51,7 @@ def our_name(name: str) -> str:
     return name
 
 
-def test_blip2() -> None:
+def test_blip2_equals_transformers() -> None:
     q_former = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 30,
                 "vocab_size": 10, "encoder_hidden_size": 32}  # fmt: skip
     config = Blip2Config(
@@ -62,12 +62,13 @@ def test_blip2() -> None:
         encoder={"tests.train.tiny.Blip2Tower": {"config": VISION}}, language={"hf_causal": {"config": LLAMA}},
         abstractor={"q_former": {"queries": 5, "width": 24, "layers": 3, "heads": 2, "mlp_width": 30}},
     )  # fmt: skip
-    model = copy_weights(reference, recipe, our_name, unlike=["vocab_size"])  # the Q-Former has texts there alone
+    # only the Q-Former of transformers also takes text
+    model = copy_weights(reference, recipe, our_name, unlike=["vocab_size"])
     batch = of_squares([5, 5])
     assert_same_logits_and_images_matter(model, batch, answers_of(reference, batch))
 
 
-def test_idefics2() -> None:
+def test_idefics2_equals_transformers() -> None:
     perceiver = {"hidden_size": 32, "resampler_n_latents": 5, "resampler_depth": 2, "resampler_n_heads": 4,
                  "num_key_value_heads": 2, "resampler_head_dim": 6}  # fmt: skip
     config = Idefics2Config(
@@ -87,7 +88,7 @@ def test_idefics2() -> None:
     assert_same_logits_and_images_matter(model, batch, lambda pixels: answers(pixels[None]))
 
 
-def test_fuyu_on_an_image_that_is_not_square() -> None:
+def test_fuyu_equals_transformers_on_an_image_that_is_not_square() -> None:
     text = {name: value for name, value in TEXT.items() if name != "num_key_value_heads"}
     config = FuyuConfig(text_config={"model_type": "persimmon", **text}, patch_size=4, image_token_id=IMAGE_ID, **text)
     reference = randomised(FuyuForCausalLM(config))

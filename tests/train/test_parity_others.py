@@ -1,4 +1,4 @@
-"""Idefics (Flamingo), Idefics3 and InternVL: the same weights give the logits of the classes in transformers."""
+"""Idefics (Flamingo), Idefics3 and InternVL give the logits of their classes in transformers with the same weights."""
 
 import re
 from dataclasses import replace
@@ -46,7 +46,7 @@ IDEFICS3 = {
 }
 
 
-def test_idefics3() -> None:
+def test_idefics3_equals_transformers() -> None:
     config = Idefics3Config(
         vision_config=VISION, text_config={"model_type": "llama", **TEXT}, image_token_id=IMAGE_ID, scale_factor=2,
         pad_token_id=0,
@@ -73,7 +73,7 @@ INTERNVL = {
 }
 
 
-def test_internvl() -> None:
+def test_internvl_equals_transformers() -> None:
     vision = {
         **VISION, "image_size": [32, 32], "patch_size": [8, 8], "layer_scale_init_value": 0.1,
         "use_absolute_position_embeddings": True,
@@ -151,7 +151,7 @@ def idefics(gates: str, every: int) -> tuple[torch.nn.Module, ModelRecipe]:
 
 
 def with_runs(lengths: list[int]) -> Batch:
-    """Make a batch of one sample: text, and for each length a run of that many images with text after it."""
+    """Make a batch of one sample: text, then for each length a run of that many images with text after it."""
     images, ids = sum(lengths), [5, 6, 7]
     for number, length in enumerate(lengths):
         ids = [*ids, *[IMAGE_ID] * length, *range(20 + number, 24 + number)]
@@ -160,13 +160,14 @@ def with_runs(lengths: list[int]) -> Batch:
 
 
 def latest_alone(batch: Batch, model: VisionLanguageModel) -> torch.Tensor:
-    """Return which images each token reads, (1, T, I), made by transformers' own code: the latest one."""
+    """Return which images each token reads, (1, T, I), computed by transformers' own code, where a token reads only the
+    latest image."""
     numbers, _ = image_attention_mask_for_packed_input_ids(batch.input_ids, model.tokenizer, "pt")
     return incremental_to_binary_attention_mask(numbers, "pt", num_classes=len(batch.pixels))
 
 
 def whole_run(batch: Batch, model: VisionLanguageModel) -> torch.Tensor:
-    """Return the same, (1, T, I), with the images before in a run read too: token by token, from the latest of each."""
+    """Return which images each token reads, (1, T, I), if it also reads the earlier images of the latest run."""
     latest, before = latest_alone(batch, model)[0], torch.zeros(len(batch.pixels), dtype=torch.int64)
     rows, was_image = [], False
     for is_image, own in zip((batch.input_ids[0] == IMAGE_ID).tolist(), latest, strict=True):
@@ -179,7 +180,9 @@ def whole_run(batch: Batch, model: VisionLanguageModel) -> torch.Tensor:
 @pytest.mark.parametrize(("gates", "every"), [("vector", 1), ("scalar", 2)])
 @pytest.mark.parametrize(("runs", "read"), [("latest", latest_alone), ("whole", whole_run)])
 @pytest.mark.parametrize("lengths", [[1, 1], [2], [3, 1, 2]], ids=str)
-def test_idefics_with_runs_of_images(lengths: list[int], runs: str, read: Any, gates: str, every: int) -> None:
+def test_idefics_with_runs_of_images_equals_transformers(
+    lengths: list[int], runs: str, read: Any, gates: str, every: int
+) -> None:
     reference, recipe = idefics(gates, every)
     ((name, options),) = recipe.fusion.items()
     model = copy_weights(reference, replace(recipe, fusion={name: {**options, "runs": runs}}), idefics_name)
@@ -188,7 +191,7 @@ def test_idefics_with_runs_of_images(lengths: list[int], runs: str, read: Any, g
     assert_same_logits_and_images_matter(model, batch, lambda pixels: answers(pixels[None]))
 
 
-def test_text_after_a_run_reads_other_images_than_idefics_own_code_lets_it() -> None:
+def test_text_after_a_run_reads_more_images_than_in_the_code_of_idefics() -> None:
     """The two masks above give different results, so the comparison can fail."""
     reference, recipe = idefics("vector", 1)
     model = copy_weights(reference, recipe, idefics_name)

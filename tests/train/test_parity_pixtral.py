@@ -1,4 +1,4 @@
-"""Pixtral and Mistral 3: images of their own shape with row ends; the same logits as transformers' classes."""
+"""Pixtral and Mistral 3, whose images have their own shapes and row ends, give the logits of their classes in transformers."""
 
 import random
 from collections.abc import Callable
@@ -48,7 +48,8 @@ RECIPE_3 = replace(
     RECIPE, encoder={"mistral3": {"config": VISION}}, preprocessing={"longest_edge": {"longest": 64, "square": 2}},
     abstractor={"normed_merger": {"eps": 1e-6}},
 )  # fmt: skip
-FAMILIES: dict[str, tuple[ModelRecipe, Any, Any, int, list[tuple[int, int]]]] = {  # with px a token, and the sizes of SIZES
+# with pixels per token, and the token counts of SIZES
+FAMILIES: dict[str, tuple[ModelRecipe, Any, Any, int, list[tuple[int, int]]]] = {
     "Pixtral": (RECIPE, LlavaConfig, LlavaForConditionalGeneration, 8, [(40, 64), (8, 32)]),
     "Mistral 3": (RECIPE_3, Mistral3Config, Mistral3ForConditionalGeneration, 16, [(48, 64), (16, 32)]),
 }
@@ -60,14 +61,14 @@ NAMES = {
 
 
 def our_name(family: str) -> Callable[[str], str]:
-    """Return what renames the weights of a family's reference: its MLP is the abstractor, or a part of it."""
+    """Return the function that renames the weights of a family's reference, whose MLP is the abstractor or a part of it."""
     place = "abstractor." if family == "Pixtral" else "abstractor.mlp."
     numbers = {f"model.multi_modal_projector.linear_{number}.": f"{place}{2 * number - 2}." for number in (1, 2)}
     return renamed({**NAMES, **numbers})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_two_images_of_their_own_shapes_with_the_ends_of_their_rows(family: str) -> None:
+def test_two_images_with_different_shapes_and_row_ends_equal_transformers(family: str) -> None:
     recipe, configuration, reference_of, unit, expected_sides = FAMILIES[family]
     options = {"vision_feature_select_strategy": "full"} if family == "Pixtral" else {}
     config = configuration(
@@ -76,7 +77,7 @@ def test_two_images_of_their_own_shapes_with_the_ends_of_their_rows(family: str)
     )  # fmt: skip
     reference = randomised(reference_of(config))
     words = reference.get_input_embeddings().weight
-    # What the reference reads as text tokens between the rows stands in our arrangement of the image.
+    # The tokens that the reference reads as text between the rows belong to the arrangement of the image in our model.
     ends = {"arrangement.newline": words[BREAK_ID], "arrangement.end": words[END_ID]}
     model = copy_weights(reference, recipe, our_name(family), more=ends)
     batch = of_own_shapes(model, SIZES)
@@ -103,7 +104,7 @@ def test_two_images_of_their_own_shapes_with_the_ends_of_their_rows(family: str)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_packed_equals_separate_and_every_weight_has_a_gradient_also_of_images_of_one_row(family: str) -> None:
+def test_packed_equals_separate_and_every_weight_has_a_gradient_even_for_one_row(family: str) -> None:
     model = build_model(FAMILIES[family][0])
     randomise(model)
     one, other = of_own_shapes(model, SIZES, seed=1), of_own_shapes(model, [(8, 8)], seed=2)
@@ -115,15 +116,15 @@ def test_packed_equals_separate_and_every_weight_has_a_gradient_also_of_images_o
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sizes_and_pixels_are_those_of_pixtral(family: str) -> None:
-    unit = FAMILIES[family][3]  # Mistral 3's processor hands on the side of a square as the size of a patch
+def test_sizes_and_pixels_equal_those_of_pixtral(family: str) -> None:
+    unit = FAMILIES[family][3]  # Mistral 3's processor reports the side of a square of merged patches as its patch size
     model, rng = build_model(FAMILIES[family][0]), random.Random(0)
     processor = PixtralImageProcessorPil(
         patch_size={"height": unit, "width": unit}, size={"longest_edge": 64}, do_rescale=False, do_normalize=False
     )
     for _ in range(60):
         height, width = rng.randint(1, 150), rng.randint(1, 150)
-        if max(height, width) > 64 * min(height, width):  # where theirs is left with a side of nothing
+        if max(height, width) > 64 * min(height, width):  # their processor would make a side of zero pixels
             continue
         image = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
         theirs = processor(images=Image.fromarray(image), return_tensors="pt")["pixel_values"][0].to(torch.uint8)

@@ -1,4 +1,4 @@
-"""PaliGemma: full attention over image and prompt; the same weights give the logits of the class in transformers."""
+"""PaliGemma, with full attention over image and prompt, gives the logits of its class in transformers with the same weights."""
 
 from dataclasses import replace
 
@@ -31,18 +31,18 @@ NAMES = {
 }  # fmt: skip
 
 
-def test_paligemma() -> None:
+def test_paligemma_equals_transformers() -> None:
     config = PaliGemmaConfig(vision_config=TOWER, text_config=GEMMA, image_token_id=IMAGE_ID, projection_dim=32)
     reference = randomised(PaliGemmaForConditionalGeneration(config))
     recipe = ModelRecipe(
         encoder={"hf_vision": {"config": TOWER, "layer": -1, "norm": True}}, abstractor="linear",
         fusion={"tokens": {"prefix": True}}, language={"hf_causal": {"config": GEMMA}},
     )  # fmt: skip
-    # here the fusion says what is seen from before it
+    # here the fusion defines which earlier positions see it
     model = copy_weights(reference, recipe, renamed(NAMES), unlike=["use_bidirectional_attention"])
     batch = of_squares([16])
     labels = batch.labels.clone()
-    labels[:, :25] = -100  # 6 words, the image, 3 words; then 3 of answer
+    labels[:, :25] = -100  # 6 words, the image, 3 words, then 3 tokens of answer
     batch = replace(batch, labels=labels)
     answers = answers_of(reference, batch, token_type_ids=(labels != -100).long())
     assert_same_logits_and_images_matter(model, batch, answers)
@@ -50,7 +50,7 @@ def test_paligemma() -> None:
 
 @pytest.mark.parametrize("backend", ["segments", "flex"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_packed_equals_separate_and_the_prefix_is_seen_from_before(backend: str) -> None:
+def test_packed_equals_separate_and_prefix_tokens_see_later_prefix_tokens(backend: str) -> None:
     model = tiny_model(PREFIX)
     model.attention = backend
     samples = [sample(model, 150, 1, 1), sample(model, 9, 1, 2)]
@@ -67,7 +67,7 @@ def test_packed_equals_separate_and_the_prefix_is_seen_from_before(backend: str)
         assert (model.logits(causal)[0, :19] - first[:19]).abs().max() > 0.01, "without a prefix nothing is seen from before"
 
 
-def test_no_answer_is_seen_before_it_is_given() -> None:
+def test_no_token_sees_a_later_answer_token() -> None:
     model = tiny_model(PREFIX)
     ids, pixels = sample(model, 12, 1, 1)
     batches = [pack(model, [(ids, pixels)]), pack(model, [([*ids[:25], 3, 4, 5], pixels)])]

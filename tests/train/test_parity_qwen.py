@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: images of their own size, M-RoPE; the same logits as transformers' classes."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL, with images of any size and M-RoPE, give the logits of their classes in transformers."""
 
 import random
 from dataclasses import replace
@@ -40,7 +40,7 @@ from vlmdata_train.model.pixels import normalise
 from vlmdata_train.model.repeated_blocks import blocks_of, recompute
 from vlmdata_train.preprocessing.smart_size import smart_resize
 
-TEXT = {**TEXT, "rms_norm_eps": 1e-6, "max_window_layers": 28}  # of which the two sides have other defaults
+TEXT = {**TEXT, "rms_norm_eps": 1e-6, "max_window_layers": 28}  # settings with different defaults on both sides
 VISION = {"depth": 2, "embed_dim": 32, "num_heads": 4, "mlp_ratio": 2, "patch_size": 4, "spatial_merge_size": 2}
 SIZES = [(40, 22), (9, 30)]
 RECIPE = ModelRecipe(
@@ -92,7 +92,7 @@ def our_name(name: str) -> str:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_two_images_of_their_own_shapes(family: str) -> None:
+def test_two_images_of_different_shapes_equal_transformers(family: str) -> None:
     recipe, configuration, reference_of, vision, text = FAMILIES[family]
     config = configuration(vision_config=vision, text_config=text, image_token_id=IMAGE_ID)
     reference: Any = randomised(reference_of(config))
@@ -104,7 +104,7 @@ def test_two_images_of_their_own_shapes(family: str) -> None:
     assert counts == [rows * columns // 64 for rows, columns in sides]
     grids = torch.tensor([[1, rows // 4, columns // 4] for rows, columns in sides])
 
-    kinds = (batch.input_ids == IMAGE_ID).int()  # without them Qwen2-VL places image tokens like text
+    kinds = (batch.input_ids == IMAGE_ID).int()  # without this Qwen2-VL gives image tokens the positions of text
     answers = answers_of(reference, batch, image_grid_thw=grids, mm_token_type_ids=kinds)
 
     def theirs(tiles: list[torch.Tensor]) -> torch.Tensor:
@@ -117,13 +117,13 @@ def test_two_images_of_their_own_shapes(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_packed_equals_separate_also_with_three_positions(family: str) -> None:
+def test_packed_equals_separate_with_three_position_axes(family: str) -> None:
     model = build_model(FAMILIES[family][0]).eval()
     randomise(model)
     assert_packed_equals_separate(model, [of_own_shapes(model, SIZES, seed=1), of_own_shapes(model, [(16, 40)], seed=2)])
 
 
-def test_deeper_features_are_computed_again_and_teach_every_weight_also_without_images() -> None:
+def test_recomputed_deepstack_features_give_every_weight_a_gradient() -> None:
     model = build_model(RECIPE_3).train()
     randomise(model)
     blocks, gradients = blocks_of(model.language), []
@@ -147,7 +147,7 @@ def test_deeper_features_are_computed_again_and_teach_every_weight_also_without_
         ({"encoder": {"qwen3_vl": {"config": {**DEEP, "deepstack_visual_indexes": [0, 1, 2, 3]}}}}, "4 levels need 4 layers"),
     ],
 )
-def test_levels_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+def test_feature_levels_that_do_not_fit_the_tower_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_model(replace(RECIPE_3, **change))
 
@@ -168,7 +168,7 @@ def test_generation_continues_after_the_images(family: str) -> None:
         batch = replace(longer, pixels=batch.pixels)
 
 
-def test_sizes_and_pixels_are_those_of_qwen2_vl_and_its_successors() -> None:
+def test_sizes_and_pixels_equal_those_of_qwen2_vl_and_its_successors() -> None:
     rng = random.Random(0)
     for _ in range(2000):
         height, width = rng.randint(1, 3000), rng.randint(1, 3000)

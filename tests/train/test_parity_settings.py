@@ -1,4 +1,4 @@
-"""The two sides of a parity test must have the same settings, also where neither names them."""
+"""A parity test fails if the settings of the two sides differ, even if neither side names them."""
 
 from typing import Any
 
@@ -44,20 +44,20 @@ def reference(text: dict[str, Any], vision: dict[str, Any]) -> Any:
         ({}, {"hidden_act": "gelu"}, r"encoder: .*'hidden_act'"),
     ],
 )
-def test_a_setting_that_differs_fails_a_parity_test_by_its_name(text: dict, vision: dict, message: str) -> None:
+def test_a_different_setting_fails_a_parity_test_and_is_named(text: dict, vision: dict, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         copy_weights(reference(text, vision), RECIPE, our_name)
 
 
-def test_a_norm_that_adds_another_number_fails_it_though_no_configuration_says_so() -> None:
+def test_a_norm_with_another_epsilon_fails_a_parity_test() -> None:
     other = reference({}, {})
     other.model.language_model.norm.variance_epsilon = 1e-5
     with pytest.raises(AssertionError, match=r"model\.language_model\.norm\.weight: 1e-06 and the reference's 1e-05"):
         copy_weights(other, RECIPE, our_name)
 
 
-def test_logits_of_norms_that_add_another_number_are_not_the_same() -> None:
-    """As it was with Qwen2-VL: equal to 1e-4, and not equal."""
+def test_logits_of_norms_with_another_epsilon_are_not_the_same() -> None:
+    """This happened with Qwen2-VL, whose logits were equal to 1e-4 but not the same."""
     other = reference({}, {})
     model, batch = copy_weights(other, RECIPE, our_name), of_squares([16, 16])
     assert_same_logits_and_images_matter(model, batch, answers_of(other, batch))

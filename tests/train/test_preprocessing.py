@@ -1,6 +1,6 @@
 """Preprocessing gives the pixels and sizes of transformers' image processors, and its token counts are exact.
 
-Pixels are bit-equal to their Pillow backend; their torchvision backend differs from it by 2 of 255 at most.
+Pixels are bit-equal to their Pillow backend. Their torchvision backend differs from it by 2 of 255 at most.
 """
 
 import random
@@ -52,7 +52,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {"square_tiles": {"longest": 4 * SIDE}}
 
 
 def picture(height: int, width: int) -> np.ndarray:
-    """Make a picture of noise over waves, in which every resampling differs."""
+    """Make a picture of noise and waves, on which every resampling filter gives another result."""
     y, x = np.mgrid[:height, :width]
     noise = np.random.default_rng(height * width).integers(0, 60, (height, width, 3))
     waves = np.stack([90 + 90 * np.sin(x / 5 + y / 9), 90 + 90 * np.cos(x / 17), 90 + 90 * np.sin(y / 3)], -1)
@@ -70,7 +70,7 @@ def test_every_preprocessing_is_compared() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_pixels_are_those_of_the_image_processor(name: str) -> None:
+def test_pixels_equal_those_of_the_image_processor(name: str) -> None:
     pillow, torchvision, options = CASES[name]
     part = make_part("preprocessing", {name: PARAMETERS.get(name, {})})
     raw = {"do_rescale": False, "do_normalize": False}
@@ -82,12 +82,12 @@ def test_pixels_are_those_of_the_image_processor(name: str) -> None:
         assert len(tiles) == part.tiles_of(size[1], size[0], FACTS)
         assert torch.equal(tiles.float(), expected.float())
         if name == "square_tiles" and not TORCHVISION_HAS_LANCZOS:
-            continue  # there the processor takes another resampling
+            continue  # where the processor uses another filter
         near = theirs(torchvision(**options), image, **raw).float()
         assert (tiles.float() - near).abs().max() <= 2
 
 
-def test_native_pixels_are_those_of_fuyu_up_to_the_last_patch_that_holds_any() -> None:
+def test_native_pixels_equal_those_of_fuyu_up_to_the_last_patch_of_the_image() -> None:
     part = make_part("preprocessing", {"native": {"max_height": 60, "max_width": 90}})
     for size in [(40, 50), (100, 77), (30, 200), (60, 90)]:
         image = picture(*size)
@@ -96,13 +96,14 @@ def test_native_pixels_are_those_of_fuyu_up_to_the_last_patch_that_holds_any() -
             fuyu = processor(size={"height": 60, "width": 90})
             found = fuyu.preprocess(Image.fromarray(image), do_rescale=False, do_normalize=False, return_tensors="pt")
             expected = found["images"][0][0][None, :, : tiles.shape[2], : tiles.shape[3]].float()
-            filled = tiles[:, :, : expected.shape[2], : expected.shape[3]].float()  # theirs ends with the canvas
+            # the reference ends at the border of the canvas
+            filled = tiles[:, :, : expected.shape[2], : expected.shape[3]].float()
             assert (filled - expected).abs().max() <= (0 if processor is FuyuImageProcessorPil else 1)
         rows, columns = tiles.shape[2] // 14, tiles.shape[3] // 14
         assert part.tokens_of(size[1], size[0], FACTS, FACTS.grid) == rows * (columns + 1)
 
 
-def test_normalised_pixels_are_those_of_the_image_processor() -> None:
+def test_normalised_pixels_equal_those_of_the_image_processor() -> None:
     image = picture(77, 120)
     tiles = make_part("preprocessing", "centre_crop").prepare(image, FACTS)
     for processor in (CLIPImageProcessorPil(**SHORT), CLIPImageProcessor(**SHORT)):
@@ -111,7 +112,7 @@ def test_normalised_pixels_are_those_of_the_image_processor() -> None:
 
 
 def sizes(count: int, seed: int = 0) -> list[tuple[int, int]]:
-    """Draw widths and heights, some extreme."""
+    """Draw widths and heights, some of them extreme."""
     rng = random.Random(seed)
     return [(rng.randint(1, 3000), rng.choice([1, 7, rng.randint(1, 3000)])) for _ in range(count)]
 
@@ -131,7 +132,7 @@ def test_the_best_resolution_keeps_most_pixels_with_the_least_waste() -> None:
         assert best[0] * best[1] == min(rows * columns for rows, columns in most)
 
 
-def test_the_nearest_grid_is_that_of_internvl() -> None:
+def test_the_nearest_grid_equals_that_of_internvl() -> None:
     for width, height in sizes(2000):
         columns, rows = get_optimal_tiled_canvas((height, width), (448, 448), 1, 12)
         assert nearest_grid(width, height, 448, 1, 12) == (rows, columns)
@@ -153,7 +154,7 @@ def test_anyres_counts_tokens_as_llava_next_does() -> None:
     assert part.tokens_of(672, 672, facts, lambda h, w: Grid(h // 14, w // 14)) == 2928
 
 
-def test_the_arrangement_gives_as_many_tokens_as_were_planned() -> None:
+def test_the_arrangement_gives_the_planned_number_of_tokens() -> None:
     for part in (Anyres(), Anyres(max_tiles=1), Native(100, 150)):
         module = part.build(FACTS, FACTS.grid, 4)
         assert module is not None
@@ -167,7 +168,7 @@ def test_the_arrangement_gives_as_many_tokens_as_were_planned() -> None:
             assert len(module(tiles, width=width, height=height)) == part.tokens_of(width, height, FACTS, FACTS.grid)
 
 
-def test_unpadding_leaves_no_token_of_padding_alone() -> None:
+def test_unpadding_removes_every_token_that_holds_only_padding() -> None:
     for width, height in sizes(300, seed=2):
         canvas = select_best_resolution(width, height, [(rows * SIDE, columns * SIDE) for rows, columns in Anyres().tiles])
         rows, columns = (side // 14 for side in canvas)

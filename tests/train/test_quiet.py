@@ -1,4 +1,4 @@
-"""No command of the trainer lets a library's warning of something deprecated, or a bar of progress, reach its user."""
+"""No command of the trainer shows its user a deprecation warning or a progress bar of a library."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from tests.train.runs import MODEL, write_data
 from vlmdata_train.model.quiet import quiet
 from vlmdata_train.model.tokens import byte_tokenizer
 
-# Runs commands one after another, in one process, for each process imports torch first.
+# Runs several commands in one process, because each process must first import torch.
 RUN = """
 import json, sys
 from vlmdata_train.__main__ import main
@@ -27,7 +27,7 @@ SHAPE = {name: value for name, value in LLAMA.items() if name != "model_type"}
 
 
 def commands(folder: Path) -> list[list[str]]:
-    """Write recipes, and return the commands of a whole life: both stages, LoRA, a published language model, an export."""
+    """Write recipes and return the commands of a model's life: both stages, LoRA, a published language model, an export."""
     captions, chats = write_data(folder / "captions"), write_data(folder / "chats", captions=0, conversations=20)
     phi = AutoModelForCausalLM.from_config(AutoConfig.for_model("phi", **SHAPE, vocab_size=256, bos_token_id=1, eos_token_id=2))
     phi.save_pretrained(folder / "phi")
@@ -57,7 +57,7 @@ def commands(folder: Path) -> list[list[str]]:
 
 @pytest.mark.whole
 @pytest.mark.slow
-def test_no_command_shows_a_warning_of_a_library_or_a_bar(tmp_path: Path) -> None:
+def test_no_command_shows_a_library_warning_or_progress_bar(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "default", "-c", RUN, json.dumps(commands(tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -65,7 +65,7 @@ def test_no_command_shows_a_warning_of_a_library_or_a_bar(tmp_path: Path) -> Non
     assert printed == []
 
 
-def test_what_is_kept_quiet_speaks_again_afterwards() -> None:
+def test_silenced_warnings_are_shown_again_afterwards() -> None:
     logger, before = logging.get_logger("transformers.test"), logging.get_verbosity()
     with pytest.raises(ValueError, match="it breaks"), quiet():
         assert not logger.isEnabledFor(logging.WARNING) and not logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""The first sample is shown as the model gets it: what is learned is marked, and nothing in it commands the terminal."""
+"""The first sample is shown as the model gets it, with marks around learned text and without control characters."""
 
 import pytest
 
@@ -20,14 +20,14 @@ def show(positions, roles=None):
     return shown(model().tokenizer, prompt(positions, roles))
 
 
-def test_what_is_learned_stands_between_marks_and_an_image_is_a_word():
+def test_learned_text_is_shown_between_marks_and_an_image_as_a_word():
     text = show([(32, 32), "What is it?", "A cat.", "And?", "A dog."], ["user", "user", "assistant", "user", "assistant"])
     assert text == (
         "<|user|><image x 4>\nWhat is it?<|end|><|assistant|>[[A cat.<|end|>]]<|user|>And?<|end|><|assistant|>[[A dog.<|end|>]]"
     )
 
 
-def test_images_in_a_row_and_empty_ones_are_each_shown():
+def test_adjacent_and_empty_images_are_each_shown():
     tokenizer = model().tokenizer
     image = model().fusion.image_token_id
     ids = [image] * 5 + tokenizer("ab")["input_ids"]
@@ -46,12 +46,12 @@ def test_images_in_a_row_and_empty_ones_are_each_shown():
         ("猫 ñ é　\xa0x", "猫 ñ é　\xa0x"),
     ],
 )
-def test_no_character_commands_the_terminal(hostile, seen):
+def test_control_characters_do_not_reach_the_terminal(hostile, seen):
     text = show([f"<{hostile}>", "yes"], ["user", "assistant"])
     assert text == f"<|user|><{seen}><|end|><|assistant|>[[yes<|end|>]]"
 
 
-def test_a_long_sample_is_cut_to_a_screen_of_its_beginning_and_end():
+def test_a_long_sample_is_shortened_to_its_beginning_and_end():
     text = show(["first " + "x" * 9000, "y" * 9000 + " last"], ["user", "assistant"])
     assert text.startswith("<|user|>first xxx") and text.endswith("yyy last<|end|>]]")
     head, middle, tail = text.split("\n")
@@ -60,14 +60,14 @@ def test_a_long_sample_is_cut_to_a_screen_of_its_beginning_and_end():
     assert len(lines) < (HEAD + TAIL) / LINE + 5
 
 
-def test_a_mark_that_is_cut_is_closed():
+def test_a_mark_opened_before_the_cut_is_closed():
     head, _, tail = show(["q", "y" * 9000], ["user", "assistant"]).split("\n")
     assert head.count("[[") == head.count("]]") == 1 and tail.count("[[") == tail.count("]]") == 1
 
 
 def test_a_tokenizer_that_strips_a_leading_blank_keeps_it_between_the_marks():
     class Sentences:
-        """Decodes as SentencePiece's do: the first blank is lost."""
+        """A tokenizer that drops the first blank of a text, as SentencePiece's do."""
 
         words = ("", "▁A", "▁cat", "▁sat")
 

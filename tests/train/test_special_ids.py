@@ -1,4 +1,4 @@
-"""Ids of special tokens in a language model whose class, or whose folder, has those of another vocabulary."""
+"""Special token ids in a language model's class or folder may belong to another vocabulary, and are corrected or refused."""
 
 import json
 import re
@@ -28,7 +28,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.whole
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_whose_ids_are_of_its_published_vocabulary_trains(tmp_path: Path, family: str) -> None:
+def test_a_family_with_ids_of_its_published_vocabulary_can_be_trained(tmp_path: Path, family: str) -> None:
     data = write_data(tmp_path / "data", captions=0, conversations=40)
     model = {**MODEL, "language": {"hf_causal": {"config": {"model_type": family, **SHAPE, **FAMILIES[family]}}}}
     result = run_training(tiny_recipe(data, tmp_path / "run", model=model, steps=8, optimizer={"warmup": 0}))
@@ -39,7 +39,7 @@ def test_a_family_whose_ids_are_of_its_published_vocabulary_trains(tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["phi", "phi3", "llama", "gemma2", "qwen2", "opt", "cwm", "starcoder2"])
-def test_ids_that_the_recipe_leaves_out_are_the_tokenizers(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_ids_missing_from_the_recipe_are_those_of_the_tokenizer(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     tokenizer = byte_tokenizer()
     config = HfCausal(config={"model_type": kind, **SHAPE}).load_config()
     ids = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
@@ -47,7 +47,7 @@ def test_ids_that_the_recipe_leaves_out_are_the_tokenizers(kind: str, caplog: py
     assert config.vocab_size == 320
 
 
-def test_ids_that_the_recipe_states_stay() -> None:
+def test_ids_that_the_recipe_states_are_kept() -> None:
     stated = {"bos_token_id": 3, "eos_token_id": [4, 5], "pad_token_id": None}
     config = HfCausal(config={"model_type": "phi3", **SHAPE, **stated}).load_config()
     assert {name: getattr(config, name) for name in stated} == stated
@@ -63,7 +63,7 @@ def test_ids_that_the_recipe_states_stay() -> None:
         ({"bos_token_id": 500, "vocab_size": 500}, "bos_token_id is 500, but the vocabulary has the ids 0 to 499"),
     ],
 )
-def test_an_id_that_the_recipe_states_beyond_the_vocabulary_is_one_line(
+def test_an_id_outside_the_vocabulary_in_the_recipe_is_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], stated: dict[str, Any], message: str
 ) -> None:
     model = {**MODEL, "language": {"hf_causal": {"config": {"model_type": "phi3", **SHAPE, **stated}}}}
@@ -91,7 +91,7 @@ def folder_of(path: Path, tokenizer: Any, **ids: Any) -> str:
 
 
 @pytest.mark.parametrize("ids", [{"pad_token_id": 32000}, {"pad_token_id": -1}, {"pad_token_id": 256, "bos_token_id": 9999}])
-def test_a_published_folder_with_ids_beyond_its_vocabulary_is_built(tmp_path: Path, ids: dict[str, int]) -> None:
+def test_a_published_folder_with_ids_outside_its_vocabulary_can_be_built(tmp_path: Path, ids: dict[str, int]) -> None:
     name = folder_of(tmp_path / "phi3", byte_tokenizer(), **ids)
     model = build_model(replace(TINY, language={"hf_causal": {"name": name}}))
     assert model.language.config.pad_token_id is None
@@ -99,8 +99,8 @@ def test_a_published_folder_with_ids_beyond_its_vocabulary_is_built(tmp_path: Pa
 
 
 @pytest.mark.parametrize("config", [{}, {"pad_token_id": 5}, {"model_type": "gemma", "head_dim": 8, "pad_token_id": 5}])
-def test_the_token_that_pads_learns_where_it_is_meant(config: dict[str, Any]) -> None:
-    """torch gives the row of `padding_idx` no gradient, and a text may well hold that token."""
+def test_the_padding_token_gets_a_gradient_where_a_text_contains_it(config: dict[str, Any]) -> None:
+    """torch gives the row of `padding_idx` no gradient, but a text may hold that token."""
     model = tiny_model(replace(TINY, language={"hf_causal": {"config": {**LLAMA, **config}}}))
     pad = model.language.config.pad_token_id
     ids = [7, pad, 8, pad, 9]
@@ -109,7 +109,7 @@ def test_the_token_that_pads_learns_where_it_is_meant(config: dict[str, Any]) ->
     assert gradient is not None and gradient[pad].abs().sum() > 0
 
 
-def test_a_token_that_ends_turns_and_pads_does_not_begin_at_zero(tmp_path: Path) -> None:
+def test_an_end_token_that_also_pads_does_not_start_with_zero_weights(tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
     tokenizer.save_pretrained(tmp_path)
@@ -119,7 +119,7 @@ def test_a_token_that_ends_turns_and_pads_does_not_begin_at_zero(tmp_path: Path)
     assert image_token_id(tokenizer) < 263
 
 
-def test_padding_itself_teaches_nothing() -> None:
+def test_padding_positions_give_no_gradient() -> None:
     model = tiny_model()
     pad = model.tokenizer.pad_token_id
     batch = pack(model, [([7, 8, 9], torch.zeros(0, 3, 32, 32, dtype=torch.uint8))], padding=3)

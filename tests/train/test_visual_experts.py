@@ -1,4 +1,5 @@
-"""CogVLM's experts: copies of the base weights change nothing, and others change image tokens alone at first."""
+"""CogVLM's experts change nothing as copies of the base weights; with other weights, the first layer changes image tokens
+only."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ def logits(model: VisionLanguageModel, *samples: tuple[list[int], torch.Tensor])
         return model.logits(pack(model, samples))[0]
 
 
-def test_experts_that_copy_the_base_weights_are_the_plain_decoder() -> None:
+def test_experts_that_copy_the_base_weights_equal_the_plain_decoder() -> None:
     torch.manual_seed(0)
     model = build_model(COGVLM).eval()
     plain = tiny_model(replace(TINY, positions="shared"))
@@ -41,7 +42,7 @@ def test_experts_that_copy_the_base_weights_are_the_plain_decoder() -> None:
     torch.testing.assert_close(logits(model, one), logits(plain, one))
 
 
-def test_other_experts_change_what_follows_an_image_and_nothing_before_it() -> None:
+def test_other_experts_change_only_logits_from_the_first_image_onwards() -> None:
     model = tiny_model(COGVLM)
     ids, pixels = sample(model, 12, 1, 1)
     first = ids.index(model.fusion.image_token_id)
@@ -80,7 +81,7 @@ def test_generation_with_a_cache_equals_the_full_forward() -> None:
 
 
 def with_lora(*parts: str, dtype: torch.dtype = torch.float32) -> VisionLanguageModel:
-    """Make a model with updates beside the layers of these parts, nothing else trained."""
+    """Make a model with updates for the layers of these parts, where nothing else is trained."""
     model = tiny_model(COGVLM).to(dtype)
     lora = Part(lora=Lora(rank=4, alpha=8, dropout=0.0))
     apply_parts(model.parts(), {name: lora if name in parts else Part(frozen=True) for name in model.parts()})
@@ -106,7 +107,7 @@ def test_lora_of_the_language_model_acts_on_text_and_lora_of_the_experts_on_imag
 
 
 @pytest.mark.parametrize("parts", [("language",), ("fusion",), ("language", "fusion")], ids=str)
-def test_merging_updates_changes_nothing_also_while_generating(parts: tuple[str, ...]) -> None:
+def test_merging_updates_changes_no_logit_also_during_generation(parts: tuple[str, ...]) -> None:
     model = with_lora(*parts)
     samples = [sample(model, 20, 1, 1), sample(model, 15, 2, 2)]
     before, said = logits(model, *samples), generate(model, pack(model, samples[:1]), max_new_tokens=4, stop_ids=[])
@@ -119,7 +120,7 @@ def test_merging_updates_changes_nothing_also_while_generating(parts: tuple[str,
     assert (logits(model, samples[0]) - one).abs().max() > 1e-3, "the experts must still be hooked in"
 
 
-def test_merging_bf16_weights_rounds_them_and_no_more() -> None:
+def test_merging_bf16_weights_only_rounds_them() -> None:
     exact, model = with_lora("language", "fusion"), with_lora("language", "fusion", dtype=torch.bfloat16)
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
     one = sample(model, 20, 2, 1)
@@ -138,15 +139,15 @@ def test_recomputed_and_compiled_blocks_give_the_updates_the_same_gradients(how:
         if changed and how == "recomputed":
             recompute(blocks, [True] * len(blocks))
         for block in blocks if changed and how == "compiled" else []:
-            block.compile(backend="aot_eager")  # all of compiling but the kernels
-        for seed in (1, 4):  # another batch: the places of its images are not compiled in
+            block.compile(backend="aot_eager")  # runs all of the compiler except code generation
+        for seed in (1, 4):  # another batch, whose image positions are not compiled in
             model.logits(pack(model, [sample(model, 20, 1, seed), sample(model, 15, 2, 2)])).square().mean().backward()
         gradients.append({name: weight.grad for name, weight in updates_of(model).items()})
     assert all(gradient is not None and gradient.any() for gradient in gradients[0].values())
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-def test_a_checkpoint_with_lora_gives_the_model_back_and_another_run_begins_with_it(tmp_path: Path) -> None:
+def test_a_checkpoint_with_lora_restores_the_model_and_starts_another_run(tmp_path: Path) -> None:
     data, lora = write_data(tmp_path / "data"), {"lora": {"rank": 2, "alpha": 4}}
     parts = {"encoder": {"frozen": True}, "language": lora, "fusion": lora}
     recipe = tiny_recipe(
@@ -167,7 +168,7 @@ def test_a_checkpoint_with_lora_gives_the_model_back_and_another_run_begins_with
     torch.testing.assert_close(logits(second, one), before, rtol=1e-4, atol=1e-5)
 
 
-def test_an_image_takes_one_position_also_beside_another_one() -> None:
+def test_each_of_two_adjacent_images_takes_one_position() -> None:
     marks = torch.tensor([[0, 1, 1, 1, 1, 1, 0, 0, 1, 1, 0]], dtype=torch.bool)  # images of 2, 3 and 2 tokens
     segments = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2]])
     assert shared_positions(marks, segments, torch.tensor([2, 3, 2])).tolist() == [[0, 1, 1, 2, 2, 2, 3, 0, 1, 1, 2]]

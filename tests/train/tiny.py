@@ -1,4 +1,4 @@
-"""Tiny models and batches for the tests of the trainer's model half."""
+"""Tiny models and batches for the tests of the trainer's models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TINY = ModelRecipe(encoder={"open_clip": {"config": TOWER}}, language={"hf_causa
 
 
 def randomise(model: nn.Module, seed: int = 0, scale: float = 0.2) -> None:
-    """Draw every weight anew: gates and queries that start at zero would hide the images from a comparison."""
+    """Draw every weight at random, because gates and queries that start at zero would hide the images from a comparison."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, parameter in sorted(model.named_parameters()):
@@ -33,14 +33,14 @@ def randomise(model: nn.Module, seed: int = 0, scale: float = 0.2) -> None:
 
 
 def tiny_model(recipe: ModelRecipe = TINY, seed: int = 0) -> VisionLanguageModel:
-    """Build a model and randomise all of it."""
+    """Build a model and draw all its weights at random."""
     model = build_model(recipe).eval()
     randomise(model, seed)
     return model
 
 
 def sample(model: VisionLanguageModel, length: int, images: int, seed: int) -> tuple[list[int], Tensor]:
-    """Make `length` random text tokens with images among them, and the images' pixels (tiles, 3, H, W)."""
+    """Return `length` random text tokens with images among them, and the images' pixels (tiles, 3, H, W)."""
     generator = torch.Generator().manual_seed(seed)
     side = model.plan.facts.image_size
     ids = torch.randint(0, 200, (length,), generator=generator).tolist()
@@ -52,7 +52,7 @@ def sample(model: VisionLanguageModel, length: int, images: int, seed: int) -> t
 
 
 def pack(model: VisionLanguageModel, samples: Sequence[tuple[list[int], Tensor]], padding: int = 0) -> Batch:
-    """Pack samples in one row, as the loader does."""
+    """Pack samples into one row, as the loader does."""
     ids = [number for tokens, _ in samples for number in tokens] + [0] * padding
     positions = [place for tokens, _ in samples for place in range(len(tokens))] + [0] * padding
     segments = [number for number, (tokens, _) in enumerate(samples, 1) for _ in tokens] + [0] * padding
@@ -62,7 +62,7 @@ def pack(model: VisionLanguageModel, samples: Sequence[tuple[list[int], Tensor]]
 def rows(
     model: VisionLanguageModel, ids: list[list[int]], positions: list[list[int]], segments: list[list[int]], pixels: Tensor
 ) -> Batch:
-    """Make a batch of rows of equal length, every image one tile."""
+    """Make a batch of rows of equal length whose images have one tile each."""
     images, side = len(pixels), model.plan.facts.image_size
     tokens = torch.tensor(ids)
     return Batch(
@@ -75,14 +75,14 @@ def rows(
 
 @dataclass(frozen=True)
 class MeanColours:
-    """A tower for images of any size: the weighted mean colour of every patch of 8 pixels."""
+    """A tower for images of any size whose features are the weighted mean colour of every patch of 8 pixels."""
 
     def facts(self) -> EncoderFacts:
-        """Three channels for each patch."""
+        """Return the facts of a tower with three channels per patch."""
         return EncoderFacts(width=3, image_size=16, patch_size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
     def build(self) -> nn.Module:
-        """Make the module, with one weight."""
+        """Return the module, which has one weight."""
 
         class Tower(nn.Module):
             def __init__(self) -> None:
@@ -97,10 +97,10 @@ class MeanColours:
 
 @dataclass(frozen=True)
 class NoWhite(MeanColours):
-    """The same, and not a number for a picture that is all white."""
+    """A tower like MeanColours that returns NaN for a picture that is all white."""
 
     def build(self) -> nn.Module:
-        """Make the module."""
+        """Return the module."""
 
         class Breaks(nn.Module):
             def __init__(self, tower: nn.Module) -> None:
@@ -116,18 +116,18 @@ class NoWhite(MeanColours):
 
 @dataclass(frozen=True)
 class Blip2Tower:
-    """The image tower of BLIP-2, which transformers lists nowhere: all tokens after the last norm."""
+    """The image tower of BLIP-2, which transformers does not list: all tokens after the last norm."""
 
     config: dict[str, Any]
 
     def facts(self) -> EncoderFacts:
-        """One class token before the patches."""
+        """Return the facts of a tower with one class token before the patches."""
         side, patch = self.config["image_size"], self.config["patch_size"]
         half = (0.5, 0.5, 0.5)
         return EncoderFacts(self.config["hidden_size"], side, patch, mean=half, std=half, extra=1)
 
     def build(self) -> nn.Module:
-        """Make the module under the name that hf_vision gives it."""
+        """Return the module under the name that hf_vision gives it."""
 
         class Tower(nn.Module):
             def __init__(self, config: dict[str, Any]) -> None:
