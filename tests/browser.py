@@ -1,4 +1,5 @@
-"""A headless Chromium, driven over its own protocol on two pipes: no driver, no port, nothing but the loopback address."""
+"""A headless Chromium that tests drive over its DevTools protocol on two pipes, without a driver or a port. It reaches only
+the loopback address."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ class Page:
         self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Send a command and return its result. Events that come before it are kept."""
+        """Send a command and return its result. Events that arrive before the result are kept."""
         number = next(self._numbers)
         message: dict[str, Any] = {"id": number, "method": method, "params": parameters}
         if self._session:
@@ -50,29 +51,28 @@ class Page:
             self.events.append(answer)
 
     def open(self, path: Path) -> None:
-        """Show a file, and wait until it is loaded."""
+        """Show a file and wait until it is loaded."""
         self.events.clear()
         loader = self.call("Page.navigate", url=path.absolute().as_uri())["loaderId"]
         while not any(_is_loaded(event, loader) for event in self.events):
             self.events.append(self._read())
 
     def view(self, width: int, height: int, *, dark: bool = False) -> None:
-        """Set the window's size in pixels and the reader's taste."""
+        """Set the window's size in pixels and the reader's colour scheme."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
         taste = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=taste)
 
     def evaluate(self, expression: str, *, wait: bool = False) -> Any:
-        """Return the value of a JavaScript expression. The page's own policy forbids scripts; the debugger is above it.
+        """Return the value of a JavaScript expression. The page's policy forbids scripts, but the debugger may run them.
 
-        `wait`: for the promise that the expression is.
-        """
+        `wait` waits for the promise that the expression returns."""
         result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=wait)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
     def requested(self) -> list[str]:
-        """Return the addresses that were asked for since the page was opened."""
+        """Return the addresses requested since the page was opened."""
         return [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
 
     def _read(self) -> dict[str, Any]:
@@ -85,23 +85,24 @@ class Page:
 
 
 def _is_loaded(event: dict[str, Any], loader: str) -> bool:
-    """Whether an event says that this loading is done; the event of the blank page before it can arrive late."""
+    """Return whether an event reports that this load is done. The event of the blank page before it can arrive late."""
     params = event.get("params", {})
     return event.get("method") == "Page.lifecycleEvent" and (params["name"], params["loaderId"]) == ("load", loader)
 
 
 @contextlib.contextmanager
 def browsing(folder: Path) -> Iterator[Page]:
-    """Run Chromium, with its profile in a folder of its own, for as long as the block lasts; skip where there is none."""
+    """Run Chromium with a new profile folder until the block ends. Skip the test if Chromium is not installed."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("needs Chromium: apt-get install chromium")
     their_in, our_out = os.pipe()
     our_in, their_out = os.pipe()
-    high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (their_in, their_out)]  # out of the way of 3 and 4
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (their_in, their_out)]  # file descriptors other than 3 and 4
     process = subprocess.Popen(
         [program, *FLAGS, f"--user-data-dir={folder / 'profile'}"],
-        preexec_fn=lambda: (os.dup2(high[0], 3), os.dup2(high[1], 4)),  # where --remote-debugging-pipe reads and writes
+        # the descriptors that --remote-debugging-pipe reads and writes
+        preexec_fn=lambda: (os.dup2(high[0], 3), os.dup2(high[1], 4)),
         close_fds=False,
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

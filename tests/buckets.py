@@ -1,4 +1,4 @@
-"""A bucket on the loopback address (moto), with a wall before it that a test may put up."""
+"""A bucket on the loopback address (moto), behind a filter that a test may set."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ KEYS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "reg
 
 @contextlib.contextmanager
 def bucket(see: Callable[[dict[str, Any]], None] = lambda request: None) -> Iterator[str]:
-    """Serve an empty bucket and yield its address. s3fs finds it by the environment, here and in child processes.
+    """Serve an empty bucket and yield its address. s3fs finds it through the environment, here and in child processes.
 
-    `see` is shown every request (its WSGI environment) before the bucket is, and may change or delay it.
-    """
+    `see` gets every request (its WSGI environment) before the bucket does, and may change or delay it."""
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
@@ -39,7 +38,7 @@ def bucket(see: Callable[[dict[str, Any]], None] = lambda request: None) -> Iter
     os.environ.update(changed)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     try:
-        name = f"data-{uuid.uuid4().hex}"  # moto has one memory for all servers of a process
+        name = f"data-{uuid.uuid4().hex}"  # moto shares one memory among all servers of a process
         client().create_bucket(Bucket=name)
         yield f"s3://{name}"
     finally:
@@ -53,7 +52,7 @@ def bucket(see: Callable[[dict[str, Any]], None] = lambda request: None) -> Iter
 
 
 def client() -> Any:
-    """Return a client that is not the one under test."""
+    """Return a client that is independent of the code under test."""
     import boto3
 
     return boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], **KEYS)
@@ -67,7 +66,7 @@ def names(folder: str) -> list[str]:
 
 
 def objects(folder: str) -> dict[str, bytes]:
-    """Return every object under an address, and its bytes."""
+    """Return every object under an address with its bytes."""
     name, _, prefix = folder.removeprefix("s3://").partition("/")
     get, found = client().get_object, names(folder)
     return {one: get(Bucket=name, Key=f"{prefix}/{one}".lstrip("/"))["Body"].read() for one in found}

@@ -1,12 +1,13 @@
-"""Kill runs, starve them and feed them rubbish, for as long as one likes, and compare every byte with an undisturbed run.
+"""Kill runs, starve them and feed them random bytes for a chosen time, and compare every byte with an undisturbed run.
 
     make chaos            or    python -m tests.chaos --minutes 60 --seed 1
 
-Rounds of six kinds, by the dice: `random` kills driver and workers of a run at any moment; `points` ends a run,
-driver and worker in one process, before a chosen change to the file system, several times over; `worker` ends a worker of a
-run so; `actors` kills Ray actors; `forget` ends takedowns before a chosen change; `trouble` takes disk, permissions, memory
-or the clock away. After each the same command is given again until it ends by itself. Between rounds `fuzz` feeds damaged
-lists, recipes, tars, archives, images and pages to whatever reads them. Lost, doubled and differing must be 0 at the end.
+Each round is one of six kinds, chosen at random: `random` kills the driver and workers of a run at any moment; `points` ends
+a run, with driver and worker in one process, before a chosen change to the file system, several times; `worker` ends one
+worker of a run in this way; `actors` kills Ray actors; `forget` ends takedowns before a chosen change; `trouble` takes away
+the disk, permissions, memory or a steady clock. After each, the same command is repeated until it ends by itself. Between
+rounds, `fuzz` feeds damaged lists, recipes, tars, archives, images and pages to the code that reads them. The counts of
+lost, doubled and differing files must be 0 at the end.
 """
 
 from __future__ import annotations
@@ -34,19 +35,21 @@ from vlmdata.audit import audit
 from vlmdata.engine.drive.processes import CONTEXT
 from vlmdata.takedown import Request, finish, take_down
 
-EVERY_S = 3.0  # between kills, at first; a fifth of it more after each, so that a run ends on a slow machine too
-KINDS = {"points": 8, "worker": 4, "random": 4, "forget": 3, "trouble": 3, "actors": 1}  # how often, to one another
-MOST_DEATHS = 12  # of one run by choice; then it may end
+EVERY_S = 3.0  # seconds between kills at first; each kill adds a fifth, so that a run ends on a slow machine too
+# how often each kind occurs, relative to the others
+KINDS = {"points": 8, "worker": 4, "random": 4, "forget": 3, "trouble": 3, "actors": 1}
+MOST_DEATHS = 12  # in one run, if a round chooses them; then the run may end
 
 
 @dataclass
 class Ground:
-    """What a round works on: a served list, the bytes an undisturbed run makes of it, a finished dataset to forget from."""
+    """The input of a round: a served list, the bytes that an undisturbed run makes of it, and a finished dataset to forget
+    from."""
 
     web: Site
     folder: Path
     rows: int
-    changes: int  # to the file system, of an undisturbed run
+    changes: int  # changes that an undisturbed run makes to the file system
     expected: dict[str, str]
 
     @property
@@ -70,9 +73,9 @@ def random_kills(ground: Ground, dice: random.Random) -> int:
 
 
 def chosen_points(ground: Ground, dice: random.Random) -> int:
-    """End a run before one of its changes, again and again, each time somewhere in what is left."""
+    """End a run before one of its changes several times, each time at a random point of the remaining changes."""
     for kills in range(MOST_DEATHS):
-        change = int(ground.changes * dice.random() ** 2)  # early ones more often: what was done is not done again
+        change = int(ground.changes * dice.random() ** 2)  # early changes more often, because finished work is not repeated
         if dying_run(ground.web.recipe, ground.out, change) != DIED:
             return kills
     assert dying_run(ground.web.recipe, ground.out, None) == 0
@@ -80,7 +83,7 @@ def chosen_points(ground: Ground, dice: random.Random) -> int:
 
 
 def chosen_points_of_workers(ground: Ground, dice: random.Random) -> int:
-    """End one worker of a run before one of its changes; the run itself goes on."""
+    """End one worker of a run before one of its changes. The run continues."""
     mark = ground.folder / "died"
     mark.unlink(missing_ok=True)
     death = functools.partial(die_before, dice.randrange(ground.changes // 3), ground.out, mark)
@@ -89,7 +92,7 @@ def chosen_points_of_workers(ground: Ground, dice: random.Random) -> int:
 
 
 def actors(ground: Ground, dice: random.Random) -> int:
-    """Kill Ray actors at any moment; the run itself goes on."""
+    """Kill Ray actors at any moment. The run continues."""
     command = [sys.executable, "-m", "vlmdata.cli", "run", str(ground.web.recipe), "--out", str(ground.out), "--workers", "2"]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     kills = 0
@@ -101,13 +104,13 @@ def actors(ground: Ground, dice: random.Random) -> int:
                 kills += 1
         if kills > MOST_DEATHS:
             driver.wait()
-    if driver.returncode:  # more deaths than the driver bears
+    if driver.returncode:  # more deaths than the driver tolerates
         assert start(ground.web, ground.out).wait() == 0
     return kills
 
 
 def below(pid: int) -> Iterator[tuple[int, str]]:
-    """Yield the processes below one, with their names."""
+    """Yield all descendants of a process with their names."""
     parents, names = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -122,7 +125,8 @@ def below(pid: int) -> Iterator[tuple[int, str]]:
 
 
 def takedowns(ground: Ground, dice: random.Random) -> int:
-    """End takedowns before one of their changes: the dataset is as before or as after, and a later run brings nothing back."""
+    """End takedowns before one of their changes. The dataset must be as before or as after, and a later run must restore
+    nothing."""
     out = ground.out
     shutil.copytree(ground.folder / "undisturbed", out)
     lines = dice.sample([line for line in ledger(out) if line["outcome"] == "kept"], 3)
@@ -141,12 +145,12 @@ def takedowns(ground: Ground, dice: random.Random) -> int:
     back = {line["key"] for line in ledger(out) if line["outcome"] == "kept"} & {line["key"] for line in lines}
     assert not back, f"forgotten rows came back: {back}"
     shutil.rmtree(out)
-    shutil.copytree(ground.folder / "undisturbed", out)  # what the round is compared with
+    shutil.copytree(ground.folder / "undisturbed", out)  # the round is compared with these
     return kills
 
 
 def trouble(ground: Ground, dice: random.Random) -> int:
-    """Take something away in mid-run, give it back, and run again."""
+    """Take a resource away during a run, give it back, and run again."""
     kind = dice.choice(["disk", "memory", "clock", "permissions"])
     if kind in ("disk", "permissions") and not _can_mount():
         kind = "clock"
@@ -155,7 +159,7 @@ def trouble(ground: Ground, dice: random.Random) -> int:
         return 0
     spoil = jumping_clock if kind == "clock" else functools.partial(little_memory, dice.randrange(150_000_000, 400_000_000))
     status = spoiled_run(ground.web.recipe, ground.out, spoil, ground.folder / "said")
-    if kind == "clock":  # without memory a library may fail in words of its own
+    if kind == "clock":  # without memory, a library may fail with its own message
         assert status == 0, (ground.folder / "said").read_text()
     if status:
         assert start(ground.web, ground.out).wait() == 0
@@ -201,7 +205,7 @@ ROUNDS = {
 
 
 def faults(ground: Ground) -> dict[str, int]:
-    """Compare what a round left with an undisturbed run."""
+    """Compare the result of a round with an undisturbed run."""
     keys = Counter(line["key"] for line in ledger(ground.out))
     found = hashes(ground.out)
     other = sorted(name for name in {*ground.expected, *found} if ground.expected.get(name) != found.get(name))
@@ -217,7 +221,7 @@ def faults(ground: Ground) -> dict[str, int]:
 
 
 def fuzz(seed: int) -> int:
-    """Run the fuzzing tests with examples they never had. Returns 1 where one failed: pytest shows which, and on what."""
+    """Run the fuzzing tests with new examples. Return 1 if a test failed; pytest prints which test and its example."""
     command = [
         sys.executable,
         "-m",
@@ -235,7 +239,8 @@ def fuzz(seed: int) -> int:
 
 
 def count_changes(web: Site, folder: Path) -> int:
-    """Return how many changes an undisturbed run makes, by trying where it can no longer be ended."""
+    """Return the number of changes that an undisturbed run makes, found by the first number at which a run can no longer be
+    ended."""
     low, high = 0, 4096
     while low < high:
         middle = (low + high) // 2

@@ -1,4 +1,5 @@
-"""What holds for every test: folders of this run in place of the user's, nothing written elsewhere, examples that do not vary.
+"""Settings for all tests: temporary folders replace the user's, nothing is written elsewhere, and generated examples do not
+vary.
 
 With xdist the first process sets the environment and the workers inherit it.
 """
@@ -22,37 +23,38 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     from tests.own_folders import use_own_folders
 
     atexit.register(shutil.rmtree, use_own_folders(), ignore_errors=True)
-    # Keep bytecode, also where the environment says not to, as images of containers do: without it each worker rewrites all
-    # assertions again, five CPU seconds, and hundreds of child processes compile the package again.
+    # Keep bytecode even if the environment forbids it, as in container images. Without it each worker rewrites all
+    # assertions again, which takes five CPU seconds, and hundreds of child processes compile the package again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
 
-from hypothesis import HealthCheck, settings  # only now: what these import may read the environment
+from hypothesis import HealthCheck, settings  # imported only now, because these modules may read the environment
 
 from tests.outside import Outside
 from vlmdata.engine.drive.processes import CONTEXT
 
-# A shell starts what runs in its background with Ctrl-C ignored, and child processes inherit that: some tests send it.
+# A shell starts background jobs with Ctrl-C ignored, and child processes inherit that. Some tests send Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The same generated examples in every run, none with a time limit, so that no result depends on chance or on a machine's load.
-# `make chaos` takes the other profile and new random examples.
+# Every run has the same generated examples without time limits, so that results do not depend on chance or on the load of the
+# machine. `make chaos` uses the other profile with new random examples.
 settings.register_profile("suite", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("chaos", settings.get_profile("suite"), derandomize=False)
 settings.load_profile("suite")
 
-# Hundreds of worker processes are forked from one that has imported this: open_clip alone takes six CPU seconds.
+# Hundreds of worker processes are forked from one that has imported this; open_clip alone takes six CPU seconds to import.
 CONTEXT.set_forkserver_preload(["vlmdata.engine.work.worker", "tests.engine.dying", "open_clip", "datasets"])
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name bytes by their argument: they may hold the time of day, and each parallel worker would have other ids."""
+    """Name bytes by their argument. They may contain the time of day, which would give each parallel worker other ids."""
     return argname if isinstance(val, bytes) else None
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Look for no garbage while tests are imported, nor among what was imported: two CPU seconds of ten in each worker."""
+    """Turn garbage collection off while tests are imported, and exclude what was imported. This saves two of ten CPU seconds
+    per worker."""
     gc.disable()
     try:
         return (yield)
@@ -62,7 +64,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse names of tests that hold an address in memory or a temporary folder: no two processes have the same."""
+    """Refuse test names that contain a memory address or a temporary folder, because such names differ between processes."""
     changing = re.compile(rf" at 0x[0-9a-f]+|{re.escape(tempfile.gettempdir())}")
     names = [item.nodeid for item in items if changing.search(item.nodeid)]
     if names:
@@ -71,14 +73,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def done_outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """Watch from before the first fixture to after the last."""
+    """Watch from before the first fixture until after the last."""
     with Outside([Path(tempfile.gettempdir()).parent, tmp_path_factory.getbasetemp()]).watched() as seen:
         yield seen
 
 
 @pytest.fixture(autouse=True)
 def nothing_outside(done_outside: list[str]) -> Iterator[None]:
-    """Fail a test that, or whose fixtures, write outside the run's folders or connect to another machine."""
+    """Fail a test if it or its fixtures write outside the run's folders or connect to another machine."""
     yield
     found = done_outside.copy()
     done_outside.clear()

@@ -1,6 +1,6 @@
-"""What a test does outside the folders of its run, as an audit hook sees it: files changed, other machines connected to.
+"""An audit hook that records what a test does outside the folders of its run: files changed, other machines connected to.
 
-The hook sees the Python code of this process. It does not see child processes and what C libraries do by themselves.
+The hook sees the Python code of this process. It does not see child processes or what C libraries do by themselves.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-# Event -> (index of a path that changes, index of the folder it is relative to; None: it has none).
+# Event -> (index of a path that changes, index of the folder it is relative to, or None if it has none).
 CHANGES: dict[str, list[tuple[int, int | None]]] = {
     "os.rename": [(0, 2), (1, 3)], "os.link": [(1, 3)], "os.symlink": [(1, 2)], "os.remove": [(0, 1)], "os.mkdir": [(0, 2)],
     "os.rmdir": [(0, 1)], "os.truncate": [(0, None)], "os.chmod": [(0, 2)],
@@ -24,7 +24,7 @@ LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0", "::ffff:127.")
 
 
 class Outside:
-    """Changes outside `folders` and TCP connections to other addresses, of this process alone. Bytecode does not count."""
+    """A record of this process's changes outside `folders` and TCP connections to other addresses. Bytecode does not count."""
 
     def __init__(self, folders: Sequence[Path], addresses: tuple[str, ...] = LOOPBACK) -> None:
         self._folders = tuple(f"{os.path.realpath(folder)}/" for folder in folders)
@@ -34,7 +34,7 @@ class Outside:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[list[str]]:
-        """Give the list to which all that happens within the block is added."""
+        """Yield a list to which every such action inside the block is added."""
         self._seen = seen = []
         try:
             yield seen
@@ -46,7 +46,7 @@ class Outside:
             return
         if event == "open":
             path, mode, flags = arguments
-            # os.open has no mode, and may have a folder that the event does not tell
+            # os.open has no mode, and may have a folder that the event does not report
             if isinstance(flags, int) and flags & WRITES and not (mode is None and not _is_absolute(path)):
                 self._note(event, path, follow=True)
         elif event in CHANGES:
@@ -59,7 +59,7 @@ class Outside:
                 self._seen.append(f"{event} {address}")
 
     def _note(self, event: str, path: Any, *, follow: bool) -> None:
-        """Add a change of a path that lies outside. `follow`: of what a link points to, not of the link."""
+        """Record a change of a path outside the folders. `follow` means a change of a link's target instead of the link."""
         if isinstance(path, int):
             return
         name = os.fsdecode(path).rstrip("/")

@@ -1,4 +1,4 @@
-"""An open part for tests of steps that measure."""
+"""An open partition for tests of steps that measure."""
 
 import threading
 from pathlib import Path
@@ -9,6 +9,6 @@ from vlmdata.engine.work.open_partition import Keep, OpenPartition
 
 
 def open_part(folder: Path) -> OpenPartition:
-    """Return part 0 of a dataset in a folder, as a worker without a web would have it."""
+    """Return partition 0 of a dataset in a folder, as a worker without a web client has it."""
     store = LocalStore(folder)
     return OpenPartition(store, 0, Keep(), threading.Lock(), None, tombstones.load(store))

@@ -8,7 +8,7 @@ from bench.inputs.real_data import find
 
 
 def real_data(path: str) -> Path:
-    """Return the path of a file or folder of the real data, or skip the test that asks for it."""
+    """Return the path of a file or folder of the real data. Skip the test if it does not exist."""
     found = find(path)
     if found is None:
         pytest.skip(f"needs the real data folder ../shared/data/{path}")

@@ -1,4 +1,4 @@
-"""Rows for tests, made from a few plain values."""
+"""Make rows for tests from a few plain values."""
 
 import pyarrow as pa
 
@@ -6,7 +6,7 @@ from vlmdata.row import conform
 
 
 def captions(texts: list[str | None], **image_fields: list) -> pa.Table:
-    """Return caption pairs: one text and one image each, the image's fields given as columns (`width=[640, 480]`)."""
+    """Return caption pairs of one text and one image each. The image's fields are given as columns (`width=[640, 480]`)."""
     images = [{"url": f"http://example.org/{i}.jpg", **{k: v[i] for k, v in image_fields.items()}} for i in range(len(texts))]
     return conform(
         pa.table(
@@ -20,7 +20,7 @@ def captions(texts: list[str | None], **image_fields: list) -> pa.Table:
 
 
 def document(*parts: str | dict) -> dict:
-    """Return one document as a row's values: strings are texts, mappings are images."""
+    """Return one document as a row's values. Strings become texts, mappings become images."""
     return {
         "images": [part if isinstance(part, dict) else None for part in parts],
         "texts": [{"text": part} if isinstance(part, str) else None for part in parts],
@@ -28,5 +28,5 @@ def document(*parts: str | dict) -> dict:
 
 
 def table(documents: list[dict]) -> pa.Table:
-    """Return rows from `document(...)` values, with keys counted up."""
+    """Return rows from `document(...)` values, with numbered keys."""
     return conform(pa.Table.from_pylist([{"key": f"{i:024x}", **row} for i, row in enumerate(documents)]))

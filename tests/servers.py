@@ -1,11 +1,11 @@
-"""A real web server on the loopback address that behaves as badly as a test asks: what is sent is bytes, not a mock.
+"""A real web server on the loopback address that misbehaves as a test asks. It sends real bytes and is not a mock.
 
     with LoopbackServer({"/a.jpg": reply(b"...")}) as server:
         fetch(server.url("/a.jpg"))
         assert [request.path for request in server.requests] == ["/robots.txt", "/a.jpg"]
 
-A path that is not in the routes is answered with 404. A route is a function of the request and the wire to answer on; it
-returns whether the connection may serve another request.
+A path without a route is answered with 404. A route is a function of the request and of the connection on which to answer.
+It returns whether the connection may serve another request.
 """
 
 import contextlib
@@ -26,7 +26,8 @@ REASONS = {200: "OK", 301: "Moved", 302: "Found", 404: "Not Found", 429: "Too Ma
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """`headers` have lower-case names. `connection` counts from 0 over the server's life; `at` is monotonic seconds."""
+    """A received request. `headers` have lower-case names, `connection` counts from 0 per server, `at` is in monotonic
+    seconds."""
 
     method: str
     path: str
@@ -36,18 +37,19 @@ class Request:
 
 
 class Wire:
-    """One connection, for sending what no proper server would."""
+    """A connection that can send what no correct server would."""
 
     def __init__(self, connection: socket.socket, answering: Callable[[], None]) -> None:
         self.socket = connection
         self._answering = answering
 
     def send(self, data: bytes) -> None:
-        self._answering()  # before, for the other side may have the answer and ask again before this thread goes on
+        # counted first, because the other side may get the answer and send a request before this thread continues
+        self._answering()
         self.socket.sendall(data)
 
     def reset(self) -> None:
-        """End with RST instead of FIN."""
+        """End the connection with RST instead of FIN."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
@@ -61,7 +63,7 @@ def head(status: int, headers: Iterable[tuple[str, str]] = ()) -> bytes:
 
 
 def reply(body: bytes = b"", status: int = 200, headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> Route:
-    """Answer properly, and keep the connection."""
+    """Return a route that answers correctly and keeps the connection."""
     pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
 
     def route(request: Request, wire: Wire) -> bool:
@@ -76,7 +78,7 @@ def redirect(location: str, status: int = 302) -> Route:
 
 
 def raw(data: bytes) -> Route:
-    """Send bytes as they are, and close."""
+    """Return a route that sends bytes unchanged and closes the connection."""
 
     def route(request: Request, wire: Wire) -> bool:
         wire.send(data)
@@ -86,7 +88,7 @@ def raw(data: bytes) -> Route:
 
 
 def in_turn(*routes: Route) -> Route:
-    """Answer each request by the next route, and all further ones by the last."""
+    """Return a route that answers each request by the next route, and all further requests by the last."""
     lock, left = threading.Lock(), list(routes)
 
     def route(request: Request, wire: Wire) -> bool:
@@ -106,7 +108,7 @@ def after(delay_s: float, route: Route) -> Route:
 
 
 def drip(body: bytes, *, size: int = 1, every_s: float = 0.05, headers: Mapping[str, str] | None = None) -> Route:
-    """Send a body in small pieces, slowly, its length promised rightly."""
+    """Return a route that sends a body slowly in small pieces, with the correct length announced."""
 
     def route(request: Request, wire: Wire) -> bool:
         wire.send(head(200, [("Content-Length", str(len(body))), *(headers or {}).items()]))
@@ -119,7 +121,7 @@ def drip(body: bytes, *, size: int = 1, every_s: float = 0.05, headers: Mapping[
 
 
 def endless(piece: bytes = b"x" * 65_536, *, before: bytes = head(200)) -> Route:
-    """Send the same bytes for ever, or until the other side has had enough."""
+    """Return a route that sends the same bytes until the other side closes the connection."""
 
     def route(request: Request, wire: Wire) -> bool:
         wire.send(before)
@@ -130,9 +132,9 @@ def endless(piece: bytes = b"x" * 65_536, *, before: bytes = head(200)) -> Route
 
 
 def hang(request: Request, wire: Wire) -> bool:
-    """Take the request and never answer."""
+    """Read the request and never answer."""
     with contextlib.suppress(OSError):
-        wire.socket.recv(1)  # returns when the other side gives up
+        wire.socket.recv(1)  # returns when the other side closes
     return False
 
 
@@ -143,8 +145,8 @@ def reset(request: Request, wire: Wire) -> bool:
 
 @dataclass
 class LoopbackServer:
-    """Serves from `with` on, a thread per connection. `most_at_once` is the largest number of requests that
-    waited for the first byte of their answer together."""
+    """A server that runs inside `with`, with a thread per connection. `most_at_once` is the largest number of requests that
+    waited for the first byte of their answer at the same time."""
 
     routes: dict[str, Route] = field(default_factory=dict)
     host: str = "127.0.0.1"
@@ -169,7 +171,7 @@ class LoopbackServer:
 
     @property
     def open_connections(self) -> int:
-        """Connections that neither side has closed, as far as the server knows."""
+        """Return the number of connections that neither side has closed, as far as the server knows."""
         return len(self._open)
 
     def __enter__(self) -> "LoopbackServer":
@@ -184,7 +186,9 @@ class LoopbackServer:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # close alone would leave the thread in accept
         self._accepting.join(timeout=10)
-        self._listener.close()  # not before: its number may be another socket's at once, which the thread would accept from
+        # Closed only after the thread ends, because another socket may reuse the descriptor, and the thread would accept from
+        # it.
+        self._listener.close()
         with self._lock:
             for connection in self._open:
                 with contextlib.suppress(OSError):
@@ -213,7 +217,7 @@ class LoopbackServer:
                 secured = self.tls.server_context().wrap_socket(connection, server_side=True)
             self._talk(secured, number)
         except (OSError, ssl.SSLError):
-            pass  # the client went away, which many tests make it do
+            pass  # the client closed the connection, as it does in many tests
         finally:
             secured.close()
             connection.close()
@@ -221,7 +225,7 @@ class LoopbackServer:
                 self._open.discard(connection)
 
     def _talk(self, connection: socket.socket, number: int) -> None:
-        if not self.tls and connection.recv(1, socket.MSG_PEEK) == b"\x16":  # a TLS handshake, where none was offered
+        if not self.tls and connection.recv(1, socket.MSG_PEEK) == b"\x16":  # a TLS handshake where the server offers none
             connection.sendall(head(400))
             return
         stream = connection.makefile("rb")
@@ -233,7 +237,7 @@ class LoopbackServer:
             while (header := stream.readline(65_536).decode("latin-1").strip()) != "":
                 name, _, value = header.partition(":")
                 headers[name.lower()] = value.strip()
-            with self._lock:  # the time too, so that the list has the order of the times
+            with self._lock:  # the time is taken under the lock too, so that the list is in order of time
                 request = Request(line[0], line[1], headers, number, time.monotonic())
                 self.requests.append(request)
                 self._unanswered.add(request)
@@ -248,7 +252,7 @@ class LoopbackServer:
 
 @contextlib.contextmanager
 def nobody(host: str = "127.0.0.1") -> Iterator[str]:
-    """Give the start of an address at which connections are refused: its port is taken, so that no other process gets it."""
+    """Yield the start of an address that refuses connections. Its port is reserved, so that no other process gets it."""
     with socket.socket() as taken:
         taken.bind((host, 0))
         yield f"http://{host}:{taken.getsockname()[1]}"

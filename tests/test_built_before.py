@@ -1,6 +1,6 @@
 """Datasets that earlier code built stay usable: nothing is fetched or measured again, and every verb works on them.
 
-`tests/fixtures/make_built_before.py` made them, at the commit that it names.
+`tests/fixtures/make_built_before.py` made them at the commit that it names.
 """
 
 import json
@@ -20,13 +20,13 @@ from vlmdata.recipe import load, parse
 
 BUILT = fixture("H_built_before")
 DATASETS = ("captions", "pages")
-MEASURED = ("log", "data", "notes")  # folders of work/ that hold what was measured
+MEASURED = ("log", "data", "notes")  # folders of work/ that hold measured values
 whole = pytest.mark.whole
 
 
 @pytest.fixture
 def built(tmp_path, monkeypatch):
-    """The two datasets as they were, in the working folder, without what they were built from but the lists."""
+    """Return both datasets as they were built, in the current folder, without their inputs except the lists."""
     with tarfile.open(BUILT / "built.tar.gz") as tar:
         tar.extractall(tmp_path, filter="data")
     (tmp_path / "clip").symlink_to(HERE / "clip")
@@ -36,8 +36,8 @@ def built(tmp_path, monkeypatch):
 
 
 @contextmanager
-def asked_by(name):
-    """Give the recipe of a dataset with a proxy that answers everything, and the proxy, which counts what it is asked."""
+def recipe_and_proxy(name):
+    """Yield the recipe of a dataset with a proxy that answers everything, and the proxy, which records its requests."""
     with LoopbackServer(routes(passing=True)) as proxy:
         web = {**DOWNLOAD, "proxy": f"http://127.0.0.1:{proxy.port}", "robots": False}
         yield load(f"{name}.yaml", {f"download.{key}": value for key, value in web.items()}), proxy
@@ -52,7 +52,7 @@ def outcomes(out: Path) -> list[tuple]:
     return [(line["key"], line["outcome"], line["step"], line["reason"], line["value"]) for line in ledger(out)]
 
 
-def test_every_measurement_and_source_has_the_name_it_had():
+def test_every_measurement_and_source_has_its_former_name():
     before = json.loads((BUILT / "names.json").read_text())
     now = names()
     assert {kind: {name: now[kind].get(name) for name in before[kind]} for kind in before} == before
@@ -69,10 +69,10 @@ def test_the_same_recipe_does_nothing(built, name):
 
 @whole
 @pytest.mark.parametrize("name", DATASETS)
-def test_another_proxy_fetches_and_measures_nothing_and_decides_the_same(built, name):
+def test_another_proxy_fetches_and_measures_nothing_and_decides_equally(built, name):
     files, decided = measured(built / name), outcomes(built / name)
     assert len(files) >= 6
-    with asked_by(name) as (recipe, proxy):
+    with recipe_and_proxy(name) as (recipe, proxy):
         run(recipe, name, local=True, workers=1)
     assert proxy.requests == []
     assert measured(built / name) == files
@@ -82,7 +82,7 @@ def test_another_proxy_fetches_and_measures_nothing_and_decides_the_same(built, 
 @whole
 def test_another_threshold_measures_nothing(built):
     files = measured(built / "captions")
-    with asked_by("captions") as (recipe, proxy):
+    with recipe_and_proxy("captions") as (recipe, proxy):
         tree = recipe.describe()
         tree["steps"] = [{"image_size": {"min_side": 49}} if "image_size" in step else step for step in tree["steps"]]
         made = run(parse(tree), "captions", local=True, workers=1)
@@ -91,9 +91,9 @@ def test_another_threshold_measures_nothing(built):
 
 
 @whole
-def test_retry_fetches_only_what_failed_in_passing(built, capsys):
+def test_retry_fetches_only_rows_that_failed_temporarily(built, capsys):
     assert [line["url"] for line in ledger(built / "captions") if line["reason"] == "http_503"] == [f"{HOST}/good/3.jpg"]
-    with asked_by("captions") as (recipe, proxy):
+    with recipe_and_proxy("captions") as (recipe, proxy):
         Path("asked.yaml").write_text(json.dumps(recipe.describe()))
         assert cli.main(["retry", "captions", "--recipe", "asked.yaml", "--local", "--workers", "1"]) == 0
     assert [request.path for request in proxy.requests] == [f"{HOST}/good/3.jpg"]
@@ -101,17 +101,17 @@ def test_retry_fetches_only_what_failed_in_passing(built, capsys):
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_check_finds_every_byte_in_its_place(built, name, capsys):
+def test_check_finds_every_byte_unchanged(built, name, capsys):
     assert cli.main(["check", name, "--bytes"]) == 0
     assert "intact" in capsys.readouterr().out
 
 
-def test_why_says_what_became_of_a_row(built, capsys):
+def test_why_shows_the_outcome_of_a_row(built, capsys):
     assert cli.main(["why", "captions", f"{HOST}/missing/13.jpg"]) == 0
     assert "dropped by download: http_404" in capsys.readouterr().out
 
 
-def test_forget_removes_a_sample_for_good(built, capsys):
+def test_forget_removes_a_sample_permanently(built, capsys):
     assert cli.main(["forget", "captions", "--url", f"{HOST}/good/5.jpg"]) == 0
     assert "among them 1 samples" in capsys.readouterr().out
     assert cli.main(["check", "captions", "--bytes"]) == 0
@@ -119,7 +119,7 @@ def test_forget_removes_a_sample_for_good(built, capsys):
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_stream_gives_every_sample(built, name):
+def test_stream_yields_every_sample(built, name):
     kept = {line["key"] for line in ledger(built / name) if line["outcome"] == "kept"}
     assert {sample["json"]["key"] for sample in decoded(name)} == kept
 

@@ -1,4 +1,4 @@
-"""The card declares every column and image, the Croissant file is valid and yields records, licences are counted."""
+"""The card declares every column and image, the Croissant file is valid and yields records, and licences are counted."""
 
 import io
 import json
@@ -32,19 +32,19 @@ def out(tmp_path_factory):
     return folder / "out"
 
 
-def test_licences_are_summed_up_and_a_takedown_counts_again(out):
+def test_licences_are_counted_and_a_takedown_counts_them_again(out):
     assert manifest(out)["provenance"] == {"license": {"CC 0": 18, "CC 1": 18}}
     assert "| license | CC 0 | 18 |" in (out / "README.md").read_text()
 
 
-def test_datasets_loads_the_folder_by_its_card(out, tmp_path):
+def test_datasets_loads_the_folder_through_its_card(out, tmp_path):
     loaded = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path))
     assert len(loaded) == 36 and isinstance(loaded[0]["jpg"], Image.Image)
     assert {type(value["url"]) for value in loaded["json"]} == {str} and loaded[0]["json"]["license"].startswith("CC")
 
 
 def test_a_later_document_with_more_images_loses_none(tmp_path):
-    """The first hundred documents have one image, the last has four and a field of its own."""
+    """The first hundred documents have one image. The last has four images and an extra field."""
     from vlmdata.card import features, member_names
     from vlmdata.engine.output.pack import pack
     from vlmdata.engine.output.sample import TarSample
@@ -70,7 +70,7 @@ def test_a_later_document_with_more_images_loses_none(tmp_path):
     assert loaded[0]["3.jpg"] is None
 
 
-def test_croissant_validates_and_gives_records(out):
+def test_the_croissant_file_is_valid_and_yields_records(out):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlcroissant
@@ -86,7 +86,7 @@ def test_croissant_validates_and_gives_records(out):
 
 
 def pictures_by_croissant(out) -> dict[str, bytes]:
-    """Return the pixels of every image that mlcroissant gives, by file name."""
+    """Return the pixels of every image that mlcroissant yields, by file name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlcroissant
@@ -107,7 +107,7 @@ def pictures_in(out) -> dict[str, bytes]:
 
 
 def test_two_datasets_in_one_cache_give_each_its_own_images(tmp_path, monkeypatch):
-    """Both have a 00000.tar and the same keys; the second is read again from a folder that it was moved to."""
+    """Both datasets have a 00000.tar and the same keys. The second is read again after a move to another folder."""
     monkeypatch.setattr("mlcroissant._src.operation_graph.operations.extract.EXTRACT_PATH", epath.Path(tmp_path / "cache"))
     for name, shift in (("a", 0), ("b", 50)):
         (tmp_path / name).mkdir()
@@ -123,7 +123,7 @@ def test_two_datasets_in_one_cache_give_each_its_own_images(tmp_path, monkeypatc
     assert pictures_by_croissant(tmp_path / "moved") == b
 
 
-def test_forgetting_renews_card_and_sums(out, tmp_path):
+def test_forget_updates_the_card_and_its_checksums(out, tmp_path):
     out = shutil.copytree(out, tmp_path / "out")
     line = pq.read_table(out / "index.parquet")["key"][0].as_py()
     forget(out, key=[line])

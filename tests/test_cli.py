@@ -1,4 +1,4 @@
-"""The command line: its output on stdout and stderr, and its exit status."""
+"""The command line prints results on stdout and messages on stderr, and ends with the right exit status."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.whole
         (["clean", "."], "is not a finished dataset"),
     ],
 )
-def test_a_mistake_is_one_line_on_stderr_and_status_2(arguments, message, capsys, tmp_path, monkeypatch):
+def test_a_mistake_prints_one_line_on_stderr_and_exits_with_status_2(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     said = capsys.readouterr()
@@ -34,18 +34,18 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(arguments, message, capsys
     assert not (tmp_path / "OUT").exists()
 
 
-def test_the_module_is_the_command():
+def test_the_module_runs_the_command():
     done = subprocess.run([sys.executable, "-m", "vlmdata", "steps"], capture_output=True, text=True, check=True)
     assert "url_list" in done.stdout
 
 
-def test_the_module_that_handles_signals_early_is_not_imported_by_the_rest():
+def test_only_the_entry_point_imports_the_early_signal_handler():
     code = "import sys, vlmdata.cli; print('vlmdata.__main__' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
 
-def test_a_value_is_read_as_it_is_meant_where_yaml_would_not():
+def test_a_value_is_read_as_intended_where_yaml_would_misread_it():
     pairs = ["source.path=*.warc.gz", "lr=1e-3", "data={a: 0.7}", "out=nan", "steps=[1, 2]", "label='1e-3'", "min_side=null"]
     assert list(read_settings(pairs).values()) == ["*.warc.gz", 1e-3, {"a": 0.7}, "nan", [1, 2], "1e-3", None]
 
@@ -59,7 +59,7 @@ def test_a_run_prints_the_funnel_on_stdout_and_progress_on_stderr(tmp_path):
     assert main(["check", str(tmp_path / "out"), "--bytes"]) == 0
 
 
-def test_what_a_run_warns_of_is_a_line_without_its_place_in_the_code(tmp_path, capsys):
+def test_a_warning_of_a_run_is_printed_without_its_place_in_the_code(tmp_path, capsys):
     (tmp_path / "page.html").write_text("<p>A page.</p>")
     sets = ["--set", "source.type=html", "--set", f"source.path={tmp_path}"]
     assert main(["check", "pages", *sets]) == 0
@@ -73,7 +73,7 @@ def test_check_finds_a_changed_byte(tmp_path, capsys):
     tar = tmp_path / "out" / "00000.tar"
     data = bytearray(tar.read_bytes())
     data[700] ^= 1
-    tar.unlink()  # a file of its own: work/ holds another link to the old one
+    tar.unlink()  # copied to a new file, because work/ holds another link to the old one
     tar.write_bytes(data)
     capsys.readouterr()
     assert main(["check", str(tmp_path / "out")]) == 0
@@ -81,7 +81,7 @@ def test_check_finds_a_changed_byte(tmp_path, capsys):
     assert "00000.tar: the SHA-256 differs" in capsys.readouterr().out
 
 
-def test_check_says_which_modules_of_the_user_a_recipe_imports(tmp_path, capsys, monkeypatch):
+def test_check_names_the_user_modules_that_a_recipe_imports(tmp_path, capsys, monkeypatch):
     (tmp_path / "own_steps.py").write_text(OWN_STEP)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "urls.txt").write_text("https://example.org/a.jpg\n")

@@ -1,4 +1,4 @@
-"""Two datasets are compared row by row: rows added, removed or with changed bytes, and the step that caused it."""
+"""Two datasets are compared row by row: rows added, removed or with changed bytes, and the step that caused each change."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_every_change_of_a_row_is_shown_with_its_step(tmp_path, capsys):
 
 
 def test_samples_of_equal_sizes_are_distinguished_by_their_bytes(tmp_path):
-    """One picture comes again with one bit of its pixels changed, another one is another picture."""
+    """One picture returns with one bit of its pixels changed. Another is replaced by another picture."""
     steps = [download(), {"resize": {"mode": "no", "skip_reencode": True}}, {"image_detail": {}}]
     with site(tmp_path, 32, steps=steps) as web:
         run(web.recipe, tmp_path / "a", local=True, workers=1)
@@ -66,7 +66,7 @@ def test_a_changed_text_names_the_step_that_rewrites_it(tmp_path):
     ]
 
 
-def test_turns_and_tools_are_what_a_text_says(tmp_path):
+def test_changed_turns_and_tools_count_as_changed_texts(tmp_path):
     talk = {"texts": ["a", "b"], "images": [None] * 2, "metadata": [None] * 2, "roles": ["user", "assistant"]}
     for name, turns in (("a", None), ("b", [None, {"train": False}])):
         (tmp_path / name).mkdir()

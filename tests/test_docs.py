@@ -1,4 +1,4 @@
-"""What the cookbook shows is what works."""
+"""The recipes and commands in the documentation work."""
 
 import base64
 import json
@@ -33,18 +33,18 @@ def mine(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", range(len(blocks("yaml"))))
-def test_every_recipe_of_the_cookbook_is_one(number, mine):
+def test_every_recipe_of_the_cookbook_is_valid(number, mine):
     assert parse({"source": SOURCE, **yaml.safe_load(blocks("yaml")[number])}).steps
 
 
-def test_the_cookbooks_own_step_rejects_what_it_says(mine):
+def test_the_step_written_in_the_cookbook_drops_the_stated_rows(mine):
     step = parse({"source": SOURCE, "steps": [{"mine.NoShouting": {"max_share": 0.3}}]}).steps[0]
     done = step.run(captions(["BUY IT NOW", "a quiet caption"]))
     assert done["reason"].to_pylist() == ["max_share", None]
     assert done["drop"].to_pylist() == ["mine", None]
 
 
-def test_the_two_files_of_chinese_clip_are_joined_as_check_tells(tmp_path, monkeypatch):
+def test_the_two_files_of_chinese_clip_are_joined_as_check_suggests(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     image = base64.b64encode(picture()).decode()
     (tmp_path / "train_imgs.tsv").write_text(f"7\t{image}\n8\t{image}\n")
@@ -77,23 +77,23 @@ def test_every_recipe_that_ships_loads_and_opens_with_a_comment(path):
         ({"part_rows": 0}, "part_rows = 0"),
     ],
 )
-def test_a_mistake_in_a_recipe_is_one_line_with_the_fix(changes, message):
+def test_a_mistake_in_a_recipe_is_reported_in_one_line_with_the_fix(changes, message):
     with pytest.raises(RecipeError) as caught:
         load("captions", changes)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_step_that_reads_what_nobody_measured_is_refused():
+def test_a_step_that_reads_a_value_without_a_measurement_is_refused():
     with pytest.raises(RecipeError, match="top_fraction reads the column 'clip_scores'"):
         parse({"source": SOURCE, "steps": [{"top_fraction": {"score": "clip_scores", "fraction": 0.3}}]})
 
 
-def test_two_steps_of_one_name_need_a_label():
-    with pytest.raises(RecipeError, match="Give this one a `label`"):
+def test_two_steps_with_the_same_name_need_a_label():
+    with pytest.raises(RecipeError, match="give it a `label`"):
         parse({"source": SOURCE, "steps": ["text_length", "text_length"]})
 
 
-def test_what_contributing_tells_to_run_is_there():
+def test_the_commands_in_contributing_exist():
     root = Path(__file__).parent.parent
     text = (root / "CONTRIBUTING.md").read_text()
     paths = {word for word in re.findall(r"tests/[\w/*.]+", text) if not word.endswith(".")}
@@ -103,7 +103,7 @@ def test_what_contributing_tells_to_run_is_there():
         assert f"\n{target}:" in makefile, target
 
 
-def test_every_reason_that_the_table_of_hostile_input_names_is_one():
+def test_every_reason_in_the_table_of_hostile_input_exists():
     text = (Path(__file__).parent.parent / "docs" / "hostile.md").read_text()
     named = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", text))
     words = {
@@ -111,5 +111,5 @@ def test_every_reason_that_the_table_of_hostile_input_names_is_one():
         for path in (Path(__file__).parent.parent / "vlmdata").rglob("*.py")
         for word in re.findall(r"\w+", path.read_text())
     }
-    # `wrong_` and `page_` are put before what is named where it is found
+    # `wrong_` and `page_` are prefixes of the reasons
     assert [reason for reason in sorted(named) if reason not in words and reason.partition("_")[2] not in words] == []

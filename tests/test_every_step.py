@@ -1,4 +1,4 @@
-"""Rules that hold for every file in vlmdata/steps and vlmdata/sources, also for those nobody has written yet."""
+"""These rules hold for every file in vlmdata/steps and vlmdata/sources, including future ones."""
 
 import dataclasses
 import inspect
@@ -17,26 +17,26 @@ ROW_STEPS = [pytest.param(cls, id=name) for name, cls in STEPS if not cls.needs]
 
 
 @pytest.mark.parametrize("cls", EVERY)
-def test_it_is_a_frozen_dataclass_with_a_docstring(cls):
+def test_each_step_or_source_is_a_frozen_dataclass_with_a_docstring(cls):
     assert dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen
     assert cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}("), "dataclass wrote this docstring, not a person"
     assert inspect.getdoc(inspect.getmodule(cls))
 
 
 @pytest.mark.parametrize("cls", EVERY)
-def test_it_has_a_test_file(cls):
+def test_each_step_or_source_has_a_test_file(cls):
     kind, name = cls.__module__.split(".")[1:]
     assert (Path(__file__).parent / kind / f"test_{name}.py").exists(), f"write tests/{kind}/test_{name}.py"
 
 
 @pytest.mark.parametrize("cls", EVERY)
-def test_it_declares_the_id_under_which_datasets_know_it(cls):
+def test_each_step_or_source_declares_its_id_in_datasets(cls):
     kind, name = cls.__module__.split(".")[1:]
     assert vars(cls).get("id") == f"vlmdata.{kind}.{name}", "declare it: id: ClassVar = ..."
 
 
 @pytest.mark.parametrize("cls", [pytest.param(c, id=n) for n, c in STEPS])
-def test_what_it_declares_exists(cls):
+def test_columns_that_a_step_declares_exist(cls):
     fields = {f.name for f in dataclasses.fields(cls)}
     assert set(cls.measured_by) <= fields
     assert all(isinstance(kind, pa.DataType) for kind in cls.writes.values())
@@ -46,7 +46,7 @@ def test_what_it_declares_exists(cls):
 
 
 @pytest.mark.parametrize("cls", ROW_STEPS)
-def test_it_takes_no_rows_and_leaves_no_rows(cls):
+def test_each_step_accepts_a_table_without_rows(cls):
     step = _with_defaults(cls)
     rows = conform(pa.table({"key": pa.array([], pa.string())}))
     for column in step.columns_read():

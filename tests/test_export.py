@@ -1,4 +1,4 @@
-"""An export holds what the tars hold, and a source reads it back without loss."""
+"""An export has the content of the tars, and a source reads it back without loss."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def raw(loaded: datasets.Dataset, column: str) -> datasets.Dataset:
 
 
 @pytest.mark.parametrize("to", ["parquet", "hf"])
-def test_pairs_keep_every_byte(out, tmp_path, to):
+def test_exported_pairs_keep_every_byte(out, tmp_path, to):
     assert export(out, tmp_path / "to", to=to) == 36
     if to == "hf":
         loaded = datasets.load_from_disk(str(tmp_path / "to"))
@@ -60,7 +60,7 @@ def test_documents_become_aligned_lists(out, tmp_path):
     assert not expected
 
 
-def test_a_folder_comes_back_in_as_the_source_files(out, tmp_path):
+def test_the_source_files_reads_an_exported_folder(out, tmp_path):
     export(out, tmp_path / "to", to="folder")
     recipe = tmp_path / "again.yaml"
     steps = [{"resize": {"mode": "no", "skip_reencode": True}}]
@@ -73,7 +73,7 @@ def test_a_folder_comes_back_in_as_the_source_files(out, tmp_path):
     assert {json.loads(sample["json"])["url"] for sample in samples(tmp_path / "again").values()} == addresses
 
 
-def test_parquet_comes_back_in_as_the_source_hf_dataset(out, tmp_path):
+def test_the_source_hf_dataset_reads_exported_parquet(out, tmp_path):
     export(out, tmp_path / "to", to="parquet")
     recipe = tmp_path / "again.yaml"
     steps = [{"resize": {"mode": "no", "skip_reencode": True}}]
@@ -84,7 +84,7 @@ def test_parquet_comes_back_in_as_the_source_hf_dataset(out, tmp_path):
     assert found == {sample["json"].decode(): (sample["jpg"], sample["txt"]) for sample in samples(out).values()}
 
 
-def test_what_exists_is_not_written_over(out, tmp_path):
+def test_existing_files_are_not_overwritten(out, tmp_path):
     with pytest.raises(RecipeError, match="exists"):
         export(out, tmp_path, to="parquet")
     assert list(Path(tmp_path).iterdir()) == []
@@ -118,7 +118,7 @@ TALKS = [
 ]
 
 
-def test_conversations_come_back_as_the_messages_they_were(tmp_path):
+def test_exported_conversations_are_read_back_as_the_same_messages(tmp_path):
     for number in (1, 2):
         (tmp_path / f"{number}.png").write_bytes(picture(number))
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, TALKS)))
@@ -135,8 +135,8 @@ def test_conversations_come_back_as_the_messages_they_were(tmp_path):
         assert list(found[0]["tools"][0]["function"]) == ["name", "description", "parameters"]
 
 
-def test_what_is_no_conversation_is_no_message(out, tmp_path):
-    with pytest.raises(RecipeError, match=r"is not a conversation, but .* only conversations\. Export to parquet"):
+def test_rows_that_are_not_conversations_are_not_exported_as_messages(out, tmp_path):
+    with pytest.raises(RecipeError, match=r"is not a conversation; .* only conversations\. Export the dataset as parquet"):
         export(out.parent / "documents", tmp_path / "to", to="messages")
     assert list(tmp_path.iterdir()) == []
 
@@ -155,6 +155,6 @@ TALK = {
         ({"turns": [None, None, {"kind": "tool_call"}]}, "must be JSON with name and arguments"),
     ],
 )
-def test_what_messages_have_no_place_for_is_said(more, problem):
+def test_fields_that_messages_cannot_hold_are_reported(more, problem):
     with pytest.raises(RecipeError, match=f"sample k: .*{problem}"):
         record_of("k", {**TALK, **more}, {})

@@ -1,4 +1,4 @@
-"""Source columns with the name of one of our fields are renamed, and keep the new name when read again."""
+"""Source columns with a name that vlmdata uses are renamed, and keep the new name when they are read again."""
 
 import json
 import tarfile
@@ -31,18 +31,18 @@ THEIRS |= {
 }
 
 
-def test_a_name_of_ours_gets_a_prefix_and_what_has_it_already_is_left():
+def test_a_reserved_name_gets_a_prefix_unless_it_already_has_one():
     assert other_names(["a", "key", "column_key", "sha256", "column_a"]) == {
         "key": "column_column_key",
         "sha256": "column_sha256",
     }
     assert other_names([]) == {} and carried(None) == {}
     assert carried('{"url": 1, "a": 2}') == {"column_url": 1, "a": 2}
-    assert other_names(carried(json.dumps(THEIRS))) == {}  # no prefix grows at the next reading
+    assert other_names(carried(json.dumps(THEIRS))) == {}  # further reads add no second prefix
 
 
 @pytest.mark.parametrize("layout", ["captions", "documents"])
-def test_every_field_that_a_sample_can_have_is_a_name_of_ours(layout):
+def test_every_field_of_a_sample_has_a_reserved_name(layout):
     image = {"url": "u", "blob": "b", "offset": 0, "size": 1, "format": "png", "boxes": [[0.0] * 4], "sha256": "0" * 64}
     image |= {"phash": 1, **dict.fromkeys(("width", "height", "original_width", "original_height"), 8)}
     row = {**pair(image, ["a", "b"]), "roles": ["user", "assistant"], "key": "k"}
@@ -54,7 +54,7 @@ def test_every_field_that_a_sample_can_have_is_a_name_of_ours(layout):
 
 
 def contents(out) -> list:
-    """Return the JSON of all samples without what changes at each reading: the key, and which key it was read from."""
+    """Return the JSON of all samples without the values that change at each read: the key, and the key it was read from."""
     with tarfile.open(out / "00000.tar") as tar:
         found = [json.loads(tar.extractfile(name).read()) for name in tar.getnames() if name.endswith("json")]
     return [{name: value for name, value in facts.items() if name not in ("key", "source_key", "files")} for facts in found]
@@ -62,7 +62,7 @@ def contents(out) -> list:
 
 @pytest.mark.whole
 @pytest.mark.parametrize("layout", ["captions", "documents"])
-def test_what_is_written_is_read_without_loss_as_often_as_one_likes(tmp_path, layout, capsys):
+def test_repeated_writing_and_reading_loses_nothing(tmp_path, layout, capsys):
     (tmp_path / "a.jpg").write_bytes(picture(kind="JPEG"))
     (tmp_path / "list.jsonl").write_text(json.dumps({"file_name": "a.jpg", "text": "one two three", **THEIRS}))
     source = {"type": "files", "path": str(tmp_path), "table": "list.jsonl", "caption": "text"}
@@ -84,7 +84,7 @@ def test_what_is_written_is_read_without_loss_as_often_as_one_likes(tmp_path, la
         assert one.keys() - {"earlier_scores"} == rounds[0].keys()
 
 
-def test_fields_of_others_that_cannot_be_ours_are_carried(tmp_path):
+def test_source_fields_whose_values_do_not_fit_reserved_names_are_carried(tmp_path):
     theirs = {"key": "other", "sha256": "x", "phash": 7, "boxes": "b", "width": "1 m", "alternatives": "a", "alt": "an alt"}
     (tmp_path / "a.png").write_bytes(picture())
     (tmp_path / "a.json").write_text(json.dumps({"caption": "c", "height": 6, **theirs}))
@@ -97,7 +97,7 @@ def test_fields_of_others_that_cannot_be_ours_are_carried(tmp_path):
     assert json.loads(row["extra"]) == {**theirs, "file_name": "a.png"}
 
 
-def test_a_json_beside_an_image_keeps_fields_that_are_called_like_those_of_documents(tmp_path):
+def test_a_json_beside_an_image_keeps_fields_with_the_names_of_document_fields(tmp_path):
     (tmp_path / "a.png").write_bytes(picture())
     theirs = {"texts": ["t"], "metadata": [1], "images": [2]}
     (tmp_path / "a.json").write_text(json.dumps({"caption": "c", "file_name": "b.jpg", **theirs}))
@@ -112,7 +112,7 @@ def test_a_table_keeps_a_column_called_file_name(tmp_path):
     assert json.loads(row["extra"]) == {"file_name": "a.png", "column_file_name": "other.png"}
 
 
-def test_a_label_that_is_a_column_of_ours_is_refused():
+def test_a_label_with_a_reserved_column_name_is_refused():
     for label in ("key", "outcome", "shard", "place", "members"):
         with pytest.raises(RecipeError, match=f"'{label}' is the name of a vlmdata column"):
             parse({"source": {"type": "url_list", "path": "x"}, "steps": [{"text_length": {"label": label}}]})

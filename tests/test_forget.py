@@ -1,4 +1,4 @@
-"""Forgotten samples are gone from every file under OUT, even if the process is killed at any change, and stay gone."""
+"""Forgotten samples are gone from every file under OUT, even if the process is killed at any change, and never return."""
 
 import contextlib
 import hashlib
@@ -48,12 +48,12 @@ def kept(out: Path) -> list[dict]:
 
 
 def one_of(out: Path) -> dict:
-    """Return the line of a kept row whose caption is no part of another one, as "number 7" is of "number 72"."""
+    """Return the line of a kept row whose caption is not contained in another caption, as "number 7" is in "number 72"."""
     return next(line for line in kept(out)[25:] if len(Path(line["url"]).stem) == 2)
 
 
 def samples(out: Path) -> dict[str, dict[str, bytes]]:
-    """Return the members of every sample of the tars, as any reader of tars finds them."""
+    """Return the members of every sample of the tars, as any tar reader finds them."""
     found: dict[str, dict[str, bytes]] = {}
     for path in sorted(out.glob("*.tar")):
         with tarfile.open(path) as tar:
@@ -85,7 +85,7 @@ def needles(out: Path, line: dict) -> list[bytes]:
 
 
 @pytest.mark.parametrize("by", ["url", "key", "sha256"])
-def test_no_byte_of_it_stays_and_all_else_does(out, by):
+def test_no_byte_of_a_forgotten_sample_remains_and_all_others_do(out, by):
     before, line = samples(out), one_of(out)
     wanted = needles(out, line)
     assert all(traces(out, needle) for needle in wanted)
@@ -99,7 +99,7 @@ def test_no_byte_of_it_stays_and_all_else_does(out, by):
     assert sorted(sample["__key__"] for sample in stream(out, torch=False)) == sorted(samples(out))
 
 
-def test_only_the_tars_that_held_it_are_written(out):
+def test_only_the_tars_of_a_forgotten_sample_are_rewritten(out):
     line = kept(out)[25]
     before = hashes(out)
     forget(out, url=[line["url"]])
@@ -107,7 +107,7 @@ def test_only_the_tars_that_held_it_are_written(out):
     assert {name for name in changed if name.endswith(".tar")} == {line["shard"]}
 
 
-def test_an_address_means_the_picture_under_every_other_address(tmp_path):
+def test_forgetting_an_address_removes_its_picture_under_other_addresses_too(tmp_path):
     with site(tmp_path, 16) as web:
         web.server.routes["/good/1.jpg"] = web.server.routes["/good/0.jpg"]
         run(web.recipe, tmp_path / "out", local=True, workers=1)
@@ -115,14 +115,14 @@ def test_an_address_means_the_picture_under_every_other_address(tmp_path):
     assert sorted(line["url"] for line in receipt["removed"]) == [web.server.url(f"/good/{n}.jpg") for n in (0, 1)]
 
 
-def test_a_whole_domain_takes_dropped_rows_too_and_leaves_an_empty_dataset_whole(out):
+def test_forgetting_a_domain_removes_dropped_rows_too_and_may_empty_a_dataset(out):
     forget(out, domain=["127.0.0.1"])
     assert {line["outcome"] for line in ledger(out)} == {"forgotten"}
     assert not list(out.glob("*.tar")) and audit(out, read_bytes=True) == []
     assert manifest(out)["dropped"] == [{"step": "forget", "reason": "forgotten", "rows": 96}]
 
 
-def test_an_image_is_found_by_its_likeness(out, tmp_path):
+def test_an_image_is_found_by_similarity(out, tmp_path):
     line = kept(out)[3]
     small = Image.open(io.BytesIO(samples(out)[line["key"]]["jpg"])).resize((40, 30))
     small.save(tmp_path / "like.png")
@@ -131,7 +131,7 @@ def test_an_image_is_found_by_its_likeness(out, tmp_path):
     assert [entry["key"] for entry in receipt["removed"]] == [line["key"]]
 
 
-def test_a_list_and_what_is_not_there(out, tmp_path, capsys):
+def test_a_list_is_forgotten_and_addresses_not_found_are_reported(out, tmp_path, capsys):
     lines = kept(out)[:3]
     (tmp_path / "list.txt").write_text("\n".join([*(line["url"] for line in lines), "https://nowhere.example/x.jpg"]))
     assert main(["forget", str(out), "--url", f"@{tmp_path / 'list.txt'}", "--dry-run"]) == 0
@@ -141,7 +141,7 @@ def test_a_list_and_what_is_not_there(out, tmp_path, capsys):
     assert len(samples(out)) == 69
 
 
-def test_neither_a_moved_threshold_nor_a_build_from_nothing_brings_it_back(web, out):
+def test_a_changed_threshold_or_a_new_build_does_not_restore_it(web, out):
     line = one_of(out)
     wanted = needles(out, line)
     forget(out, url=[line["url"]])
@@ -171,8 +171,8 @@ class Killed(BaseException):
     pass
 
 
-def test_killed_anywhere_it_is_as_before_or_as_after(web, tmp_path, monkeypatch):
-    """The process is killed at each change to the store in turn; the next command finds an intact dataset."""
+def test_a_takedown_killed_at_any_change_leaves_the_old_or_the_new_dataset(web, tmp_path, monkeypatch):
+    """The process is killed at each change to the store in turn, and the next command finds an intact dataset."""
     line = one_of(web.out)
     wanted = needles(web.out, line)
     shutil.copytree(web.out, tmp_path / "after")
@@ -200,7 +200,7 @@ def test_killed_anywhere_it_is_as_before_or_as_after(web, tmp_path, monkeypatch)
     assert ended and seen == {False, True}
 
 
-def test_who_only_reads_says_that_a_takedown_is_not_finished_and_changes_nothing(web, out, tmp_path, monkeypatch, capsys):
+def test_verbs_that_read_report_an_unfinished_takedown_and_change_nothing(web, out, tmp_path, monkeypatch, capsys):
     line = one_of(out)
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
         patch.setattr("vlmdata.engine.forget.pending.roll_forward", _killed)
@@ -220,7 +220,7 @@ def test_who_only_reads_says_that_a_takedown_is_not_finished_and_changes_nothing
 
 
 @pytest.mark.parametrize("verb", ["clean", "retry"])
-def test_who_changes_a_dataset_finishes_its_takedown_first(out, verb, monkeypatch):
+def test_verbs_that_change_a_dataset_first_finish_its_takedown(out, verb, monkeypatch):
     line = one_of(out)
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
         patch.setattr("vlmdata.engine.forget.pending.roll_forward", _killed)
@@ -238,7 +238,7 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 def _killing(patch: pytest.MonkeyPatch, at: int) -> list[str]:
-    """Make the change number `at` of a LocalStore the last one: it is done, and the process is gone."""
+    """Let a LocalStore make its change number `at` and then end, as if the process had been killed."""
     changes: list[str] = []
     for name in ("new_file", "put", "put_new", "publish", "delete", "erase", "delete_folder"):
         patch.setattr(LocalStore, name, _counted(getattr(LocalStore, name), name, changes, at))
@@ -259,8 +259,8 @@ def _counted(method, name, changes, at):
 
 
 @pytest.mark.parametrize("layout", ["captions", "documents"])
-def test_rows_of_an_archive_are_erased_where_they_were_committed(web, tmp_path, layout):
-    """A compressed tar is unpacked into work/: its bytes lie there too, by the reader's hand and by the resizer's."""
+def test_rows_of_a_compressed_tar_are_erased_from_work_too(web, tmp_path, layout):
+    """A compressed tar is unpacked into work/, so its bytes are there too, both as unpacked and as resized."""
     import gzip
 
     (tmp_path / "tars").mkdir()
@@ -282,8 +282,8 @@ def test_rows_of_an_archive_are_erased_where_they_were_committed(web, tmp_path, 
     assert manifest(out)["kept"] == len(kept(web.out)) - 1 and traces(out, *wanted) == []
 
 
-def test_a_row_beside_it_with_the_same_picture_keeps_it(tmp_path):
-    """Two rows of one address share the bytes in work/; forgetting one by its key leaves the other's alone."""
+def test_another_row_with_the_same_picture_keeps_it(tmp_path):
+    """Two rows of one address share the bytes in work/. Forgetting one row by its key must keep the other's."""
     with site(tmp_path, 16) as web:
         listing = tmp_path / "urls.parquet"
         table = pq.read_table(listing)

@@ -1,6 +1,6 @@
-"""Imports point one way, as docs/design.md draws it: no circle of files or of rooms, and none that runs up.
+"""Imports point one way, as docs/design.md shows: without circles of files or of rooms, and never upwards.
 
-Imports inside functions and those for the type checker count too. A room is a file or folder that the drawing names.
+Imports inside functions and those for the type checker count too. A room is a file or folder that the diagram names.
 """
 
 import ast
@@ -15,7 +15,7 @@ PACKAGES = {"vlmdata": ROOT / "vlmdata", "vlmdata_train": ROOT / "train" / "vlmd
 
 
 def drawn(package: str) -> list[list[str]]:
-    """Return the rooms of a package, from the top down, those of one line together."""
+    """Return the rooms of a package from top to bottom, with those of one line grouped."""
     text = (ROOT / "docs" / "design.md").read_text()
     block = re.search(rf"^    {package}\n((?:    .+\n)+)", text, re.MULTILINE)
     assert block, f"docs/design.md draws no order of {package}"
@@ -23,7 +23,7 @@ def drawn(package: str) -> list[list[str]]:
 
 
 def files(package: str) -> dict[str, Path]:
-    """Return the modules of a package: dotted name without the package, "" for itself -> file."""
+    """Return the modules of a package: dotted name without the package ("" for the package itself) -> file."""
     found = {}
     for path in PACKAGES[package].rglob("*.py"):
         parts = path.relative_to(PACKAGES[package]).with_suffix("").parts
@@ -32,7 +32,7 @@ def files(package: str) -> dict[str, Path]:
 
 
 def imports(text: str, package: str, known: set[str]) -> set[str]:
-    """Return the modules of a package that a file imports, wherever in it."""
+    """Return the modules of a package that a file imports anywhere."""
     found = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -56,7 +56,7 @@ def graph(package: str) -> dict[str, set[str]]:
 
 
 def room_of(module: str, rooms: list[str]) -> str:
-    """Return the room that holds a module: the longest that its path begins with."""
+    """Return the room of a module, which is the longest room name that its path begins with."""
     path = module.replace(".", "/") or "__init__"
     return max((room for room in rooms if path == room or path.startswith(f"{room}/")), key=len, default="")
 
@@ -83,7 +83,7 @@ def test_no_file_imports_in_a_circle(package):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_no_import_runs_up_or_makes_a_circle_of_rooms(package):
+def test_no_import_points_upwards_or_makes_a_circle_of_rooms(package):
     lines = drawn(package)
     rooms = [room for line in lines for room in line]
     height = {room: -number for number, line in enumerate(lines) for room in line}
@@ -102,7 +102,7 @@ def test_no_import_runs_up_or_makes_a_circle_of_rooms(package):
     assert circle(edges) == []
 
 
-def test_imports_are_seen_wherever_they_stand():
+def test_imports_are_found_anywhere_in_a_file():
     known = {"row", "engine.plan", "steps.language"}
     text = """
 from typing import TYPE_CHECKING

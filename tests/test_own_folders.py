@@ -1,4 +1,4 @@
-"""A test run has folders of its own, and a test that writes elsewhere or connects to another machine fails."""
+"""A test run has its own folders, and a test that writes elsewhere or connects to another machine fails."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ from tests.own_folders import FOLDERS
 RUN = Path(tempfile.gettempdir()).parent
 
 
-def test_the_users_folders_are_the_runs_here_and_in_child_processes():
+def test_user_folders_are_replaced_here_and_in_child_processes():
     code = "import os, sys, tempfile\nfor name in ['~', tempfile.gettempdir(), *map(os.environ.get, sys.argv[1:])]:\n"
     code += "    print(os.path.expanduser(name))"
     printed = subprocess.run([sys.executable, "-c", code, *FOLDERS], capture_output=True, text=True, check=True).stdout
@@ -24,12 +24,12 @@ def test_the_users_folders_are_the_runs_here_and_in_child_processes():
     assert str(datasets.config.HF_DATASETS_CACHE).startswith(f"{RUN}/home/")
 
 
-def test_bytecode_is_kept_whatever_the_environment_says():
+def test_bytecode_is_kept_even_if_the_environment_forbids_it():
     assert not sys.dont_write_bytecode and "PYTHONDONTWRITEBYTECODE" not in os.environ
 
 
 @pytest.mark.parametrize("value", ["object()", "tempfile.mkdtemp()"])
-def test_a_name_of_a_test_that_another_run_would_not_have_is_refused(tmp_path, value):
+def test_a_test_name_that_differs_between_runs_is_refused(tmp_path, value):
     given = f"import tempfile, pytest\n@pytest.mark.parametrize('given', [{value}], ids=str)\ndef test_it(given): pass\n"
     (tmp_path / "test_given.py").write_text(given)
     command = [sys.executable, "-m", "pytest", "-n0", "-p", "tests.conftest", "-c", os.devnull, "--rootdir", tmp_path, tmp_path]
@@ -39,11 +39,11 @@ def test_a_name_of_a_test_that_another_run_would_not_have_is_refused(tmp_path, v
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory):
-    """What counts as outside here still lies in pytest's folders."""
+    """Return a watcher that allows a single folder, so that `tmp_path` counts as outside."""
     return Outside([tmp_path_factory.getbasetemp() / "inside"])
 
 
-def test_every_way_to_write_outside_is_seen(outside, tmp_path):
+def test_every_way_to_write_outside_is_detected(outside, tmp_path):
     (tmp_path / "a").mkdir()
     with outside.watched() as seen:
         (tmp_path / "a").mkdir(exist_ok=True)
@@ -65,7 +65,7 @@ def test_every_way_to_write_outside_is_seen(outside, tmp_path):
     assert len(seen) == len(names)
 
 
-def test_a_connection_to_another_address_is_seen(tmp_path):
+def test_a_connection_to_another_address_is_detected(tmp_path):
     outside = Outside([tmp_path], addresses=("127.0.0.2",))
     with outside.watched() as seen:
         for host in ("127.0.0.1", "127.0.0.2"):
@@ -74,7 +74,7 @@ def test_a_connection_to_another_address_is_seen(tmp_path):
     assert [line.split("'")[1] for line in seen] == ["127.0.0.1"]
 
 
-def test_a_write_through_a_link_is_a_write_to_where_it_points(tmp_path):
+def test_a_write_through_a_link_counts_as_a_write_to_its_target(tmp_path):
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "link").symlink_to(tmp_path / "elsewhere")
     with Outside([tmp_path / "inside"]).watched() as seen:

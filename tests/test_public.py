@@ -1,4 +1,4 @@
-"""The public API of vlmdata: functions with the names and options of the command line, and errors with one base class."""
+"""The public API of vlmdata has functions with the names and options of the command line, and errors with one base class."""
 
 import ast
 import importlib
@@ -32,7 +32,7 @@ def python(code: str, *options: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
 
-def test_what_is_public_is_listed_and_documented():
+def test_public_names_are_listed_and_documented():
     assert sorted(vlmdata.__all__) == sorted([*FUNCTIONS, "Decode", "Packing", "Error", "RecipeError", "__version__"])
     assert set(vlmdata.__all__) <= set(dir(vlmdata))
     for name in FUNCTIONS:
@@ -41,14 +41,14 @@ def test_what_is_public_is_listed_and_documented():
         vlmdata.runs  # noqa: B018
 
 
-def test_a_type_checker_sees_the_names_that_python_gives():
+def test_a_type_checker_sees_the_names_that_python_exports():
     tree = ast.parse(Path(vlmdata.__file__).read_text())
     origin = {alias.name: node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     for name in set(vlmdata.__all__) - {"__version__"}:
         assert getattr(importlib.import_module(origin[name]), name) is getattr(vlmdata, name)
 
 
-def test_no_module_takes_the_place_of_a_public_name():
+def test_no_module_shadows_a_public_name():
     modules = [module.name for module in pkgutil.iter_modules(vlmdata.__path__)]
     assert not set(modules) & set(vlmdata.__all__)
     code = f"""
@@ -67,13 +67,13 @@ def test_importing_vlmdata_imports_nothing_large():
     assert python(code, "-S", "-E").strip() == "set()"
 
 
-def test_the_version_is_there_installed_and_in_a_checkout():
+def test_the_version_is_known_when_installed_and_in_a_checkout():
     code = "import vlmdata; print(vlmdata.__version__)"
     assert python(code).strip() == python(code, "-S").strip() == vlmdata.__version__
 
 
 @pytest.mark.parametrize("verb", ["check", "diff", "export", "forget", "index", "retry", "run", "why"])
-def test_a_function_has_the_words_of_its_command(verb):
+def test_a_function_has_the_options_of_its_command(verb):
     command = importlib.import_module(f"vlmdata.commands.{verb}").command
     words = {parameter.opts[0] for parameter in command.params}
     function = getattr(vlmdata, {"index": "build_index"}.get(verb, verb))
@@ -83,7 +83,7 @@ def test_a_function_has_the_words_of_its_command(verb):
         assert name in known or (verb, name) == ("check", "recipe"), (verb, word)
 
 
-def test_a_dataset_from_beginning_to_end(tmp_path):
+def test_python_functions_build_change_and_read_a_dataset(tmp_path):
     out, where = tmp_path / "out", {"local": True, "workers": 1}
     with site(tmp_path, 16) as web:
         assert vlmdata.check(web.recipe) == []
@@ -94,7 +94,7 @@ def test_a_dataset_from_beginning_to_end(tmp_path):
         assert [line["outcome"] for line in vlmdata.why(out, missing[0]["key"])] == ["dropped"]
         assert len(vlmdata.why(out, "http_404", limit=1)) == 1 < len(missing) + 1
         before = len(web.requests())
-        assert vlmdata.retry(out, **where)["kept"] == 12 and len(web.requests()) == before  # no reason passes
+        assert vlmdata.retry(out, **where)["kept"] == 12 and len(web.requests()) == before  # no error passes
         assert vlmdata.retry(out, only="http_404", **where)["kept"] == 12
         assert len(web.requests()) == before + len(missing)
         kept = [sample["__key__"] for sample in vlmdata.stream(out, torch=False, reading=ReadOptions(cache=tmp_path / "cache"))]
@@ -118,13 +118,13 @@ def test_a_dataset_from_beginning_to_end(tmp_path):
         (SumsDiffer, AssertionError),
     ],
 )
-def test_every_error_is_one_of_ours_and_of_python_says_no_secret_and_travels_between_processes(kind, builtin):
+def test_every_error_has_our_base_class_hides_secrets_and_can_be_pickled(kind, builtin):
     error = pickle.loads(pickle.dumps(kind("no tars at s3://KEY:SECRET@bucket/set")))
     assert type(error) is kind and isinstance(error, vlmdata.Error) and isinstance(error, builtin)
     assert "SECRET@" not in str(error) and "bucket/set" in str(error)
 
 
-def test_steps_of_users_find_recipe_error_where_it_was():
+def test_recipe_error_can_be_imported_from_its_former_module():
     assert step.RecipeError is vlmdata.RecipeError is errors.RecipeError
 
 
@@ -186,7 +186,7 @@ NO_DATASET = "is not a finished dataset, because it has no manifest.json"
         ("build_index", {"paths": ".", "report": 5}, "report must be a function, not 5"),
     ],
 )
-def test_a_wrong_argument_is_one_line_before_any_work(function, given, says, tmp_path, monkeypatch):
+def test_a_wrong_argument_is_reported_in_one_line_before_any_work(function, given, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     always = {"recipe": "captions", "out": "out", "local": True} if function == "run" else {}
     with pytest.raises(vlmdata.Error) as caught:
@@ -195,7 +195,7 @@ def test_a_wrong_argument_is_one_line_before_any_work(function, given, says, tmp
     assert os.listdir() == []
 
 
-def test_overrides_change_a_file_and_no_recipe_that_was_read(tmp_path):
+def test_overrides_apply_to_a_recipe_file_and_not_to_a_loaded_recipe(tmp_path):
     recipe = load("captions", {"source.path": "urls.parquet"})
     with pytest.raises(errors.RecipeError, match="overrides apply only to recipe files"):
         vlmdata.run(recipe, tmp_path / "out", overrides={"part_rows": 10})

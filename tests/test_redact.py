@@ -1,4 +1,4 @@
-"""Passwords, keys and signatures of addresses are in nothing that others may read."""
+"""Passwords, keys and signatures of addresses never appear where others may read."""
 
 import time
 
@@ -59,7 +59,7 @@ from vlmdata.redact import redacted, redacted_column, redacted_tree
         ("'https://u:SECRET@h/x?token=SECRET': 404", "'https://REDACTED@h/x?token=REDACTED': 404"),
     ],
 )
-def test_what_lets_somebody_in_is_gone_and_the_place_stays(text, left):
+def test_credentials_are_removed_and_the_rest_of_the_address_is_kept(text, left):
     assert redacted(text) == left
     assert redacted(left) == left
 
@@ -86,11 +86,11 @@ def test_what_lets_somebody_in_is_gone_and_the_place_stays(text, left):
         "at http://localhost:8080 and jane@example.org",
     ],
 )
-def test_an_address_without_secrets_stays_as_it_is(text):
+def test_an_address_without_secrets_is_unchanged(text):
     assert redacted(text) == text
 
 
-def test_fields_that_are_named_as_secrets_go_whole():
+def test_fields_named_like_secrets_are_removed_entirely():
     tree = {
         "api_key": "SECRET",
         "path": ["s3://K:SECRET@b"],
@@ -104,7 +104,7 @@ def test_fields_that_are_named_as_secrets_go_whole():
     assert redacted_tree(tree) == left
 
 
-def test_a_column_is_redacted_and_its_nulls_stay():
+def test_a_column_is_redacted_and_its_nulls_are_kept():
     column = pa.array(["https://x/a.jpg", None, "https://x/a.jpg?token=SECRET"])
     assert redacted_column(column).to_pylist() == ["https://x/a.jpg", None, "https://x/a.jpg?token=REDACTED"]
 
@@ -114,7 +114,7 @@ HOSTILE += ["://a:b? ", "://a:1/", '://a:b "', "@a.b.c"]
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
-def test_a_hostile_text_takes_no_longer_than_its_length_asks(piece):
+def test_a_hostile_text_is_redacted_in_linear_time(piece):
     text = piece * (50_000 // len(piece))
     start = time.process_time()
     redacted(text)

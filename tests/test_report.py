@@ -1,4 +1,5 @@
-"""report.html: one page that says what a dataset holds, true to its ledger, the same bytes each time, safe to open."""
+"""report.html is one page that describes a dataset, agrees with its ledger, has the same bytes each time, and is safe to
+open."""
 
 import hashlib
 import io
@@ -41,7 +42,7 @@ STEPS += [{"image_detail": {"min_entropy": 1.0}}, "dedupe_exact", {"dedupe_phash
 
 @pytest.fixture(scope="session")
 def out(tmp_path_factory):
-    """A dataset with every kind of row: sides from 30 to 59, copies, a caption too short, hostile words and addresses."""
+    """Build a dataset with every kind of row: sides from 30 to 59, copies, a too short caption, hostile words and addresses."""
     folder = tmp_path_factory.mktemp("report")
     pictures = {f"/{n}.jpg": picture(n, 30 + n) for n in range(30)}
     pictures["/10.jpg?%3Cb%3E%22&'"] = pictures.pop("/10.jpg")
@@ -58,7 +59,7 @@ def out(tmp_path_factory):
 
 
 class Tags(HTMLParser):
-    """The elements and attributes of a page as a browser would see them."""
+    """A parser that collects the elements and attributes of a page as a browser would see them."""
 
     def __init__(self, page: str):
         super().__init__()
@@ -73,21 +74,21 @@ def page_of(out) -> str:
     return (out / "report.html").read_text()
 
 
-def test_the_manifest_lists_it_and_another_writing_gives_the_same_bytes(out):
+def test_the_manifest_lists_the_report_and_a_second_writing_gives_the_same_bytes(out):
     made = manifest(out)
     data = (out / "report.html").read_bytes()
     assert made["files"]["report.html"] == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     assert write_report(open_store(out), made) == made["files"]["report.html"]
 
 
-def test_it_does_not_say_where_it_was_built(out, tmp_path):
+def test_the_report_does_not_contain_the_folder_where_it_was_built(out, tmp_path):
     shutil.copytree(out, tmp_path / "elsewhere")
     before = hashes(out)["report.html"]
     write_report(open_store(tmp_path / "elsewhere"), manifest(out))
     assert hashes(tmp_path / "elsewhere")["report.html"] == before
 
 
-def test_its_counts_are_those_of_the_ledger(out):
+def test_the_counts_of_the_report_equal_those_of_the_ledger(out):
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page_of(out)))
     outcomes = Counter((line["step"], line["reason"]) for line in ledger(out))
     kept = outcomes.pop((None, None))
@@ -97,7 +98,7 @@ def test_its_counts_are_those_of_the_ledger(out):
     assert outcomes["image_size", "min_side"] == 10
 
 
-def test_hostile_words_and_addresses_stay_text(out):
+def test_hostile_words_and_addresses_are_escaped(out):
     tags = Tags(page_of(out))
     assert {tag for tag, _ in tags.seen} & {"script", "iframe", "object", "a", "form", "link", "base"} == set()
     assert not [name for _, attributes in tags.seen for name in attributes if name.startswith("on")]
@@ -108,13 +109,13 @@ def test_hostile_words_and_addresses_stay_text(out):
     assert "&lt;b&gt;&#34;&amp;&#39;" in page_of(out)
 
 
-def test_every_picture_and_chart_is_described_in_words(out):
+def test_every_picture_and_chart_has_a_text_description(out):
     tags = Tags(page_of(out)).seen
     assert all(attributes.get("alt") for tag, attributes in tags if tag == "img")
     assert all(attributes.get("aria-label") for tag, attributes in tags if tag == "svg")
 
 
-def test_the_margin_shows_the_nearest_on_either_side(out):
+def test_the_margin_shows_the_nearest_examples_on_both_sides(out):
     made, store = manifest(out), open_store(out)
     facts = scan(store, made)
     line = next(line for line in lines(facts, made["recipe"]) if line.reason == "min_side")
@@ -126,11 +127,11 @@ def test_the_margin_shows_the_nearest_on_either_side(out):
     assert all(example.is_kept for example in chosen.kept[rule])
 
 
-def test_a_rule_that_rejected_nothing_is_found_by_the_name_of_its_parameter(out):
+def test_a_rule_that_dropped_nothing_is_found_by_the_name_of_its_parameter(out):
     found = {line.reason: line for line in lines(scan(open_store(out), manifest(out)), manifest(out)["recipe"])}
     assert (found["min_entropy"].score, found["min_entropy"].at) == ("image_detail.entropy", 1.0)
     assert (found["max_aspect"].score, found["max_aspect"].sign) == ("aspect ratio", "≤")
-    assert "min_sharpness" not in found  # 0: off
+    assert "min_sharpness" not in found  # the value 0 turns it off
 
 
 def test_copies_are_shown_beside_the_kept_row(out):
@@ -139,8 +140,9 @@ def test_copies_are_shown_beside_the_kept_row(out):
     assert len(images) >= 6 and max(Counter(images).values()) >= 2
 
 
-def test_a_step_shows_the_copies_that_it_rejected_itself(tmp_path):
-    """One picture four times: twice with the same bytes, and twice near enough; each step shows its own beside the one kept."""
+def test_a_step_shows_the_copies_that_it_dropped_itself(tmp_path):
+    """One picture occurs four times, twice with the same bytes and twice as near copies. Each step shows its drops beside
+    the kept one."""
     first = picture(3, 120)
     near = [io.BytesIO(), io.BytesIO()]
     for out, quality in zip(near, (60, 50), strict=True):
@@ -160,7 +162,7 @@ def test_a_step_shows_the_copies_that_it_rejected_itself(tmp_path):
     assert exact.count("<img") == 2 and near.count("<img") == 3 and "more</p>" not in section
 
 
-def test_without_work_the_kept_ones_are_still_shown(out, tmp_path):
+def test_kept_samples_are_shown_without_the_work_folder(out, tmp_path):
     shutil.copytree(out, tmp_path / "out")
     shutil.rmtree(tmp_path / "out" / "work")
     write_report(open_store(tmp_path / "out"), manifest(out))
@@ -169,7 +171,7 @@ def test_without_work_the_kept_ones_are_still_shown(out, tmp_path):
     assert sum(tag == "img" for tag, _ in Tags(page).seen) > 10
 
 
-def test_rejections_of_a_private_step_are_counted_but_not_shown(tmp_path):
+def test_drops_of_a_private_step_are_counted_but_not_shown(tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("foulword\n")
     bodies = {f"/{n}.jpg": picture(n) for n in range(4)}
@@ -184,7 +186,7 @@ def test_rejections_of_a_private_step_are_counted_but_not_shown(tmp_path):
     assert "nsfw_words" in page and "foulword" not in page
 
 
-def test_a_dataset_with_nothing_in_it_has_a_report(tmp_path):
+def test_an_empty_dataset_has_a_report(tmp_path):
     with LoopbackServer({}) as server:
         pq.write_table(pa.table({"url": [server.url("/a.jpg")], "caption": ["a b c d"]}), tmp_path / "urls.parquet")
         tree = {"source": {"type": "url_list", "path": str(tmp_path / "urls.parquet")}, "steps": STEPS}
@@ -209,7 +211,7 @@ def test_documents_show_the_image_and_the_text_that_were_judged(tmp_path):
     assert "Inside rows that were kept" in page_of(tmp_path / "out")
 
 
-def test_a_browser_shows_it_from_disk_and_asks_nobody_for_anything(out, tmp_path):
+def test_a_browser_shows_the_report_from_disk_without_any_request(out, tmp_path):
     with browsing(tmp_path) as page:
         page.view(1200, 900)
         page.open(out / "report.html")
@@ -223,7 +225,7 @@ def test_a_browser_shows_it_from_disk_and_asks_nobody_for_anything(out, tmp_path
 
 
 @pytest.mark.parametrize("width", [320, 360, 400, 768])
-def test_nothing_is_wider_than_a_phone(out, tmp_path, width):
+def test_the_report_fits_the_width_of_a_phone(out, tmp_path, width):
     with browsing(tmp_path) as page:
         page.view(width, 700)
         page.open(out / "report.html")
@@ -232,7 +234,7 @@ def test_nothing_is_wider_than_a_phone(out, tmp_path, width):
         assert page.evaluate(f"{outside}.map(e => e.tagName + '.' + e.className)") == []
 
 
-def test_it_is_dark_in_the_dark_and_legible_in_both(out, tmp_path):
+def test_the_report_has_a_legible_light_and_dark_scheme(out, tmp_path):
     grounds = []
     with browsing(tmp_path) as page:
         for dark in (False, True):
@@ -261,7 +263,7 @@ def contrast(one: str, other: str) -> float:
     return (max(light) + 0.05) / (min(light) + 0.05)
 
 
-def test_a_tally_counts_as_numpy_does():
+def test_a_tally_agrees_with_numpy():
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(0.25, 0.05, 5000), rng.integers(-50, 4096, 5000), [np.nan, np.inf, -0.0, 0.0]])
     tally = NumberTally()
@@ -276,7 +278,7 @@ def test_a_tally_counts_as_numpy_does():
     assert tally.quantile(0.5) == pytest.approx(np.quantile(finite, 0.5), rel=1e-2)
 
 
-def test_bars_hold_every_value_once_and_none_lies_on_both_sides_of_a_line():
+def test_bars_hold_every_value_once_and_end_at_the_threshold_line():
     tally = NumberTally()
     tally.add(np.array([0.279, 0.28, 0.2801, 0.1, 0.5, 0.41]))
     line = Line("score", 0.28, "≥", "s", "min_score", 1)
@@ -287,14 +289,14 @@ def test_bars_hold_every_value_once_and_none_lies_on_both_sides_of_a_line():
     assert bins.count(tally)[:split].sum() == 2
 
 
-def test_a_long_tail_is_drawn_on_a_scale_of_powers():
+def test_a_long_tail_is_drawn_on_a_logarithmic_scale():
     tally = NumberTally()
     tally.add(np.concatenate([np.full(900, 10.0), np.full(100, 90_000.0)]))
     assert make(tally, []).is_log
     assert make(tally, []).count(tally).tolist()[0] == 900
 
 
-def test_frequent_names_survive_a_flood_of_rare_ones():
+def test_frequent_names_are_kept_among_many_rare_ones():
     heavy = Heavy(100)
     for number in range(1000):
         heavy.add([("often.example", "download", 3), (f"{number}.example", None, 1)])
@@ -302,13 +304,13 @@ def test_frequent_names_survive_a_flood_of_rare_ones():
     assert heavy.largest(1) == [("often.example", Counter(download=3000))]
 
 
-def test_numbers_are_short():
+def test_numbers_are_abbreviated():
     assert [short(v) for v in (0.28, 200, 1200, 35_400, 1_234_567, 0)] == ["0.28", "200", "1,200", "35.4k", "1.23M", "0"]
     assert [share(p, 1000) for p in (0, 1, 31, 620, 999, 1000)] == ["0%", "0.1%", "3.1%", "62%", "99.90%", "100%"]
     assert share(1, 10**6) == "< 0.01%"
 
 
-def test_forgotten_rows_leave_the_report_too(out, tmp_path):
+def test_forgotten_rows_are_removed_from_the_report(out, tmp_path):
     shutil.copytree(out, tmp_path / "out")
     words = sorted(set(re.findall(r"the picture served at /\d+\.jpg", page_of(out))))
     urls = [line["url"] for line in ledger(out) if line["outcome"] == "kept" and f"/{words[0].split('/')[-1]}" in line["url"]]
@@ -317,7 +319,7 @@ def test_forgotten_rows_leave_the_report_too(out, tmp_path):
     assert audit(tmp_path / "out", read_bytes=True) == []
 
 
-def test_a_score_that_only_rows_rejected_elsewhere_have_is_shown_without_its_line():
+def test_a_score_of_rows_dropped_by_another_step_is_shown_without_its_line():
     tally = NumberTally()
     tally.add(np.array([1.0, 2.0, 3.0]))
     facts = SimpleNamespace(scores={"s.words": {("other", "why"): tally}}, rules={}, unsigned=frozenset())

@@ -1,4 +1,4 @@
-"""Any column of any step can be drawn, and no dataset is lost for its report."""
+"""The report can draw any column of any step, and a failed report does not lose the dataset."""
 
 import datetime
 import decimal
@@ -25,7 +25,7 @@ TIMES = [datetime.datetime(day.year, 12, 31, 23, 59, tzinfo=datetime.UTC) for da
 
 
 def facts_of(folder, column: pa.Array) -> Facts:
-    """Return what the report learns of three kept rows with a measured column."""
+    """Return what the report collects from three kept rows with a measured column."""
     images = pa.array([[{}, None]] * 3, LEDGER.field("images").type)
     texts = pa.array([[None, {}]] * 3, LEDGER.field("texts").type)
     own = {"key": ["a", "b", "c"], "outcome": ["kept"] * 3, "images": images, "texts": texts}
@@ -38,7 +38,7 @@ def facts_of(folder, column: pa.Array) -> Facts:
 @pytest.mark.parametrize(
     ("column", "values", "middle"),
     [
-        (pa.array([2**64 - 1, 2**40, None], pa.uint64()), 2, None),  # hashes have no middle
+        (pa.array([2**64 - 1, 2**40, None], pa.uint64()), 2, None),  # hashes have no median
         (pa.array([[2**64 - 1, None], [2**63, None], None], pa.list_(pa.uint64())), 2, None),
         (pa.array([1, 2, 3], pa.uint64()), 3, "2"),
         (pa.array([2**62, 2**62 + 1, -(2**62)], pa.int64()), 3, "4.61e+18"),
@@ -50,10 +50,10 @@ def facts_of(folder, column: pa.Array) -> Facts:
         (pa.array([1e308, -1e308, 1e-308]), 3, "0"),
         (pa.array([0.28] * 3), 3, "0.28"),
         (pa.array([float("nan"), float("inf"), 7.0]), 1, "7"),
-        (pa.array([[1.0, 2.0], [3.0], None], pa.large_list(pa.float64())), 2, "1"),  # a list of another length is no score
+        (pa.array([[1.0, 2.0], [3.0], None], pa.large_list(pa.float64())), 2, "1"),  # a list of another length is not a score
     ],
 )
-def test_a_column_of_numbers_of_any_type_is_drawn_or_said_to_hold_hashes(tmp_path, column, values, middle):
+def test_a_column_of_any_number_type_is_drawn_or_described_as_hashes(tmp_path, column, values, middle):
     (chart,) = charts(facts_of(tmp_path, column), [], Stored())["measured"]
     assert chart["title"] == "own.x"
     if middle is None:
@@ -88,19 +88,19 @@ def test_a_column_without_numbers_is_left_out(tmp_path, column):
         (pa.array([["en", None], ["de", None], None], pa.list_(pa.large_string())), {"en": 1, "de": 1}),
     ],
 )
-def test_words_truths_and_the_years_of_dates_are_counted(tmp_path, column, counts):
+def test_strings_booleans_and_years_of_dates_are_counted(tmp_path, column, counts):
     found = facts_of(tmp_path, column).words["own.x"].counts
     assert {name: counter.total() for name, counter in found.items()} == counts
 
 
 @pytest.mark.parametrize("limit", [float("inf"), float("nan"), 10**400])
-def test_a_limit_that_is_no_number_is_not_drawn(tmp_path, limit):
+def test_a_limit_that_is_not_a_number_is_not_drawn(tmp_path, limit):
     facts = facts_of(tmp_path, pa.array([1.0, 2.0, 3.0]))
     recipe = {"steps": [{"own": {"min_x": 2, "max_x": limit}}]}
     assert lines(facts, recipe) == [Line("own.x", 2.0, "≥", "own", "min_x", 0)]
 
 
-def test_a_number_beyond_what_float64_holds_becomes_the_nearest():
+def test_a_number_that_float64_cannot_hold_becomes_the_nearest_float():
     assert numbers(pa.array([2**64 - 1, 2**53 + 1, None], pa.uint64())).tolist()[:2] == [2.0**64, 2.0**53]
     bad = np.array([True, False])
     rows = drop_rows(captions(["a", "b"]), bad, "own", value=np.array([2**64 - 1, 1], np.uint64), threshold=2**62 + 1)
@@ -108,7 +108,7 @@ def test_a_number_beyond_what_float64_holds_becomes_the_nearest():
 
 
 @pytest.mark.whole
-def test_hashes_of_64_bits_end_in_a_report_and_a_page_that_cannot_be_drawn_ends_no_run(tmp_path, monkeypatch):
+def test_64_bit_hashes_are_reported_and_a_failed_report_does_not_fail_the_run(tmp_path, monkeypatch):
     for number in range(3):
         (tmp_path / f"{number}.jpg").write_bytes(picture(number))
         (tmp_path / f"{number}.txt").write_text(f"picture number {number}")

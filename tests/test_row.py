@@ -1,4 +1,4 @@
-"""Flattened list columns of rows."""
+"""Flattened list columns of rows are computed on correctly."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from vlmdata.similarity.verdict import drop_duplicate_images, living_images
 ROWS = [["a"], [{"url": "1"}, "b", {"url": "2"}], [], [{"url": "3"}, {"url": "4"}]]
 
 
-def test_the_first_chosen_position_of_each_row():
+def test_the_first_chosen_position_of_each_row_is_found():
     flat = flatten(table([document(*parts) for parts in ROWS]), "images")
     assert flat.first(flat.items.is_valid().to_numpy(zero_copy_only=False)).tolist() == [-1, 1, -1, 4]
     urls = np.array(flat.field("url").to_pylist(), object)
@@ -17,7 +17,7 @@ def test_the_first_chosen_position_of_each_row():
     assert flat.first(np.zeros(len(urls), bool)).tolist() == [-1] * 4
 
 
-def test_a_row_that_loses_all_images_names_the_row_that_keeps_the_first_of_them():
+def test_a_row_that_loses_all_images_names_the_row_that_keeps_the_first_one():
     rows = table([document(*parts) for parts in ROWS])
     found = living_images(rows, ())
     stands = np.array([0, 1, 1, 0])  # both images of the last row are copies
@@ -26,7 +26,7 @@ def test_a_row_that_loses_all_images_names_the_row_that_keeps_the_first_of_them(
     assert decided["cluster"].to_pylist() == [None, None, None, rows["key"][1].as_py()]
 
 
-def test_rows_without_any_image_lose_none():
+def test_rows_without_images_are_not_dropped():
     rows = table([document(), document()])
     none = np.zeros(0, np.int64)
     decided = drop_duplicate_images(rows, living_images(rows, ()), none, "dedupe", "same_picture")

@@ -9,7 +9,7 @@ from vlmdata.safe_path import Refused, safe_path
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with a picture, one below it, a link to each side of its border, and a pipe."""
+    """Make a folder with a picture, a picture in a subfolder, links to files inside and outside, and a pipe."""
     inside = tmp_path / "data"
     (inside / "deep").mkdir(parents=True)
     for path in (inside / "a.jpg", inside / "deep" / "b.jpg", inside / "a:b%2e.jpg", tmp_path / "secret"):
@@ -31,7 +31,7 @@ def test_a_file_inside_is_opened(folder, name):
 
 def test_a_link_that_stays_inside_is_followed(folder, tmp_path):
     assert safe_path("in.jpg", str(folder)) == f"{folder}/deep/b.jpg"
-    (tmp_path / "named").symlink_to(folder)  # a link that the user names is the user's
+    (tmp_path / "named").symlink_to(folder)  # the user may name a link to anything
     assert safe_path("a.jpg", str(tmp_path / "named")) == f"{folder}/a.jpg"
 
 
@@ -70,17 +70,17 @@ def test_any_other_name_is_refused(folder, name, reason):
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "%2e%2e/x", "%252e%252e/x", "..\\x", "/x"])
-def test_nothing_leads_out_of_a_remote_folder(name):
+def test_no_name_leaves_a_remote_folder(name):
     with pytest.raises(Refused, match="outside_folder"):
         safe_path(name, "s3://bucket/data")
 
 
-def test_a_name_is_put_into_the_first_part_of_a_chained_folder():
+def test_a_name_is_inserted_into_the_first_part_of_a_chained_address():
     assert safe_path("a/b.jpg", "s3://bucket/data/") == "s3://bucket/data/a/b.jpg"
     assert safe_path("a/b.jpg", "zip://images::s3://bucket/all.zip") == "zip://images/a/b.jpg::s3://bucket/all.zip"
 
 
-def test_a_snapshot_of_the_hub_may_link_to_its_blobs_and_no_farther(tmp_path):
+def test_a_snapshot_of_the_hub_may_link_only_to_its_blobs(tmp_path):
     for name in ("blobs/1", "secret"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")

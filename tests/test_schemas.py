@@ -1,4 +1,4 @@
-"""The schemas say what is written: the recipe's is generated, the others are held to real files."""
+"""The schemas describe what is written: the recipe's schema is generated, and the others are checked against real files."""
 
 import json
 import tarfile
@@ -26,21 +26,21 @@ def check(name: str, value: object) -> None:
     jsonschema.validate(value, schema)
 
 
-def test_the_recipes_schema_is_what_the_dataclasses_say():
+def test_the_recipe_schema_is_generated_from_the_dataclasses():
     assert (SCHEMAS / "recipe.json").read_text() == text(), "run: python -m vlmdata.schema > schemas/recipe.json"
 
 
 @pytest.mark.parametrize("path", sorted(PIPELINES.glob("build/*.yaml")), ids=lambda path: path.stem)
-def test_recipes_that_ship_validate(path):
+def test_shipped_recipes_match_the_schema(path):
     check("recipe", yaml.safe_load(path.read_text()))
 
 
-def test_a_misspelt_parameter_does_not_validate():
+def test_a_misspelt_parameter_does_not_match_the_schema():
     with pytest.raises(jsonschema.ValidationError):
         check("recipe", {"source": {"type": "url_list", "path": "a"}, "steps": [{"image_size": {"min_sid": 3}}]})
 
 
-def test_a_built_dataset_validates(tmp_path):
+def test_a_built_dataset_matches_the_schemas(tmp_path):
     with site(tmp_path, 32) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=1)
     check("manifest", manifest(tmp_path / "out"))
@@ -50,13 +50,13 @@ def test_a_built_dataset_validates(tmp_path):
                 check("sample", json.load(tar.extractfile(member)))
 
 
-def test_a_document_validates():
+def test_a_document_matches_the_schema():
     image = {"url": "http://example.org/a.jpg", "blob": "b", "offset": 0, "size": 1, "format": "jpeg", "width": 3, "height": 4}
     sample = next(samples(table([document("before", image, "after")]), "documents", 0, 1))
     check("sample", json.loads(dict(sample.members)["json"]))
 
 
-def test_a_conversation_validates_and_no_other_shape_of_turns():
+def test_a_conversation_matches_the_schema_and_other_forms_of_turns_do_not():
     said = {"kind": "tool_call", "train": False, "name": "w"}
     rows = {**document("a", "b", "c"), "roles": ["user", "assistant", "tool"], "tools": '[{"name": "w"}]'}
     rows["turns"] = [None, json.dumps(said), '{"begins": true, "tool_call_id": "c1"}']

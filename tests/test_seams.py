@@ -1,4 +1,4 @@
-"""Tests and benchmarks use only what the product makes public, and benchmarks do not import tests."""
+"""Tests and benchmarks use only public names of the product, and benchmarks do not import tests."""
 
 import ast
 import re
@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OTHERS = {  # private names that are not ours
+OTHERS = {  # private names of other libraries
     "_exit": "os documents it",
     "_dynamo": "torch has no public count of compiled graphs",
     "_get_number_of_features": "transformers has no public way to count the tokens of an image without its pixels",
 }
-BY_NAME = ("getattr", "setattr", "delattr", "hasattr", "object")  # calls that take an attribute's name; `object` is mock's
+# calls that take the name of an attribute; `object` belongs to mock
+BY_NAME = ("getattr", "setattr", "delattr", "hasattr", "object")
 
 
 def is_private(name: str) -> bool:
@@ -25,14 +26,14 @@ def is_product(module: str | None) -> bool:
 
 
 def names_in(node: ast.AST) -> list[str]:
-    """Return the names that a node imports from the product, takes of an object, or spells in a string."""
+    """Return the names that a node imports from the product, reads from an object, or contains as a string."""
     match node:
         case ast.ImportFrom() if is_product(node.module):
             return [*str(node.module).split("."), *(alias.name for alias in node.names)]
         case ast.Import():
             return [part for alias in node.names if is_product(alias.name) for part in alias.name.split(".")]
         case ast.Attribute(value=ast.Name(id="self" | "cls")):
-            return []  # the class's own; see names_inherited
+            return []  # names of the class itself are found by names_inherited
         case ast.Attribute():
             return [node.attr]
         case ast.Constant(value=str(text)) if is_product(text) and re.fullmatch(r"[\w.]+", text):
@@ -43,7 +44,7 @@ def names_in(node: ast.AST) -> list[str]:
 
 
 def names_inherited(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield line and name of each attribute that a subclass of a product's class reads from self but does not define."""
+    """Yield the line and name of each attribute that a subclass of a product's class reads from self but does not define."""
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and is_product(node.module)]
     bound = {alias.asname or alias.name for node in imports for alias in node.names}
     for made in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
@@ -56,7 +57,7 @@ def names_inherited(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def private_names(code: str) -> list[tuple[int, str]]:
-    """Return line and name of each private name, not listed in OTHERS, that code imports, reads or patches."""
+    """Return the line and name of each private name outside OTHERS that code imports, reads or patches."""
     tree = ast.parse(code)
     found = [(getattr(node, "lineno", 0), name) for node in ast.walk(tree) for name in names_in(node)]
     return sorted({(line, name) for line, name in [*found, *names_inherited(tree)] if is_private(name)})
@@ -80,7 +81,7 @@ def crossings(code: str) -> list[tuple[int, str]]:
 
 
 def imports_of_the_trainer(code: str) -> list[tuple[int, str]]:
-    """Return the line and the name of each import of vlmdata_train, those inside functions too."""
+    """Return the line and the name of each import of vlmdata_train, including imports inside functions."""
     found = []
     for node in ast.walk(ast.parse(code)):
         names = [str(node.module)] if isinstance(node, ast.ImportFrom) else []
@@ -106,7 +107,7 @@ def test_the_product_does_not_import_its_trainer():
         assert len(imports_of_the_trainer(code)) == 1
 
 
-def test_no_benchmark_imports_tests_or_touches_the_path_of_imports():
+def test_no_benchmark_imports_tests_or_changes_the_import_path():
     assert violations("bench", crossings) == []
 
 
@@ -125,7 +126,7 @@ def test_no_benchmark_imports_tests_or_touches_the_path_of_imports():
         ("from vlmdata.web import dns\nclass Mine(dns.Dns):\n    def hosts(self):\n        return self._hosts", "_hosts"),
     ],
 )
-def test_each_way_to_a_private_name_is_seen(code, name):
+def test_each_use_of_a_private_name_is_found(code, name):
     assert [found for _, found in private_names(code)] == [name]
 
 
@@ -141,11 +142,11 @@ def test_each_way_to_a_private_name_is_seen(code, name):
         "os._exit(1)",
     ],
 )
-def test_public_names_and_those_of_tests_are_free(code):
+def test_public_names_and_names_of_tests_are_not_reported(code):
     assert private_names(code) == []
 
 
-def test_each_way_from_a_benchmark_to_the_tests_is_seen():
+def test_each_use_of_tests_in_a_benchmark_is_found():
     for code in ("import tests.servers", "from tests import servers", "sys.path[:0] = ['.']", "from sys import path"):
         assert len(crossings(code)) > 0
     assert crossings("from bench.inputs.tars import jpeg\nsys.exit(path.read_text())") == []

@@ -1,4 +1,4 @@
-"""A run from signed addresses leaves no secret in what others read, and its rows are found by their whole addresses."""
+"""A run from signed addresses writes no secret where others read, and its rows are found by their full addresses."""
 
 import io
 import json
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.whole
 
 @pytest.fixture
 def signed(tmp_path):
-    """Serve a list at an address with a password and a signature; its pictures have tokens, and one of them is missing."""
+    """Serve a list at an address with a password and a signature. Its pictures have tokens, and one of them is missing."""
     paths = [f"/{n}.jpg?token=SECRET{n}&w=1" for n in (1, 2)] + ["/same.jpg?token=SECRET3", "/same.jpg?token=SECRET4"]
     routes = {path: reply(picture(n), headers={"Content-Type": "image/jpeg"}) for n, path in enumerate(paths)}
     with LoopbackServer(routes) as server:
@@ -41,7 +41,8 @@ def signed(tmp_path):
 
 
 def secrets_in(out) -> list[str]:
-    """Return the published files, and the logs, in which a secret stands; samples keep the addresses they were fetched from."""
+    """Return the published files and logs that contain a secret. Tars are left out, because samples keep the addresses they
+    came from."""
     files = [path for path in out.rglob("*") if path.is_file() and path.suffix not in (".tar",)]
     return [str(path) for path in files if "work/plan/" not in str(path) and "work/data/" not in str(path) and _holds(path)]
 
@@ -69,19 +70,19 @@ def test_no_secret_is_published_logged_or_printed(signed, tmp_path, capsys):
     assert "user" not in said and "REDACTED@" in said
 
 
-def test_a_row_is_found_and_forgotten_by_its_whole_address_alone(signed, tmp_path):
+def test_a_row_is_found_and_forgotten_by_its_full_address(signed, tmp_path):
     urls, recipe, _ = signed
     run(recipe, tmp_path / "out", local=True, workers=1)
     third, fourth = (why(tmp_path / "out", url) for url in urls[2:4])
     assert [len(third), len(fourth)] == [1, 1] and third != fourth
-    assert len(why(tmp_path / "out", third[0]["url"])) == 2  # what the ledger shows stands for both
+    assert len(why(tmp_path / "out", third[0]["url"])) == 2  # both rows have the address that the ledger shows
     forget(tmp_path / "out", url=[urls[2]])
     outcomes = {line["key"]: line["outcome"] for line in ledger(tmp_path / "out")}
     assert outcomes[third[0]["key"]] == "forgotten"
     assert outcomes[fourth[0]["key"]] == "kept"
 
 
-def test_a_list_with_a_new_signature_is_the_same_source(signed, tmp_path):
+def test_a_list_with_a_new_signature_counts_as_the_same_source(signed, tmp_path):
     _, recipe, address = signed
     first = run(recipe, tmp_path / "out", local=True, workers=1)
     again = run(recipe, tmp_path / "out", local=True, workers=1, overrides={"source.path": f"{address}-OF-TODAY"})

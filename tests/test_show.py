@@ -1,4 +1,4 @@
-"""vlmdata show: the summary of a finished dataset in a terminal."""
+"""`vlmdata show` prints the summary of a finished dataset in a terminal."""
 
 import webbrowser
 
@@ -19,7 +19,7 @@ def out(tmp_path_factory):
     return folder / "out"
 
 
-def test_it_says_how_many_rows_were_kept_and_what_took_the_others(out, capsys):
+def test_show_prints_the_kept_rows_and_the_steps_that_dropped_others(out, capsys):
     assert main(["show", str(out), "--samples", "0"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith(f"{out}: 24 of 32 rows kept, in 1 tars (")
@@ -27,7 +27,7 @@ def test_it_says_how_many_rows_were_kept_and_what_took_the_others(out, capsys):
     assert "image_size: min_side" in " ".join(" ".join(printed).split())
 
 
-def test_samples_are_printed_with_their_words_members_and_sizes(out, capsys):
+def test_samples_are_printed_with_their_texts_members_and_sizes(out, capsys):
     assert main(["show", str(out), "--samples", "2"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("a picture of the number") == 2
@@ -42,6 +42,6 @@ def test_open_shows_the_report_from_disk(out, capsys, monkeypatch):
     assert opened == [(out / "report.html").as_uri()]
 
 
-def test_a_folder_without_a_manifest_is_a_mistake_that_names_the_fix(tmp_path, capsys):
+def test_a_folder_without_a_manifest_is_reported_with_the_fix(tmp_path, capsys):
     assert main(["show", str(tmp_path)]) == 2
     assert "not a finished dataset" in capsys.readouterr().err

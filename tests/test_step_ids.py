@@ -1,4 +1,4 @@
-"""The id of a step on disk does not depend on the path of its file, and no two steps share one."""
+"""The id of a step on disk does not depend on the path of its file, and no two steps share an id."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,21 +15,21 @@ from vlmdata.steps.language import Language
 
 @dataclass(frozen=True, kw_only=True)
 class First(Step):
-    """Undeclared, beside another one in this module."""
+    """A step without a declared id, in a module with another step."""
 
     writes: ClassVar = {"": pa.int32()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Second(Step):
-    """The same, under another name."""
+    """A second step of this kind with another name."""
 
     writes: ClassVar = {"": pa.int32()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Declared(Step):
-    """With an id of its own."""
+    """A step with a declared id."""
 
     id: ClassVar = "ours.words"
     writes: ClassVar = {"": pa.int32()}
@@ -37,7 +37,7 @@ class Declared(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class OwnLanguage(Language):
-    """A shipped step that somebody changed: what it measures is not what the shipped one measures."""
+    """A changed copy of a shipped step, whose measurements are not those of the original."""
 
 
 def measure(step: Step) -> str | None:
@@ -56,11 +56,11 @@ def measure(step: Step) -> str | None:
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_the_id_is_the_declared_one_or_a_users_module(part, expected):
+def test_the_id_is_declared_or_else_the_module_of_the_user(part, expected):
     assert id_of(part) == expected
 
 
-def test_two_steps_of_one_module_do_not_share_a_measurement():
+def test_two_steps_in_one_module_do_not_share_a_measurement():
     assert measure(First()) != measure(Second())
     assert measure(OwnLanguage()) != measure(Language())
 

@@ -1,4 +1,4 @@
-"""The outermost call of a thread passes on every exception of its work."""
+"""A thread passes on every exception of its work."""
 
 import sys
 
@@ -7,19 +7,19 @@ import pytest
 from vlmdata.process.thread import attempt
 
 
-def test_what_the_work_returns_is_returned():
+def test_the_result_of_the_work_is_returned():
     assert attempt(lambda: 3, lambda error: 4) == 3
 
 
 @pytest.mark.parametrize("error", [ValueError("a"), MemoryError(), KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
-def test_whatever_the_work_raises_is_handed_over_while_it_is_handled(error):
+def test_any_exception_of_the_work_is_passed_to_the_handler(error):
     def fail():
         raise error
 
     assert attempt(fail, lambda given: (given, sys.exc_info()[1])) == (error, error)
 
 
-def test_an_error_that_is_raised_again_is_the_same():
+def test_an_error_raised_again_is_the_same_object():
     def again(error):
         raise error
 

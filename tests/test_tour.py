@@ -1,4 +1,4 @@
-"""The code that docs/tour.md and docs/design.md quote is the code, and the files they name exist."""
+"""The code that docs/tour.md and docs/design.md quote equals the source, and the files they name exist."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "docs" / name for name in ("tour.md", "design.md")]
 QUOTE = re.compile(r"^ *```python\n *# (\S+\.py), ([\w.]+)\n(.*?)\n *```$", re.MULTILINE | re.DOTALL)
-PACKAGES = ("vlmdata", "train/vlmdata_train", "")  # where a page's short paths begin
+PACKAGES = ("vlmdata", "train/vlmdata_train", "")  # the folders to which a page's short paths are relative
 
 
 def source_of(path: str, name: str) -> str:
@@ -23,7 +23,7 @@ def source_of(path: str, name: str) -> str:
 
 
 def is_in(quote: str, source: str) -> bool:
-    """Say whether the lines stand in the source, in one piece, at any indentation."""
+    """Return whether the lines occur in the source without a gap, at any indentation."""
     lines, wanted = source.splitlines(), textwrap.dedent(quote).splitlines()
     pieces = ("\n".join(lines[at : at + len(wanted)]) for at in range(len(lines)))
     return textwrap.dedent(quote) in map(textwrap.dedent, pieces)
@@ -32,7 +32,7 @@ def is_in(quote: str, source: str) -> bool:
 @pytest.mark.parametrize(
     ("path", "name", "code"), [pytest.param(*found, id=found[1]) for page in PAGES for found in QUOTE.findall(page.read_text())]
 )
-def test_a_quotation_is_the_code(path, name, code):
+def test_each_quotation_equals_the_source(path, name, code):
     source = source_of(path, name)
     for piece in re.split(r"^ *\.\.\.$", code, flags=re.MULTILINE):
         assert is_in(piece.strip("\n"), source), f"{name} in {path} has changed: quote it again"

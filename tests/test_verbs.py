@@ -1,4 +1,4 @@
-"""Both command lines: help, usage errors and shell completion."""
+"""Both command lines have help, usage errors and shell completion."""
 
 import importlib
 import os
@@ -32,7 +32,7 @@ def examples(program: str, verb: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("program", "verb"), VERBS)
-def test_the_help_of_a_verb_ends_with_its_own_examples_as_they_are_written(program, verb, capsys, monkeypatch):
+def test_the_help_of_a_verb_ends_with_its_examples_unchanged(program, verb, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     assert MAIN[program]([verb, "--help"]) == 0
     said = capsys.readouterr()
@@ -43,19 +43,19 @@ def test_the_help_of_a_verb_ends_with_its_own_examples_as_they_are_written(progr
 
 
 @pytest.mark.parametrize("program", MAIN)
-def test_the_help_of_a_program_names_every_verb_those_of_a_first_dataset_first(program, capsys, monkeypatch):
+def test_the_help_of_a_program_lists_every_verb_with_the_first_needed_on_top(program, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert MAIN[program](["--help"]) == 0
     asked = capsys.readouterr().out
     listed = [line.split()[0] for line in asked.split("Verbs:\n")[1].splitlines() if line[:2] == "  " and line[2:3].isalpha()]
     assert sorted(listed) == sorted(verb for name, verb in VERBS if name == program)
     assert listed[:5] == FIRST[program]
-    assert MAIN[program]([]) == 2  # no verb is a mistake, answered by the help
+    assert MAIN[program]([]) == 2  # a command without a verb is a mistake, answered with the help
     assert capsys.readouterr().out == asked
 
 
 @pytest.mark.parametrize("program", MAIN)
-def test_help_and_version_import_nothing_that_takes_time(program):
+def test_help_and_version_import_nothing_slow(program):
     calls = [["--version"], ["--help"], *([verb, "--help"] for name, verb in VERBS if name == program)]
     code = "import importlib, sys\nmain = importlib.import_module(sys.argv[1]).main\n"
     code += f"for words in {calls}:\n    assert main(words) == 0\n    print('heavy:', words, sys.modules.keys() & set({HEAVY}))"
@@ -66,7 +66,7 @@ def test_help_and_version_import_nothing_that_takes_time(program):
 
 
 @pytest.mark.parametrize("program", MAIN)
-def test_the_version_is_that_of_the_package(program):
+def test_the_printed_version_is_that_of_the_package(program):
     done = subprocess.run([sys.executable, "-m", program, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"vlmdata {importlib.metadata.version('vlmdata')}\n"
 
@@ -88,13 +88,13 @@ def test_the_version_is_that_of_the_package(program):
         (["train", "--sett"], "vlmdata train [OPTIONS] VERB ...", "No such option '--sett'."),
     ],
 )  # fmt: skip
-def test_a_mistake_in_the_words_is_the_usage_of_the_verb_and_one_line(words, usage, mistake, capsys):
+def test_a_usage_error_prints_the_usage_of_the_verb_and_one_line(words, usage, mistake, capsys):
     assert cli.main(words) == 2
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", f"Usage: {usage}\nvlmdata: {mistake}\n")
 
 
-def test_the_trainer_speaks_of_mistakes_as_the_rest_does(capsys):
+def test_the_trainer_reports_usage_errors_in_the_same_form(capsys):
     assert trainer.main(["evaluate", "a"]) == 2
     printed = "Usage: vlmdata train evaluate [OPTIONS] CHECKPOINT DATA\nvlmdata train: Missing argument 'DATA'.\n"
     assert capsys.readouterr().err == printed
@@ -108,7 +108,7 @@ def test_the_trainer_speaks_of_mistakes_as_the_rest_does(capsys):
         ["--set", "part_rows=7", "captions", "--set", "source.path=-gone-.csv"],
     ],
 )
-def test_options_stand_before_and_after_arguments_and_values_may_begin_with_a_dash(words, capsys):
+def test_options_may_follow_arguments_and_values_may_begin_with_a_dash(words, capsys):
     assert cli.main(["check", *words]) == 2
     assert "-gone-.csv" in capsys.readouterr().err
     assert cli.main(["check", *words, "--set", "part_rows=-3"]) == 2
@@ -117,7 +117,7 @@ def test_options_stand_before_and_after_arguments_and_values_may_begin_with_a_da
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("words", [["--help"], ["new", "captions"]])
-def test_a_reader_that_closes_the_output_ends_the_command_without_a_word(words, unbuffered, tmp_path):
+def test_a_closed_output_pipe_ends_the_command_silently(words, unbuffered, tmp_path):
     reads, writes = os.pipe()
     os.close(reads)
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
@@ -129,7 +129,7 @@ def test_a_reader_that_closes_the_output_ends_the_command_without_a_word(words, 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> dict[str, str]:
-    """The environment of a shell that finds the command, in a folder with a recipe and a dataset."""
+    """Return the environment of a shell that finds the command, in a folder with a recipe and a dataset."""
     (tmp_path / "bin").mkdir()
     command = tmp_path / "bin" / "vlmdata"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m vlmdata "$@"\n')
@@ -139,7 +139,7 @@ def shell(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path), "TERM": "dumb"}
 
 
-COMPLETIONS = [  # a line, and the words that its last one may become
+COMPLETIONS = [  # a line, and the completions of its last word
     ("vlmdata ru", ["run"]),
     ("vlmdata train in", ["instruct"]),
     ("vlmdata run --wo", ["--workers"]),
@@ -193,7 +193,7 @@ def test_fish_completes_verbs_options_names_and_paths(shell, tmp_path):
 @pytest.mark.whole
 @pytest.mark.parametrize(("name", "start"), [("bash", ["--norc", "-i"]), ("zsh", ["-f", "-i"])])
 def test_a_terminal_completes_a_line_and_the_path_of_a_file(name, start, shell, tmp_path):
-    """The tabulator is pressed in a real terminal. What is typed echoes; only the completion adds the rest of a word."""
+    """The test presses Tab in a real terminal. Typed characters are echoed; only completion adds the rest of a word."""
     if shutil.which(name) is None:
         pytest.skip(f"no {name}")
     prepare = "autoload -Uz compinit && compinit -u -D\n" if name == "zsh" else ""
@@ -216,7 +216,7 @@ def test_a_terminal_completes_a_line_and_the_path_of_a_file(name, start, shell, 
 
 
 def read_until(terminal: int, text: str) -> None:
-    """Read what a terminal shows until the text appears; a text that never does fails by the time limit of a test."""
+    """Read what a terminal shows until the text appears. A text that never appears fails by the time limit of the test."""
     shown = ""
     while text not in shown:
         shown += os.read(terminal, 4096).decode(errors="replace")

@@ -1,4 +1,4 @@
-"""What pip installs: two packages and nothing else on the top level, with recipes, schemas and the demo's files inside."""
+"""pip installs two packages and nothing else on the top level, with recipes, schemas and the demo's files."""
 
 import subprocess
 import sys

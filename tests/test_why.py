@@ -1,4 +1,4 @@
-"""`why` finds the outcome of a row by every word that names it, and by no other word."""
+"""`why` finds the outcome of a row by each word that identifies it, and by no other word."""
 
 import json
 
@@ -33,14 +33,14 @@ def test_every_row_is_found_by_its_key_its_address_and_its_hash(out):
         assert all(why(out, word) == [line] for word in words if word is not None)
 
 
-def test_a_word_that_no_row_holds_finds_none_though_hashes_meet(out, monkeypatch):
+def test_an_unknown_word_finds_no_row_even_if_hashes_collide(out, monkeypatch):
     line = ledger(out)[0]
     monkeypatch.setattr("vlmdata.explain.candidates", lambda store, name, words: np.arange(64, dtype=np.int32))
     assert why(out, line["key"]) == [line]
     assert why(out, "https://nowhere.example/x.jpg") == []
 
 
-def test_the_command_tells_the_step_and_what_it_measured(out, capsys):
+def test_the_command_prints_the_step_and_the_measured_value(out, capsys):
     small = next(line for line in ledger(out) if line["step"] == "image_size")
     assert main(["why", str(out), small["url"]]) == 0
     printed = capsys.readouterr().out
@@ -57,7 +57,7 @@ def test_a_reason_finds_the_rows_that_were_dropped_for_it(out, capsys):
     assert [json.loads(line)["key"] for line in capsys.readouterr().out.splitlines()] == [small[0]["key"]]
 
 
-def test_what_could_not_be_read_is_shown_with_its_place():
+def test_a_record_that_could_not_be_read_is_shown_with_its_place():
     row = bad_record("a.tar", "a header whose sum is wrong", byte=1536)
     assert (row["drop"], row["reason"], row["place"]) == ("source", "bad_record", "a.tar, byte 1536")
     rows = conform(pa.table({"key": ["k"], **{name: [value] for name, value in row.items() if name != "id"}}))
@@ -65,7 +65,7 @@ def test_what_could_not_be_read_is_shown_with_its_place():
     assert tell(line, "k").splitlines()[1:] == ["  place        a.tar, byte 1536", "  problem      a header whose sum is wrong"]
 
 
-def test_an_image_within_a_document_is_found_by_its_address(tmp_path):
+def test_an_image_inside_a_document_is_found_by_its_address(tmp_path):
     image = {"url": "https://a.example/2.jpg", "sha256": "f" * 64}
     rows = pa.table(
         {"key": ["k0", "k1"], "url": ["https://a.example/", None], "images": [[{**image, "url": "x"}, None, image], []]}

@@ -13,7 +13,7 @@ PIECES = [b"\n", b"\xff", "é".encode(), "é".encode()[:1], "\U0010ff80".encode(
 
 
 @given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=4)).map(b"".join), st.integers(1, 9))
-def test_the_way_there_and_back_is_exact_however_it_is_read(data: bytes, size: int) -> None:
+def test_bytes_survive_the_conversion_and_back_for_any_read_size(data: bytes, size: int) -> None:
     stream = AsUtf8(io.BytesIO(data))
     parts = list(iter(lambda: stream.read(size), b""))
     assert all(len(part) <= size for part in parts)
@@ -23,7 +23,7 @@ def test_the_way_there_and_back_is_exact_however_it_is_read(data: bytes, size: i
     assert stream.is_marked or text == data
 
 
-def test_a_line_without_end_is_given_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_line_is_returned_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(as_utf8, "MOST", 100)
     source = io.BytesIO(b"\xe9" * 1000)
     stream = AsUtf8(source)

@@ -45,7 +45,7 @@ def test_both_alphabets_padded_or_not_and_bytes_are_read():
         (b"\xff\xd8", "not_an_image"),
     ],
 )
-def test_what_is_no_image_says_why(cell, reason):
+def test_a_cell_that_is_not_an_image_has_a_reason(cell, reason):
     assert image_in(cell)["reason"] == reason
 
 
@@ -60,28 +60,28 @@ def test_the_tsv_of_ofa_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("cell", [PLAIN, BODY])
-def test_where_an_image_came_from_is_kept(tmp_path, cell):
+def test_the_origin_of_an_image_is_kept(tmp_path, cell):
     pq.write_table(pa.table({"image": [cell], "url": ["http://a.org/"], "n": [1]}), tmp_path / "a.parquet")
     (row,) = read_all(UrlList(path=str(tmp_path), image="image", caption="")).to_pylist()
     assert (row["images"][0]["url"], row["images"][0]["data"], json.loads(row["extra"])) == ("http://a.org/", BODY, {"n": 1})
 
 
 @pytest.mark.whole
-def test_a_dataset_is_built_of_them(tmp_path):
+def test_a_dataset_is_built_from_base64_images(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"pic": PLAIN, "caption": "a picture"}))
     source = {"type": "url_list", "path": str(tmp_path / "a.jsonl"), "image": "pic"}
     recipe = parse({"source": source, "steps": [{"resize": {"mode": "no"}}]})
     assert run(recipe, tmp_path / "out", local=True, workers=1)["kept"] == 1
 
 
-def test_a_cell_may_be_what_datasets_keeps_of_an_image_or_a_list_of_one():
+def test_a_cell_may_be_an_image_struct_of_datasets_or_a_list_of_one_image():
     data = picture(8)
     assert [image_in(cell)["data"] for cell in ({"bytes": data, "path": None}, [data], [base64.b64encode(data).decode()])] == [
         data
     ] * 3
 
 
-def test_a_cell_of_several_images_is_a_document(tmp_path):
+def test_a_cell_of_several_images_becomes_a_document(tmp_path):
     cells = [[picture(8), picture(9)], [picture(8)], []]
     pq.write_table(pa.table({"image": cells, "caption": ["a", "b", "c"]}), tmp_path / "a.parquet")
     rows = read_all(UrlList(path=str(tmp_path), image="image")).to_pylist()

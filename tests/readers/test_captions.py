@@ -1,4 +1,4 @@
-"""`check` warns if no row at the beginning has a caption: a wrong path into JSON raises no error."""
+"""`check` warns if none of the first rows has a caption, because a wrong path into JSON raises no error."""
 
 import json
 
@@ -32,7 +32,7 @@ def sources(folder, caption):
     yield HfDataset(path=str(folder / "data"), caption=caption)
 
 
-def test_a_path_that_leads_nowhere_is_reported(tmp_path, monkeypatch):
+def test_a_path_without_a_value_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     for source in sources(tmp_path, "caption.english"):
         source.check()
@@ -40,12 +40,12 @@ def test_a_path_that_leads_nowhere_is_reported(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("caption", ["caption.en", ["caption.english", "caption.en"], "", []])
-def test_nothing_is_reported_where_a_row_has_a_caption_or_none_is_wanted(tmp_path, monkeypatch, caption):
+def test_nothing_is_reported_if_a_row_has_a_caption_or_no_caption_is_needed(tmp_path, monkeypatch, caption):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     assert [source.warning() for source in sources(tmp_path, caption)] == [None] * 4
 
 
-def test_the_command_says_it_once_and_lists_without_rows_say_nothing(tmp_path, capsys, monkeypatch):
+def test_check_warns_once_and_not_about_lists_without_rows(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv").write_text("url,caption\n")
     (tmp_path / "b.csv").write_text("url,caption\nhttp://a.org/,\nhttp://b.org/, \n")

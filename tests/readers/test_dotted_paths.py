@@ -1,4 +1,4 @@
-"""Dotted paths name fields in structs, JSON objects and JSON text; a caption may be a JSON list."""
+"""Dotted paths name fields in structs, JSON objects and JSON text. A caption may be a JSON list."""
 
 import json
 
@@ -25,7 +25,7 @@ def as_text(row: dict) -> dict:
 
 
 @pytest.mark.parametrize("kind", ["struct.parquet", "text.parquet", "jsonl", "json", "text.csv"])
-def test_a_path_leads_into_structs_json_objects_and_json_in_texts(tmp_path, kind):
+def test_a_path_reads_fields_of_structs_json_objects_and_json_text(tmp_path, kind):
     path = tmp_path / f"list.{kind}"
     if kind.endswith("parquet"):
         pq.write_table(pa.Table.from_pylist(ROWS if kind[0] == "s" else [as_text(row) for row in ROWS]), path)
@@ -41,7 +41,7 @@ def test_a_path_leads_into_structs_json_objects_and_json_in_texts(tmp_path, kind
     assert json.loads(rows["extra"][0].as_py())["flat"] == "x"
 
 
-def test_lists_on_the_way_give_all_their_values(tmp_path):
+def test_a_path_through_a_list_gives_all_its_values(tmp_path):
     row = {"images": [{"url": "http://a.org/"}], "captions": [{"text": "a"}, {"text": "b"}, {}]}
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "b.parquet")
@@ -50,7 +50,7 @@ def test_lists_on_the_way_give_all_their_values(tmp_path):
     assert [(row["texts"][1]["text"], row["texts"][1]["alternatives"]) for row in rows] == [("a", ["b"])] * 2
 
 
-def test_a_path_to_nowhere_is_reported_before_any_work(tmp_path):
+def test_a_path_that_cannot_exist_is_reported_before_any_work(tmp_path):
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
     with pytest.raises(RecipeError, match=r"no column 'annotations\.urls'. Did you mean 'annotations\.url'"):
         UrlList(path=str(tmp_path), url="annotations.urls", caption="").check()
@@ -61,7 +61,7 @@ def test_a_path_to_nowhere_is_reported_before_any_work(tmp_path):
 
 
 @pytest.mark.parametrize("form", [list, pa.array, lambda texts: pa.array([t if t is None else t.encode() for t in texts])])
-def test_a_list_of_captions_in_json_is_several_captions(form):
+def test_a_json_list_of_captions_gives_several_captions(form):
     given = ['["a", "b", "a"]', "[1] a figure", ' ["c"]', "[]", '["d", null]', "[5]", None, "plain", '["e"', '[["f"]]']
     texts, others, wrong = caption_column([form(given)])
     assert texts.to_pylist() == ["a", "[1] a figure", "c", "", "d", "[5]", "", "plain", '["e"', '[["f"]]']
@@ -69,12 +69,12 @@ def test_a_list_of_captions_in_json_is_several_captions(form):
     assert not wrong.any()
 
 
-def test_a_caption_of_a_wrong_encoding_beside_such_a_list_is_reported():
+def test_a_caption_of_a_wrong_encoding_beside_a_json_list_is_reported():
     _, _, wrong = caption_column([pa.array([b'["a"]', b"\xff", b"c"])])
     assert wrong.tolist() == [False, True, False]
 
 
-def test_a_path_leads_into_maps_and_into_columns_of_json(tmp_path):
+def test_a_path_reads_fields_of_maps_and_of_json_columns(tmp_path):
     text_map = pa.map_(pa.string(), pa.string())
     columns = {
         "url": [f"http://a.org/{n}" for n in range(3)],
@@ -96,7 +96,7 @@ def test_a_path_leads_into_maps_and_into_columns_of_json(tmp_path):
 
 
 @pytest.mark.parametrize("view", [pa.list_view, pa.large_list_view, pa.list_])
-def test_lists_of_every_kind_hold_captions_and_lists_in_json_within(tmp_path, view):
+def test_every_list_type_may_hold_captions_and_json_lists(tmp_path, view):
     column = pa.array([["a", "b"], None, ['["c", "d"]', "e"]], view(pa.string()))
     pq.write_table(pa.table({"url": ["http://a.org/"] * 3, "caption": column}), tmp_path / "a.parquet")
     rows = read_all(UrlList(path=str(tmp_path))).to_pylist()
@@ -104,7 +104,7 @@ def test_lists_of_every_kind_hold_captions_and_lists_in_json_within(tmp_path, vi
     assert texts == [("a", ["b"]), ("", None), ("c", ["d", "e"])]
 
 
-def test_bytes_that_are_no_text_are_reported_whatever_their_type(tmp_path):
+def test_bytes_that_do_not_decode_are_reported_for_every_type(tmp_path):
     column = pa.array([b"\xff\xfe\xfd\xfc", b"abcd"], pa.binary(4))
     pq.write_table(pa.table({"url": ["http://a.org/"] * 2, "caption": column}), tmp_path / "a.parquet")
     assert read_all(UrlList(path=str(tmp_path)))["reason"].to_pylist() == ["bad_encoding", None]
@@ -114,13 +114,13 @@ def test_bytes_that_are_no_text_are_reported_whatever_their_type(tmp_path):
         read_all(UrlList(path=str(tmp_path)))
 
 
-def test_a_field_may_have_dots_in_its_own_name():
+def test_a_field_name_may_contain_dots():
     assert reach({"a.b": 1, "a": {"b": 2, "c": {"d.e": 3}}}, ["a", "b"]) == 1
     assert reach({"a": '{"b.c": [{"d": 4}]}'}, ["a", "b", "c", "d"]) == 4
     assert reach({"a": 1}, ["a", "b"]) is None and reach({"a": 1}, ["a", "b"], b"no") == b"no"
 
 
-def test_values_of_a_json_column_are_what_the_json_says(tmp_path):
+def test_values_of_a_json_column_keep_their_json_types(tmp_path):
     values = pa.array(['"one"', '["a", "b"]', '{"en": "c"}', "null", "{", "7"], pa.json_())
     pq.write_table(pa.table({"url": ["http://a.org/"] * 6, "caption": values}), tmp_path / "a.parquet")
     rows = read_all(UrlList(path=str(tmp_path))).to_pylist()
@@ -130,7 +130,7 @@ def test_values_of_a_json_column_are_what_the_json_says(tmp_path):
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
 @pytest.mark.parametrize("value", ["a caption without JSON", '"text"', "[[1]]", '{"en": {"a": 1}}'])
-def test_a_path_into_what_is_no_object_is_reported_and_never_an_empty_caption(tmp_path, kind, value):
+def test_a_path_into_a_value_that_is_not_an_object_is_reported(tmp_path, kind, value):
     good = {"url": "http://a.org/", "caption": '{"en": "one"}'}
     rows = [good, {**good, "caption": value}, {**good, "caption": ""}, {**good, "caption": None}]
     if kind == "parquet":

@@ -1,4 +1,4 @@
-"""The folder of a user's path, which must hold the files that rows name."""
+"""The folder of a user's path contains the files that rows may name."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from vlmdata.readers.nameable_files import folder_of
 
 
 @pytest.mark.parametrize("path", ["data", "data/", "data/a.csv", "data/*.csv", "data/a*.csv", "data/*/b.csv", "data/[ab].csv"])
-def test_a_path_means_its_folder_or_the_one_its_files_lie_in(tmp_path, monkeypatch, path):
+def test_a_path_stands_for_its_folder_or_for_the_folder_of_its_files(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     assert folder_of(path, (".csv",)).rstrip("/") in ("data", str(tmp_path / "data"))

@@ -1,4 +1,4 @@
-"""The texts in a Python value, in any kind of list or JSON."""
+"""Texts are found in a Python value, in any kind of list or in JSON."""
 
 import pytest
 
@@ -22,7 +22,7 @@ NO_LIST = ["[1, 2]", '["a", 5]', '[{"a": 1}]', "[a", "[cat] on a mat", '["a"] an
         *[(text, [text]) for text in NO_LIST],
     ],
 )
-def test_a_text_that_is_a_list_of_texts_in_json_counts_as_them(value, found):
+def test_a_string_that_is_a_json_list_of_strings_counts_as_several_texts(value, found):
     assert texts_in(value) == (found, None)
 
 
@@ -38,5 +38,5 @@ def test_a_text_that_is_a_list_of_texts_in_json_counts_as_them(value, found):
         ([[0.5, 1.5]], "no_text"),
     ],
 )
-def test_what_is_no_text_is_reported(value, fault):
+def test_a_value_that_is_not_a_text_is_reported(value, fault):
     assert texts_in(value)[1] == fault

@@ -24,7 +24,7 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3),
         ("BMP", {}),
     ],
 )
-def test_an_image_longer_than_what_is_read_of_it_first_has_its_size(tmp_path, kind: str, settings: dict) -> None:
+def test_the_size_of_an_image_longer_than_the_first_read_is_found(tmp_path, kind: str, settings: dict) -> None:
     out = io.BytesIO()
     NOISE.save(out, kind, **settings)
     assert len(out.getvalue()) > HEADER
@@ -34,14 +34,15 @@ def test_an_image_longer_than_what_is_read_of_it_first_has_its_size(tmp_path, ki
 
 
 @pytest.mark.parametrize("name", ["lost.png", "a\0b.png", "folder", "folder/"])
-def test_a_name_that_is_no_file_is_an_outcome(tmp_path, name: str) -> None:
+def test_a_name_without_a_file_is_reported_as_a_reason(tmp_path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     assert file_in_place(f"{tmp_path}/{name}")["reason"] == "no_file"
     assert image_named(name, str(tmp_path))["reason"] == "no_file"
 
 
-def test_a_file_too_large_to_be_read_whole_is_an_outcome(tmp_path) -> None:
-    (tmp_path / "a.tif").write_bytes(b"II*\0" + (2 * HEADER).to_bytes(4, "little"))  # its directory is beyond HEADER
+def test_a_file_too_large_to_be_read_is_reported_as_a_reason(tmp_path) -> None:
+    # the TIFF directory is beyond the first HEADER bytes
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + (2 * HEADER).to_bytes(4, "little"))
     os.truncate(tmp_path / "a.tif", LARGEST + 1)
     assert file_in_place(str(tmp_path / "a.tif")) == {"drop": "source", "reason": "too_large"}
 
@@ -57,17 +58,17 @@ def test_a_file_too_large_to_be_read_whole_is_an_outcome(tmp_path) -> None:
         ([{}], {"url": 7}, [None], set()),
     ],
 )
-def test_images_take_the_addresses_that_a_record_holds(images, record, addresses, used) -> None:
+def test_images_get_the_addresses_that_a_record_holds(images, record, addresses, used) -> None:
     assert keep_addresses(images, record) == used
     assert [image.get("url") for image in images] == addresses
 
 
 @pytest.mark.parametrize("where", ["data:image/png;base64,é", "data:,é", "data:image/png;base64,@@"])
-def test_base64_that_is_none_is_an_outcome(tmp_path, where: str) -> None:
+def test_invalid_base64_is_reported_as_a_reason(tmp_path, where: str) -> None:
     assert image_named(where, str(tmp_path))["reason"] == "bad_base64"
 
 
-def test_base64_is_read_in_every_form_in_which_it_is_published() -> None:
+def test_base64_is_read_in_every_published_form() -> None:
     body = picture(40, 30)
     plain, safe = base64.b64encode(body).decode(), base64.urlsafe_b64encode(body).decode().rstrip("=")
     wrapped = "\n".join(plain[start : start + 60] for start in range(0, len(plain), 60))
@@ -77,10 +78,10 @@ def test_base64_is_read_in_every_form_in_which_it_is_published() -> None:
 
 
 @pytest.mark.parametrize(("where", "reason"), [("data:image/png;base64,é", "bad_base64"), ("data:,A", "bad_base64")])
-def test_what_is_no_base64_says_so(where: str, reason: str) -> None:
+def test_a_data_url_without_base64_is_reported(where: str, reason: str) -> None:
     assert image_named(where, "/nowhere")["reason"] == reason
 
 
-def test_a_short_name_that_could_be_base64_is_a_file(tmp_path) -> None:
+def test_a_short_name_that_could_be_base64_is_read_as_a_file_name(tmp_path) -> None:
     (tmp_path / "R0lGODlh").write_bytes(picture())
     assert image_named("R0lGODlh", str(tmp_path))["format"] == "png"

@@ -18,5 +18,5 @@ def test_a_box_that_is_not_four_finite_numbers_is_left_out(bad: object) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "{}", "7", "null", "[" * 100_000])
-def test_text_that_holds_no_boxes_is_a_row_without_boxes(text: str) -> None:
+def test_text_without_boxes_gives_a_row_without_boxes(text: str) -> None:
     assert box_column(pa.array([text, None])).equals(pa.nulls(2, BOXES))

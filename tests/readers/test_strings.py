@@ -1,4 +1,4 @@
-"""A caption's bytes decode to its text or raise an error; they never give another text."""
+"""The bytes of a caption decode to its text or raise an error. They never give another text."""
 
 import codecs
 
@@ -9,11 +9,11 @@ from vlmdata.step import RecipeError
 
 
 @pytest.mark.parametrize("name", ["utf-8-sig", "utf-16", "utf-32"])
-def test_a_mark_says_the_encoding_whatever_was_stated(name):
+def test_a_byte_order_mark_overrides_the_stated_encoding(name):
     assert caption_text("grün 日本".encode(name), "latin-1") == "grün 日本"
 
 
-def test_marks_of_the_other_order_of_bytes_are_known():
+def test_byte_order_marks_of_both_byte_orders_are_known():
     assert caption_text(codecs.BOM_UTF16_BE + "日本".encode("utf-16-be")) == "日本"
     assert caption_text(codecs.BOM_UTF32_BE + "日本".encode("utf-32-be")) == "日本"
 
@@ -27,7 +27,7 @@ def test_marks_of_the_other_order_of_bytes_are_known():
         (b"", "utf-8", ""),
     ],
 )
-def test_without_a_mark_the_stated_encoding_holds(data, encoding, text):
+def test_the_stated_encoding_is_used_without_a_byte_order_mark(data, encoding, text):
     assert caption_text(data, encoding) == text
 
 
@@ -41,13 +41,13 @@ def test_without_a_mark_the_stated_encoding_holds(data, encoding, text):
         (b"\xff\xfea", "utf-8"),
     ],
 )
-def test_other_bytes_are_an_error(data, encoding):
+def test_bytes_of_another_encoding_raise_an_error(data, encoding):
     with pytest.raises(UnicodeDecodeError):
         caption_text(data, encoding)
 
 
 @pytest.mark.parametrize("name", ["utf8x", "hex", "rot13", "a\0b", ""])
-def test_encodings_of_no_text_are_refused(name):
+def test_codecs_that_do_not_decode_text_are_refused(name):
     with pytest.raises(RecipeError, match="is unknown"):
         check_encoding(name)
 
@@ -55,5 +55,5 @@ def test_encodings_of_no_text_are_refused(name):
 @pytest.mark.parametrize(
     ("text", "said"), [("", True), (" \n\u3000\xa0", True), ("\u200b\ufeff \u200f", True), ("\u200ba", False), (".", False)]
 )
-def test_a_text_of_which_nothing_can_be_seen_is_blank(text, said):
+def test_a_text_without_visible_characters_is_blank(text, said):
     assert is_blank(text) == said

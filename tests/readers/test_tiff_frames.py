@@ -1,4 +1,4 @@
-"""The frames of a TIFF have a common limit, and each has the bytes that Pillow writes."""
+"""The frames of a TIFF share a cost limit, and each becomes the PNG that Pillow writes."""
 
 import io
 
@@ -18,7 +18,7 @@ def tiff(*sides: tuple[int, int], mode: str = "RGB", **settings: object) -> byte
 
 
 @pytest.mark.parametrize(("mode", "compression"), [("RGB", "tiff_lzw"), ("L", "jpeg"), ("1", "group4"), ("P", "raw")])
-def test_every_frame_is_the_png_that_pillow_makes_of_it(mode: str, compression: str) -> None:
+def test_every_frame_equals_the_png_that_pillow_writes(mode: str, compression: str) -> None:
     data = tiff((90, 60), (40, 70), (50, 50), mode=mode, compression=compression)
     expected = []
     with Image.open(io.BytesIO(data)) as image:
@@ -31,21 +31,21 @@ def test_every_frame_is_the_png_that_pillow_makes_of_it(mode: str, compression: 
     assert frames.following() == {"drop": "source", "reason": "no_image"}
 
 
-def test_frames_are_taken_until_their_sum_of_cost_is_spent() -> None:
+def test_frames_are_read_until_their_total_cost_reaches_the_limit() -> None:
     frames = Frames(tiff(*[(600, 500)] * 4), max_memory_mb=300, max_cost=10)
     found = [frames.following() for _ in range(5)]
     assert [one.get("reason") for one in found] == [None, None, "too_costly", "too_costly", "no_image"]
     assert found[2]["threshold"] == 10 < found[2]["value"] < found[3]["value"]
 
 
-def test_a_frame_too_large_is_reported_with_its_number_and_the_next_is_taken() -> None:
+def test_a_frame_too_large_is_reported_with_its_number_and_the_next_one_is_read() -> None:
     frames = Frames(tiff((3000, 2000), (50, 40)), max_memory_mb=60, max_cost=1000)
     first, second = frames.following(), frames.following()
     assert (first["reason"], first["threshold"]) == ("too_large", 60) and first["value"] > 60
     assert (second["width"], second["height"]) == (50, 40)
 
 
-def test_directories_that_go_round_in_a_circle_end() -> None:
+def test_reading_of_circular_directories_ends() -> None:
     data = bytearray(tiff((20, 20)))
     start = int.from_bytes(data[4:8], "little")
     end = start + 2 + 12 * int.from_bytes(data[start : start + 2], "little")
@@ -54,5 +54,5 @@ def test_directories_that_go_round_in_a_circle_end() -> None:
 
 
 @pytest.mark.parametrize("data", [None, b"", b"II*\0", b"II*\0\xff\xff\xff\xff", b"no picture at all"])
-def test_what_has_no_frames_gives_none(data: bytes | None) -> None:
+def test_a_file_without_frames_gives_none(data: bytes | None) -> None:
     assert Frames(data, **LIMITS).following()["drop"] == "source"

@@ -1,4 +1,4 @@
-"""CSV cut into whole rows, the same as Arrow's for any block size; a row that never ends loses only that row."""
+"""CSV is cut into whole rows, equal to Arrow's for any block size, and a row that never ends loses only that row."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ UNCLOSED = "a quote opens a field here and is not closed"
 
 
 def read(text: str | bytes, kind: str = "csv", quoted: bool | None = None) -> tuple[list, list]:
-    """Return the rows, and line and problem of the bad ones."""
+    """Return the rows, and the line and the problem of each bad row."""
     data = text if isinstance(text, bytes) else text.encode()
     rows, bad = [], []
     for table, odd in delimited.tables(io.BytesIO(data), kind, "utf-8", "", (), quoted):
@@ -41,7 +41,7 @@ def read(text: str | bytes, kind: str = "csv", quoted: bool | None = None) -> tu
     ],
 )
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 1 << 20])
-def test_a_quote_that_is_never_closed_loses_only_its_line(text, rows, bad, block, monkeypatch):
+def test_an_unclosed_quote_loses_only_its_line(text, rows, bad, block, monkeypatch):
     monkeypatch.setattr(whole_rows, "READ", block)
     assert read(HEAD + text) == (rows, bad)
 
@@ -65,7 +65,7 @@ def test_rows_of_several_megabytes_are_read():
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_whole_files_are_read_as_by_other_readers_of_csv(seed, monkeypatch):
+def test_whole_files_are_read_as_other_csv_readers_read_them(seed, monkeypatch):
     dice = random.Random(seed)
     monkeypatch.setattr(whole_rows, "READ", dice.choice([1, 3, 10, 1000]))
     fields = ["", "x", "a b", 'say "x"', "two\nlines", "a\r\nb\n", "ü,", '"', ",", "\n", "\\"]
@@ -89,7 +89,7 @@ def test_a_row_that_cannot_be_read_is_reported_by_its_line(seed, monkeypatch):
 
 
 @pytest.mark.parametrize("line", ['a,"""x\n', 'a,"x\n', '"",', '"\n",', '""', '"', ',"\n', "\n", "\r", '"x"x,'])
-def test_hostile_quotes_take_time_in_proportion_to_their_bytes(line):
+def test_hostile_quotes_are_read_in_linear_time(line):
     def seconds(size: int) -> float:
         start = time.process_time()
         read(HEAD + line * (size // len(line)))
