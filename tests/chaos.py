@@ -87,7 +87,7 @@ def chosen_points_of_workers(ground: Ground, dice: random.Random) -> int:
     mark = ground.folder / "died"
     mark.unlink(missing_ok=True)
     death = functools.partial(die_before, dice.randrange(ground.changes // 3), ground.out, mark)
-    assert spoiled_run(ground.web.recipe, ground.out, death, ground.folder / "said") == 0
+    assert spoiled_run(ground.web.recipe, ground.out, death, ground.folder / "output") == 0
     return int(mark.exists())
 
 
@@ -158,9 +158,9 @@ def trouble(ground: Ground, dice: random.Random) -> int:
         _on_a_disk_of_its_own(ground, dice, kind)
         return 0
     spoil = jumping_clock if kind == "clock" else functools.partial(little_memory, dice.randrange(150_000_000, 400_000_000))
-    status = spoiled_run(ground.web.recipe, ground.out, spoil, ground.folder / "said")
+    status = spoiled_run(ground.web.recipe, ground.out, spoil, ground.folder / "output")
     if kind == "clock":  # without memory, a library may fail with its own message
-        assert status == 0, (ground.folder / "said").read_text()
+        assert status == 0, (ground.folder / "output").read_text()
     if status:
         assert start(ground.web, ground.out).wait() == 0
     return 0

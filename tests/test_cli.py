@@ -29,8 +29,8 @@ pytestmark = pytest.mark.whole
 def test_a_mistake_prints_one_line_on_stderr_and_exits_with_status_2(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and message in said.err and said.err.count("\n") == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and message in captured.err and captured.err.count("\n") == 1
     assert not (tmp_path / "OUT").exists()
 
 

@@ -69,8 +69,8 @@ def test_repeated_writing_and_reading_loses_nothing(tmp_path, layout, capsys):
     rest = {"steps": [{"resize": {"mode": "no", "skip_reencode": True}}, "text_length"], "shards": {"layout": layout}}
     (tmp_path / "recipe.yaml").write_text(json.dumps({"source": source, **rest}))
     assert main(["check", str(tmp_path / "recipe.yaml")]) == 0
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "key as column_column_key" in said and "roles as column_roles" in said
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1 and "key as column_column_key" in output and "roles as column_roles" in output
     rounds = []
     for number in range(3):
         made = run(parse({"source": source, **rest}), tmp_path / str(number), local=True, workers=1)

@@ -57,9 +57,9 @@ def test_a_document_matches_the_schema():
 
 
 def test_a_conversation_matches_the_schema_and_other_forms_of_turns_do_not():
-    said = {"kind": "tool_call", "train": False, "name": "w"}
+    turn = {"kind": "tool_call", "train": False, "name": "w"}
     rows = {**document("a", "b", "c"), "roles": ["user", "assistant", "tool"], "tools": '[{"name": "w"}]'}
-    rows["turns"] = [None, json.dumps(said), '{"begins": true, "tool_call_id": "c1"}']
+    rows["turns"] = [None, json.dumps(turn), '{"begins": true, "tool_call_id": "c1"}']
     facts = json.loads(dict(next(samples(table([rows]), "documents", 0, 1)).members)["json"])
     check("sample", facts)
     for wrong in ({"turns": [{}]}, {"turns": [{"kind": "song"}]}, {"roles": ["judge"]}, {"tools": ["w"]}):

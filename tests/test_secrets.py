@@ -65,9 +65,9 @@ def test_no_secret_is_published_logged_or_printed(signed, tmp_path, capsys):
     assert main(["retry", str(out), "--local"]) == 2  # the manifest has no recipe that could be run
     assert main(["retry", str(out), "--local", "--recipe", str(recipe)]) == 0
     assert main(["run", str(recipe), "--set", f"source.path={address}X", "--out", str(tmp_path / "no"), "--local"]) == 2
-    said = "".join(capsys.readouterr())
-    assert "SECRET" not in said
-    assert "user" not in said and "REDACTED@" in said
+    output = "".join(capsys.readouterr())
+    assert "SECRET" not in output
+    assert "user" not in output and "REDACTED@" in output
 
 
 def test_a_row_is_found_and_forgotten_by_its_full_address(signed, tmp_path):

@@ -35,11 +35,11 @@ def examples(program: str, verb: str) -> list[str]:
 def test_the_help_of_a_verb_ends_with_its_examples_unchanged(program, verb, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     assert MAIN[program]([verb, "--help"]) == 0
-    said = capsys.readouterr()
-    head, tail = said.out.split("\nExamples:\n")
+    captured = capsys.readouterr()
+    head, tail = captured.out.split("\nExamples:\n")
     assert tail.splitlines() == [f"  {line}" for line in examples(program, verb)]
     assert any(f"{program} {verb} " in f"{line} " for line in examples(program, verb))
-    assert max(map(len, head.splitlines())) <= 40 and "\x1b" not in said.out and said.err == ""
+    assert max(map(len, head.splitlines())) <= 40 and "\x1b" not in captured.out and captured.err == ""
 
 
 @pytest.mark.parametrize("program", MAIN)
@@ -90,8 +90,8 @@ def test_the_printed_version_is_that_of_the_package(program):
 )  # fmt: skip
 def test_a_usage_error_prints_the_usage_of_the_verb_and_one_line(words, usage, mistake, capsys):
     assert cli.main(words) == 2
-    said = capsys.readouterr()
-    assert (said.out, said.err) == ("", f"Usage: {usage}\nvlmdata: {mistake}\n")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"Usage: {usage}\nvlmdata: {mistake}\n")
 
 
 def test_the_trainer_reports_usage_errors_in_the_same_form(capsys):

@@ -112,7 +112,7 @@ def test_equivalent_addresses_have_one_key():
 @pytest.mark.parametrize(
     ("find", "name", "referenced", "answered"),
     [
-        (fixture, "wget/first.warc.gz", 9, 8),  # lost.jpg was not there
+        (fixture, "wget/first.warc.gz", 9, 8),  # lost.jpg is missing in the collection
         (real_data, "node-warc/books.toscrape.warc", 20, 20),
         (real_data, "webarchive-discovery/wikipedia-mona-lisa/flashfrozen-jwat-recompressed.warc.gz", 12, 12),
         (real_data, "solrwayback/example_warc/IAH-20080430204825-00000-blackbook.warc.gz", 33, 25),

@@ -1,4 +1,4 @@
-"""HTTP responses in archives: chunked, compressed, or falsely declared so."""
+"""HTTP responses in archives are decoded if they are chunked, compressed, or falsely declared so."""
 
 import gzip
 import io
@@ -59,7 +59,7 @@ DEFLATE_RAW = RAW.compress(BODY) + RAW.flush()
         ("", bytes(1_000_001), b"", "too_large"),
     ],
 )
-def test_bodies(headers, body, expected, problem):
+def test_bodies_are_decoded_as_declared_or_kept_as_sent(headers, body, expected, problem):
     block = HEAD + (headers.encode() + b"\r\n" if headers else b"") + b"\r\n" + body
     response = parse_response(block, max_bytes=1_000_000)
     assert (response.problem, response.body) == (problem, expected)
@@ -75,7 +75,7 @@ def test_decompression_bombs_stop_at_the_limit(name, compress):
 
 
 @pytest.mark.parametrize("block", [b"", b"<html>", b"HTTP/1.1", b"HTTP/1.1 abc\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"])
-def test_malformed_responses(block):
+def test_malformed_responses_are_reported(block):
     assert parse_response(block, max_bytes=10).problem == "http_header"
 
 

@@ -79,7 +79,7 @@ def test_every_compression_gives_the_same_records(tmp_path, content):
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_arc_files(tmp_path, compress):
+def test_arc_files_of_both_versions_are_read(tmp_path, compress):
     content = arc(("http://ex.com/a b?c=d e", http(b"one")), ("http://ex.com/2", http(b"two")))
     (tmp_path / "x.arc").write_bytes(gz(content[:100], content[100:]) if compress else content)
     found = read(tmp_path / "x.arc")
@@ -179,7 +179,7 @@ def test_content_past_the_limit_is_not_read(tmp_path):
     ]
 
 
-def test_digests():
+def test_digests_are_checked():
     assert digest_fits("sha1:3I42H3S6NNFQ2MSVX7XZKYAYSCX5QBYJ", b"")
     assert digest_fits("SHA-1:da39a3ee5e6b4b0d3255bfef95601890afd80709", b"")
     assert digest_fits("md5:d41d8cd98f00b204e9800998ecf8427e", b"")
@@ -238,7 +238,7 @@ def test_empty_frames_are_skipped_everywhere(tmp_path, kind, each):
     assert read(tmp_path / "file") == []
 
 
-def test_empty_frames_are_no_damage_and_hide_no_damage(tmp_path):
+def test_empty_frames_are_not_damage_and_do_not_hide_damage(tmp_path):
     empty, broken = EMPTY["gzip"], gz(PAGES[1])[:-40] + bytes(40)
     (tmp_path / "file").write_bytes(gz(PAGES[0]) + empty + broken + empty + gz(PAGES[2]) + empty + b"no frame")
     assert summary(read(tmp_path / "file")) == {"response": 2, "bad_record:header": 2}
@@ -264,7 +264,7 @@ def test_headers_in_any_spelling_and_with_any_line_break_are_read(tmp_path, pack
 @pytest.mark.parametrize("pack", [b"".join, lambda parts: gz(*parts), lambda parts: gzip.compress(b"".join(parts))])
 @pytest.mark.parametrize("stated", [b"99", b"999999", b"999999999999"])
 def test_a_false_length_loses_no_page_uncounted(tmp_path, pack, stated):
-    for number in (0, 1, 3):  # the first record and a request, whose content is not kept; a page
+    for number in (0, 1, 3):  # the lengths of the first record and of a request, whose content is not read, and of a page
         changed = [*WHOLE]
         changed[number] = re.sub(rb"Content-Length: \d+", b"Content-Length: " + stated, changed[number], count=1)
         (tmp_path / "file").write_bytes(pack(changed))
@@ -287,7 +287,8 @@ def test_a_version_in_lower_case_is_accepted(tmp_path, pack, which):
 @pytest.mark.parametrize("kind", ["request", "resource"])
 @pytest.mark.parametrize("pack", [b"".join, lambda parts: gz(*parts), lambda parts: gzip.compress(b"".join(parts))])
 def test_false_lengths_are_read_in_linear_time(tmp_path, kind, pack):
-    """Each record states more bytes than the file has: a reader that trusts the lengths reads the rest each time."""
+    """Each record states more bytes than the file has. A reader that trusts the lengths would read the rest of the file each
+    time."""
     record = re.sub(rb"Content-Length: \d+", b"Content-Length: 90000000", warc(kind, "http://ex.com/", bytes(2000)))
 
     def seconds(count: int) -> float:
@@ -351,7 +352,8 @@ for path in sys.argv[1:]:
 
 @pytest.mark.slow
 def test_memory_is_independent_of_the_archive_size(tmp_path):
-    """One process reads both archives, so both peaks include its libraries. ru_maxrss is no use: it starts at the parent's."""
+    """One process reads both archives, so both peaks include its libraries. ru_maxrss would include the memory of the parent
+    process."""
     import random
 
     body = random.Random(0).randbytes(100_000)

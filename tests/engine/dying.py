@@ -130,8 +130,8 @@ def _forget(out: Path, request: Request, change: int | None) -> None:
     take_down(out, request)
 
 
-def _run_spoiled(recipe: Path, out: Path, spoil: Callable[[], None], said: Path) -> None:
-    file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+def _run_spoiled(recipe: Path, out: Path, spoil: Callable[[], None], output: Path) -> None:
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
     build.run = functools.partial(build.run, open_workers=functools.partial(spoiled, spoil))  # the command calls this function
@@ -165,6 +165,6 @@ def dying_forget(out: Path, request: Request, change: int | None) -> int:
     return in_process(_forget, out, request, change)
 
 
-def spoiled_run(recipe: Path, out: Path, spoil: Callable[[], None], said: Path) -> int:
-    """Run a recipe on two workers, each of which calls `spoil` first. Write the output of the run to the file `said`."""
-    return in_process(_run_spoiled, recipe, out, spoil, said)
+def spoiled_run(recipe: Path, out: Path, spoil: Callable[[], None], output: Path) -> int:
+    """Run a recipe on two workers, each of which calls `spoil` first. Write the output of the run to the file `output`."""
+    return in_process(_run_spoiled, recipe, out, spoil, output)

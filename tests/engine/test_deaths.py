@@ -90,8 +90,8 @@ def test_a_local_run_continues_after_its_helper_processes_die(web, tmp_path, wor
         command += ["--workers", "2"]
         driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         drivers.put(driver.pid)
-        said = driver.communicate()[1]
-    assert acted and driver.returncode == 0 and "Traceback" not in said
+        output = driver.communicate()[1]
+    assert acted and driver.returncode == 0 and "Traceback" not in output
     assert hashes(tmp_path / "out") == web.expected
 
 
@@ -130,10 +130,10 @@ def test_the_rate_limiter_on_ray_is_restarted(web, tmp_path, monkeypatch):
 def test_a_rate_limiter_that_ray_cannot_restart_ends_the_run_with_one_line(web, tmp_path, monkeypatch, capsys):
     with rate_limiter_of_ray(monkeypatch, web, for_good=True) as acted:
         assert main(["run", str(web.recipe), "--out", str(tmp_path / "out"), "--workers", "2"]) == 1
-    said = capsys.readouterr().err
-    last = "vlmdata: ConnectionError: the workers' shared rate limiter died. "
-    assert acted and f"{last}Fix this and run the same command again; it resumes." in said.splitlines()
-    assert "Traceback" not in said
+    output = capsys.readouterr().err
+    last = "vlmdata: ConnectionError: the rate limiter of all workers died. "
+    assert acted and f"{last}Fix this and run the same command again; it resumes." in output.splitlines()
+    assert "Traceback" not in output
     run(web.recipe, tmp_path / "out", local=True)
     assert hashes(tmp_path / "out") == web.expected
 
@@ -183,7 +183,7 @@ def _with_half_an_answer(mark: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [_with_a_thread_that_fails, _with_half_an_answer])
 def test_a_worker_that_never_answers_again_is_replaced(web, tmp_path, spoil):
-    assert spoiled_run(web.recipe, tmp_path / "out", functools.partial(spoil, tmp_path / "mark"), tmp_path / "said") == 0
+    assert spoiled_run(web.recipe, tmp_path / "out", functools.partial(spoil, tmp_path / "mark"), tmp_path / "output") == 0
     assert (tmp_path / "mark").exists() and hashes(tmp_path / "out") == web.expected
 
 
@@ -199,11 +199,11 @@ def _without_a_plan_to_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"), [(_without_a_way_to_answer, "cannot pickle"), (_without_a_plan_to_read, "vlmdata: PermissionError")]
+    ("spoil", "message"), [(_without_a_way_to_answer, "cannot pickle"), (_without_a_plan_to_read, "vlmdata: PermissionError")]
 )
-def test_a_call_whose_answer_cannot_be_sent_ends_the_run(web, tmp_path, spoil, says):
-    assert spoiled_run(web.recipe, tmp_path / "out", spoil, tmp_path / "said") == 1
-    assert says in (tmp_path / "said").read_text().strip().splitlines()[-1]
+def test_a_call_whose_answer_cannot_be_sent_ends_the_run(web, tmp_path, spoil, message):
+    assert spoiled_run(web.recipe, tmp_path / "out", spoil, tmp_path / "output") == 1
+    assert message in (tmp_path / "output").read_text().strip().splitlines()[-1]
 
 
 def test_a_row_that_was_in_progress_when_the_client_broke_does_not_hang_the_run(monkeypatch):

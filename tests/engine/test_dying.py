@@ -52,5 +52,5 @@ def test_a_run_that_dies_repeatedly_resumes(web, tmp_path):
 def test_a_worker_that_dies_before_a_change_is_replaced(web, tmp_path, change):
     out = tmp_path / "out"
     death = functools.partial(die_before, change, out, tmp_path / "died")
-    assert spoiled_run(web.recipe, out, death, tmp_path / "said") == 0
+    assert spoiled_run(web.recipe, out, death, tmp_path / "output") == 0
     assert (tmp_path / "died").exists() and hashes(out) == web.expected

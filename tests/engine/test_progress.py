@@ -60,7 +60,7 @@ def test_a_terminal_shows_counts_in_one_updated_line_and_the_log_records_the_end
         command = [sys.executable, "-m", "vlmdata.cli", "run", str(web.recipe), "--out", str(tmp_path / "out"), "--local"]
         driver = subprocess.Popen(command, stderr=theirs, stdout=subprocess.DEVNULL)
         os.close(theirs)
-        said = b""
+        output = b""
         while True:
             try:
                 data = os.read(ours, 4096)
@@ -68,10 +68,10 @@ def test_a_terminal_shows_counts_in_one_updated_line_and_the_log_records_the_end
                 break
             if not data:
                 break
-            said += data
+            output += data
         assert driver.wait() == 0
         os.close(ours)
-    assert b"\r\x1b[K" in said and b"estimate for 64 rows" in said
+    assert b"\r\x1b[K" in output and b"estimate for 64 rows" in output
     events = [line["event"] for line in log(tmp_path / "out")]
     assert events[0] == "begin" and events[-1] == "end" and log(tmp_path / "out")[-1]["kept"] == 48
 

@@ -79,11 +79,11 @@ TURNS = [
 )
 def test_the_fields_of_a_message_stay_with_its_first_remaining_position(lost, changed):
     row = document(*(text for _, text, _ in TURNS))
-    turns = [None if said is None else json.dumps(said) for _, _, said in TURNS]
+    turns = [None if fields is None else json.dumps(fields) for _, _, fields in TURNS]
     made = packed(
         without(table([{**row, "roles": [role for role, *_ in TURNS], "turns": turns, "tools": '[{"name": "w"}]'}]), lost)
     )
-    kept = [(role, text, changed.get(text, said)) for role, text, said in TURNS if text not in lost]
+    kept = [(role, text, changed.get(text, fields)) for role, text, fields in TURNS if text not in lost]
     assert list(zip(made["roles"], made["texts"], made["turns"], strict=True)) == kept
     assert made["tools"] == [{"name": "w"}]
 
@@ -100,9 +100,9 @@ def test_a_tool_schema_keeps_its_key_order_and_other_keys_are_sorted():
     (sample,) = samples(
         table([{**document("a"), "roles": ["user"], "tools": tools, "extra": '{"z": {"b": 1, "a": 2}}'}]), "documents", 0, 1
     )
-    said = dict(sample.members)["json"].decode()
-    assert f'"tools":{tools}' in said and said.endswith('"z":{"a":2,"b":1}}')
-    assert list(json.loads(said)) == sorted(json.loads(said))
+    text = dict(sample.members)["json"].decode()
+    assert f'"tools":{tools}' in text and text.endswith('"z":{"a":2,"b":1}}')
+    assert list(json.loads(text)) == sorted(json.loads(text))
 
 
 def test_a_merged_text_loses_its_scores_and_other_texts_keep_theirs():

@@ -114,5 +114,5 @@ def test_a_shortage_in_a_worker_is_reported_in_one_line():
 
 
 def test_a_clock_that_jumps_changes_no_byte(web, tmp_path):
-    assert spoiled_run(web.recipe, tmp_path / "out", jumping_clock, tmp_path / "said") == 0
+    assert spoiled_run(web.recipe, tmp_path / "out", jumping_clock, tmp_path / "output") == 0
     assert hashes(tmp_path / "out") == web.expected

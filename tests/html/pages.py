@@ -1,4 +1,4 @@
-"""Builds pages for tests from a body and reads them."""
+"""Build pages for tests from a body, and read them."""
 
 from vlmdata.html.document import PageDocument, extract
 
@@ -17,5 +17,5 @@ def read(body: str) -> PageDocument:
 
 
 def texts_of(body: str) -> list[str | None]:
-    """Return the texts of a page with this body, None for each image."""
+    """Return the texts of a page with this body, with None for each image."""
     return read(body).texts

@@ -73,8 +73,8 @@ def test_boilerplate_that_holds_the_prose_is_the_content():
 
 
 def test_boilerplate_is_skipped_unless_it_may_be_the_content():
-    said = "<div class=sidebar>" + "".join(f"<p>{text}</p>" for text in STORY[1:]) + "</div>"
-    little, much = (f"<article>{f'<p>{STORY[0]}</p>' * times}</article>{said}" for times in (1, 5))
+    sidebar = "<div class=sidebar>" + "".join(f"<p>{text}</p>" for text in STORY[1:]) + "</div>"
+    little, much = (f"<article>{f'<p>{STORY[0]}</p>' * times}</article>{sidebar}" for times in (1, 5))
     assert laid_out(much).skipped_long_chars > 0 and not any(block.text in STORY[1:] for block in laid_out(much).blocks)
     assert STORY[2] not in "".join(filter(None, extract(much.encode(), "https://e.org/").texts))
     assert STORY[2] in "".join(filter(None, extract(little.encode(), "https://e.org/").texts))
@@ -118,7 +118,7 @@ def test_a_shop_page_keeps_its_images_and_their_titles():
     assert [text for text in document.texts if text] == [f"- The book number {i}\n£{i}" for i in range(4)]
 
 
-def test_precision_and_recall():
+def test_precision_and_recall_are_computed_as_by_the_benchmark():
     assert precision_and_recall([("a b c d e", "a b c d e")]) == (1, 1, 1)
     assert precision_and_recall([("a b c d e", "a b c d x y")])[:2] == (1 / 3, 1 / 2)
     assert shingles("one two") == {("one", "two"): 1}
@@ -127,9 +127,9 @@ def test_precision_and_recall():
 @pytest.mark.parametrize(
     ("find", "name", "least"),
     [
-        (fixture, "articles", (0.955, 0.995, 0.975)),  # all words of the pages: 0.727, 0.981, 0.835
+        (fixture, "articles", (0.955, 0.995, 0.975)),  # scores on all words of the pages: 0.727, 0.981, 0.835
         pytest.param(real_data, "scrapinghub_aeb", (0.915, 0.975, 0.95), marks=pytest.mark.slow),  # trafilatura 2.3 in one run
-    ],  # with it: 0.928, 0.978, 0.953
+    ],  # trafilatura with this setting: 0.928, 0.978, 0.953
 )
 def test_pages_match_their_true_bodies(find: Find, name: str, least: tuple[float, float, float]):
     folder = find(f"B_html/{name}")
@@ -142,7 +142,7 @@ def test_pages_match_their_true_bodies(find: Find, name: str, least: tuple[float
     assert all(a > b for a, b in zip(precision_and_recall(pairs), least, strict=True))
 
 
-def test_score_of_strings():
+def test_the_score_of_strings_is_computed_as_by_trafilatura():
     marks = [{"with": ["a b", "x"], "without": ["c"]}, {"with": ["d"], "without": ["e", "f"]}]
     assert score_of_strings(["a\n b c", "d"], marks) == (2 / 3, 2 / 3, 2 / 3)
 

@@ -13,7 +13,7 @@ def read(body: str, head: str = "", **options):
 
 
 def parts(document) -> list[str]:
-    """Return texts unchanged and images as their addresses in brackets."""
+    """Return texts unchanged, and images as their addresses in brackets."""
     pairs = zip(document.texts, document.images, strict=True)
     assert all((text is None) != (image is None) for text, image in zip(document.texts, document.images, strict=True))
     return [text if text is not None else f"[{image.url}]" for text, image in pairs]

@@ -1,4 +1,4 @@
-"""Lines around and inside a text that are no part of it are dropped in every language."""
+"""Lines around and inside a text that do not belong to it are dropped in every language."""
 
 import pytest
 
@@ -113,7 +113,7 @@ def test_the_text_of_a_figure_loses_the_credit_and_the_image_keeps_it():
     assert document.texts[2].split("\n\n")[0] == "Das grüne Boot."
 
 
-def test_datelines():
+def test_datelines_are_recognized():
     assert all(
         map(is_dateline, ["24. März 2004, 19:49 | Genesis", "2019年11月20日 14:35", "Updated Nov 19, 2019 at 8:02 a.m."])
     )

@@ -49,14 +49,14 @@ def test_the_sources_of_a_picture_count_and_unreadable_types_do_not():
     assert addresses({"src": "s.jpg"}, sources) == ["w.webp", "s.jpg"]
 
 
-def test_placeholders():
+def test_placeholders_are_recognized():
     shown_until = ["blank.gif", "https://e.org/x/spacer.png?v=2", "about:blank", "", "data:image/svg+xml,<svg/>", "loading.gif"]
     shown_until += ["//:0", "http://:0", "https://"]
     assert all(map(is_placeholder, shown_until))
     assert not any(map(is_placeholder, ["blanket.jpg", "photo.gif", "space.png", "data:image/png;base64," + "A" * 300]))
 
 
-def test_previews():
+def test_previews_are_recognized():
     small = [
         "a.jpg?q=20",
         "a.jpg?w=20",

@@ -39,7 +39,7 @@ def shape(html: bytes) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("seed", range(300))
-def test_a_tree_is_no_deeper_and_no_larger_than_counted(seed):
+def test_a_tree_is_at_most_as_deep_and_as_large_as_counted(seed):
     chance = random.Random(seed)
     words = chance.sample(SOUP, chance.randint(2, 12))
     tree, pieces, deepest = Tree(), [], 0
@@ -47,5 +47,5 @@ def test_a_tree_is_no_deeper_and_no_larger_than_counted(seed):
         tree.add(*tag)
         deepest = max(deepest, len(tree.opened))
     depth, elements = shape(b"".join(pieces))
-    assert depth <= 3 * deepest + 8  # list items, cells and paragraphs are not counted among what is open
-    assert elements <= 4 * tree.cost + 20  # nor what a table or an end tag makes of itself
+    assert depth <= 3 * deepest + 8  # open list items, cells and paragraphs are not counted
+    assert elements <= 4 * tree.cost + 20  # elements that a table or an end tag implies are not counted

@@ -74,8 +74,8 @@ def test_prose_between_prose_is_kept_under_every_name(body: str, text: str):
 @pytest.mark.parametrize("name", ["comments", "kommentare", "commentaires", "comentarios", "reacties", "related", "cookie"])
 def test_comments_are_dropped_even_if_they_are_most_of_the_prose(name: str):
     story = "".join(f"<p>{i}. {text}</p>" for i in range(3) for text in PROSE)
-    said = "".join(f"<p>{i}: {text}</p>" for i in range(8) for text in PROSE)
-    page = f"<div><div>{story}</div><div class={name}-box>{said}</div></div>"
+    comments = "".join(f"<p>{i}: {text}</p>" for i in range(8) for text in PROSE)
+    page = f"<div><div>{story}</div><div class={name}-box>{comments}</div></div>"
     assert texts_of(page) == ["\n\n".join(f"{i}. {text}" for i in range(3) for text in PROSE)]
 
 

@@ -51,7 +51,7 @@ def read(body: str) -> tuple[list, list]:
         ("<?php x ?>", LOST),
     ],
 )
-def test_observed_cases(body, expected):
+def test_results_equal_the_observed_cases(body, expected):
     assert read(body) == expected
 
 

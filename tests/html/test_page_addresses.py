@@ -25,7 +25,7 @@ BASE = "https://ex.com/d/e/p.html?q=1"
         ("https://Bücher.de:8080/ä.jpg", "https://xn--bcher-kva.de:8080/%C3%A4.jpg"),
         ("//日本.jp?x=ü", "https://xn--wgv71a.jp?x=%C3%BC"),
         ("https://ex.org//ü.de/ä", "https://ex.org//%C3%BC.de/%C3%A4"),
-        ("https://\u200b/a.jpg", "https://%E2%80%8B/a.jpg"),  # no name at all: refused where it is to be fetched
+        ("https://\u200b/a.jpg", "https://%E2%80%8B/a.jpg"),  # has no host name; refused when it is to be fetched
         ("https://user@ex.org/a.jpg", "https://user@ex.org/a.jpg"),
         ("//:0", None),
         ("http://:0", None),
@@ -39,12 +39,12 @@ BASE = "https://ex.com/d/e/p.html?q=1"
         ("data:image/png;base64,AAAA", None),
     ],
 )
-def test_relative_to_absolute(address, expected):
+def test_relative_addresses_become_absolute(address, expected):
     found = absolute(address, BASE)
     assert found == expected or (address.startswith("http://[") and found in (None, address))
 
 
-def test_inline_images():
+def test_inline_images_are_decoded_or_ignored():
     body = bytes(range(200))
     text = base64.b64encode(body).decode()
     assert data_bytes(f"data:image/png;base64,{text}", 1000) == ("image/png", body)

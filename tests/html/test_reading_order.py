@@ -12,7 +12,7 @@ from vlmdata.html.document import extract
 
 
 def words_and_images(element: ET.Element) -> list[str]:
-    """Return the words and images of a CNXML element in reading order; title and caption of a table precede its rows."""
+    """Return the words and images of a CNXML element in reading order. Title and caption of a table precede its rows."""
     tag = element.tag.removeprefix(CNXML)
     if tag in ("metadata", "label"):
         return []

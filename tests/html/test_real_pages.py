@@ -67,7 +67,8 @@ FRONT_PAGES = {
 
 
 def outcomes(path: Path) -> Counter:
-    """Count the outcomes of an archive's records: page, a reason, bad_ and the problem, or the kind if it makes no row."""
+    """Return the number of records per outcome: page, a drop reason, bad_ with the problem, or the kind of a record without
+    a row."""
     found: Counter = Counter()
     source = Warc(path=str(path))
     for piece in source.pieces():
@@ -110,7 +111,7 @@ def test_warcio_counts_as_many_records_in_small_sound_archives(tmp_path):
 
 
 def built(source: list[Path], folder: Path, **changes: object) -> dict:
-    """Run the pages recipe on archives without the download step: images outside the archives are missing."""
+    """Run the pages recipe on archives without the download step, so that images outside the archives are missing."""
     shipped = yaml.safe_load(recipe.locate("pages").read_text())
     shipped["source"]["path"] = [str(path) for path in source]
     shipped["steps"] = [step for step in shipped["steps"] if step != "download"]
@@ -141,7 +142,7 @@ def test_each_dropped_page_of_a_real_crawl_has_its_reason(find: Find, names, kep
 
 @dataclass(frozen=True)
 class Source:
-    """Folders that become one crawl."""
+    """A group of folders that become one crawl."""
 
     find: Find
     encyclopedia: str
@@ -200,7 +201,7 @@ def test_real_pages_become_documents_in_page_order(source: Source, max_words: in
 
 
 def no_image_is_lost(folder: Path) -> None:
-    """Check that the Parquet export and the dataset loaded by its card have every image, also of long documents."""
+    """Check that the Parquet export and the dataset loaded by its card have every image, also those of long documents."""
     images = [sum(image is not None for image in facts["images"]) for facts in documents(folder / "out")]
     assert images[0] < max(images)
     export(folder / "out", folder / "parquet")
@@ -215,7 +216,7 @@ def no_image_is_lost(folder: Path) -> None:
 
 
 def documents(out: Path) -> list[dict]:
-    """Return the JSON members of all tars, and check that each image they name is in the same tar."""
+    """Return the JSON members of all tars, and check that the images they name are in the same tar."""
     found = []
     for path in sorted(out.glob("*.tar")):
         with tarfile.open(path) as tar:
@@ -230,7 +231,7 @@ def documents(out: Path) -> list[dict]:
 
 
 def is_in_order(facts: dict, true: str) -> bool:
-    """Return whether paragraphs and images appear in the true text in this order; words are joined without spaces."""
+    """Return whether paragraphs and images appear in this order in the true text. Words are compared without spaces."""
     place = 0
     for text, image in zip(facts["texts"], facts["images"], strict=True):
         for part in (

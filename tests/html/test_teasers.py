@@ -19,7 +19,10 @@ def text_of(body: str) -> str:
         f"<div><a href=/b>The new bridge</a><p>{OTHER}</p></div>",
         f"<section><img src=b.jpg><h3><a href=/b>The new bridge</a></h3><p>{OTHER}</p></section>",
         f"<div><a href=/m>J. Marten</a><p>{OTHER}</p><a href=/m2>More</a></div>",
-        *(RELATED.format(said, OTHER) for said in ("Auch interessant", "Vous aimerez aussi", "Zobacz także", "Читайте также")),
+        *(
+            RELATED.format(title, OTHER)
+            for title in ("Auch interessant", "Vous aimerez aussi", "Zobacz także", "Читайте также")
+        ),
     ],
 )
 def test_a_teaser_box_is_dropped(box: str):

@@ -1,4 +1,4 @@
-"""Generated small images and colour profiles for the tests of this folder."""
+"""Small images and colour profiles, generated for the tests of this folder."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Blurred faces, compared with the published method in double precision and with img2dataset."""
+"""Blurred faces equal the published method in double precision, and are compared with img2dataset."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Decoding to upright sRGB pixels: every mode, orientation and profile, and every kind of damage."""
+"""Images of every mode, orientation and profile are decoded to upright sRGB pixels, and damage is reported."""
 
 import struct
 import warnings
@@ -42,7 +42,7 @@ def test_pixels_equal_pillows(format: str) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"progressive": True}, {"subsampling": 0}, {"quality": 5}, {"restart_marker_rows": 1}])
-def test_every_kind_of_jpeg(settings: dict) -> None:
+def test_every_kind_of_jpeg_is_decoded(settings: dict) -> None:
     data = saved(photo(90, 61), "jpeg", **settings)
     assert furthest(pixels_of(data), pillow_rgb(data)) <= 2
     assert decode(data, max_pixels=CAP).decoder == "simplejpeg"
@@ -181,7 +181,7 @@ def test_a_shrunk_image_shows_the_same(orientation: int) -> None:
 
 @pytest.mark.parametrize("format", ["jpeg", "png", "webp", "avif", "gif", "tiff", "bmp"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_truncated_data_raise(format: str, share: float) -> None:
+def test_truncated_data_raise_an_error(format: str, share: float) -> None:
     data = saved(photo(200, 150), format)
     assert reason_of(data[: int(len(data) * share)]) in ("truncated", "corrupt")
 

@@ -1,4 +1,4 @@
-"""Facts of an image before decoding, and the reasons for refusing one."""
+"""The facts of an image are read before decoding, or the image is refused with a reason."""
 
 import struct
 import zlib
@@ -102,7 +102,7 @@ def test_a_profile_of_several_pieces_is_joined() -> None:
         (b"BM\0\0\0\0\0\0\0\0", "truncated"),
     ],
 )
-def test_the_reason_for_refusing_bytes(data: bytes, reason: str) -> None:
+def test_refused_bytes_have_a_reason(data: bytes, reason: str) -> None:
     assert reason_of(data) == reason
 
 

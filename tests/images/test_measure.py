@@ -1,4 +1,4 @@
-"""Measures of blank, near-blank and blurred images, compared with references."""
+"""Measures of blank, near-blank and blurred images equal those of references."""
 
 import cv2
 import numpy as np

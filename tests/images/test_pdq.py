@@ -1,4 +1,4 @@
-"""PDQ compared with the reference."""
+"""PDQ hashes equal those of the reference implementation."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tests.real_data import real_data
 from vlmdata.images.decode import decode
 from vlmdata.images.pdq import pdq
 
-REFERENCE = {  # of the package pdqhash 0.2.8, which wraps the reference code, for pixels decoded by Pillow
+REFERENCE = {  # computed by the package pdqhash 0.2.8, which wraps the reference code, from pixels decoded by Pillow
     "edits/bridge-mods/aaa-orig.jpg": "da7692a5963b64a86d1b6146925196d3a9b44dbdc9387cd972da35e639a6c822",
     "edits/bridge-mods/blur-a-lot.jpg": "da7692a596bb64a86d6b6146925196d3a9b46dbdc9387cd972da25a639a6c802",
     "edits/bridge-mods/shrink-a-lot.jpg": "da569225963b64aa6da9654e124196d3a1b46db5e9385dd972db34a63ba6e902",

@@ -1,4 +1,4 @@
-"""Perceptual hashes compared with floating-point references and on real edits."""
+"""Perceptual hashes equal floating-point references and are robust against real edits."""
 
 import hashlib
 
@@ -30,7 +30,7 @@ def test_block_means_are_exact(width: int, height: int) -> None:
     assert np.abs(block_means(pixels) - 256 * expected).max() <= 1.0
 
 
-def test_block_means_of_a_picture_too_large_for_32_bits() -> None:
+def test_block_means_of_a_picture_too_large_for_32_bits_are_exact() -> None:
     pixels = np.full((3000, 3000, 3), 250, np.uint8)
     pixels[:, 1500:] = 10
     means = block_means(pixels)

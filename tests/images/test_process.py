@@ -1,4 +1,4 @@
-"""Processing and encoding of one image."""
+"""One image is processed and encoded as the rule says."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return 10 * np.log10(255**2 / max(1e-9, np.mean((a.astype(float) - b) ** 2)))
 
 
-def test_the_facts_of_a_photo() -> None:
+def test_the_facts_of_a_photo_are_right() -> None:
     data = saved(photo(600, 300), "jpeg", quality=92)
     done = process(data, ResizeRule("center_crop", 100), max_pixels=CAP, boxes=[(0, 0, 20, 20), (150, 0, 450, 300)])
     assert (done.width, done.height, done.original_width, done.original_height) == (100, 100, 600, 300)

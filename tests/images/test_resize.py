@@ -1,4 +1,4 @@
-"""Sizes and pixels of a resize compared with img2dataset's Resizer, and boxes that move along."""
+"""Sizes and pixels of a resize equal those of img2dataset's Resizer, and boxes are moved along."""
 
 import io
 import random

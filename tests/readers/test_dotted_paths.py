@@ -124,8 +124,8 @@ def test_values_of_a_json_column_keep_their_json_types(tmp_path):
     values = pa.array(['"one"', '["a", "b"]', '{"en": "c"}', "null", "{", "7"], pa.json_())
     pq.write_table(pa.table({"url": ["http://a.org/"] * 6, "caption": values}), tmp_path / "a.parquet")
     rows = read_all(UrlList(path=str(tmp_path))).to_pylist()
-    said = [row["reason"] or row["texts"][1]["text"] for row in rows]
-    assert said == ["one", "a", "bad_encoding", "", "bad_encoding", "7"]
+    texts = [row["reason"] or row["texts"][1]["text"] for row in rows]
+    assert texts == ["one", "a", "bad_encoding", "", "bad_encoding", "7"]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])

@@ -53,7 +53,7 @@ def test_codecs_that_do_not_decode_text_are_refused(name):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("", True), (" \n\u3000\xa0", True), ("\u200b\ufeff \u200f", True), ("\u200ba", False), (".", False)]
+    ("text", "expected"), [("", True), (" \n\u3000\xa0", True), ("\u200b\ufeff \u200f", True), ("\u200ba", False), (".", False)]
 )
-def test_a_text_without_visible_characters_is_blank(text, said):
-    assert is_blank(text) == said
+def test_a_text_without_visible_characters_is_blank(text, expected):
+    assert is_blank(text) == expected

@@ -1,11 +1,11 @@
-"""Hashes for the tests: like those of pictures, some copied with a few bits changed, some equal, some almost blank."""
+"""Hashes for the tests that are distributed like those of pictures: some are near copies, some equal, some almost zero."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def lifelike(count: int, seed: int = 0) -> NDArray[np.uint64]:
-    """Return hashes of which a third are copies of others with 0 to 12 bits flipped, and a tenth lie around zero."""
+    """Return hashes of which a third are copies of others with 0 to 12 bits flipped, and a tenth are zero or near zero."""
     random = np.random.default_rng(seed)
     hashes = random.integers(0, 2**64, count, dtype=np.uint64)
     blank = random.random(count) < 0.1
@@ -20,7 +20,7 @@ def lifelike(count: int, seed: int = 0) -> NDArray[np.uint64]:
 
 
 def brute_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
-    """Return all pairs i < j within the distance by comparing everything: (N,) or (N, words) -> (M, 2)."""
+    """Return all pairs i < j within the distance, found by comparing all: (N,) or (N, words) -> (M, 2)."""
     words = hashes.reshape(len(hashes), -1)
     bits = sum(np.bitwise_count(word[:, None] ^ word).astype(np.int64) for word in words.T)
     return np.argwhere(np.triu(np.asarray(bits) <= distance, 1))

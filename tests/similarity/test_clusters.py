@@ -6,19 +6,19 @@ from vlmdata.similarity.clusters import best_first, best_of_groups, components, 
 CHAIN = np.array([[0, 1], [1, 2], [2, 3]])
 
 
-def test_components_join_a_whole_chain_and_representatives_only_what_is_within_reach_of_a_kept_row() -> None:
+def test_components_join_a_whole_chain_and_representatives_only_direct_pairs() -> None:
     rank = np.array([1, 0, 2, 3])  # row 1 is the best
     assert components(5, [CHAIN]).tolist() == [0, 0, 0, 0, 4]
     assert representatives_of_rows(rank, [CHAIN]).tolist() == [1, 1, 1, 3]
 
 
-def test_a_row_goes_to_the_best_of_the_kept_rows_it_is_paired_with() -> None:
+def test_the_representative_of_a_row_is_the_best_kept_row_paired_with_it() -> None:
     rank = np.array([2, 1, 0, 3])
     assert representatives_of_rows(rank, [np.array([[0, 3], [1, 3], [0, 1]])]).tolist() == [1, 1, 2, 1]
 
 
 def greedy(rank: np.ndarray, pairs: np.ndarray) -> list[int]:
-    """The rule in its plainest form: from the best row to the worst, keep what is paired with no kept row."""
+    """Keep each row, from the best to the worst, that is paired with no kept row. This is the rule in its simplest form."""
     near: dict[int, set[int]] = {row: set() for row in range(len(rank))}
     for left, right in pairs.tolist():
         near[left].add(right)
@@ -42,8 +42,8 @@ def test_representatives_and_components_do_not_depend_on_chunks_or_their_order(s
     assert np.array_equal(components(400, [pairs]), components(400, np.array_split(mixed, 7)))
 
 
-def test_components_of_many_chunks() -> None:
-    """A ring of 3 million rows given in pieces larger and smaller than what is joined at once."""
+def test_components_of_many_chunks_are_joined() -> None:
+    """A ring of 3 million rows is given in chunks larger and smaller than those that are joined at once."""
     count = 3_000_000
     ring = np.stack([np.arange(count), np.roll(np.arange(count), 1)], axis=1)
     assert components(count + 1, [ring[:10], ring[10:2_000_000], ring[2_000_000:]])[[5, count - 1, count]].tolist() == [
@@ -53,7 +53,7 @@ def test_components_of_many_chunks() -> None:
     ]
 
 
-def test_best_first_is_a_total_order_of_the_rows_themselves() -> None:
+def test_the_best_first_order_does_not_depend_on_the_order_of_rows() -> None:
     pixels = np.array([100, 400, 400, 400, 100])
     score = np.array([0.9, 0.2, 0.3, 0.3, np.nan])
     keys = np.array(["e", "d", "c", "b", "a"])
@@ -63,11 +63,11 @@ def test_best_first_is_a_total_order_of_the_rows_themselves() -> None:
     assert backwards[::-1].tolist() == rank.tolist()
 
 
-def test_best_of_groups() -> None:
+def test_the_best_row_of_each_group_is_found() -> None:
     assert best_of_groups(np.array([1, 0, 1, 0]), np.array([3, 1, 0, 2])).tolist() == [1, 2]
 
 
-def test_no_pairs_and_no_rows() -> None:
+def test_tables_without_pairs_or_rows_are_accepted() -> None:
     assert components(2, []).tolist() == [0, 1]
     assert representatives_of_rows(np.array([1, 0]), []).tolist() == [0, 1]
     assert representatives_of_rows(np.zeros(0, np.int64), [np.zeros((0, 2), np.int64)]).tolist() == []

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.whole
 
 
 def embeddings(count: int, width: int, seed: int = 0) -> np.ndarray:
-    """Return vectors with a common direction and unequal axes, as CLIP's are, a quarter of them close to another."""
+    """Return vectors with a common direction and unequal axes, like CLIP's. A quarter of them are close to another."""
     random = np.random.default_rng(seed)
     vectors = random.normal(size=(count, width)) * np.linspace(2, 0.2, width) + 0.5
     copies = np.flatnonzero(random.random(count) < 0.25)
@@ -23,7 +23,7 @@ def embeddings(count: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def brute(rows: np.ndarray, others: np.ndarray, cosine: float) -> np.ndarray:
-    left, right = rows.astype(np.float64), others.astype(np.float64)  # integers, exact to 2**53
+    left, right = rows.astype(np.float64), others.astype(np.float64)  # computed with integers, exact to 2**53
     dots = left @ right.T
     norms = np.sqrt((left**2).sum(1)[:, None] * (right**2).sum(1))
     return (dots > cosine * norms) & (norms > 0)
@@ -43,7 +43,7 @@ def test_every_pair_above_the_cosine_is_found(width: int, cosine: float, monkeyp
     assert np.array_equal(between[np.lexsort(between.T[::-1])], np.argwhere(brute(rows[:500], rows[500:], cosine)))
 
 
-def test_the_filter_uses_part_of_the_width_where_that_pays() -> None:
+def test_the_filter_uses_only_part_of_the_width_if_that_is_faster() -> None:
     assert head_and_tail(quantise(embeddings(3000, 512)), 0.95).shape[1] < 200
 
 
@@ -100,8 +100,8 @@ def test_kmeans_finds_planted_cells_and_follows_its_seed() -> None:
         spherical_kmeans(rows[:3], 4)
 
 
-def test_semdedup_drops_what_resembles_an_earlier_row_even_one_that_went() -> None:
-    """A, B, C turn by 10 degrees each: B resembles A, C resembles B alone. D is like A but in another cell."""
+def test_semdedup_drops_a_row_similar_to_an_earlier_one_even_if_that_was_dropped() -> None:
+    """A, B and C are turned by 10 degrees each, so B resembles A, and C resembles only B. D is like A but in another cell."""
     angles = np.radians([0, 10, 20, 1])
     rows = quantise(np.stack([np.cos(angles), np.sin(angles)], axis=1))
     similar, similarity = semantic_duplicates(rows, np.array([0, 0, 0, 1]), np.array([0, 1, 2, 3]), np.cos(np.radians(15)))
@@ -113,7 +113,7 @@ def test_semdedup_drops_what_resembles_an_earlier_row_even_one_that_went() -> No
     assert similar.tolist() == [1, 2, 2, 3]
 
 
-def test_semdedup_against_its_rule_written_plainly() -> None:
+def test_semdedup_equals_a_direct_implementation_of_its_rule() -> None:
     rows = quantise(embeddings(2500, 64, seed=4))  # a cell of more than two blocks
     centroids, _ = spherical_kmeans(rows, 1)
     cells = np.zeros(len(rows), np.int64)

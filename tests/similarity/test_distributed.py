@@ -28,7 +28,7 @@ def ordered(chunks: object) -> list[list[int]]:
 
 @pytest.mark.parametrize("buckets", [1, 2, 7])
 @pytest.mark.parametrize("distance", [2, 6])
-def test_hamming_tasks_find_what_one_machine_finds(buckets: int, distance: int) -> None:
+def test_hamming_tasks_find_the_pairs_that_one_machine_finds(buckets: int, distance: int) -> None:
     hashes = lifelike(1500)
     _, groups, starts = equal_groups(hashes)
     expected = ordered(edges_within(hashes, distance))
@@ -48,27 +48,27 @@ def test_tasks_run_in_other_processes_on_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("buckets", [1, 3])
-def test_lsh_tasks_find_what_one_machine_finds(buckets: int) -> None:
+def test_lsh_tasks_find_the_pairs_that_one_machine_finds(buckets: int) -> None:
     keys = mixed(np.random.default_rng(0).integers(0, 200, (6, 900)).astype(np.uint64))
     expected = ordered(candidates(keys))
     assert len(expected) > 1000
     assert ordered(lsh_pairs([keys[:, :400], keys[:, 400:]], map, buckets=buckets)) == expected
 
 
-def test_cosine_tasks_find_what_one_machine_finds() -> None:
+def test_cosine_tasks_find_the_pairs_that_one_machine_finds() -> None:
     rows = quantise(embeddings(1200, 64))
     assert ordered(cosine_pairs(np.array_split(rows, 3), 0.9, map)) == ordered(pairs_above(rows, 0.9))
 
 
 def decided(step: Step, rows: pa.Table, cuts: list[int]) -> pa.Table:
-    """Let a step decide as the engine spreads it: parts, pieces, tasks; here one after the other, in memory."""
+    """Let a step decide as the engine distributes it, with partitions, pieces and tasks, but one after the other in memory."""
     found = [step.piece(rows.slice(start, stop - start)) for start, stop in pairwise([0, *cuts, len(rows)])]
     spread = DistributedSearch([pieces for _, pieces in found], map, lambda array: array)
     return step.decide_distributed(pa.concat_tables([table for table, _ in found]).combine_chunks(), spread)
 
 
 def rows_alike(count: int = 600) -> pa.Table:
-    """Rows of which many are alike by hash, by text and by embedding, and a tenth rejected before."""
+    """Return rows of which many are similar by hash, by text and by embedding, and a tenth are dropped before."""
     random = np.random.default_rng(0)
     words = random.integers(0, 300, (count, 30))
     for row in np.flatnonzero(random.random(count) < 0.4).tolist():
@@ -94,7 +94,7 @@ def rows_alike(count: int = 600) -> pa.Table:
         DedupeSemantic(cosine=0.9, rule="semdedup", cells=5, keep=("hard",)),
     ],
 )
-def test_a_decision_that_is_spread_is_the_decision_of_one_machine(
+def test_a_distributed_decision_equals_the_decision_of_one_machine(
     step: Step, cuts: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("distributed.PAIRS", 7), ("distributed.IN_A_TASK", 100), ("distributed_cells.ROWS", 150)):

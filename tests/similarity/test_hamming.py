@@ -29,8 +29,8 @@ def test_the_number_of_blocks_and_of_threads_does_not_change_the_pairs(distance:
 
 
 @pytest.mark.parametrize("distance", [0, 1, 3])
-def test_tables_cover_every_way_to_differ(distance: int) -> None:
-    """Whichever bits differ, exactly one table claims the pair: all positions of up to three bits."""
+def test_exactly_one_table_finds_each_pattern_of_different_bits(distance: int) -> None:
+    """Whichever bits differ, exactly one table claims the pair. The test checks all positions of up to three bits."""
     todo = pigeonhole_blocks.tables(10**6, distance)
     for count in range(distance + 1):
         differences = np.array([sum(1 << bit for bit in bits) for bits in combinations(range(64), count)], np.uint64)
@@ -38,7 +38,7 @@ def test_tables_cover_every_way_to_differ(distance: int) -> None:
         assert (claims.sum(axis=0) == 1).all()
 
 
-def test_moving_the_key_to_the_top_is_undone_and_keeps_distances() -> None:
+def test_moving_the_key_bits_to_the_top_is_reversible_and_keeps_distances() -> None:
     hashes = lifelike(300)
     for table in pigeonhole_blocks.tables(10**6, 6):
         moved = pigeonhole_blocks.move(hashes, table)
@@ -47,12 +47,12 @@ def test_moving_the_key_to_the_top_is_undone_and_keeps_distances() -> None:
 
 
 def test_long_runs_of_nearly_equal_hashes_are_compared_in_full() -> None:
-    """1,200 hashes that differ in the last 11 bits alone fall into one run of every table that leaves those bits out."""
+    """1,200 hashes that differ only in the last 11 bits form one run in every table that leaves those bits out."""
     hashes = (np.uint64(0xABCD << 40) + np.arange(1200, dtype=np.uint64))[::-1].copy()
     assert np.array_equal(pairs_within(hashes, 3), brute_pairs(hashes, 3))
 
 
-def test_edges_connect_what_pairs_connect_without_growing_with_the_square() -> None:
+def test_edges_connect_the_same_rows_as_pairs_without_quadratic_growth() -> None:
     hashes = np.array([7, 7, 7, 7, 5, 5, 1 << 60], np.uint64)
     edges = np.concatenate(list(edges_within(hashes, 1)))
     assert sorted(map(tuple, edges.tolist())) == [(0, 1), (0, 2), (0, 3), (0, 4), (4, 5)]
@@ -60,15 +60,15 @@ def test_edges_connect_what_pairs_connect_without_growing_with_the_square() -> N
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_few_hashes(count: int) -> None:
+def test_lists_of_few_hashes_are_searched(count: int) -> None:
     hashes = np.zeros(count, np.uint64)
     assert pairs_within(hashes, 4).tolist() == ([[0, 1]] if count == 2 else [])
     distinct = np.arange(4 * count, dtype=np.uint64).reshape(count, 4)
     assert pairs_of_256(distinct, 31) == ([[0, 1]] if count == 2 else [])
 
 
-def test_a_distance_beyond_the_promise_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"distance must be in 0\.\.16"):
+def test_a_distance_outside_the_supported_range_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"outside 0\.\.16"):
         pairs_within(np.zeros(2, np.uint64), 17)
 
 
@@ -78,7 +78,7 @@ def pairs_of_256(distinct: NDArray[np.uint64], distance: int) -> list[list[int]]
 
 
 @pytest.mark.parametrize("distance", [1, 7, 31, 60])
-def test_256_bits(distance: int) -> None:
+def test_pairs_of_256_bit_hashes_are_found(distance: int) -> None:
     random = np.random.default_rng(2)
     hashes = np.stack([lifelike(500, seed) for seed in range(4)], axis=1)
     for copy in range(100):
@@ -93,7 +93,7 @@ def test_256_bits(distance: int) -> None:
 
 
 @pytest.mark.parametrize("distance", [0, 3, 8])
-def test_nearest_is_what_comparing_with_every_reference_gives(distance: int) -> None:
+def test_nearest_equals_a_comparison_with_every_reference(distance: int) -> None:
     hashes = lifelike(2500)
     queries, references = hashes[:2000], hashes[2000:]
     bits = np.bitwise_count(queries[:, None] ^ references)
@@ -104,7 +104,7 @@ def test_nearest_is_what_comparing_with_every_reference_gives(distance: int) -> 
     assert np.array_equal(near, np.where(is_near, bits.min(axis=1), 255))
 
 
-def test_nearest_without_references_or_queries() -> None:
+def test_nearest_accepts_no_references_or_no_queries() -> None:
     none = np.zeros(0, np.uint64)
     assert nearest(np.zeros(2, np.uint64), none, 4)[0].tolist() == [-1, -1]
     assert len(nearest(none, np.zeros(2, np.uint64), 4)[0]) == 0

@@ -32,21 +32,21 @@ def varied(text: str, replaced: int, random: np.random.Generator) -> str:
     return " ".join(words)
 
 
-def test_signatures_are_what_they_always_were() -> None:
-    """Decisions of finished datasets rest on these values: a change of them needs a new version of the step."""
+def test_signatures_equal_those_of_earlier_versions() -> None:
+    """Decisions of finished datasets depend on these values. A change of the values needs a new version of the step."""
     found = sketch(["A quick brown fox jumps over the lazy dog", "zwei Wörter", ""], grams_of(3), permutations=4)
     assert found.signatures.tolist() == GOLDEN_SIGNATURES
     assert found.fingerprints.tolist() == GOLDEN_FINGERPRINTS
 
 
-def test_grams_are_runs_of_words_within_a_text_whatever_the_batch() -> None:
+def test_grams_are_runs_of_words_inside_a_text_whatever_the_batch() -> None:
     texts = ["One two, three  four!", "", "two", "THREE four", "two_three four", "¡Größe über İ", "three\tfour"]
     together = word_grams(texts, 2)
-    sizes = [3, 0, 1, 1, 1, 2, 1]  # İ lower-cased is i and a combining dot, which is no letter
+    sizes = [3, 0, 1, 1, 1, 2, 1]  # İ in lower case is i and a combining dot, which is not a letter
     assert np.diff(together.starts).tolist() == sizes
     alone = np.concatenate([word_grams([text], 2).hashes for text in texts])
     assert np.array_equal(together.hashes, alone)
-    assert together.hashes[2] == together.hashes[4] == together.hashes[-1]  # three four
+    assert together.hashes[2] == together.hashes[4] == together.hashes[-1]  # the gram "three four"
     assert len(set(together.hashes.tolist())) == len(together.hashes) - 2
 
 
@@ -56,7 +56,7 @@ def test_the_hash_of_a_gram_depends_on_the_order_of_its_words() -> None:
     assert len(set(hashes.tolist())) == 5
 
 
-def test_character_grams_serve_texts_without_spaces_and_make_white_space_single() -> None:
+def test_character_grams_work_without_spaces_and_collapse_white_space() -> None:
     assert len(character_grams(["一只猫坐在垫子上"], 3).hashes) == 6
     same = character_grams(["a  cat\n sat ", " A cat sat"], 4)
     assert np.array_equal(same.hashes[: same.starts[1]], same.hashes[same.starts[1] :])
@@ -77,7 +77,8 @@ def test_grams_agree_with_python_sets() -> None:
 
 
 def test_signatures_estimate_the_jaccard_similarity_without_bias() -> None:
-    """The mean error over 400 pairs is within four standard errors of none, and its spread is the theory's, sqrt(s(1-s)/k)."""
+    """The mean error over 400 pairs is within four standard errors of zero, and its deviation is the theory's,
+    sqrt(s(1-s)/k)."""
     random = np.random.default_rng(3)
     texts = vocabulary_texts(400, 100, 2)
     texts += [varied(text, int(random.integers(1, 12)), random) for text in texts]
@@ -91,7 +92,7 @@ def test_signatures_estimate_the_jaccard_similarity_without_bias() -> None:
 
 
 def test_recall_follows_the_theory() -> None:
-    """Candidates among 3,000 pairs of known similarity, in five ranges of it, against 1 - (1 - s^r)^b."""
+    """The share of candidates among 3,000 pairs of known similarity, in five ranges, is compared with 1 - (1 - s^r)^b."""
     random = np.random.default_rng(5)
     texts = vocabulary_texts(3000, 60, 6)
     texts += [varied(text, int(random.integers(1, 14)), random) for text in texts]
@@ -119,7 +120,7 @@ def test_bands_keep_the_recall_promised_at_the_threshold() -> None:
         bands_for(0.01, 16, 0.999)
 
 
-def test_equal_texts_make_a_star_and_empty_texts_are_no_duplicates() -> None:
+def test_equal_texts_get_edges_to_the_first_one_and_empty_texts_get_none() -> None:
     texts = ["a cat on a mat", "", "A cat, on a mat!", "  ", "something else", "a cat on a mat"]
     assert similar_text_edges(texts, 0.8, grams_of(2)).tolist() == [[0, 2], [0, 5]]
 
@@ -131,8 +132,8 @@ def test_equal_texts_make_a_star_and_empty_texts_are_no_duplicates() -> None:
         pytest.param(real_data, "G_text/m2ib_cc3m_val/Validation_GCC-1.1.0-Validation.tsv", 1000, 600, marks=pytest.mark.slow),
     ],
 )
-def test_real_captions_against_every_pair(find: Find, path: str, count: int, copies: int) -> None:
-    """On captions, some of them twice but for a word, the pairs found hold all of Jaccard >= 0.7, but for one in a hundred, and
+def test_pairs_of_real_captions_are_found_as_by_comparing_all(find: Find, path: str, count: int, copies: int) -> None:
+    """Some captions occur twice with one word changed. The pairs found hold at least 99% of those with Jaccard >= 0.7, and
     none below."""
     with find(path).open(encoding="utf-8") as lines:
         captions = [row[0] for row in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)][:count]

@@ -14,7 +14,7 @@ def test_an_index_without_entries_covers_nothing() -> None:
     assert coverage([], index_of(["a b c"], 3, min_words=3)).tolist() == []
 
 
-def test_contained_finds_whole_words_in_a_row_as_plain_search_does() -> None:
+def test_contained_finds_runs_of_whole_words_as_plain_search_does() -> None:
     random = np.random.default_rng(0)
     texts = [" ".join(random.choice(list("abcdef"), random.integers(0, 12))) for _ in range(200)]
     entries = ["a", "a b", "f e d", "zz", "", "b", "a b c d"]
@@ -24,8 +24,9 @@ def test_contained_finds_whole_words_in_a_row_as_plain_search_does() -> None:
     assert contained(texts, entries).tolist() == expected
 
 
-def test_texts_without_blanks_are_found_by_their_letters() -> None:
-    """Two letters are a word: of n = 4 words eight letters, and a shorter text from three words on as a whole."""
+def test_texts_without_blanks_are_found_by_their_characters() -> None:
+    """Two characters count as a word: n = 4 words are eight characters, and a shorter text of three or more words must match
+    as a whole."""
     index = index_of(["穿红色外套的男人在过马路", "黑猫坐在垫子", "太短", "a b c d"], 4, min_words=3)
     texts = ["看：穿红色外套的男人！", "看穿红色外套的男", "黑猫坐在垫子上", "黑猫坐在垫", "太短", "a b c d e"]
     assert coverage(texts, index).tolist() == [8 / 9, 0, 6 / 7, 0, 0, 4 / 5]

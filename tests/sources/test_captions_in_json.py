@@ -1,4 +1,4 @@
-"""A caption that is JSON of a list of texts is several captions, in every source."""
+"""A caption that is a JSON list of strings becomes several captions, in every source."""
 
 import json
 
@@ -68,7 +68,7 @@ SOURCES = [url_list, hf_dataset, table, text_file, json_file, tar_member, tar_js
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("text", FORMS)
-def test_a_list_of_texts_is_a_caption_and_its_alternatives(tmp_path, source, text):
+def test_a_json_list_of_strings_becomes_a_caption_and_its_alternatives(tmp_path, source, text):
     (row,) = read_all(source(tmp_path, text)).to_pylist()
     (found,) = [one for one in row["texts"] if one]
     assert (row["reason"], found["text"], found["alternatives"]) == (None, "one", ["two"])
@@ -77,5 +77,5 @@ def test_a_list_of_texts_is_a_caption_and_its_alternatives(tmp_path, source, tex
 
 @pytest.mark.parametrize("source", [text_file, json_file, table])
 @pytest.mark.parametrize("text", ["[]", '["", null]'])
-def test_a_list_without_a_text_is_no_caption_where_one_is_needed(tmp_path, source, text):
+def test_a_json_list_without_a_text_is_reported_if_a_caption_is_needed(tmp_path, source, text):
     assert read_all(source(tmp_path, text))["reason"].to_pylist() == ["no_caption"]

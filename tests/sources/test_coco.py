@@ -47,7 +47,7 @@ def outcomes(tmp_path, images, annotations):
     return [(row["texts"][1]["text"], row["texts"][1]["alternatives"], row["reason"]) for row in rows]
 
 
-def test_numbers_written_as_texts_are_the_same_numbers(tmp_path):
+def test_numbers_written_as_strings_are_read_as_numbers(tmp_path):
     images = [{"id": one, "coco_url": f"http://a.org/{one}"} for one in (1, "2", 3, "3")]
     notes = [{"image_id": one, "caption": f"of {one}"} for one in ("1", 2, 3, "3", 1)]
     assert outcomes(tmp_path, images, notes) == [
@@ -73,7 +73,7 @@ def test_a_caption_of_another_type_is_read_or_reported(tmp_path, caption, found)
     assert outcomes(tmp_path, [{"id": 1, "coco_url": "http://a.org/1"}], [{"image_id": 1, "caption": caption}]) == [found]
 
 
-def test_images_of_a_folder_stay_there(tmp_path):
+def test_images_of_a_folder_are_not_copied(tmp_path):
     (tmp_path / "captions.json").write_text(json.dumps(CAPTIONS))
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "1.png").write_bytes(picture())
@@ -91,7 +91,7 @@ def test_images_of_a_folder_stay_there(tmp_path):
         ({"coco_url": "http://a.org/1", "url": "http://b.org/1"}, "http://a.org/1"),
     ],
 )
-def test_the_address_stays_with_an_image_of_a_folder(tmp_path, fields, address):
+def test_an_image_of_a_folder_keeps_its_address(tmp_path, fields, address):
     (tmp_path / "1.png").write_bytes(picture())
     note = {"image_id": 1, "bbox": [1, 2, 3, 4], "category_id": [5]}
     (tmp_path / "a.json").write_text(json.dumps({"images": [{"id": 1, "file_name": "1.png", **fields}], "annotations": [note]}))
@@ -100,7 +100,7 @@ def test_the_address_stays_with_an_image_of_a_folder(tmp_path, fields, address):
 
 
 @pytest.mark.parametrize("name", ["../secret/s.png", "{}/secret/s.png", "link.png"])
-def test_a_name_that_leads_out_of_the_folder_is_reported(tmp_path, name):
+def test_a_path_that_leaves_the_folder_is_reported(tmp_path, name):
     for folder in ("pictures", "secret"):
         (tmp_path / folder).mkdir()
     (tmp_path / "pictures/fine.png").write_bytes(picture())
@@ -113,7 +113,7 @@ def test_a_name_that_leads_out_of_the_folder_is_reported(tmp_path, name):
     assert [(row["reason"], row["images"][0]["width"]) for row in rows] == [(None, 8), ("outside_folder", None)]
 
 
-def test_another_format_is_named_before_any_work(tmp_path):
+def test_another_format_is_reported_before_any_work(tmp_path):
     (tmp_path / "a.json").write_bytes(b"PAR1")
     with pytest.raises(RecipeError, match=r"a\.json is parquet. This source reads json"):
         Coco(path=str(tmp_path)).check()
@@ -126,7 +126,7 @@ def test_another_json_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("find", "count"), [(fixture, 12), (real_data, 111)])
-def test_the_photos_of_coco(find, count, tmp_path):
+def test_real_photos_of_coco_are_read(find, count, tmp_path):
     folder = find("A_captioned/coco_free_licence")
     records = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
     images = [{"id": r["id"], "file_name": r["image"], "coco_url": r["coco_url"], "license": r["license_id"]} for r in records]
@@ -157,13 +157,13 @@ def test_the_photos_of_coco(find, count, tmp_path):
         ("licenses", [{"name": "x"}], r"licenses\[0\]"),
     ],
 )
-def test_an_entry_that_is_none_is_named(tmp_path, name, entries, where):
+def test_an_invalid_entry_is_reported_with_its_place(tmp_path, name, entries, where):
     (tmp_path / "a.json").write_text(json.dumps({"images": [], "annotations": [], name: entries}))
     with pytest.raises(RecipeError, match=f"a.json: {where}"):
         read_all(Coco(path=str(tmp_path)))
 
 
-def test_boxes_and_sizes_that_are_no_numbers_are_left_out(tmp_path):
+def test_boxes_and_sizes_that_are_not_numbers_are_left_out(tmp_path):
     bad = [[1, 2, 3], {"x": 1}, ["a", 1, 1, 1], [float("nan"), 1, 1, 1], []]
     notes = [{"image_id": 1, "bbox": box, "category_id": 6} for box in bad]
     notes.append({"image_id": 1, "bbox": ["1", 2, 3, 4], "category_id": 5})

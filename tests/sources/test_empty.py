@@ -68,7 +68,7 @@ def read(source) -> list:
 
 @pytest.mark.parametrize("compression", COMPRESS)
 @pytest.mark.parametrize("kind", NOTHING)
-def test_a_list_that_is_empty_adds_no_row(tmp_path, kind, compression):
+def test_an_empty_list_adds_no_row(tmp_path, kind, compression):
     for number, data in enumerate(NOTHING[kind]):
         (tmp_path / f"{number:02}.{kind}{compression}").write_bytes(COMPRESS[compression](data))
     assert read(UrlList(path=str(tmp_path))) == []
@@ -77,7 +77,7 @@ def test_a_list_that_is_empty_adds_no_row(tmp_path, kind, compression):
 
 
 @pytest.mark.parametrize("names", [[], ["url", "caption"]])
-def test_columns_named_by_the_recipe_make_no_row_either(tmp_path, names):
+def test_columns_named_by_the_recipe_add_no_row_to_an_empty_list(tmp_path, names):
     for number, data in enumerate(BLANK):
         (tmp_path / f"{number:02}.csv").write_bytes(data)
     assert read(UrlList(path=str(tmp_path), columns=names)) == []
@@ -96,7 +96,7 @@ def test_columns_named_by_the_recipe_make_no_row_either(tmp_path, names):
         (lambda path: ObelicsParquet(path=str(path)), "a.parquet", PARQUET),
     ],
 )
-def test_other_sources_take_nothing_for_no_row(tmp_path, source, name, nothing):
+def test_empty_files_add_no_row_in_other_sources(tmp_path, source, name, nothing):
     for data in nothing:
         (tmp_path / name).write_bytes(data)
         assert read(source(tmp_path)) == []
@@ -110,7 +110,7 @@ def test_other_sources_take_nothing_for_no_row(tmp_path, source, name, nothing):
         {"type": "obelics_parquet", "path": "list.parquet"},
     ],
 )
-def test_a_dataset_of_no_rows_is_whole_and_every_command_opens_it(tmp_path, source, monkeypatch, capsys):
+def test_a_dataset_without_rows_is_complete_and_every_command_opens_it(tmp_path, source, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.csv").write_text("url,caption")
     (tmp_path / "list.parquet").write_bytes(PARQUET[0])
@@ -125,14 +125,14 @@ def test_a_dataset_of_no_rows_is_whole_and_every_command_opens_it(tmp_path, sour
 
 
 @pytest.mark.whole
-def test_a_run_of_no_rows_of_a_list_is_a_dataset_too(tmp_path):
+def test_a_run_limited_to_zero_rows_writes_a_dataset(tmp_path):
     (tmp_path / "list.csv").write_bytes(ONE["csv"])
     recipe = parse({"source": {"type": "url_list", "path": str(tmp_path / "list.csv")}, "steps": ["text_length"]})
     assert run(recipe, tmp_path / "out", local=True, workers=1, limit=0)["rows"] == 0
 
 
 @pytest.mark.parametrize("path", ["", [], ["a.csv", ""]])
-def test_an_empty_path_is_not_the_folder_we_are_in(tmp_path, monkeypatch, path):
+def test_an_empty_path_does_not_stand_for_the_current_folder(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv").write_text("url,caption\nhttp://a.org/1,a\n")
     for source in (UrlList(path=path), Files(path=path), LlavaJson(path=path)):

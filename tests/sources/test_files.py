@@ -13,7 +13,7 @@ from vlmdata.sources.files import Files
 from vlmdata.step import RecipeError
 
 
-def test_texts_lie_beside_the_images(tmp_path):
+def test_texts_beside_the_images_are_read(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.png").write_bytes(picture())
     (tmp_path / "a" / "1.txt").write_text("one\n")
@@ -57,7 +57,7 @@ def test_a_table_names_the_files(tmp_path):
 
 
 @pytest.mark.parametrize(("find", "count"), [(fixture, 8), (real_data, 244)])
-def test_the_figures_of_openstax(find, count):
+def test_real_figures_of_openstax_are_read(find, count):
     folder = find("A_captioned/openstax/sociology-3e")
     path = folder / "captions.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]
@@ -70,7 +70,7 @@ def test_the_figures_of_openstax(find, count):
 
 
 @pytest.mark.parametrize("find", [fixture, real_data])
-def test_every_hostile_file_has_an_outcome(find):
+def test_every_hostile_file_gives_a_row_or_a_reason(find):
     folder = find("E_dedup_hostile")
     rows = read_all(Files(path=str(folder)))
     assert len(rows) == sum(
@@ -81,7 +81,7 @@ def test_every_hostile_file_has_an_outcome(find):
     assert pa.compute.all(pa.compute.equal(rows["drop"].is_null(), rows["reason"].is_null())).as_py()
 
 
-def test_a_name_in_a_table_is_a_text_or_loses_only_its_row(tmp_path):
+def test_a_name_in_a_table_that_is_not_a_string_loses_only_its_row(tmp_path):
     (tmp_path / "1.png").write_bytes(picture())
     names = {"1.png": None, 1: "no_file", None: "no_image", "": "no_image", ".": "no_file", 1.5: "no_image", "a\0": "no_file"}
     rows = [{"file_name": name, "caption": "x"} for name in names]
@@ -94,7 +94,7 @@ def test_a_name_in_a_table_is_a_text_or_loses_only_its_row(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "utf-16"])
-def test_a_table_in_any_encoding(tmp_path, form):
+def test_a_table_in_any_encoding_is_read(tmp_path, form):
     (tmp_path / "é.png").write_bytes(picture())
     lines = "file_name,caption\né.png,café\n"
     if form == "parquet":

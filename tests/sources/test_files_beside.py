@@ -16,7 +16,7 @@ from vlmdata.step import RecipeError
 
 
 def rows_of(folder: Path, members: dict[str, bytes], form: str = "folder", **parameters: object) -> list[dict]:
-    """Read members from a folder or a zip archive; each row has its file's name as `file`."""
+    """Read members from a folder or a zip archive, with each row's file name as `file`."""
     path = folder / "images"
     if form == "folder":
         for name, data in members.items():
@@ -32,7 +32,7 @@ def rows_of(folder: Path, members: dict[str, bytes], form: str = "folder", **par
 
 
 def outcomes(rows: list[dict]) -> dict[str, str]:
-    """Return each file's text, or the reason of its drop."""
+    """Return each file's text, or the reason why its row was dropped."""
     return {row["file"].removeprefix("images.zip/"): row["reason"] or row["texts"][1]["text"] for row in rows}
 
 
@@ -66,7 +66,7 @@ def outcomes(rows: list[dict]) -> dict[str, str]:
         ("a.description", b"words", "no_caption"),
     ],
 )
-def test_a_text_beside_an_image(tmp_path, form, name, data, found):
+def test_a_text_beside_an_image_is_its_caption(tmp_path, form, name, data, found):
     (row,) = rows_of(tmp_path, {"a.JPG": picture(), name: data}, form)
     assert (row["reason"] or row["texts"][1]["text"]) == found
     if found in ("bad_encoding", "bad_record", "too_large"):
@@ -82,7 +82,7 @@ def test_a_text_beside_an_image(tmp_path, form, name, data, found):
         (["a.png.TXT", "A.PNG.txt"], {"a.png": "a.png.TXT", "A.PNG": "A.PNG.txt"}),
     ],
 )
-def test_images_whose_names_differ_in_case_have_each_its_own_text(tmp_path, texts, found):
+def test_images_whose_names_differ_only_in_case_have_separate_texts(tmp_path, texts, found):
     for name in ("a.png", "A.PNG"):
         (tmp_path / name).write_bytes(picture())
     for name in texts:
@@ -91,7 +91,7 @@ def test_images_whose_names_differ_in_case_have_each_its_own_text(tmp_path, text
     assert {json.loads(row["extra"])["file_name"]: row["texts"][1]["text"] for row in rows} == found
 
 
-def test_encodings_and_endings_are_named(tmp_path):
+def test_the_recipe_sets_the_encoding_and_the_extensions_of_captions(tmp_path):
     members = {"a.png": picture(), "a.cap": "café".encode("latin-1"), "b.PIC": picture(9), "b.cap": "ü".encode("latin-1")}
     source = {"encoding": "latin-1", "captions": [".cap"], "images": [".pic", ".png"]}
     assert outcomes(rows_of(tmp_path, members, **source)) == {"a.png": "café", "b.PIC": "ü"}
@@ -99,7 +99,7 @@ def test_encodings_and_endings_are_named(tmp_path):
         Files(path=str(tmp_path), captions=["txt"]).check()
 
 
-def test_several_texts_are_alternatives_and_images_of_one_name_share_them(tmp_path):
+def test_several_texts_become_alternatives_and_images_of_one_name_share_them(tmp_path):
     members = {"a.png": picture(), "a.jpg": picture(9), "a.txt": b"one", "a.jpg.txt": b"two", "a.json": b'{"caption": "three"}'}
     rows = {row["file"]: row["texts"][1] for row in rows_of(tmp_path, members)}
     assert [rows[name]["text"] for name in ("a.jpg", "a.png")] == ["two", "one"]
@@ -114,19 +114,19 @@ def test_several_texts_are_alternatives_and_images_of_one_name_share_them(tmp_pa
         ({"a.png": picture(), "a.xmp": b"x"}, {"captions": [], "caption": ""}, {"a.png": ""}),
     ],
 )
-def test_an_image_without_a_caption_is_reported_unless_none_can_be_meant(tmp_path, members, parameters, found):
+def test_an_image_without_a_caption_is_reported_only_if_the_folder_has_captions(tmp_path, members, parameters, found):
     assert outcomes(rows_of(tmp_path, members, **parameters)) == found
 
 
 @pytest.mark.parametrize("form", ["folder", "zip"])
-def test_images_that_cannot_be_read_are_rows(tmp_path, form):
+def test_an_unreadable_image_gives_a_row_with_a_reason(tmp_path, form):
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
     members = {"a.heic": heic, "b.JXL": b"\xff\x0a" + bytes(9), "c.svg": b"<svg/>", "d.heic": picture(), "e.jpg": b"x"}
     expected = dict.fromkeys(("a.heic", "b.JXL", "c.svg"), "unsupported_format") | {"d.heic": "", "e.jpg": "not_an_image"}
     assert outcomes(rows_of(tmp_path, members, form)) == expected
 
 
-def test_what_leads_out_of_the_folder_or_is_no_file_is_never_opened(tmp_path):
+def test_paths_outside_the_folder_and_special_files_are_never_opened(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     (tmp_path / "secret.png").write_bytes(picture())
@@ -147,13 +147,13 @@ def test_what_leads_out_of_the_folder_or_is_no_file_is_never_opened(tmp_path):
     assert others == {"no_file": 2, "text_without_image": 1}
 
 
-def test_an_image_too_large_to_be_read_whole_is_a_row(tmp_path):
+def test_an_image_too_large_to_be_read_gives_a_row_with_a_reason(tmp_path):
     rows_of(tmp_path, {"a.png": picture(), "b.png": picture()})
     os.truncate(tmp_path / "images/a.png", LARGEST + 1)
     assert outcomes(rows_of(tmp_path, {})) == {"a.png": "too_large", "b.png": ""}
 
 
-def test_a_name_on_disk_that_is_not_utf8(tmp_path):
+def test_a_file_name_that_is_not_utf8_is_read(tmp_path):
     (tmp_path / "images").mkdir()
     for name, data in (("caf\udce9.png", picture()), ("caf\udce9.txt", b"words")):
         (tmp_path / "images" / name).write_bytes(data)

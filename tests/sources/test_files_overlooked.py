@@ -1,4 +1,5 @@
-"""Files near images that are not read: `check` suggests texts that may be captions, and archives are counted anywhere."""
+"""Files near images that are not read are reported: `check` suggests texts that may be captions, and archives are counted
+anywhere."""
 
 import json
 import zipfile
@@ -43,16 +44,16 @@ def laid(folder, members):
         ("a.bin", b"x", None),
     ],
 )
-def test_check_names_the_text_that_may_be_meant(tmp_path, name, data, hint):
+def test_check_names_the_text_that_may_be_the_caption(tmp_path, name, data, hint):
     folder = laid(tmp_path / "images", {"a.png": picture(), name: data})
     for source in (Files(path=str(folder)), Files(path=str(folder / "*.png"))):
-        said = source.warning()
-        assert said is None if hint is None else hint in said
-        assert said is None or said.startswith(f"1 of the first 1 images of {source.path} have no caption. ")
+        warning = source.warning()
+        assert warning is None if hint is None else hint in warning
+        assert warning is None or warning.startswith(f"1 of the first 1 images of {source.path} have no caption; ")
     assert Files(path=str(folder), captions=[], caption="").warning() is None
 
 
-def test_the_parameter_that_the_hint_names_reads_the_text(tmp_path):
+def test_the_parameter_in_the_hint_reads_the_text(tmp_path):
     folder = laid(
         tmp_path, {"a.png": picture(), "a.en.txt": b"one", "b.png": picture(9), "c.png": picture(7), "c_caption.txt": b"x"}
     )
@@ -60,18 +61,18 @@ def test_the_parameter_that_the_hint_names_reads_the_text(tmp_path):
     assert [row["reason"] or row["texts"][1]["text"] for row in rows] == ["one", "no_caption", "x"]
 
 
-def test_check_reports_a_zip_and_on_the_command_line(tmp_path, capsys):
+def test_check_reports_a_zip_in_python_and_on_the_command_line(tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name, data in {"images/a.png": picture(), "labels/a.txt": b"x", "__MACOSX/._a.txt": b"x"}.items():
             archive.writestr(name, data)
     recipe = {"source": {"type": "files", "path": str(tmp_path)}, "steps": [], "shards": {"layout": "captions"}}
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     assert main(["check", str(tmp_path / "recipe.yaml")]) == 0
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "have no caption. 'labels/a.txt' is in another folder" in said
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1 and "have no caption; 'labels/a.txt' is in another folder" in output
 
 
-def test_most_images_with_captions_are_enough(tmp_path):
+def test_nothing_is_suggested_if_most_images_have_captions(tmp_path):
     names = [f"{n}.png" for n in range(3)]
     folder = laid(tmp_path, {**dict.fromkeys(names, picture()), "0.txt": b"x", "1.txt": b"x", "2.de.txt": b"x"})
     assert Files(path=str(folder)).warning() is None

@@ -1,4 +1,4 @@
-"""Zip archives of images: nothing is unpacked to disk, and a bad member affects only its own row."""
+"""Zip archives of images are read without unpacking them to disk, and a bad member affects only its row."""
 
 import json
 import struct
@@ -22,7 +22,7 @@ def write(path: Path, members: dict[str, bytes], packed: int = zipfile.ZIP_DEFLA
     return path
 
 
-def test_images_and_texts_of_several_archives_in_a_folder(tmp_path):
+def test_images_and_texts_of_several_archives_in_a_folder_are_read(tmp_path):
     write(tmp_path / "1.zip", {"a/1.png": picture(), "a/1.txt": b"one", "__MACOSX/a/._1.png": b"x", "a/.2.png": b"x"})
     write(tmp_path / "2.ZIP", {"1.png": picture(9), "1.png.txt": b"two"}, zipfile.ZIP_STORED)
     rows = read_all(Files(path=str(tmp_path))).to_pylist()
@@ -32,7 +32,7 @@ def test_images_and_texts_of_several_archives_in_a_folder(tmp_path):
     ]
 
 
-def test_members_outside_the_folder_or_with_wrong_sizes(tmp_path, monkeypatch):
+def test_members_with_outside_paths_or_wrong_sizes_have_a_reason(tmp_path, monkeypatch):
     monkeypatch.setattr("vlmdata.readers.image_files.LARGEST", 3 << 20)
     bomb = picture() + bytes(4 << 20)
     members = {"../a.png": picture(), "/b.png": picture(), "c\\..\\..\\d.png": picture(), "e.png": bomb, "f.png": picture()}
@@ -52,7 +52,7 @@ def test_members_outside_the_folder_or_with_wrong_sizes(tmp_path, monkeypatch):
     [(8, 1, "encrypted"), (10, 97, "unreadable_file"), (16, 7, "unreadable_file"), (24, 1 << 30, "too_large")],
 )
 def test_a_member_whose_header_is_odd_loses_only_its_row(tmp_path, at, value, reason):
-    """Offsets in the central directory's entry: flags, method, CRC, uncompressed size."""
+    """Each case gives the offset in the central directory's entry: flags, method, CRC, uncompressed size."""
     path = write(tmp_path / "a.zip", {"a.png": picture(), "b.png": picture(9)})
     data = bytearray(path.read_bytes())
     entry = data.find(b"PK\1\2")
@@ -75,12 +75,12 @@ def test_a_member_that_hides_a_bomb_behind_a_small_size_takes_little_memory(tmp_
 
 
 @pytest.mark.parametrize("packed", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_member_packed_by_what_takes_memory_as_it_says_is_refused(tmp_path, packed):
+def test_a_member_in_a_compression_with_unbounded_memory_is_refused(tmp_path, packed):
     path = write(tmp_path / "a.zip", {"a.png": picture()}, packed)
     assert [row["reason"] for row in read_all(Files(path=str(path))).to_pylist()] == ["unreadable_file"]
 
 
-def test_an_archive_that_is_none_is_one_row_beside_the_good_one(tmp_path):
+def test_an_invalid_archive_gives_one_row_beside_those_of_a_good_one(tmp_path):
     write(tmp_path / "a.zip", {"a.png": picture(), "a.txt": b"words"})
     (tmp_path / "b.zip").write_bytes(b"no zip")
     (tmp_path / "c.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:-30])
@@ -92,7 +92,7 @@ def test_an_archive_that_is_none_is_one_row_beside_the_good_one(tmp_path):
     ]
 
 
-def test_an_archive_of_archives_has_no_image(tmp_path):
+def test_an_archive_of_archives_gives_no_image(tmp_path):
     write(tmp_path / "a.zip", {"b.zip": write(tmp_path / "b.zip", {"a.png": picture()}).read_bytes()})
     with pytest.raises(RecipeError, match="there is no image"):
         Files(path=str(tmp_path / "a.zip")).check()

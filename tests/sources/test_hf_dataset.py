@@ -16,7 +16,7 @@ CAPTIONS = ["one", "two", "three"]
 
 
 def made():
-    """Return three rows, the last one without its image."""
+    """Return a dataset of three rows, the last one without an image."""
     images = [{"bytes": picture(8), "path": "a.png"}, {"bytes": picture(9), "path": None}, None]
     features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string"), "n": datasets.Value("int64")})
     return datasets.Dataset.from_dict({"image": images, "caption": CAPTIONS, "n": [1, 2, 3]}, features=features)
@@ -43,7 +43,7 @@ def test_every_local_form_gives_the_same_rows(tmp_path, form, streaming):
     assert [json.loads(row["extra"]) for row in rows] == [{"n": 1}, {"n": 2}, {"n": 3}]
 
 
-def test_an_image_folder_with_metadata(tmp_path):
+def test_an_image_folder_with_metadata_is_read(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "1.png").write_bytes(picture())
@@ -53,7 +53,7 @@ def test_an_image_folder_with_metadata(tmp_path):
     assert (row["texts"][1]["text"], image["width"], image["blob"]) == ("one", 8, str(folder / "1.png"))
 
 
-def test_addresses_are_a_list_like_any_other(tmp_path):
+def test_a_dataset_of_addresses_is_read_like_a_list_of_addresses(tmp_path):
     rows = {"link": ["http://a.org/1.jpg", None], "text": [["one", "two"], ["x"]]}
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "a.parquet")
     source = HfDataset(path=str(tmp_path / "a.parquet"), url="link", caption="text")
@@ -63,7 +63,7 @@ def test_addresses_are_a_list_like_any_other(tmp_path):
     assert read["texts"].to_pylist()[0][1]["alternatives"] == ["two"]
 
 
-def test_columns_of_json_hold_images_and_captions(tmp_path):
+def test_json_columns_may_hold_images_and_captions(tmp_path):
     images = pa.array(['"a.png"', '{"path": "a.png"}', "null", '"http://a.org/1.png"'], pa.json_())
     texts = pa.array(['{"en": "one"}', '{"en": ["two", "zwei"]}', '{"en": null}', '"four"'], pa.json_())
     (tmp_path / "data").mkdir()
@@ -76,7 +76,7 @@ def test_columns_of_json_hold_images_and_captions(tmp_path):
     assert [row["reason"] for row in read_all(HfDataset(path=source.path)).to_pylist()] == [*["no_text"] * 3, None]
 
 
-def test_more_rows_than_a_slice(tmp_path, monkeypatch):
+def test_more_rows_than_a_slice_are_read_in_several_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr("vlmdata.sources.hf_dataset.SLICE", 2)
     made().save_to_disk(tmp_path / "data")
     source = HfDataset(path=str(tmp_path / "data"))
@@ -99,7 +99,7 @@ def test_mistakes_are_reported_before_any_work(tmp_path, parameters, message):
     assert message in str(error.value)
 
 
-def test_labels_are_captions_by_their_names(tmp_path):
+def test_the_names_of_labels_are_captions(tmp_path):
     labels = datasets.ClassLabel(names=["cat", "dog"])
     rows = {"image": [picture()] * 4, "label": [1, 0, -1, None]}
     features = datasets.Features({"image": datasets.Value("binary"), "label": labels})
@@ -109,7 +109,7 @@ def test_labels_are_captions_by_their_names(tmp_path):
 
 
 @pytest.mark.parametrize("caption", [{"en": "a", "fr": "b"}, [{"en": "a"}]])
-def test_captions_that_are_no_texts_are_reported_before_any_work(tmp_path, caption):
+def test_captions_that_are_not_strings_are_reported_before_any_work(tmp_path, caption):
     datasets.Dataset.from_dict({"image": [picture()], "caption": [caption]}).save_to_disk(tmp_path / "data")
     with pytest.raises(RecipeError, match=r"the column 'caption' must hold texts or labels, not .*"):
         HfDataset(path=str(tmp_path / "data")).check()
@@ -127,7 +127,7 @@ def widths(row: dict) -> list[int | None]:
 
 @pytest.mark.parametrize("kind", ["bytes", "structs", "files", "image features"])
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_list_of_one_image_is_a_pair_and_of_several_a_document(tmp_path, kind, streaming):
+def test_a_list_of_one_image_becomes_a_pair_and_one_of_several_a_document(tmp_path, kind, streaming):
     for width in (1, 2, 3):
         (tmp_path / f"{width}.png").write_bytes(picture(width))
     lists = [[1], [2, 3], [], None]
@@ -150,7 +150,7 @@ def test_a_list_of_one_image_is_a_pair_and_of_several_a_document(tmp_path, kind,
     assert [row["texts"][-1]["text"] for row in rows] == ["words"] * 4
 
 
-def test_columns_within_structs_are_named_by_dots(tmp_path):
+def test_fields_of_structs_are_named_with_dots(tmp_path):
     boxes = [{"name": "x"}, {"name": "y"}]
     path = written(tmp_path, annotations=[{"url": "https://a.org/1.png", "caption": {"en": "one"}, "boxes": boxes}])
     source = HfDataset(path=path, url="annotations.url", caption=["annotations.caption.en", "annotations.boxes.name"], extra=[])
@@ -163,7 +163,7 @@ def test_columns_within_structs_are_named_by_dots(tmp_path):
         HfDataset(path=path, url="annotations.ulr").check()
 
 
-def test_an_image_within_a_struct(tmp_path):
+def test_an_image_inside_a_struct_is_read(tmp_path):
     path = written(tmp_path, item=[{"image": {"bytes": picture(), "path": None}, "n": 1}])
     (row,) = read_all(HfDataset(path=path, image="item.image")).to_pylist()
     assert (widths(row), row["reason"], row["extra"]) == ([8, None], None, None)
@@ -178,14 +178,14 @@ def test_an_image_within_a_struct(tmp_path):
         ({"image": [{"bytes": picture(), "url": "https://a.org/1.png"}]}, {}),
     ],
 )
-def test_the_address_beside_an_inline_image_stays_with_it(tmp_path, columns, parameters):
+def test_an_inline_image_keeps_the_address_beside_it(tmp_path, columns, parameters):
     source = HfDataset(path=written(tmp_path, **columns), **parameters)
     (row,) = read_all(source).to_pylist()
     image = row["images"][0]
     assert (image["data"], image["url"], row["extra"], source.shuffled) == (picture(), "https://a.org/1.png", None, False)
 
 
-def test_captions_that_are_numbers_or_bytes_are_words_and_others_are_reported(tmp_path):
+def test_numbers_and_bytes_are_read_as_captions_and_other_types_are_reported(tmp_path):
     path = written(tmp_path, image=[picture()] * 2, n=[7, None], raw=["süß".encode(), b"caf\xe9"])
     rows = read_all(HfDataset(path=path, caption=["n", "raw"])).to_pylist()
     assert [(row["texts"][1]["text"], row["texts"][1]["alternatives"], row["reason"]) for row in rows] == [
@@ -195,12 +195,12 @@ def test_captions_that_are_numbers_or_bytes_are_words_and_others_are_reported(tm
 
 
 @pytest.mark.parametrize("column", [[1], [[[1, 2]]], [{"pixels": 1}], [True]])
-def test_a_column_that_cannot_be_images_is_reported_before_any_work(tmp_path, column):
-    with pytest.raises(RecipeError, match=r"the column 'image' must hold images, file names or addresses, not .*"):
+def test_a_column_that_cannot_hold_images_is_reported_before_any_work(tmp_path, column):
+    with pytest.raises(RecipeError, match=r"the column 'image' holds .*, not images, file names or addresses"):
         HfDataset(path=written(tmp_path, image=column)).check()
 
 
-def test_a_dotted_name_leads_into_json_in_a_text_and_an_address_may_be_bytes(tmp_path):
+def test_a_dotted_name_reads_json_in_a_string_and_an_address_may_be_bytes(tmp_path):
     columns = {
         "image": [{"bytes": picture(8), "path": None}],
         "meta": ['{"c": "words"}'],

@@ -29,7 +29,7 @@ FORMS = [*TEXTS, "a.parquet", "stream.arrow", "file.arrow", "a.zip", "saved", "s
 
 
 def laid(folder, form):
-    """Return the path of a dataset without a row."""
+    """Return the path of a dataset without rows."""
     path = folder / form
     empty = datasets.Dataset.from_dict({} if form == "saved_without_columns" else {"image": [], "caption": []})
     if form == "splits":
@@ -50,20 +50,20 @@ def laid(folder, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_nothing_is_read_from_nothing(tmp_path, form):
+def test_an_empty_dataset_gives_no_rows(tmp_path, form):
     source = HfDataset(path=laid(tmp_path, form))
     source.check()
     assert source.pieces() == [] and source.files()
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form not in ("a.zip", "metadata.csv")])
-def test_nothing_is_streamed_from_nothing(tmp_path, form):
+def test_an_empty_dataset_gives_no_rows_when_streamed(tmp_path, form):
     source = HfDataset(path=laid(tmp_path, form), streaming=True)
     source.check()
     assert [len(table) for piece in source.pieces() for table in source.read(piece)] == []
 
 
-def test_an_empty_split_takes_nothing_from_the_other_one(tmp_path):
+def test_an_empty_split_does_not_give_rows_of_another_split(tmp_path):
     path = laid(tmp_path, "splits")
     assert pairs_of(read_all(HfDataset(path=path, split="test"))) == [("http://a.org/", "x", None)]
     with pytest.raises(RecipeError, match=r"there is no split 'valid'\. The splits are train, test"):
@@ -71,7 +71,7 @@ def test_an_empty_split_takes_nothing_from_the_other_one(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "json", "parquet"])
-def test_files_without_a_row_do_not_end_the_others(tmp_path, kind):
+def test_files_without_rows_do_not_stop_the_reading_of_others(tmp_path, kind):
     row = {"image": "http://a.org/", "caption": "x"}
     rows = {"csv": "image,caption\nhttp://a.org/,x\n", "jsonl": json.dumps(row), "json": json.dumps([row])}
     (tmp_path / "data").mkdir()
@@ -86,7 +86,7 @@ def test_files_without_a_row_do_not_end_the_others(tmp_path, kind):
     assert pairs_of(read_all(HfDataset(path=str(tmp_path / "data")))) == [("http://a.org/", "x", None)]
 
 
-def test_a_folder_without_a_file_is_one_line(tmp_path):
+def test_a_folder_without_files_is_reported_in_one_line(tmp_path):
     with pytest.raises(RecipeError, match=r"the folder holds no file$"):
         HfDataset(path=str(tmp_path)).check()
 
@@ -94,7 +94,7 @@ def test_a_folder_without_a_file_is_one_line(tmp_path):
 @pytest.mark.whole
 @pytest.mark.parametrize("form", ["saved", "a.csv"])
 @pytest.mark.parametrize("parameters", [{}, {"url": "link"}])
-def test_a_run_over_it_is_finished(tmp_path, form, parameters):
+def test_a_run_on_an_empty_dataset_finishes(tmp_path, form, parameters):
     source = {"type": "hf_dataset", "path": laid(tmp_path, form), **parameters}
     made = run(parse({"source": source, "steps": ["text_length"]}), tmp_path / "out", local=True, workers=1)
     assert (made["rows"], made["kept"], made["dropped"]) == (0, 0, [])

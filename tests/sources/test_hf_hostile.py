@@ -1,4 +1,4 @@
-"""The files an untrusted Hugging Face dataset may name, and the error for any other."""
+"""An untrusted Hugging Face dataset may name only certain files, and any other is refused."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from vlmdata.step import RecipeError
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 datasets = pytest.importorskip("datasets")
-KEPT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # as the library stores an image
+KEPT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # stored as the library stores an image
 
 
 def write(path, column, features=None, **others) -> str:
@@ -31,7 +31,7 @@ def write(path, column, features=None, **others) -> str:
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("kind", ["image feature", "texts"])
-def test_a_row_names_an_address_or_a_file_of_its_folder_and_nothing_else(tmp_path, streaming, kind):
+def test_a_row_may_name_only_an_address_or_a_file_in_its_folder(tmp_path, streaming, kind):
     data = tmp_path / "data"
     data.mkdir()
     (tmp_path / "secret.png").write_bytes(picture())
@@ -68,7 +68,7 @@ def test_a_row_names_an_address_or_a_file_of_its_folder_and_nothing_else(tmp_pat
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_nothing_of_a_row_is_decoded_whatever_its_features_claim(tmp_path, streaming):
+def test_no_value_of_a_row_is_decoded_whatever_its_features_claim(tmp_path, streaming):
     """The library would open the files that rows of an Audio, Video or Pdf column name."""
     features = {name: {"_type": name} for name in ("Audio", "Video", "Pdf", "Image")}
     named = pa.array([{"bytes": None, "path": "http://127.0.0.1:9/a"}], KEPT)
@@ -99,7 +99,7 @@ def test_one_bad_name_in_the_table_of_an_image_folder_loses_only_its_row(tmp_pat
     assert json.loads(rows[0]["extra"]) == {"file_name": "1.png"}
 
 
-def test_a_table_of_several_files_a_row_in_slices(tmp_path, monkeypatch):
+def test_a_table_with_several_files_per_row_is_read_in_slices(tmp_path, monkeypatch):
     monkeypatch.setattr("vlmdata.sources.hf_dataset.SLICE", 2)
     for number in range(5):
         (tmp_path / f"{number}.png").write_bytes(picture(number + 1))
@@ -114,7 +114,7 @@ def test_a_table_of_several_files_a_row_in_slices(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_zip_of_images_with_their_table(tmp_path, streaming):
+def test_a_zip_of_images_with_their_table_is_read(tmp_path, streaming):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("x/1.png", picture())
         archive.writestr("x/metadata.csv", "file_name,caption\n1.png,words\n")
@@ -123,7 +123,7 @@ def test_a_zip_of_images_with_their_table(tmp_path, streaming):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_zip_archives_of_images(tmp_path, streaming):
+def test_zip_archives_of_images_are_read(tmp_path, streaming):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in ("cat/1.png", "dog/2.png"):
             archive.writestr(name, picture(len(name)))
@@ -132,8 +132,9 @@ def test_zip_archives_of_images(tmp_path, streaming):
     assert [row["reason"] for row in rows] == [None, "not_an_image", None]
 
 
-def test_the_paths_that_the_library_makes_for_a_dataset_of_the_hub(tmp_path):
-    """In streaming they are addresses in the repository; downloaded, they are links into the blobs beside the snapshots."""
+def test_only_paths_of_the_same_dataset_on_the_hub_are_accepted(tmp_path):
+    """When streaming, they are addresses in the repository. When downloaded, they are links into the blobs beside the
+    snapshots."""
     repository = tmp_path / "datasets--a--b"
     for folder in ("blobs", "snapshots/1"):
         (repository / folder).mkdir(parents=True)
@@ -166,7 +167,7 @@ def test_a_card_that_names_files_elsewhere_is_refused_before_anything_is_listed(
         HfDataset(path=str(tmp_path / "data")).check()
 
 
-def test_a_card_on_the_hub_is_held_to_the_same(tmp_path, monkeypatch):
+def test_a_card_on_the_hub_that_names_files_elsewhere_is_refused(tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text("---\nconfigs:\n- data_files: http://127.0.0.1:9/a.parquet\n---\n")
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda path, name, **where: str(tmp_path / name))
     with pytest.raises(RecipeError, match=r"README\.md names data outside the dataset: 'http://127"):
@@ -184,7 +185,7 @@ def test_a_saved_dataset_whose_state_names_a_file_elsewhere_is_refused(tmp_path)
         HfDataset(path=str(tmp_path / "data")).check()
 
 
-def test_bytes_that_are_no_text_lose_only_their_row(tmp_path):
+def test_bytes_that_do_not_decode_lose_only_their_row(tmp_path):
     texts = pa.array([b"fine", b"caf\xe9"], pa.binary()).view(pa.string())
     dates = pa.array([10**18, 0], pa.timestamp("us"))
     table = pa.table({"image": [picture()] * 2, "caption": texts, "when": dates})
@@ -193,7 +194,7 @@ def test_bytes_that_are_no_text_lose_only_their_row(tmp_path):
     assert rows["reason"].to_pylist() == [None, "bad_encoding"]
 
 
-def test_a_file_without_a_row_does_not_end_the_others(tmp_path):
+def test_a_file_without_rows_does_not_stop_the_reading_of_others(tmp_path):
     write(tmp_path / "data/1.parquet", [picture()])
     write(tmp_path / "data/2.parquet", pa.array([], pa.binary()))
     (tmp_path / "data/3.parquet").write_bytes(b"")
@@ -201,7 +202,7 @@ def test_a_file_without_a_row_does_not_end_the_others(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [pa.large_binary(), pa.binary(76), pa.binary_view(), pa.list_(pa.large_binary())])
-def test_bytes_of_every_arrow_type_are_images(tmp_path, kind):
+def test_images_are_read_from_every_arrow_type_of_bytes(tmp_path, kind):
     data = picture() + bytes(76 - len(picture()))
     column = pa.array([[data] if pa.types.is_list(kind) else data], kind)
     rows = read_all(HfDataset(path=write(tmp_path / "d.parquet", column)))
@@ -217,7 +218,7 @@ def test_bytes_of_every_arrow_type_are_images(tmp_path, kind):
         ("a.xlsx", b"PK", "'.xlsx' is not a format of a dataset"),
     ],
 )
-def test_a_file_of_another_format_is_one_line(tmp_path, name, data, message):
+def test_a_file_of_another_format_is_reported_in_one_line(tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(RecipeError, match=message):
         read_all(HfDataset(path=str(tmp_path / name)))

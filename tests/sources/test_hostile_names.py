@@ -1,4 +1,4 @@
-"""No name in data makes a source open a file outside its dataset: forty ways, every source."""
+"""No name in data makes a source open a file outside its dataset. The tests try forty kinds of names with every source."""
 
 import functools
 import json
@@ -80,7 +80,7 @@ def names(folder: Path, server: LoopbackServer) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path):
-    """A dataset's folder with one good image, links and a pipe; files beside the folder must not be opened."""
+    """Make a dataset's folder with one good image, links and a pipe. Files beside the folder must not be opened."""
     folder = tmp_path / "data"
     (folder / "in").mkdir(parents=True)
     (folder / "good.png").write_bytes(GOOD)
@@ -114,8 +114,8 @@ def files_folder(folder: Path, found: list[str]):
 
 
 def llava_json(folder: Path, found: list[str]):
-    said = [{"from": "human", "value": "<image> what?"}, {"from": "gpt", "value": "words"}]
-    (folder / "list.json").write_text(json.dumps([{"image": name, "conversations": said} for name in found]))
+    turns = [{"from": "human", "value": "<image> what?"}, {"from": "gpt", "value": "words"}]
+    (folder / "list.json").write_text(json.dumps([{"image": name, "conversations": turns} for name in found]))
     return LlavaJson(path=str(folder / "list.json"))
 
 
@@ -162,14 +162,14 @@ def interleaved_tars(folder: Path, found: list[str]):
 
 
 def webdataset_names(folder: Path, found: list[str]):
-    """Members with these names."""
+    """Make members with these names."""
     members = [(f"{name}{n}.png", GOOD) for n, name in enumerate(found) if "\0" not in name]
     write_tar(folder / "a.tar", members, tarfile.PAX_FORMAT)
     return Webdataset(path=str(folder / "a.tar"))
 
 
 def webdataset_documents(folder: Path, found: list[str]):
-    """Documents whose JSON uses these file names, in vlmdata's form."""
+    """Make documents whose JSON uses these file names, in vlmdata's form."""
     members = []
     for number, name in enumerate(found):
         facts = {"texts": [None, "words"], "images": ["https://h/a.png", None], "metadata": [{"file": name}, None]}
@@ -224,7 +224,7 @@ def warc(folder: Path, found: list[str]):
     return Warc(path=str(folder / "a.warc"))
 
 
-NAMED = {  # sources that open files by names in data, or take a folder as it is
+NAMED = {  # sources that open files by names in data, or read a whole folder
     "coco": [coco],
     "files": [files_table, files_folder],
     "llava_json": [llava_json],
@@ -243,7 +243,7 @@ def test_every_source_is_tried():
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: getattr(make, "func", make).__name__)
-def test_a_name_in_data_opens_nothing_but_the_datasets_own_files(make, folder, server, tmp_path, monkeypatch):
+def test_a_name_in_data_opens_only_files_of_the_dataset(make, folder, server, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setenv("HOME", str(tmp_path))
     before = len(server.requests)
@@ -257,7 +257,7 @@ def test_a_name_in_data_opens_nothing_but_the_datasets_own_files(make, folder, s
     assert [place for place in places if not os.path.realpath(place).startswith(f"{os.path.realpath(folder)}/")] == []
     held = [image for image in images if image["blob"] is not None or image["data"] is not None]
     if any(make in makers for makers in NAMED.values()):
-        assert held  # the good one was read all the same
+        assert held  # the good image was still read
     asked = [image["url"] for image in images if image not in held and image["reason"] is None]
-    if not any(make in makers for makers in ADDRESSED.values()):  # theirs are left to `download`, which says no
+    if not any(make in makers for makers in ADDRESSED.values()):  # these addresses are left to `download`, which refuses them
         assert [url for url in asked if parse_url(url) is None] == []

@@ -1,4 +1,4 @@
-"""Folders of HTML files as rows, with the images beside them."""
+"""Folders of HTML files are read as rows, with the images beside them."""
 
 import gzip
 import os
@@ -30,7 +30,7 @@ def site(tmp_path):
     return tmp_path / "site"
 
 
-def test_images_come_from_the_folder_and_from_nowhere_else(site):
+def test_images_are_read_only_from_the_folder(site):
     rows = {row["url"]: row for row in read_all(Html(path=str(site), url="https://ex.org/s")).to_pylist()}
     assert sorted((url, row["reason"]) for url, row in rows.items()) == [
         ("https://ex.org/s/q.htm", None),
@@ -53,19 +53,19 @@ def test_a_link_out_of_the_folder_is_not_followed(site):
     assert [image["data"] for row in rows for image in row["images"] or [] if image] == [None]
 
 
-def test_an_address_must_be_one(site):
+def test_an_address_that_is_not_http_is_refused(site):
     with pytest.raises(RecipeError, match="http"):
         Html(path=str(site), url="ftp://ex.org/").check()
 
 
 @pytest.mark.parametrize(("find", "books", "count"), [(fixture, 2, 8), (real_data, 3, 259)])
-def test_real_books_bring_all_their_images(find, books, count):
+def test_real_books_are_read_with_all_their_images(find, books, count):
     rows = read_all(Html(path=str(find("B2_sites_with_images/gutenberg")))).to_pylist()
     images = [image for row in rows for image in row["images"] if image]
     assert (len(rows), len(images)) == (books, count) and all(image["data"] and image["reason"] is None for image in images)
 
 
-def test_a_packed_page_that_is_damaged_is_reported_with_its_place(tmp_path):
+def test_a_damaged_compressed_page_is_reported_with_its_place(tmp_path):
     packed = gzip.compress(b"<p>" + os.urandom(300_000).hex().encode())
     (tmp_path / "a.html.gz").write_bytes(packed[:-1000])
     (tmp_path / "b.html.gz").write_bytes(packed[:-1000] + b"\xff" * 1000)

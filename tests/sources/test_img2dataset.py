@@ -1,4 +1,4 @@
-"""Folders written by img2dataset 1.47; the slow tests run it again, over the loopback address."""
+"""Folders written by img2dataset 1.47 are read. The slow tests run it again over the loopback address."""
 
 import hashlib
 import io
@@ -41,7 +41,7 @@ for options in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory):
-    """Return img2dataset's output of six rows in each format: four images, one lost, one that is not an image."""
+    """Return img2dataset's output of six rows in each format: four images, one missing, one that is not an image."""
     pytest.importorskip("img2dataset")
     folder = tmp_path_factory.mktemp("img2dataset")
     routes = {f"/{side}.jpg": reply(jpeg(side), headers={"Content-Type": "image/jpeg"}) for side in (32, 40, 48, 56)}
@@ -62,7 +62,8 @@ def written(tmp_path_factory):
 def outputs(request, tmp_path_factory):
     """Return a folder with the output of each format."""
     if request.param == "written now":
-        return request.getfixturevalue("written")  # written once: this fixture runs again for each change of its parameter
+        # written only once, although this fixture runs again for each change of its parameter
+        return request.getfixturevalue("written")
     folder = tmp_path_factory.mktemp("img2dataset")
     return shutil.copytree(fixture("F_vlm_repo_testdata/img2dataset_output"), folder, dirs_exist_ok=True)
 
@@ -72,7 +73,7 @@ def output(request, outputs):
     return outputs / request.param
 
 
-def test_every_row_comes_back_with_its_image_or_its_error(output):
+def test_every_row_is_read_with_its_image_or_its_error(output):
     rows = read_all(Img2dataset(path=str(output)))
     found = sorted((url.rpartition("/")[2], text, reason) for url, text, reason in pairs_of(rows))
     assert found == [
@@ -85,7 +86,7 @@ def test_every_row_comes_back_with_its_image_or_its_error(output):
     ]
 
 
-def test_images_are_where_they_were_with_the_facts_of_the_original(output):
+def test_images_are_not_copied_and_have_the_facts_of_the_original(output):
     for row in read_all(Img2dataset(path=str(output))).to_pylist():
         image = row["images"][0]
         assert json.loads(row["extra"])["licence"] == "cc"
@@ -100,7 +101,7 @@ def test_images_are_where_they_were_with_the_facts_of_the_original(output):
 def test_a_success_whose_image_is_lost_is_reported(outputs, tmp_path):
     shutil.copytree(outputs / "webdataset", tmp_path, dirs_exist_ok=True)
     whole = (tmp_path / "00000.tar").read_bytes()
-    (tmp_path / "00000.tar").write_bytes(whole[:700])  # as a killed run leaves it
+    (tmp_path / "00000.tar").write_bytes(whole[:700])  # a killed run leaves this
     reasons = read_all(Img2dataset(path=str(tmp_path)))["reason"].to_pylist()
     assert reasons.count("missing_in_shard") == 4
 
@@ -115,7 +116,7 @@ def test_a_success_whose_image_is_lost_is_reported(outputs, tmp_path):
         ("failed_to_download", None, "failed_to_download"),
     ],
 )
-def test_errors_become_words(status, message, reason):
+def test_errors_become_reasons(status, message, reason):
     assert reason_of(status, message) == reason
 
 
@@ -139,12 +140,12 @@ def outcomes(folder) -> list[tuple]:
     return [(row["reason"], row["texts"] and row["texts"][1]["text"], row["drop"] and row["place"]) for row in rows]
 
 
-def test_samples_that_no_parquet_names_are_read_and_what_is_lost_is_reported(tmp_path):
+def test_samples_missing_from_the_parquet_are_read_and_lost_ones_are_reported(tmp_path):
     write_tar(tmp_path / "00000.tar", [*files_of("000000000"), *files_of("000000001")])
     pq.write_table(pa.Table.from_pylist([row_of("000000000"), row_of("000000002")]), tmp_path / "00000.parquet")
     write_tar(tmp_path / "00001.tar", files_of("000010000"))
     write_tar(tmp_path / "00002.tar", files_of("000020000"))
-    (tmp_path / "00002.parquet").write_bytes(b"")  # as a killed run leaves it
+    (tmp_path / "00002.parquet").write_bytes(b"")  # a killed run leaves this
     (tmp_path / "00003").mkdir()
     for name, data in files_of("000030000"):
         (tmp_path / "00003" / name).write_bytes(data)
@@ -162,7 +163,7 @@ def test_samples_that_no_parquet_names_are_read_and_what_is_lost_is_reported(tmp
     ]
 
 
-def test_a_hole_in_a_tar_is_reported_beside_the_row_that_it_loses(tmp_path):
+def test_a_damaged_stretch_of_a_tar_is_reported_beside_the_lost_row(tmp_path):
     tar = write_tar(tmp_path / "00000.tar", [*files_of("000000000"), *files_of("000000001")])
     data = bytearray(tar.read_bytes())
     data[:100] = b"x" * 100  # the first header
@@ -175,7 +176,7 @@ def test_a_hole_in_a_tar_is_reported_beside_the_row_that_it_loses(tmp_path):
     ]
 
 
-def test_files_that_the_parquet_of_their_folder_does_not_name_are_read_too(tmp_path):
+def test_files_missing_from_the_parquet_of_their_folder_are_read_too(tmp_path):
     (tmp_path / "00000").mkdir()
     for name, data in [*files_of("000000000"), *files_of("000000009")]:
         (tmp_path / "00000" / name).write_bytes(data)
@@ -185,11 +186,12 @@ def test_files_that_the_parquet_of_their_folder_does_not_name_are_read_too(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"), [("AB" * 32, "ab" * 32), (f"sha256:{'ab' * 32}", "ab" * 32), ("ab" * 31, None), ("x", None), (None, None)]
+    ("digest", "kept"),
+    [("AB" * 32, "ab" * 32), (f"sha256:{'ab' * 32}", "ab" * 32), ("ab" * 31, None), ("x", None), (None, None)],
 )
-def test_a_hash_or_size_that_is_none_is_not_taken_for_one(tmp_path, said, kept):
+def test_an_invalid_hash_or_size_is_ignored(tmp_path, digest, kept):
     write_tar(tmp_path / "00000.tar", files_of("000000000"))
-    row = {**row_of("000000000"), "sha256": said, "original_width": "wide", "original_height": 9.0}
+    row = {**row_of("000000000"), "sha256": digest, "original_width": "wide", "original_height": 9.0}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "00000.parquet")
     ((image, _),) = (one["images"] for one in read_all(Img2dataset(path=str(tmp_path))).to_pylist())
     assert image["sha256"] == (kept or hashlib.sha256(dict(files_of("000000000"))["000000000.jpg"]).hexdigest())

@@ -1,4 +1,4 @@
-"""Tars of documents in the forms of MINT-1T and NeMo Curator become rows."""
+"""Tars of documents in the forms of MINT-1T and NeMo Curator are read as rows."""
 
 import io
 import json
@@ -29,7 +29,7 @@ def frames(*colours: str) -> bytes:
     return out.getvalue()
 
 
-def test_members_are_found_by_either_name_and_stay_in_place(tmp_path):
+def test_members_are_found_by_either_name_and_keep_their_position(tmp_path):
     path = write_tar(
         tmp_path / "x.tar",
         [
@@ -49,13 +49,13 @@ def test_members_are_found_by_either_name_and_stay_in_place(tmp_path):
 
 
 @pytest.mark.parametrize("named", [["0.jpg", "1.jpg"], ["0.0.jpg", "0.1.jpg"], ["folder/0.0.jpg", "1.JPG"]])
-def test_an_image_may_be_called_as_its_sample_is(tmp_path, named):
+def test_an_image_may_have_the_name_of_its_sample(tmp_path, named):
     path = write_tar(tmp_path / "x.tar", [sample("0", [None, None], named), ("0.0.jpg", JPEG), ("0.1.jpg", JPEG[:-1])])
     (row,) = read_all(InterleavedTars(path=str(path))).to_pylist()
     assert [image["size"] for image in row["images"]] == [len(JPEG), len(JPEG) - 1]
 
 
-def test_the_frames_of_a_tiff_are_the_images_in_order(tmp_path):
+def test_the_frames_of_a_tiff_become_the_images_in_order(tmp_path):
     path = write_tar(
         tmp_path / "x.tar",
         [
@@ -69,7 +69,7 @@ def test_the_frames_of_a_tiff_are_the_images_in_order(tmp_path):
     assert found == [(255, 0, 0), (0, 0, 255), "no_image"] and row["drop"] is None
 
 
-def test_a_small_tiff_of_large_frames_is_taken_to_a_limit_of_the_whole_row(tmp_path):
+def test_the_frames_of_a_tiff_are_limited_by_their_total_cost_in_the_row(tmp_path):
     pages = [Image.new("1", (4000, 4000))] * 8
     tiff = saved(pages[0], "tiff", save_all=True, append_images=pages[1:], compression="group4")
     path = write_tar(tmp_path / "x.tar", [sample("k", [None] * 8, [f"x{n}" for n in range(8)]), ("k.tiff", tiff)])
@@ -78,7 +78,7 @@ def test_a_small_tiff_of_large_frames_is_taken_to_a_limit_of_the_whole_row(tmp_p
     assert [image["reason"] for image in row["images"]] == [None] * 5 + ["too_costly"] * 3
 
 
-def test_addresses_and_what_cannot_be_read(tmp_path):
+def test_addresses_are_read_and_unreadable_members_have_a_reason(tmp_path):
     path = write_tar(
         tmp_path / "x.tar",
         [
@@ -94,8 +94,8 @@ def test_addresses_and_what_cannot_be_read(tmp_path):
     assert rows[0]["images"][1]["url"] == "https://e.org/a.jpg"
 
 
-def test_nemo_curators_own_reader_reads_what_we_write(tmp_path):
-    """nemo_curator 1.4.0 on 139 real documents also gave 294 of 294 images."""
+def test_the_reader_of_nemo_curator_reads_our_tars(tmp_path):
+    """With 139 real documents, nemo_curator 1.4.0 also returned 294 of 294 images."""
     reader = pytest.importorskip(
         "nemo_curator.stages.interleaved.io.readers.webdataset", reason="nemo_curator is not installed"
     )

@@ -9,8 +9,8 @@ from tests.sources.reading import read_all
 from vlmdata.sources.llava_json import LlavaJson
 
 
-def said(*turns: str, image: object = None, **more: object) -> dict:
-    """Return a record whose turns go between human and gpt."""
+def record_of(*turns: str, image: object = None, **more: object) -> dict:
+    """Return a record whose turns alternate between human and gpt."""
     values = [{"from": ("human", "gpt")[n % 2], "value": text} for n, text in enumerate(turns)]
     return {"conversations": values, **({"image": image} if image is not None else {}), **more}
 
@@ -27,8 +27,8 @@ def shown(row: dict) -> list[tuple[str, object]]:
     return [(r, i["width"] if i else t["text"]) for r, i, t in zip(row["roles"], row["images"], row["texts"], strict=True)]
 
 
-def test_an_image_takes_its_placeholders_position(tmp_path):
-    record = said("<image>\nWhat is it?", "A square.", "And <image> this?", "Another.", image=["1.png", "2.png"], id="x")
+def test_an_image_takes_the_position_of_its_placeholder(tmp_path):
+    record = record_of("<image>\nWhat is it?", "A square.", "And <image> this?", "Another.", image=["1.png", "2.png"], id="x")
     (row,) = read(tmp_path, record)
     assert shown(row) == [
         ("user", 8),
@@ -42,8 +42,8 @@ def test_an_image_takes_its_placeholders_position(tmp_path):
     assert (row["drop"], json.loads(row["extra"])) == (None, {"id": "x"})
 
 
-def test_a_single_image_without_placeholder_comes_first_and_text_alone_stays(tmp_path):
-    one, none = read(tmp_path, said("What?", "It.", image="1.png"), said("Hello", "Hi"))
+def test_a_single_image_without_placeholder_comes_first_and_text_may_have_none(tmp_path):
+    one, none = read(tmp_path, record_of("What?", "It.", image="1.png"), record_of("Hello", "Hi"))
     assert shown(one) == [("user", 8), ("user", "What?"), ("assistant", "It.")]
     assert (shown(none), none["drop"]) == ([("user", "Hello"), ("assistant", "Hi")], None)
 
@@ -51,12 +51,12 @@ def test_a_single_image_without_placeholder_comes_first_and_text_alone_stays(tmp
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        (said("<image><image> both?", "no", image="1.png"), "more_placeholders_than_images"),
-        (said("<image>", "no", image=["1.png", "2.png"]), "more_images_than_placeholders"),
-        (said("<image> what?", "that", image="lost.png"), "no_file"),
-        (said("<image> what?", "that", image="../../etc/passwd"), "outside_folder"),
-        (said("<image> what?", "that", image="list.json"), "not_an_image"),
-        (said("<image> alone?", image="1.png"), "no_assistant_turn"),
+        (record_of("<image><image> both?", "no", image="1.png"), "more_placeholders_than_images"),
+        (record_of("<image>", "no", image=["1.png", "2.png"]), "more_images_than_placeholders"),
+        (record_of("<image> what?", "that", image="lost.png"), "no_file"),
+        (record_of("<image> what?", "that", image="../../etc/passwd"), "outside_folder"),
+        (record_of("<image> what?", "that", image="list.json"), "not_an_image"),
+        (record_of("<image> alone?", image="1.png"), "no_assistant_turn"),
         ({"conversations": [{"from": "judge", "value": "x"}]}, "unknown_role"),
         ({"conversations": [{"from": "human", "value": None}]}, "no_text"),
         ({"conversations": []}, "no_turns"),
@@ -64,19 +64,19 @@ def test_a_single_image_without_placeholder_comes_first_and_text_alone_stays(tmp
         (["no object"], "bad_record"),
     ],
 )
-def test_what_does_not_fit_is_dropped_with_the_reason(tmp_path, entry, reason):
-    rows = read(tmp_path, said("Hello", "Hi"), entry)
+def test_an_unusable_record_is_dropped_with_the_reason(tmp_path, entry, reason):
+    rows = read(tmp_path, record_of("Hello", "Hi"), entry)
     assert [row["reason"] for row in rows] == [None, reason]
 
 
 def test_remote_images_keep_their_addresses(tmp_path):
-    (row,) = read(tmp_path, said("<image> what?", "that", image="https://a.org/1.png"))
+    (row,) = read(tmp_path, record_of("<image> what?", "that", image="https://a.org/1.png"))
     assert (row["images"][0]["url"], row["drop"]) == ("https://a.org/1.png", None)
 
 
-def test_conversations_of_one_image_in_one_row(tmp_path):
-    a, b, c = (said(f"{mark}{n}?", f"{n}!", image="1.png") for n, mark in enumerate(["<image>\n", "", "\n<image>"]))
-    other = said("<image> other?", "yes", image="2.png")
+def test_conversations_about_one_image_are_joined_in_one_row(tmp_path):
+    a, b, c = (record_of(f"{mark}{n}?", f"{n}!", image="1.png") for n, mark in enumerate(["<image>\n", "", "\n<image>"]))
+    other = record_of("<image> other?", "yes", image="2.png")
     first, second = read(tmp_path, a, other, b, c, joined=True)
     assert shown(first) == [("user", 8), *((("user", "assistant")[k], f"{n}{'?!'[k]}") for n in range(3) for k in range(2))]
     assert shown(second)[0] == ("user", 9)
@@ -90,7 +90,7 @@ def test_conversations_of_one_image_in_one_row(tmp_path):
         (real_data, "qwen_finetune_demo", "Is the value of Favorable 38 in 2015?"),
     ],
 )
-def test_the_demo_of_qwen_and_one_like_it(find, name, question):
+def test_the_demo_of_qwen_and_a_similar_list_are_read(find, name, question):
     folder = find(f"D_instruction/{name}")
     rows = read_all(LlavaJson(path=str(folder / "demo/single_images.json"), images=str(folder))).to_pylist()
     assert [row["drop"] for row in rows] == [None] * len(rows)

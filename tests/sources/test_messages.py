@@ -43,12 +43,12 @@ def user(*content: object) -> dict:
         ),
     ],
 )
-def test_all_the_ways_to_name_an_image_give_the_same_row(tmp_path, record):
+def test_every_way_to_name_an_image_gives_the_same_row(tmp_path, record):
     (row,) = read(tmp_path, record)
     assert (row["drop"], shown(row)) == (None, SHOWN)
 
 
-def test_parquet_with_images_in_bytes(tmp_path):
+def test_parquet_with_images_as_bytes_is_read(tmp_path):
     record = {
         **user({"type": "image", "text": None}, {"type": "text", "text": "What?"}),
         "images": [{"bytes": picture(), "path": None}],
@@ -75,14 +75,14 @@ def test_parquet_with_images_in_bytes(tmp_path):
         ({"messages": "hello"}, "no_turns"),
     ],
 )
-def test_what_does_not_fit_is_dropped_with_the_reason(tmp_path, record, reason):
+def test_an_unusable_record_of_messages_is_dropped_with_the_reason(tmp_path, record, reason):
     assert [row["reason"] for row in read(tmp_path, record)] == [reason]
 
 
-def test_conversations_of_one_image_in_one_row(tmp_path):
-    """An image (file, address or bytes) in several conversations is shown once. Other conversations do not change."""
+def test_messages_about_one_image_are_joined_in_one_row(tmp_path):
+    """An image (file, address or bytes) in several conversations is stored once. Other conversations do not change."""
     first = user({"type": "image", "image": DATA}, "What?")
-    alone = user({"type": "image", "image": DATA})  # the question is only the image
+    alone = user({"type": "image", "image": DATA})  # the question consists of the image only
     system = {"messages": [{"role": "system", "content": "Be kind."}, *first["messages"]]}
     two = user({"type": "image", "image": DATA}, {"type": "image", "image": DATA}, "Both?")
     lost = user({"type": "image", "image": "lost.png"}, "What?")
@@ -101,12 +101,12 @@ def test_a_list_of_another_kind_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("find", "name"), [(fixture, "messages_demo"), (real_data, "llamafactory_mllm_demo")])
-def test_the_demo_of_llamafactory_and_one_like_it(find, name):
+def test_the_demo_of_llamafactory_and_a_similar_list_are_read(find, name):
     path = find(f"D_instruction/{name}/mllm_demo.json")
     rows = read_all(Messages(path=str(path))).to_pylist()
     records = json.loads(path.read_text())
     assert [row["drop"] for row in rows] == [None] * len(records)
     for row, record in zip(rows, records, strict=True):
         assert sum(image is not None for image in row["images"]) == len(record["images"])
-        said = "".join(m["content"] for m in record["messages"]).replace("<image>", "")
-        assert "".join(text["text"] for text in row["texts"] if text) == said
+        expected = "".join(m["content"] for m in record["messages"]).replace("<image>", "")
+        assert "".join(text["text"] for text in row["texts"] if text) == expected

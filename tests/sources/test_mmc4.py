@@ -1,4 +1,4 @@
-"""Multimodal C4's lines as rows."""
+"""Lines of Multimodal C4 are read as rows."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ LINES = json.dumps(RECORD) + "\n\n{broken\n" + json.dumps({"text_list": [], "ima
 
 
 @pytest.mark.parametrize("packing", ["plain", "gzip", "zip"])
-def test_images_stand_before_the_sentence_they_were_matched_to(tmp_path, packing):
+def test_images_are_placed_before_the_sentence_matched_to_them(tmp_path, packing):
     path = tmp_path / {"plain": "x.jsonl", "gzip": "x.jsonl.gz", "zip": "x.jsonl.zip"}[packing]
     if packing == "zip":
         with zipfile.ZipFile(path, "w") as out:
@@ -45,7 +45,7 @@ def test_images_stand_before_the_sentence_they_were_matched_to(tmp_path, packing
     assert rows[0]["url"] == "http://e.org/page" and json.loads(rows[0]["extra"]) == {"matched_sim": [0.1, 0.3, 0.2]}
 
 
-def test_images_of_little_similarity_are_left_out(tmp_path):
+def test_images_of_low_similarity_are_left_out(tmp_path):
     (tmp_path / "x.jsonl").write_text(json.dumps(RECORD))
     (row,) = read_all(Mmc4(path=str(tmp_path), min_similarity=0.2)).to_pylist()
     assert [image["url"][-5:] for image in row["images"] if image] == ["b.jpg", "c.jpg"]
@@ -58,7 +58,7 @@ def test_a_line_of_other_values_loses_only_one_row(tmp_path, image):
     assert read_all(Mmc4(path=str(tmp_path)))["reason"].to_pylist() == ["bad_record", None]
 
 
-def test_a_damaged_zip_is_named(tmp_path):
+def test_a_damaged_zip_is_reported_by_name(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(RecipeError, match=r"a\.zip cannot be read: File is not a zip file"):
         read_all(Mmc4(path=str(tmp_path)))

@@ -1,4 +1,4 @@
-"""OBELICS's Parquet files as rows; the test writes them with the library that wrote OBELICS."""
+"""OBELICS's Parquet files are read as rows. The test writes them with the library that wrote OBELICS."""
 
 import json
 
@@ -21,7 +21,7 @@ def parts(row: dict) -> list:
     return [text["text"] if text else (image["url"] or image["data"]) for text, image in pairs]
 
 
-def test_documents_come_back_paragraph_by_paragraph(tmp_path):
+def test_documents_are_read_paragraph_by_paragraph(tmp_path):
     about = {"url": "http://e.org/page", "warc_filename": "x.warc.gz", "warc_record_offset": 5}
     records = {
         "images": [[A, None, B], [None, ""], [None]],
@@ -39,7 +39,7 @@ def test_documents_come_back_paragraph_by_paragraph(tmp_path):
     assert (third["drop"], third["reason"]) == ("source", "empty_document")
 
 
-def test_images_that_are_there_come_with_their_bytes(tmp_path):
+def test_inline_images_are_read_with_their_bytes(tmp_path):
     body = saved(photo(40, 30), "PNG")
     images = [[{"bytes": body, "path": None}, None]]
     table = pa.table({"images": images, "texts": [[None, "t"]], "metadata": [json.dumps([META, None])]})
@@ -65,13 +65,13 @@ def test_metadata_in_a_wrong_form_is_left_out(tmp_path, meta):
     assert (image["url"], image["rendered_width"], image["original_width"], row["reason"]) == (None, None, 20, None)
 
 
-def test_what_is_no_parquet_is_named_before_any_work(tmp_path):
+def test_a_file_that_is_not_parquet_is_reported_before_any_work(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and no more PAR1")
     with pytest.raises(RecipeError, match=r"a\.parquet cannot be read as Parquet"):
         ObelicsParquet(path=str(tmp_path)).check()
 
 
-def test_lists_may_be_written_as_json_and_what_is_none_loses_only_its_row(tmp_path):
+def test_lists_may_be_json_and_an_invalid_list_loses_only_its_row(tmp_path):
     table = pa.table({"images": [json.dumps([A, None]), "none", None, "[]"], "texts": ['[null, "one"]', "[]", None, "[]"]})
     pq.write_table(table, tmp_path / "x.parquet", row_group_size=1)
     rows = read_all(ObelicsParquet(path=str(tmp_path))).to_pylist()

@@ -1,4 +1,4 @@
-"""Every record of a list that cannot be read has its file, its line and its problem."""
+"""Every unreadable record of a list is reported with its file, its line and its problem."""
 
 import codecs
 import gzip
@@ -26,7 +26,7 @@ def places(source) -> list:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
 @pytest.mark.parametrize("quoted", [True, False])
-def test_rows_of_csv_are_reported_by_the_line_on_which_they_begin(tmp_path, encoding, quoted):
+def test_csv_rows_are_reported_by_the_line_on_which_they_begin(tmp_path, encoding, quoted):
     (tmp_path / "list.csv").write_bytes(CSV.encode(encoding))
     found = places(UrlList(path=str(tmp_path), encoding="utf-8" if encoding == "utf-8-sig" else encoding, quoted=quoted))
     if quoted:
@@ -35,7 +35,7 @@ def test_rows_of_csv_are_reported_by_the_line_on_which_they_begin(tmp_path, enco
         assert [place for _, place, _ in found] == [f"list.csv, line {line}" for line in (4, 5)]
 
 
-def test_lines_are_counted_over_blocks_and_names_are_those_within_the_folder(tmp_path, monkeypatch):
+def test_lines_are_counted_across_blocks_and_names_are_relative_to_the_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("vlmdata.readers.whole_rows.READ", 1 << 16)
     (tmp_path / "b").mkdir()
     lines = ["url,caption", *(f'http://a.org/{n},"x\n\ny"' if n % 3 else f"http://a.org/{n}" for n in range(30_000))]
@@ -45,19 +45,19 @@ def test_lines_are_counted_over_blocks_and_names_are_those_within_the_folder(tmp
     assert [place for _, place, _ in places(UrlList(path=str(tmp_path)))] == expected
 
 
-def test_columns_named_by_the_recipe_shift_no_line(tmp_path):
+def test_columns_named_by_the_recipe_do_not_shift_line_numbers(tmp_path):
     (tmp_path / "list.tsv").write_text('http://a.org/\t"\n\nhttp://b.org/\r\n')
     source = UrlList(path=str(tmp_path), columns=["url", "caption"])
     assert places(source) == [("bad_record", "list.tsv, line 3", "the row has 1 field, but there are 2 columns")]
 
 
-def test_a_field_longer_than_python_allows_ends_no_count(tmp_path):
+def test_a_field_longer_than_pythons_limit_does_not_stop_the_count_of_lines(tmp_path):
     (tmp_path / "list.csv").write_text(f'url,caption\nhttp://a.org/,"{"x" * 200_000}"\nhttp://b.org/\n')
     assert [place for _, place, _ in places(UrlList(path=str(tmp_path)))] == ["list.csv, line 3"]
 
 
 LATIN = '{"url": "http://a.org/", "caption": "schön"}'
-FORMS = {  # two records, the first with a letter in the other encoding, and the line of the first
+FORMS = {  # two records, the first with a character in the other encoding, and the line of the first
     "array": ("[\n{},\n{}]", 2),
     "one after the other": ("{}\n{}", 1),
     "lines": ("{}\n{}\n", 1),
@@ -66,7 +66,7 @@ FORMS = {  # two records, the first with a letter in the other encoding, and the
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-32", "shift_jis"])
-def test_a_record_of_json_in_another_encoding_loses_only_that_record(tmp_path, form, encoding):
+def test_a_json_record_in_another_encoding_loses_only_that_record(tmp_path, form, encoding):
     written, line = FORMS[form]
     broken = {"utf-8": b"\xf6", "shift_jis": b"\xff", "utf-16": b"\x00\xd8", "utf-32": b"\x00\xd8\x00\x00"}[encoding]
     data = written.format(LATIN, LATIN.replace("ö", "o").replace("a.org", "b.org")).replace("ö", "QQ").encode(encoding)
@@ -78,7 +78,7 @@ def test_a_record_of_json_in_another_encoding_loses_only_that_record(tmp_path, f
     assert [text for _, text, reason in pairs_of(read_all(source)) if reason is None] == ["schon"]
 
 
-def test_columns_of_json_in_another_encoding_lose_only_one_row(tmp_path):
+def test_json_columns_in_another_encoding_lose_only_one_row(tmp_path):
     columns = '{"url": ["http://a.org/", "http://b.org/"], "caption": ["schön", "x"]}'
     (tmp_path / "a.json").write_bytes(columns.encode("latin-1"))
     assert [reason for _, _, reason in pairs_of(read_all(UrlList(path=str(tmp_path))))] == [None, "bad_encoding"]
@@ -97,7 +97,7 @@ BAD_PLACES = [
 
 
 @pytest.mark.parametrize("kind", [LlavaJson, Messages, UrlList])
-def test_lines_of_json_are_reported_by_their_number(tmp_path, kind):
+def test_json_lines_are_reported_by_their_number(tmp_path, kind):
     (tmp_path / "a.jsonl").write_bytes(BAD_LINES)
     extra = {"url": "conversations", "caption": ""} if kind is UrlList else {}
     found = places(kind(path=str(tmp_path), **extra))
@@ -116,7 +116,7 @@ def test_records_of_a_json_array_are_reported_by_line_and_number(tmp_path, encod
     ]
 
 
-def test_a_table_of_files_says_it_too(tmp_path):
+def test_rows_of_a_table_of_files_are_reported_by_their_number(tmp_path):
     (tmp_path / "metadata.csv").write_text("file_name,caption\na.jpg\n")
     assert [place for _, place, _ in places(Files(path=str(tmp_path), table="metadata.csv"))] == ["metadata.csv, line 2"]
 

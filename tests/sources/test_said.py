@@ -1,4 +1,4 @@
-"""Conversations in every published form, in both sources that read them."""
+"""Conversations in every published form are read by both sources of conversations."""
 
 import gzip
 import json
@@ -49,7 +49,7 @@ def parquet(folder, record: dict) -> str:
     ],
 )
 @pytest.mark.parametrize("images", [{"image": BYTES}, {"images": [BYTES]}, {"image": "1.png"}, {"images": ["1.png"]}])
-def test_parquet_in_every_form_gives_the_same_row(tmp_path, source, turns, images):
+def test_every_form_in_parquet_gives_the_same_row(tmp_path, source, turns, images):
     (row,) = read_all(source(path=parquet(tmp_path, {"id": 7, **turns, **images}))).to_pylist()
     assert (row["reason"], shown(row), row["extra"]) == (None, SHOWN, '{"id": 7}')
 
@@ -66,7 +66,7 @@ def test_parquet_in_every_form_gives_the_same_row(tmp_path, source, turns, image
         {"image": {"bytes": b"", "path": "1.png"}},
     ],
 )
-def test_images_beside_the_turns(tmp_path, source, images):
+def test_images_beside_the_turns_are_read(tmp_path, source, images):
     (row,) = read_all(source(path=parquet(tmp_path, {"conversations": LLAVA, **images}))).to_pylist()
     assert (row["reason"], shown(row)) == (None, SHOWN)
 
@@ -75,7 +75,7 @@ def test_images_beside_the_turns(tmp_path, source, images):
 @pytest.mark.parametrize(
     "none", [{}, {"image": None}, {"images": []}, {"images": [None]}, {"image": {"bytes": None, "path": None}}]
 )
-def test_text_alone_stays_in_parquet_too(tmp_path, source, none):
+def test_conversations_without_images_are_read_from_parquet_too(tmp_path, source, none):
     turns = [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]
     path = parquet(tmp_path, {"conversations": turns, **none})
     (row,) = read_all(source(path=path)).to_pylist()
@@ -99,12 +99,12 @@ def test_text_alone_stays_in_parquet_too(tmp_path, source, none):
         ({"conversations": LLAVA, "image": {"bytes": None, "path": "../1.png"}}, "outside_folder"),
     ],
 )
-def test_every_form_that_is_refused_has_a_reason(tmp_path, source, record, reason):
+def test_every_refused_form_has_a_reason(tmp_path, source, record, reason):
     assert read_all(source(path=parquet(tmp_path, record)))["reason"].to_pylist() == [reason]
 
 
 @SOURCES
-def test_the_address_beside_an_image_stays_with_it(tmp_path, source):
+def test_an_image_keeps_the_address_beside_it(tmp_path, source):
     path = parquet(tmp_path, {"conversations": LLAVA, "image": BYTES, "url": "https://a.org/1.png"})
     (row,) = read_all(source(path=path)).to_pylist()
     assert (row["images"][0]["url"], row["images"][0]["data"], row["extra"]) == ("https://a.org/1.png", picture(), None)
@@ -129,7 +129,7 @@ def test_a_text_that_is_not_utf8_loses_only_its_row(tmp_path, source):
         ("a.json", b"parquet"),
     ],
 )
-def test_what_a_file_is_decide_its_bytes_before_its_name(tmp_path, source, name, data):
+def test_the_bytes_of_a_file_decide_its_format_before_its_name(tmp_path, source, name, data):
     if data == b"parquet":
         pq.write_table(pa.Table.from_pylist([{"messages": CHAT}]), tmp_path / name)
     else:
@@ -152,13 +152,13 @@ def test_what_a_file_is_decide_its_bytes_before_its_name(tmp_path, source, name,
         ("a.bin", b"?", "is of an unknown format"),
     ],
 )
-def test_a_file_of_another_format_is_one_line_that_names_it(tmp_path, source, name, data, message):
+def test_a_file_of_another_format_is_reported_by_name_in_one_line(tmp_path, source, name, data, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(RecipeError, match=f"{message}.*This source reads json, jsonl, parquet"):
         source(path=str(tmp_path / name)).check()
 
 
-def test_a_zip_of_lists_is_no_list(tmp_path):
+def test_a_zip_of_lists_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.jsonl", "w") as archive:
         archive.writestr("a.jsonl", json.dumps({"messages": CHAT}))
     with pytest.raises(RecipeError, match="is a zip archive"):

@@ -78,7 +78,7 @@ def test_a_folder_and_a_glob_hold_all_files_in_the_order_of_their_names(tmp_path
     ]
 
 
-def test_a_list_on_another_store():
+def test_a_list_on_another_store_is_read():
     with fsspec.open("memory://lists/one.csv.gz", "wb") as file:
         file.write(gzip.compress(written("csv")))
     with fsspec.open("memory://lists/two.parquet", "wb") as file:
@@ -94,7 +94,7 @@ def test_lines_of_text_are_addresses_with_their_commas(tmp_path):
     assert rows["reason"].to_pylist() == [None, None, "bad_encoding"]
 
 
-def test_half_a_pair_in_a_csv_of_utf_16_loses_only_one_row(tmp_path):
+def test_an_unpaired_surrogate_in_a_utf_16_csv_loses_only_its_row(tmp_path):
     text = "url,caption,n\nhttp://a.org/,\ud800,x\nhttp://b.org/,x,\ud800\n"
     (tmp_path / "list.csv").write_bytes(text.encode("utf-16", "surrogatepass"))
     rows = read_all(UrlList(path=str(tmp_path)))
@@ -111,11 +111,11 @@ def test_one_row_of_a_wrong_encoding_loses_only_one_row(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "gb18030"])
 @pytest.mark.parametrize("kind", ["csv", "txt"])
-def test_other_encodings(tmp_path, encoding, kind):
+def test_lists_in_other_encodings_are_read(tmp_path, encoding, kind):
     lines = ["http://a.org/图.jpg,文字,\\", 'http://b.org/,"x",y']
     text = "\n".join(["url,caption,n", *lines] if kind == "csv" else [line.split(",")[0] for line in lines])
     (tmp_path / f"list.{kind}").write_bytes(text.encode(encoding))
-    stated = encoding if encoding == "gb18030" else "utf-8"  # the others have a byte order mark
+    stated = encoding if encoding == "gb18030" else "utf-8"  # the other encodings have a byte order mark
     found = [url for url, _, _ in pairs_of(read_all(UrlList(path=str(tmp_path), encoding=stated)))]
     assert found == ["http://a.org/图.jpg", "http://b.org/"]
 
@@ -133,7 +133,7 @@ def test_an_encoding_of_two_or_four_bytes_may_be_named(tmp_path, encoding, kind)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_only_the_end_of_a_line_ends_a_record(tmp_path, encoding):
+def test_only_a_line_break_ends_a_record(tmp_path, encoding):
     caption = "one\u2028two\x85three\x0cfour"
     text = json.dumps({"url": "http://a.org/", "caption": caption}, ensure_ascii=False)
     (tmp_path / "list.jsonl").write_bytes(f"{text}\r\n{text}\n".encode(encoding))
@@ -142,7 +142,7 @@ def test_only_the_end_of_a_line_ends_a_record(tmp_path, encoding):
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_a_csv_may_end_its_lines_in_any_way(tmp_path, end, encoding):
+def test_a_csv_may_use_any_line_break(tmp_path, end, encoding):
     (tmp_path / "list.csv").write_bytes(f"url,caption{end}http://a.org/,x{end}".encode(encoding))
     assert pairs_of(read_all(UrlList(path=str(tmp_path)))) == [("http://a.org/", "x", None)]
 
@@ -154,7 +154,7 @@ def test_a_csv_may_end_its_lines_in_any_way(tmp_path, end, encoding):
         ("url,caption,url,url.1,n", {"url.2": "3", "url.1": "4", "n": "5"}),
     ],
 )
-def test_columns_of_one_name_are_numbered(tmp_path, header, extra):
+def test_columns_with_the_same_name_are_numbered(tmp_path, header, extra):
     (tmp_path / "list.csv").write_text(f"{header}\nhttp://a.org/,two,3,4,5\n")
     rows = read_all(UrlList(path=str(tmp_path)))
     assert pairs_of(rows) == [("http://a.org/", "two", None)]
@@ -162,12 +162,12 @@ def test_columns_of_one_name_are_numbered(tmp_path, header, extra):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_a_null_in_a_header_is_no_part_of_a_name(tmp_path, encoding):
+def test_a_null_character_in_a_header_is_removed_from_the_name(tmp_path, encoding):
     (tmp_path / "list.csv").write_bytes("url,\0caption\nhttp://a.org/,c\n".encode(encoding))
     assert pairs_of(read_all(UrlList(path=str(tmp_path)))) == [("http://a.org/", "c", None)]
 
 
-def test_a_quotation_mark_that_is_never_closed_loses_only_its_line(tmp_path):
+def test_an_unclosed_quotation_mark_loses_only_its_line(tmp_path):
     (tmp_path / "list.csv").write_text('url,caption\nhttp://a.org/,"six inches\n' + "http://b.org/,x\n" * 100_000)
     rows = read_all(UrlList(path=str(tmp_path)))
     assert Counter(rows["reason"].to_pylist()) == {None: 100_000, "bad_record": 1}
@@ -175,7 +175,7 @@ def test_a_quotation_mark_that_is_never_closed_loses_only_its_line(tmp_path):
     assert len(read_all(UrlList(path=str(tmp_path), quoted=False))) == 100_001
 
 
-def test_rows_of_too_many_or_too_few_fields_are_dropped_and_counted(tmp_path):
+def test_rows_with_too_many_or_too_few_fields_are_dropped_and_counted(tmp_path):
     (tmp_path / "list.csv").write_text("url,caption\nhttp://a.org/,one\nhttp://b.org/\nhttp://c.org/,a,b\nhttp://d.org/,two\n")
     rows = read_all(UrlList(path=str(tmp_path)))
     assert sorted(pairs_of(rows), key=str) == [
@@ -187,8 +187,8 @@ def test_rows_of_too_many_or_too_few_fields_are_dropped_and_counted(tmp_path):
     assert [json.loads(e)["record"] for e in rows["extra"].to_pylist() if e] == ["http://b.org/", "http://c.org/,a,b"]
 
 
-@pytest.mark.filterwarnings("error")  # otherwise an error in Arrow's callback is only printed
-def test_a_row_of_too_many_fields_in_a_wrong_encoding_loses_only_one_row(tmp_path):
+@pytest.mark.filterwarnings("error")  # without this, an error in Arrow's callback would only be printed
+def test_a_row_with_too_many_fields_in_a_wrong_encoding_loses_only_one_row(tmp_path):
     good, odd = "http://a.org/,gr\U0010ff80oß\n".encode(), "http://b.org/,x,schön\n".encode("latin-1")
     (tmp_path / "list.csv").write_bytes(b"url,caption\n" + good + odd + "http://c.org/,schön\n".encode("latin-1") + good)
     rows = read_all(UrlList(path=str(tmp_path)))
@@ -201,7 +201,7 @@ def test_a_row_of_too_many_fields_in_a_wrong_encoding_loses_only_one_row(tmp_pat
     assert json.loads(rows["extra"].to_pylist()[1])["record"] == "http://b.org/,x,schön"
 
 
-def test_json_lines_that_are_no_objects_are_dropped_and_counted(tmp_path):
+def test_json_lines_that_are_not_objects_are_dropped_and_counted(tmp_path):
     lines = [
         b'{"url": "http://a.org/", "caption": "x"}',
         b'{"url": "http://b',
@@ -215,7 +215,7 @@ def test_json_lines_that_are_no_objects_are_dropped_and_counted(tmp_path):
     assert Counter(reasons) == {None: 1, "bad_encoding": 3, "bad_record": 2, "no_address": 1}
 
 
-def test_several_captions_are_alternatives(tmp_path):
+def test_several_captions_become_alternatives(tmp_path):
     rows = [
         {"url": "http://a.org/", "caption": ["", "one", "two", "one"], "alt": "three"},
         {"url": "http://b.org/", "caption": None, "alt": None},
@@ -228,7 +228,7 @@ def test_several_captions_are_alternatives(tmp_path):
 
 
 @pytest.mark.parametrize("others", [[], [{"url": "http://b.org/", "caption": ["a", "b"]}]])
-def test_a_caption_in_json_may_be_a_number_but_no_object(tmp_path, others):
+def test_a_caption_in_json_may_be_a_number_but_not_an_object(tmp_path, others):
     rows = [{"url": "http://a.org/", "caption": value} for value in (7, 1.5, None, {"en": "x"}, True)]
     (tmp_path / "list.json").write_text(json.dumps(rows + others))
     found = [(text, reason) for _, text, reason in pairs_of(read_all(UrlList(path=str(tmp_path))))]
@@ -236,13 +236,13 @@ def test_a_caption_in_json_may_be_a_number_but_no_object(tmp_path, others):
 
 
 @pytest.mark.parametrize("captions", [[{"en": "x"}], [[{"en": "x"}]]])
-def test_a_column_of_captions_that_are_no_texts_is_refused(tmp_path, captions):
+def test_a_caption_column_of_another_type_is_refused(tmp_path, captions):
     pq.write_table(pa.table({"url": ["http://a.org/"], "caption": captions}), tmp_path / "list.parquet")
     with pytest.raises(RecipeError, match="a column of captions holds struct<en: string>, not text"):
         read_all(UrlList(path=str(tmp_path)))
 
 
-def test_lists_of_numbers_are_captions_as_numbers_are(tmp_path):
+def test_lists_of_numbers_are_read_as_captions(tmp_path):
     pq.write_table(pa.table({"url": ["http://a.org/"], "caption": [[1, 2]]}), tmp_path / "list.parquet")
     row = read_all(UrlList(path=str(tmp_path))).to_pylist()[0]
     assert (row["texts"][1]["text"], row["texts"][1]["alternatives"]) == ("1", ["2"])
@@ -254,7 +254,7 @@ def test_tsv_has_no_quotes_and_may_have_no_header(tmp_path):
     assert pairs_of(rows) == [("http://a.org/", '"never closed', None), ("http://b.org/", "second", None)]
 
 
-def test_boxes_and_sizes(tmp_path):
+def test_boxes_and_sizes_are_read(tmp_path):
     boxes = [[0.25, 0.5, 0.5, 1.0], ["x", 1, 2, 3]]
     row = {"url": "http://a.org/", "caption": "x", "faces": boxes[:1], "w": 200, "h": 100}
     for kind, value in (("jsonl", boxes), ("parquet", boxes[:1]), ("csv", json.dumps(boxes))):
@@ -264,7 +264,7 @@ def test_boxes_and_sizes(tmp_path):
         assert (image["boxes"], image["original_width"], image["original_height"]) == ([[50.0, 50.0, 100.0, 100.0]], 200, 100)
 
 
-def test_extra_columns_are_all_some_or_renamed(tmp_path):
+def test_a_recipe_may_carry_all_or_some_extra_columns_or_rename_them(tmp_path):
     values = {"url": "http://a.org/", "caption": "x", "LICENSE": "cc-by", "score": float("nan"), "raw": b"\x00"}
     pq.write_table(pa.Table.from_pylist([values]), tmp_path / "list.parquet")
 
@@ -277,7 +277,7 @@ def test_extra_columns_are_all_some_or_renamed(tmp_path):
     assert extra([]) is None
 
 
-def test_columns_of_bytes_are_not_carried_whatever_their_type(tmp_path):
+def test_columns_of_bytes_of_any_type_are_not_carried(tmp_path):
     kinds = [
         pa.binary(),
         pa.large_binary(),
@@ -293,7 +293,7 @@ def test_columns_of_bytes_are_not_carried_whatever_their_type(tmp_path):
     assert json.loads(read_all(UrlList(path=str(tmp_path)))["extra"][0].as_py()) == {"n": 1}
 
 
-def test_dates_beyond_the_year_9999_are_carried_as_texts(tmp_path):
+def test_dates_after_the_year_9999_are_carried_as_strings(tmp_path):
     late = {"date": pa.array([3_000_000], pa.date32()), "time": pa.array([254 * 10**9], pa.timestamp("s"))}
     pq.write_table(pa.table({"url": ["http://a.org/"], "caption": ["x"], **late}), tmp_path / "list.parquet")
     extra = json.loads(read_all(UrlList(path=str(tmp_path)))["extra"][0].as_py())
@@ -307,7 +307,7 @@ def test_dates_beyond_the_year_9999_are_carried_as_texts(tmp_path):
         (pa.array([{"day": 3_000_000}], pa.struct([("day", pa.date32())])), "the column 'n' .* cannot be kept"),
     ],
 )
-def test_a_column_that_cannot_be_carried_is_named(tmp_path, column, message):
+def test_a_column_that_cannot_be_carried_is_reported_by_name(tmp_path, column, message):
     pq.write_table(pa.table({"url": ["http://a.org/"], "caption": ["x"], "n": column}), tmp_path / "list.parquet")
     with pytest.raises(RecipeError, match=message):
         read_all(UrlList(path=str(tmp_path)))
@@ -350,7 +350,7 @@ def test_mistakes_are_reported_before_any_work(tmp_path, parameters, message):
     assert message in str(error.value)
 
 
-def test_damage_in_the_middle_names_the_file(tmp_path):
+def test_damage_in_the_middle_is_reported_with_the_file(tmp_path):
     whole = gzip.compress(b"url,caption\n" + b"".join(b"http://a.org/%d,%x\n" % (i, i * i) for i in range(50_000)))
     (tmp_path / "list.csv.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(RecipeError, match=r"list\.csv\.gz cannot be read"):
@@ -361,7 +361,7 @@ def test_damage_in_the_middle_names_the_file(tmp_path):
         read_all(UrlList(path=str(tmp_path)))
 
 
-def test_what_follows_a_json_array_is_not_lost_without_a_word(tmp_path):
+def test_text_after_a_json_array_is_reported(tmp_path):
     array = json.dumps([{"url": "http://a.org/", "caption": "x"}])
     (tmp_path / "list.json").write_text(array + " \n")
     assert len(read_all(UrlList(path=str(tmp_path)))) == 1
@@ -370,7 +370,7 @@ def test_what_follows_a_json_array_is_not_lost_without_a_word(tmp_path):
         read_all(UrlList(path=str(tmp_path)))
 
 
-def test_a_json_array_longer_than_a_block_loses_nothing(tmp_path):
+def test_a_json_array_longer_than_a_block_is_read_whole(tmp_path):
     rows = [{"url": f"http://a.org/{i}.jpg", "caption": "ä" * (i % 300)} for i in range(20_000)]
     (tmp_path / "list.json").write_bytes(json.dumps(rows, ensure_ascii=False).encode())
     assert pairs_of(read_all(UrlList(path=str(tmp_path)))) == [(row["url"], row["caption"], None) for row in rows]
@@ -378,7 +378,7 @@ def test_a_json_array_longer_than_a_block_loses_nothing(tmp_path):
 
 @pytest.mark.parametrize("ending", ["txt", "parquet"])
 @pytest.mark.parametrize(("find", "name"), [(fixture, "test_100"), (real_data, "test_10000")])
-def test_the_lists_of_img2dataset(find, name, ending):
+def test_the_lists_of_img2dataset_are_read(find, name, ending):
     path = find(f"F_vlm_repo_testdata/img2dataset/test_files/{name}.{ending}")
     rows = read_all(UrlList(path=str(path), url="URL", caption="TEXT"))
     assert (len(rows), rows["drop"].null_count) == (int(path.stem.split("_")[1]),) * 2
@@ -388,15 +388,15 @@ def test_the_lists_of_img2dataset(find, name, ending):
     ("find", "name"),
     [(fixture, "G_text/captions.tsv"), (real_data, "G_text/m2ib_cc3m_val/Validation_GCC-1.1.0-Validation.tsv")],
 )
-def test_the_list_of_conceptual_captions(find, name):
+def test_the_list_of_conceptual_captions_is_read(find, name):
     path = find(name)
     rows = pairs_of(read_all(UrlList(path=str(path), columns=["caption", "url"])))
     lines = [line.split("\t") for line in path.read_text().splitlines()]
     assert rows == [(url, caption, None) for caption, url in lines]
 
 
-def test_what_was_read_of_a_long_parquet_file_is_not_kept(tmp_path, monkeypatch):
-    """40 MB that do not compress, in 20 row groups: only a few groups are in memory at a time."""
+def test_a_long_parquet_file_is_not_kept_in_memory(tmp_path, monkeypatch):
+    """The file has 40 MB that do not compress, in 20 row groups. Only a few groups are in memory at a time."""
     path = tmp_path / "long.parquet"
     random = np.random.default_rng(0)
     with pq.ParquetWriter(path, pa.schema([("url", pa.string()), ("caption", pa.string())])) as writer:

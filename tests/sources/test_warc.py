@@ -1,4 +1,4 @@
-"""Pages of archives as rows, with the images that the archives hold."""
+"""Pages of archives are read as rows, with the images that the archives hold."""
 
 import base64
 import gzip
@@ -45,7 +45,7 @@ def page(url: str = "http://ex.com/p", body: str = PAGE, **options) -> bytes:
 IMAGE = warc("response", "https://ex.com/a.jpg", http(PHOTO, "image/jpeg"))
 
 
-def test_a_page_is_a_row_with_a_paragraph_or_an_image_at_each_position(tmp_path):
+def test_a_page_becomes_a_row_with_a_paragraph_or_an_image_at_each_position(tmp_path):
     source = archive(tmp_path, warc("warcinfo", "", b"x"), page(), IMAGE, warc("metadata", "http://ex.com/p", b"m"))
     (row,) = read_all(source).to_pylist()
     assert row["url"] == "http://ex.com/p" and row["drop"] is None
@@ -59,7 +59,7 @@ def test_a_page_is_a_row_with_a_paragraph_or_an_image_at_each_position(tmp_path)
     assert (facts["warc_filename"], facts["warc_date"]) == ("x.warc.gz", "2024-05-06T07:08:09Z")
 
 
-def test_images_come_from_other_files_of_the_collection_by_default(tmp_path):
+def test_images_are_found_in_other_files_of_the_collection_by_default(tmp_path):
     archive(tmp_path, page(), name="pages.warc.gz")
     source = archive(tmp_path, IMAGE, name="images.warc.gz")
     assert _data(source) == [PHOTO, None]
@@ -71,7 +71,7 @@ def _data(source: Warc) -> list[bytes | None]:
     return [image["data"] for row in read_all(source).to_pylist() for image in row["images"] if image]
 
 
-def test_what_makes_no_row_and_what_makes_a_dropped_one(tmp_path):
+def test_some_records_give_no_row_and_others_a_dropped_row(tmp_path):
     records = [
         page(),
         page("http://ex.com/404", status="404 Not Found"),
@@ -100,7 +100,7 @@ def test_what_makes_no_row_and_what_makes_a_dropped_one(tmp_path):
     assert json.loads(rows[-1]["extra"])["problem"] == "digest"
 
 
-def test_what_is_sent_as_a_page_and_is_none_makes_no_row(tmp_path):
+def test_a_record_wrongly_declared_as_a_page_gives_no_row(tmp_path):
     cut = http(gzip.compress(PHOTO * 20)[:-20], extra="Content-Encoding: gzip\r\n")
     records = [
         page(),
@@ -119,7 +119,7 @@ def test_what_is_sent_as_a_page_and_is_none_makes_no_row(tmp_path):
     assert counted(source)[1] == {"media_image": 2, "media_application": 1, "media_text": 1, "resource": 1}
 
 
-def test_look_ups_of_names_in_an_arc_make_no_row(tmp_path):
+def test_dns_records_in_an_arc_give_no_row(tmp_path):
     look_ups = [(f"dns:{host}", b"20240506070809\n127.0.0.1") for host in ("a.example", "b.example")]
     (tmp_path / "x.arc").write_bytes(arc(*look_ups, ("http://ex.com/p", http(PAGE.encode()))))
     source = Warc(path=str(tmp_path))
@@ -127,7 +127,7 @@ def test_look_ups_of_names_in_an_arc_make_no_row(tmp_path):
     assert counted(source)[1] == {"warcinfo": 1, "dns": 2}
 
 
-def test_a_page_and_its_image_whose_block_digest_is_that_of_the_body_are_read(tmp_path):
+def test_records_whose_block_digest_is_that_of_the_body_are_read(tmp_path):
     def record(url: str, body: bytes, kind: str) -> bytes:
         digest = f"sha1:{base64.b32encode(hashlib.sha1(body).digest()).decode()}"
         return warc("response", url, http(body, kind), WARC_Block_Digest=digest, WARC_Payload_Digest=digest)
@@ -137,7 +137,7 @@ def test_a_page_and_its_image_whose_block_digest_is_that_of_the_body_are_read(tm
     assert (row["reason"], [image["data"] for image in row["images"] if image]) == (None, [PHOTO, None])
 
 
-def test_a_record_that_cannot_be_read_is_reported_with_its_place(tmp_path):
+def test_an_unreadable_record_is_reported_with_its_place(tmp_path):
     records = [page("http://ex.com/digest").replace(b"prose", b"prosa", 1), page("http://ex.com/0"), b"no record"]
     records.append(page("http://ex.com/chunks", extra="Transfer-Encoding: chunked\r\n", body="5\r\nhello!!!\r\n"))
     places = [f"x.warc, byte {sum(map(len, records[:number]))}" for number in range(4)]
@@ -153,7 +153,7 @@ def test_a_record_that_cannot_be_read_is_reported_with_its_place(tmp_path):
     assert (cut["place"], cut["problem"]) == ("x.warc, byte 0", "the record's content is shorter than its header states")
 
 
-def test_alt_pairs_take_the_whole_page(tmp_path):
+def test_alt_pairs_are_read_from_the_whole_page(tmp_path):
     body = "<nav><img src=/a.jpg alt='A photo in the menu'></nav>" + PAGE + "<img src=/c.png alt=no>"
     archive(tmp_path, page(body=body), IMAGE)
     rows = read_all(Warc(path=str(tmp_path), yields="alt_pairs")).to_pylist()
@@ -161,7 +161,7 @@ def test_alt_pairs_take_the_whole_page(tmp_path):
     assert pairs == [("http://ex.com/a.jpg", "A photo in the menu"), ("http://ex.com/a.jpg", "The photo")]
 
 
-def test_obelics_mode_loses_what_obelics_lost(tmp_path):
+def test_obelics_mode_drops_the_text_that_obelics_drops(tmp_path):
     body = f"<p>{PROSE}</p><figure><img src=/a.jpg></figure>"
     archive(tmp_path, page(body=body), IMAGE)
     assert _data(Warc(path=str(tmp_path))) == [PHOTO]
@@ -177,7 +177,7 @@ def test_a_large_file_is_divided_and_no_page_is_lost_or_doubled(tmp_path, monkey
 
 
 def counted(source: Warc) -> tuple[Counter, Counter]:
-    """Return the outcomes of all rows (null: kept), and the other records by kind."""
+    """Return the number of rows of each outcome (null: kept), and the other records by kind."""
     outcomes: Counter = Counter()
     others: Counter = Counter()
     for piece in source.pieces():
@@ -186,7 +186,7 @@ def counted(source: Warc) -> tuple[Counter, Counter]:
     return outcomes, others
 
 
-def test_every_record_is_a_row_or_counted(tmp_path):
+def test_every_record_becomes_a_row_or_is_counted(tmp_path):
     records = [
         warc("warcinfo", "", b"x"),
         page(),
@@ -212,8 +212,8 @@ def test_every_record_is_a_row_or_counted(tmp_path):
     assert counted(pairs) == ({None: 1, "noai": 1, "bad_record": 1}, {**others, "page": 1})
 
 
-def test_a_large_plain_file_is_divided_by_its_lengths(tmp_path, monkeypatch):
-    inner = page("http://inner.org/")  # an archive in a response: its records do not count
+def test_a_large_uncompressed_file_is_divided_by_its_record_lengths(tmp_path, monkeypatch):
+    inner = page("http://inner.org/")  # the records of an archive inside a response do not count
     records = [page(f"http://ex.com/{i}", kind="text/plain" if i % 2 else "text/html") for i in range(40)]
     records.insert(20, warc("response", "http://ex.com/x.warc", http(inner * 20, "application/warc")))
     records[30] = records[30].replace(b"Content-Length", b"Content-Langth", 1)
@@ -225,7 +225,7 @@ def test_a_large_plain_file_is_divided_by_its_lengths(tmp_path, monkeypatch):
     assert "inner" not in str(whole["url"].to_pylist()) and others[1]["media_application"] == 1
 
 
-def test_archives_of_a_store_are_read_by_ranges(tmp_path, monkeypatch):
+def test_archives_on_a_store_are_read_in_byte_ranges(tmp_path, monkeypatch):
     local = archive(tmp_path, *(page(f"http://ex.com/{i}") for i in range(40)), IMAGE)
     (tmp_path / "y.wacz").write_bytes(wacz_of(page("http://ex.com/wacz")))
     monkeypatch.setattr(module, "PIECE_BYTES", 5000)
@@ -249,7 +249,7 @@ def wacz_of(*records: bytes) -> bytes:
     return out.getvalue()
 
 
-def test_a_store_that_fails_is_no_broken_record(tmp_path, monkeypatch):
+def test_a_failing_store_is_not_reported_as_a_broken_record(tmp_path, monkeypatch):
     monkeypatch.setattr(remote_archives, "PAUSES_S", (0, 0))
     archive(tmp_path, *(page(f"http://ex.com/{i}") for i in range(40)))
     route = reply((tmp_path / "x.warc.gz").read_bytes())
@@ -274,7 +274,7 @@ def test_a_store_that_fails_is_no_broken_record(tmp_path, monkeypatch):
         list(source.read(piece))
 
 
-def test_hostile_pages_are_counted_outcomes(tmp_path):
+def test_hostile_pages_are_counted_by_reason(tmp_path):
     prose = f"<p>{PROSE}"
     hostile = {
         "huge": (b"<p>words " * 6_000_000, ""),  # 54 MB, more than is read of a record
@@ -309,7 +309,7 @@ def test_hostile_pages_are_counted_outcomes(tmp_path):
         pytest.param(lambda _: [real_data("C_warc")], 223, 399, id="real_data", marks=pytest.mark.slow),
     ],
 )
-def test_real_archives_every_page_has_one_row(folders, pages, held, tmp_path):
+def test_every_page_of_real_archives_has_one_row(folders, pages, held, tmp_path):
     rows = read_all(Warc(path=[str(folder) for folder in folders(tmp_path)])).to_pylist()
     kept = [row for row in rows if row["drop"] is None]
     images = [image for row in kept for image in row["images"] if image]

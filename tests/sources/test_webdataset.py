@@ -18,7 +18,7 @@ def only_image(row: dict) -> dict:
     return next(image for image in row["images"] if image)
 
 
-def test_bytes_stay_in_the_tar_and_facts_come_from_them(tmp_path):
+def test_image_bytes_stay_in_the_tar_and_sizes_are_read_from_them(tmp_path):
     write_tar(
         tmp_path / "a.tar",
         {"one.png": picture(), "one.txt": "a caption ü".encode(), "one.json": b'{"url": "http://a.org/", "n": 1}'}.items(),
@@ -30,7 +30,7 @@ def test_bytes_stay_in_the_tar_and_facts_come_from_them(tmp_path):
     assert (row["texts"][1]["text"], json.loads(row["extra"])) == ("a caption ü", {"n": 1, "source_key": "one"})
 
 
-def test_a_compressed_tar_gives_its_bytes_along(tmp_path):
+def test_images_of_a_compressed_tar_are_passed_on_as_bytes(tmp_path):
     write_tar(tmp_path / "a.tar", {"one.png": picture(), "one.txt": b"x"}.items())
     (tmp_path / "b.tar.gz").write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes()))
     plain, packed = read_all(Webdataset(path=str(tmp_path))).to_pylist()
@@ -62,7 +62,7 @@ def test_every_sample_of_a_bad_tar_is_accounted_for(tmp_path):
     ]
 
 
-def test_tars_of_one_name_in_two_folders_have_rows_of_their_own(tmp_path):
+def test_tars_with_the_same_name_in_two_folders_give_separate_rows(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         write_tar(tmp_path / folder / "0.tar", {"1.png": picture()}.items())
@@ -71,7 +71,7 @@ def test_tars_of_one_name_in_two_folders_have_rows_of_their_own(tmp_path):
     assert ids == ["a/0.tar/1", "b/0.tar/1"]
 
 
-def test_only_top_level_tars_of_a_dataset_from_vlmdata_count(tmp_path):
+def test_only_top_level_tars_of_a_dataset_from_vlmdata_are_read(tmp_path):
     (tmp_path / "work").mkdir()
     for name in ("00000.tar", "work/00000.abc.tar"):
         write_tar(tmp_path / name, {"1.png": picture()}.items())
@@ -80,7 +80,7 @@ def test_only_top_level_tars_of_a_dataset_from_vlmdata_count(tmp_path):
     assert len(read_all(Webdataset(path=str(tmp_path)))) == 1
 
 
-def test_captions_in_the_json_and_several_images(tmp_path):
+def test_captions_in_the_json_and_several_images_are_read(tmp_path):
     write_tar(
         tmp_path / "a.tar",
         {
@@ -137,7 +137,7 @@ def test_a_document_from_vlmdata_is_read_without_loss(tmp_path):
         (real_data, "clip-retrieval/test_clip_inference/test_tars", 11, False),
     ],
 )
-def test_tars_from_other_tools(find, folder, count, has_texts):
+def test_tars_from_other_tools_are_read(find, folder, count, has_texts):
     rows = read_all(Webdataset(path=str(find(f"F_vlm_repo_testdata/{folder}"))))
     assert (len(rows), rows["drop"].null_count) == (count, count)
     assert [bool(text) for _, text, _ in pairs_of(rows)] == [has_texts] * count
@@ -205,7 +205,7 @@ TALK = {"texts": ["a", "b"], "metadata": [None] * 2, "images": [None] * 2, "role
         ({"turns": None, "tools": None}, None),
     ],
 )
-def test_turns_and_tools_that_have_another_form_are_a_reason(tmp_path, more, reason):
+def test_turns_and_tools_in_another_form_are_dropped_with_the_reason(tmp_path, more, reason):
     write_tar(tmp_path / "a.tar", {"1.json": json.dumps({**TALK, **more}).encode()}.items())
     assert read_all(Webdataset(path=str(tmp_path)))["reason"].to_pylist() == [reason]
 
@@ -229,7 +229,7 @@ def spoken(tmp_path, facts: object, **members: bytes) -> dict:
         llava("What?", "It.", id=7, image="coco/1.jpg", url="https://a.org/1.png"),
     ],
 )
-def test_conversations_from_other_tools_are_conversations(tmp_path, facts):
+def test_conversations_from_other_tools_are_read_as_conversations(tmp_path, facts):
     row = spoken(tmp_path, facts, png=picture())
     assert (row["drop"], row["roles"]) == (None, ["user", "user", "assistant"])
     assert [text and text["text"] for text in row["texts"]] == [None, "What?", "It."]
@@ -238,14 +238,14 @@ def test_conversations_from_other_tools_are_conversations(tmp_path, facts):
     assert json.loads(row["extra"]) == {"id": 7, "source_key": "k"}
 
 
-def test_turns_alone_text_alone_and_tools_are_conversations_too(tmp_path):
+def test_conversations_without_images_or_with_tools_are_read(tmp_path):
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho", "weight": 0}]
     assert spoken(tmp_path, turns)["turns"] == [None, '{"train": false}']
     row = spoken(tmp_path, {"messages": turns, "tools": [{"name": "w"}]})
     assert (row["drop"], row["tools"], json.loads(row["extra"])) == (None, '[{"name": "w"}]', {"source_key": "k"})
 
 
-def test_images_that_the_json_names_are_those_members(tmp_path):
+def test_images_named_in_the_json_are_the_members_of_these_names(tmp_path):
     facts = llava("<image><image>Which?", "Both.", image=["https://a.org/1.png", "0.png"])
     row = spoken(tmp_path, facts, png_0=picture(8), png_1=picture(9))
     assert [(image["width"], image["url"]) for image in row["images"][:2]] == [(9, "https://a.org/1.png"), (8, None)]
@@ -267,14 +267,14 @@ def test_conversations_from_other_tools_that_do_not_match_have_the_reason(tmp_pa
 @pytest.mark.parametrize(
     "facts", [llava("<image>Q", "A", caption="c"), {"conversations": ["c"], "caption": "c"}, {"caption": "c"}]
 )
-def test_a_caption_counts_before_turns(tmp_path, facts):
+def test_a_caption_is_preferred_to_turns(tmp_path, facts):
     row = spoken(tmp_path, facts, png=picture())
     assert ([text["text"] for text in row["texts"] if text], row["roles"]) == (["c"], None)
     boxes = [{"label": "cat", "box": [0, 0, 1, 1]}]
     assert spoken(tmp_path, boxes, png=picture())["drop"] is None
 
 
-def test_columns_called_turns_and_tools_of_what_is_no_conversation_are_carried(tmp_path):
+def test_fields_called_turns_and_tools_of_other_samples_are_carried(tmp_path):
     own = {"turns": [1], "tools": ["hammer"]}
     page = {name: value for name, value in TALK.items() if name != "roles"}
     write_tar(tmp_path / "a.tar", {"1.json": json.dumps({**page, **own}).encode()}.items())
@@ -282,19 +282,20 @@ def test_columns_called_turns_and_tools_of_what_is_no_conversation_are_carried(t
     assert (row["turns"], row["tools"], json.loads(row["extra"])) == (None, None, {**own, "source_key": "1"})
 
 
-def test_a_tar_that_ends_within_a_block_was_cut(tmp_path):
+def test_a_tar_that_ends_inside_a_block_is_reported_as_truncated(tmp_path):
     write_tar(tmp_path / "a.tar", {"0.png": picture(), "0.txt": b"lost"}.items())
     whole = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(whole[: 512 + len(picture()) + 20])
     sample, cut = read_all(Webdataset(path=str(tmp_path / "a.tar"))).to_pylist()
     assert (sample["reason"], cut["reason"]) == ("bad_record", "bad_record")
-    assert cut["problem"] == "the file ends within the last block of '0.png', so it may be cut off"
-    (tmp_path / "a.tar").write_bytes(whole[:1024] + whole[1024:1536] + b"lost")  # unpadded, as some writers leave the last one
+    assert cut["problem"] == "the file ends within the last block of '0.png', as one that was cut"
+    # unpadded, as some writers leave the last member
+    (tmp_path / "a.tar").write_bytes(whole[:1024] + whole[1024:1536] + b"lost")
     sample, cut = read_all(Webdataset(path=str(tmp_path / "a.tar"))).to_pylist()
     assert (sample["reason"], sample["texts"][1]["text"], cut["reason"]) == (None, "lost", "bad_record")
 
 
-def test_an_empty_tar_is_damage(tmp_path):
+def test_an_empty_tar_is_reported_as_damaged(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"")
     (row,) = read_all(Webdataset(path=str(tmp_path))).to_pylist()
     assert (row["reason"], row["place"], row["problem"]) == ("bad_record", "a.tar, byte 0", "the file is empty")
@@ -302,7 +303,7 @@ def test_an_empty_tar_is_damage(tmp_path):
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("record", [b"0 comment=abcd\n", b"1 comment=abcd\n", b"3x comment=abc\n", b"12 size=many\n  "])
-def test_pax_records_that_say_nonsense_are_damage(tmp_path, record):
+def test_invalid_pax_records_are_reported_as_damage(tmp_path, record):
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         info = tarfile.TarInfo("one.png")
         info.size, info.pax_headers = len(picture()), {"comment": "abc"}
@@ -314,7 +315,7 @@ def test_pax_records_that_say_nonsense_are_damage(tmp_path, record):
     assert (row["reason"], row["place"]) == ("bad_record", "a.tar, byte 0") and "a pax header" in row["problem"]
 
 
-def test_a_negative_size_is_damage(tmp_path):
+def test_a_negative_size_is_reported_as_damage(tmp_path):
     write_tar(tmp_path / "a.tar", {"one.png": picture()}.items())
     data = bytearray((tmp_path / "a.tar").read_bytes())
     data[124:136] = b"-0000000001\0"

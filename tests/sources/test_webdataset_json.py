@@ -1,4 +1,4 @@
-"""A tar sample's JSON gives captions, or the reason there is none, and no field of it is lost."""
+"""A tar sample's JSON gives captions, or a reason why there is none, and no field of it is lost."""
 
 import json
 
@@ -23,13 +23,13 @@ def read(folder, members, facts, *, key="a", source=Webdataset, **options):
     return row
 
 
-def said(row):
-    """Return a row's texts, or the reason of its drop."""
+def texts_or_reason(row):
+    """Return a row's texts, or the reason why it was dropped."""
     return row["reason"] or [text["text"] for text in row["texts"] if text]
 
 
 def extra(row):
-    """Return the source's fields in the sample's JSON, without the sample's own key."""
+    """Return the source's fields in the sample's JSON, without the sample's key."""
     return {name: value for name, value in carried(row["extra"]).items() if name != "source_key"}
 
 
@@ -45,19 +45,19 @@ def extra(row):
         {"texts": [None], "metadata": [{}], "images": ["http://a.org/"]},
     ],
 )
-def test_lists_from_other_tools_do_not_take_the_place_of_image_and_caption(tmp_path, lists):
+def test_lists_from_other_tools_do_not_replace_image_and_caption(tmp_path, lists):
     row = read(tmp_path, {"jpg": picture(), "txt": b"caption"}, lists)
-    assert (said(row), row["images"][0]["width"]) == (["caption"], 8)
+    assert (texts_or_reason(row), row["images"][0]["width"]) == (["caption"], 8)
     assert extra(row) == {f"column_{name}": value for name, value in lists.items()}
 
 
-def test_of_several_json_members_none_is_taken_for_the_caption(tmp_path):
+def test_a_sample_with_several_json_members_takes_no_caption_from_them(tmp_path):
     files = [("a.0.png", picture()), *((f"a.{n}.json", b'{"caption": "c"}') for n in (0, 1)), ("b.png", picture())]
     write_tar(tmp_path / "a.tar", [*files, *((f"b.{n}.json", b"{}") for n in (0, 1)), ("b.txt", b"words")])
     rows = read_all(Webdataset(path=str(tmp_path), caption=["x.txt", "txt"], image=["0.png", "png"])).to_pylist()
-    assert [said(row) for row in rows] == ["no_caption", ["words"]]
+    assert [texts_or_reason(row) for row in rows] == ["no_caption", ["words"]]
     rows = read_all(Webdataset(path=str(tmp_path), image=["0.png", "png"])).to_pylist()
-    assert [said(row) for row in rows] == ["several_captions", ["words"]]
+    assert [texts_or_reason(row) for row in rows] == ["several_captions", ["words"]]
 
 
 @pytest.mark.parametrize(
@@ -70,14 +70,14 @@ def test_of_several_json_members_none_is_taken_for_the_caption(tmp_path):
 )
 def test_a_document_from_other_tools_without_a_caption_is_dropped_and_reported(tmp_path, lists):
     assert read(tmp_path, {"jpg": picture()}, lists)["reason"] == "no_caption"
-    assert said(read(tmp_path, {"jpg": picture()}, lists, caption=["texts"])) == ["x"]
+    assert texts_or_reason(read(tmp_path, {"jpg": picture()}, lists, caption=["texts"])) == ["x"]
 
 
-def test_a_document_from_vlmdata_that_lost_an_image_and_what_its_metadata_says_more(tmp_path):
+def test_a_document_from_vlmdata_reports_a_lost_image_and_keeps_other_metadata(tmp_path):
     metadata = [None, {"file": "0.png", "by": "me"}, {"file": "1.png"}]
     lists = {"texts": ["x", None, None], "images": [None] * 3, "metadata": metadata}
     row = read(tmp_path, {"0.png": picture()}, {**lists, "caption": "c", "width": 3})
-    assert said(row) == ["x"] and [image and image["reason"] for image in row["images"]] == [None, None, "no_image"]
+    assert texts_or_reason(row) == ["x"] and [image and image["reason"] for image in row["images"]] == [None, None, "no_image"]
     assert extra(row) == {"column_caption": "c", "column_width": 3, "column_metadata": metadata}
 
 
@@ -88,17 +88,23 @@ def test_alternatives_that_do_not_fit_a_document_lose_only_its_row(tmp_path, oth
 
 
 @pytest.mark.parametrize("blank", [b"", b" \n", b"\xef\xbb\xbf"])
-def test_a_blank_caption_from_vlmdata_stays_blank_and_from_other_tools_gives_way_to_the_next(tmp_path, blank):
+def test_a_blank_caption_is_kept_from_vlmdata_and_skipped_from_other_tools(tmp_path, blank):
     members = {"jpg": picture(), "txt": blank}
-    assert said(read(tmp_path, members, {"key": OURS, "caption": "", "text": "seen in it"}, key=OURS))[0].strip() == ""
-    assert said(read(tmp_path, members, {"key": OURS, "caption": "", "text": "t"}, key=OURS, caption=["txt", "text"])) == ["t"]
-    assert said(read(tmp_path, members, {"text": "seen in it"})) == ["seen in it"]
+    assert (
+        texts_or_reason(read(tmp_path, members, {"key": OURS, "caption": "", "text": "seen in it"}, key=OURS))[0].strip() == ""
+    )
+    assert texts_or_reason(
+        read(tmp_path, members, {"key": OURS, "caption": "", "text": "t"}, key=OURS, caption=["txt", "text"])
+    ) == ["t"]
+    assert texts_or_reason(read(tmp_path, members, {"text": "seen in it"})) == ["seen in it"]
 
 
 @pytest.mark.parametrize("value", [{"en": "a cat", "de": None}, '{"en": "a cat"}', [{"en": "a cat"}], {"en": ["a cat"]}])
-def test_a_dotted_name_leads_into_the_json(tmp_path, value):
-    assert said(read(tmp_path, {"jpg": picture()}, {"caption": value}, caption=["caption.en"])) == ["a cat"]
-    assert said(read(tmp_path, {"5.png": picture()}, {"caption": value}, key="1", caption=["caption.en"])) == ["a cat"]
+def test_a_dotted_name_reads_a_field_of_the_json(tmp_path, value):
+    assert texts_or_reason(read(tmp_path, {"jpg": picture()}, {"caption": value}, caption=["caption.en"])) == ["a cat"]
+    assert texts_or_reason(read(tmp_path, {"5.png": picture()}, {"caption": value}, key="1", caption=["caption.en"])) == [
+        "a cat"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -117,31 +123,31 @@ def test_a_dotted_name_leads_into_the_json(tmp_path, value):
         ([None], [""]),
     ],
 )
-def test_a_caption_in_the_json_is_a_text_or_the_row_is_dropped(tmp_path, value, found):
+def test_a_caption_in_the_json_that_is_not_a_text_drops_the_row(tmp_path, value, found):
     row = read(tmp_path, {"jpg": picture()}, {"caption": value})
-    assert said(row) == found and (row["reason"] is None or "'caption'" in row["problem"])
-    assert said(read(tmp_path, {"jpg": picture(), "txt": b"c"}, {"caption": value})) == ["c"]
+    assert texts_or_reason(row) == found and (row["reason"] is None or "'caption'" in row["problem"])
+    assert texts_or_reason(read(tmp_path, {"jpg": picture(), "txt": b"c"}, {"caption": value})) == ["c"]
 
 
 def test_a_dotted_name_does_not_change_which_members_are_one_sample(tmp_path):
     members = {"png": picture(), "json": b'{"caption": {"en": "c"}}'}
     write_tar(tmp_path / "a.tar", [(f"22.0{n}.{kind}", data) for n in (5, 6) for kind, data in members.items()])
     rows = read_all(Webdataset(path=str(tmp_path), caption=["caption.en"])).to_pylist()
-    assert [said(row) for row in rows] == [["c"], ["c"]]
+    assert [texts_or_reason(row) for row in rows] == [["c"], ["c"]]
 
 
 THEIRS = {"source_key": "s", "earlier_scores": {"a": 1}, "caption": "in the JSON", "alternatives": ["a", 5], "n": 1}
 THEIRS |= {"width": 100, "original_width": -1, "boxes": [{"x": 1}], "url": ["http://a.org/"], "scores": {"clip": 0.5}}
 
 
-def test_nothing_of_a_json_beside_a_caption_is_lost(tmp_path):
+def test_no_field_of_a_json_beside_a_caption_is_lost(tmp_path):
     row = read(tmp_path, {"png": picture(), "txt": b"c"}, THEIRS)
     renamed = ("source_key", "earlier_scores", "caption", "alternatives", "width", "original_width", "boxes", "url")
     assert extra(row) == {**{f"column_{name}": THEIRS[name] for name in renamed}, "n": 1, "earlier_scores": {"clip": 0.5}}
     assert (row["texts"][1]["text"], row["texts"][1]["alternatives"]) == ("c", ["a"])
 
 
-def test_what_the_row_says_itself_is_not_carried_twice_but_what_is_measured_again_is(tmp_path):
+def test_fields_of_the_row_are_carried_only_if_they_are_measured_again(tmp_path):
     facts = {"caption": "c", "alternatives": ["d", ""], "width": 8, "url": "http://a.org/", "boxes": [[0, 0, 1, 1]]}
     own = {"original_width": 9, "sha256": "0" * 64, "phash": "0" * 16}
     row = read(tmp_path, {"png": picture(), "txt": b"c"}, {**facts, **own})
@@ -150,14 +156,14 @@ def test_what_the_row_says_itself_is_not_carried_twice_but_what_is_measured_agai
     assert extra(read(tmp_path, {"png": picture(), "txt": b"c"}, {**facts, **own, "key": "a"})) == {}
 
 
-def test_of_several_images_the_address_and_the_alternatives_stay(tmp_path):
+def test_the_address_and_alternatives_of_a_sample_with_several_images_are_kept(tmp_path):
     facts = {"alternatives": ["d"], "url": "http://a.org/", "sha256": "0" * 64, "width": 8}
     row = read(tmp_path, {"0.png": picture(), "1.png": picture(9), "txt": b"c"}, facts)
     assert (row["url"], row["texts"][2]["alternatives"]) == ("http://a.org/", ["d"])
     assert extra(row) == {"column_sha256": "0" * 64, "column_width": 8}
 
 
-def test_a_dataset_from_vlmdata_that_is_read_again_keeps_the_source_it_had_and_all_scores(tmp_path):
+def test_a_dataset_from_vlmdata_read_again_keeps_its_source_and_all_scores(tmp_path):
     facts = {"key": OURS, "caption": "c", "width": 1, "scores": {"clip": 2.0}, "earlier_scores": {"clip": 1.0, "nsfw": 0.0}}
     first = read(tmp_path, {"png": picture(), "txt": b"c"}, {**facts, "source_key": "theirs"}, key=OURS)
     scores = {"clip": 2.0, "nsfw": 0.0}
@@ -168,25 +174,25 @@ def test_a_dataset_from_vlmdata_that_is_read_again_keeps_the_source_it_had_and_a
 
 
 @pytest.mark.parametrize("url", [["http://a.org/"], 7, {"a": 1}])
-def test_interleaved_documents_lose_no_field_either(tmp_path, url):
+def test_interleaved_documents_lose_no_field(tmp_path, url):
     facts = {"texts": ["t"], "images": [None], "url": url, "source_key": "s", "earlier_scores": 1, "caption": "c"}
     row = read(tmp_path, {}, facts, source=InterleavedTars)
     assert extra(row) == {"column_url": url, "column_source_key": "s", "earlier_scores": 1, "column_caption": "c"}
 
 
 @pytest.mark.parametrize("texts", [[{"text": "t"}], ["t", 5], [["t"]]])
-def test_a_text_of_an_interleaved_document_that_is_none_loses_only_its_row(tmp_path, texts):
+def test_an_invalid_text_of_an_interleaved_document_loses_only_its_row(tmp_path, texts):
     row = read(tmp_path, {}, {"texts": texts, "images": [None]}, source=InterleavedTars)
     assert row["reason"] == "no_text" and "texts[" in row["problem"]
 
 
 @pytest.mark.parametrize("source", [Webdataset, InterleavedTars])
-def test_half_a_character_in_a_document_is_reported(tmp_path, source):
+def test_an_unpaired_surrogate_in_a_document_is_reported(tmp_path, source):
     facts = {"texts": ["t", "\ud800"], "images": [None, None], "metadata": [None, None]}
     assert read(tmp_path, {}, facts, source=source)["reason"] == "bad_encoding"
 
 
-def test_a_json_beside_a_file_loses_nothing_either(tmp_path):
+def test_a_json_beside_a_file_loses_no_field(tmp_path):
     (tmp_path / "a.png").write_bytes(picture())
     (tmp_path / "a.json").write_text(json.dumps({**THEIRS, "caption": "c", "height": 6, "file_name": "f"}))
     (row,) = read_all(Files(path=str(tmp_path))).to_pylist()

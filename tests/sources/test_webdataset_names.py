@@ -1,4 +1,4 @@
-"""A sample's image and caption are found by their member names, or the row has a reason."""
+"""A sample's image and caption are found by the names of their members, or the row has a reason."""
 
 import pytest
 import webdataset
@@ -14,7 +14,8 @@ from vlmdata.step import RecipeError
 
 
 def made(folder, names, **options):
-    """Return (caption or reason, number of images) of each row of a tar with these members; a text holds its own name."""
+    """Return (caption or reason, number of images) of each row of a tar with these members. The content of a text is its
+    name."""
     files = [(name, picture() if name.lower().endswith((".png", ".heic")) else name.encode()) for name in names]
     write_tar(folder / "a.tar", files)
     rows = read_all(Webdataset(path=str(folder), **options)).to_pylist()
@@ -42,7 +43,7 @@ def made(folder, names, **options):
         (["1.txt"], [("no_image", 0)]),
     ],
 )
-def test_captions_are_found_whatever_dots_a_name_has_or_the_row_is_dropped(tmp_path, names, rows):
+def test_captions_are_found_for_any_dots_in_names_or_the_row_is_dropped(tmp_path, names, rows):
     assert made(tmp_path, names) == rows
 
 
@@ -78,7 +79,7 @@ def test_named_members_with_dots_are_grouped_as_webdataset_groups(tmp_path):
         ["0.a.npy", "0.a.txt"],
     ],
 )
-def test_where_webdataset_s_rule_works_it_holds(tmp_path, names):
+def test_names_that_webdataset_groups_are_grouped_in_the_same_way(tmp_path, names):
     tar = write_tar(tmp_path / "tars" / "a.tar", [(name, name.encode()) for name in names])
     theirs = list(webdataset.WebDataset([str(tar)], shardshuffle=False, empty_check=False))
     ours = list(stream(tar, seed=None, reading=ReadOptions(cache=tmp_path), torch=False))
@@ -88,7 +89,7 @@ def test_where_webdataset_s_rule_works_it_holds(tmp_path, names):
     assert bare[0] == bare[1]
 
 
-def test_the_loader_has_the_source_s_samples(tmp_path):
+def test_the_loader_finds_the_samples_of_the_source(tmp_path):
     tar = write_tar(
         tmp_path / "tars" / "a.tar", [(name, name.encode()) for name in ("22.05.png", "22.05.txt", "22.06.png", "22.06.txt")]
     )
@@ -96,7 +97,7 @@ def test_the_loader_has_the_source_s_samples(tmp_path):
     assert [(sample["__key__"], sample["txt"]) for sample in samples] == [("22.05", b"22.05.txt"), ("22.06", b"22.06.txt")]
 
 
-def test_the_encoding_of_captions_is_stated_or_marked(tmp_path):
+def test_the_encoding_of_captions_is_a_parameter_or_a_byte_order_mark(tmp_path):
     texts = {"1": "\ufeffmarked".encode(), "2": "märked".encode("utf-16"), "3": "été".encode("latin-1")}
     write_tar(
         tmp_path / "a.tar", [pair for key, text in texts.items() for pair in ((f"{key}.png", picture()), (f"{key}.txt", text))]
@@ -115,13 +116,13 @@ def test_a_blank_caption_does_not_hide_another(tmp_path):
     assert row["texts"][1]["text"] == "of the JSON"
 
 
-def test_pictures_of_formats_that_are_not_decoded_are_reported(tmp_path):
+def test_pictures_in_unsupported_formats_are_reported(tmp_path):
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
     write_tar(tmp_path / "a.tar", [("1.heic", heic), ("1.txt", b"x"), ("2.jxl", b"\xff\x0a" + bytes(9)), ("2.txt", b"x")])
     assert read_all(Webdataset(path=str(tmp_path)))["reason"].to_pylist() == ["unsupported_format"] * 2
 
 
-def test_a_sample_without_its_caption_beside_a_hole_is_reported(tmp_path):
+def test_a_sample_whose_caption_is_damaged_is_reported(tmp_path):
     pair = file(b"a.png", picture()) + file(b"a.txt", b"words")
     cut = file(b"b.png", picture()) + header(b"b.txt", 99_999)
     (tmp_path / "a.tar").write_bytes(pair + cut + file(b"c.png", picture()) + file(b"c.txt", b"words") + END)
@@ -142,7 +143,7 @@ def test_parameters_that_cannot_work_are_reported_by_check(tmp_path):
             Webdataset(path=str(tmp_path), **options).check()
 
 
-def test_check_reports_captions_that_are_not_where_they_are_looked_for(tmp_path, capsys):
+def test_check_reports_captions_under_other_names_than_expected(tmp_path, capsys):
     facts = b'{"headline": "words"}'
     write_tar(tmp_path / "a.tar", [pair for key in "12" for pair in ((f"{key}.png", picture()), (f"{key}.json", facts))])
     recipe = tmp_path / "recipe.yaml"
@@ -154,7 +155,7 @@ def test_check_reports_captions_that_are_not_where_they_are_looked_for(tmp_path,
     assert capsys.readouterr().err == ""
 
 
-def test_a_caption_or_json_too_large_to_be_one_is_reported(tmp_path):
+def test_a_too_large_caption_or_json_is_reported(tmp_path):
     large = [("1.txt", b"x" * ((1 << 20) + 1)), ("2.json", b" " * ((1 << 24) + 1))]
     write_tar(tmp_path / "a.tar", [("1.png", picture()), ("2.png", picture()), *large])
     rows = read_all(Webdataset(path=str(tmp_path))).to_pylist()
@@ -164,7 +165,7 @@ def test_a_caption_or_json_too_large_to_be_one_is_reported(tmp_path):
     ]
 
 
-def test_links_within_the_tar_are_their_members_and_others_are_reported_and_never_followed(tmp_path):
+def test_only_links_inside_the_tar_are_followed_and_others_are_reported(tmp_path):
     links = (
         header(b"d/b.txt", 0, b"1", b"./a.txt")
         + header(b"d/c.png", 0, b"2", b"b.png")

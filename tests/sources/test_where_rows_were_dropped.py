@@ -1,4 +1,4 @@
-"""Every row that a source drops has its place: without an address nobody could find it by its key."""
+"""Every row that a source drops has a place, because a row without an address could not be found by its key."""
 
 import json
 
@@ -23,12 +23,12 @@ TALK = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cat."}]
 
 
 def dropped(source):
-    """Return reason, place and problem of each row that a source drops."""
+    """Return the reason, place and problem of each row that a source drops."""
     rows = read_all(source).to_pylist()
     return [(row["reason"], row["place"], row["problem"]) for row in rows if row["drop"]]
 
 
-def test_of_a_folder_and_its_table(tmp_path):
+def test_dropped_rows_of_a_folder_and_its_table_have_a_place(tmp_path):
     (tmp_path / "sub").mkdir()
     for name in ("a.png", "sub/b.png"):
         (tmp_path / name).write_bytes(picture())
@@ -41,40 +41,40 @@ def test_of_a_folder_and_its_table(tmp_path):
     ]
 
 
-def test_of_a_tar(tmp_path):
+def test_dropped_rows_of_a_tar_have_a_place(tmp_path):
     write_tar(tmp_path / "a.tar", [("0.png", picture()), ("0.txt", b"a"), ("1.txt", b"no image")])
     ((reason, place, problem),) = dropped(Webdataset(path=str(tmp_path / "a.tar")))
     assert (reason, place.partition(", byte ")[0], problem) == ("no_image", "a.tar", "sample '1' cannot be used")
 
 
 @pytest.mark.parametrize("source", [LlavaJson, Messages])
-def test_of_conversations_the_record_counts_also_those_that_cannot_be_read(tmp_path, source):
+def test_record_numbers_of_conversations_count_unreadable_records(tmp_path, source):
     lines = [json.dumps({"conversations": TALK}), "5", json.dumps({"conversations": TALK[:1]})]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     found = dropped(source(path=str(tmp_path / "a.jsonl")))
     assert [one[:2] for one in found] == [("no_assistant_turn", "a.jsonl, record 3"), ("bad_record", "a.jsonl, line 2")]
 
 
-def test_of_a_list_of_addresses_or_images(tmp_path):
+def test_dropped_rows_of_a_list_have_a_place(tmp_path):
     (tmp_path / "a.csv").write_text("url,caption\nhttp://a.org/1,a\n,b\n")
     assert dropped(UrlList(path=str(tmp_path / "a.csv"))) == [("no_address", "a.csv, row 2", None)]
     pq.write_table(pa.table({"image": [picture(), None], "caption": ["a", "b"]}), tmp_path / "a.parquet")
     assert dropped(UrlList(path=str(tmp_path / "a.parquet"), image="image")) == [("no_image", "a.parquet, row 2", None)]
 
 
-def test_after_a_record_that_cannot_be_read_rows_are_not_counted(tmp_path):
+def test_rows_after_an_unreadable_record_have_no_row_number(tmp_path):
     (tmp_path / "a.jsonl").write_text('nothing\n{"url": "", "caption": "b"}\n')
     assert dropped(UrlList(path=str(tmp_path / "a.jsonl")))[0] == ("no_address", "a.jsonl", None)
 
 
 @pytest.mark.parametrize(("streaming", "place"), [(False, "train, row 2"), (True, "train, shard 0, row 2")])
-def test_of_a_dataset(tmp_path, streaming, place):
+def test_dropped_rows_of_a_hugging_face_dataset_have_a_place(tmp_path, streaming, place):
     pq.write_table(pa.table({"image": [picture(), None], "caption": ["a", "b"]}), tmp_path / "a.parquet")
     source = HfDataset(path=str(tmp_path / "a.parquet"), caption="caption", streaming=streaming)
     assert dropped(source) == [("no_image", place, None)]
 
 
-def test_of_annotations(tmp_path):
+def test_dropped_rows_of_coco_annotations_have_a_place(tmp_path):
     entry = {"id": 7, "file_name": "lost.jpg"}
     (tmp_path / "a.json").write_text(json.dumps({"images": [entry], "annotations": []}))
     assert dropped(Coco(path=str(tmp_path / "a.json"), images=str(tmp_path))) == [
@@ -82,7 +82,7 @@ def test_of_annotations(tmp_path):
     ]
 
 
-def test_a_later_step_leaves_the_place_of_a_row_without_an_address_in_the_ledger(tmp_path):
+def test_the_ledger_keeps_the_place_of_a_row_that_a_later_step_drops(tmp_path):
     (tmp_path / "in").mkdir()
     for name, data in (("a.png", picture(40, 40)), ("b.png", picture(40, 40)[:-30])):
         (tmp_path / "in" / name).write_bytes(data)

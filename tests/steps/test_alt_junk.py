@@ -19,7 +19,7 @@ JUNK = {
 
 
 @pytest.mark.parametrize("rule", list(JUNK))
-def test_each_rule_takes_its_own(rule):
+def test_each_rule_drops_its_examples(rule):
     rows = AltJunk(rules=[rule]).run(captions(JUNK[rule]))
     assert rows["reason"].to_pylist() == [rule] * len(JUNK[rule])
 
@@ -39,17 +39,17 @@ def test_each_rule_takes_its_own(rule):
         "A < B and C > D",
     ],
 )
-def test_captions_that_say_something_stay(text):
+def test_meaningful_captions_are_kept(text):
     assert AltJunk().run(captions([text]))["reason"].to_pylist() == [None]
 
 
-@pytest.mark.timeout(120)  # in a second; with patterns that look on to the end it takes an hour
+@pytest.mark.timeout(120)  # takes a second; with patterns that search to the end of the text it takes an hour
 @pytest.mark.parametrize("piece", ["<a ", "{{", "${", "&a;", "image ", "a.", "may be a "])
-def test_a_text_of_a_million_brackets_is_looked_through_once(piece):
+def test_a_text_of_a_million_brackets_is_searched_in_linear_time(piece):
     AltJunk().run(captions([piece * 300_000 + "é!"]))
 
 
-def test_a_chosen_rule_alone_is_applied():
+def test_only_the_chosen_rules_are_applied():
     assert AltJunk(rules=["address"]).run(captions(["IMG_1234", "www.a.com"]))["reason"].to_pylist() == [None, "address"]
 
 
@@ -57,7 +57,7 @@ def test_a_chosen_rule_alone_is_applied():
     ("find", "captions_of_the_web", "guessed"),
     [(fixture, "G_text/captions.tsv", 8), (real_data, "G_text/m2ib_cc3m_val/Validation_GCC-1.1.0-Validation.tsv", 176)],
 )
-def test_of_real_captions_it_rejects_the_guesses_of_programs_alone(find, captions_of_the_web, guessed):
+def test_only_machine_guesses_among_real_captions_are_dropped(find, captions_of_the_web, guessed):
     path = find("A_captioned/coco_free_licence/manifest.jsonl")
     texts = [text for line in path.read_text().splitlines() for text in json.loads(line)["captions"]]
     assert AltJunk().run(captions(texts))["drop"].null_count == len(texts)

@@ -14,19 +14,19 @@ def balance(tmp_path: Path, **parameters: int) -> Balance:
     return Balance(entries=str(path), **parameters)
 
 
-def test_rare_entries_keep_all_and_unmatched_texts_go(tmp_path: Path) -> None:
+def test_rare_entries_keep_all_rows_and_unmatched_texts_are_dropped(tmp_path: Path) -> None:
     rows = captions(["a dog", "a party", "two cats", "Black Cat!", "art, she said"])
     assert balance(tmp_path).run(rows)["reason"].to_pylist() == [None, "no_entry", "no_entry", None, None]
 
 
-def test_a_common_entry_is_cut_to_about_the_cap_and_a_rare_one_saves_its_rows(tmp_path: Path) -> None:
+def test_a_common_entry_is_limited_to_the_cap_and_a_rare_one_keeps_its_rows(tmp_path: Path) -> None:
     rows = captions([f"a dog number {i}" for i in range(4000)] + ["a dog and a black cat"] * 10)
     kept = balance(tmp_path, cap=400).run(rows)["drop"].is_null().to_numpy(zero_copy_only=False)
     assert abs(kept[:4000].sum() - 400) < 4 * np.sqrt(400)
     assert kept[4000:].all()
 
 
-def test_the_draw_follows_key_and_seed_alone(tmp_path: Path) -> None:
+def test_the_draw_depends_only_on_key_and_seed(tmp_path: Path) -> None:
     rows = captions([f"a dog number {i}" for i in range(300)])
     first = balance(tmp_path, cap=100).run(rows)["drop"].to_pylist()
     order = np.random.default_rng(0).permutation(300)

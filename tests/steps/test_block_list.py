@@ -1,4 +1,4 @@
-"""What a user's lists name is rejected, and no byte of it is written."""
+"""Rows on a user's block lists are dropped, and no byte of them is written."""
 
 import hashlib
 import io
@@ -40,14 +40,14 @@ def smaller(body: bytes) -> bytes:
     return out.getvalue()
 
 
-def test_domains_with_those_below_them_and_addresses_in_any_form(tmp_path):
+def test_domains_with_subdomains_and_addresses_in_any_form_are_blocked(tmp_path):
     step = listed(tmp_path, domains=["# bad ones", "bad.example"], urls=["http://good.example/A%20b.jpg"])
     urls = ["http://a.BAD.example/1.jpg", "http://notbad.example/1.jpg", "http://good.example/A b.jpg#x", None]
     rows = step.run(captions(["x"] * 4, url=urls))
     assert rows["reason"].to_pylist() == ["blocked_domain", None, "blocked_url", None]
 
 
-def test_a_picture_too_large_to_be_compared_whole_is_compared_made_smaller_or_refused(tmp_path):
+def test_a_large_picture_is_compared_at_a_smaller_size_or_refused(tmp_path):
     large = photo(2400, 1800)
     step = listed(tmp_path, phash=[f"{phash(large):016x}"])
     bodies = [saved(large, "jpeg", quality=90), saved(large, "png"), saved(photo(2400, 1800, 1), "jpeg")]
@@ -55,7 +55,7 @@ def test_a_picture_too_large_to_be_compared_whole_is_compared_made_smaller_or_re
     assert [step.match(body, 60) for body in bodies] == ["blocked_phash", "too_large", None]
 
 
-def test_bytes_by_their_digests_and_pictures_by_their_likeness(tmp_path):
+def test_bytes_are_blocked_by_digest_and_pictures_by_similarity(tmp_path):
     bodies = [saved(photo(480, 360, seed=n), "jpeg", quality=92) for n in range(5)]
     step = listed(
         tmp_path,
@@ -69,7 +69,7 @@ def test_bytes_by_their_digests_and_pictures_by_their_likeness(tmp_path):
     assert step.match(b"no image") is None
 
 
-def test_a_list_of_imagededups_hashes(tmp_path):
+def test_a_list_of_imagededup_hashes_is_read(tmp_path):
     body = picture(7, 200)
     (tmp_path / "list").write_text(f"{phash_imagededup(pixels(body)):016x}\n")
     assert BlockList(phash=(str(tmp_path / "list"),), phash_kind="imagededup").match(body) == "blocked_phash"
@@ -85,7 +85,7 @@ def test_a_list_of_imagededups_hashes(tmp_path):
         ({"md5": ("list",), "phash_bits": 40}, "More bits match any picture"),
     ],
 )
-def test_a_mistake_is_named_with_its_place(step, message, tmp_path, monkeypatch):
+def test_a_mistake_in_a_list_is_reported_with_its_place(step, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list").write_text("header\nxyz\n")
     with pytest.raises(RecipeError, match=message):
@@ -96,7 +96,7 @@ def everything(out) -> bytes:
     return b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
 
 
-def test_what_is_fetched_and_matches_is_in_no_file_and_a_listed_address_is_not_asked(tmp_path):
+def test_a_blocked_picture_is_in_no_file_and_a_blocked_address_is_not_requested(tmp_path):
     steps = [download(), {"resize": {"mode": "no", "skip_reencode": True}}]
     with site(tmp_path, 16, steps=steps) as web:
         bodies = {n: web.bodies[f"/good/{n}.jpg"] for n in range(4)}
@@ -121,7 +121,7 @@ def test_what_is_fetched_and_matches_is_in_no_file_and_a_listed_address_is_not_a
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_bytes_that_a_source_brings_are_held_against_the_lists_before_they_are_written(tmp_path, streaming):
+def test_inline_bytes_of_a_source_are_checked_before_they_are_written(tmp_path, streaming):
     (tmp_path / "in").mkdir()
     bodies = [picture(n) for n in range(6)]
     images = [{"bytes": body, "path": None} for body in bodies]
@@ -137,7 +137,7 @@ def test_bytes_that_a_source_brings_are_held_against_the_lists_before_they_are_w
     assert not any(bodies[n][-200:-136] in everything(tmp_path / "out") for n in (2, 4))
 
 
-def test_a_list_that_grew_takes_what_was_stored_out_of_the_tars(tmp_path):
+def test_a_longer_list_removes_stored_pictures_from_the_tars(tmp_path):
     (tmp_path / "sha256").write_text("0" * 64)
     steps = [{"block_list": {"sha256": [str(tmp_path / "sha256")]}}, download(), {"resize": {"size": 48}}]
     with site(tmp_path, 16, steps=steps) as web:

@@ -1,4 +1,4 @@
-"""CLIPScore against open_clip used plainly, on the tiny model that ships."""
+"""CLIPScore equals plain open_clip, on the tiny model that ships."""
 
 import io
 import shutil
@@ -39,7 +39,7 @@ def place(figure: dict) -> dict:
 
 
 def plain_cosines(pictures: list[dict], texts: list[str]) -> np.ndarray:
-    """Return open_clip's own cosines in fp32, every picture with its text, one by one."""
+    """Return open_clip's cosines in fp32, computed one pair at a time."""
     model, _, preprocess = open_clip.create_model_and_transforms(MODEL)
     model.eval()
     tokenizer = open_clip.get_tokenizer(MODEL)
@@ -53,9 +53,9 @@ def plain_cosines(pictures: list[dict], texts: list[str]) -> np.ndarray:
     return np.array(cosines)
 
 
-# bf16 is good to 5e-3 on published models (the next test); in the tiny one 128 dimensions average less of its error away
+# bf16 is exact to 5e-3 on published models (see the next test); the tiny model averages over only 128 dimensions
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-2)])
-def test_embeddings_give_open_clips_own_cosines(precision, tolerance):
+def test_cosines_of_the_embeddings_equal_those_of_open_clip(precision, tolerance):
     chosen = figures()[::20]
     texts = [figure["caption"] for figure in chosen]
     clip = Clip(MODEL, "", precision)
@@ -79,7 +79,7 @@ def test_bf16_changes_no_cosine_of_vit_b_32_by_more_than_5e_3(tmp_path):
     assert np.abs(cosines[0] - cosines[1]).max() < 5e-3
 
 
-def test_a_score_does_not_depend_on_the_rows_beside_it(tmp_path):
+def test_a_score_does_not_depend_on_other_rows(tmp_path):
     chosen = figures()[:9]
     texts = [figure["caption"] for figure in chosen]
     fields = {name: [place(figure)[name] for figure in chosen] for name in place(chosen[0])}
@@ -92,7 +92,7 @@ def test_a_score_does_not_depend_on_the_rows_beside_it(tmp_path):
     assert all_at_once == alone
 
 
-def test_an_image_of_a_document_is_held_against_its_neighbours_and_the_best_is_named(tmp_path):
+def test_an_image_of_a_document_is_scored_with_its_neighbours_and_the_best_is_named(tmp_path):
     first, second = figures()[0], figures()[100]
     rows = table([document(second["caption"], place(first), first["caption"], second["caption"])])
     scored = ClipScore(model=MODEL, min_score=-1, precision="fp32").run(rows, open_part(tmp_path))
@@ -102,19 +102,19 @@ def test_an_image_of_a_document_is_held_against_its_neighbours_and_the_best_is_n
     assert scored["clip_score.text"].to_pylist() == [[None, "after", None, None]]
 
 
-def test_what_a_page_says_of_an_image_itself_is_held_against_it_too(tmp_path):
+def test_an_image_is_also_scored_with_its_alt_text_and_caption(tmp_path):
     chosen = figures()[:3]
     own, other = chosen[0]["caption"], chosen[2]["caption"]
     cosines = dict(zip("ab", plain_cosines([chosen[0]] * 2, [own, other]), strict=True))
     assert cosines["a"] > cosines["b"]
-    for said in ("alt", "caption"):
-        image = {**place(chosen[0]), "alt": other, "caption": other, said: own}
+    for name in ("alt", "caption"):
+        image = {**place(chosen[0]), "alt": other, "caption": other, name: own}
         rows = ClipScore(model=MODEL, min_score=-1, precision="fp32").run(table([document(image, other)]), open_part(tmp_path))
-        assert rows["clip_score.text"].to_pylist() == [[said, None]]
+        assert rows["clip_score.text"].to_pylist() == [[name, None]]
         assert rows["clip_score"].to_pylist() == [[pytest.approx(cosines["a"], abs=1e-4), None]]
 
 
-def test_the_threshold_itself_is_kept(tmp_path):
+def test_a_score_equal_to_the_threshold_is_kept(tmp_path):
     figure = figures()[0]
     row = captions([figure["caption"]], **{name: [value] for name, value in place(figure).items()})
     score = ClipScore(model=MODEL, min_score=-1, precision="fp32").run(row, open_part(tmp_path))["clip_score"].to_pylist()[0][0]
@@ -125,7 +125,7 @@ def test_the_threshold_itself_is_kept(tmp_path):
 
 
 def test_true_pairs_score_higher_than_shuffled_ones():
-    """The AUC that the tiny model reaches on figures it never saw is 0.75; well above chance is what is held here."""
+    """The tiny model reaches an AUC of 0.75 on figures that it never saw. The test requires a value well above chance."""
     chosen = figures()
     clip = Clip(MODEL, "", "auto")
     images = clip.embed_images([(HERE / "figures" / f["file"]).read_bytes() for f in chosen], 64)
@@ -134,7 +134,7 @@ def test_true_pairs_score_higher_than_shuffled_ones():
     assert (true[:, None] > false[None, ::7]).mean() > 0.68
 
 
-def test_what_open_clip_does_not_know_is_found_without_importing_it():
+def test_an_unknown_model_is_reported_without_importing_open_clip():
     assert set(pretrained_tags()) == {tag for _, tag in open_clip.list_pretrained()}
     check_model("ViT-B-32", "laion2b_s34b_b79k", "clip_score")
     with pytest.raises(RecipeError, match="Did you mean 'ViT-B-32'"):
@@ -145,7 +145,7 @@ def test_what_open_clip_does_not_know_is_found_without_importing_it():
         check_model("local-dir:/nowhere", "", "clip_score")
 
 
-def test_two_models_that_prepare_pictures_alike_read_and_decode_them_once(tmp_path):
+def test_two_models_with_equal_preprocessing_read_and_decode_pictures_once(tmp_path):
     chosen = figures()[:20]
     part = open_part(tmp_path)
     read = part.image_bytes
@@ -159,7 +159,7 @@ def test_two_models_that_prepare_pictures_alike_read_and_decode_them_once(tmp_pa
     assert len(one) == 20 and 0 < np.abs(one - two).max() < 1e-2
 
 
-def test_a_broken_picture_has_no_score_and_its_neighbours_have_theirs(tmp_path):
+def test_a_broken_picture_has_no_score_and_others_have_theirs(tmp_path):
     chosen = figures()[:3]
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
     fields = {name: [place(figure)[name] for figure in chosen] for name in place(chosen[0])}
@@ -173,13 +173,13 @@ def test_a_broken_picture_has_no_score_and_its_neighbours_have_theirs(tmp_path):
     assert found["drop"].null_count == 3
 
 
-def test_a_threshold_that_single_precision_holds_as_less_is_kept_too():
+def test_a_threshold_rounded_down_by_single_precision_is_kept_too():
     rows = captions(list("ab"))
     rows = set_column(rows, "clip_score", pa.array([[0.26, None], [0.2599, None]], pa.list_(pa.float32())))
     assert ClipScore(min_score=0.26).decide(rows)["reason"].to_pylist() == [None, "min_score"]
 
 
-def test_pictures_are_prepared_as_open_clip_prepares_them():
+def test_pictures_are_preprocessed_as_open_clip_does():
     _, _, preprocess = open_clip.create_model_and_transforms(MODEL)
     prepare = preparation(preprocess)
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (prepare.mean, prepare.std))
@@ -201,7 +201,7 @@ def test_a_compiled_model_gives_the_same_cosines():
     from torch._dynamo.utils import counters
 
     bodies = [(HERE / "figures" / figure["file"]).read_bytes() for figure in figures()[:5]]
-    torch.compiler.reset()  # what an earlier test compiled
+    torch.compiler.reset()  # forget what an earlier test compiled
     plain, compiled = (Clip(MODEL, "", "fp32", compiled=how) for how in ("no", "yes"))
     counters.clear()
     assert np.abs(plain.embed_images(bodies, 4) - compiled.embed_images(bodies, 4)).max() < 1e-5

@@ -1,7 +1,7 @@
-"""DataComp's baselines: the recipes that ship keep the rows that the published rules keep, on a table full of boundaries.
+"""The recipes of DataComp's baselines keep the rows that the published rules keep, on a table full of boundaries.
 
-The rules are written anew here, on plain columns, from the paper and from what baselines/apply_filter.py compares with what.
-Embeddings lie on a grid on which products are exact, so that equally near centroids are.
+The rules are reimplemented here on plain columns, from the paper and from the comparisons in baselines/apply_filter.py.
+Embeddings have values for which products are exact, so that distances to two centroids can be equal.
 """
 
 import json
@@ -41,7 +41,7 @@ SEPARATORS = [" ", "  ", "\n", "\t", "\u00a0", "\u3000", ", "]
 
 
 def captions_made(random: np.random.Generator) -> list[str]:
-    """Return texts of nought to six words, of five, six and more characters, with white space of every kind."""
+    """Return texts of zero to six words, of five, six and more characters, with white space of every kind."""
     texts = []
     for _ in range(COUNT):
         base = str(random.choice(ENGLISH if random.random() < 0.8 else OTHERS))
@@ -57,7 +57,7 @@ def captions_made(random: np.random.Generator) -> list[str]:
 
 @pytest.fixture(scope="session")
 def pool(tmp_path_factory) -> dict[str, Any]:
-    """A pool's metadata as DataComp publishes it, its embeddings, and the files that the user brings along."""
+    """Make a pool's metadata as DataComp publishes it, its embeddings, and the files that the user supplies."""
     folder = tmp_path_factory.mktemp("pool")
     random = np.random.default_rng(0)
     sides = np.array([199, 200, 201, 599, 600, 601, 1200, 66, 67])
@@ -90,7 +90,7 @@ def pool(tmp_path_factory) -> dict[str, Any]:
 
 
 def languages(texts: list[str]) -> np.ndarray:
-    """Return fastText's likeliest label of each text, ends of lines as spaces."""
+    """Return fastText's likeliest label of each text, with line ends replaced by spaces."""
     assert fasttext
     return np.array([load_model().predict(text.replace("\n", " "), k=1)[0][0].removeprefix("__label__") for text in texts])
 
@@ -114,8 +114,8 @@ def laion2b(pool: dict[str, Any]) -> np.ndarray:
 
 
 def text_based(pool: dict[str, Any]) -> np.ndarray:
-    """Of a few words the first synsets are in the list: n02084071 dog, n10287213 man, n02330245 mouse, n02883344 box, and run,
-    whose offset as a verb is that of a noun in the list."""
+    """Return the rows that the text-based baseline keeps. The first synsets of a few words are in the list: n02084071 dog,
+    n10287213 man, n02330245 mouse, n02883344 box, and run, whose offset as a verb equals that of a noun in the list."""
     named = {"dog", "dogs", "man", "men", "mice", "mouse", "ran", "run", "box", "boxes"}
     return (pool["language"] == "en") & np.array([any(w.lower() in named for w in text.split()) for text in pool["text"]])
 
@@ -134,7 +134,7 @@ def best(pool: dict[str, Any]) -> np.ndarray:
 
 
 def kept_by(recipe: str, pool: dict[str, Any]) -> set[str]:
-    """Return the ids that a recipe keeps; the web and the model are left out, their results are the pool's."""
+    """Return the ids that a recipe keeps. The steps for the web and the model are left out, and the pool has their results."""
     folder: Path = pool["folder"]
     changes = {"source.path": str(folder / "metadata"), "source.width": "original_width", "source.height": "original_height"}
     files = {
@@ -157,8 +157,8 @@ def kept_by(recipe: str, pool: dict[str, Any]) -> set[str]:
             rows = set_column(rows, "clip_score.embedding", vectors)
         elif not isinstance(step, Download | Resize):
             rows = step.run(rows)
-    living = rows["drop"].is_null().to_pylist()
-    return {uid for uid, lives in zip(pool["uid"], living, strict=True) if lives}
+    is_kept = rows["drop"].is_null().to_pylist()
+    return {uid for uid, kept in zip(pool["uid"], is_kept, strict=True) if kept}
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def test_a_recipe_keeps_the_ids_that_the_published_rule_keeps(recipe: str, rule:
     assert kept_by(recipe, pool) == expected
 
 
-def test_the_threshold_of_b32_is_held_in_single_precision(pool: dict[str, Any]) -> None:
-    """DataComp's other threshold, 0.25, and 0.26, which single precision holds as a little less."""
+def test_the_threshold_of_b32_is_compared_in_single_precision(pool: dict[str, Any]) -> None:
+    """DataComp's other threshold is 0.25. Single precision stores the threshold 0.26 as a slightly smaller number."""
     for least in (0.25, 0.26):
         expected = pool["clip_b32_similarity_score"] >= np.float32(least)
         changes = {"source.path": str(pool["folder"] / "metadata"), "b32.min_value": least}

@@ -25,7 +25,7 @@ def picture(seed: int) -> np.ndarray:
     return cv2.resize(coarse, (320, 240), interpolation=cv2.INTER_CUBIC)
 
 
-def test_a_small_copy_of_a_reference_goes_and_other_pictures_stay(tmp_path: Path) -> None:
+def test_a_small_copy_of_a_reference_is_dropped_and_other_pictures_are_kept(tmp_path: Path) -> None:
     folder = tmp_path / "eval" / "images"
     folder.mkdir(parents=True)
     for seed in range(3):
@@ -40,8 +40,8 @@ def test_a_small_copy_of_a_reference_goes_and_other_pictures_stay(tmp_path: Path
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
-def test_references_in_a_tar_are_those_in_a_folder(mode: str, tmp_path: Path) -> None:
-    """Beside them a text and a folder of the tar's own, which are no pictures."""
+def test_references_in_a_tar_equal_those_in_a_folder(mode: str, tmp_path: Path) -> None:
+    """A text and a folder in the tar, which are not pictures, are ignored."""
     with tarfile.open(tmp_path / f"eval.tar{'.gz' if ':' in mode else ''}", mode) as tar:
         for name, body in [("images/7.txt", b"a caption"), *((f"images/{n}.JPG", jpeg(picture(n))) for n in range(3))]:
             member = tarfile.TarInfo(name)
@@ -57,7 +57,7 @@ def jpeg(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes()
 
 
-def test_embeddings_close_to_a_reference_go(tmp_path: Path) -> None:
+def test_images_with_an_embedding_close_to_a_reference_are_dropped(tmp_path: Path) -> None:
     np.save(tmp_path / "eval.npy", np.array([[1.0, 0], [0, 2]], np.float16))
     vectors = [[0.99, 0.05], [0.7, 0.7], None, [0.1, 3]]
     rows = set_column(
@@ -67,7 +67,7 @@ def test_embeddings_close_to_a_reference_go(tmp_path: Path) -> None:
     assert step.run(rows)["reason"].to_pylist() == ["means_like_evaluation", None, None, "means_like_evaluation"]
 
 
-def test_references_are_looked_at_in_full(tmp_path: Path) -> None:
+def test_a_broken_reference_is_reported(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
     with pytest.raises(RecipeError, match=r"cannot decode the reference .*broken\.jpg"):
         DecontaminateImages(references=(str(tmp_path),)).run(captions(["a"], phash=[1]))
@@ -75,8 +75,8 @@ def test_references_are_looked_at_in_full(tmp_path: Path) -> None:
         DecontaminateImages().check()
 
 
-def test_reference_images_are_embedded_by_the_model_that_scored(tmp_path: Path) -> None:
-    """The same figure, smaller and darker, means what it meant; its hash is not asked."""
+def test_reference_images_are_embedded_with_the_model_of_the_scores(tmp_path: Path) -> None:
+    """A smaller and darker copy of a figure has a similar embedding. Its hash is not compared."""
     chosen = [HERE / "figures" / figure["file"] for figure in figures()[:6]]
     (tmp_path / "eval").mkdir()
     shutil.copy(chosen[2], tmp_path / "eval")
@@ -93,7 +93,7 @@ def test_reference_images_are_embedded_by_the_model_that_scored(tmp_path: Path) 
     assert cosines[2] > 0.999 > max(cosines[:2] + cosines[3:])
 
 
-def test_another_evaluation_set_is_another_measurement(tmp_path: Path) -> None:
+def test_another_evaluation_set_changes_the_identity_of_the_step(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"one")
     before = DecontaminateImages(references=(str(tmp_path),)).identity()
     (tmp_path / "b.jpg").write_bytes(b"two")

@@ -23,7 +23,7 @@ def references(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_thirteen_words_in_a_row_are_too_many_and_twelve_are_not(tmp_path: Path) -> None:
+def test_thirteen_shared_words_in_a_row_drop_a_text_and_twelve_do_not(tmp_path: Path) -> None:
     words = QUESTION.split()
     step = DecontaminateText(references=(references(tmp_path),))
     thirteen, twelve = " ".join(words[2:15]).upper(), " ".join(words[2:14])
@@ -33,20 +33,20 @@ def test_thirteen_words_in_a_row_are_too_many_and_twelve_are_not(tmp_path: Path)
     assert found["value"].to_pylist()[0] == round(13 / 14, 6)
 
 
-def test_a_share_of_the_text_can_be_asked_for(tmp_path: Path) -> None:
+def test_a_minimum_share_of_the_text_can_be_required(tmp_path: Path) -> None:
     long = " ".join([QUESTION] + [f"w{i}" for i in range(83)])
     rows = captions([long, QUESTION])
     step = DecontaminateText(references=(references(tmp_path),), share=0.2)
     assert step.run(rows)["drop"].to_pylist() == [None, "decontaminate_text"]
 
 
-def test_a_text_goes_with_its_alternatives(tmp_path: Path) -> None:
+def test_a_contaminated_alternative_drops_its_text(tmp_path: Path) -> None:
     row = document({"url": "u"})
     rows = table([{"images": [*row["images"], None], "texts": [None, {"text": "harmless", "alternatives": ["so", SHORT]}]}])
     assert DecontaminateText(references=(references(tmp_path),)).run(rows)["drop"].to_pylist() == ["decontaminate_text"]
 
 
-def test_references_that_are_not_there_or_not_json_are_refused(tmp_path: Path) -> None:
+def test_missing_references_and_invalid_json_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="there is no"):
         DecontaminateText(references=(str(tmp_path / "none"),)).check()
     (tmp_path / "bad.json").write_text("{")

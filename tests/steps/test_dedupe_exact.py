@@ -5,7 +5,7 @@ from vlmdata.row import set_column
 from vlmdata.steps.dedupe_exact import DedupeExact
 
 
-def test_of_equal_bytes_the_largest_picture_then_the_least_key_stays() -> None:
+def test_the_largest_picture_then_the_smallest_key_is_kept_of_equal_bytes() -> None:
     rows = captions(
         list("abcde"), sha256=["x", "x", "y", "x", None], original_width=[10, 20, 5, 20, 1], original_height=[10, 10, 5, 10, 1]
     )
@@ -16,7 +16,7 @@ def test_of_equal_bytes_the_largest_picture_then_the_least_key_stays() -> None:
     assert found["cluster"].to_pylist() == [keys[1], None, None, keys[1], None]
 
 
-def test_rows_rejected_before_neither_count_nor_change() -> None:
+def test_rows_dropped_before_are_ignored_and_unchanged() -> None:
     rows = captions(["a", "b", "c"], sha256=["x", "x", "x"])
     first = set_column(rows, "drop", pa.array(["resize", None, None], pa.string()))
     found = DedupeExact().run(first)
@@ -24,7 +24,7 @@ def test_rows_rejected_before_neither_count_nor_change() -> None:
     assert found["cluster"].to_pylist() == [None, None, rows["key"][1].as_py()]
 
 
-def test_captions_of_what_goes_become_alternatives_of_what_stays() -> None:
+def test_captions_of_dropped_rows_become_alternatives_of_the_kept_row() -> None:
     rows = captions(["a cat", "a dog", "A cat!", "a cat"], sha256=["x", "y", "x", "x"])
     found = DedupeExact(merge_captions=True).run(rows)
     texts = found["texts"].to_pylist()
@@ -42,7 +42,7 @@ def test_equal_rows_are_distinguished_by_their_keys() -> None:
     assert found["cluster"].to_pylist() == [None, "5f", None]
 
 
-def test_in_documents_an_image_goes_and_the_row_stays_while_it_has_others() -> None:
+def test_a_document_loses_an_image_and_is_kept_while_it_has_others() -> None:
     rows = table(
         [
             document({"url": "u1"}, "text", {"url": "u2"}, {"url": "u1"}),

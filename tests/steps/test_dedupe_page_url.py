@@ -1,4 +1,4 @@
-"""One document for each page address."""
+"""One document is kept for each page address."""
 
 import json
 
@@ -11,7 +11,7 @@ def page(url: str | None, file: str | None, date: str = "", **fields) -> dict:
     return {**document("t"), "url": url, "extra": extra, "drop": None, **fields}
 
 
-def test_the_latest_of_each_address_stays_and_the_others_point_to_it():
+def test_the_latest_row_of_each_address_is_kept_and_the_others_point_to_it():
     rows = table(
         [
             page("http://a/", "CC-2020.warc"),

@@ -15,7 +15,7 @@ def hashed(values: list[int | None], qualities: list[float | None], sizes: list[
     return set_column(rows, "pdq_hash.quality", pa.array([[q, None] for q in qualities], pa.list_(pa.float64())))
 
 
-def test_hashes_within_31_bits_go_to_the_best_and_one_bit_more_is_another_picture() -> None:
+def test_hashes_within_31_bits_are_duplicates_and_32_bits_are_not() -> None:
     base = int.from_bytes(np.random.default_rng(0).bytes(32), "big")
     near, far = base ^ sum(1 << (8 * bit) for bit in range(31)), base ^ sum(2 << (8 * bit) for bit in range(32))
     rows = hashed([base, near, far, base, None], [100, 100, 100, 49, None], [1, 2, 3, 9, 9])

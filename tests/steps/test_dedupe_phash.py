@@ -11,7 +11,7 @@ from vlmdata.step import RecipeError
 from vlmdata.steps.dedupe_phash import DedupePhash, kept_of_hashes
 
 
-def test_images_within_the_distance_go_to_the_best_and_those_one_bit_beyond_stay() -> None:
+def test_images_within_the_distance_are_dropped_and_one_bit_more_are_kept() -> None:
     rows = captions(list("abcd"), phash=[0, 0b1111, 0b11111, None], original_width=[1, 9, 1, 9], original_height=[1, 9, 1, 9])
     found = DedupePhash(distance=4).run(rows)
     keys = rows["key"].to_pylist()
@@ -22,25 +22,25 @@ def test_images_within_the_distance_go_to_the_best_and_those_one_bit_beyond_stay
     assert DedupePhash(distance=3).run(rows)["drop"].to_pylist() == [None, None, "dedupe_phash", None]
 
 
-def test_the_middle_of_a_chain_does_not_pull_its_ends_together() -> None:
+def test_the_ends_of_a_chain_are_not_duplicates_of_each_other() -> None:
     rows = captions(list("abc"), phash=[0, 0b1111, 0b11111111], size=[9, 5, 1])
     assert DedupePhash(distance=4).run(rows)["drop"].to_pylist() == [None, "dedupe_phash", None]
 
 
-def test_a_measured_score_and_the_earliest_can_say_what_is_best() -> None:
+def test_the_best_copy_can_be_chosen_by_a_score_and_by_position() -> None:
     rows = captions(list("abc"), phash=[7, 7, 7])
     rows = set_column(rows, "clip_score", pa.array([[0.2, None], [0.30001, None], [0.30002, None]], pa.list_(pa.float32())))
     assert DedupePhash(keep=("clip_score", "earliest")).run(rows)["drop"].is_null().to_pylist() == [False, True, False]
     assert DedupePhash(keep=("clip_score",)).columns_read() == ("images.phash", "images.drop", "clip_score")
 
 
-def test_other_hashes_are_taken_from_their_column() -> None:
+def test_other_hashes_are_read_from_their_column() -> None:
     rows = captions(list("ab"), phash=[0, 2**62])
     rows = set_column(rows, "other", pa.array([[2**63 + 1, None], [2**63, None]], pa.list_(pa.uint64())))
     assert DedupePhash(hash="other").run(rows)["drop"].to_pylist() == [None, "dedupe_phash"]
 
 
-def test_what_is_kept_does_not_depend_on_the_order_of_the_rows() -> None:
+def test_the_kept_rows_do_not_depend_on_the_order_of_rows() -> None:
     random = np.random.default_rng(0)
     hashes = random.integers(0, 2**10, 500, dtype=np.uint64)
     rank = random.permutation(500)

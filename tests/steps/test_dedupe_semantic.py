@@ -20,7 +20,7 @@ def rows_with(kind: str) -> pa.Table:
 
 
 @pytest.mark.parametrize("kind", ["bytes", "fixed", "list"])
-def test_all_pairs_keep_the_best_and_drop_only_what_is_close_to_it(kind: str) -> None:
+def test_all_pairs_mode_keeps_the_best_and_drops_only_rows_close_to_it(kind: str) -> None:
     rows = rows_with(kind)
     found = DedupeSemantic(cosine=LIMIT).run(rows)
     keys = rows["key"].to_pylist()
@@ -28,14 +28,14 @@ def test_all_pairs_keep_the_best_and_drop_only_what_is_close_to_it(kind: str) ->
     assert found["value"].to_pylist()[0] == pytest.approx(np.cos(np.radians(10)), abs=0.005)
 
 
-def test_semdedup_drops_along_a_chain_to_its_first() -> None:
+def test_semdedup_drops_a_whole_chain_but_its_first_row() -> None:
     rows = rows_with("fixed")
     found = DedupeSemantic(cosine=LIMIT, rule="semdedup", cells=1, keep=("earliest",)).run(rows)
     keys = rows["key"].to_pylist()
     assert found["cluster"].to_pylist() == [None, keys[0], keys[0], None, keys[3], None]
 
 
-def test_the_hardest_first_as_the_paper_does() -> None:
+def test_the_hardest_rows_come_first_as_in_the_paper() -> None:
     found = DedupeSemantic(cosine=LIMIT, rule="semdedup", cells=2, keep=("hard",)).run(rows_with("fixed"))
     assert 0 < found["drop"].null_count < 6
     with pytest.raises(RecipeError, match="must be the only entry"):

@@ -1,4 +1,4 @@
-"""Marks of a document's end, as the released code of OBELICS cleans them up."""
+"""Marks of a document's end are removed as in the released code of OBELICS."""
 
 import pytest
 
@@ -22,18 +22,18 @@ IMAGE = {"url": "http://ex.com/a.jpg"}
         (["a", "b"], ["a", "b"]),
     ],
 )
-def test_a_mark_stays_where_it_parts_two_things(parts, left):
+def test_a_mark_is_kept_only_between_two_elements(parts, left):
     (row,) = DocumentEnds().run(table([document(*parts)])).to_pylist()
-    living = [text["text"] if text else IMAGE for text in row["texts"] if text is None or text["drop"] is None]
-    assert (row["drop"], living) == (None, left)
+    remaining = [text["text"] if text else IMAGE for text in row["texts"] if text is None or text["drop"] is None]
+    assert (row["drop"], remaining) == (None, left)
 
 
-def test_a_document_of_marks_alone_is_rejected():
+def test_a_document_of_marks_only_is_dropped():
     rows = DocumentEnds().run(table([document(END, IMAGE, END), document(IMAGE)]))
     assert rows["reason"].to_pylist() == ["marks_only", None]
 
 
-def test_what_was_rejected_before_parts_nothing():
+def test_elements_dropped_before_do_not_keep_a_mark():
     rows = table([document("a", END, "between", END, "b")])
     texts = flatten(rows, "texts")
     rows = drop_texts(rows, texts.field("text").to_numpy(zero_copy_only=False) == "between", "paragraph_quality")

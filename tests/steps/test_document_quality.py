@@ -1,4 +1,4 @@
-"""Documents judged by their images and their whole text."""
+"""Documents are judged by their images and their whole text."""
 
 from tests.rows import document, table
 from vlmdata.steps.document_quality import DocumentQuality
@@ -14,12 +14,12 @@ def reasons(documents: list[dict], **parameters) -> list:
     return [row["reason"] for row in DocumentQuality(**parameters).run(table(documents)).to_pylist()]
 
 
-def test_images_are_counted_at_their_limits():
+def test_the_limits_of_the_number_of_images_are_inclusive():
     counts = [0, 1, 30, 31]
     assert reasons([document(GOOD, *images(count)) for count in counts]) == ["min_images", None, None, "max_images"]
 
 
-def test_rejected_images_and_texts_do_not_count():
+def test_dropped_images_and_texts_do_not_count():
     lost = {**images(1)[0], "drop": "image_size", "reason": "min_side"}
     rows = [document(GOOD, lost), document(GOOD, lost, *images(1))]
     gone = document(GOOD, "short", *images(1))
@@ -27,7 +27,7 @@ def test_rejected_images_and_texts_do_not_count():
     assert reasons([*rows, gone]) == ["min_images", None, "min_words"]
 
 
-def test_the_whole_text_is_one():
+def test_the_texts_of_a_document_are_judged_as_one():
     two = ["This is the first part of it: nine words.", "And this is the other one, of eight."]
     assert reasons([document(*two, *images(1))], min_words=17, max_words=17) == [None]
     assert reasons([document(*two, *images(1))], min_words=18) == ["min_words"]

@@ -1,4 +1,4 @@
-"""The download step as a recipe sees it; what it does is tested with the client and with whole runs."""
+"""The download step has the right parameters in a recipe. Its work is tested with the client and with whole runs."""
 
 import pytest
 
@@ -10,13 +10,13 @@ def recipe(**download):
     return {"source": {"type": "url_list", "path": "urls.parquet"}, "steps": [{"download": download}]}
 
 
-def test_its_parameters_are_the_web_clients():
+def test_the_parameters_are_those_of_the_web_client():
     step = parse(recipe(timeout_s=3, allowed_hosts=["127.0.0.1"])).steps[0]
     assert (step.timeout_s, step.allowed_hosts, step.robots) == (3.0, ("127.0.0.1",), True)
 
 
 @pytest.mark.parametrize(("name", "value"), [("timeout_s", 0), ("timeout_s", "soon"), ("retries", -1), ("agent", "two words")])
-def test_a_wrong_value_is_one_line_with_the_place(name, value):
+def test_a_wrong_value_is_reported_in_one_line_with_its_place(name, value):
     with pytest.raises(RecipeError, match=r"recipe, step 1: Download") as caught:
         parse(recipe(**{name: value}))
     assert name in str(caught.value) and "\n" not in str(caught.value)

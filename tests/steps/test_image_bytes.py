@@ -7,7 +7,7 @@ from vlmdata.steps.image_bytes import ImageBytes
 @pytest.mark.parametrize(
     ("size", "reason"), [(4999, "min_bytes"), (5000, None), (9000, None), (9001, "max_bytes"), (None, None)]
 )
-def test_the_boundaries(size, reason):
+def test_both_limits_are_inclusive(size, reason):
     assert ImageBytes(max_bytes=9000).run(captions(["a"], size=[size]))["reason"].to_pylist() == [reason]
 
 

@@ -11,7 +11,7 @@ from vlmdata.steps.image_detail import ImageDetail
 
 
 class Bytes:
-    """The part of a worker whose blob is a list of images."""
+    """A partition whose blob is a list of images."""
 
     def __init__(self, images: list[bytes]):
         self.images = images
@@ -37,20 +37,20 @@ HALVES = np.zeros((100, 100, 3))
 HALVES[:, 50:] = 10  # a standard deviation of exactly 5
 
 
-def test_the_blank_go_and_the_boundary_stays():
+def test_blank_images_are_dropped_and_one_at_the_limit_is_kept():
     rows = run(ImageDetail(), [png(np.full((50, 50, 3), 255)), png(HALVES), png(HALVES * 0.9), png(NOISE), b"no image"])
     assert rows["reason"].to_pylist() == ["blank", None, "blank", None, None]
     assert rows["image_detail.spread"].to_pylist()[:2] == [[0.0, None], [5.0, None]]
     assert rows["image_detail.spread"].to_pylist()[4] == [None, None]
 
 
-def test_two_levels_have_one_bit():
+def test_an_image_of_two_levels_has_one_bit_of_entropy():
     rows = run(ImageDetail(min_entropy=1.0), [png(HALVES)])
     assert (rows["image_detail.entropy"].to_pylist(), rows["reason"].to_pylist()) == ([[1.0, None]], [None])
     assert run(ImageDetail(min_entropy=1.001), [png(HALVES)])["reason"].to_pylist() == ["flat"]
 
 
-def test_moving_a_threshold_measures_nothing_again():
+def test_a_changed_threshold_measures_nothing_again():
     rows = run(ImageDetail(), [png(NOISE)])
     value = rows["image_detail.sharpness"].to_pylist()[0][0]
     assert ImageDetail(min_sharpness=value).decide(rows)["reason"].to_pylist() == [None]
@@ -70,7 +70,7 @@ def test_photos_are_sharper_than_their_blurred_copies(find, count):
 
 
 @pytest.mark.parametrize("side", [64, 256])
-def test_the_size_of_measurement_is_part_of_it(side):
+def test_the_size_at_which_images_are_measured_is_part_of_the_identity(side):
     assert ImageDetail(side=side).measured_by == ("side",)
     big = png(np.kron(NOISE[:100, :100], np.ones((8, 8, 1))))
     (value,) = run(ImageDetail(side=side), [big])["image_detail.sharpness"].to_pylist()

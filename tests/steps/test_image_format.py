@@ -1,4 +1,4 @@
-"""Images by the format they came in."""
+"""Images are kept or dropped by their original format."""
 
 import io
 
@@ -18,7 +18,7 @@ def image(kind: str) -> dict:
     return {"data": out.getvalue()}
 
 
-def test_what_resize_makes_of_an_image_does_not_hide_what_it_was(tmp_path):
+def test_the_original_format_counts_after_a_resize(tmp_path):
     kinds = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
     rows = table([document("A text.", *map(image, kinds))])
     rows = Ingest(resize=Resize(mode="no")).run(rows, open_part(tmp_path))
@@ -29,6 +29,6 @@ def test_what_resize_makes_of_an_image_does_not_hide_what_it_was(tmp_path):
 
 
 @pytest.mark.parametrize(("field", "lost"), [("original_format", True), ("format", True), ("alt", False)])
-def test_without_ingest_the_stored_format_counts_and_without_any_nothing(field, lost):
+def test_the_stored_format_counts_without_ingest_and_no_format_drops_nothing(field, lost):
     rows = ImageFormat(formats=["jpeg"]).run(table([document("A text.", {field: "png"})]))
     assert rows["reason"].to_pylist() == ["format_png" if lost else None]

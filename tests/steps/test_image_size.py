@@ -21,7 +21,7 @@ def pair(width: int, height: int):
         ((20_001, 10_000), "max_side"),
     ],
 )
-def test_the_boundaries_are_inside(size, reason):
+def test_the_limits_of_the_size_are_inclusive(size, reason):
     assert ImageSize().run(pair(*size))["reason"].to_pylist() == [reason]
 
 
@@ -31,7 +31,7 @@ def test_a_dropped_row_keeps_its_first_reason():
     assert ImageSize().run(rows)["drop"].to_pylist() == ["download", "image_size"]
 
 
-def test_a_document_loses_the_image_and_stays():
+def test_a_document_loses_the_image_and_is_kept():
     big, small = {"original_width": 640, "original_height": 480}, {"original_width": 64, "original_height": 48}
     rows = ImageSize().run(table([document("text", big, small), document(small, "text")]))
     assert rows["drop"].to_pylist() == [None, "image_size"]
@@ -42,5 +42,5 @@ def test_a_document_loses_the_image_and_stays():
     assert (rows["value"].to_pylist(), rows["threshold"].to_pylist()) == ([None, 48.0], [None, 200.0])
 
 
-def test_an_image_not_yet_measured_is_left_alone():
+def test_an_image_without_a_measured_size_is_unchanged():
     assert ImageSize().run(captions(["a"]))["drop"].to_pylist() == [None]

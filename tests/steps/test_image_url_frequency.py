@@ -1,10 +1,10 @@
-"""Addresses that stand in too many documents."""
+"""Images whose address occurs in too many documents are dropped."""
 
 from tests.rows import document, table
 from vlmdata.steps.image_url_frequency import ImageUrlFrequency
 
 
-def test_more_than_the_limit_loses_every_copy():
+def test_an_address_over_the_limit_loses_every_copy():
     often, seldom, own = {"url": "http://e/often"}, {"url": "http://e/seldom"}, {"url": "http://e/own"}
     rows = table([*(document("t", often, seldom) for _ in range(2)), document("t", often, own)])
     found = ImageUrlFrequency(max_count=2).decide(rows).to_pylist()
@@ -13,7 +13,7 @@ def test_more_than_the_limit_loses_every_copy():
     assert [row["drop"] for row in ImageUrlFrequency(max_count=3).decide(rows).to_pylist()] == [None] * 3
 
 
-def test_inline_images_and_dead_rows_do_not_count():
+def test_inline_images_and_dropped_rows_do_not_count():
     inline = {"url": "data:image/png"}
     again = document("t", {"url": "u"})
     rows = table([{**document("t", inline), "drop": None}, document("t", inline), {**again, "drop": "x"}, again])

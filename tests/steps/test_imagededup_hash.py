@@ -9,7 +9,7 @@ from vlmdata.steps.imagededup_hash import ImagededupHash
 
 
 class Bodies:
-    """Gives each blob's name as its bytes: what a worker would read from disk."""
+    """A partition that returns each blob's name as its bytes, in place of reading them from disk."""
 
     def __init__(self, bodies: dict[str, bytes]) -> None:
         self.bodies = bodies
@@ -18,7 +18,7 @@ class Bodies:
         return self.bodies[blob][offset : offset + size]
 
 
-def test_hashes_are_imagededups_and_serve_dedupe_phash() -> None:
+def test_hashes_equal_those_of_imagededup_and_work_in_dedupe_phash() -> None:
     coarse = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
     picture = cv2.resize(coarse, (320, 240), interpolation=cv2.INTER_CUBIC)
     large = cv2.imencode(".png", picture)[1].tobytes()

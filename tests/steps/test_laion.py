@@ -1,7 +1,7 @@
-"""LAION's recipes: those that ship keep the rows that the published rules keep, on a table full of boundaries.
+"""The shipped recipes of LAION keep the rows that the published rules keep, on a table full of boundaries.
 
-The rules are written anew here, on plain columns: Schuhmann et al. 2021 and 2022, and crawlingathome's ccpp.py and dbdl.py.
-The web and the models are left out; their results are the table's.
+The rules are reimplemented here on plain columns, from Schuhmann et al. 2021 and 2022, and crawlingathome's ccpp.py and
+dbdl.py. The web and the models are left out, and the table has their results.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ TEXTS = [
     "ein Bild von dem Hund",
     "собака и дом",
     "一只狗和一座房子",
-    "12345",  # no letters, no language: held against what others are
+    "12345",  # no letters, so no language: scored as a language other than English
     "!!! ...",
     "four",
     "fives",
@@ -42,7 +42,7 @@ TEXTS = [
 ADDRESSES = [
     "https://example.org/{}.jpg",
     "https://example.org/{}.png?as=jpg",
-    "https://example.org/gif/{}.webp",  # "gif" alone is not banned, ".gif" is
+    "https://example.org/gif/{}.webp",  # "gif" alone is not banned, but ".gif" is
     "https://example.org/{}.svg",
     "https://example.org/{}.svg.png",
     "https://example.org/{}.gif?small",
@@ -55,7 +55,7 @@ BANNED = (".svg", ".gif", "data:image", "javascript:")
 
 @pytest.fixture(scope="session")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A list with repeated rows, and what the web and two models found of each."""
+    """Return a list with repeated rows, and the results of the web and of two models for each."""
     random = np.random.default_rng(0)
     grid = np.array([0.2, 0.25, 0.2599, 0.26, 0.2601, 0.27, 0.2799, 0.28, 0.2801, 0.3, 0.35], np.float32)
     near = np.concatenate([grid, np.nextafter(grid, np.float32(0)), np.nextafter(grid, np.float32(1))])
@@ -68,7 +68,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     same = np.array([first.setdefault(row, number) for number, row in enumerate(zip(*columns.values(), strict=True))])
     path = tmp_path_factory.mktemp("laion") / "list.parquet"
     pq.write_table(pa.table({**columns, "number": np.arange(COUNT)}), path)
-    made = {  # of equal rows the same
+    made = {  # equal rows have equal values
         "bytes": random.choice([1, 4999, 5000, 5001, 90_000], COUNT, p=[0.1, 0.1, 0.3, 0.1, 0.4])[same],
         "b32": random.choice(near, COUNT)[same],
         "mclip": random.choice(near, COUNT)[same],
@@ -81,7 +81,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def common(pool: dict[str, Any]) -> np.ndarray:
-    """What both ask of a row before the model: its text, its address, that it is the first of its kind, its bytes."""
+    """Return the rows that pass both recipes' rules before the model: its text, its address, that it is the first copy, its
+    bytes."""
     long = np.array([len(text) >= 5 for text in pool["text"]])
     fetched = np.array([not any(word in url for word in BANNED) for url in pool["url"]])
     return long & fetched & pool["first"] & (pool["bytes"] >= 5000)
@@ -97,7 +98,7 @@ def laion5b(pool: dict[str, Any]) -> np.ndarray:
 
 
 def scores_of(rows: pa.Table, values: np.ndarray) -> pa.Array:
-    """Return a value for each row as a measurement of its image: (N,) -> (N,) lists of two, the text's place null."""
+    """Return a value for each row as a measurement of its image: (N,) -> (N,) lists of two, with null for the text."""
     return pa.array([[value, None] for value in values.tolist()], pa.list_(pa.float32()))
 
 
@@ -131,9 +132,9 @@ def test_a_recipe_keeps_the_rows_that_the_published_rule_keeps(recipe: str, rule
     assert np.flatnonzero(kept).tolist() == np.flatnonzero(expected).tolist()
 
 
-def test_each_language_is_held_against_its_own_model_and_the_thresholds_themselves_pass(pool: dict[str, Any]) -> None:
+def test_each_language_uses_its_model_and_scores_equal_to_the_threshold_pass(pool: dict[str, Any]) -> None:
     rows = decided("laion5b", pool)
-    at_last = common(pool)  # what only the models' scores can reject
+    at_last = common(pool)  # only the models' scores can drop these rows
     reasons = np.array(rows["reason"].to_pylist(), object)
     for english, score, least in ((True, "b32", 0.28), (False, "mclip", 0.26)):
         here = at_last & (pool["english"] == english)
@@ -146,7 +147,7 @@ def test_each_language_is_held_against_its_own_model_and_the_thresholds_themselv
             assert set(reasons[here & (values == value)]) == {reason}
 
 
-def test_an_inline_image_is_rejected_before_anything_is_fetched(pool: dict[str, Any]) -> None:
+def test_an_inline_image_is_dropped_before_anything_is_fetched(pool: dict[str, Any]) -> None:
     given = load("laion5b", {"source.path": pool["path"]})
     assert [step.name for step in given.steps[:3]] == ["text_length", "image_url_rules", "dedupe_exact"]
     rows = decided("laion5b", pool)

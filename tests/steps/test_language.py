@@ -12,7 +12,7 @@ GERMAN = "Ein Hund läuft über die grüne Wiese hinter dem Haus"
 ENGLISH = "A dog runs across the green meadow behind the house"
 
 
-def test_other_languages_are_rejected_by_name():
+def test_other_languages_are_dropped_and_named():
     rows = Language().run(captions([ENGLISH, GERMAN, "1 2 3", "", None]))
     assert rows["reason"].to_pylist() == [None, "language_de", "language_und", "language_und", "language_und"]
     assert Language(keep=["de", "en"]).run(captions([ENGLISH, GERMAN]))["drop"].to_pylist() == [None, None]
@@ -27,7 +27,7 @@ def test_texts_without_letters_can_be_kept():
     ]
 
 
-def test_the_boundary_of_probability_is_inside():
+def test_the_limit_of_the_probability_is_inclusive():
     ((_, sure),) = languages([ENGLISH])
     assert Language(min_probability=sure).run(captions([ENGLISH]))["reason"].to_pylist() == [None]
     assert Language(min_probability=round(sure + 0.0001, 4)).run(captions([ENGLISH]))["reason"].to_pylist() == [
@@ -35,13 +35,13 @@ def test_the_boundary_of_probability_is_inside():
     ]
 
 
-def test_a_document_loses_one_paragraph_and_line_breaks_are_read_through():
+def test_a_document_loses_one_paragraph_and_line_breaks_are_ignored():
     rows = Language().run(table([document(ENGLISH.replace(" ", "\n"), {"url": "http://a.org/"}, GERMAN), document(GERMAN)]))
     assert rows["drop"].to_pylist() == [None, "language"]
     assert [text and text["reason"] for text in rows["texts"].to_pylist()[0]] == [None, None, "language_de"]
 
 
-def test_a_row_that_was_never_measured_stays_out_of_it():
+def test_a_row_dropped_before_keeps_its_reason():
     rows = set_column(captions([GERMAN, GERMAN]), "drop", pa.array(["earlier", None]))
     assert Language().run(rows)["drop"].to_pylist() == ["earlier", "language"]
     rejected = drop_texts(captions([GERMAN]), pa.array([False, True]).to_numpy(False), "before", reason="x")
@@ -56,7 +56,7 @@ def test_an_unknown_code_is_reported():
 @pytest.mark.parametrize(
     ("find", "path", "share"),
     [
-        (fixture, "G_text/captions.tsv", 580 / 583),  # two captions in capitals count as Japanese, one as Frisian
+        (fixture, "G_text/captions.tsv", 580 / 583),  # two captions in capitals count as Japanese and one as Frisian
         (real_data, "G_text/m2ib_cc3m_val/Validation_GCC-1.1.0-Validation.tsv", 0.996),
     ],
 )

@@ -24,7 +24,7 @@ def embedded(*vectors: list[float] | None) -> pa.Table:
 
 
 @pytest.mark.parametrize("references", [np.array([[0.1, 0.9], [0.2, 0.8]], np.float16), np.array([1])])
-def test_an_image_stays_in_the_cell_of_a_reference(references: np.ndarray, tmp_path: Path) -> None:
+def test_an_image_in_the_cell_of_a_reference_is_kept(references: np.ndarray, tmp_path: Path) -> None:
     step = files(tmp_path, references)
     step.check()
     found = step.run(embedded([0.9, 0.1], [0.5, 0.5], [0.1, 0.9], [-1, 0.5], None))
@@ -32,10 +32,10 @@ def test_an_image_stays_in_the_cell_of_a_reference(references: np.ndarray, tmp_p
     assert found["reason"].to_pylist() == ["far_from_references"] * 2 + [None, "far_from_references", None]
 
 
-def test_the_nearest_is_that_of_exact_products_and_of_equals_the_first() -> None:
+def test_the_nearest_centroid_is_found_exactly_and_the_first_wins_a_tie() -> None:
     random = np.random.default_rng(0)
     centroids = random.normal(size=(300, 64)).astype(np.float32)
-    centroids[200:] = centroids[:100] * np.float32(1 + 1e-7)  # by a bit or two nearer than others, or just as near
+    centroids[200:] = centroids[:100] * np.float32(1 + 1e-7)  # nearer than others by a bit or two, or equally near
     vectors = random.normal(size=(500, 64)).astype(np.float16).astype(np.float32)
     exact = vectors.astype(np.float64) @ centroids.astype(np.float64).T
     assert np.array_equal(nearest(vectors, centroids), exact.argmax(axis=1))

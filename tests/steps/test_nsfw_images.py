@@ -1,4 +1,4 @@
-"""Images by a classifier, with a small real one made here: it tells red pictures from blue ones and grey ones."""
+"""Images are judged by a small real classifier made here, which distinguishes red pictures from blue and grey ones."""
 
 import io
 
@@ -18,7 +18,7 @@ from vlmdata.steps.nsfw_images import NsfwImages
 from vlmdata.steps.resize import Resize
 
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "grey": (128, 128, 128)}
-LABELS = ["neutral", "porn", "hentai"]  # in the place of grey, red and blue
+LABELS = ["neutral", "porn", "hentai"]  # names in place of grey, red and blue
 
 
 def picture(colour: str, size: int = 32) -> Image.Image:
@@ -27,7 +27,7 @@ def picture(colour: str, size: int = 32) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A vision transformer of 10,000 parameters, trained until it knows the three colours."""
+    """Train a vision transformer of 10,000 parameters until it distinguishes the three colours."""
     torch.manual_seed(0)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -49,7 +49,7 @@ def model(tmp_path_factory):
 
 
 def rows_of(folder, *documents: list[str]):
-    """Return documents of pictures in these colours, the pictures in the part's blob."""
+    """Return documents of pictures in these colours, with the pictures in the partition's blob."""
 
     def image(colour: str) -> dict:
         out = io.BytesIO()
@@ -61,7 +61,7 @@ def rows_of(folder, *documents: list[str]):
     return Ingest(resize=Resize(mode="no")).run(rows, part), part
 
 
-def test_an_image_that_cannot_be_seen_is_rejected_and_the_others_are_judged(tmp_path, model):
+def test_an_image_that_cannot_be_decoded_is_dropped_and_the_others_are_judged(tmp_path, model):
     rows, part = rows_of(tmp_path, ["grey", "grey"], ["red"])
     for body in (b"no image", saved(Image.new("1", (9000, 9000)), "png")):
         places = {"blob": part.blob.name, "offset": part.blob.add(body), "size": len(body)}
@@ -70,7 +70,7 @@ def test_an_image_that_cannot_be_seen_is_rejected_and_the_others_are_judged(tmp_
     assert rows["reason"].to_pylist() == [None, "porn", "not_decodable", "not_decodable"]
 
 
-def test_a_document_with_one_bad_image_goes_whole(tmp_path, model):
+def test_a_document_with_one_bad_image_is_dropped(tmp_path, model):
     rows, part = rows_of(tmp_path, ["grey", "grey"], ["grey", "red"], ["blue"])
     rows = NsfwImages(model=model, batch=3).run(rows, part)
     assert list(zip(rows["drop"].to_pylist(), rows["reason"].to_pylist(), rows["threshold"].to_pylist(), strict=True)) == [
@@ -81,7 +81,7 @@ def test_a_document_with_one_bad_image_goes_whole(tmp_path, model):
     assert rows["nsfw_images.label"].to_pylist()[1][2] == "porn" and rows["nsfw_images"].to_pylist()[1][2] > 0.95
 
 
-def test_or_the_image_alone_and_thresholds_move_without_the_model(tmp_path, model):
+def test_only_the_bad_image_may_be_dropped_and_new_thresholds_need_no_model(tmp_path, model):
     rows, part = rows_of(tmp_path, ["grey", "red"])
     measured = NsfwImages(model=model, max_probability=[1, 1]).run(rows, part)
     alone = NsfwImages(model=model, rejects="image", label="nsfw_images").decide(measured)
@@ -90,14 +90,14 @@ def test_or_the_image_alone_and_thresholds_move_without_the_model(tmp_path, mode
     assert measured["drop"].to_pylist() == [None]
 
 
-def test_a_score_does_not_depend_on_the_images_beside_it(tmp_path, model):
+def test_a_score_does_not_depend_on_other_images(tmp_path, model):
     rows, part = rows_of(tmp_path, ["red", "grey", "blue", "red", "grey"])
     scores = [NsfwImages(model=model, batch=size).run(rows, part)["nsfw_images"].to_pylist() for size in (2, 2, 5)]
     assert scores[0] == scores[1] and scores[0][0] == pytest.approx(scores[2][0], abs=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"labels": ["pron"], "max_probability": [0.9]}, "no label 'pron'. Did you mean 'porn'"),
         ({"labels": ["porn"]}, "one max_probability for each"),
@@ -105,13 +105,13 @@ def test_a_score_does_not_depend_on_the_images_beside_it(tmp_path, model):
         ({"model": "/nowhere/at-all"}, "no folder"),
     ],
 )
-def test_mistakes_are_found_before_work(model, given, said):
-    with pytest.raises(RecipeError, match=said):
+def test_mistakes_are_reported_before_any_work(model, given, message):
+    with pytest.raises(RecipeError, match=message):
         NsfwImages(**{"model": model, **given}).check()
     NsfwImages(model=model).check()
 
 
-def test_other_weights_are_another_measurement(tmp_path, model):
+def test_other_weights_change_the_identity_of_the_step(tmp_path, model):
     (tmp_path / "weights.bin").write_bytes(b"x" * 5_000_000)
     first = identity(str(tmp_path))
     (tmp_path / "weights.bin").write_bytes(b"x" * 4_999_999 + b"y")

@@ -1,4 +1,4 @@
-"""Paragraphs judged by OBELICS's measures."""
+"""Paragraphs are judged by OBELICS's measures."""
 
 import warnings
 
@@ -16,7 +16,7 @@ def verdicts(rows) -> list:
     return [[text and text["reason"] for text in row["texts"]] for row in rows.to_pylist()]
 
 
-def test_each_rule_names_itself_and_the_first_broken_one_decides():
+def test_the_first_broken_rule_is_the_reason():
     bad = [
         ("It was three.", "min_words"),
         ("it was so " * 340, "max_words"),
@@ -31,7 +31,7 @@ def test_each_rule_names_itself_and_the_first_broken_one_decides():
     assert verdicts(ParagraphQuality().run(rows)) == [[*(reason for _, reason in bad), None]]
 
 
-def test_a_document_whose_last_paragraph_goes_goes_with_it():
+def test_a_document_whose_last_paragraph_is_dropped_is_dropped_too():
     rows = ParagraphQuality().run(table([document("Short one.", IMAGE), document(GOOD, "Short one.", IMAGE)])).to_pylist()
     assert [(row["drop"], row["reason"], row["value"]) for row in rows] == [
         ("paragraph_quality", "min_words", 2.0),
@@ -39,7 +39,7 @@ def test_a_document_whose_last_paragraph_goes_goes_with_it():
     ]
 
 
-def test_lists_switch_rules_on_and_their_absence_is_said(tmp_path):
+def test_word_lists_turn_rules_on_and_missing_lists_are_reported(tmp_path):
     (tmp_path / "spam.txt").write_text("fox\ndog\n")
     with pytest.warns(UserWarning, match="these rules have no word list and are off: flagged_words, common_words, spam_words"):
         ParagraphQuality().check()
@@ -55,14 +55,14 @@ def test_lists_switch_rules_on_and_their_absence_is_said(tmp_path):
         ParagraphQuality(**names).check()
 
 
-def test_a_threshold_moves_without_a_new_measurement():
+def test_a_changed_threshold_needs_no_new_measurement():
     rows = ParagraphQuality().run(table([document(GOOD, "It was only four words.")]))
     kept = ParagraphQuality(min_words=5, label="paragraph_quality").decide(rows)
     dropped = ParagraphQuality(min_words=6, label="paragraph_quality").decide(rows)
     assert (verdicts(kept), verdicts(dropped)) == ([[None, None]], [[None, "min_words"]])
 
 
-def test_measures_on_a_threshold_pass():
+def test_measures_equal_to_a_threshold_pass():
     ten = "Because everybody should understand whatever these others themselves were saying, somebody."
     rows = ParagraphQuality(min_words=11, max_words=11).run(table([document(ten)]))
     assert verdicts(rows) == [[None]]

@@ -1,4 +1,4 @@
-"""Paragraphs that a site repeats from page to page."""
+"""Paragraphs that a site repeats on many pages are dropped."""
 
 from tests.rows import document, table
 from vlmdata.steps.paragraph_repeats import ParagraphRepeats
@@ -14,7 +14,7 @@ def lost(rows) -> list:
     return [[text["reason"] is not None for text in row["texts"]] for row in rows.to_pylist()]
 
 
-def test_three_copies_on_one_host_all_go_and_two_stay():
+def test_three_copies_on_one_host_are_all_dropped_and_two_are_kept():
     rows = pages(
         ("http://A.com/1", ["own", LINE, EOD]),
         ("https://a.com/2", [LINE, LINE, EOD, "twice"]),
@@ -25,11 +25,11 @@ def test_three_copies_on_one_host_all_go_and_two_stay():
     assert found.to_pylist()[0]["texts"][1]["value"] == 3
 
 
-def test_hosts_are_apart_and_rows_without_address_or_life_do_not_count():
+def test_hosts_are_counted_apart_and_dropped_or_addressless_rows_do_not_count():
     rows = pages(("http://a.com/1", [LINE]), ("http://b.com/1", [LINE]), ("http://a.com/2", [LINE]), (None, [LINE, LINE, LINE]))
     assert lost(ParagraphRepeats().decide(rows)) == [[False], [False], [False], [False] * 3]
 
 
-def test_a_page_of_nothing_else_is_rejected():
+def test_a_page_of_repeated_paragraphs_only_is_dropped():
     rows = pages(*((f"http://a.com/{i}", [LINE]) for i in range(3)))
     assert ParagraphRepeats().decide(rows)["drop"].to_pylist() == ["paragraph_repeats"] * 3

@@ -1,4 +1,4 @@
-"""Perplexity by real KenLM and SentencePiece models made here: bigrams counted in a few sentences."""
+"""Perplexity is computed with real KenLM and SentencePiece models made here from a few sentences."""
 
 import math
 from collections import Counter
@@ -21,7 +21,7 @@ SENTENCES = [
 
 
 def arpa(lines: list[list[str]]) -> str:
-    """Return a bigram model as ARPA text: Witten-Bell smoothing over unigrams, log10."""
+    """Return a bigram model as ARPA text, in log10, with Witten-Bell smoothing over unigrams."""
     unigrams = Counter(word for line in lines for word in [*line, "</s>"])
     bigrams = Counter(pair for line in lines for pair in zip(["<s>", *line], [*line, "</s>"], strict=True))
     total, kinds = unigrams.total() + len(unigrams) + 1, len(unigrams) + 1
@@ -49,7 +49,7 @@ def words(tmp_path_factory):
     return str(path)
 
 
-def test_prose_stays_and_a_heap_of_words_goes(tmp_path, words):
+def test_prose_is_kept_and_random_words_are_dropped(tmp_path, words):
     heap = "town autumn repaired nobody water will hurt"
     rows = table([document("the river rose in the night", {"url": "u"}), document(heap), document({"url": "u"})])
     rows = Perplexity(model=words, max_perplexity=12).run(rows, open_part(tmp_path))
@@ -58,16 +58,16 @@ def test_prose_stays_and_a_heap_of_words_goes(tmp_path, words):
     assert prose < 8 < 12 < strange and none is None and rows["value"].to_pylist()[1] == pytest.approx(strange)
 
 
-def test_the_value_is_kenlms_own(tmp_path, words):
+def test_the_value_equals_that_of_kenlm(tmp_path, words):
     text = "the old bridge stood in water"
     rows = Perplexity(model=words).run(table([document("the old bridge", "stood in water")]), open_part(tmp_path))
-    glued = "the old bridgestood in water"  # OBELICS removes line breaks, not only parts at them
+    glued = "the old bridgestood in water"  # OBELICS removes line breaks before the measurement, instead of splitting at them
     assert rows["perplexity"].to_pylist() == [pytest.approx(kenlm.Model(words).perplexity(glued), abs=0.06)]
     rows = Perplexity(model=words).run(table([document(text)]), open_part(tmp_path))
     assert rows["perplexity"].to_pylist() == [pytest.approx(kenlm.Model(words).perplexity(text), abs=0.06)]
 
 
-def test_behind_sentencepiece(tmp_path):
+def test_text_is_split_by_sentencepiece_before_kenlm(tmp_path):
     sentencepiece = pytest.importorskip("sentencepiece", reason="vlmdata[perplexity] is not installed")
     (tmp_path / "text").write_text("\n".join(SENTENCES * 20))
     prefix = str(tmp_path / "sp")
@@ -84,11 +84,11 @@ def test_behind_sentencepiece(tmp_path):
     assert prose < 6 < noise
 
 
-def test_texts_are_prepared_as_the_models_were():
+def test_texts_are_normalised_like_the_training_text_of_the_models():
     assert normalized(" On 12 May… “he” said：\t‘no’—\u00a0so ") == 'On 00 May... "he" said:‘no\' -  so'
 
 
-def test_a_model_that_is_not_there_is_found_before_work(words):
+def test_a_missing_model_is_reported_before_any_work(words):
     Perplexity(model=words).check()
     with pytest.raises(RecipeError, match=r"perplexity.pieces: there is no file nowhere.model"):
         Perplexity(model=words, pieces="nowhere.model").check()

@@ -18,7 +18,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in FOUND.items() for text in texts])
-def test_it_finds(kind, text):
+def test_personal_data_drop_a_row(kind, text):
     assert PiiDrop().run(captions([text]))["reason"].to_pylist() == [kind]
 
 
@@ -39,11 +39,11 @@ def test_it_finds(kind, text):
         "49.2827 -123.1207",
     ],
 )
-def test_it_leaves_other_numbers_alone(text):
+def test_other_numbers_do_not_drop_a_row(text):
     assert PiiDrop().run(captions([text]))["reason"].to_pylist() == [None]
 
 
-def test_only_the_kinds_asked_for_and_also_in_alternatives():
+def test_only_the_chosen_kinds_count_also_in_alternatives():
     text = {"text": "a dog", "alternatives": ["mail a@b.org"]}
     rows = table([{"images": [{"url": "u"}, None], "texts": [None, text]}])
     assert PiiDrop().run(rows)["reason"].to_pylist() == ["mail"]

@@ -15,14 +15,14 @@ from vlmdata.steps.pii_remove import PiiRemove
         ("a@b.org", "", 1),
     ],
 )
-def test_what_is_found_goes_and_the_rest_closes_up(text, left, count):
+def test_personal_data_are_removed_without_leaving_a_gap(text, left, count):
     rows = PiiRemove().run(captions([text]))
     assert rows["texts"].to_pylist()[0][1]["text"] == left
     assert rows["pii_remove.removed"].to_pylist() == [[None, count]]
     assert rows["drop"].to_pylist() == [None]
 
 
-def test_a_mark_and_alternatives():
+def test_a_mark_may_replace_personal_data_also_in_alternatives():
     text = {"text": "ip 10.0.0.1 here", "alternatives": ["mail a@b.org", "a@b.org", "a dog"]}
     rows = PiiRemove(mark="<pii>", kinds=["mail", "ip"]).run(table([{"images": [None], "texts": [text]}]))
     assert rows["texts"].to_pylist()[0][0]["text"] == "ip <pii> here"
@@ -30,7 +30,7 @@ def test_a_mark_and_alternatives():
     assert rows["pii_remove.removed"].to_pylist() == [[3]]
 
 
-def test_a_call_of_a_tool_stays_json_and_its_arguments_are_cleaned():
+def test_a_tool_call_stays_valid_json_and_its_arguments_are_cleaned():
     given = {"to": ["jane@example.org"], "text": 'Say "[]" ', "days": 2, "note": {}}
     call = {"name": "mail", "arguments": given, "id": "call_1"}
     row = {**document("Write to jane@example.org", json.dumps(call)), "roles": ["user", "assistant"]}

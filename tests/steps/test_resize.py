@@ -1,4 +1,4 @@
-"""Resize as part of a run on images that the source gives in bytes."""
+"""Resize works as part of a run on images that the source gives as bytes."""
 
 import io
 
@@ -22,7 +22,7 @@ def ingested(folder, *bodies: bytes, **resize) -> tuple[pa.Table, OpenPartition]
     return Ingest(resize=Resize(**resize)).run(rows, part), part
 
 
-def test_images_in_bytes_are_resized_and_lie_in_the_blob(tmp_path):
+def test_inline_images_are_resized_and_stored_in_the_blob(tmp_path):
     rows, part = ingested(tmp_path, picture(1), picture(2, 30), mode="keep_ratio", size=40)
     images = [row[0] for row in rows["images"].to_pylist()]
     assert [(i["width"], i["height"], i["original_width"], i["original_height"]) for i in images] == [
@@ -34,7 +34,7 @@ def test_images_in_bytes_are_resized_and_lie_in_the_blob(tmp_path):
             assert stored.size == (image["width"], image["height"])
 
 
-def test_what_cannot_be_decoded_or_is_too_large_is_rejected_with_the_reason(tmp_path):
+def test_an_undecodable_or_too_large_image_is_dropped_with_the_reason(tmp_path):
     rows, _ = ingested(tmp_path, picture(1)[:300], b"<html>", picture(2), max_pixels=5000)
     assert rows["reason"].to_pylist() == ["truncated", "not_an_image", "too_many_pixels"]
     assert rows["drop"].to_pylist() == ["resize"] * 3
@@ -67,6 +67,6 @@ def test_faces_are_blurred_where_the_row_has_boxes(tmp_path):
     assert change[0] > 40 > 12 > change[1]
 
 
-def test_a_mode_that_does_not_exist_is_a_users_mistake():
+def test_an_unknown_mode_is_refused():
     with pytest.raises(RecipeError, match="mode"):
         parse({"source": {"type": "url_list", "path": "a.parquet"}, "steps": [{"resize": {"mode": "keepratio"}}]})

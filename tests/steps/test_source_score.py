@@ -16,7 +16,7 @@ def brought(*values: object) -> pa.Table:
     return set_column(rows, "extra", pa.array(extras, pa.string()))
 
 
-def test_a_number_in_single_precision_is_the_decimal_it_stands_for() -> None:
+def test_a_single_precision_number_is_compared_as_its_decimal() -> None:
     rows = brought(float(np.float32(0.26)), float(np.nextafter(np.float32(0.26), np.float32(0))), "0.3", None, "none")
     found = SourceScore(of="similarity", min_value=0.26).run(rows)
     assert found["source_score"].to_pylist()[0] == 0.26
@@ -25,7 +25,7 @@ def test_a_number_in_single_precision_is_the_decimal_it_stands_for() -> None:
     assert double["reason"].to_pylist()[:2] == ["min_value", "min_value"]
 
 
-def test_what_is_above_the_greatest_value_goes() -> None:
+def test_a_row_above_the_greatest_value_is_dropped() -> None:
     found = SourceScore(of="similarity", max_value=0.5).run(brought(0.5, 0.51))
     assert found["reason"].to_pylist() == [None, "max_value"]
     with pytest.raises(RecipeError, match="above max_value"):

@@ -14,14 +14,14 @@ from vlmdata.steps.text_length import TextLength
         ("a b c d e f", "max_words"),
     ],
 )
-def test_the_boundaries(text, reason):
+def test_the_limits_of_the_length_are_inclusive(text, reason):
     assert TextLength(max_words=5).run(captions([text]))["reason"].to_pylist() == [reason]
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "红色的小汽车",  # six characters: DataComp's least number
+        "红色的小汽车",  # six characters, DataComp's minimum
         "一只黑白相间的猫坐在窗台上看外面的鸟",
         "富士山と桜の花が咲く湖のほとりの風景",
         "แมวสีดำนั่งอยู่บนโต๊ะไม้ข้างหน้าต่าง",
@@ -32,6 +32,6 @@ def test_the_boundaries(text, reason):
         "ကြောင်အနက်ရောင်တစ်ကောင်",
     ],
 )
-def test_scripts_without_blanks_have_words_and_the_published_count_is_there_too(text):
+def test_scripts_without_blanks_have_words_unless_the_published_count_is_chosen(text):
     assert TextLength().run(captions([text]))["reason"].to_pylist() == [None]
     assert TextLength(words="python").run(captions([text]))["reason"].to_pylist() == ["min_words"]

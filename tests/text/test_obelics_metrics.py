@@ -1,4 +1,4 @@
-"""Text measures, compared with values of the released code of OBELICS."""
+"""Text measures equal those of the released code of OBELICS."""
 
 import random
 from collections import Counter
@@ -20,7 +20,7 @@ FOX = "The quick brown fox jumps over the lazy dog, and the dog sleeps again in 
 STOP = frozenset(["the", "over", "and", "in", "it", "was", "a"])  # of OBELICS's list
 
 
-def test_the_golden_sentence():
+def test_the_measures_of_a_sentence_equal_those_of_obelics():
     found = measure(FOX, WordLists(stop=STOP))
     assert found.words == 23
     assert (found.special, found.stop_words, found.punctuation) == pytest.approx((0.2381, 0.4348, 0.1154), abs=5e-5)
@@ -39,13 +39,13 @@ def by_definition(text: str, size: int = 10) -> float:
 
 
 @pytest.mark.parametrize("length", [10, 60, 399, 400, 5000])
-def test_repetition_of_characters_short_and_long(length):
+def test_repetition_of_characters_equals_its_definition_at_any_length(length):
     chooser = random.Random(length)
     text = "".join(chooser.choice(["ab", "abcdefghij", "x y ", "ü🎉"]) for _ in range(length))[:length]
     assert char_repetition(text) == pytest.approx(by_definition(text))
 
 
-def test_repetition_of_words():
+def test_repetition_of_words_is_measured():
     assert word_repetition(["a", "b", "c", "d", "e", "f"]) == 0
     assert word_repetition(["a", "b", "c", "d", "e", "a", "b", "c", "d", "e"]) == pytest.approx(2 / 6)
     assert word_repetition(["a", "b", "c", "d"]) == 0

@@ -128,5 +128,5 @@ def test_forms_of_all_countries_and_scripts_are_found_whole(text, kind):
     ],
 )
 def test_time_is_linear_in_the_length_of_a_text(piece):
-    """With time quadratic in the length, the test would take minutes."""
+    """Quadratic time would make this test take minutes."""
     find_personal(piece * (100_000 // len(piece)) + "@1234567", KINDS)

@@ -1,4 +1,4 @@
-"""Word lists from files and from the library stop-words."""
+"""Word lists are read from files and from the library stop-words."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def test_files_of_lines_and_of_json_give_the_same_words(tmp_path):
     assert len({fingerprint_of(words) for words in lists}) == 1 != fingerprint_of(None)
 
 
-def test_no_name_means_no_list_and_a_language_means_the_librarys():
+def test_no_name_gives_no_list_and_a_language_gives_the_list_of_the_library():
     assert read_words("", "here") is None and read_stop_words("", "here") is None
     assert {"the", "of", "and", "is"} < read_stop_words("en", "here")
     assert {"der", "und"} < read_stop_words("de", "here")

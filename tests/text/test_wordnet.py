@@ -12,8 +12,8 @@ from vlmdata.text.wordnet import WordNet
         ("dog", 2084071),  # the first of its senses as a noun, which comes before the verb
         ("Dogs", 2084071),
         ("watches", 4555897),
-        ("men", 10287213),  # by a rule
-        ("mice", 2330245),  # by the list of exceptions
+        ("men", 10287213),  # found by a rule
+        ("mice", 2330245),  # found in the list of exceptions
         ("knives", 3623556),
         ("boxes", 2883344),
         ("glass", 14881303),  # unchanged, although it ends in s
@@ -27,5 +27,5 @@ from vlmdata.text.wordnet import WordNet
         ("", None),
     ],
 )
-def test_the_first_synset_of_a_word(word: str, offset: int | None, tmp_path: Path) -> None:
+def test_the_first_synset_of_a_word_is_found(word: str, offset: int | None, tmp_path: Path) -> None:
     assert WordNet(small_wordnet(tmp_path / "dict")).first_synset(word) == offset

@@ -1,4 +1,4 @@
-"""Counting words in every script, including scripts without spaces."""
+"""Words are counted in every script, including scripts without spaces."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ from vlmdata.text.words import UNSPACED, count_words, is_plain
         ("", 0),
         (" \n\u3000", 0),
         ("two words", 2),
-        ("a — dash's café", 4),  # as str.split: without such a script, marks count
+        ("a — dash's café", 4),  # as str.split: without such a script, punctuation marks count
         ("고양이가 창가에 앉아", 3),  # Korean has spaces
         ("собака и дом", 3),
         ("一只黑白相间的猫坐在窗台上看外面的鸟", 9),
@@ -37,7 +37,7 @@ from vlmdata.text.words import UNSPACED, count_words, is_plain
         ("ሰላም፡ለዓለም", 2),
     ],
 )
-def test_words_of_any_script(text, words):
+def test_words_of_any_script_are_counted(text, words):
     assert count_words(text) == words
 
 

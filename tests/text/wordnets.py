@@ -1,4 +1,4 @@
-"""Writes a small WordNet in the files of the real one."""
+"""Write a small WordNet in the files of the real one."""
 
 from pathlib import Path
 

@@ -32,7 +32,7 @@ def test_answers_are_compared_as_vqa_compares_them():
 
 def test_scores_are_reported_beside_those_of_the_commonest_answer():
     given = [("yes", "Yes."), ("yes", "no"), ("no", "no"), ("yes", "perhaps")]
-    answers = [GeneratedAnswer("vqa", str(i), truth, said) for i, (truth, said) in enumerate(given)]
+    answers = [GeneratedAnswer("vqa", str(i), truth, answer) for i, (truth, answer) in enumerate(given)]
     assert score(answers) == {"vqa": Score(4, 0.5, 0.75)}
     assert table(score(answers), {"vqa": 1.25}).splitlines()[1].split() == ["vqa", "4", "1.2500", "50.0%", "75.0%"]
 

@@ -223,7 +223,7 @@ MESSAGES = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "
 
 
 @pytest.mark.parametrize(
-    ("stage", "facts", "said"),
+    ("stage", "facts", "expected"),
     [
         ("instruct", {"conversations": TURNS}, "A cat."),
         ("instruct", {"messages": MESSAGES}, "A cat."),
@@ -231,11 +231,11 @@ MESSAGES = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "
     ],
     ids=["conversations", "messages", "caption"],
 )
-def test_tars_with_captions_or_turns_in_their_json_are_trained_on(tmp_path, stage, facts, said):
+def test_tars_with_captions_or_turns_in_their_json_are_trained_on(tmp_path, stage, facts, expected):
     photo = jpeg(drawing("blue", "circle"))
     write_tar(tmp_path / "0.tar", [{"__key__": f"{n}", "jpg": photo, "json": json.dumps(facts).encode()} for n in range(3)])
     labels = [row for batch, _ in feed(str(tmp_path), stage=stage, batches=PADDED) for row in batch.labels]
-    assert [model().tokenizer.decode(row[row != -100]).strip() for row in labels] == [f"{said}<|end|>"] * 3
+    assert [model().tokenizer.decode(row[row != -100]).strip() for row in labels] == [f"{expected}<|end|>"] * 3
 
 
 @PACKED_OR_NOT
@@ -250,11 +250,11 @@ def test_one_of_several_captions_is_drawn_each_epoch(tmp_path, batches):
     for batch, _ in feed(str(tmp_path), epochs=6, batches={**batches, "sample_tokens": 192}):
         for n, key in enumerate(batch.keys):
             own = batch.labels[batch.segment_ids == n + 1] if "tokens" in batches else batch.labels[n]
-            said = texts.decode(own[own != -100], skip_special_tokens=True).strip()
-            of_key.setdefault(key.split()[1], []).append(said)
-    assert all(len(said) == 6 for said in of_key.values()) and len(of_key) == 8
-    assert {caption for said in of_key.values() for caption in said} == {caption.strip() for caption in captions}
-    assert any(len(set(said)) > 1 for said in of_key.values())
+            drawn = texts.decode(own[own != -100], skip_special_tokens=True).strip()
+            of_key.setdefault(key.split()[1], []).append(drawn)
+    assert all(len(drawn) == 6 for drawn in of_key.values()) and len(of_key) == 8
+    assert {caption for drawn in of_key.values() for caption in drawn} == {caption.strip() for caption in captions}
+    assert any(len(set(drawn)) > 1 for drawn in of_key.values())
 
 
 def test_leaving_a_feed_ends_its_threads(tmp_path):

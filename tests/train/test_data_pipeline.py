@@ -33,13 +33,13 @@ def as_llava(image: str | None, *turns: str) -> dict[str, Any]:
 
 def as_messages(image: str | None, *turns: str) -> dict[str, Any]:
     """Return a record of chat messages whose image is an address in a part of the first turn."""
-    said: list[dict[str, Any]] = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(turns)]
+    messages: list[dict[str, Any]] = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(turns)]
     if image:
-        said[0]["content"] = [
+        messages[0]["content"] = [
             {"type": "image_url", "image_url": {"url": image}},
             {"type": "text", "text": turns[0].replace("<image>", "").strip()},
         ]
-    return {"messages": said}
+    return {"messages": messages}
 
 
 def build(folder: Path, web: LoopbackServer, kind: str) -> Path:

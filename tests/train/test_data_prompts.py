@@ -142,14 +142,14 @@ def test_a_blank_answer_has_no_loss(prompter, blank):
 
 
 def test_a_recipe_may_limit_the_loss_to_the_last_answer_and_data_to_chosen_messages(prompter):
-    said = Document(["A?", "One.", "B?", "Two.", "C?", "Three."], ["user", "assistant"] * 3)
+    talk = Document(["A?", "One.", "B?", "Two.", "C?", "Three."], ["user", "assistant"] * 3)
     last = Prompter(prompter.tokenizer, prompter.image_token_id, prompter.tokens_of, last_only=True)
-    assert answered(prompter, prompter.chat(said)) == ["One.<|end|>", "Two.<|end|>", "Three.<|end|>"]
-    assert answered(last, last.chat(said)) == ["Three.<|end|>"]
+    assert answered(prompter, prompter.chat(talk)) == ["One.<|end|>", "Two.<|end|>", "Three.<|end|>"]
+    assert answered(last, last.chat(talk)) == ["Three.<|end|>"]
     turns = [None, {"train": False}, None, None, None, {"train": False}]
-    assert answered(prompter, prompter.chat(replace(said, turns=turns))) == ["Two.<|end|>"]
-    assert answered(last, last.chat(replace(said, turns=turns))) == []
-    assert last.chat(said).input_ids == prompter.chat(said).input_ids
+    assert answered(prompter, prompter.chat(replace(talk, turns=turns))) == ["Two.<|end|>"]
+    assert answered(last, last.chat(replace(talk, turns=turns))) == []
+    assert last.chat(talk).input_ids == prompter.chat(talk).input_ids
 
 
 def test_trusted_tokens_become_tokens_and_chat_markup_cannot_be_trusted(prompter):

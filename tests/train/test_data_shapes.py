@@ -45,7 +45,7 @@ def prompter_of(name: str) -> Prompter:
 
 def document(talk: list[tuple[str, Any]]) -> Document:
     """Return a talk as the document of a sample."""
-    return Document([said for _, said in talk], [role for role, _ in talk])
+    return Document([content for _, content in talk], [role for role, _ in talk])
 
 
 def messages_of(name: str, talk: list[tuple[str, Any]]) -> list[dict[str, Any]]:
@@ -111,7 +111,7 @@ def test_ids_equal_those_of_the_template_and_the_loss_covers_answers_and_their_e
         prompt.images
     )
     text = prompter.tokenizer.apply_chat_template(messages_of(name, talk), tokenize=False)
-    answers = [said if shape.keeps_outer else said.strip() for role, said in talk if role == "assistant"]
+    answers = [text if shape.keeps_outer else text.strip() for role, text in talk if role == "assistant"]
     ends = [shape.end] * (len(answers) - 1) + [shape.end if shape.last is None else shape.last]
     found = learnt(prompter, prompt, text)
     assert [run.strip() for run in found] == [(answer + end).strip() for answer, end in zip(answers, ends, strict=True)]
@@ -135,7 +135,7 @@ def test_the_exported_processor_gives_the_ids_used_in_training(name: str, kind: 
         for message in in_parts(talk)
     ]
     served = processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
-    ours = prompter.question(prompter.messages(document(talk)), [said for _, said in talk if said is PHOTO])
+    ours = prompter.question(prompter.messages(document(talk)), [content for _, content in talk if content is PHOTO])
     assert ours.input_ids == (served[0] if isinstance(served[0], list) else served)
     full = prompter.chat(document([*talk, ("assistant", "It is red.")]))
     begin = [i for i, label in enumerate(full.labels) if label != IGNORE][-1]
@@ -146,8 +146,8 @@ def test_the_exported_processor_gives_the_ids_used_in_training(name: str, kind: 
 def in_parts(talk: list[tuple[str, Any]]) -> list[dict[str, Any]]:
     """Return a talk as messages whose contents are lists of parts."""
     messages: list[dict[str, Any]] = []
-    for role, said in talk:
-        part = {"type": "text", "text": said} if isinstance(said, str) else {"type": "image"}
+    for role, content in talk:
+        part = {"type": "text", "text": content} if isinstance(content, str) else {"type": "image"}
         if messages and messages[-1]["role"] == role:
             messages[-1]["content"].append(part)
         else:
@@ -180,8 +180,8 @@ def test_control_tokens_in_a_text_stay_text_and_the_rest_is_unchanged(name: str)
 def test_a_blank_outside_of_all_token_offsets_belongs_to_the_token_before_it() -> None:
     prompter = prompter_of("GPT-NeoX, ranges without blanks")
     prompt = prompter.chat(document([("user", "What?"), ("assistant", "<b>It</b>"), ("user", "?"), ("assistant", "<b>No")]))
-    said = [list(run) for is_loss, run in groupby(prompt.labels, lambda label: label != IGNORE) if is_loss]
-    assert [prompter.tokenizer.decode(run) for run in said] == ["<b>It</b><|im_end|>", "<b>No<|im_end|>"]
+    runs = [list(run) for is_loss, run in groupby(prompt.labels, lambda label: label != IGNORE) if is_loss]
+    assert [prompter.tokenizer.decode(run) for run in runs] == ["<b>It</b><|im_end|>", "<b>No<|im_end|>"]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_a_call_without_text_is_learned_from_its_opening_tag() -> None:
 )
 def test_a_thought_inside_the_text_is_kept_and_learned(written: str) -> None:
     talk = Document(["Is it?", written, "Sure?", written], ["user", "assistant"] * 2)
-    messages = [{"role": role, "content": said} for role, said in zip(talk.roles or [], talk.positions, strict=True)]
+    messages = [{"role": role, "content": text} for role, text in zip(talk.roles or [], talk.positions, strict=True)]
     thought = "<think>\nRed is warm.\n</think>\n\nIt is warm.<|im_end|>"
     assert learnt_from(prompter_of("Qwen3"), talk, messages) == [
         "It is warm.<|im_end|>",
@@ -207,8 +207,8 @@ def test_a_template_with_only_a_thinking_switch_gets_thoughts_in_tags(
     thought = Document(["Is it?", "It is.", "Yes."], ["user", "assistant", "assistant"], [None, {"kind": "reasoning"}, None])
     template = "{% set thinking = enable_thinking is defined %}" + CHATML
     assert learnt_by(monkeypatch, "Qwen2", template, thought) == ["<think>\nIt is.\n</think>\n\nYes.<|im_end|>"]
-    said = "<|channel|>analysis<|message|>It is.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
-    assert learnt_by(monkeypatch, "Harmony", tokenizer_of("Harmony").chat_template, thought) == [said]
+    expected = "<|channel|>analysis<|message|>It is.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
+    assert learnt_by(monkeypatch, "Harmony", tokenizer_of("Harmony").chat_template, thought) == [expected]
 
 
 DEEP = '{"name": "a", "arguments": ' + '{"a":' * 900 + "1" + "}" * 901

@@ -91,8 +91,8 @@ OTHERS = {
 
 def test_conversations_of_others_have_the_reasons_that_sources_give(tmp_path):
     talks = {reason: json.dumps({"messages": turns}).encode() for reason, turns in OTHERS.items()}
-    said = [{"__key__": reason, "jpg": PHOTO, "json": talk} for reason, talk in talks.items()]
-    write_tar(tmp_path / "0.tar", [*caption_samples(3), *said])
+    samples = [{"__key__": reason, "jpg": PHOTO, "json": talk} for reason, talk in talks.items()]
+    write_tar(tmp_path / "0.tar", [*caption_samples(3), *samples])
     made = feed(str(tmp_path))
     found = count_left_out(made.plan)
     assert found.reasons == dict.fromkeys(OTHERS, 1)
@@ -111,18 +111,18 @@ def test_a_refusal_of_a_chat_template_is_reported_with_the_first_sample(tmp_path
     write_tar(tmp_path / "data/0.tar", [*[chat(f"{n}", "What?", "A cat.") for n in range(6)], ODD[3]])
     strict = "{% if 'hi' in messages[0]['content'] %}{{ raise_exception('\x1b[31mroles must alternate') }}{% endif %}"
     run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "run", steps=1, chat_template=strict + CHAT_TEMPLATE))
-    said = capsys.readouterr().err
-    assert "chat_template: the chat template refuses the conversation; the first is" in said
-    assert r"order (the chat template refuses the messages: \x1b[31mroles must alternate)" in said
+    output = capsys.readouterr().err
+    assert "chat_template: the chat template refuses it; the first is" in output
+    assert r"order (the chat template refuses it: \x1b[31mroles must alternate)" in output
     (record,) = [record for record in records(tmp_path / "run") if record["kind"] == "left_out"]
     assert record["details"]["chat_template"].endswith("roles must alternate")
 
 
 def test_blank_answers_of_samples_that_are_used_are_counted(tmp_path, capsys):
-    said = [PHOTO, "A?", " ", "B?", "A cat.", "C?", ""]
+    parts = [PHOTO, "A?", " ", "B?", "A cat.", "C?", ""]
     roles = ["user", "user", "assistant", "user", "assistant", "user", "assistant"]
     write_tar(
-        tmp_path / "data/0.tar", [document_sample("talk", said, roles), *[chat(f"{n}", "What?", "A cat.") for n in range(3)]]
+        tmp_path / "data/0.tar", [document_sample("talk", parts, roles), *[chat(f"{n}", "What?", "A cat.") for n in range(3)]]
     )
     run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "run", steps=None, epochs=2))
     assert "4 answers were empty or blank and had no loss" in capsys.readouterr().err  # two samples in two epochs
@@ -287,14 +287,16 @@ def refused(tmp_path, samples, **changes):
 
 @pytest.mark.parametrize("batches", [PACKED, SINGLE], ids=["packed", "single"])
 def test_data_without_texts_are_reported_with_the_members_of_their_samples(tmp_path, batches):
-    said = refused(tmp_path, [{"__key__": f"{n:04d}", "jpg": PHOTO, "cls": b"7"} for n in range(30)], batches=batches)
-    assert said.startswith("data: none of the 30 ") and "(no_text 30)" in said and "Raise `batches.sample_tokens`" not in said
-    assert f"0000 of {tmp_path}/data/0.tar, has the members cls, jpg. A sample must have an image with its caption (jpg" in said
+    message = refused(tmp_path, [{"__key__": f"{n:04d}", "jpg": PHOTO, "cls": b"7"} for n in range(30)], batches=batches)
+    assert message.startswith("data: ") and "no_text 30 of 30" in message and "raise `batches.sample_tokens`" not in message
+    assert (
+        f"0000 of {tmp_path}/data/0.tar, has cls, jpg; expected: an image with its caption (jpg and txt), or a JSON" in message
+    )
 
 
 def test_data_that_are_too_long_are_reported_with_the_setting_to_raise(tmp_path):
-    said = refused(tmp_path, [chat(f"{n}", "x" * 200, "a thing") for n in range(4)])
-    assert "none of the 4 " in said and "at most 96 tokens, and an image of 32 x 32 takes 4 of them. Raise" in said
+    message = refused(tmp_path, [chat(f"{n}", "x" * 200, "a thing") for n in range(4)])
+    assert "no_answer_left 4 of 4" in message and "at most 96 tokens, of which an image of 32 x 32 takes 4: raise" in message
 
 
 def test_a_held_out_dataset_and_one_of_a_mixture_are_named(tmp_path):
@@ -333,6 +335,6 @@ def test_a_held_out_share_without_usable_samples_is_reported_with_its_size(tmp_p
     keys = [f"{number:03d}" for number in range(40)]
     held = [key for key in keys if is_held_out(key, 0.2)]
     samples = [{"__key__": key, "jpg": PHOTO, "txt": b" " if key in held else b"a square"} for key in keys]
-    said = refused(tmp_path, samples, held_out={"fraction": 0.2})
-    assert said.startswith(f"held_out.fraction: none of the {len(held)} held-out samples of {tmp_path}/data can be used")
-    assert said.endswith(f"(no_text {len(held)}). Raise the fraction.")
+    message = refused(tmp_path, samples, held_out={"fraction": 0.2})
+    assert message.startswith(f"held_out.fraction: none of the {len(held)} held-out samples of {tmp_path}/data can be used")
+    assert message.endswith(f"(no_text {len(held)}): raise it")

@@ -162,6 +162,6 @@ def test_a_training_stopped_by_hand_reports_it_in_one_line(tmp_path):
         if "loss" in line:
             process.send_signal(signal.SIGINT)
             break
-    said = process.communicate()[1]
-    assert process.returncode == 130 and "Traceback" not in said
-    assert said.splitlines()[-1] == "vlmdata train: stopped; run the same command again to resume from the last checkpoint"
+    output = process.communicate()[1]
+    assert process.returncode == 130 and "Traceback" not in output
+    assert output.splitlines()[-1] == "vlmdata train: stopped; run the same command again to resume from the last checkpoint"

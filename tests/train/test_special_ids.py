@@ -72,8 +72,8 @@ def test_an_id_outside_the_vocabulary_in_the_recipe_is_reported_in_one_line(
     (tmp_path / "r.yaml").write_text(json.dumps({"model": model, "data": str(tmp_path / "data"), "out": str(tmp_path / "o"),
                                                  "steps": 1}))  # fmt: skip
     assert main(["instruct", str(tmp_path / "r.yaml")]) == 2
-    said = capsys.readouterr().err.strip()
-    assert message in said and said.endswith("Omit the field to use the tokenizer's id.") and "\n" not in said
+    output = capsys.readouterr().err.strip()
+    assert message in output and output.endswith("omit it to use the tokenizer's id") and "\n" not in output
 
 
 def test_the_last_id_of_the_vocabulary_may_be_stated() -> None:

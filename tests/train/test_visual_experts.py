@@ -110,10 +110,10 @@ def test_lora_of_the_language_model_acts_on_text_and_lora_of_the_experts_on_imag
 def test_merging_updates_changes_no_logit_also_during_generation(parts: tuple[str, ...]) -> None:
     model = with_lora(*parts)
     samples = [sample(model, 20, 1, 1), sample(model, 15, 2, 2)]
-    before, said = logits(model, *samples), generate(model, pack(model, samples[:1]), max_new_tokens=4, stop_ids=[])
+    before, generated = logits(model, *samples), generate(model, pack(model, samples[:1]), max_new_tokens=4, stop_ids=[])
     assert merge_lora(model) * 2 == sum(len(list(model.fusion.parameters())) * 2 for _ in parts)
     torch.testing.assert_close(logits(model, *samples), before, rtol=1e-4, atol=1e-5)
-    assert generate(model, pack(model, samples[:1]), max_new_tokens=4, stop_ids=[]) == said
+    assert generate(model, pack(model, samples[:1]), max_new_tokens=4, stop_ids=[]) == generated
     one = logits(model, samples[0])
     with torch.no_grad():
         model.fusion.layers[0]["self_attn_v_proj"].weight.mul_(1.5)

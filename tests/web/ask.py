@@ -32,7 +32,7 @@ def options(**changed: Any) -> WebOptions:
 
 
 def ask(urls: list[str], *, rate_limiter: Any = None, lookup: Lookup = system_lookup, **changed: Any) -> list[Fetched]:
-    """Return the outcomes in the order of the addresses. Fails if one is missing or comes twice."""
+    """Return the outcomes in the order of the addresses. Fail if one is missing or occurs twice."""
     chosen = options(**changed)
     client = Client(chosen, rate_limiter or RateLimiter(chosen), lookup=lookup)
     try:
@@ -42,7 +42,7 @@ def ask(urls: list[str], *, rate_limiter: Any = None, lookup: Lookup = system_lo
 
 
 def ask_client(client: Client, urls: list[str]) -> list[Fetched]:
-    """As `ask`, with a client that stays open."""
+    """Fetch as `ask` does, with a client that stays open."""
     outcomes: list[list[Fetched]] = [[] for _ in urls]
     left = threading.Semaphore(0)
 
@@ -67,7 +67,7 @@ def wait_until(claim: Callable[[], bool]) -> None:
 
 
 class Leaping:
-    """The client's clock, which a test can set ahead, so that a time limit passes without waiting."""
+    """A clock for the client that a test can set ahead, so that a time limit passes without waiting."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead_s = 0.0
@@ -83,7 +83,7 @@ class Leaping:
         """Set the clock ahead. Returns after the client's current pass, because a real clock does not leap during one."""
         self.ahead_s += seconds
         before = self._reads
-        client.release(0)  # wakes it
+        client.release(0)  # wakes the client
         wait_until(lambda: self._reads > before + 1)
 
 

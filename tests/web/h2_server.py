@@ -1,4 +1,4 @@
-"""A server for HTTP/2 only, over TLS, that counts its connections."""
+"""A server that speaks only HTTP/2 over TLS and counts its connections."""
 
 import contextlib
 import socket
@@ -16,7 +16,8 @@ Answer = tuple[int, list[tuple[str, str]], bytes]
 
 
 class H2Server:
-    """Answers by path with (status, headers, body); anything else with 404. A body must fit the first flow window, 64 KB."""
+    """A server that answers a path with (status, headers, body), and other paths with 404. A body must fit the first flow
+    window, 64 KB."""
 
     def __init__(self, answers: dict[str, Answer]) -> None:
         self.answers = answers

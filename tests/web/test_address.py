@@ -1,4 +1,4 @@
-"""Public addresses, compared with `ipaddress`; stricter where a tunnel carries another address."""
+"""The check for public addresses agrees with `ipaddress`, and is stricter where a tunnel carries another address."""
 
 import ipaddress
 
@@ -83,7 +83,7 @@ def test_no_form_of_ipv6_carries_a_private_ipv4_address(address: str) -> None:
         "4000::1",
     ],
 )
-def test_private(address: str) -> None:
+def test_private_addresses_are_recognized(address: str) -> None:
     assert not is_public(address)
 
 
@@ -99,5 +99,5 @@ def test_private(address: str) -> None:
         "64:ff9b::808:808",
     ],
 )
-def test_public(address: str) -> None:
+def test_public_addresses_are_recognized(address: str) -> None:
     assert is_public(address)

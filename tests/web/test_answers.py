@@ -1,4 +1,4 @@
-"""Answers of servers and the outcomes they become."""
+"""Every answer of a server becomes an outcome."""
 
 import gzip
 import zlib
@@ -12,7 +12,7 @@ from vlmdata.web.outcomes import is_passing
 JPEG = b"\xff\xd8" + b"picture" * 10_000
 
 
-def test_a_body_comes_as_it_was_sent() -> None:
+def test_a_body_is_returned_unchanged() -> None:
     with LoopbackServer({"/a.jpg": reply(JPEG, headers={"Content-Type": "image/jpeg"})}) as server:
         fetched = ask_one(server.url("/a.jpg#part"))
         assert (fetched.body, fetched.failure, fetched.status) == (JPEG, None, 200)
@@ -82,7 +82,7 @@ def test_the_limit_holds_after_decompression() -> None:
         assert ask_one(server.url("/a"), max_bytes=1_000_000).failure == "too_large"
 
 
-def test_a_nested_decompression_bomb() -> None:
+def test_a_nested_decompression_bomb_is_stopped() -> None:
     bomb = gzip.compress(gzip.compress(bytes(300_000_000), 1))
     with LoopbackServer({"/a": reply(bomb, headers={"Content-Encoding": "gzip, gzip"})}) as server:
         assert ask_one(server.url("/a"), max_bytes=1_000_000).failure == "too_large"
@@ -226,7 +226,7 @@ def test_invalid_addresses_are_outcomes() -> None:
     assert failures(ask(["", "x", "ftp://a.example/", "http://a b/", "http://\ud800/"])) == ["bad_url"] * 5
 
 
-def test_a_port_without_a_listener() -> None:
+def test_a_port_without_a_listener_gives_an_outcome() -> None:
     with nobody() as site:
         assert ask_one(f"{site}/a", robots=False).failure == "connect_failed"
         assert ask_one(f"{site}/a").failure == "connect_failed"  # robots.txt fails first

@@ -13,7 +13,7 @@ from vlmdata.web.rate_limiter import Ask, Grant, HostReport, News, RateLimiter
 
 
 class RemoteRateLimiter:
-    """A rate limiter in another process: a call returns after `wait`, and may fail. `started` counts granted requests."""
+    """A rate limiter in another process, whose calls return after `wait` and may fail. `started` counts granted requests."""
 
     is_local = False
 
@@ -131,7 +131,7 @@ def test_closing_ends_a_blocked_submit() -> None:
         urls = (started.append(url) or url for url in [server.url("/hang")] * 50)  # recorded when submitted
         thread = threading.Thread(target=submit_all, args=(client, urls, done.append))
         thread.start()
-        wait_until(lambda: len(started) >= 4)  # one under way, two that wait for its connection, one that blocks
+        wait_until(lambda: len(started) >= 4)  # one row in progress, two that wait for its connection, one that blocks
         client.close()
         thread.join(timeout=PATIENCE_S)
         assert not thread.is_alive() and failures(done) == ["closed"] * 50

@@ -94,7 +94,7 @@ def test_the_client_connects_only_to_its_proxy(monkeypatch: pytest.MonkeyPatch) 
         assert sorted(proxy.paths()) == ["http://a.example/x", "http://b.example/y"]
 
 
-def test_a_proxy_that_does_not_listen() -> None:
+def test_a_proxy_that_does_not_listen_gives_an_outcome() -> None:
     with nobody() as proxy:
         assert ask_one("http://a.example/x", proxy=proxy, robots=False).failure == "proxy_failed"
 
@@ -106,7 +106,7 @@ def test_a_proxys_answer_to_connect_is_not_the_answer() -> None:
         assert (fetched.failure, fetched.headers) == ("proxy_failed", ())
 
 
-def test_names_that_do_not_exist_and_resolvers_that_are_down() -> None:
+def test_missing_names_and_failing_resolvers_give_different_outcomes() -> None:
     import socket
 
     def lookup(host: str) -> list[str]:

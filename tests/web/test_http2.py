@@ -1,4 +1,4 @@
-"""Many rows of one host share an HTTP/2 connection, and a refused one does not end the others."""
+"""Many rows of one host share an HTTP/2 connection, and a refused row does not end the others."""
 
 from tests.web.ask import ask, failures
 from tests.web.h2_server import H2Server

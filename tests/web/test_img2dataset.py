@@ -1,4 +1,4 @@
-"""img2dataset as the engine of `download`: its code and bytes, with vlmdata's outcomes and address guard."""
+"""img2dataset is used as the engine of `download`, with its code and bytes, and with vlmdata's outcomes and address guard."""
 
 import json
 import subprocess
@@ -87,7 +87,7 @@ def theirs(folder: Path, listing: Path, **options) -> dict[str, bytes]:
         ),
     ],
 )
-def test_the_bytes_are_those_that_img2dataset_itself_writes(tmp_path, resize, options):
+def test_the_bytes_equal_those_that_img2dataset_writes(tmp_path, resize, options):
     with LoopbackServer({f"/{n}.jpg": reply(path.read_bytes()) for n, path in enumerate(FIGURES)}) as server:
         listing = write_list(tmp_path, [server.url(f"/{n}.jpg") for n in range(len(FIGURES))])
         run(parse(recipe(listing, resize)), tmp_path / "ours", local=True, workers=1)
@@ -147,7 +147,7 @@ def trickle(request, wire):
 
 
 class Timer:
-    """A timer that fires when the test says so."""
+    """A timer that fires when the test calls it."""
 
     running: ClassVar[dict["Timer", float]] = {}
 
@@ -171,7 +171,7 @@ def test_a_slow_server_times_out_with_and_without_tls(monkeypatch, certificate):
         options = WebOptions(connections=3, allowed_hosts=("127.0.0.1",), retries=1, timeout_s=150.0, ca_file=trusted)
         fetcher = Fetcher(options)
         answers = fetcher.fetch({number: server.url(path) for number, path in enumerate(routes)})
-        assert next(answers) == (2, body, None)  # no other one ends
+        assert next(answers) == (2, body, None)  # no other timer fires
         wait_until(lambda: {"/slow", "/endless"} <= set(server.paths()))
         assert list(Timer.running.values()) == [300.0] * 2
         for timer in list(Timer.running):
@@ -187,7 +187,7 @@ def test_an_abandoned_fetch_leaves_no_thread_blocked():
         answers = fetcher.fetch({number: server.url(f"/{number}") for number in range(50)})
         assert next(answers)[1] == b"x"
         answers.close()
-        fetcher.close()  # would block for ever if the feeder blocked
+        fetcher.close()  # would block forever if the feeder blocked
 
 
 @pytest.mark.parametrize(

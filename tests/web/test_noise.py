@@ -1,4 +1,4 @@
-"""Answers with bytes changed, cut, repeated and mixed at random: each becomes a known outcome in time."""
+"""Each answer with random changes, cuts, repeats and mixtures of bytes becomes a known outcome in time."""
 
 import gzip
 import random

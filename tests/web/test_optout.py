@@ -1,4 +1,4 @@
-"""X-Robots-Tag and the TDM Reservation Protocol."""
+"""X-Robots-Tag and the TDM Reservation Protocol are obeyed."""
 
 import json
 
@@ -45,11 +45,11 @@ def test_the_recipe_chooses_the_directives() -> None:
 
 
 @pytest.mark.parametrize(("value", "reserved"), [("1", True), (" 1 ", True), ("0", False), ("yes", None), ("", None)])
-def test_the_header_tdm_reservation(value: str, reserved: bool | None) -> None:
+def test_the_header_tdm_reservation_is_read(value: str, reserved: bool | None) -> None:
     assert tdm_reservation([("tdm-reservation", value)]) is reserved
 
 
-def test_in_a_tdmrep_json_the_first_match_decides() -> None:
+def test_the_first_match_in_a_tdmrep_json_decides() -> None:
     body = json.dumps(
         [
             {"location": "/a/free/*.jpg", "tdm-reservation": 0},

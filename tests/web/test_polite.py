@@ -1,4 +1,4 @@
-"""robots.txt, opt-outs, block lists and rate limits, with servers that count requests."""
+"""robots.txt, opt-outs, block lists and rate limits are obeyed. The test servers count requests."""
 
 import contextlib
 import queue
@@ -21,7 +21,7 @@ def robots(text: str) -> dict[str, Route]:
     return {"/robots.txt": reply(text.encode()), "/a": reply(b"a"), "/b": reply(b"b")}
 
 
-def test_what_robots_txt_disallows_is_never_fetched() -> None:
+def test_paths_that_robots_txt_disallows_are_never_fetched() -> None:
     with LoopbackServer(robots("User-agent: *\nDisallow: /a\n")) as server:
         assert failures(ask([server.url("/a"), server.url("/b"), server.url("/a?x")])) == ["robots", None, "robots"]
         assert server.paths() == ["/robots.txt", "/b"]
@@ -71,7 +71,7 @@ def test_robots_txt_applies_to_every_hop() -> None:
         (endless(b"User-agent: *\nDisallow: /a\n", before=head(200)), "robots"),
     ],
 )
-def test_what_the_answer_to_robots_txt_means(answer: Route, failure: str | None) -> None:
+def test_the_answer_to_robots_txt_decides_whether_a_page_is_fetched(answer: Route, failure: str | None) -> None:
     routes = {**robots(""), "/robots.txt": answer, "/elsewhere": reply(b"User-agent: *\nDisallow: /a")}
     with LoopbackServer(routes) as server:
         fetched = ask([server.url("/a")] * 3, timeout_s=0.5 if answer is hang else 60.0)
@@ -163,7 +163,7 @@ def test_block_lists_apply_before_anything_is_sent(tmp_path: Path) -> None:
         assert sorted(server.paths()) == ["/a", "/to"]
 
 
-def test_a_block_list_that_cannot_be_read_says_where(tmp_path: Path) -> None:
+def test_an_unreadable_block_list_is_reported_with_its_place(tmp_path: Path) -> None:
     listed = tmp_path / "hosts.txt"
     listed.write_text("good.example\nhttp://\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"hosts.txt, line 2: 'http://'"):
@@ -193,7 +193,7 @@ def test_a_host_gets_at_most_host_connections_over_all_workers() -> None:
 
 
 def test_at_most_run_connections_are_under_way() -> None:
-    """Five hosts with six slots each and three clients: never more than four requests together."""
+    """Five hosts with six slots each and three clients never have more than four requests at once."""
     busy = {"now": 0, "most": 0}
     lock = threading.Lock()
 
@@ -230,7 +230,7 @@ def test_a_host_gets_at_most_its_requests_per_second() -> None:
         assert all(at >= n / 20 - 0.01 for n, at in enumerate(came))
 
 
-def test_crawl_delay_slows_one_host_alone() -> None:
+def test_crawl_delay_slows_only_its_host() -> None:
     with LoopbackServer(robots("User-agent: *\nCrawl-delay: 0.2\n")) as slow:
         assert failures(ask([slow.url("/a"), slow.url("/b"), slow.url("/a")])) == [None] * 3
         first, *times = (request.at for request in slow.requests)

@@ -1,4 +1,4 @@
-"""The rate limiter, with a clock that the test moves."""
+"""The rate limiter leases slots fairly and obeys pauses. The test advances its clock."""
 
 import tracemalloc
 from dataclasses import replace
@@ -111,7 +111,7 @@ def test_leases_of_a_dead_worker_are_freed(how: str) -> None:
         rate_limiter.exchange("one", [], [], [])
     granted = lease(rate_limiter, "one", 2, needs_policy=True)
     assert granted.fetch_policy and lease(rate_limiter, "one", 2).starts == 1
-    rate_limiter.exchange("dead", [], [HostReport(HOST, 2)], [])  # it was only slow: its old leases no longer count
+    rate_limiter.exchange("dead", [], [HostReport(HOST, 2)], [])  # it was only slow, and its old leases no longer count
     assert lease(rate_limiter, "one", 2).starts == 0
 
 

@@ -1,4 +1,4 @@
-"""robots.txt by RFC 9309: its examples, and a slow implementation as the reference."""
+"""robots.txt is read as RFC 9309 says, compared with its examples and with a slow implementation."""
 
 import re
 
@@ -13,7 +13,7 @@ def allowed(text: str, path: str, agent: str = "vlmdata") -> bool:
     return is_allowed(parse_robots(text.encode(), agent)[0], path)
 
 
-def test_the_example_of_section_5_1() -> None:
+def test_the_example_of_section_5_1_is_matched() -> None:
     text = """User-agent: *
 Disallow: *.gif$
 Disallow: /example/
@@ -79,7 +79,7 @@ def test_the_longest_match_decides_section_5_2() -> None:
         ("disallow /a", "/a", True),
     ],
 )
-def test_matching(rules: str, path: str, verdict: bool) -> None:
+def test_paths_are_matched_with_wildcards_and_escapes(rules: str, path: str, verdict: bool) -> None:
     assert allowed(f"User-agent: *\n{rules}", path) is verdict
 
 
@@ -115,7 +115,7 @@ def test_only_half_a_megabyte_is_read_without_a_cut_line() -> None:
 @pytest.mark.parametrize(
     ("value", "delay_s"), [("2", 2.0), ("0.5", 0.5), ("nan", 0.0), ("-1", 0.0), ("soon", 0.0), ("1e99", 3600.0)]
 )
-def test_crawl_delay(value: str, delay_s: float) -> None:
+def test_crawl_delay_is_read(value: str, delay_s: float) -> None:
     assert parse_robots(f"User-agent: *\nCrawl-delay: {value}".encode(), "vlmdata")[1] == delay_s
 
 

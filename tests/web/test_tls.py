@@ -1,4 +1,4 @@
-"""Certificates are checked; one connection serves many rows."""
+"""Certificates are checked, and one connection serves many rows."""
 
 import pytest
 
@@ -27,6 +27,6 @@ def test_a_certificate_for_another_name_or_time_is_refused(certificate: Certific
         assert ask_one(server.url("/a"), ca_file=str(certificate.file), robots=False).failure == "tls_failed"
 
 
-def test_a_port_without_tls() -> None:
+def test_a_port_without_tls_gives_an_outcome() -> None:
     with LoopbackServer({"/a": reply(b"x")}) as server:
         assert ask_one(f"https://127.0.0.1:{server.port}/a", robots=False).failure == "tls_failed"

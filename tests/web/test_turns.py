@@ -1,4 +1,4 @@
-"""Queues of a worker, with a clock that the test sets."""
+"""The queues of a worker start rows in turn. The test sets the clock."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ def fetch(text: str, done: Callable[[Fetched], None] = print) -> Fetch:
 
 
 def settle(turns: Turns, rate_limiter: RateLimiter, now: float) -> list[Fetch]:
-    """Exchange messages with the rate limiter until there are none; return the requests that may start."""
+    """Exchange messages with the rate limiter until there are none, and return the requests that may start."""
     turns.advance(now)
     for _ in range(10):
         turns.take(rate_limiter.exchange("one", *turns.messages()), now)
@@ -88,7 +88,7 @@ def test_drain_yields_every_row() -> None:
 
 
 def test_rows_keep_waiting_while_their_host_makes_progress() -> None:
-    """200 rows at five answers a second: the last starts after 40 s, though no row may wait longer than 10 s."""
+    """With 200 rows at five answers a second, the last row starts after 40 s, although no row may wait longer than 10 s."""
     now = 0.0
     rate_limiter, turns = RateLimiter(options(host_requests_per_s=5.0), lambda: now), Turns(needs_policy=False, max_wait_s=10.0)
     for n in range(200):
@@ -105,7 +105,7 @@ def test_rows_keep_waiting_while_their_host_makes_progress() -> None:
 
 
 def test_rows_of_a_host_that_answers_too_rarely_end_as_busy() -> None:
-    """One answer in two seconds is less than one a second: after 10 s all other rows are refused."""
+    """One answer in two seconds is less than one per second, so all other rows are refused after 10 s."""
     now = 0.0
     rate_limiter, turns = RateLimiter(options(host_requests_per_s=0.5), lambda: now), Turns(needs_policy=False, max_wait_s=10.0)
     for n in range(200):

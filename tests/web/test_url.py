@@ -1,4 +1,4 @@
-"""Canonical addresses: the client sends exactly what it has checked."""
+"""The client sends exactly the canonical address that it has checked."""
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ from vlmdata.web.url import MAX_LENGTH, join_url, parse_url
         ("http://a.b./x", "http://a.b/x"),
         ("http://a_b.example/x", "http://a_b.example/x"),
         ("http://bücher.example/", "http://xn--bcher-kva.example/"),
-        ("http://faß.example/", "http://xn--fa-hia.example/"),  # IDNA 2003 would go to fass.example, another site
+        ("http://faß.example/", "http://xn--fa-hia.example/"),  # IDNA 2003 would change it to fass.example, another site
         ("http://127.1/", "http://127.0.0.1/"),
         ("http://0x7f000001/", "http://127.0.0.1/"),
         ("http://2130706433/", "http://127.0.0.1/"),
@@ -97,7 +97,7 @@ def test_parsing_never_raises_and_is_stable(text: str) -> None:
         ("/caf\xe9.jpg", "http://a.example/caf%E9.jpg"),  # Latin-1
         ("/caf%C3%A9 \xc3\xa9\xe9?q=\xe9", "http://a.example/caf%C3%A9%20%C3%A9%E9?q=%E9"),
         ("/voil\xc3\xa0", "http://a.example/voil%C3%A0"),  # its last byte is not a space
-        ("/a\xe3\x80\x80", "http://a.example/a%E3%80%80"),  # U+3000, which Python takes for a space
+        ("/a\xe3\x80\x80", "http://a.example/a%E3%80%80"),  # U+3000, which Python treats as a space
         ("http://b\xc3\xbccher.example/\xe9", "http://xn--bcher-kva.example/%E9"),
         ("\x01/a\x01b\x7f\x1f", "http://a.example/a%01b%7F"),
         ("/a\r\nSet-Cookie: b\tc", "http://a.example/aSet-Cookie:%20bc"),
