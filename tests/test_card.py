@@ -43,7 +43,7 @@ def test_datasets_loads_the_folder_through_its_card(out, tmp_path):
     assert {type(value["url"]) for value in loaded["json"]} == {str} and loaded[0]["json"]["license"].startswith("CC")
 
 
-def test_a_later_document_with_more_images_loses_none(tmp_path):
+def test_a_later_document_with_more_images_keeps_them_all(tmp_path):
     """The first hundred documents have one image. The last has four images and an extra field."""
     from vlmdata.card import features, member_names
     from vlmdata.engine.output.pack import pack
@@ -106,7 +106,7 @@ def pictures_in(out) -> dict[str, bytes]:
     return {name: Image.open(io.BytesIO(data)).convert("RGB").tobytes() for name, data in found.items()}
 
 
-def test_two_datasets_in_one_cache_give_each_its_own_images(tmp_path, monkeypatch):
+def test_two_datasets_in_one_cache_keep_their_images_separate(tmp_path, monkeypatch):
     """Both datasets have a 00000.tar and the same keys. The second is read again after a move to another folder."""
     monkeypatch.setattr("mlcroissant._src.operation_graph.operations.extract.EXTRACT_PATH", epath.Path(tmp_path / "cache"))
     for name, shift in (("a", 0), ("b", 50)):

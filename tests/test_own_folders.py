@@ -16,7 +16,7 @@ from tests.own_folders import FOLDERS
 RUN = Path(tempfile.gettempdir()).parent
 
 
-def test_user_folders_are_replaced_here_and_in_child_processes():
+def test_user_folders_are_replaced_in_this_and_in_child_processes():
     code = "import os, sys, tempfile\nfor name in ['~', tempfile.gettempdir(), *map(os.environ.get, sys.argv[1:])]:\n"
     code += "    print(os.path.expanduser(name))"
     printed = subprocess.run([sys.executable, "-c", code, *FOLDERS], capture_output=True, text=True, check=True).stdout

@@ -132,7 +132,7 @@ def test_a_bad_length_in_an_arc_loses_one_page(tmp_path, length):
     assert [(r.kind, r.offset) for r in found if r.problem] == [("bad_record", len(lines[0]))]
 
 
-def test_look_ups_in_an_arc_have_their_own_kinds(tmp_path):
+def test_dns_records_in_an_arc_have_separate_kinds(tmp_path):
     look_ups = ("dns:ex.com", "DNS:ex.com", "whois://w.ex.com/ex.com", "mailto:a@ex.com", "news:comp.lang", "ftp://ex.com/a")
     for pack in (bytes, gzip.compress):
         (tmp_path / "x.arc").write_bytes(pack(arc(*((url, b"1.2.3.4\n\n") for url in look_ups), ("http://ex.com/", BLOCK))))
@@ -263,7 +263,7 @@ def test_headers_in_any_spelling_and_with_any_line_break_are_read(tmp_path, pack
 
 @pytest.mark.parametrize("pack", [b"".join, lambda parts: gz(*parts), lambda parts: gzip.compress(b"".join(parts))])
 @pytest.mark.parametrize("stated", [b"99", b"999999", b"999999999999"])
-def test_a_false_length_loses_no_page_uncounted(tmp_path, pack, stated):
+def test_a_page_lost_by_a_false_length_is_counted(tmp_path, pack, stated):
     for number in (0, 1, 3):  # the lengths of the first record and of a request, whose content is not read, and of a page
         changed = [*WHOLE]
         changed[number] = re.sub(rb"Content-Length: \d+", b"Content-Length: " + stated, changed[number], count=1)

@@ -112,7 +112,7 @@ def test_a_lease_without_heartbeat_is_taken_over_and_its_holder_notices(tmp_path
         assert store.list("lease")[-1] == "lease/000000002.json"
 
 
-def test_a_worker_of_a_dead_driver_writes_nothing_of_a_sample_taken_down_since(tmp_path):
+def test_a_worker_of_a_dead_driver_does_not_restore_a_sample_taken_down_since(tmp_path):
     with site(tmp_path, 16, part_rows=16, steps=[download(), {"resize": {"size": 48}}]) as web:
         run(web.recipe, tmp_path / "out", local=True, workers=1)
         out = tmp_path / "out"

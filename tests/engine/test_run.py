@@ -1,4 +1,4 @@
-"""A whole run on local workers gives every row one outcome, and the kept images equal the served ones."""
+"""A whole run on local workers gives every row one outcome, and the kept images equal those on the server."""
 
 import io
 import tarfile

@@ -110,7 +110,7 @@ def test_hidden_elements_are_not_read():
     assert read(body).texts == ["seen"]
 
 
-def test_pages_beyond_a_limit_are_refused_or_cut():
+def test_pages_over_a_limit_are_refused_or_truncated():
     few = Limits(max_bytes=2000, max_images=2)
     assert read("x" * 3000, limits=few).refused == "too_large"
     document = read("<img src=a.jpg><p>t</p><img src=b.jpg><img src=c.jpg><img src=d.jpg>", limits=few)

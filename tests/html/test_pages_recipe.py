@@ -110,7 +110,7 @@ def test_the_same_pages_as_caption_pairs(tmp_path):
     assert all(json.loads(sample["json"])["url"].endswith(".jpg") for sample in samples)
 
 
-def test_clip_score_scores_each_image_with_its_best_text_and_drops_images_alone(tmp_path):
+def test_clip_score_scores_images_with_their_best_text_and_drops_only_images(tmp_path):
     archive(tmp_path)
     clip = {"model": f"local-dir:{HERE / 'clip'}", "precision": "fp32", "min_score": -1}
     steps = ["dedupe_page_url", {"resize": {"mode": "no"}}, {"clip_score": clip}, {"document_quality": {"max_special": 1}}]

@@ -265,7 +265,7 @@ def test_a_plain_remote_file_is_divided_with_few_requests(tmp_path, monkeypatch,
         assert rows_and_others(source) == rows_and_others(local)
 
 
-def test_pages_beyond_the_text_limit_of_a_piece_are_counted(tmp_path, monkeypatch):
+def test_pages_over_the_text_limit_of_a_piece_are_counted(tmp_path, monkeypatch):
     pages = [page(0), page(1, PROSE * 1000), page(2, PROSE * 1000), page(3)]
     (tmp_path / "x.warc.gz").write_bytes(gz(*pages))
     monkeypatch.setattr(module, "MAX_PIECE_CHARS", 700_000)

@@ -67,8 +67,8 @@ FRONT_PAGES = {
 
 
 def outcomes(path: Path) -> Counter:
-    """Return the number of records per outcome: page, a drop reason, bad_ with the problem, or the kind of a record without
-    a row."""
+    """Return the number of records per outcome: page, a drop reason, `bad_` followed by the problem, or the kind of another
+    record."""
     found: Counter = Counter()
     source = Warc(path=str(path))
     for piece in source.pieces():

@@ -27,7 +27,7 @@ def test_blurring_equals_the_published_method(box: tuple[int, int, int, int]) ->
     assert np.abs(blur_boxes(pixels, [box]) - published(pixels, box)).max() < 4
 
 
-def test_far_from_the_boxes_nothing_changes() -> None:
+def test_pixels_far_from_the_boxes_do_not_change() -> None:
     pixels = photo(400, 300)
     out = blur_boxes(pixels, [(40, 40, 80, 90), (60, 50, 100, 100)])
     assert np.array_equal(out[200:], pixels[200:]) and np.array_equal(out[:, 200:], pixels[:, 200:])
@@ -47,7 +47,7 @@ def test_an_infinite_box_blurs_like_one_around_the_whole_image() -> None:
         assert np.array_equal(blur_boxes(pixels, [(-far, -far, far, far)]), whole)
 
 
-def test_it_blurs_where_img2dataset_does_and_more() -> None:
+def test_faces_are_blurred_more_than_by_img2dataset_and_nothing_far_away() -> None:
     folder = fixture("F_vlm_repo_testdata/img2dataset/blur_test_files")
     original, theirs = (
         decode((folder / name).read_bytes(), max_pixels=10**7).pixels for name in ("original.png", "blurred.png")
@@ -61,7 +61,7 @@ def test_it_blurs_where_img2dataset_does_and_more() -> None:
     assert np.array_equal(ours[~near], original[~near])
 
 
-def test_img2dataset_reproduces_its_own_test_image_with_that_box() -> None:
+def test_img2dataset_reproduces_its_test_image_with_the_found_box() -> None:
     blurrer = pytest.importorskip("img2dataset.blurrer").BoundingBoxBlurrer()
     folder = fixture("F_vlm_repo_testdata/img2dataset/blur_test_files")
     original, expected = (

@@ -168,7 +168,7 @@ def test_shrinking_keeps_half_or_a_quarter_more_than_the_target() -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_shrunk_image_shows_the_same(orientation: int) -> None:
+def test_an_image_shrunk_while_decoding_looks_the_same(orientation: int) -> None:
     data = saved(photo(1601, 1203), "jpeg", exif=exif(orientation))
     target = (200, 150) if orientation == 1 else (150, 200)
     decoded = decode(data, max_pixels=CAP, target=target)
@@ -205,7 +205,7 @@ def test_a_truncated_jpeg_is_reported_as_truncated(share: float, settings: dict)
     ],
     ids=["no_end", "padding", "three_bytes", "between_segments", "after_the_end"],
 )
-def test_harmless_damage_costs_no_pixel(harm: object, decoder: str) -> None:
+def test_harmless_damage_changes_no_pixel(harm: object, decoder: str) -> None:
     data = saved(photo(200, 150), "jpeg")
     decoded = decode(harm(data), max_pixels=CAP)  # type: ignore[operator]
     assert np.array_equal(decoded.pixels, pixels_of(data))

@@ -1,4 +1,4 @@
-"""Odd files and thousands of damaged ones give Pillow's pixels or one reason, never anything else."""
+"""Odd files and thousands of damaged ones give Pillow's pixels or exactly one reason."""
 
 import hashlib
 from pathlib import Path

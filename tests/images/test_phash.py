@@ -52,7 +52,7 @@ def test_the_table_of_cosines_is_the_same_everywhere() -> None:
 
 
 def imagededup_reference(image: Image.Image) -> str:
-    """Return imagededup's PHash of RGB pixels, in its own numpy code."""
+    """Return imagededup's PHash of RGB pixels, computed with imagededup's numpy code."""
     from scipy.fftpack import dct
 
     array = np.array(image.resize((32, 32), Image.Resampling.LANCZOS).convert("L"))

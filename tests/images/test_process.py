@@ -1,4 +1,4 @@
-"""One image is processed and encoded as the rule says."""
+"""One image is processed and encoded according to a resize rule."""
 
 import hashlib
 import io
@@ -78,7 +78,7 @@ def test_a_png_with_alpha_is_not_kept_and_one_without_is() -> None:
     assert not process(see_through, rule, max_pixels=CAP).is_original
 
 
-def test_without_skip_reencode_everything_is_encoded() -> None:
+def test_every_image_is_encoded_without_skip_reencode() -> None:
     assert not process(saved(photo(150, 100), "jpeg"), ResizeRule("no"), max_pixels=CAP).is_original
 
 
@@ -110,7 +110,7 @@ def test_encoded_images_decode_to_similar_pixels(format: str, quality: int, at_l
     assert psnr(decode(encode(pixels, format, quality), max_pixels=CAP).pixels, pixels) > at_least
 
 
-def test_the_jpeg_is_what_libjpeg_writes_elsewhere() -> None:
+def test_the_jpeg_equals_that_of_pillow() -> None:
     pixels = photo(120, 90)
     theirs = Image.open(io.BytesIO(saved(pixels, "jpeg", quality=95)))
     ours = Image.open(io.BytesIO(encode(pixels, "jpeg", 95)))

@@ -86,7 +86,7 @@ def test_a_box_frames_the_same_area_after_the_resize(mode: str, size: int) -> No
     assert np.allclose(box, (red_x.min(), red_y.min(), red_x.max() + 1, red_y.max() + 1), atol=1.0)
 
 
-def test_a_box_that_is_cropped_away_is_none_and_the_others_keep_their_index() -> None:
+def test_a_box_outside_the_crop_becomes_none_and_others_keep_their_index() -> None:
     change = transform(ResizeRule("center_crop", 100), 300, 100)
     assert change.boxes([(0, 0, 90, 50), (90, 0, 120, 50), (100, 0, 200, 100)]) == [
         None,

@@ -1,4 +1,4 @@
-"""The same input gives the same output: on a second run, and without cv2's processor-specific code."""
+"""The same input gives the same output on a second run and without cv2's processor-specific code."""
 
 import hashlib
 import subprocess

@@ -85,7 +85,7 @@ def test_kinds_without_data_may_state_a_size(kind: bytes) -> None:
     assert read(A + header(b"x.jpg", 600, kind) + B + END) == (BOTH, [], [])
 
 
-def test_links_are_listed_apart_from_members() -> None:
+def test_links_are_listed_separately_from_members() -> None:
     links = header(b"d/c.jpg", 0, b"2", b"../b.jpg") + header(b"e.jpg", 0, b"1", b"a.jpg")
     assert read(A + links + B + header(b"notes", 0, b"2", b"/etc") + END) == (BOTH, [], ["d/c.jpg", "e.jpg"])
 

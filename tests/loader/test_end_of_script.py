@@ -23,7 +23,7 @@ LAST_LINES = [
 
 @pytest.mark.parametrize("line", LAST_LINES)
 @pytest.mark.parametrize("is_remote", [False, True])
-def test_the_last_line_of_a_script(tmp_path: Path, line: str, is_remote: bool) -> None:
+def test_a_script_that_exits_after_one_sample_exits_cleanly(tmp_path: Path, line: str, is_remote: bool) -> None:
     folder = caption_set(tmp_path / "tars", [300, 300], size=4000)
     build_index(folder)
     path = f"file://{folder}" if is_remote else str(folder)

@@ -16,7 +16,7 @@ from vlmdata.loader.stream import Blend, ReadOptions
 
 
 @pytest.mark.parametrize("rows", [1, 2, 63, 64, 65, 1000, 65_535, 65_537, 200_001])
-def test_an_epoch_has_every_row_once_and_each_position_is_computed_alone(rows: int) -> None:
+def test_an_epoch_has_every_row_once_and_any_position_can_be_computed(rows: int) -> None:
     for epoch in (0, 1):
         whole = Order(rows, 7).at(epoch, np.arange(rows))
         assert np.array_equal(np.sort(whole), np.arange(rows))

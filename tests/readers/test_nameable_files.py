@@ -1,4 +1,4 @@
-"""The folder of a user's path contains the files that rows may name."""
+"""A user's path stands for the folder whose files rows may name."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The bytes of a caption decode to its text or raise an error. They never give another text."""
+"""The bytes of a caption decode to its text or raise an error, but never decode to another text."""
 
 import codecs
 

@@ -59,7 +59,7 @@ def test_quantised_cosines_are_close_to_the_true_ones() -> None:
 
 
 @pytest.mark.parametrize("width", [1040, 1041, 3000])
-def test_products_are_exact_at_their_largest(width: int) -> None:
+def test_products_are_exact_at_their_largest_values(width: int) -> None:
     rows = np.full((2, width), 127, np.int8)
     rows[1, ::2] = -127
     assert exact_products(rows, rows).tolist() == (rows.astype(np.int64) @ rows.astype(np.int64).T).tolist()

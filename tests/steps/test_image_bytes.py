@@ -11,5 +11,5 @@ def test_both_limits_are_inclusive(size, reason):
     assert ImageBytes(max_bytes=9000).run(captions(["a"], size=[size]))["reason"].to_pylist() == [reason]
 
 
-def test_without_an_upper_limit_any_size_passes():
+def test_any_large_size_passes_without_an_upper_limit():
     assert ImageBytes().run(captions(["a"], size=[1 << 40]))["reason"].to_pylist() == [None]

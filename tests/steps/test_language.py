@@ -60,7 +60,7 @@ def test_an_unknown_code_is_reported():
         (real_data, "G_text/m2ib_cc3m_val/Validation_GCC-1.1.0-Validation.tsv", 0.996),
     ],
 )
-def test_its_error_on_english_captions_is_as_stated(find, path, share):
+def test_the_error_rate_on_english_captions_is_the_documented_one(find, path, share):
     texts = [line.split("\t")[0] for line in find(path).read_text().splitlines()]
     right = sum(code == "en" for code, _ in languages(texts))
     assert right / len(texts) == pytest.approx(share, abs=0.0005)

@@ -25,7 +25,7 @@ def test_three_copies_on_one_host_are_all_dropped_and_two_are_kept():
     assert found.to_pylist()[0]["texts"][1]["value"] == 3
 
 
-def test_hosts_are_counted_apart_and_dropped_or_addressless_rows_do_not_count():
+def test_hosts_are_counted_separately_and_rows_without_address_do_not_count():
     rows = pages(("http://a.com/1", [LINE]), ("http://b.com/1", [LINE]), ("http://a.com/2", [LINE]), (None, [LINE, LINE, LINE]))
     assert lost(ParagraphRepeats().decide(rows)) == [[False], [False], [False], [False] * 3]
 

@@ -1,4 +1,4 @@
-"""Resize works as part of a run on images that the source gives as bytes."""
+"""Resize works as part of a run on inline images of a source."""
 
 import io
 

@@ -57,7 +57,7 @@ def test_punctuation_of_a_short_text_is_not_judged():
     assert punctuation_ratio("a, b") == pytest.approx(1 / 3) and punctuation_ratio("") == 0
 
 
-def test_empty_texts_measure_nothing():
+def test_the_measures_of_empty_texts_are_zero():
     assert measure("", WordLists(STOP, STOP, STOP, STOP)) == (0, 0, 0, 0, 0, 0, 0, 0, 0)
     assert special_ratio("🎉 1!") == 1 and share_in([], STOP) == 0
 

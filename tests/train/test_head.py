@@ -95,7 +95,7 @@ def test_sampling_draws_from_the_capped_logits() -> None:
     assert drawn.count(likeliest) < 3
 
 
-def test_without_an_end_token_generation_fills_the_limit() -> None:
+def test_generation_without_an_end_token_fills_the_limit() -> None:
     model = model_of({})
     model.tokenizer.eos_token = None
     stop_ids = ChatTemplate(model.tokenizer, image_token(model.tokenizer)).stop_ids

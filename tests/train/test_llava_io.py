@@ -117,7 +117,7 @@ def test_a_published_llava_with_gemma_2_is_refused_because_it_does_not_cap_logit
         loaded_from(tmp_path)
 
 
-def test_transformers_generates_what_we_generate(tmp_path: Path) -> None:
+def test_transformers_generates_the_same_text(tmp_path: Path) -> None:
     model = tiny_model(LLAVA)
     save_llava(model, tmp_path / "llava")
     served = AutoModelForImageTextToText.from_pretrained(tmp_path / "llava", dtype=torch.float32).eval()

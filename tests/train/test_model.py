@@ -42,7 +42,7 @@ def test_the_logits_depend_on_the_images() -> None:
     assert (seen - blanked).abs().max() > 0.01
 
 
-def test_each_image_fills_its_own_tokens() -> None:
+def test_each_image_fills_the_tokens_of_its_place() -> None:
     model = tiny_model()
     ids, pixels = sample(model, 12, 2, seed=1)
     features, counts = model.encode_images(pack(model, [(ids, pixels)]))

@@ -203,7 +203,7 @@ def test_each_backend_that_can_train_without_a_gpu_takes_a_step(config: dict[str
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("fusion", ["tokens", "cross_attention"])
-def test_on_a_gpu_the_kernels_agree_with_attention_by_segment(fusion: str) -> None:
+def test_kernels_on_a_gpu_agree_with_attention_by_segment(fusion: str) -> None:
     model = tiny_model(replace(TINY, fusion=fusion, language={"hf_causal": {"config": {**LLAMA, "hidden_size": 128}}}))
     model.cuda().to(torch.bfloat16)
     batch = pack(model, [sample(model, 300, 1, 1), sample(model, 90, 2, 2)], padding=50)

@@ -59,7 +59,7 @@ def ask_client(client: Client, urls: list[str]) -> list[Fetched]:
 
 
 def wait_until(claim: Callable[[], bool]) -> None:
-    """Return once `claim` is true. Fails after PATIENCE_S."""
+    """Return once `claim` is true. Fail after PATIENCE_S."""
     end = time.monotonic() + PATIENCE_S
     while not claim():
         assert time.monotonic() < end, "the condition did not become true"

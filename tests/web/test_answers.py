@@ -158,7 +158,7 @@ def test_unusual_valid_answers_are_read() -> None:
         )
 
 
-def test_no_host_delays_a_row_beyond_timeout_s() -> None:
+def test_no_host_delays_a_row_longer_than_timeout_s() -> None:
     def half_a_header(request: Request, wire: Wire) -> bool:
         wire.send(b"HTTP/1.1 200 OK\r\n")
         return hang(request, wire)
@@ -217,7 +217,7 @@ def test_a_redirect_to_another_scheme_is_not_followed() -> None:
         assert failures(fetched) == ["bad_redirect"] * len(places)
 
 
-def test_a_redirect_without_a_location_is_an_answer() -> None:
+def test_a_redirect_without_a_location_is_treated_as_an_answer() -> None:
     with LoopbackServer({"/a": reply(status=302), "/b": reply(status=300, headers={"Location": "/a"})}) as server:
         assert failures(ask([server.url("/a"), server.url("/b")])) == ["http_302", "http_300"]
 

@@ -129,7 +129,7 @@ def test_a_lookup_is_shared_and_cached() -> None:
         assert looked_up == ["mirror.example"]
 
 
-def test_a_hanging_lookup_delays_only_its_own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_lookup_delays_only_the_rows_of_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Leaping(monkeypatch)
     over = threading.Event()
 
@@ -154,7 +154,7 @@ def test_a_hanging_lookup_delays_only_its_own_rows(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_name_does_not_wait_for_a_thread_that_another_name_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread of the first name is slow to take it from the queue when the second name comes, as on a busy machine."""
+    """The thread of the first name is slow to take it from the queue when the second name arrives, as on a busy machine."""
     waits, both_looked_up, over = threading.Event(), threading.Event(), threading.Event()
 
     class SlowQueue(queue.Queue):

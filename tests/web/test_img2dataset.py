@@ -203,12 +203,12 @@ def test_an_abandoned_fetch_leaves_no_thread_blocked():
         ("something new", "bad_response"),
     ],
 )
-def test_its_errors_become_outcomes(message, outcome):
+def test_errors_of_img2dataset_become_outcomes(message, outcome):
     assert outcome_of(message) == outcome
     is_passing(outcome)  # raises for an unknown name
 
 
-def test_a_recipe_must_turn_off_what_it_does_not_support():
+def test_a_recipe_must_turn_off_options_that_img2dataset_does_not_support():
     def checked(**download):
         tree = {"source": {"type": "url_list", "path": "a"}, "steps": [{"download": {"engine": "img2dataset", **download}}]}
         parse(tree).steps[0].check()

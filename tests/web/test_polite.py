@@ -39,7 +39,7 @@ def test_the_agent_is_addressed_by_its_name() -> None:
         assert ask_one(server.url("/a")).failure is None
 
 
-def test_each_port_and_scheme_has_its_own_robots_txt() -> None:
+def test_each_port_and_scheme_has_a_separate_robots_txt() -> None:
     with LoopbackServer(robots("User-agent: *\nDisallow: /")) as strict, LoopbackServer(robots("")) as free:
         assert failures(ask([strict.url("/a"), free.url("/a")])) == ["robots", None]
 
@@ -128,7 +128,7 @@ def test_all_workers_remember_a_refusal() -> None:
         assert server.paths().count("/a") == 1 and server.paths().count("/robots.txt") == 1
 
 
-def test_tdmrep_json_is_fetched_if_the_recipe_says_so() -> None:
+def test_tdmrep_json_is_fetched_if_the_recipe_requests_it() -> None:
     rules = b'[{"location": "/a", "tdm-reservation": 1}]'
     with LoopbackServer({**robots(""), "/.well-known/tdmrep.json": reply(rules)}) as server:
         assert failures(ask([server.url("/a"), server.url("/b")], tdm_file=True)) == ["tdm_reserved", None]
