@@ -150,8 +150,7 @@ KINDS += ("one Zstandard frame", "ARC, gzip")
 
 
 def piece_memory(folder: Path) -> None:
-    """Print the cost of planning an archive, and the cost for a worker that reads the piece in its middle with rows and
-    images."""
+    """Print the cost of planning an archive, and of reading the piece in its middle with rows and images as a worker does."""
     messages = real_messages(folder)
     print(f"{'kind':<22}{'MB':>7}{'pieces':>8}{'plan CPU s':>12}{'MB':>6}{'piece: rows':>13}{'CPU s':>8}{'MB':>6}")
     for kind in KINDS:

@@ -186,8 +186,7 @@ class LoopbackServer:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # close alone would leave the thread in accept
         self._accepting.join(timeout=10)
-        # Closed only after the thread ends, because another socket may reuse the descriptor, and the thread would accept from
-        # it.
+        # Closed only after the thread ends. Another socket may reuse the descriptor, and the thread would accept from it.
         self._listener.close()
         with self._lock:
             for connection in self._open:

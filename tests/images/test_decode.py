@@ -235,7 +235,7 @@ def test_the_limit_on_pixels_is_exact(format: str) -> None:
 
 
 @pytest.mark.parametrize("format", ["png", "webp", "gif", "tiff", "avif"])
-def test_a_bomb_costs_no_memory(format: str) -> None:
+def test_a_bomb_takes_no_memory(format: str) -> None:
     import resource
 
     settings: dict[str, dict] = {

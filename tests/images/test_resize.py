@@ -32,7 +32,7 @@ def img2dataset_result(data: bytes, rule: ResizeRule) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("only_if_bigger", [False, True])
-def test_img2datasets_test_images_get_its_sizes(mode: str, only_if_bigger: bool) -> None:
+def test_the_test_images_of_img2dataset_get_the_sizes_of_its_resizer(mode: str, only_if_bigger: bool) -> None:
     for width, height in SIZES:
         data = saved(photo(width, height), "jpeg")
         assert read_header(data).upright_size == (width, height)

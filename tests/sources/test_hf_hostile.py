@@ -133,8 +133,7 @@ def test_zip_archives_of_images_are_read(tmp_path, streaming):
 
 
 def test_only_paths_of_the_same_dataset_on_the_hub_are_accepted(tmp_path):
-    """When streaming, they are addresses in the repository. When downloaded, they are links into the blobs beside the
-    snapshots."""
+    """Streamed paths are addresses in the repository. Downloaded paths are links into the blobs beside the snapshots."""
     repository = tmp_path / "datasets--a--b"
     for folder in ("blobs", "snapshots/1"):
         (repository / folder).mkdir(parents=True)

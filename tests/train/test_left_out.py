@@ -274,7 +274,7 @@ def test_steps_count_the_alternatives_drawn_in_each_epoch(tmp_path):
         assert sum(batch.taken for batch, _ in made) == sum(per_epoch) == sum(len(batch.keys) for batch, _ in made)
 
 
-# -- data of which no sample can be used
+# -- data without a usable sample
 
 
 def refused(tmp_path, samples, **changes):

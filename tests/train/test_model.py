@@ -24,7 +24,7 @@ from vlmdata_train.model.model import build_model, image_plan
         ({"encoder": "no.such.Class"}, "cannot import 'no.such.Class'"),
     ],
 )
-def test_a_mistake_in_a_recipe_is_named_before_anything_is_built(change: dict[str, object], message: str) -> None:
+def test_a_mistake_in_a_recipe_is_reported_before_anything_is_built(change: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message.replace("?", r"\?").replace("(", r"\(")):
         build_model(replace(TINY, **change))
 
