@@ -4,7 +4,7 @@
 
 Each client and its server run in two separate processes. The figure is the client's CPU time with its threads and without
 imports. `close` opens a new connection for each request. `tls` adds a handshake with the certificate checked and no session
-resumed, as a list of addresses on many hosts needs. `hosts` requests from 200 hosts, each with its own robots.txt.
+resumed, as a list of addresses on many hosts needs. `hosts` sends requests to 200 hosts, each with its own robots.txt.
 """
 
 import argparse
