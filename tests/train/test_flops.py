@@ -106,7 +106,7 @@ def test_the_flops_of_a_frozen_tower_before_trained_parts_equal_those_of_torch(
     costs, true = costs_of(model), measured(model, batch)
     assert counted(model, batch, costs, "encoder") == true["encoder"] > 0
     assert counted(model, batch, costs, "language") == true["language"] > 0
-    # The first layer of the abstractor (the first three of Qwen3-VL) needs no gradient for a frozen tower, but the count has one.
+    # The count includes a gradient that the first layer (in Qwen3-VL the first three) does not need with a frozen tower.
     assert true["abstractor"] <= counted(model, batch, costs, "abstractor") <= 1.5 * true["abstractor"]
 
 
