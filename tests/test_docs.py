@@ -89,7 +89,7 @@ def test_a_step_that_reads_a_value_without_a_measurement_is_refused():
 
 
 def test_two_steps_with_the_same_name_need_a_label():
-    with pytest.raises(RecipeError, match="give it a `label`"):
+    with pytest.raises(RecipeError, match="Give this one a `label`"):
         parse({"source": SOURCE, "steps": ["text_length", "text_length"]})
 
 

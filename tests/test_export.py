@@ -136,7 +136,7 @@ def test_exported_conversations_are_read_back_as_the_same_messages(tmp_path):
 
 
 def test_rows_that_are_not_conversations_are_not_exported_as_messages(out, tmp_path):
-    with pytest.raises(RecipeError, match=r"is not a conversation; .* only conversations\. Export the dataset as parquet"):
+    with pytest.raises(RecipeError, match=r"is not a conversation, but .* only conversations\. Export to parquet"):
         export(out.parent / "documents", tmp_path / "to", to="messages")
     assert list(tmp_path.iterdir()) == []
 

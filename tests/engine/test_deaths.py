@@ -131,7 +131,7 @@ def test_a_rate_limiter_that_ray_cannot_restart_ends_the_run_with_one_line(web, 
     with rate_limiter_of_ray(monkeypatch, web, for_good=True) as acted:
         assert main(["run", str(web.recipe), "--out", str(tmp_path / "out"), "--workers", "2"]) == 1
     output = capsys.readouterr().err
-    last = "vlmdata: ConnectionError: the rate limiter of all workers died. "
+    last = "vlmdata: ConnectionError: the workers' shared rate limiter died. "
     assert acted and f"{last}Fix this and run the same command again; it resumes." in output.splitlines()
     assert "Traceback" not in output
     run(web.recipe, tmp_path / "out", local=True)

@@ -165,7 +165,7 @@ def test_a_failed_start_of_ray_is_retried_once(monkeypatch, error):
     output = " ".join(str(error).split()) or "ConnectionError"
     monkeypatch.setattr("ray.init", Starts([error, error]))
     with (
-        pytest.raises(WorkFailed, match=f"^Ray does not start here: {output}; try again, or with --local$"),
+        pytest.raises(WorkFailed, match=f"^Ray does not start here: {output}; try again, or use --local$"),
         on_ray.cluster(None, 3),
     ):
         pass

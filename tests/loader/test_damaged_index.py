@@ -100,7 +100,7 @@ def test_damaged_flat_files_lengths_and_packs_are_rebuilt(
         found = contents(folder, tmp_path / "cache", packing=packing)
     # The damage is found only when the first samples are located; the next start rebuilds the file.
     except ValueError as error:
-        assert "is now removed" in str(error)
+        assert "has been removed" in str(error)
         found = contents(folder, tmp_path / "cache", packing=packing)
     assert found == expected
 

@@ -116,7 +116,7 @@ def test_a_caption_that_is_not_utf8_is_reported_as_damage(tmp_path: Path, captio
 
 @pytest.mark.parametrize("facts", [b"{", b"\xff", b"[" * 100_000])
 def test_invalid_json_is_reported_as_damage(facts: bytes) -> None:
-    with pytest.raises(DamagedSample, match="not JSON"):
+    with pytest.raises(DamagedSample, match="not valid JSON"):
         Decode()({"__url__": "0.tar", "__key__": "a", "__seed__": 0, "json": facts})
 
 

@@ -51,12 +51,12 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"path": None}, "path must be a path or a list of paths, not None"),
         ({"path": ["a", 5]}, "path must be a path or a list of paths, not ['a', 5]"),
         ({"path": []}, "no path is given"),
-        ({"path": {}}, "weights is a mapping {path: weight}, not {}"),
-        ({"path": {"a": "much"}}, "the weight of a is a number, 0 or more, not 'much'"),
-        ({"path": {"a": -1}}, "the weight of a is a number, 0 or more, not -1"),
-        ({"path": {"a": float("nan")}}, "the weight of a is a number, 0 or more, not nan"),
-        ({"path": {5: 1}}, "a path of weights is a path or an address, not 5"),
-        ({"path": {"absent"}}, "path is a path or a list of paths, not {'absent'}"),  # it has no order to repeat
+        ({"path": {}}, "weights must be a mapping {path: weight}, not {}"),
+        ({"path": {"a": "much"}}, "the weight of a must be a number, 0 or more, not 'much'"),
+        ({"path": {"a": -1}}, "the weight of a must be a number, 0 or more, not -1"),
+        ({"path": {"a": float("nan")}}, "the weight of a must be a number, 0 or more, not nan"),
+        ({"path": {5: 1}}, "a path of weights must be a path or an address, not 5"),
+        ({"path": {"absent"}}, "path must be a path or a list of paths, not {'absent'}"),  # it has no order to repeat
         ({"path": "absent"}, "absent does not exist"),
         ({"path": "foo://bucket/set"}, "foo://bucket/set: Protocol not known: foo"),
         ({"path": ["foo://bucket/0.tar"]}, "foo://bucket/0.tar: Protocol not known: foo"),

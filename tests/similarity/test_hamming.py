@@ -68,7 +68,7 @@ def test_lists_of_few_hashes_are_searched(count: int) -> None:
 
 
 def test_a_distance_outside_the_supported_range_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"outside 0\.\.16"):
+    with pytest.raises(ValueError, match=r"distance must be in 0\.\.16"):
         pairs_within(np.zeros(2, np.uint64), 17)
 
 

@@ -49,7 +49,7 @@ def test_check_names_the_text_that_may_be_the_caption(tmp_path, name, data, hint
     for source in (Files(path=str(folder)), Files(path=str(folder / "*.png"))):
         warning = source.warning()
         assert warning is None if hint is None else hint in warning
-        assert warning is None or warning.startswith(f"1 of the first 1 images of {source.path} have no caption; ")
+        assert warning is None or warning.startswith(f"1 of the first 1 images of {source.path} have no caption. ")
     assert Files(path=str(folder), captions=[], caption="").warning() is None
 
 
@@ -69,7 +69,7 @@ def test_check_reports_a_zip_in_python_and_on_the_command_line(tmp_path, capsys)
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     assert main(["check", str(tmp_path / "recipe.yaml")]) == 0
     output = capsys.readouterr().err
-    assert output.count("\n") == 1 and "have no caption; 'labels/a.txt' is in another folder" in output
+    assert output.count("\n") == 1 and "have no caption. 'labels/a.txt' is in another folder" in output
 
 
 def test_nothing_is_suggested_if_most_images_have_captions(tmp_path):

@@ -196,7 +196,7 @@ def test_numbers_and_bytes_are_read_as_captions_and_other_types_are_reported(tmp
 
 @pytest.mark.parametrize("column", [[1], [[[1, 2]]], [{"pixels": 1}], [True]])
 def test_a_column_that_cannot_hold_images_is_reported_before_any_work(tmp_path, column):
-    with pytest.raises(RecipeError, match=r"the column 'image' holds .*, not images, file names or addresses"):
+    with pytest.raises(RecipeError, match=r"the column 'image' must hold images, file names or addresses, not .*"):
         HfDataset(path=written(tmp_path, image=column)).check()
 
 

@@ -112,8 +112,8 @@ def test_a_refusal_of_a_chat_template_is_reported_with_the_first_sample(tmp_path
     strict = "{% if 'hi' in messages[0]['content'] %}{{ raise_exception('\x1b[31mroles must alternate') }}{% endif %}"
     run_training(tiny_recipe(str(tmp_path / "data"), tmp_path / "run", steps=1, chat_template=strict + CHAT_TEMPLATE))
     output = capsys.readouterr().err
-    assert "chat_template: the chat template refuses it; the first is" in output
-    assert r"order (the chat template refuses it: \x1b[31mroles must alternate)" in output
+    assert "chat_template: the chat template refuses the conversation; the first is" in output
+    assert r"order (the chat template refuses the messages: \x1b[31mroles must alternate)" in output
     (record,) = [record for record in records(tmp_path / "run") if record["kind"] == "left_out"]
     assert record["details"]["chat_template"].endswith("roles must alternate")
 
@@ -288,15 +288,14 @@ def refused(tmp_path, samples, **changes):
 @pytest.mark.parametrize("batches", [PACKED, SINGLE], ids=["packed", "single"])
 def test_data_without_texts_are_reported_with_the_members_of_their_samples(tmp_path, batches):
     message = refused(tmp_path, [{"__key__": f"{n:04d}", "jpg": PHOTO, "cls": b"7"} for n in range(30)], batches=batches)
-    assert message.startswith("data: ") and "no_text 30 of 30" in message and "raise `batches.sample_tokens`" not in message
-    assert (
-        f"0000 of {tmp_path}/data/0.tar, has cls, jpg; expected: an image with its caption (jpg and txt), or a JSON" in message
-    )
+    assert message.startswith("data: none of the 30 ") and "(no_text 30)" in message
+    assert "Raise `batches.sample_tokens`" not in message
+    assert f"0000 of {tmp_path}/data/0.tar, has the members cls, jpg. A sample must have an image with its caption" in message
 
 
 def test_data_that_are_too_long_are_reported_with_the_setting_to_raise(tmp_path):
     message = refused(tmp_path, [chat(f"{n}", "x" * 200, "a thing") for n in range(4)])
-    assert "no_answer_left 4 of 4" in message and "at most 96 tokens, of which an image of 32 x 32 takes 4: raise" in message
+    assert "(no_answer_left 4)" in message and "at most 96 tokens, and an image of 32 x 32 takes 4 of them. Raise" in message
 
 
 def test_a_held_out_dataset_and_one_of_a_mixture_are_named(tmp_path):
@@ -337,4 +336,4 @@ def test_a_held_out_share_without_usable_samples_is_reported_with_its_size(tmp_p
     samples = [{"__key__": key, "jpg": PHOTO, "txt": b" " if key in held else b"a square"} for key in keys]
     message = refused(tmp_path, samples, held_out={"fraction": 0.2})
     assert message.startswith(f"held_out.fraction: none of the {len(held)} held-out samples of {tmp_path}/data can be used")
-    assert message.endswith(f"(no_text {len(held)}): raise it")
+    assert message.endswith(f"(no_text {len(held)}). Raise the fraction.")

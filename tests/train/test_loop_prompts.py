@@ -48,7 +48,7 @@ def test_a_chat_template_that_ends_no_answer_is_reported(tmp_path, capsys):
     for name, template in (("ends", TEMPLATE), ("endless", TEMPLATE.replace("<|end|>\n", ""))):
         run_training(tiny_recipe(data, tmp_path / name, chat_template=template, steps=1))
         output = capsys.readouterr().err
-        assert ("writes nothing after an answer: the model does not learn where to stop" in output) == (name == "endless")
+        assert ("writes nothing after an answer, so the model does not learn where to stop" in output) == (name == "endless")
 
 
 @pytest.mark.whole

@@ -113,7 +113,7 @@ def test_merged_equals_unmerged_and_only_the_updates_have_a_gradient(part: str, 
 
 @named([design for design in DESIGNS if design[:2] in REFUSED])
 def test_a_part_without_a_layer_for_an_update_is_refused_by_name(part: str, recipe: ModelRecipe) -> None:
-    with pytest.raises(ValueError, match=f"^{part}: lora: .*; train it without `lora`$"):
+    with pytest.raises(ValueError, match=f"^{part}: lora: .*\\. Train the part without `lora`\\.$"):
         with_lora(recipe, part)
 
 

@@ -153,7 +153,7 @@ def test_varlen_is_refused_for_a_model_that_caps_its_scores() -> None:
 
 
 def test_an_unknown_backend_raises_an_error() -> None:
-    with pytest.raises(ValueError, match="There are: auto, segments, varlen, flex"):
+    with pytest.raises(ValueError, match="The backends are auto, segments, varlen, flex"):
         plan_attention(torch.ones(1, 4, dtype=torch.int32), backend="flash")
 
 

@@ -73,7 +73,7 @@ def test_an_id_outside_the_vocabulary_in_the_recipe_is_reported_in_one_line(
                                                  "steps": 1}))  # fmt: skip
     assert main(["instruct", str(tmp_path / "r.yaml")]) == 2
     output = capsys.readouterr().err.strip()
-    assert message in output and output.endswith("omit it to use the tokenizer's id") and "\n" not in output
+    assert message in output and output.endswith("Omit the field to use the tokenizer's id.") and "\n" not in output
 
 
 def test_the_last_id_of_the_vocabulary_may_be_stated() -> None:
