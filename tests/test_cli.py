@@ -89,11 +89,11 @@ def test_check_names_the_user_modules_that_a_recipe_imports(tmp_path, capsys, mo
     recipe.write_text(f"source: {{type: url_list, path: {tmp_path}/urls.txt}}\nsteps: [text_length, own_steps.Nothing]\n")
     assert main(["check", str(recipe)]) == 0
     first = capsys.readouterr().out.splitlines()[0]
-    assert first == f"{recipe} imports own_steps, which runs its code"
+    assert first == f"{recipe} imports own_steps, so the code of this module runs"
     recipe.write_text("source: {type: no.such.Source}\nsteps: [{a.b.C: {}}, download, 5]\n")
     assert main(["check", str(recipe)]) == 2
     assert capsys.readouterr().out.splitlines() == [
-        f"{recipe} imports {name}, which runs its code" for name in ("a.b", "no.such")
+        f"{recipe} imports {name}, so the code of this module runs" for name in ("a.b", "no.such")
     ]
 
 

@@ -30,7 +30,7 @@ def command(recipe: str, settings: tuple[str, ...], every_byte: bool) -> int:
         return 1 if faults else 0
     tree, path = read(recipe, read_settings(settings))
     for module in modules(tree):
-        print(f"{target} imports {module}, which runs its code")
+        print(f"{target} imports {module}, so the code of this module runs")
     parsed = parse(tree, path)
     for note in check(parsed):
         print(f"vlmdata: {note}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Remove work/ and keep the dataset. A later run with other thresholds has to fetch again."""
+"""Remove work/ and keep the dataset. A later run with other thresholds must fetch all images again."""
 
 import shutil
 from pathlib import Path

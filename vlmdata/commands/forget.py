@@ -1,6 +1,6 @@
-"""Remove samples by address, domain, key, SHA-256 or likeness. Later runs do not add them again.
+"""Remove samples by address, domain, key, SHA-256 or similarity to an image. Later runs do not add them again.
 
-Without any of these options, finish an interrupted takedown.
+If no option names a sample, finish a takedown that was interrupted.
 """
 
 import json
@@ -27,13 +27,13 @@ KINDS = {
 
 
 def kinds(command: Any) -> Any:
-    """Add one option to the command for each entry of KINDS."""
+    """Add to the command one option for each way to name samples: by address, domain, key, SHA-256 or a similar image."""
     for name, what in reversed(KINDS.items()):
         command = click.option(
             f"--{name}",
             multiple=True,
             metavar=name.upper(),
-            help=f"{what}; @FILE for a list, one entry per line",
+            help=f"{what}; to name several, write them to a file, one per line, and give @FILE",
             shell_complete=files if name == "like" else None,
         )(command)
     return command
@@ -43,7 +43,12 @@ def kinds(command: Any) -> Any:
 @argument("out", "a finished dataset", shell_complete=folders)
 @kinds
 @click.option(
-    "--bits", type=int, default=4, show_default=True, metavar="N", help="for --like: maximum difference in bits of 64"
+    "--bits",
+    type=int,
+    default=4,
+    show_default=True,
+    metavar="N",
+    help="for --like: how many of the 64 bits of the perceptual hash may differ",
 )
 @click.option(
     "--receipt", metavar="FILE", help="write a JSON receipt of the takedown; keep it outside the dataset", shell_complete=files
@@ -55,13 +60,13 @@ def command(out: str, bits: int, receipt: str | None, dry_run: bool, **values: t
 
     removal = forget(out, **{name: lines(values[name]) for name in KINDS}, bits=bits, dry_run=dry_run)
     if not removal:
-        print("the interrupted takedown is finished")
+        print("finished the takedown that was interrupted")
         return
     done = "would be forgotten" if dry_run else "forgotten"
     samples = f"{removal['samples']:,} samples in {len(removal['shards']):,} tars"
     print(f"{len(removal['removed']):,} rows {done}, among them {samples}")
     if missing := removal["not_found"]:
-        print(f"{len(missing):,} not found: {redacted(', '.join(missing[:3]))}. Later runs will not add them either")
+        print(f"{len(missing):,} not found: {redacted(', '.join(missing[:3]))}. Later runs will not add these")
     if receipt:
         Path(receipt).write_text(json.dumps(removal, indent=1) + "\n")
 

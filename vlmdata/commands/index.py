@@ -13,7 +13,7 @@ vlmdata index 'shards/*.tar' --out index.parquet
 
 
 @click.command(cls=Verb)
-@argument("tars", "folder, pattern or address of the tars", shell_complete=folders)
+@argument("tars", "the tars: a folder, a pattern such as 'shards/*.tar', or an address", shell_complete=folders)
 @click.option(
     "--out", metavar="FILE", help="file to write (default: index.parquet in the folder of the tars)", shell_complete=files
 )

@@ -28,4 +28,4 @@ def command(recipe: str, path: str | None) -> None:
     if target.exists():
         raise RecipeError(f"{target} already exists. Name another file: vlmdata new {recipe} other.yaml")
     target.write_text(source.read_text())
-    print(f"{target}: edit it, then\n  vlmdata check {target}\n  vlmdata run {target} --out OUT")
+    print(f"{target} written. Edit it, then run\n  vlmdata check {target}\n  vlmdata run {target} --out OUT")

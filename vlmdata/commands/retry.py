@@ -15,14 +15,20 @@ vlmdata retry OUT --only timeout,http_503
 
 @click.command(cls=Verb)
 @argument("out", "a finished dataset", shell_complete=folders)
-@click.option("--only", metavar="REASONS", help="reasons, separated by commas (default: all temporary ones)")
+@click.option("--only", metavar="REASONS", help="retry only these reasons, separated by commas (default: all temporary ones)")
 @click.option(
     "--recipe",
     metavar="RECIPE",
-    help="recipe of the dataset; needed if its addresses hold secrets, which the manifest does not keep",
+    help="recipe that built the dataset; needed if addresses in it hold secrets, which the manifest does not keep",
     shell_complete=recipes,
 )
-@click.option("--set", "settings", multiple=True, metavar="A.B=C", help="change a value of that recipe")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="A.B=C",
+    help="with --recipe: a parameter that was changed by --set when the dataset was built",
+)
 @engine_parameters
 def command(out: str, only: str | None, recipe: str | None, settings: tuple[str, ...], **options: Any) -> None:
     from vlmdata.recipe import read_settings

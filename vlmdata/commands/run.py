@@ -21,9 +21,9 @@ def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 def recipe_parameters(command: Any) -> Any:
     """Add the argument that names a recipe, and the option that changes parameters of the recipe."""
     command = click.option(
-        "--set", "settings", multiple=True, metavar="A.B=C", help="change a parameter: image_size.min_side=100"
+        "--set", "settings", multiple=True, metavar="A.B=C", help="change a parameter, such as image_size.min_side=100"
     )(command)
-    return argument("recipe", "a YAML file, or the name of a shipped recipe (captions)", shell_complete=recipes)(command)
+    return argument("recipe", "a YAML file, or the name of a shipped recipe, such as captions", shell_complete=recipes)(command)
 
 
 def engine_parameters(command: Any) -> Any:
@@ -34,7 +34,7 @@ def engine_parameters(command: Any) -> Any:
         click.option(
             "--address",
             metavar="ADDRESS",
-            help="address of a running Ray cluster, or auto (default: start Ray on this machine)",
+            help="address of a running Ray cluster, or auto to find one (default: start Ray on this machine)",
         ),
     ):
         command = decorate(command)

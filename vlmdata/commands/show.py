@@ -1,4 +1,4 @@
-"""Show a finished dataset: the rows kept, the rows dropped by each step, and a few samples. With --open, open the report."""
+"""Show a finished dataset: the number of rows kept and dropped by each step, and a few samples."""
 
 import textwrap
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Train a vision-language model on a dataset, like python -m vlmdata_train."""
+"""Train a vision-language model on a dataset. This is the same as python -m vlmdata_train."""
 
 import os
 import shlex
@@ -20,15 +20,15 @@ TRAINER = [sys.executable, "-m", "vlmdata_train"]
 
 
 class Train(Verb):
-    """The verb `train`, whose arguments the trainer completes."""
+    """The verb `train`. The trainer, a separate program, completes its arguments."""
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return the option completions of the trainer's verb, or of `train` if no verb is given."""
+        """Complete an option of the trainer's verb or, if the line has no such verb yet, of `train` itself."""
         return verbs_of_trainer(ctx, None, incomplete) if ctx.params["words"] else super().shell_complete(ctx, incomplete)
 
 
 def verbs_of_trainer(ctx: click.Context, param: click.Parameter | None, incomplete: str) -> list[CompletionItem]:
-    """Return the trainer's completions of the last word, by running the trainer in a separate process."""
+    """Run the trainer in a separate process, and return its completions of the word `incomplete`."""
     line = ["vlmdata_train", *(ctx.params["words"] or ()), incomplete]
     variables = {COMPLETE: "zsh_complete", "COMP_WORDS": shlex.join(line), "COMP_CWORD": str(len(line) - 1)}
     answer = subprocess.run(TRAINER, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True, check=True)

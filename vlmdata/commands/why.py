@@ -1,4 +1,7 @@
-"""Explain what happened to a row, given by key, address or SHA-256 of an image, or list the rows dropped for a reason."""
+"""Explain what happened to a row, or list the rows that were dropped for a reason.
+
+A row is found by its key, by the address of its page or of an image, or by the SHA-256 of an image.
+"""
 
 import json
 import sys
@@ -16,8 +19,8 @@ vlmdata why OUT bad_record
 
 @click.command(cls=Verb)
 @argument("out", "a finished dataset", shell_complete=folders)
-@argument("word", "address of a page or an image, key of a row, SHA-256 of an image, or reason", metavar="URL_OR_KEY")
-@click.option("--limit", type=int, default=20, show_default=True, metavar="N", help="number of rows to show for a reason")
+@argument("word", "key, address of a page or an image, SHA-256 of an image, or reason for drops", metavar="URL_OR_KEY")
+@click.option("--limit", type=int, default=20, show_default=True, metavar="N", help="maximum number of rows for a reason")
 @click.option("--json", "as_json", is_flag=True, help="print the ledger's lines as JSON, one per line")
 def command(out: str, word: str, limit: int, as_json: bool) -> int:
     from vlmdata.explain import tell, why

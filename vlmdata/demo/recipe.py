@@ -26,7 +26,10 @@ def figures() -> list[dict[str, str]]:
 
 
 def write_list(address: str, folder: Path) -> Path:
-    """Write a list of addresses with true pairs and every kind of bad row, as in lists from the web. Return the list's path."""
+    """Write a list of addresses and captions to `folder`, and return the path of the list.
+
+    Like lists from the web, it has correct pairs, wrong pairs, duplicates, and addresses that fail in different ways.
+    """
     dice = random.Random(0)
     rows = [(f"{address}/figures/{figure['file']}", figure["caption"]) for figure in figures()]
     swapped = [(url, other) for (url, _), (_, other) in zip(rows[:40], rows[120:160], strict=True)]
@@ -45,7 +48,10 @@ def write_list(address: str, folder: Path) -> Path:
 
 
 def _write_copies(folder: Path) -> list[tuple[str, str]]:
-    """Write some figures at lower quality and four fifths of the size, like copies on other sites. Return (file, caption)."""
+    """Write copies of some figures at lower quality and four fifths of the size, like copies on other sites.
+
+    Return the file name and the caption of each copy.
+    """
     (folder / "copies").mkdir(parents=True, exist_ok=True)
     copies = []
     for figure in figures()[40:60]:

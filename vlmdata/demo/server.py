@@ -1,4 +1,4 @@
-"""A web server on the loopback address that serves a folder, and fails at some addresses like servers on the web."""
+"""A web server on the loopback address that serves a folder. Some addresses fail, as on the real web."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The engine: workers measure partitions of rows; kept rows become shards, with an index and a ledger."""
+"""The engine. Workers measure the rows, partition by partition. Kept rows become shards, with an index and a ledger."""

@@ -18,7 +18,7 @@ LIST = "messages.jsonl"
 
 
 def write(store: Store, draft: Path, layout: str) -> None:
-    """Write one list of messages, and write the images that the list names to a folder next to the list."""
+    """Write all samples to messages.jsonl, one line each, and write their images to the folder `images` next to that file."""
     with (draft / LIST).open("w", encoding="utf-8") as file:
         for shard, table in shards(store):
             for key, found in members(store, shard, table):
@@ -57,7 +57,7 @@ def record_of(key: str, facts: Mapping[str, Any], paths: Mapping[str, str]) -> d
 
 
 def _grouped(facts: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], list[tuple[str, str | None]]]]:
-    """Return (role, facts, positions) for each message. Each position is (kind, text), and the text of an image is None."""
+    """Return (role, facts, parts) for each message. A part is (kind, text), such as ("text", "Hi") or ("image", None)."""
     grouped: list[tuple[str, dict[str, Any], list[tuple[str, str | None]]]] = []
     turns = facts.get("turns") or [None] * len(facts["roles"])
     for role, text, turn in zip(facts["roles"], facts["texts"], turns, strict=True):

@@ -1,4 +1,4 @@
-"""Handles Ctrl-C and SIGTERM: a command prints one line and exits with 128 + the signal, even after repeated signals."""
+"""Handles Ctrl-C and SIGTERM: a command prints one line and exits with 128 + the signal's number, even if signals repeat."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ def until_stopped(work: Callable[[], int], message: str, *, is_process: bool) ->
 
 
 def _unless_interrupted(error: BaseException) -> None:
-    """Raise the error, except after a signal, because an import or C code may turn the signal into any error."""
+    """Raise the error if no signal has been received. After a signal, do nothing.
+
+    After a signal, any error may be its effect, because an import or C code may turn a KeyboardInterrupt into another error.
+    """
     if not _received and not isinstance(error, KeyboardInterrupt):
         raise error
 
@@ -83,7 +86,10 @@ def _stop(number: int, frame: Any) -> None:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Restore the handlers of `listen` after a block in which a library sets its own. Ray's handler raises SystemExit."""
+    """Restore the handlers of `listen` after a block in which a library sets its own handlers.
+
+    If the library's handler raises SystemExit, as Ray's does, handle that as SIGTERM.
+    """
     if signal.getsignal(signal.SIGTERM) is not _stop:
         yield
         return

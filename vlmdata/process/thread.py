@@ -15,7 +15,7 @@ LOOK_S = 1.0  # time between checks of free memory, while waiting for a thread t
 
 
 def has_room() -> bool:
-    """Return whether another ROOM bytes of memory can be mapped."""
+    """Return whether this process can map ROOM more bytes of memory."""
     try:
         mmap.mmap(-1, ROOM).close()
     except (OSError, MemoryError):
@@ -36,7 +36,10 @@ def attempt(work: Callable[[], T], on_error: Callable[[BaseException], T]) -> T:
 
 
 class Thread(threading.Thread):
-    """A daemon thread. `start` raises MemoryError if memory is short. `start` of the standard library waits forever."""
+    """A daemon thread whose `start` raises MemoryError if memory is short.
+
+    In that case, `start` of the standard library would wait forever.
+    """
 
     def __init__(self, target: Callable[..., Any], *args: Any, name: str | None = None):
         super().__init__(target=target, args=args, name=name, daemon=True)
@@ -50,4 +53,4 @@ class _StartEvent(threading.Event):
                 return True
             if not has_room():
                 break
-        raise MemoryError("a thread could not start")
+        raise MemoryError("a thread could not start, because memory is short or the machine is too busy")

@@ -33,8 +33,9 @@ TABLES_AT_ONCE = 64  # number of tables, one for each partition, that are joined
 def columns_for(step: Step) -> Columns:
     """Return the columns that a global decision gets: the key, the verdict so far, and the columns that the step reads.
 
-    A decision that reads only some fields of `images` or `texts` gets these fields and the verdict. If a step
-    changes `images` or `texts` without reading that column, the decision gets all fields of the column.
+    The verdict is `drop`, `reason`, `value`, `threshold` and `cluster`. If a step reads only some fields of `images` or
+    `texts`, the decision gets these fields and the verdict on each image or text. If a step changes `images` or `texts` without
+    reading that column, the decision gets all fields of the column.
     """
     read = step.columns_read()
     narrow: dict[str, set[str]] = {}
@@ -51,7 +52,11 @@ def columns_for(step: Step) -> Columns:
 
 
 def decide_globally(step: Step, number: int, calls: Sequence[PartitionCall], total: int, driver: Driver, store: Store) -> str:
-    """Make the global decision of bound step `number` over the `total` rows of the calls. Return the decision's file name."""
+    """Make a step's global decision over all rows. Return the name of the file that holds the decision.
+
+    `number` is the position of the step in the compiled recipe. `calls` says how workers compute the rows of each partition,
+    and `total` is the number of these rows. If `total` exceeds `step.distribute_above`, the workers share the search.
+    """
     columns = columns_for(step)
     if not step.distribute_above or total <= step.distribute_above:
         projected = driver.map("project", [(call, columns) for call in calls], together=1)
@@ -74,7 +79,8 @@ def decide_globally(step: Step, number: int, calls: Sequence[PartitionCall], tot
 def decide(step: Step, tables: Iterable[pa.Table], store: Store, how: Callable[[pa.Table], pa.Table] | None = None) -> str:
     """Make the decision of a step over all rows. Return the name of the file that holds the changed rows.
 
-    The name contains a hash of the content, so a repeated decision gets the same name.
+    `how` replaces the step's `decide`. The file's name contains a hash of its content, so a repeated decision gets the same
+    name.
     """
     before = joined(tables)
     after = (how or step.decide)(before)
@@ -91,10 +97,10 @@ def decide(step: Step, tables: Iterable[pa.Table], store: Store, how: Callable[[
 
 
 def joined(tables: Iterable[pa.Table]) -> pa.Table:
-    """Concatenate tables into one table with contiguous columns. Memory holds the rows once, and one column twice.
+    """Concatenate tables into one table with contiguous columns. At the peak, memory holds the rows once, and one column twice.
 
-    Tables from a pipe consist of small buffers, whose memory does not return to the system after use. Copying a few tables at
-    a time limits the number of such buffers.
+    Tables from a pipe consist of small buffers, whose memory does not return to the system after use. Copying a few tables at a
+    time limits the number of such buffers.
     """
     groups: list[pa.Table] = []
     few: list[pa.Table] = []
@@ -134,7 +140,10 @@ def _keep(table: pa.Table, name: str, store: Store) -> str:
 
 
 def _differences(before: pa.Table, after: pa.Table, column: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return for each row whether a column changed, bool (N,), and which fields of `images` or `texts` changed."""
+    """Return for each row whether a column changed, bool (N,), and the names of the fields that changed.
+
+    Only `images` and `texts` have fields. For other columns, the second value is empty.
+    """
     if column not in ITEMS:
         return _differs(in_one(before[column]), in_one(after[column])), ()
     old, new = flatten(before, column), flatten(after, column)

@@ -30,7 +30,7 @@ class _Call:
 class _Calls:
     """The calls of one `map`, sorted by state: not sent yet, sent to a worker, to be sent again, or to run alone.
 
-    A call runs alone after its worker died twice.
+    A call runs alone after two workers have died while running it.
     """
 
     def __init__(self, source: Iterable[tuple[Any, ...]], workers: int):
@@ -82,9 +82,10 @@ class Driver:
     ) -> Iterator[tuple[tuple[Any, ...], Any]]:
         """Yield the arguments and the result of every call, in the order of completion.
 
-        Raises WorkFailed if a call has an error. At most `together` calls run at once on one worker. With `with_models`, calls
-        run only on the workers that have a GPU, if any worker has one. With `tracked`, calls get the arguments `guilty` and
-        `journal`, with which the driver finds and skips an image that kills its worker.
+        Raises WorkFailed if a call ends with an error. At most `together` calls run at once on one worker. With `with_models`,
+        calls run only on the workers that have a GPU, if any worker has one. With `tracked`, a call that runs alone gets two
+        more arguments: the positions of the images to skip, and the file in which the worker records the image that it decodes.
+        With these, the driver finds and skips an image that kills its worker.
         """
         todo = _Calls(calls, self.workers.count)
         most = together or self.together
@@ -135,7 +136,7 @@ class Driver:
     def _run_alone(self, call: _Call, method: str, tracked: bool, numbers: Sequence[int]) -> tuple[tuple[Any, ...], Any]:
         """Run one call while no other call runs.
 
-        An image that was being decoded at two deaths in a row is skipped from then on.
+        If the worker dies twice in a row while it decodes the same image, later attempts skip this image.
         """
         journal = self._folder / f"journal-{call.ticket}"
         while True:
@@ -163,7 +164,7 @@ class Driver:
 
 
 def _journaled(journal: Path) -> int | None:
-    """Return the position of the image that a worker recorded last, or None."""
+    """Return the position of the image that a worker recorded last in this file, or None if it recorded no image."""
     try:
         words = journal.read_text().split()
     except FileNotFoundError:

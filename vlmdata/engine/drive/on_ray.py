@@ -188,7 +188,7 @@ class RayWorkers:
 
 
 def _how(message: str) -> str:
-    """Return the cause of an actor's death, as `Ended.died` names it, from the text in which Ray reports the death."""
+    """Return the cause of an actor's death, as a value of `Ended.died`. `message` is Ray's report of the death."""
     if "SIGKILL" in message or "killed" in message.lower():
         return "SIGKILL"
     if "node" in message.lower() and "died" in message.lower():
@@ -264,7 +264,7 @@ def every_node_reads(out: str) -> None:
         probe.unlink()
     if blind:
         raise RecipeError(
-            f"{len(blind)} of {len(nodes)} nodes cannot read the driver's files in {out}. Give a shared path or s3://…"
+            f"{len(blind)} of {len(nodes)} nodes cannot read the driver's files in {out}. Give a path that all nodes share, or s3://…"
         )
 
 

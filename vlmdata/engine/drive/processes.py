@@ -36,7 +36,8 @@ CONTEXT.set_forkserver_preload(["vlmdata.engine.work.worker"])
 class LocalWorkers:
     """A pool of `count` processes that take calls through pipes. `processes[n]` is the current process of worker n.
 
-    The driver holds the RateLimiter, and a thread answers each worker's web client. Each process calls `initializer` first.
+    The RateLimiter is in the driver's process, where one thread per worker answers the worker's web client. Each process calls
+    `initializer` before it takes calls.
     """
 
     def __init__(

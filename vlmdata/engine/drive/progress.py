@@ -54,8 +54,8 @@ class Progress:
     def add(self, counts: dict[str, Any]) -> None:
         """Count a partition that ended.
 
-        `counts` holds the partition's `rows`, `alive` and `dropped` (by step and reason), and `bytes`, the size of the images
-        that this run wrote.
+        `counts` holds numbers of rows: `rows` (all), `alive` (not dropped) and `dropped` (by step and reason). Its `bytes` is
+        the size of the partition's images that this run wrote.
         """
         now = time.monotonic()
         self.rows += counts["rows"]
@@ -86,7 +86,7 @@ class Progress:
         return (rows - before) / max(last - first, 1e-3)
 
     def _line(self) -> str:
-        """Return the live line, short enough that the outcomes fit in a terminal of 80 columns."""
+        """Return the line that a terminal shows. It is short, so that the reasons for drops fit in 80 columns."""
         rate = self._rate()
         text = f"{self.name} {self.rows:,} rows {rate:,.0f}/s"
         if self.bytes:
@@ -96,7 +96,10 @@ class Progress:
         return text + self._outcomes(short=True)
 
     def _outcomes(self, *, short: bool = False) -> str:
-        """Return the number of rows alive and the most frequent reasons for drops. `short` leaves out the names of steps."""
+        """Return as text the number of rows that are not dropped, and the most frequent reasons for drops.
+
+        `short` leaves out the names of steps.
+        """
         if not self.dropped:
             return ""
         most = self.dropped.most_common(REASONS)

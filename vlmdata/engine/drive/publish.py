@@ -38,7 +38,7 @@ class SumsDiffer(Error, AssertionError):
 def shard_pieces(calls: list[PartitionCall], kept: list[int], samples: int) -> list[list[tuple[PartitionCall, int, int]]]:
     """Return the pieces of each shard. A piece is a partition and the range [start, stop) of its kept rows.
 
-    Each shard has `samples` rows in total, except that the last may have fewer.
+    `kept` is the number of kept rows of each partition. Each shard gets `samples` rows, and the last may get fewer.
     """
     shards: list[list[tuple[PartitionCall, int, int]]] = []
     room = 0
@@ -56,7 +56,10 @@ def shard_pieces(calls: list[PartitionCall], kept: list[int], samples: int) -> l
 
 
 def ledger_pieces(calls: list[PartitionCall], kept: list[int], part_rows: int) -> list[list[tuple[PartitionCall, int]]]:
-    """Return the partitions of each ledger file, each with the number of kept rows in all earlier partitions."""
+    """Return the partitions of each ledger file, each with the number of kept rows in all earlier partitions.
+
+    `kept` is the number of kept rows of each partition, and `part_rows` is the maximum number of rows of a partition.
+    """
     per_file = max(1, ROWS_PER_FILE // part_rows)
     before = 0
     lines = []
@@ -77,7 +80,8 @@ def pack_and_publish(
 ) -> dict[str, Any]:
     """Pack and publish the output of a run. Return the manifest. OUT is not readable until the caller writes the manifest.
 
-    `counts` holds `rows` and `alive` of every partition. Raises SumsDiffer if rows were lost or doubled.
+    `counts` holds the number of rows (`rows`) and of kept rows (`alive`) of every partition. `limit` is the `--limit` of the
+    run, for the manifest. Raises SumsDiffer if rows were lost or doubled.
     """
     kept = [count["alive"] for count in counts]
     pieces = list(enumerate(shard_pieces(calls, kept, recipe.shards.samples)))
@@ -104,7 +108,7 @@ def pack_and_publish(
 
 
 def check_sums(rows: int, kept: int, shards: list[dict[str, Any]], ledgers: list[dict[str, Any]]) -> None:
-    """Raise SumsDiffer if the ledger does not hold every row once, or the shards do not hold every kept row once."""
+    """Raise SumsDiffer unless the ledger holds every row exactly once and the shards hold every kept row exactly once."""
     sums = {
         "rows in the ledger": (sum(f["rows"] for f in ledgers), rows),
         "kept rows in the ledger": (sum(f["kept"] for f in ledgers), kept),
@@ -131,7 +135,7 @@ def _dropped(recipe: Recipe, ledgers: list[dict[str, Any]]) -> list[dict[str, An
 
 
 def publish(store: Store, shards: list[dict[str, Any]], ledgers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Publish every file, delete the files of an earlier build, and return the facts about each file for the manifest.
+    """Publish every file, delete the files of an earlier build, and return the manifest's `files` (sizes and hashes).
 
     This deletes the old manifest, so OUT is not readable until the new manifest is written. Raises OSError if the lock was
     lost.
@@ -159,7 +163,7 @@ def publish(store: Store, shards: list[dict[str, Any]], ledgers: list[dict[str, 
 
 
 def _join_index(store: Store, pieces: list[str]) -> dict[str, Any]:
-    """Write index.parquet, with one row group for each shard, and return its facts."""
+    """Write index.parquet, with one row group for each shard. Return its size and SHA-256."""
     from vlmdata.loader.index.index_file import INDEX
 
     schemas = [pq.read_schema(pa.BufferReader(store.read(name))) for name in pieces]
@@ -178,9 +182,9 @@ def _join_index(store: Store, pieces: list[str]) -> dict[str, Any]:
 
 
 def models(store: Store, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
-    """Return the facts about the models of each step, by the step's name.
+    """Return for each step, by name, the facts about its models: hash of the weights, preprocessing and precision.
 
-    The facts are the hash of the weights, the preprocessing and the precision.
+    Workers stored these facts when they measured. Steps without a model are left out.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     names = store.list(NOTES)

@@ -35,7 +35,7 @@ class Workers(Protocol):
         ...
 
     def wait(self) -> list[Ended]:
-        """Block until a call ends or a worker becomes ready. Return the calls that ended, possibly none."""
+        """Block until a call ends or a worker becomes ready. Return the calls that ended, or [] if none ended."""
         ...
 
     def close(self) -> None:

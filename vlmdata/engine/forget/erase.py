@@ -35,7 +35,8 @@ Spans = dict[str, set[tuple[int, int]]]  # blob -> (offset, size)
 def planned(store: Store, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
     """Yield the number and the rows of every partition in work/.
 
-    The rows of a list have only the columns in `columns`. Pieces of an archive that no worker has read yet are skipped.
+    If the source is a list, the rows have only the columns in `columns`. If it is an archive, the rows have all columns, and
+    partitions that no worker has read yet are skipped.
     """
     plan = plans.load(store)
     if plan is None:
@@ -54,9 +55,10 @@ def planned(store: Store, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
 
 
 def erase(store: Store, cells: Cells, keys: set[str]) -> None:
-    """Erase everything about the rows in `cells` from work/, except the keys of the rows.
+    """Erase everything about some rows from work/, except the keys of the rows.
 
-    `keys` are the keys of these rows, without the number that marks a repeated row.
+    `cells` maps each partition to the numbers of its rows to erase. `keys` are the keys of these rows, without the number that
+    marks a repeated row.
     """
     plan = plans.load(store)
     if plan is not None:
@@ -85,15 +87,19 @@ def _erase_plan(store: Store, plan: PartitionPlan, cells: Cells) -> None:
 
 
 def _blank_as(rows: pa.Table, hit: np.ndarray) -> pa.Table:
-    """Return rows with the content blanked where `hit` is true. The result has the same columns as `rows`.
+    """Return all rows, with the content erased where `hit` is true. The result has the same columns as `rows`.
 
-    The verdict is lost if the table has no columns for it. The tombstones restore the verdict when the rows are read.
+    If the table lacks the columns `drop` and `reason`, it cannot say that a row was forgotten. The tombstones add this when the
+    rows are read.
     """
     return blank(rows, hit).select(rows.column_names).cast(rows.schema)
 
 
 def erase_partition(store: Store, partition: int, rows: list[int]) -> None:
-    """Erase rows from one partition's log, tables and blobs, after a worker committed them during a takedown."""
+    """Erase the rows with these numbers from the log and the files of a partition.
+
+    Call it if a worker committed these rows during a takedown.
+    """
     _erase_log(store, partition, rows)
 
 
@@ -109,9 +115,9 @@ def _erase_logs(store: Store, cells: Cells) -> None:
 
 
 def _erase_log(store: Store, partition: int, rows: list[int]) -> set[str]:
-    """Erase rows of one partition. Return the names of the files that belong to its log.
+    """Erase rows from the files that a partition's log names. Return the names of these files.
 
-    Images are erased first, because the tables say where the images are.
+    `rows` are the numbers of the rows. Images are erased first, because the tables say where the images are.
     """
     log = PartitionLog(store, partition)
     names = {name for entry in log.entries for name in [entry["table"], *entry["blobs"]]}
@@ -157,7 +163,10 @@ def _collect(table: pa.Table, hit: np.ndarray, gone: Spans, kept: Spans) -> None
 
 
 def _erase_decisions(store: Store, cells: Cells) -> None:
-    """Remove the rows from the file of every global decision. The file keeps its name, although its content changes."""
+    """Remove rows from the file of every global decision. The file keeps its name, although its content changes.
+
+    `cells` maps each partition to the numbers of its rows to remove.
+    """
     for name in store.list("work/decisions"):
         table = pq.read_table(pa.BufferReader(store.read(name)))
         place = table["part"].to_numpy().astype(np.int64) << 32 | table["row"].to_numpy()
@@ -169,9 +178,9 @@ def _erase_decisions(store: Store, cells: Cells) -> None:
 
 
 def _files_if_without(store: Store, name: str, keys: pa.Array) -> list[str]:
-    """Return the files of a packed shard if it holds none of these keys.
+    """Return the names of a packed shard's files (record, tar, index) if the shard holds none of these keys.
 
-    Otherwise delete its record and return an empty list.
+    `name` is the shard's record. If the shard holds one of the keys, delete the record and return an empty list.
     """
     record: dict[str, Any] = json.loads(store.read(name))
     with store.open(record["index"]) as opened:
@@ -183,7 +192,7 @@ def _files_if_without(store: Store, name: str, keys: pa.Array) -> list[str]:
 
 
 def _delete_attempts(store: Store, plan: PartitionPlan | None, keys: set[str]) -> None:
-    """Delete what a run can create again: drafts of the ledger, packed shards with one of these keys, and unused plan files."""
+    """Delete what a run can create again: unpublished ledger files, packed shards with any of these keys, unused plan files."""
     for name in store.list("work/ledger"):
         store.delete(name)
     wanted = pa.array(sorted(keys), pa.string())

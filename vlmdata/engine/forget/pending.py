@@ -1,6 +1,7 @@
-"""Finishes a takedown that was decided: publishes the new files, erases forgotten rows, and leaves the tombstone.
+"""Finishes a takedown whose record was written: publishes the new files and erases forgotten rows.
 
-Each step can be repeated. So after a kill at any moment, the next call finishes the takedown.
+At the end, the record keeps only the tombstones, which are hashes of what was forgotten. Each step can be repeated. So if the
+process is killed at any moment, the next call finishes the takedown.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ Pages = Callable[[Store, dict[str, Any]], dict[str, Any]]
 
 
 def finish_pending(store: Store, pages: Pages) -> None:
-    """Finish the last takedown if it was decided. Delete the files of a takedown that was killed before it was decided."""
+    """Finish the last takedown if its record was written but not all of its steps were done.
+
+    Delete the files of a takedown that was killed before its record was written. `pages` writes the report and the card.
+    """
     if is_pending(store):
         roll_forward(store, *tombstones.records(store)[-1], pages)
     for folder in store.folders(FOLDER):
@@ -29,9 +33,9 @@ def finish_pending(store: Store, pages: Pages) -> None:
 
 
 def roll_forward(store: Store, name: str, record: dict[str, Any], pages: Pages) -> None:
-    """Do everything that the record of a takedown decided. Raises RecipeError if a new file is missing.
+    """Do everything that the record of a takedown lists. Raises RecipeError if a new file is missing.
 
-    The call can be repeated after a kill in any step.
+    If the process is killed during this call, the call can be repeated. `pages` writes the report and the card.
     """
     for file in record["swap"].values():
         _check_exists(store, name, file)

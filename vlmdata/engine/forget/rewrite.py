@@ -1,6 +1,7 @@
-"""Rewrites published files without some samples: the tars that hold them, the index, and affected ledger and lookup files.
+"""Writes new versions of published files that lack some samples.
 
-New files are written beside the published ones. The takedown replaces the published files later.
+These are the tars that hold the samples, the index, and the ledger and lookup files with their rows. New files are written to a
+separate folder. The takedown replaces the published files later.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ THREADS = 4
 
 
 def shards_without(store: Store, folder: str, keys: pa.Array) -> tuple[dict[str, dict[str, Any] | None], Tally]:
-    """Write new tars and a new index without these keys into `folder`.
+    """Write new versions of the index and of the tars into `folder`, without the samples that have these keys.
 
-    Return the facts about each new file by its published name, and the provenance of the removed samples. The facts are None
-    for a tar that is to be deleted.
+    A tar without such a sample is not rewritten. Return a dict and the provenance of the removed samples. The dict maps the
+    published name of each file to the new file's name, size and hash, or to None for a tar that would be empty and is to be
+    deleted.
     """
     written: dict[str, dict[str, Any] | None] = {}
     gone: list[bytes] = []
@@ -62,14 +64,14 @@ def shards_without(store: Store, folder: str, keys: pa.Array) -> tuple[dict[str,
 
 
 def _documents(store: Store, shard: str, table: pa.Table) -> list[bytes]:
-    """Return the `json` members of these samples of a shard."""
+    """Return the `json` member of each sample in `table`, which holds rows of the index for one shard."""
     spans = [places(line)["json"] for line in table.select(["members"]).to_pylist()]
     with store.open(shard) as tar:
         return [read_open(store, shard, tar, *span) for span in spans]
 
 
 def _tar(store: Store, folder: str, shard: str, table: pa.Table, keep: np.ndarray) -> dict[str, Any] | None:
-    """Copy the samples that stay into a new tar and return its facts, or None if no sample stays."""
+    """Copy the samples that `keep` marks into a new tar. Return its name, size and hash, or None if `keep` marks no sample."""
     if not keep.any():
         return None
     starts, sizes = table["offset"].to_numpy()[keep], table["size"].to_numpy()[keep]
@@ -99,7 +101,7 @@ def _runs(starts: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _shifted(table: pa.Table, keep: np.ndarray) -> pa.Table:
-    """Return the index rows that stay, with their offsets in the new tar."""
+    """Return the rows of the index that `keep` marks, with their offsets in the new tar."""
     table = table.filter(pa.array(keep)).combine_chunks()
     sizes, old = table["size"].to_numpy(), table["offset"].to_numpy()
     new = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else sizes
@@ -114,7 +116,10 @@ def _shifted(table: pa.Table, keep: np.ndarray) -> pa.Table:
 
 
 def ledger_without(store: Store, folder: str, name: str, rows: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Rewrite a ledger file and its lookup with these rows forgotten. Return the facts about both files by published name."""
+    """Write a new version of a ledger file and of its lookup, in which some rows are forgotten.
+
+    `rows` are the sorted numbers of these rows. Return the name, size and hash of both new files, by published name.
+    """
     keys: list[str] = []
     sink = io.BytesIO()
     with open_parquet(store, name) as file:
@@ -136,7 +141,10 @@ def ledger_without(store: Store, folder: str, name: str, rows: np.ndarray) -> di
 
 
 def _forgotten(group: pa.Table, here: np.ndarray) -> pa.Table:
-    """Return the group with the rows `here` erased. Such a row keeps only its key, and its outcome becomes forgotten."""
+    """Return all rows of a row group of the ledger. The rows with the numbers in `here` keep only their key.
+
+    Their outcome becomes `forgotten`.
+    """
     hit = np.zeros(len(group), dtype=bool)
     hit[here] = True
     words = {"outcome": REASON, "step": STEP, "reason": REASON}
@@ -151,7 +159,11 @@ def _forgotten(group: pa.Table, here: np.ndarray) -> pa.Table:
 
 
 def _lookup(store: Store, ledger: str, rows: np.ndarray, keys: list[str]) -> bytes:
-    """Return the lookup without the words of these rows. Their keys stay, so that a search can say that a key was forgotten."""
+    """Return the lookup of a ledger file without the addresses and hashes of some rows, as the bytes of a file.
+
+    `rows` are the numbers of these rows, and `keys` are their keys. The keys stay, so that a search can say that a key was
+    forgotten.
+    """
     with open_parquet(store, lookup.name_for(ledger)) as file:
         table = file.read()
     hashes, row = table["hash"].to_numpy(), table["row"].to_numpy()

@@ -80,10 +80,10 @@ def without_secrets(table: pa.Table) -> pa.Table:
 
 
 def write(store: Store, number: int, tables: list[pa.Table], is_current: Callable[[], bool] = lambda: True) -> dict[str, Any]:
-    """Write one file of the ledger and its lookup.
+    """Write file `number` of the ledger and its lookup.
 
-    Return their names and hashes, and counts: rows, kept, drops by step and reason. After writing, `is_current` returns
-    False if samples were taken down meanwhile. In that case, delete both files and raise OSError.
+    Return their names and hashes, and counts: rows, kept, drops by step and reason. `is_current` is called after writing. It
+    returns False if samples were taken down meanwhile. In that case, delete both files and raise OSError.
     """
     name = f"work/ledger/{number:05d}.{uuid.uuid4().hex[:16]}.parquet"
     whole = pa.concat_tables(tables).combine_chunks()
@@ -119,14 +119,14 @@ def ledger_files(manifest: dict[str, Any]) -> list[str]:
 
 
 def take_rows(store: Store, name: str, rows: np.ndarray, columns: list[str] | None = None) -> pa.Table:
-    """Return the rows of a ledger file that have these sorted numbers. Only the row groups that hold them are read.
+    """Return some rows of a ledger file. `rows` are their sorted numbers. Only the row groups that hold these rows are read.
 
     Raises RecipeError if the file is damaged.
     """
     tables = []
     with open_parquet(store, name) as file:
         if len(rows) and not 0 <= rows[0] <= rows[-1] < file.metadata.num_rows:
-            raise damage(store, name, "its lookup names rows that the file does not have")
+            raise damage(store, name, "its lookup refers to rows that the file does not have")
         first = 0
         for number in range(file.num_row_groups):
             end = first + file.metadata.row_group(number).num_rows

@@ -31,7 +31,7 @@ def hash_of(word: str) -> int:
 
 
 def entries(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sorted hashes of all words of ledger rows, int64 (N,), and the row number of each, int32 (N,)."""
+    """Return the sorted hashes of all words in rows of the ledger, int64 (N,), and the row number of each, int32 (N,)."""
     images = flatten(table, "images")
     own = np.arange(len(table))
     columns = [(table["key"], own), (images.field("sha256"), images.parents)]
@@ -57,7 +57,7 @@ def encode(table: pa.Table) -> bytes:
 
 
 def encode_entries(hashes: np.ndarray, rows: np.ndarray) -> bytes:
-    """Return sorted entries as the bytes of a Parquet file."""
+    """Return a lookup as the bytes of a Parquet file, given its sorted hashes and the row number of each."""
     sink = pa.BufferOutputStream()
     pq.write_table(
         pa.table({"hash": hashes, "row": rows}),
@@ -91,7 +91,7 @@ def candidates(store: Store, ledger: str, words: Sequence[str]) -> np.ndarray:
             if first < last:
                 group = file.read_row_group(number)
                 if group["row"].null_count or group["hash"].null_count:
-                    raise damage(store, name_for(ledger), "an entry lacks its hash or its row")
+                    raise damage(store, name_for(ledger), "an entry lacks its hash or its row number")
                 rows = group["row"].to_numpy()
                 found.append(rows[np.isin(group["hash"].to_numpy(), wanted[first:last])])
     return np.unique(np.concatenate(found))

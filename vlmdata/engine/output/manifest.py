@@ -38,7 +38,10 @@ def load_manifest(store: Store) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def alone(store: Store) -> Iterator[None]:
-    """Hold the lock on changes of a dataset for the block. If another process holds the lock, say so on stderr and wait."""
+    """Hold the lock of a dataset in the `with` block, so that no other process changes it.
+
+    If another process holds the lock, say so on stderr and wait.
+    """
 
     def waits(holder: str) -> None:
         print(f"{redacted(store.url)}: locked by {holder}; waiting", file=sys.stderr, flush=True)

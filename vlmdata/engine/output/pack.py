@@ -1,4 +1,4 @@
-"""Packs kept rows into tars, in plan order. The same samples always give the same bytes."""
+"""Packs kept rows into tars, in the order of the plan. The same samples always give the same bytes."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def pack(store: Store, number: int, samples: list[TarSample], is_current: Callab
     """Write shard `number` and its index, if no identical shard exists. Return the record of the shard.
 
     The name of the record is a hash of the shard's content. So after a change of a threshold, only shards whose samples changed
-    are packed again. After writing, `is_current` returns False if samples were taken down meanwhile. In that case, delete
-    the shard and raise OSError.
+    are packed again. `is_current` is called after writing. It returns False if samples were taken down meanwhile. In that case,
+    delete the shard and raise OSError.
     """
     name = f"work/shards/{_identity(number, samples)}.json"
     try:

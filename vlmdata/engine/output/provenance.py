@@ -1,4 +1,4 @@
-"""Provenance: the number of samples for each source and each licence that the columns of the input state."""
+"""Provenance: the number of samples from each source and under each licence, as stated in columns of the input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Tally = dict[str, dict[str, int]]  # column -> value -> number of samples
 
 
 def tally(documents: Iterable[bytes]) -> Tally:
-    """Count the values of COLUMNS in the JSON documents of samples."""
+    """Count the values of each column in COLUMNS (licence, source, …), given the JSON documents of samples."""
     counts: dict[str, Counter[str]] = {}
     for document in documents:
         facts = json.loads(document)

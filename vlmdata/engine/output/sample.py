@@ -147,7 +147,7 @@ def _joined(texts: list[dict[str, Any]]) -> tuple[str | None, list[str] | None]:
 
 
 def _member_names(images: list[dict[str, Any] | None]) -> list[str | None]:
-    """Return a member name without the key, such as 0.jpg or 1.png, for each position, or None if it has no image."""
+    """Return the name of each position's image without the key, such as 0.jpg, or None for a position without an image."""
     numbers = itertools.count()
     return [f"{next(numbers)}.{_ending(image)}" if image else None for image in images]
 
@@ -158,10 +158,10 @@ def _metadata(name: str | None, image: dict[str, Any]) -> dict[str, Any]:
 
 
 def _turns(row: dict[str, Any], living: list[int]) -> list[dict[str, Any] | None] | None:
-    """Return the facts in `turns` for each kept position, or None for a position without facts.
+    """Return the row's `turns` (a dict of facts about the message, or None) for each position in `living`, the kept positions.
 
-    The result is None if no position has facts. The facts about a message move to its first kept position. Two messages of one
-    role stay two messages, even if the message between them was rejected.
+    If no position has facts, return None. The facts about a message move to its first kept position. Two messages of one role
+    stay two messages, even if the message between them was rejected.
     """
     roles = row["roles"]
     turns = [json.loads(turn) if turn else {} for turn in row["turns"] or [None] * len(roles)]
@@ -183,9 +183,9 @@ def _turns(row: dict[str, Any], living: list[int]) -> list[dict[str, Any] | None
 
 
 def _runs(living: list[int], texts: list[Any]) -> list[list[int]]:
-    """Group the positions and return the groups. Neighbouring texts without alternatives form one group.
+    """Group the positions in `living`, which are the kept ones, and return the groups in order.
 
-    Every other position forms a group of one.
+    Neighbouring texts without alternatives form one group. Every other position forms a group of one.
     """
     runs: list[list[int]] = []
     for i in living:
@@ -208,7 +208,7 @@ def _ending(image: dict[str, Any]) -> str:
 def _body(image: dict[str, Any]) -> bytes | BlobPlace:
     """Return the place of an image's bytes in a blob.
 
-    If the list gave the bytes inline and no step put them into a blob, return the bytes.
+    If the source gave the bytes inline and no step put them into a blob, return the bytes.
     """
     return BlobPlace(image["blob"], image["offset"], image["size"]) if image["data"] is None else image["data"]
 

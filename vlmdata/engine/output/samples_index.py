@@ -24,7 +24,7 @@ CHECKED = ("key", "shard", "offset", "size", "members")
 
 
 class SamplesIndex:
-    """An open index.parquet. Its `schema` is the loader's INDEX, followed by the columns of scores."""
+    """An open index.parquet. Its `schema` has the columns of every index (the loader's INDEX), then one column per score."""
 
     def __init__(self, store: Store, file: pq.ParquetFile) -> None:
         self._store, self._file = store, file
@@ -104,7 +104,7 @@ def read_open(store: Store, shard: str, opened: IO[bytes], offset: int, size: in
 
 def _short(store: Store, shard: str, end: int) -> RecipeError:
     return RecipeError(
-        f"{store.url}/{shard} ends before byte {end}, but {INDEX_FILE} lists samples up to there. "
+        f"{store.url}/{shard} ends before byte {end}, but {INDEX_FILE} lists a sample that ends there. "
         "Restore both files, or build the dataset again"
     )
 

@@ -17,9 +17,9 @@ class RunJob:
 
 
 class PartitionCall(NamedTuple):
-    """A call on a partition: run the first `upto` bound steps on the first `take` rows (None: on all rows).
+    """A call on a partition: run the first `upto` steps of the compiled recipe on its rows.
 
-    `decided` names the files of the global decisions to apply.
+    With `take`, only the first `take` rows are used. `decided` names the files of the global decisions to apply.
     """
 
     partition: int

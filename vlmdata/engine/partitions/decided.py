@@ -33,8 +33,8 @@ def narrowed(rows: pa.Table, columns: Columns) -> pa.Table:
 class Decided:
     """Applies global decisions to partitions. Thread-safe.
 
-    The rows of a decision's file are in the order of partitions, and a worker processes partitions in about this order. So the
-    row group that was read last is cached, and a worker reads a file about once instead of once for each partition.
+    The rows of a decision's file are in the order of partitions, and a worker processes partitions in about this order. The row
+    group that was read last is cached, so a worker reads a file about once instead of once for each partition.
     """
 
     def __init__(self, store: Store):
@@ -86,7 +86,7 @@ class _DecisionFile:
         return pa.concat_tables(tables).combine_chunks() if tables else pa.table({})
 
     def _read_from(self, number: int, partition: int) -> pa.Table:
-        """Return the changes in one partition that row group `number` holds."""
+        """Return the part of row group `number` that holds changes of one partition."""
         if number != self._number:
             self._group = self._file.read_row_group(number, use_threads=False).combine_chunks()
             self._number = number

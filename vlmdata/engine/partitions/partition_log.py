@@ -40,9 +40,10 @@ class PartitionLog:
     def measured(self, name: str, wanted: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, pa.Array | None]:
         """Look up a measurement for the rows that `wanted` marks, bool (N,).
 
-        `inputs` are hashes of the current inputs of all rows, uint64 (N,). Return which rows have the measurement, bool (N,),
-        and its columns for exactly these rows, as a struct array in row order. The array is None if no entry has the
-        measurement. A later entry overrides an earlier one. A value that was measured on other inputs does not count.
+        `inputs` are hashes of the current inputs of all rows, uint64 (N,). Return two values: which of the wanted rows have the
+        measurement, bool (N,), and the measured columns of exactly the rows found, as a struct array in row order. The array is
+        None if no entry has the measurement. A later entry overrides an earlier one. A value that was measured on other inputs
+        does not count.
         """
         found = np.full(len(wanted), -1)
         arrays = []
@@ -65,7 +66,10 @@ class PartitionLog:
         return have, (pa.concat_arrays(arrays).take(pa.array(found[have])) if arrays else None)
 
     def others(self) -> dict[str, int]:
-        """Return the number of records that make no rows, by kind, in the piece of an archive that this partition reads."""
+        """Return the number of records that make no rows, by kind of record.
+
+        The count covers the piece of an archive that this partition reads.
+        """
         return next((entry["others"] for entry in self.entries if entry["rows"]), {})
 
     def commit(
@@ -79,7 +83,9 @@ class PartitionLog:
     ) -> bool:
         """Add an entry of measurements or, with `rows`, of rows read from an archive. Return True.
 
-        If another worker has added an entry since this log was read, delete the new files and return False.
+        `measures` names the measurements in `table`, and `blobs` names the files with its images. `others` counts the records
+        that make no rows, by kind. If another worker has added an entry since this log was read, delete the new files and
+        return False.
         """
         name = attempt_name("work/data", self.partition, "parquet")
         with self.store.new_file(name) as file:
@@ -123,7 +129,7 @@ class PartitionBlob:
         return self.size - len(data)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes of those that were added, from `offset`. Call this only before `close`."""
+        """Return `size` of the added bytes, starting at `offset`. Call this only before `close`."""
         assert self._file is not None
         self._file.flush()
         return os.pread(self._file.fileno(), size, offset)

@@ -1,9 +1,9 @@
 """The plan of a dataset: the rows of each partition. The plan is written once.
 
-A list is sorted by key and cut into partitions of equal size. So every partition is a fair sample of the list, and the
-addresses of one host are spread over the partitions. Memory use is bounded, because rows pass through buckets on disk. The plan
-of an archive holds only the pieces of the archive. Each piece is a partition, and the worker that reads the piece makes the
-rows.
+A source is a list, such as a Parquet file of addresses, or an archive, such as a set of tars with images. A list is sorted by
+key and cut into partitions of equal size. So every partition is a fair sample of the list, and the addresses of one host are
+spread over the partitions. Memory use is bounded, because rows pass through buckets on disk. The plan of an archive holds only
+the pieces of the archive. Each piece is a partition, and the worker that reads the piece makes the rows.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ MAX_DEPTH = 3  # levels of buckets, which give 16 million buckets; a bucket that
 class PartitionPlan:
     """The plan of a dataset, as work/plan.json stores it.
 
-    The plan of a list has `files`, which hold the rows of 64 partitions each. The plan of an archive has `pieces`, which say
-    what each partition reads.
+    The plan of a list has `files`, each of which holds the rows of 64 partitions. The plan of an archive has `pieces`, which
+    say what each partition reads.
     """
 
     source: str  # fingerprint of the source; a run with another source is refused
@@ -68,7 +68,7 @@ class PartitionPlan:
 
     @property
     def is_list(self) -> bool:
-        """Whether this is the plan of a list, which may be empty, and not the plan of an archive."""
+        """True for the plan of a list, even of an empty list, and False for the plan of an archive."""
         return not self.pieces
 
     def read_partition(self, store: Store, partition: int) -> pa.Table:
@@ -215,7 +215,10 @@ def _sorted(rows: pa.Table) -> pa.Table:
 
 
 class Buckets:
-    """An external sort: rows on disk in 256 files, by two hex digits of their keys. A file that is too large is split again."""
+    """An external sort: rows on disk in 256 files, one for each value of the first two hex digits of a key.
+
+    A file that is too large is split again, by the next two digits.
+    """
 
     def __init__(self, folder: Path, schema: pa.Schema, depth: int = 0):
         folder.mkdir()

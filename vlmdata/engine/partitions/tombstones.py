@@ -43,7 +43,7 @@ CONTENT = (
 class Tombstones:
     """Content that a dataset must not hold again.
 
-    A row matches by its key, page, image address or host. An image also matches by its bytes.
+    A row matches by its key, or by the address or host of its page or of an image. An image also matches by its bytes.
     """
 
     hashes: set[str] = field(default_factory=set)  # hashes of the strings "url ...", "domain ..." and "sha256 ..."
@@ -86,7 +86,7 @@ class Tombstones:
         return blank(rows, bad | np.array([drop == STEP for drop in rows["drop"].to_pylist()], dtype=bool))
 
     def _taken_from(self, extras: list[str | None]) -> np.ndarray:
-        """Return which rows come from a forgotten sample of another dataset, bool (N,)."""
+        """Return which rows were read from a sample that was forgotten, bool (N,). `extras` is the rows' column `extra`."""
         if not self.keys:
             return np.zeros(len(extras), dtype=bool)
         found = [SOURCE_KEY.search(extra or "") for extra in extras]
@@ -94,7 +94,7 @@ class Tombstones:
 
 
 def _without_bytes(rows: pa.Table, step: str) -> pa.Table:
-    """Return rows without the inline bytes of images that a step rejected, because these bytes must not reach any file."""
+    """Return all rows, but without the inline bytes of images that `step` rejected. These bytes must not reach any file."""
     images = flatten(rows, "images")
     gone = pc.fill_null(pc.equal(images.field("drop"), step), False)
     if not pc.any(pc.and_(gone, images.field("data").is_valid())).as_py():
@@ -105,9 +105,9 @@ def _without_bytes(rows: pa.Table, step: str) -> pa.Table:
 
 
 def blank(rows: pa.Table, where: np.ndarray) -> pa.Table:
-    """Return rows with content and verdict erased where `where` is true.
+    """Return all rows. A row where `where` is true keeps only its key.
 
-    The key stays, and `drop` and `reason` say forgotten.
+    Its `drop` becomes "forget", and its `reason` becomes "forgotten".
     """
     if not where.any():
         return rows
@@ -125,7 +125,7 @@ def blank(rows: pa.Table, where: np.ndarray) -> pa.Table:
 
 
 def hash_of(kind: str, value: str) -> str:
-    """Return the 128-bit hash of a word, in hex. `kind` is "url", "domain" or "sha256"."""
+    """Return the 128-bit hash of an address, a host or a SHA-256, in hex. `kind` is "url", "domain" or "sha256"."""
     return hashlib.blake2b(f"{kind} {value}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
@@ -145,7 +145,7 @@ def records(store: Store) -> list[tuple[str, dict[str, Any]]]:
 
 
 def is_pending(store: Store) -> bool:
-    """Return whether the last takedown was decided but is not finished."""
+    """Return whether the last takedown has written its record but is not finished."""
     names = _names(store)
     return bool(names) and "swap" in _read(store, names[-1])
 
@@ -161,7 +161,7 @@ def _read(store: Store, name: str) -> dict[str, Any]:
 
 
 def load(store: Store, recipe: Recipe | None = None) -> Tombstones:
-    """Return all tombstones of a dataset and, if a recipe is given, its block lists."""
+    """Return all tombstones of a dataset and, if a recipe is given, the block lists of the recipe."""
     blocks = next((step for step in recipe.steps if isinstance(step, BlockList)), None) if recipe else None
     found = Tombstones(blocks=blocks)
     for _, record in records(store):

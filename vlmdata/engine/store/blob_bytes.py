@@ -10,7 +10,10 @@ from vlmdata.engine.store.store_protocol import Store
 
 
 def read_blob(store: Store, blob: str, offset: int, size: int) -> bytes:
-    """Return `size` bytes from `offset` of a blob: a file in the store's work/, or a source file by path or fsspec URL."""
+    """Return `size` bytes of a file, starting at `offset`.
+
+    `blob` is the name of a file in the store, or the absolute path or fsspec URL of a file of the source.
+    """
     if "://" in blob:
         fs, path = fsspec.url_to_fs(blob)
         return fs.cat_file(path, start=offset, end=offset + size)

@@ -15,7 +15,10 @@ REMEMBERED = 1000  # maximum number of blobs whose reads are counted
 
 
 class BlobCache:
-    """A cache of whole blobs. Thread-safe. `whole` fetches a blob from the store, and `part` fetches a range of a blob."""
+    """A cache of whole blobs. Thread-safe.
+
+    The functions `whole` and `part` fetch a blob and a range of a blob from a store.
+    """
 
     def __init__(self, whole: Callable[[str], bytes], part: Callable[[str, int, int], bytes]):
         self._whole, self._part = whole, part

@@ -1,4 +1,4 @@
-"""A store in a folder. A record is written as a draft, and gets its name, as a hard link, once the draft is complete."""
+"""A store in a folder. A record is first written to a draft. A hard link then gives the complete draft the record's name."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LocalStore:
             try:
                 real_path_inside(str(path), self.url)
             except Refused:
-                raise RecipeError(f"{self.url} names a file outside of the dataset through a link: {name[:200]!r}") from None
+                raise RecipeError(f"{self.url}: the path {name[:200]!r} leads outside of the dataset through a link") from None
             if len(self._known) < KNOWN:
                 self._known.add(path)
         return path

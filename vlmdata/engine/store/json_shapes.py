@@ -17,7 +17,7 @@ WORK_FIX = "Remove the folder work/ and build the dataset again"
 
 
 class Shape(BaseModel):
-    """The required fields of a record; other fields are allowed and not checked."""
+    """The required fields of a record. Other fields are allowed and are not checked."""
 
     model_config = ConfigDict(strict=True)
 

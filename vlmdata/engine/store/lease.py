@@ -2,7 +2,8 @@
 
 The record with the highest number is the valid one. A waiter creates the record with the next number in three cases: the holder
 has released the lease, the holder is known to be dead, or the holder has not changed its record for SILENCE_S. The waiter
-measures this time by its own clock, so clocks need not agree. A number is never used twice while a higher number exists.
+measures this time by its own clock, so clocks need not agree. A process that creates a record with a number below the highest,
+because it was slow, deletes this record again and does not get the lease.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class ObjectStore:
         self._blobs = BlobCache(self.read, self._read_range)
 
     def probe(self) -> None:
-        """Raise RecipeError if the store lets a name be created twice, or if it cannot be written."""
+        """Raise RecipeError if the store lets a name be created twice, or if nothing can be written to the store."""
         name = f"work/probe-{uuid.uuid4().hex}"
         try:
             refused = self.put_new(name, b"first") and not self.put_new(name, b"second")
@@ -122,4 +122,4 @@ class ObjectStore:
         return self._lease is not None and self._lease.is_held()
 
     def delete_drafts(self, *folders: str) -> None:
-        """Do nothing: an object store never shows an incomplete object."""
+        """Do nothing, because an object store never shows an incomplete object."""

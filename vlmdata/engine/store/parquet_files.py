@@ -17,14 +17,14 @@ from vlmdata.step import RecipeError
 def open_parquet(store: Store, name: str) -> Iterator[pq.ParquetFile]:
     """Open the index, a ledger file or a lookup file for the block.
 
-    Raises RecipeError, which names the file, if columns are missing or have other types, or if a read in the block finds
+    Raises RecipeError, which names the file, if columns are missing or have wrong types, or if a read in the block finds
     damage.
     """
     with store.open(name) as opened:
         try:
             file = pq.ParquetFile(opened, page_checksum_verification=True)
             if wrong := wrong_columns(name, file.schema_arrow):
-                raise damage(store, name, f"its columns {', '.join(wrong)} are missing or have other types")
+                raise damage(store, name, f"its columns {', '.join(wrong)} are missing or have wrong types")
             yield file
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):

@@ -85,7 +85,7 @@ class Store(Protocol):
         ...
 
     def delete_drafts(self, *folders: str) -> None:
-        """Delete the incomplete files that killed writers left in these folders, or in the whole dataset if none are given."""
+        """Delete the incomplete files that killed writers left in these folders, or in the whole dataset if none is named."""
         ...
 
 

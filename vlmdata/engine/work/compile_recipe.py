@@ -104,7 +104,7 @@ def inputs(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
 
 
 def _words(rows: pa.Table, column: str) -> list[str]:
-    """Return one string for each row, which identifies those values of a column that are not dropped."""
+    """Return one string for each row. It identifies the row's value of a column, without images and texts that are dropped."""
     if column == "images":
         flat = flatten(rows, "images")
         names = ("sha256", "url", "blob", "offset")

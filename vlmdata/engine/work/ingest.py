@@ -56,9 +56,10 @@ class Ingest(Step):
     label: str = field(default="ingest", init=False)
 
     def identity(self) -> str:
-        """Return the name of the download engine, unless it is `vlmdata`, and the kind of the verified hash, if any.
+        """Return the settings of `download` that change its result: the engine and the kind of hash to verify.
 
-        The engines produce different pixels. A change of either value fetches the images again.
+        The string is empty for the default: the engine `vlmdata`, and no hash to verify. If the string changes, all images are
+        fetched again. A change of engine also needs this, because engines produce different pixels.
         """
         words = [self._engine(), f"verify {self._verified()}"] if self._verified() else [self._engine()]
         return " ".join(word for word in words if word != "vlmdata")
@@ -92,7 +93,7 @@ class Ingest(Step):
     def _outcomes(
         self, flat: Flat, before: dict[str, list[Any]], stated: list[str | None], context: OpenPartition
     ) -> Iterator[tuple[list[int], dict[str, Any]]]:
-        """Yield the positions and the outcome of each image.
+        """Yield the positions and the outcome of each image. The outcome maps fields of the image to their new values.
 
         Images that exceed the cost limit of their row are rejected last.
         """
@@ -251,7 +252,7 @@ def _shares(body: bytes, boxes: list[list[float]]) -> list[tuple[float, float, f
 def fetch(addresses: dict[int, str], client: Client) -> Iterator[tuple[int, bytes | None, str | None]]:
     """Yield the position of each image with the fetched bytes or the failure, in the order of completion.
 
-    If the client broke, raise the error that broke it.
+    If the client itself fails, raise its error.
     """
     ended: queue.SimpleQueue[tuple[int, Fetched] | BaseException] = queue.SimpleQueue()
 

@@ -77,7 +77,7 @@ class OpenPartition:
     def note(self, facts: Mapping[str, Any]) -> None:
         """Store facts about the running measurement, such as its model, for the manifest.
 
-        Each worker writes the same facts once.
+        A worker writes facts only once, even if it is given the same facts again.
         """
         text = json.dumps(facts, sort_keys=True)
         name = f"{NOTES}/{self.measuring}.{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"

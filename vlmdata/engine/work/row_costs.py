@@ -45,7 +45,10 @@ class RowCosts:
         self._file.write(body)
 
     def beyond(self) -> dict[int, float]:
-        """Return the positions at which an image exceeds the limit of its row, each with the row's total cost up to there."""
+        """Return the positions at which an image exceeds the limit of its row.
+
+        Each is mapped to the total cost of the row's images up to and including this one.
+        """
         found: dict[int, float] = {}
         sums: dict[int, float] = defaultdict(float)
         paid: set[tuple[int, int]] = set()

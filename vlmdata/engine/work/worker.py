@@ -63,11 +63,12 @@ class Worker:
     def advance(
         self, call: PartitionCall, again: tuple[str, ...] = (), guilty: tuple[int, ...] = (), journal: str = ""
     ) -> dict[str, Any]:
-        """Run a partition's steps and commit new measurements. Return counts: `rows`, `alive`, `dropped`, `bytes` of images.
+        """Run a partition's steps and commit new measurements. Return counts as a dict.
 
-        The worker retries images that failed for a reason in `again`. It skips the images at the positions `guilty`, which kill
-        the decoder. In the file `journal`, it records the image that it is decoding, so that the driver can find an image that
-        kills the worker.
+        The counts are the numbers of rows (`rows`), of rows not dropped (`alive`), of drops by step and reason (`dropped`), and
+        of bytes of new images (`bytes`). The worker retries images that failed for a reason in `again`. It skips the images at
+        the positions `guilty`, which kill the decoder. In the file `journal`, it records the image that it is decoding, so that
+        the driver can find an image that kills the worker.
         """
         opened = self._open(call.partition)
         opened.guilty = frozenset(guilty)
@@ -91,9 +92,11 @@ class Worker:
         return set_column(table, "row", pa.array(np.arange(len(table), dtype=np.int32)))
 
     def piece(self, call: PartitionCall, columns: Columns, number: int) -> tuple[pa.Table, dict[str, str]]:
-        """Return the rows of `project` for a distributed decision, and the paths of the arrays that only its search reads.
+        """Return a partition's part of the input of a global decision that is distributed over the workers.
 
-        The arrays are stored where every worker can read them.
+        The result is the rows, as `project` returns them, and the paths of arrays by name. The search of the decision reads
+        these arrays, which are stored where every worker can read them. `number` is the position of the step in the compiled
+        recipe.
         """
         table, arrays = self.bound_steps[number].step.piece(self.project(call, columns))
         return table, {name: keep_piece(self.store, array) for name, array in arrays.items()}
