@@ -102,7 +102,7 @@ def test_a_curriculum_changes_weights_at_its_position_and_resumes(tmp_path: Path
     later.load_state_dict(course().state_dict() | {"position": 45})  # type: ignore
     assert keys_of(later) == keys_of(samples)[45:]
     assert later.audit(trials=2).positions == 70  # type: ignore
-    with pytest.raises(ValueError, match="later weights name"):
+    with pytest.raises(ValueError, match="`later` has weights for"):
         stream(Blend({a: 1}, later={5: {"c": 1}}), reading=ReadOptions(cache=tmp_path), torch=False)
 
 

@@ -75,7 +75,7 @@ def test_a_wrong_argument_is_reported_in_one_line(tars: Path, tmp_path: Path, ar
         (lambda: Blend(["a"]), "weights must be a mapping {path: weight}, not ['a']"),  # type: ignore[arg-type]
         (lambda: Blend({"a": 1}, later=[5]), "later must be a mapping {position: {path: weight}}, not [5]"),  # type: ignore[arg-type]
         (lambda: Blend({"a": 1}, later={1.5: {"a": 1}}), "a position of later must be an integer, 0 or more, not 1.5"),  # type: ignore
-        (lambda: Blend({"a": 1}, later={5: {"b": 1}}), "later weights name ['b'], but the blend has only ['a']"),
+        (lambda: Blend({"a": 1}, later={5: {"b": 1}}), "`later` has weights for ['b'], but the blend has only ['a']"),
         (lambda: ReadOptions(threads=-1), "threads must be an integer, 0 or more, not -1"),
         (lambda: ReadOptions(threads=None), "threads must be an integer, 0 or more, not None"),  # type: ignore[arg-type]
         (lambda: ReadOptions(on_error="ignore"), "on_error must be one of raise, skip, not 'ignore'"),  # type: ignore[arg-type]
@@ -150,7 +150,7 @@ def test_the_loader_accepts_only_the_argument_names_of_pytorch(tars: Path, tmp_p
     ("state", "says"),
     [
         (5, "state must be a mapping that state_dict() returned, not 5"),
-        ({}, "this is not the state of a stream: it has no keys, not position, index and order"),
+        ({}, "this is not the state of a stream: it has no keys instead of the keys position, index and order"),
         ({"position": "4", "index": "a", "order": "b"}, "position must be an integer, 0 or more, not '4'"),
     ],
 )

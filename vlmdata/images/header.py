@@ -79,4 +79,4 @@ def _sniff_boxes(data: bytes) -> str:
         return "avif"
     if brands & HEIF_BRANDS:
         raise ImageError("unsupported_format", "the format is heif")
-    raise ImageError("not_an_image", "the data are a video or another file of ISO boxes")
+    raise ImageError("not_an_image", "the data are a video or another file in the ISO container format")

@@ -219,7 +219,7 @@ def _sequence(payload: bytes) -> Sequence:
         nonlocal used
         used += count
         if used > total:
-            raise ImageError("corrupt", "an AV1 sequence header runs past its end")
+            raise ImageError("corrupt", "an AV1 sequence header ends too early")
         return bits >> (total - used) & ((1 << count) - 1)
 
     profile = take(3)

@@ -73,7 +73,7 @@ def _header(marker: int, size: bytes, orientation: int, adobe: int, icc: bytes |
     if marker not in DECODED_HERE or depth != 8:
         raise ImageError("unsupported_format", f"the JPEG has the coding process {marker:#x} and {depth} bits per sample")
     if components not in (1, 3, 4):
-        raise ImageError("corrupt", f"the JPEG has {components} components")
+        raise ImageError("corrupt", f"the JPEG has {components} components instead of 1, 3 or 4")
     if components == 3:
         mode = "rgb" if adobe == 0 else "ycc"
     else:

@@ -2,8 +2,8 @@
 
 Reimplements the folder pdq/ of Facebook's ThreatExchange (hashing.pdf and the reference code). Two passes of box filters in
 each direction smooth the luma, which is then sampled at 64 x 64 points. The hash uses the 16 x 16 lowest DCT coefficients of
-these samples, without the row and column of the mean. A bit is set if its coefficient exceeds the median. For 32 photos,
-rotated photos and edited photos, the package pdqhash 0.2.8 gives exactly the same bits.
+these samples, without the row and column of the mean. A bit is set if its coefficient exceeds the median. For 32 photos and
+their rotated and edited copies, the package pdqhash 0.2.8 gives exactly the same bits.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def _box(values: np.ndarray, window: int, axis: int) -> np.ndarray:
 def _quality(small: np.ndarray) -> int:
     """Return the amount of detail, 0 to 100.
 
-    This is a ninetieth of the sum of differences between neighbours. Each difference is truncated to an integer percentage.
+    This is a ninetieth of the sum of the differences between neighbouring values in `small`. Each difference is a percentage of
+    the range 0..255, truncated to an integer.
     """
     steps = [np.abs((np.diff(small, axis=axis) * 100 / 255).astype(int)).sum() for axis in (0, 1)]
     return min(100, int(sum(steps) / 90))

@@ -18,11 +18,11 @@ COSINES = np.rint(np.cos(np.pi * (2 * _COLUMNS + 1) * _ROWS / (2 * SIDE)) * (1 <
 
 
 def phash(pixels: np.ndarray) -> int:
-    """Return the hash of (H, W, 3) uint8 pixels as a 64-bit integer, whose highest bit is the first coefficient.
+    """Return the hash of (H, W, 3) uint8 pixels as a 64-bit integer. Its highest bit belongs to the first coefficient.
 
     The luma is averaged over 32 x 32 blocks. The hash uses the 8 x 8 lowest DCT-II coefficients of these means, in int64. A bit
     is set if its coefficient exceeds the median of the 63 coefficients that are not the mean. The hash of a flat image is
-    2**63. None of 191 photos and figures changed by more than 4 bits when it was resized to 201 pixels at quality 50.
+    2**63. In a test with 191 photos and figures, resizing to 201 pixels at JPEG quality 50 changed at most 4 bits of each hash.
     """
     coefficients = (COSINES @ block_means(pixels) @ COSINES.T).ravel()
     median = np.partition(coefficients[1:], 31)[31]  # the 32nd of 63 values

@@ -20,9 +20,9 @@ PORTION = 1 << 16
 class Audit:
     """The size of a finished audit.
 
-    `positions` is the number of positions in the audited epoch, and `samples` the number of samples in the datasets. `trials`
-    is the number of trials with random ranks, workers, batch sizes and interruptions. `trial_positions` is the number of
-    positions that these trials walked in total.
+    `positions` is the number of positions in the audited epoch; a stream yields one sample at each position. `samples` is the
+    number of samples in the datasets. `trials` is the number of trials with random ranks, workers, batch sizes and
+    interruptions. `trial_positions` is the number of positions that these trials walked in total.
     """
 
     positions: int
@@ -35,9 +35,9 @@ def audit(plan: Schedule, epoch: int, trials: int, seed: int) -> Audit:
     """Walk an epoch of the schedule and return the size of the audit. Raise AssertionError if a sample is lost or repeated.
 
     A single dataset must yield each row exactly once. In a blend, a dataset of r rows from which the epoch draws n samples must
-    yield each row at least n // r - 1 and at most ceil(n / r) + 1 times. Then walk the beginning of the epoch in `trials`
-    random layouts (ranks, workers, batch sizes and interruptions), which depend on `seed`. The audit needs two bytes of memory
-    per row.
+    yield each row at least n // r - 1 and at most ceil(n / r) + 1 times. The beginning of the epoch is also walked `trials`
+    times, each time with other random ranks, workers, batch sizes and interruptions, which depend on `seed`. The audit needs
+    two bytes of memory per row.
     """
     first = plan.epoch_start(epoch)
     rows = sum(order.rows for order in plan.orders)
@@ -58,7 +58,10 @@ def audit(plan: Schedule, epoch: int, trials: int, seed: int) -> Audit:
 
 
 def audit_packs(plan: PackedPlan, epoch: int) -> None:
-    """Pack each window of an epoch again. Raise AssertionError if a sample is in two packs or in none."""
+    """Pack the samples of an epoch, one window at a time. Raise AssertionError if a sample is in two packs or in none.
+
+    A window is a group of successive samples that are packed together. Samples that packing drops do not count as missing.
+    """
     for window in range(plan.epoch_windows):
         packs = plan.packs(epoch, window)
         counts = np.bincount(packs.members)
@@ -68,9 +71,10 @@ def audit_packs(plan: PackedPlan, epoch: int) -> None:
 
 
 def _trial(plan: Schedule, chance: random.Random, first: int) -> int:
-    """Deal up to 20,000 positions in a series of runs, each with a random layout, and return the number of positions.
+    """Simulate interrupted runs over the first 20,000 positions or fewer of an epoch, and return the number of positions.
 
-    Raise AssertionError if a position is missing or repeated.
+    Each run has a random layout of ranks and workers, and starts where the previous run was interrupted. `first` is the first
+    position of the epoch. Raise AssertionError if a position is missing or repeated.
     """
     end = first + min(plan.epoch_size, 20_000)
     position, dealt = first, []
@@ -86,7 +90,7 @@ def _trial(plan: Schedule, chance: random.Random, first: int) -> int:
 
 
 def _leg(layout: StepLayout, start: int, end: int, steps: int) -> Ints:
-    """Return the positions that one worker yields before its rank is interrupted after `steps` steps."""
+    """Return the positions from `start` to `end` that one worker yields before its rank is interrupted after `steps` steps."""
     parts: list[Any] = []
     for numbers, positions, _ in layout.deal(start, lambda _: (end, True), 2048, drop=False):
         parts.append(positions[numbers < steps].ravel())

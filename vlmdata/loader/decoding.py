@@ -34,8 +34,8 @@ class Decode:
     `mode` sets how images are resized to `size`, as in ResizeRule; size=None keeps the size of each image. filter="bilinear" is
     torch's antialiased filter. filter="area" is cv2's area average, which does not need torch. `augment(pixels, generator)`
     returns the augmented pixels. `generator` depends only on the sample, the epoch and the member's name, so a resumed run
-    draws the same numbers on any number of ranks and workers. With `alternatives`, each epoch draws one caption from `txt` and
-    the `alternatives` in the sample's JSON.
+    draws the same numbers on any number of ranks and workers. With alternatives=True, each epoch draws one caption: the one in
+    `txt`, or one of the list "alternatives" in the sample's JSON.
 
     An image is refused before decoding if its header states more than `max_pixels` pixels, or if decoding would need more than
     `max_memory_mb` MB of memory. A call raises DamagedSample for a refused or unreadable image, for invalid JSON, and for a
@@ -110,9 +110,9 @@ def generator_of(sample: Sample, name: str = "") -> np.random.Generator:
 
 
 def drawn_caption(caption: str, facts: dict[str, Any], seed: int) -> str:
-    """Return the caption or one of the `alternatives` in the sample's JSON, `facts`.
+    """Return one of the captions that `captions_of` returns: the caption itself, or an alternative.
 
-    All captions are equally likely. `seed` is the `__seed__` of the sample.
+    All of them are equally likely. `facts` is the sample's JSON, and `seed` is the `__seed__` of the sample.
     """
     captions = captions_of(caption, facts)
     return captions[draw(seed, len(captions))]

@@ -125,10 +125,11 @@ class PackedPlan:
         return Picks(*columns)._replace(starts=np.concatenate([[0], np.cumsum(np.concatenate(counts))]))
 
     def end(self, position: int, epochs: int, upto: int) -> tuple[int, bool]:
-        """Return (end, True), where `end` is the position at which the group of `epochs` epochs that contains `position` ends.
+        """Return (end, True), where `end` is the position at which the current group of epochs ends.
 
-        Return (bound, False) if it is only known that the group does not end before `bound`, a position past `upto`. Windows
-        after `upto` are not packed to find the end.
+        Groups have `epochs` epochs each, and the current group contains `position`. To find the end, windows up to the position
+        `upto` are packed. If the end is still unknown, return (bound, False), where `bound` is greater than `upto` and not
+        greater than the end.
         """
         self._know(position)
         epoch = self._known[bisect_right([before for *_, before in self._known], position) - 1][0]
@@ -259,7 +260,7 @@ class PackedPlan:
 def _load(file: Path) -> _PackedWindow | None:
     """Return the window in a file that `_save` wrote, or None if the file is damaged.
 
-    The file is mapped into memory, because a batch needs only a few of its million samples.
+    The file is mapped into memory, because a batch needs only a few of the window's samples.
     """
     try:
         with errors_as(Failed):  # NumPy's header is Python source, and its parser may raise any error

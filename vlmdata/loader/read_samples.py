@@ -86,9 +86,10 @@ class Reader:
         return sample if len(data) == span else self._read_apart(place, tar, sample)  # fewer bytes mean a truncated tar
 
     def _read_apart(self, place: SampleLocation, tar: "Tar | RemoteTar", sample: Sample) -> Sample:
-        """Return `sample` with its members, each added by a separate read after a check of its header.
+        """Add the members of a sample to the dict `sample`, each with a separate read, and return the dict.
 
-        Large members are not copied. A size in the index that is too large reserves no memory.
+        The header of each member is checked first. Large members are not copied. If the index states a size that exceeds the
+        tar, no memory is allocated for it.
         """
         for name, offset, size in zip(place.names, place.offsets, place.sizes, strict=True):
             self._confirm(place, tar, name, offset, size)

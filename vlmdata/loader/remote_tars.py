@@ -146,9 +146,9 @@ class RemoteTar:
         return (parts[0] if len(parts) == 1 else b"".join(parts))[start : start + size]
 
     def missing(self, spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        """Yield runs of blocks, as (first block, count), that these (offset, size) spans need and that are not in the cache.
+        """Yield (first block, count) for each run of adjacent blocks that the spans need and the cache does not have.
 
-        A run has at most MOST_BLOCKS blocks.
+        Spans are (offset, size) in bytes. A run has at most MOST_BLOCKS blocks.
         """
         ends = [(offset, min(offset + size, self.size)) for offset, size in spans]
         needed = {number for offset, end in ends for number in range(offset // BLOCK, (end - 1) // BLOCK + 1)}

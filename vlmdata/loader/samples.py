@@ -45,7 +45,7 @@ class StreamBatch(list):
 class SampleJob(NamedTuple):
     """A sample to read: its position, dataset, location and random number.
 
-    `pad` is true for a sample that fills the last step.
+    `pad` is true for a sample of the next epoch that only fills up the last step.
     """
 
     position: int
@@ -123,8 +123,8 @@ class Samples:
         if not isinstance(state, Mapping):
             raise wrong("state", "a mapping that state_dict() returned", state)
         if not {"position", "index", "order"} <= state.keys():
-            found = ", ".join(map(str, state)) or "no keys"
-            raise InputError(f"this is not the state of a stream: it has {found}, not position, index and order")
+            found = f"the keys {', '.join(map(str, state))}" if state else "no keys"
+            raise InputError(f"this is not the state of a stream: it has {found} instead of the keys position, index and order")
         check_whole(0, position=state["position"])
         if state["index"] != self.plan.index_digest:
             raise InputError(
@@ -136,7 +136,10 @@ class Samples:
             raise InputError("the state was saved with another seed, weights or packing. Use the same values, or start over")
         layout = self._layout()
         if state.get("worker") not in (None, [layout.worker, layout.num_workers, layout.stride]):
-            raise InputError(f"the state belongs to one of several workers, {state['worker']}. Load it with StatefulDataLoader")
+            raise InputError(
+                "the state is that of one DataLoader worker. Load it with StatefulDataLoader and the same batch size, number of"
+                " workers and number of ranks"
+            )
         if "window" in state:
             self.plan.use_hint(state["window"])
         self._origin = self._position = int(state["position"])
@@ -182,7 +185,7 @@ class Samples:
         return (0, over) if self.drop_last else (-over % self._layout().stride, 0)
 
     def audit(self, epoch: int = 0, *, trials: int = 10, seed: int = 0) -> Audit:
-        """Check that an epoch yields every sample once, from the index and without reading tars: see `audit_stream.audit`."""
+        """Check that an epoch yields every sample once, without reading a tar: see `audit_stream.audit`."""
         if not isinstance(self.plan, PackedPlan):
             return audit(self.plan, epoch, trials, seed)
         audit_packs(self.plan, epoch)
@@ -194,7 +197,10 @@ class Samples:
         return map(itemgetter(1), self.walk())
 
     def walk(self) -> Iterator[tuple[int, Any]]:
-        """Yield (position after the step, step) for each step of one iteration. `iter` yields only the steps."""
+        """Yield (position, batch) for each step of one iteration. `iter` yields only the batches.
+
+        The position is that of the stream after the batch. With batch_size=None, the second item is a single sample.
+        """
         layout = self._layout()
         self._origin = start = self._position
         _keep_freed_memory()
@@ -207,7 +213,10 @@ class Samples:
             self.finished(start)
 
     def moved(self, origin: int, position: int, skipped: int) -> None:
-        """Record the progress of worker processes in the iteration that started at `origin`."""
+        """Record the progress of worker processes: the stream's position and the number of skipped samples.
+
+        `origin` is the position at which the current iteration started.
+        """
         self._origin, self._position, self.skipped = origin, position, skipped
 
     def finished(self, origin: int) -> None:
@@ -255,7 +264,7 @@ class Samples:
         return after, own, made[0] if self.batch_size is None else made
 
     def _planned(self, layout: StepLayout, start: int) -> Iterator[StreamStep]:
-        """Yield each step of this worker with the samples that it must read."""
+        """Yield each step of this worker, with jobs for the samples that the worker must read."""
 
         def end(upto: int) -> tuple[int, bool]:
             if self._until is not None:
@@ -363,9 +372,9 @@ class Samples:
 def _keep_freed_memory() -> None:
     """Make glibc keep the memory of a batch for the next batch, instead of returning it to the system each time.
 
-    glibc returns freed memory above a threshold. Freeing one large block raises the threshold to twice the size of that block,
-    which saves a third of the time of reading raw samples. This is done once per process, because a second block would be
-    allocated on the heap and cleared, which takes time.
+    glibc returns a freed block to the system if the block is larger than a threshold. This function allocates and frees one
+    large block, which raises the threshold to twice the size of that block and saves a third of the time of reading raw
+    samples. It runs once per process, because a second block would be allocated on the heap and cleared, which takes time.
     """
     bytes((32 << 20) - 8192)
 

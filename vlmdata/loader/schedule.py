@@ -37,7 +37,7 @@ class Picks(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Gives the samples at the positions 0, 1, 2, … of all epochs. An epoch of the blend has `epoch_size` positions."""
+    """Gives the samples at the positions 0, 1, 2, … of all epochs. An epoch has `epoch_size` positions."""
 
     datasets: list[Dataset]
     orders: list[Order]
@@ -61,7 +61,9 @@ class Schedule:
         return Picks(datasets, rows, epochs, seeds)
 
     def end(self, position: int, epochs: int, upto: int) -> tuple[int, bool]:
-        """Return (end, True), where `end` is the position at which the group of `epochs` epochs that contains `position` ends.
+        """Return (end, True), where `end` is the position at which the current group of epochs ends.
+
+        Groups have `epochs` epochs each, and the current group contains `position`. True says that the end is exact.
 
         Only PackedPlan uses `upto`.
         """
@@ -160,9 +162,9 @@ class StepLayout:
         """Yield this worker's steps in portions: (step numbers (S,), positions (S, batch_size), end position).
 
         S is the number of steps in the portion. The end position is 2**62 if it is unknown. A rank takes every world_size-th
-        position, so it stays on the same lanes of the order. The first portion is small, so the first batch is ready soon.
-        Portions grow up to `most` positions. `end(upto)` returns (end, True) or, if the end is unknown, (a bound past `upto`,
-        False).
+        position, so ranks read different blocks of the tars if world_size divides 64 (see order.py). The first portion is
+        small, so the first batch is ready soon. Portions grow up to `most` positions. `end(upto)` returns (end, True) or, if
+        the end is unknown, (a bound past `upto`, False).
         """
         portion, first = max(1, 32 // self.batch_size), self.worker
         while True:

@@ -36,9 +36,10 @@ Weights = Mapping[str, float] | Mapping[Path, float]
 class Blend:
     """Several datasets in one stream: `weights` maps each path to its weight.
 
-    `by` is the meaning of a weight. "samples": a share of the samples. "tokens": a share of the tokens, which needs packing.
-    "epochs": the number of epochs of the dataset in one epoch of the blend. `later` maps a position, counted in samples over
-    all ranks, to the weights that apply from this position: {position: {path: weight}}.
+    `by` sets the meaning of a weight. With by="samples", it is a share of the samples. With by="tokens", it is a share of the
+    tokens, which needs packing. With by="epochs", it is the number of epochs of the dataset in one epoch of the blend. `later`
+    maps a position, counted in samples over all ranks, to the weights that apply from this position: {position: {path:
+    weight}}.
     """
 
     weights: Weights
@@ -59,7 +60,7 @@ class Blend:
                 if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight < float("inf"):
                     raise wrong(f"the weight of {path}", "a number, 0 or more", weight)
             if unknown := sorted(map(str, set(weights) - set(self.weights))):
-                raise InputError(f"later weights name {unknown}, but the blend has only {list(map(str, self.weights))}")
+                raise InputError(f"`later` has weights for {unknown}, but the blend has only {list(map(str, self.weights))}")
 
     def stages(self) -> dict[int, list[float]]:
         """Return {position: weights} for `later`, with the weights in the order of the datasets.
@@ -74,10 +75,10 @@ class Blend:
 class ReadOptions:
     """How `stream` reads tars. Raises ValueError (InputError) for a wrong option.
 
-    `threads` is the number of threads that prefetch and decode; `.loader(num_workers=N)` uses processes. on_error="skip"
-    replaces a sample that cannot be read or decoded by the next sample, and counts the damaged sample in `.skipped`. `cache` is
-    the folder for indexes of tars that have none, for lengths and packed windows, and for up to `cache_bytes` bytes of remote
-    tars.
+    `threads` is the number of threads that prefetch and decode; `.loader(num_workers=N)` uses processes. With on_error="skip",
+    the next sample takes the place of a sample that cannot be read or decoded, and the stream's `.skipped` counts the damaged
+    samples. `cache` is the folder for indexes of tars that have none, for lengths and packed windows, and for up to
+    `cache_bytes` bytes of remote tars.
     """
 
     threads: int = 0

@@ -64,8 +64,9 @@ class Clip:
     def cosines(self, images: np.ndarray, texts: list[str], owners: list[int], batch: int = 0) -> list[float]:
         """Return the cosine of each text with its image, in [-1, 1], rounded to 4 decimals.
 
-        Multiply by 100 to get open_clip's logits. `images` are unit embeddings (I, D), and `owners[i]` is the number of the
-        image to compare with `texts[i]`. Source: Hessel et al. 2021, CLIPScore, without the factor 2.5 and the clip at 0.
+        Multiply by 100 to get open_clip's logits. `images` are unit embeddings (I, D) of I images, and `owners[i]` is the
+        number of the image to compare with `texts[i]`. Source: Hessel et al. 2021, CLIPScore, without the factor 2.5 and the
+        clip at 0.
         """
         if not texts:
             return []
@@ -76,7 +77,7 @@ class Clip:
         return np.round((left * right).sum(1), DECIMALS).tolist()
 
     def embed_images(self, images: Sequence[T], batch: int = 0, read: Callable[[T], bytes] = bytes) -> np.ndarray:  # type: ignore[assignment]
-        """Return fp32 unit embeddings (I, D) of images. `read` returns an image's encoded bytes. Broken images give NaN.
+        """Return fp32 unit embeddings (I, D) of I images. `read` returns an image's encoded bytes. Broken images give NaN.
 
         Threads read and decode the next batches while the current one is computed. Copies to a GPU are asynchronous.
         """
@@ -95,7 +96,7 @@ class Clip:
         return units
 
     def embed_texts(self, texts: list[str], batch: int = 0) -> np.ndarray:
-        """Return fp32 unit embeddings (T, D). A long text is cut at the model's context length, as open_clip does."""
+        """Return fp32 unit embeddings (T, D) of T texts. A long text is cut at the model's context length, as in open_clip."""
         size = batch or BATCH[self.device.type]
         parts = []
         for start in range(0, len(texts), size):
@@ -110,7 +111,7 @@ class Clip:
         return self._unit(self._encode_pixels, pixels)
 
     def text_units(self, tokens: Tensor) -> Tensor:
-        """Return unit embeddings of tokenized texts on the device: (B, T) -> (B, D) fp32."""
+        """Return unit embeddings of tokenized texts on the device: (B, context length) -> (B, D) fp32."""
         return self._unit(self._text_tower, tokens)
 
     def _host(self, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
@@ -141,7 +142,7 @@ def clip_of(context: StepContext, model: str, pretrained: str, precision: str = 
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of the computation. `auto` means bf16 on devices that multiply bf16 faster than fp32, else fp32."""
+    """Return the dtype of the computation. `auto` is bf16 on devices that multiply bf16 faster than fp32, and fp32 on others."""
     if precision == "auto":
         fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32

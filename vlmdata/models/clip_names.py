@@ -18,7 +18,7 @@ SCHEMAS = ("local-dir:", "hf-hub:")
 
 
 def has_own_weights(model: str) -> bool:
-    """Say whether the model name states the weights too, so that no tag is needed."""
+    """Return whether a model name also determines the weights, so that no tag of weights is needed."""
     return model.startswith(SCHEMAS)
 
 

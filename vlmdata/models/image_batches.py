@@ -64,7 +64,8 @@ def preparation(transforms: Any) -> Preparation:
 def opened(body: bytes) -> Image.Image:
     """Return the image in RGB, with the same pixels as Pillow's decoder. Most JPEGs are decoded by simplejpeg in half the time.
 
-    Raises ImageError for bytes that are not an image or exceed the default limits. Raises Pillow's errors for other flaws.
+    Raises ImageError for bytes that are not an image or exceed the default limits. Raises Pillow's errors for an image that it
+    cannot decode.
     """
     header = read_header(body)
     pixels = max(header.width * header.height, header.coded_pixels)

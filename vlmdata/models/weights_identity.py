@@ -9,9 +9,10 @@ _SAMPLE = 1 << 20  # bytes read at each end of a file; a whole file of weights w
 
 
 def identity(path: str) -> str:
-    """Return a hash of the names, sizes and both ends of one file or of all files in a folder.
+    """Return a hash of the file at `path`, or of all files in the folder at `path`.
 
-    If `path` is neither a file nor a folder with files, return it unchanged.
+    The hash covers the name and the size of each file, and its first and last MiB. If `path` is neither a file nor a folder
+    with files, return it unchanged.
     """
     place = Path(path)
     files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]

@@ -1,1 +1,1 @@
-"""Finding, scanning and indexing tars: the location of each sample."""
+"""Finds, scans and indexes tars, so that the location of each sample is known."""

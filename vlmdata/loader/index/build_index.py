@@ -41,8 +41,8 @@ def build_index(
     `paths` is a folder, a tar, a pattern, an address, or a list of these. `out` is by default `index.parquet` in the folder of
     the tars. An index in another folder records where the tars are. `workers` is the number of processes, by default one per
     core. With `image_sizes`, the header of each image is also read, and the index has the size of each image. A truncated or
-    damaged tar raises ValueError with the name of the tar and the offset of the damage. With on_error="skip", the tar causes a
-    warning, and its intact samples are indexed. `report(done, shards)` is called after each shard.
+    damaged tar raises ValueError with the name of the tar and the offset of the damage. With on_error="skip", such a tar causes
+    a warning, and its intact samples are indexed. `report(done, shards)` is called after each shard.
     """
     check_whole_or_none(1, workers=workers)
     check_bool(image_sizes=image_sizes)
@@ -82,7 +82,7 @@ def build_index(
 
 
 def _without(table: pa.Table, keys: frozenset[str]) -> pa.Table:
-    """Return the rows of a tar without the samples that have one of these keys."""
+    """Return the index rows in `table` without the rows whose key is in `keys`."""
     return table.filter(pc.invert(pc.is_in(table["key"], pa.array(sorted(keys), pa.string())))) if keys else table
 
 

@@ -44,8 +44,8 @@ def first_outside(base: str, names: Iterable[str], listed_in: Path) -> str | Non
     """Return the first name that points outside of `base` (a folder or an address), or None if there is none.
 
     A name points outside if it is empty, an absolute path or an address, if it contains `..`, or if it is a link to a place
-    outside. A link is allowed if its target is in the real folder of the file `listed_in`, because a download cache stores the
-    files of a dataset in one other folder and links to them.
+    outside. A link is also allowed if its target is beside the target of `listed_in`, the file that lists the names. In a
+    download cache, all files of a dataset may be links into one folder.
     """
     links: set[str] = set()
     allowed = [Path(base).resolve(), listed_in.resolve().parent]
@@ -89,9 +89,9 @@ def find_shards(paths: PathLike | Sequence[PathLike]) -> TarSet:
 
 
 def is_remote(path: str) -> bool:
-    """Return whether a path is an address, which fsspec reads.
+    """Return whether a path is an address such as `s3://bucket/a.tar`, which is read through fsspec.
 
-    A `file://` address counts as remote. The plain path of the same file is read faster.
+    A `file://` address counts as remote. A plain path to the same file is read faster, without fsspec.
     """
     return "://" in path
 

@@ -54,11 +54,11 @@ def _rows_of(flat: Ints, counts: Ints) -> list[list[int]]:
 
 @dataclass
 class FlatIndex:
-    """An index as flat arrays: n samples with m members, in r runs of successive samples of one shard.
+    """An index as flat arrays. It has n samples with m members in total.
 
-    `layouts` holds the distinct tuples of member names. `digest` is a hash of the samples, their order and their locations.
-    `base` is the folder or address of the tars, if the index file records one. `folder` holds the arrays of a large index. The
-    arrays are
+    Successive samples in one shard form a run, and there are r runs. `layouts` holds the distinct tuples of member names.
+    `digest` is a hash of the samples, their order and their locations. `base` is the folder or address of the tars, if the
+    index file records one. `folder` holds the arrays of a large index. The arrays are
     - `run_starts`, `run_shards` (r,): the first row and the shard of each run;
     - `key_ends` (n + 1,) and `keys`: the key of row i is bytes `key_ends[i]` to `key_ends[i + 1]` of `keys`;
     - `layout`, `first_member`, `origin` (n,): the number of the layout, the first member, and the offset in the shard;
@@ -113,7 +113,7 @@ class FlatIndex:
         if self.folder is not None:  # with a damaged offset, Arrow would read outside of the file
             starts, stops = ends[rows], ends[rows + 1]
             if starts.min(initial=0) < 0 or (stops < starts).any() or stops.max(initial=0) > len(data):
-                raise ValueError("the keys point outside of the file")
+                raise ValueError("the offset of a key is outside of the file `keys`")
         column = pa.LargeStringArray.from_buffers(len(self), pa.py_buffer(ends), pa.py_buffer(data))
         # not pa.array(rows), which imports pandas and delays the first batch by 0.2 s
         wanted = pa.Int64Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(np.ascontiguousarray(rows))])
@@ -133,7 +133,7 @@ def open_mapped(folder: Path) -> FlatIndex:
             arrays[name] = np.memmap(folder / name, dtype, "r", shape=tuple(shape)).view(np.ndarray)
         runs, starts = arrays["run_shards"], arrays["run_starts"]
         if runs.min() < 0 or runs.max() >= len(facts["shards"]) or starts[0] or (np.diff(starts) <= 0).any():
-            raise ValueError("the runs of samples are not in order")
+            raise ValueError("the first rows of the shards do not ascend from 0, or a shard number is out of range")
         layouts = [tuple(names) for names in facts["layouts"]]
         return FlatIndex(facts["shards"], layouts, facts["digest"], arrays, facts["base"], folder)
 
@@ -195,7 +195,7 @@ def _flatten(file: Path, folder: Path | None = None) -> FlatIndex:
 def _largest_span(file: pq.ParquetFile) -> int:
     """Return the size of the largest sample in bytes.
 
-    The whole column is read instead of its statistics, because damaged statistics may crash Arrow.
+    All sizes are read, because the column's statistics may be damaged and then crash Arrow.
     """
     largest = 0
     for number in range(file.num_row_groups):

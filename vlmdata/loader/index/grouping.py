@@ -75,10 +75,10 @@ def key_of(name: str) -> str:
 def _by_longer_names(sample: SampleMembers) -> list[SampleMembers]:
     """Split a sample whose names have more dots than webdataset's rule expects.
 
-    For example, `22.05.png` and `22.05.txt` get the key `22.05`. An image and a text match if the text's name up to its last
-    dot is also the image's name up to one of its dots. The sample is split if every extension contains a dot, and if more than
-    half of the images and more than half of the texts match. Otherwise it is returned unchanged. In a split sample, the key of
-    a member without a match is its name up to the last dot.
+    For example, `22.05.png` and `22.05.txt` get the key `22.05`, where webdataset's rule gives `22`. An image and a text match
+    if the text's name without its last extension, here `22.05`, is the image's name up to some dot. The sample is split if
+    every extension contains a dot, and if more than half of the images and more than half of the texts match. Otherwise it is
+    returned unchanged. In a split sample, a member without a match gets its name without the last extension as its key.
     """
     if any(not 0 < extension.count(".") <= _MAX_DOTS for extension, _ in sample.members):
         return [sample]

@@ -55,7 +55,8 @@ class Dataset:
     def state(self) -> str:
         """Return a hash of the index and of the sizes and times of local tars, to be used as a cache key.
 
-        Remote tars are not queried, because the path of an index that was built from them already depends on their state.
+        The hash includes the path of the index. The path of an index that was built from remote tars depends on the sizes and
+        versions of these tars, so they are not queried again.
         """
         facts = [self.index.digest, self.base, str(self.index_file)]
         for shard in range(0 if self.is_remote else len(self.index.shards)):
@@ -68,9 +69,9 @@ class Dataset:
 def open_dataset(path: PathLike | Sequence[PathLike], cache: PathLike = CACHE, on_error: OnError = "raise") -> Dataset:
     """Return the dataset for a path: a path for `find_shards`, a folder with an index.parquet, or an index file.
 
-    In a folder with Energon splits, this opens one split and ignores the index of the folder. A missing index is built and kept
-    in `cache`, under a hash of the addresses, sizes and times of the tars. Raises ValueError if tars and index do not match.
-    With on_error="skip", missing tars cause a warning, and the reader skips their samples.
+    In a folder with Energon splits, the function opens one split and ignores the folder's index. A missing index is built and
+    kept in `cache`, under a hash of the addresses, sizes and times of the tars. Raises ValueError if tars and index do not
+    match. With on_error="skip", missing tars cause a warning, and the reader skips their samples.
     """
     check_protocol(*([path] if isinstance(path, str | os.PathLike) else path))
     cache = Path(cache).expanduser()
@@ -104,20 +105,21 @@ def _opened(file: Path, name: str, cache: Path) -> FlatIndex:
 
 
 def _base_of(index: FlatIndex, path: PathLike | Sequence[PathLike], file: Path, *, is_given: bool) -> str:
-    """Return the folder or address of an index's tars: the folder of the index or, if the index records one, the recorded base.
+    """Return the folder or address of an index's tars.
 
-    A recorded base is accepted only if the user named the index file.
+    This is the base that the index records or, if the index records no base, the folder of the index. A recorded base is
+    accepted only if `is_given` is true, which means that the user named the index file. Otherwise, InputError is raised.
     """
     base = _folder_of(path)
     if index.base is not None:
         if not is_given:
             raise InputError(
-                f"the tars of {file} are in {index.base or 'several places'}. Pass the path of the index file instead"
+                f"the tars of {file} are in {index.base or 'several places'}. Pass the path of the index file, not of a folder"
             )
         base = index.base
     name = first_outside(base, index.shards, file) if base else None  # without a base, names are full addresses
     if name is not None:
-        raise InputError(f"{file} names a tar outside of {base}: {name!r}. Index the tars in that folder: vlmdata index")
+        raise InputError(f"{file} names a tar outside of {base}: {name!r}. Index the tars in {base} again (vlmdata index)")
     return base
 
 
@@ -176,7 +178,7 @@ def _folder_of(path: PathLike | Sequence[PathLike]) -> str:
 def _state_of(shards: TarSet) -> str:
     """Return the name of the cache folder for the index of these tars.
 
-    It is a hash of the addresses, sizes and times of the tars, of the excluded samples, and of grouping's VERSION.
+    It is a hash of the addresses, sizes and times of the tars, of the excluded samples, and of the VERSION of the grouping.
     """
     facts = [f"version {VERSION}", *(f"{name} without {sorted(keys)}" for name, keys in sorted(shards.excluded.items()))]
     for address in map(shards.address, shards.names):

@@ -90,8 +90,8 @@ def serve() -> None:
     """Scan the tars that stdin requests, and write the answers to stdout.
 
     A request is a line with the arguments of `scan` as a JSON list. An answer has two 64-bit lengths, a table as an Arrow
-    stream, and a JSON list of the damage and the message of an OSError. The lengths are the sizes of the table and of the list
-    in bytes.
+    stream, and the JSON list [damage, message of an OSError], in which both items may be null. The lengths are the sizes of the
+    table and of the list in bytes.
     """
     answers = sys.stdout.buffer
     for line in sys.stdin:

@@ -172,7 +172,9 @@ def _extra(read: Read, position: int, length: int, header: bytes, extras: "_Extr
 def _no_header(read: Read, position: int, length: int, block: bytes, start: int) -> Found:
     """Return the damage and the position of the next header for a block that is not a header.
 
-    Zero blocks are skipped. The damage is None if no extended header precedes them.
+    Zero blocks are skipped, and the damage is then None. If extended headers precede the zero blocks, these headers are the
+    damage, because their member is missing. `start` is the position of the first extended header, or `position` if there is
+    none.
     """
     end = position if block[:1].strip(b"\0") else _after_zeros(read, position, length)
     if end > position:
@@ -228,10 +230,11 @@ def _chunks(read: Read, position: int, length: int, more: int = 0) -> Iterator[t
 
 
 def _end_of_other(read: Read, data: int, size: int, length: int, has_data: bool) -> int | None:
-    """Return the end of a member whose type does not say whether `size` bytes of data follow, or None if the end is unknown.
+    """Return the end of a member that is not a plain file, or None if the end is unknown.
 
-    Labels and links may state a size although they have no data, but some writers store data for links. The end is therefore
-    the place after which a header, zeros or the end of the file follows.
+    Such a member, for example a link, may state a `size` although it has no data. The end is therefore `data`, the start of the
+    data, or the block after the data: the first of the two where a header, zeros or the end of the file follows. With
+    `has_data`, the block after the data is tried first.
     """
     if size == 0:
         return data
@@ -246,7 +249,8 @@ def _end_of_other(read: Read, data: int, size: int, length: int, has_data: bool)
 def _after_sparse_map(read: Read, header: bytes, data: int) -> int:
     """Return the start of an old GNU sparse member's data.
 
-    The map of the member may continue in further blocks. Byte 504 of such a block is set if another block follows.
+    The list of the member's stretches of data may continue in blocks after the header. Byte 504 of such a block is set if
+    another block follows.
     """
     more = header[482:483]
     while more not in (b"\0", b""):
@@ -258,7 +262,8 @@ def _after_sparse_map(read: Read, header: bytes, data: int) -> int:
 def _is_header(block: bytes) -> bool:
     """Return whether a block has a valid checksum, which is the sum of its bytes with the checksum field counted as blanks.
 
-    The low half of Adler-32 is this sum plus one, modulo 65,521, and takes a twentieth of the time of `sum`.
+    The sum is computed by Adler-32, whose low half is the sum plus one, modulo 65,521. This takes a twentieth of the time of
+    `sum`.
     """
     try:
         stated = int(block[148:156].strip(b" \0"), 8) - 256
@@ -345,9 +350,10 @@ class _Extras:
 
 
 def _read_extra(kind: bytes, data: bytes, own: dict[bytes, bytes], everywhere: dict[bytes, bytes]) -> None:
-    """Store the metadata of an extended header in `own`.
+    """Store the metadata of an extended header in `own`, the metadata of the next member.
 
-    The metadata of a global header is also stored in `everywhere`. Raises ValueError for invalid pax records.
+    The metadata of a global header is also stored in `everywhere`, the metadata of all later members. Raises ValueError for
+    invalid pax records.
     """
     if kind in (b"L", b"K"):
         own[b"path" if kind == b"L" else b"linkpath"] = data.partition(b"\0")[0]

@@ -5,7 +5,8 @@ sequence of all draws in the order of their times. For any P, the number of samp
 therefore its share of P, up to a few samples. No draw of a dataset is left out.
 
 Times are cut into spans of 4,096. Rates are fractions, so the number of draws before a span is computed exactly and without
-iterating. Datasets are shuffled within runs of 64 positions, so that no rank sees only one of two alternating datasets.
+iterating. The positions are cut into runs of 64, and the datasets of the 64 draws in a run are shuffled. Without this
+shuffling, a rank could see only one of two alternating datasets.
 """
 
 from collections import OrderedDict
@@ -24,7 +25,7 @@ RUN = 64
 
 
 def as_rates(weights: Sequence[float | Fraction]) -> list[Fraction]:
-    """Return the weights as exact fractions (0.1 is 1/10) with the sum 1.
+    """Return the weights as exact fractions with the sum 1. For example, 0.1 is read as 1/10.
 
     Raises ValueError if a weight is negative or all are 0.
     """
@@ -38,8 +39,9 @@ def as_rates(weights: Sequence[float | Fraction]) -> list[Fraction]:
 class BlendOrder:
     """The order of a blend whose rates may change: the rates `rates[s]` apply from position `starts[s]`, and `starts[0]` is 0.
 
-    No run crosses a multiple of `period`. A dataset that has an integer number of draws per period therefore has exactly this
-    number in each period. A period of 0 means that there are no periods.
+    The positions are cut into periods of `period` positions, and the shuffling moves no draw to another period. A dataset that
+    has an integer number of draws per period therefore has exactly this number in each period. With period=0, there are no
+    periods.
     """
 
     starts: list[int]
@@ -93,9 +95,9 @@ class BlendOrder:
         return int(np.searchsorted(self.starts, position, "right")) - 1
 
     def _span_of(self, stage: int, inside: int) -> int:
-        """Return the span that contains a position of a stage.
+        """Return the number of the span that contains a position. `inside` is the position minus the start of the stage.
 
-        A span starts at most half a position per dataset away from a multiple of SPAN, so the search is short.
+        Span s starts at most half a position per dataset away from s * SPAN, so the search is short.
         """
         number = inside // SPAN
         while number and self._start(stage, number) > inside:
@@ -137,5 +139,5 @@ class BlendOrder:
 
 
 def _count(rate: Fraction, time: int) -> int:
-    """Return the number of draws before a time, for a dataset with this rate."""
+    """Return the number of draws before `time` of a dataset with this rate. Draw j has the time (j + 1/2) / rate."""
     return max(0, ceil(rate * time - Fraction(1, 2)))

@@ -70,8 +70,10 @@ def match(histogram: Ints, size: int, seed: int) -> Slots:
     """Fill packs of `size` tokens with random samples, and choose the last two samples of each pack so that they fit.
 
     Packs are filled in rounds. A pack that no samples complete to within 1/256 of its size is dissolved, and its samples are
-    drawn again. `best_fit` packs the remaining samples. If 5.2 samples fill a pack on average, every other round makes packs of
-    six from the shortest samples, because six random samples rarely fit.
+    drawn again. `best_fit` packs the remaining samples. Let s be the average number of samples that fill a pack. The rounds
+    alternate: one makes packs of s samples, rounded down, from all samples. The next makes packs of s samples, rounded up, from
+    the shortest samples only, because that number of random samples rarely fits. For s = 5.2, the packs have five or six
+    samples.
     """
     left = histogram.copy()
     lengths, owners, packs, idle = [], [], 0, 0
@@ -102,7 +104,10 @@ def match(histogram: Ints, size: int, seed: int) -> Slots:
 
 
 def _smallest(left: Ints, mean: float) -> Ints:
-    """Return the histogram of the shortest samples: as many as possible with a mean length of at most `mean`."""
+    """Return the histogram of the shortest samples in the histogram `left`.
+
+    The result has as many lengths as possible with a mean of at most `mean`.
+    """
     lengths = np.arange(len(left))
     counts, sums = np.cumsum(left), np.cumsum(left * lengths)
     return np.where(sums <= counts * mean, left, 0)
@@ -111,7 +116,8 @@ def _smallest(left: Ints, mean: float) -> Ints:
 def _draw(left: Ints, most: int, wanted: int, of: int) -> Ints:
     """Return the lengths of `most` random samples for each of `wanted` packs: (packs, most).
 
-    There are fewer packs if packs of `most` + 2 samples would take more than half of all samples.
+    The samples are those in the histogram `left`, and `of` is the random key. There are fewer packs if packs of `most` + 2
+    samples would take more than half of all samples.
     """
     pool = np.repeat(np.arange(len(left)), left)
     packs = max(1, min(wanted, len(pool) // (most + 2) // 2))
@@ -122,9 +128,11 @@ def _draw(left: Ints, most: int, wanted: int, of: int) -> Ints:
 
 
 def _end_packs(rooms: Ints, left: Ints, size: int, *, ascending: bool) -> Ints:
-    """Return one or two lengths that fill the free tokens of each pack (`rooms`), or zeros if no sample fits: (packs, 2).
+    """Return one or two lengths that complete each pack, or zeros if no samples complete it: (packs, 2).
 
-    The samples with these lengths are removed from `left`.
+    `rooms` holds the free tokens of each pack, and `left` is the histogram of the remaining samples, from which the chosen
+    samples are removed. With `ascending`, pairs of a short and a long sample are chosen first. Otherwise, pairs of nearly equal
+    length are chosen first.
     """
     ends = np.zeros((len(rooms), 2), np.int64)
     slack = min(16, max(1, size // 256))

@@ -6,7 +6,7 @@
 - Lanes: the blocks of a window are dealt to 64 lanes of 16 blocks. The samples of each lane are shuffled. A window is read
   across its lanes, one sample of each lane in turn.
 
-Adjacent samples in the order therefore come from different shards, and reading needs 1,024 runs of 64 samples at a time. Ranks
+Adjacent samples in the order therefore come from different shards, and one window is read from 1,024 places in the tars. Ranks
 that take every W-th position share no blocks if W divides 64, so each byte of a remote shard is sent to only one machine.
 Datasets of less than 65,536 rows have smaller blocks. With blocks of one row, the order is a plain global shuffle.
 
@@ -84,7 +84,7 @@ def distinct(numbers: Ints) -> list[int]:
 
 @dataclass
 class Order:
-    """The order of the rows of a dataset in each epoch. With shuffle=False, every epoch keeps the order of the rows."""
+    """The order of the rows of a dataset in each epoch. With shuffle=False, every epoch has the order of the index."""
 
     rows: int
     seed: int = 0
@@ -125,7 +125,7 @@ class _Cut:
     ragged: tuple[tuple[int, int], ...]
 
     def start(self, window: int) -> int:
-        """Return the position at which a window starts. The window after the last one starts at the number of rows."""
+        """Return the position at which a window starts. For any number after the last window, return the number of rows."""
         slot = min(window * WINDOW_BLOCKS, self.blocks)
         return slot * self.block - sum(lack for at, lack in self.ragged if at < slot)
 

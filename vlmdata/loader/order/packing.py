@@ -21,10 +21,11 @@ COST_GROUP = 64  # number of adjacent packs of similar cost, so that up to 64 ra
 
 @dataclass(frozen=True)
 class Packs:
-    """Packs of samples: pack p holds the samples `members[starts[p]:starts[p + 1]]`, which are indices into the lengths.
+    """Packs of samples: pack p holds the samples `members[starts[p]:starts[p + 1]]`.
 
-    No sample is split. `tokens` is the sum of the packed lengths, in which an overlong sample counts as the size of a pack.
-    `capacity` is the number of tokens that the packs can hold, and `dropped` the number of samples that were left out.
+    A member is the index of a sample in the lengths that were passed to `pack`. No sample is split. `tokens` is the sum of the
+    packed lengths, in which an overlong sample counts as the size of a pack. `capacity` is the number of tokens that the packs
+    can hold, and `dropped` the number of samples that were left out.
     """
 
     starts: Ints
@@ -46,12 +47,15 @@ def pack(lengths: Ints, size: int, *, seed: int = 0, overlong: Overlong = "alone
     """Return packs of `size` tokens that hold samples of these lengths. Each length must be at least 1.
 
     With overlong="alone", a sample longer than `size` gets its own pack, and the collate function must truncate its text. With
-    overlong="drop", such a sample is left out and counted. The packs are in random order, but in groups of 64 packs of nearly
-    equal cost, so that ranks with adjacent packs wait little for each other. The cost of a pack is the sum of its squared
-    lengths, which is the cost of attention.
+    overlong="drop", such a sample is left out and counted. Packs of nearly equal cost form groups of 64. The order of the
+    groups is random, and so is the order in a group. Ranks with adjacent packs therefore wait little for each other. The cost
+    of a pack is the sum of its squared lengths, which is the cost of attention.
     """
     if size < 1 or (len(lengths) and lengths.min() < 1):
-        raise InputError(f"lengths and the size of a pack must be at least 1, not {lengths.min(initial=1)} and {size}")
+        least = lengths.min(initial=1)
+        raise InputError(
+            f"lengths and the size of a pack must be at least 1. The least length is {least}, and the size is {size}"
+        )
     usable = np.flatnonzero(lengths <= size) if overlong == "drop" else np.arange(len(lengths))
     clipped = np.minimum(lengths[usable], size)
     histogram = np.bincount(clipped, minlength=size + 1)
