@@ -216,7 +216,7 @@ def test_verbs_that_read_report_an_unfinished_takedown_and_change_nothing(web, o
     assert audit(out, read_bytes=True) == [] and why(out, line["key"])[0]["outcome"] == "forgotten"
     capsys.readouterr()
     assert main(["forget", str(out)]) == 2
-    assert "name what to forget" in capsys.readouterr().err
+    assert "no sample to forget" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["clean", "retry"])

@@ -165,7 +165,7 @@ NO_DATASET = "is not a finished dataset, because it has no manifest.json"
         ("export", {"out": ".", "target": "s3://bucket/set"}, "export writes to a folder on this machine, not to an address"),
         ("export", {"out": ".", "target": "."}, "already exists. Name a new folder"),
         ("export", {"out": ".", "target": "new"}, NO_DATASET),
-        ("forget", {"out": "."}, "name what to forget"),
+        ("forget", {"out": "."}, "no sample to forget"),
         ("forget", {"out": ".", "url": ""}, "url must be a string or a list of strings, not ''"),
         ("forget", {"out": ".", "url": 1}, "url must be a string or a list of strings, not 1"),
         ("forget", {"out": ".", "like": [1]}, "like must be a path or a list of paths, not [1]"),

@@ -13,7 +13,7 @@ SHOWN = 100  # maximum number of characters of a value in a message
 
 
 def check_whole(least: int | None, **values: Any) -> None:
-    """Raise InputError if a value is not an integer, or is less than `least`."""
+    """Raise InputError if a value is not an integer, or is less than `least` (None: there is no minimum)."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
             raise wrong(name, "an integer" if least is None else f"an integer, {least} or more", value)
@@ -82,7 +82,10 @@ def check_overrides(overrides: Any) -> None:
 
 
 def texts_of(**values: Any) -> list[str]:
-    """Return the value of one argument, which is a string or a list of strings, as a list. Raises InputError for others."""
+    """Return the value of the one argument, a string or a list of strings, as a list of strings.
+
+    Raises InputError if the value is anything else or holds an empty string.
+    """
     ((name, value),) = values.items()
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, Sequence | set | frozenset) or not all(isinstance(text, str) and text for text in texts):
@@ -91,7 +94,10 @@ def texts_of(**values: Any) -> list[str]:
 
 
 def paths_of(**values: Any) -> list[str]:
-    """Return the value of one argument, which is a path or a list of paths, as a list. Raises InputError for others."""
+    """Return the value of the one argument, a path or a list of paths, as a list of strings.
+
+    Raises InputError if the value is anything else or holds an empty path.
+    """
     ((name, value),) = values.items()
     paths = [value] if isinstance(value, str | os.PathLike) else value
     if not isinstance(paths, Sequence) or not all(_is_path(path) for path in paths):
@@ -100,7 +106,7 @@ def paths_of(**values: Any) -> list[str]:
 
 
 def wrong(name: str, wanted: str, value: Any) -> InputError:
-    """Return the error that the argument `name` must be `wanted` (such as "an integer"), not `value`."""
+    """Return an InputError that says: the argument `name` must be `wanted` (such as "an integer"), not `value`."""
     shown = " ".join(repr(value).split())
     return InputError(f"{name} must be {wanted}, not {shown if len(shown) <= SHOWN else shown[: SHOWN - 3] + '...'}")
 

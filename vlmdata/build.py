@@ -49,15 +49,16 @@ def run(
     retry: str | Sequence[str] = (),
     open_workers: Callable[[RunJob, int], contextlib.AbstractContextManager[Workers]] | None = None,
 ) -> dict[str, Any]:
-    """Build the dataset in OUT and return its manifest. Work that an earlier run finished is not repeated.
+    """Build the dataset in `out` and return its manifest. Work that an earlier run finished is not repeated.
 
-    `recipe` is a file, the name of a shipped recipe, or a Recipe. `overrides` maps dotted paths to values that replace values
-    of the recipe, but a Recipe takes no overrides. `workers` is the number of processes (default: one per core). By
-    default, they run on a Ray cluster that is started on this machine. With `address`, they run on the Ray cluster at this
-    address, and with `local`, they run without Ray. `limit` is the maximum number of rows, in the order of the plan. Fetches
-    that failed for a reason in `retry`, such as `timeout`, are tried again. `open_workers` replaces `address` and `local`: a
-    function that gets the job and the number of workers, and returns a context manager of the workers. Raises RecipeError or
-    InputError for a user's mistake before any work starts, and WorkFailed if the work fails.
+    `recipe` is a file, the name of a shipped recipe, or a Recipe. `overrides` maps dotted paths, such as `source.path`, to
+    values that replace values of the recipe. A Recipe takes no overrides. `workers` is the number of processes (default: one
+    per core). By default, they run on a Ray cluster that is started on this machine. With `address`, they run on the Ray
+    cluster at this address, and with `local`, they run without Ray. With `limit`, only this number of rows is processed: the
+    first rows of the first partitions. Fetches that failed for a reason in `retry`, such as `timeout`, are tried again.
+    `open_workers` takes the place of `address` and `local`. It is a function that gets the job and the number of workers, and
+    returns a context manager that yields the workers. Raises RecipeError or InputError for a user's mistake before any work
+    starts, and WorkFailed if the work fails.
     """
     check_whole_or_none(1, workers=workers)
     check_whole_or_none(0, limit=limit)
@@ -142,7 +143,7 @@ def _check_layout(recipe: Recipe) -> list[str]:
 
 
 def is_done(store: Store, recipe: Recipe, made: PartitionPlan, limit: int | None) -> bool:
-    """Return whether OUT holds exactly the dataset that this recipe builds."""
+    """Return whether `store` already holds exactly the dataset that the recipe builds with this plan and limit."""
     try:
         manifest = load_manifest(store)
     except FileNotFoundError:
@@ -160,7 +161,7 @@ def _passes(
     limit: int | None,
     retry: tuple[str, ...],
 ) -> tuple[list[PartitionCall], list[dict[str, Any]]]:
-    """Run every partition through the recipe, pass by pass. Return the calls of the last pass, and the counts of each."""
+    """Run every partition through the recipe, pass by pass. Return the calls of the last pass and the counts of each call."""
     takes = _takes(made, driver, limit)
     decided: tuple[str, ...] = ()
     total = made.rows or 0
@@ -215,9 +216,10 @@ def _advance(driver: Driver, calls: list[PartitionCall], retry: tuple[str, ...],
 
 
 def _takes(made: PartitionPlan, driver: Driver, limit: int | None) -> list[tuple[int, int | None]]:
-    """Return (partition, number of rows to take, or None for all) for each partition. The sum is at most `limit`.
+    """Return the partitions to process as (partition, number of rows to take). The numbers add up to at most `limit`.
 
-    The first partition is always included, because the dataset takes its columns from it.
+    Without a limit, each number is None, which means all rows. The first partition is always included, because the dataset
+    takes its columns from it.
     """
     if limit is None:
         return [(partition, None) for partition in range(max(1, made.parts))]

@@ -1,7 +1,7 @@
 """The dataset card: README.md for the Hugging Face Hub, and croissant.json in the format of MLCommons.
 
 The card declares the type of every column. Without the types, `datasets` infers the columns from the first five samples. It
-would then drop the images and JSON fields of later samples that the first five do not have.
+would then drop all images and JSON fields that are only in later samples.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ SHORT = {
 
 
 def write_card(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write both files into the dataset, and return their sizes and SHA-256. They depend only on the manifest and the index."""
+    """Write README.md and croissant.json into the dataset, and return their sizes and SHA-256.
+
+    Both files depend only on the manifest and on index.parquet.
+    """
     members = member_names(store) if manifest["kept"] else []
     files = {CARD: card(manifest, members), CROISSANT: json.dumps(croissant(manifest, members), indent=1, ensure_ascii=False)}
     facts = {}
@@ -53,7 +56,7 @@ def member_names(store: Store) -> list[str]:
 
 
 def features(members: list[str]) -> list[dict[str, str]]:
-    """Return the columns of the dataset as `datasets` declares them."""
+    """Return the name and type of each column that `datasets` makes: one per kind of member, `__key__` and `__url__`."""
     kinds = {"json": "json", "txt": "string"}
     columns = [{"name": name, "dtype": "image" if _is_image(name) else kinds.get(name, "binary")} for name in members]
     return [*columns, {"name": "__key__", "dtype": "string"}, {"name": "__url__", "dtype": "string"}]
@@ -171,7 +174,10 @@ def _file_set(name: str, tars: list[str], pattern: str, encoding: str) -> dict[s
 
 
 def _contents(files: str, kind: str) -> dict[str, Any]:
-    """Return the record set of a file set. A record has a file's name, which begins with the sample's key, and its bytes."""
+    """Return the record set of the file set `files`, whose files hold content of the type `kind`.
+
+    A record has two fields: the name of a file, which begins with the sample's key, and the content of the file.
+    """
     name = f"{files}-records"
     properties = {"file": ("sc:Text", "filename"), "content": (kind, "content")}
     fields = [

@@ -38,7 +38,10 @@ def find(kind: str, name: str) -> type:
 
 
 def imported(name: str, problem: str) -> Any:
-    """Import and return the object with a user's dotted name. Raises RecipeError, whose message begins with `problem`."""
+    """Import and return the object with a user's dotted name.
+
+    Raises RecipeError if the import fails. The message begins with `problem`.
+    """
     module, _, attribute = name.rpartition(".")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -47,7 +50,10 @@ def imported(name: str, problem: str) -> Any:
 
 
 def only_class(module: str, is_meant: Callable[[type], bool], what: str) -> type:
-    """Return the only class that `module` defines and that `is_meant` accepts. `what` names its kind in the assertion."""
+    """Return the only class that `module` defines and that `is_meant` accepts.
+
+    Raises AssertionError if there is not exactly one. Its message uses the noun `what` for such a class.
+    """
     own = [value for value in vars(importlib.import_module(module)).values() if getattr(value, "__module__", "") == module]
     found = [value for value in own if inspect.isclass(value) and is_meant(value)]
     assert len(found) == 1, f"{module} must hold exactly one {what}, not {len(found)}"

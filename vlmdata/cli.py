@@ -21,7 +21,7 @@ VERBS = Verbs(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb. Return 0, or 1 after a failure, 2 after a usage error, 130 after Ctrl-C or 143 after SIGTERM."""
+    """Run a verb. Return the exit status: 0, 1 (failure), 2 (usage error), 130 (after Ctrl-C) or 143 (after SIGTERM)."""
     return interrupt.until_stopped(lambda: _main(argv), STOPPED, is_process=argv is None)
 
 

@@ -28,7 +28,7 @@ LOOKUP = pa.schema([("hash", pa.int64()), ("row", pa.int32())])
 
 
 def wrong_columns(name: str, found: pa.Schema) -> list[str]:
-    """Return the required columns of the file `name` that are missing in its schema `found` or have another type there."""
+    """Return the names of required columns that the file `name`, with the schema `found`, lacks or has with another type."""
     wanted = INDEX if name == INDEX_FILE else LEDGER if name.startswith("ledger/") else LOOKUP
     return [field.name for field in wanted if not _fits(field, found)]
 

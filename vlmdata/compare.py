@@ -135,7 +135,7 @@ def _other_samples(a: Side, b: Side, keys: pa.ChunkedArray) -> Iterator[tuple[st
 def _places_of(side: Side, keys: pa.ChunkedArray) -> pa.Table:
     rows = pc.index_in(keys, side.places["key"])
     if rows.null_count:
-        raise damage(side.store, INDEX_FILE, f"it lacks {rows.null_count:,} samples that the ledger lists as kept")
+        raise damage(side.store, INDEX_FILE, f"the index lacks {rows.null_count:,} samples that the ledger lists as kept")
     return side.places.take(rows)
 
 
@@ -160,7 +160,10 @@ def _members(store: Store, place: pa.Table) -> dict[str, bytes]:
 
 
 def _difference(a: dict[str, bytes], b: dict[str, bytes], text_steps: str) -> str:
-    """Return the parts in which two samples with the same key differ, and the steps that changed them: "text by language"."""
+    """Return text that says how two samples with the same key differ and which steps caused it, such as "text by language".
+
+    `text_steps` names the steps that may have changed the texts.
+    """
     facts_a, facts_b = json.loads(a["json"]), json.loads(b["json"])
     pictures_a, pictures_b = (
         {name: data for name, data in one.items() if name.rpartition(".")[2] in IMAGE_EXTENSIONS} for one in (a, b)
@@ -183,7 +186,7 @@ def _difference(a: dict[str, bytes], b: dict[str, bytes], text_steps: str) -> st
 
 
 def _hashes(facts: dict[str, Any]) -> list[str | None]:
-    """Return the SHA-256 of the fetched bytes of each image, and None at the positions of texts."""
+    """Return the SHA-256 of each image as fetched, from the JSON of a sample. The list has None at the positions of texts."""
     return [image and image.get("sha256") for image in facts.get("metadata") or [facts]]
 
 

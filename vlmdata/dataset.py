@@ -38,5 +38,8 @@ def settle(store: Store) -> None:
 
 
 def finish_pending(store: Store) -> None:
-    """Finish the last takedown if it was committed, and delete files of uncommitted takedowns. Needs the dataset's lock."""
+    """Finish the last takedown if it was committed, and delete the files of takedowns that were not committed.
+
+    The caller must hold the dataset's lock.
+    """
     pending.finish_pending(store, rewrite_pages)

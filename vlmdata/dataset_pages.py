@@ -15,7 +15,7 @@ def write_pages(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def rewrite_pages(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Rewrite the pages that the manifest lists, because samples were removed. Return their new sizes and SHA-256."""
+    """Rewrite the pages that the manifest lists, after samples were removed. Return their new sizes and SHA-256."""
     facts: dict[str, Any] = {}
     if REPORT in manifest["files"]:
         store.delete(REPORT)

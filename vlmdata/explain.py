@@ -24,7 +24,7 @@ def why(out: str | Path, word: str, *, limit: int = 20) -> list[dict[str, Any]]:
 
     `word` is a key, an address of a page or an image, or the SHA-256 of an image as fetched. It can also be a reason such
     as `min_side`. Then the first `limit` rows that were dropped for this reason are returned. Finding one row in ten million
-    takes under a second. Raises RecipeError if OUT is not a finished dataset.
+    takes under a second. Raises RecipeError if `out` is not a finished dataset.
     """
     check_path(out=out)
     check_text(word=word)
@@ -40,7 +40,7 @@ def why(out: str | Path, word: str, *, limit: int = 20) -> list[dict[str, Any]]:
 def dropped_for(out: str | Path, reason: str, limit: int) -> list[dict[str, Any]]:
     """Return the ledger's first `limit` lines of rows dropped for a reason such as `bad_record`.
 
-    It stops reading the ledger at the limit. It does not read the ledger if the manifest does not list the reason.
+    Reading stops when `limit` rows are found. The ledger is not read at all if the manifest does not list the reason.
     """
     manifest = read_manifest(out)
     if reason not in {outcome["reason"] for outcome in manifest["dropped"]}:
@@ -66,7 +66,10 @@ def _lines(store: Store, name: str, word: str) -> Iterator[dict[str, Any]]:
 
 
 def tell(line: dict[str, Any], word: str) -> str:
-    """Return a ledger line as text: the row's outcome, the step that decided it, and the measurements."""
+    """Return a ledger line as text: the row's outcome, the step that decided it, and the measurements.
+
+    The images and texts that were rejected are listed, and also the image whose address or SHA-256 is `word`.
+    """
     outcome = f"kept in {line['shard']}" if line["outcome"] == "kept" else f"{line['outcome']} {_verdict(line)}".rstrip()
     lines = [f"{line['key']}  {outcome}"]
     if line["url"] is not None:

@@ -19,7 +19,7 @@ def export(out: str | Path, target: str | Path, *, to: str = "parquet") -> int:
     """Write a finished dataset in another format to a new folder, and return the number of samples.
 
     `to` is "parquet" (with image columns), "hf" (for `datasets.load_from_disk`), "folder" (plain files) or "messages"
-    (conversations). The folder appears only when it is complete. Raises RecipeError if the target exists, if OUT is not a
+    (conversations). The folder appears only when it is complete. Raises RecipeError if the target exists, if `out` is not a
     finished dataset, or if `to` is "messages" and a sample is not a conversation.
     """
     check_path(out=out, target=target)

@@ -61,7 +61,8 @@ class Recipe:
 def load(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None) -> Recipe:
     """Read and check a recipe, which is a file or the name of a shipped recipe. Raises RecipeError for a mistake.
 
-    `overrides` maps dotted paths to values: `source.path`, `shards.samples`, or step and parameter (`image_size.min_side`).
+    `overrides` maps dotted paths to new values. A path names a value of the source or the layout (`source.path`,
+    `shards.samples`), or a step and its parameter (`image_size.min_side`).
     A Recipe is returned unchanged and takes no overrides.
     """
     if isinstance(recipe, Recipe):
@@ -111,7 +112,7 @@ def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
         try:
             values[place] = text if text.startswith("*") else yaml.safe_load(text)
         except yaml.YAMLError:
-            raise RecipeError(f"--set {pair}: the value is not YAML. Put quotes around a string with : or {{") from None
+            raise RecipeError(f"--set {pair}: the value is not YAML. Put quotes around a string that has : or {{") from None
         if isinstance(values[place], str) and text[-1:].isdigit():  # `1e-3` becomes a number, but `nan` stays a string
             with contextlib.suppress(ValueError):
                 values[place] = float(text)
@@ -119,7 +120,7 @@ def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def locate(recipe: str | Path) -> Path:
-    """Return the path of a recipe, which is a file or the name of a shipped recipe (`captions`)."""
+    """Return the path of a recipe, which is a file or the name of a shipped recipe, such as `captions`."""
     if Path(recipe).is_file():
         return Path(recipe)
     shipped = sorted(PIPELINES.glob("build/*.yaml"))
@@ -174,7 +175,7 @@ def _named(entry: Any, kind: str, where: str) -> Any:
 
 
 def _check_columns(steps: tuple[Step, ...], where: str) -> None:
-    """Raise RecipeError if two steps share a name, or a step reads a column that no earlier step measures."""
+    """Raise RecipeError if two steps share a name, or if a step reads a column that no earlier step measures."""
     known = set(ROW.names)
     fields = {f"{column}.{field.name}" for column in ("images", "texts") for field in ROW.field(column).type.value_type}
     seen: set[str] = set()
@@ -205,7 +206,7 @@ def _override(tree: dict[str, Any], place: str, value: Any, path: Path) -> None:
     for name in rest[:-1]:
         target = target.setdefault(name, {})
     if not rest or not isinstance(target, dict):
-        raise RecipeError(f"--set {place}: name a parameter, as in --set source.path=urls.parquet")
+        raise RecipeError(f"--set {place}: the setting must end with a parameter, as in --set source.path=urls.parquet")
     target[rest[-1]] = value
 
 

@@ -59,7 +59,7 @@ _AFTER = ",.:;)]"  # punctuation that may follow an address in a sentence
 
 
 def redacted(text: str) -> str:
-    """Return the text with the user, the password and the secret parameters of every address replaced by MARK."""
+    """Return the text with the user, the password and the secret parameters of every address replaced by "REDACTED"."""
     for pattern in _USERS:
         text = pattern.sub(rf"\g<before>{MARK}@", text)
     text = _ENCODED_USER.sub(rf"\g<before>{MARK}%40", text)
@@ -78,7 +78,7 @@ def redacted(text: str) -> str:
 
 
 def redacted_tree(value: Any) -> Any:
-    """Return plain JSON values with every string redacted. Values of fields such as `password` are replaced by MARK."""
+    """Return plain JSON values with every string redacted. "REDACTED" replaces the values of fields such as `password`."""
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, dict):

@@ -32,7 +32,7 @@ def retry(
     `only` names the reasons to retry, such as `timeout` or `http_503` (default: every temporary reason). `recipe` and
     `overrides` must be the recipe and the overrides that built the dataset. They are needed only if addresses in the recipe
     hold secrets, because the manifest does not keep secrets. `address`, `local` and `workers` are as in `run`. Raises
-    RecipeError if no row failed with a reason in `only`, or if OUT is not a finished dataset.
+    RecipeError if no row failed with a reason in `only`, or if `out` is not a finished dataset.
     """
     before, reasons = reasons_to_retry(out, only)
     if not reasons:

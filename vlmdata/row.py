@@ -74,7 +74,10 @@ ROW = pa.schema(
 
 
 def conform(table: pa.Table) -> pa.Table:
-    """Return the table with every column of ROW, in order, then its other columns. Missing columns and fields are null."""
+    """Return the table with all columns of ROW, the schema of a row, in the order of ROW. Other columns follow.
+
+    Columns and fields that the table lacks are added as null.
+    """
     columns = {}
     for field in ROW:
         if field.name in table.column_names:
@@ -105,7 +108,7 @@ def _conform(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 @dataclass(frozen=True)
 class Flat:
-    """A flattened list column. `items[i]` belongs to row `parents[i]`. `offsets` (rows + 1,) bound the items of each row."""
+    """A flattened list column. `items[i]` belongs to row `parents[i]`. Row r has `items[offsets[r] : offsets[r + 1]]`."""
 
     items: pa.StructArray
     parents: np.ndarray
@@ -120,7 +123,10 @@ class Flat:
         return _numpy(pc.and_(self.items.is_valid(), self.field("drop").is_null()))
 
     def first(self, chosen: np.ndarray) -> np.ndarray:
-        """Return each row's first position where `chosen` (a bool per position) is true, or -1 if there is none."""
+        """Return for each row the index in `items` of the row's first chosen item, or -1 if it has none.
+
+        `chosen` has a bool per item.
+        """
         first = np.full(len(self.offsets) - 1, -1)
         where = np.flatnonzero(chosen)[::-1]  # reversed: the first position of a row is written last, so it stays
         first[self.parents[where]] = where
@@ -132,7 +138,7 @@ class Flat:
 
 
 def flatten(rows: pa.Table, column: str) -> Flat:
-    """Flatten `images`, `texts` or a list column aligned with them. A null list counts as an empty list."""
+    """Flatten `images`, `texts` or a list column that is aligned with one of them. A null list counts as an empty list."""
     array = in_one(rows[column])
     if array.null_count:
         array = pc.fill_null(array, pa.scalar([], array.type))
@@ -148,7 +154,10 @@ def in_one(column: pa.ChunkedArray) -> pa.Array:
 
 
 def aligned(rows: pa.Table, column: str, like: str) -> np.ndarray:
-    """Return a measured list column as float64, one value per position of `images` or `texts`, with NaN for missing values."""
+    """Return a measured list column as float64: one value per position of the column `like`, with NaN for missing values.
+
+    `like` is "images" or "texts".
+    """
     flat = flatten(rows, like)
     values = np.full(len(flat.items), np.nan)
     has = numbers(pc.list_value_length(in_one(rows[column]))) > 0
@@ -170,7 +179,7 @@ def drop_rows(
     value: np.ndarray | float | None = None,
     threshold: np.ndarray | float | None = None,
 ) -> pa.Table:
-    """Reject the rows where `bad` (a bool per row) is true, and return all rows. Earlier verdicts are kept."""
+    """Reject the rows where `bad` (a bool per row) is true, and return all rows. Already rejected rows stay as they are."""
     hit = bad & alive(rows)
     if not hit.any():
         return rows
@@ -182,14 +191,15 @@ def drop_rows(
 def drop_images(rows: pa.Table, bad: np.ndarray, step: str, **verdict: object) -> pa.Table:
     """Reject the images where `bad` is true, and return all rows.
 
-    `bad` and each array in the verdict have one value per position of the flattened `images`. If a row loses its last
-    image, it is rejected too, with the verdict of the first image that it loses in this call.
+    `verdict` holds the reason, value and threshold, as in `drop_rows`. `bad` and each array in `verdict` have one value per
+    position of the flattened `images`. If a row loses its last image, the row is rejected too, with the verdict of the first
+    image that it loses in this call.
     """
     return _drop_items(rows, "images", bad, step, verdict)
 
 
 def drop_texts(rows: pa.Table, bad: np.ndarray, step: str, **verdict: object) -> pa.Table:
-    """Reject texts in the same way as `drop_images`. If a row loses its last text, it is rejected too."""
+    """Reject texts in the same way as `drop_images` rejects images. If a row loses its last text, it is rejected too."""
     return _drop_items(rows, "texts", bad, step, verdict)
 
 

@@ -14,7 +14,10 @@ def is_of_images(rows: pa.Table, column: str) -> bool:
 
 
 def of_images(rows: pa.Table, column: str) -> np.ndarray:
-    """Return a score (float64, NaN if missing) for every position of `images`. A score per row applies to all its images."""
+    """Return a score (float64, NaN if missing) for every position of `images`.
+
+    If the column has a score per row, all images of a row get the row's score.
+    """
     if is_of_images(rows, column):
         return aligned(rows, column, "images")
     return of_rows(rows, column)[flatten(rows, "images").parents]

@@ -15,7 +15,7 @@ WIDTH = 30  # characters of the longest bar in the summary
 
 
 def summary(manifest: dict[str, Any], out: str) -> str:
-    """Return a summary as text: the rows in, the rows dropped by step and reason, and the rows kept."""
+    """Return a summary as text: the number of rows read, of rows dropped by each step for each reason, and of rows kept."""
     rows, kept = manifest["rows"], manifest["kept"]
     tars = [name for name in manifest["files"] if name.endswith(".tar")]
     size = sum(manifest["files"][name]["bytes"] for name in tars)
@@ -34,15 +34,16 @@ def summary(manifest: dict[str, Any], out: str) -> str:
 
 
 def other_records(manifest: dict[str, Any]) -> str:
-    """Return the kinds of records that produced no row, most frequent first: "request 12, revisit 3"."""
+    """Return text such as "request 12, revisit 3": the kinds of records that produced no row, most frequent kind first."""
     kinds = sorted(manifest["other_records"].items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{kind} {count:,}" for kind, count in kinds)
 
 
 def first_samples(out: str, count: int) -> list[dict[str, Any]]:
-    """Return the first samples of a dataset, each with its key, words, members (name, bytes) and images (width, height).
+    """Return the first samples of a dataset, each as a dict with `key`, `words`, `members` and `images`.
 
-    If the source is a list, rows are ordered by a hash, so the first samples are a random choice.
+    `words` is the text of the sample. `members` lists (name, size in bytes), and `images` lists (width, height). If the source
+    is a list of addresses, rows are ordered by a hash, so the first samples are a random choice.
     """
     store = open_store(out, probe=False)
     with open_index(store) as index:

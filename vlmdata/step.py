@@ -3,8 +3,8 @@
 A step is a frozen dataclass whose fields are its parameters in YAML. Class attributes declare what the step reads, writes
 and needs. A step has a measurement, a decision, or both:
 
-* `measure` takes the rows that no step has rejected, and returns columns. The engine stores the columns under the step's
-  name and the parameters in `measured_by`, so a later run can change thresholds without measuring again.
+* `measure` takes the rows that no step has rejected, and returns columns. The engine stores the columns for later runs. A
+  later run may change parameters that are not in `measured_by`, such as thresholds, without measuring again.
 * `decide` sets `drop` from stored columns. It is cheap, so every run repeats it.
 
 A step never removes a row and never moves an image or text to another position.
@@ -32,10 +32,10 @@ MapTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # lik
 
 
 class StepContext(Protocol):
-    """The worker's services for a step that measures one partition."""
+    """The interface to the worker that runs a step: image bytes, objects that are kept, and notes for the manifest."""
 
     def image_bytes(self, blob: str, offset: int, size: int) -> bytes:
-        """Return the encoded bytes of an image in a blob."""
+        """Return the encoded bytes of an image: `size` bytes from `offset` in the file `blob`."""
         ...
 
     def kept(self, name: str, make: Callable[[], T]) -> T:
@@ -49,7 +49,7 @@ class StepContext(Protocol):
 
 @dataclass(frozen=True)
 class DistributedSearch:
-    """The input of a distributed decision.
+    """The input of `Step.decide_distributed`, which decides about all rows with the help of all workers.
 
     `pieces` holds the arrays that `Step.piece` returned for each partition, in order. `run` maps a function over tasks on the
     workers. `keep` stores an array where every worker can read it.
@@ -97,14 +97,14 @@ class Step:
         return self.reads
 
     def columns_changed(self) -> tuple[str, ...]:
-        """Return the columns that a global decision rewrites. Override this method if parameters name such columns."""
+        """Return the columns that `decide` rewrites if it gets all rows at once. Override this if parameters name columns."""
         return self.changes
 
     def check(self) -> None:
         """Raise RecipeError for invalid parameters, before any row is read."""
 
     def identity(self) -> str:
-        """Return a string that identifies inputs of the measurement besides `measured_by`, such as a hash of weights."""
+        """Return a string that identifies the inputs of the measurement that are not parameters, such as a hash of weights."""
         return ""
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
@@ -116,7 +116,10 @@ class Step:
         return rows
 
     def piece(self, rows: pa.Table) -> tuple[pa.Table, dict[str, np.ndarray]]:
-        """Return the rows of one partition for `decide_distributed`, and the arrays that only the distributed search needs."""
+        """Return what `decide_distributed` needs from one partition: rows, and arrays for its search.
+
+        The rows of all partitions become its `rows`, and the arrays become `DistributedSearch.pieces`.
+        """
         return rows, {}
 
     def decide_distributed(self, rows: pa.Table, spread: DistributedSearch) -> pa.Table:
@@ -126,8 +129,8 @@ class Step:
     def column(self, name: str) -> str:
         """Return the full name of a measured column.
 
-        If ROW has a column `name`, the full name is `name`. For other columns, it is the step's name, a dot and `name`, or only
-        the step's name if `name` is empty.
+        If ROW, the schema of a row, has a column `name`, the full name is `name`. For other columns, it is the step's name, a
+        dot and `name`, or only the step's name if `name` is empty.
         """
         if name in ROW.names:
             return name
@@ -199,14 +202,15 @@ class Source:
         return [{"path": path} for path, _ in self.files()]
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
-        """Yield the rows of a piece as tables with any columns of ROW except `key`, and with a column `id` if records have ids.
+        """Yield the rows of a piece as tables.
 
+        A table may have any columns of ROW, the schema of a row, except `key`. It has a column `id` if the records have ids.
         An unreadable record becomes a row with `drop` "source" and `reason` "bad_record".
         """
         raise NotImplementedError
 
     def warning(self) -> str | None:
-        """Return a warning for `check` if the source can be read but is probably a mistake, or None."""
+        """Return a warning that `check` shows, for a source that can be read but is probably a mistake. Default: None."""
         return None
 
     def carries(self) -> Sequence[str]:

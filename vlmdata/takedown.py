@@ -1,9 +1,9 @@
 """Takedowns: find samples, remove them from every file, and keep later runs from adding them again.
 
-The changed files are written next to the files in use. Then one record in OUT/forgotten commits the takedown. Before this
-record exists, the dataset is unchanged. If a takedown is interrupted after the commit, the next command that changes the
-dataset finishes it, and commands that only read fail until then. While files are swapped, OUT has no manifest and no index,
-so that no reader applies the offsets of one tar to another.
+The changed files are written next to the files in use. Then one record in the folder `forgotten` commits the takedown. Before
+this record exists, the dataset is unchanged. If a takedown is interrupted after the commit, the next command that changes the
+dataset finishes it, and commands that only read fail until then. While files are swapped, the dataset has no manifest and no
+index, so that no reader applies the offsets of one tar to another.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ LIKENESS_BITS = 4  # of 64 bits. Downscaling and strong compression changed at m
 
 @dataclass(frozen=True)
 class Request:
-    """The samples to forget. A domain includes its subdomains. A likeness is a perceptual hash that matches within `bits`."""
+    """The samples to forget. A domain includes its subdomains. `likenesses` holds perceptual hashes of images.
+
+    A likeness matches every image whose perceptual hash differs from the likeness in at most `bits` of 64 bits.
+    """
 
     urls: list[str] = field(default_factory=list)
     domains: list[str] = field(default_factory=list)
@@ -98,8 +101,8 @@ def forget(
     they do not add samples that were named but not found.
 
     With `dry_run`, nothing is removed. If no sample is named, an interrupted takedown is finished and the receipt is empty.
-    Raises RecipeError if no sample is named and no takedown was interrupted, if a file in `like` is not an image, or if OUT is
-    not a finished dataset.
+    Raises RecipeError if no sample is named and no takedown was interrupted, if a file in `like` is not an image, or if `out`
+    is not a finished dataset.
     """
     check_path(out=out)
     check_whole(0, bits=bits)
@@ -120,7 +123,7 @@ def forget(
 def take_down(out: str | Path, request: Request, *, dry_run: bool = False) -> dict[str, Any]:
     """Remove all samples that the request names, and return the receipt. With `dry_run`, only return the receipt."""
     if not request.names_any():
-        raise RecipeError("name what to forget: an address, a domain, a key, a SHA-256 or a likeness")
+        raise RecipeError("no sample to forget is named. Give an address, a domain, a key, a SHA-256 or an image file")
     if not dry_run:
         settle(open_store(out, probe=False))
     read_manifest(out)  # raises if there is no finished dataset
@@ -132,7 +135,7 @@ def take_down(out: str | Path, request: Request, *, dry_run: bool = False) -> di
 
 
 def finish(out: str | Path) -> bool:
-    """Finish a takedown of OUT that was committed but interrupted. Return False if there is no such takedown."""
+    """Finish a takedown of `out` that was committed but interrupted. Return False if there is no such takedown."""
     store = open_store(out, probe=False)
     found = is_pending(store)
     settle(store)
@@ -189,7 +192,10 @@ def _rows_in(store: Store, name: str, request: Request) -> np.ndarray:
 
 
 def _scanned(store: Store, name: str, request: Request) -> list[np.ndarray]:
-    """Return rows that match domains or likenesses. Reads the whole ledger file, because the lookup has no such values."""
+    """Return the numbers of the rows that match the domains or likenesses of the request, as arrays (N,).
+
+    This reads the whole ledger file, because the ledger's lookup cannot find domains or likenesses.
+    """
     if not (request.domains or request.likenesses):
         return []
     found, first = [], 0
@@ -224,7 +230,10 @@ def _in_domains(urls: pa.Array, domains: list[str]) -> np.ndarray:
 def _record(
     store: Store, folder: str, manifest: dict[str, Any], request: Request, found: dict[str, Any], lines: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Write the changed files into `folder`. Return the record that commits the takedown, with tombstones and file swaps."""
+    """Write the changed files into `folder`, and return the record that commits the takedown.
+
+    The record holds tombstones, which are hashes of the removed content, and the files that replace others.
+    """
     keys = {line["key"][:KEY_DIGITS] for line in lines} | {key[:KEY_DIGITS] for key in request.keys}
     cells = _cells_of(store, manifest, found)
     if cells is None:
@@ -256,7 +265,11 @@ def _record(
 
 
 def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarray]) -> erase.Cells | None:
-    """Return the row numbers of found rows in work/ by partition, or None if the ledger does not list all planned rows."""
+    """Return the places of the found rows in work/: partition -> row numbers in the partition.
+
+    `found` maps ledger files to row numbers. Returns None if the ledger does not list all rows of the plan, for example
+    after a run with a limit. The numbers cannot be converted then.
+    """
     plan = plans.load(store)
     try:
         partitions = read_record(store, PARTS, PartitionsRecord, WORK_FIX)["parts"]
@@ -275,7 +288,10 @@ def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarra
 
 
 def _cells(store: Store, keys: set[str], request: Request) -> tuple[erase.Cells, set[str]]:
-    """Return the row numbers of matching rows in work/ by partition, and their keys. Includes rows that no ledger lists."""
+    """Find the rows in work/ that match the keys, addresses or domains, also rows that no ledger lists.
+
+    Return their places (partition -> row numbers in the partition) and their keys.
+    """
     cells: erase.Cells = {}
     more: set[str] = set()
     wanted, urls = pa.array(sorted(keys), pa.string()), pa.array(request.urls, pa.string())
@@ -299,7 +315,7 @@ def _named(column: pa.Array, urls: pa.Array, domains: list[str]) -> np.ndarray:
 
 
 def _renewed(manifest: dict[str, Any], files: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the manifest with the new files and counts."""
+    """Return the manifest after the takedown: with the changed files, and without the removed ledger lines in its counts."""
     listed = dict(manifest["files"])
     for name, facts in files.items():
         if facts is None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class Failed(Exception):
-    """Wraps any exception, in `args[0]`, for callers that only need to know that something failed."""
+    """Wraps an exception of any type for callers that only need to know that something failed. `args[0]` is the exception."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The command line of both programs, built on click: verbs from a folder, help, usage errors and shell completion."""
+"""The command line of vlmdata and vlmdata_train, built on click: verbs from a folder, help, errors and shell completion."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Command(click.Command):
 
 
 class Verb(_Command):
-    """A verb. Name, help and examples are the name, the docstring and the EXAMPLES of its file."""
+    """A verb of the command line. Its name, help and examples are the name, docstring and EXAMPLES of the verb's file."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)

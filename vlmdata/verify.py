@@ -43,7 +43,10 @@ def is_dataset(target: str | Path | Recipe) -> bool:
 
 
 def _crowd(recipe: Recipe) -> str | None:
-    """Return a warning if the rate limit of one host bounds the run, or None. The first rows of a list are the sample."""
+    """Return a warning if the rate limit of one host bounds the run. Otherwise, return None.
+
+    The share of a host is estimated from the first rows of the source. Only sources of the type `url_list` are checked.
+    """
     from vlmdata.row import conform, flatten
     from vlmdata.sources.url_list import UrlList
     from vlmdata.steps.download import Download
@@ -58,7 +61,10 @@ def _crowd(recipe: Recipe) -> str | None:
 
 
 def _names(columns: Sequence[str]) -> str | None:
-    """Return a note about source columns that are renamed in a sample's JSON because vlmdata has fields with the same names."""
+    """Return a note about source columns that are renamed in a sample's JSON, or an empty string if there are none.
+
+    A column is renamed if vlmdata has a field with the same name.
+    """
     from vlmdata.fields import other_names
 
     others = ", ".join(f"{name} as {other}" for name, other in other_names(columns).items())

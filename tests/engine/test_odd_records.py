@@ -139,7 +139,7 @@ def test_any_value_in_any_field_of_a_takedown_is_reported_in_one_line(
         verbs = reads(built, out, number)
         one_line(capsys, verbs[number % len(verbs)], ("00000.json", "takedown was interrupted"))
         assert {path.name for path in out.iterdir()} == {path.name for path in (out.parent / "before").iterdir()}
-        one_line(capsys, ["forget", out], ("00000.json", "name what to forget", "manifest.json"))
+        one_line(capsys, ["forget", out], ("00000.json", "no sample to forget", "manifest.json"))
         if record.read_text() != json.dumps(changed):  # the pending takedown was carried out
             shutil.rmtree(out)
             shutil.copytree(out.parent / "before", out)

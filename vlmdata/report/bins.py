@@ -18,7 +18,7 @@ SPREAD = 25.0  # the scale is logarithmic if its upper end is more than this man
 
 @dataclass(frozen=True)
 class Bins:
-    """N bars between ascending edges (N + 1,). The first and the last bar also hold all values outside the edges."""
+    """The N bars of a histogram between N + 1 ascending `edges`. The first and last bar also count values outside the edges."""
 
     edges: np.ndarray
     is_log: bool
@@ -38,7 +38,10 @@ class Bins:
         return (at - low) / (high - low)
 
     def center(self, value: float) -> float:
-        """Return the position of a value's label. It is the middle of the bar if each integer has its own bar."""
+        """Return the position of a value's label: the middle of the value's bar if each integer has its own bar.
+
+        Otherwise, it is the position of the value.
+        """
         return self.position(value + 0.5 if self.has_a_bar_each else value)
 
     @property

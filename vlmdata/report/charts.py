@@ -96,7 +96,10 @@ def _rejected(rule: Rule, judged: Judged) -> dict[str, Any]:
 
 
 def _what_if(line: Line, reached: NumberTally, is_whole: bool) -> dict[str, Any]:
-    """Return how many values are compared with a line, and how many it rejects as it is or moved a step left or right."""
+    """Return how many values are compared with a line, and how many of them the line rejects.
+
+    Also return how many it would reject with a lower threshold and with a higher threshold.
+    """
     low, wide = reached.quantile(0.05), reached.quantile(0.95) - reached.quantile(0.05)
     step = nice(max(wide, 1e-9) / 10)
     step = max(1.0, step) if is_whole else step
@@ -113,7 +116,10 @@ def _what_if(line: Line, reached: NumberTally, is_whole: bool) -> dict[str, Any]
 
 
 def beyond(tally: NumberTally, at: float, sign: str) -> int:
-    """Return how many values a line rejects. A value counts as equal to `at` if they differ only by rounding."""
+    """Return how many values a line at `at` rejects. `sign` is the comparison with `at` that kept values pass.
+
+    A value counts as equal to `at` if they differ only by rounding.
+    """
     values = tally.values()
     slack = abs(at) * 2.0**-12
     bad = {

@@ -94,7 +94,10 @@ class Album:
 
 
 def thumbnail(body: bytes) -> tuple[bytes, int, int] | None:
-    """Return a WebP with sides of at most SIDE pixels, its width and height, or None if `body` cannot be decoded."""
+    """Return (WebP, width, height) of an image that is scaled down until no side is longer than SIDE pixels.
+
+    Return None if `body` cannot be decoded.
+    """
     try:
         pixels = decode(body, target=(SIDE, SIDE)).pixels
     except ImageError:

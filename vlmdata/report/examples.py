@@ -43,7 +43,7 @@ class Example:
 
 @dataclass
 class Nearest:
-    """Collects the `size` examples with the smallest (distance, key, place)."""
+    """Collects the `size` examples with the smallest distance. Ties are broken by key, and then by position in the row."""
 
     size: int
     found: list[tuple[tuple[float, str, int], Example]] = field(default_factory=list)
@@ -71,14 +71,17 @@ class Nearest:
 
 @dataclass(frozen=True)
 class LedgerRange:
-    """Consecutive rows of the ledger with their verdicts. `first` is the number of the first row in the ledger."""
+    """Consecutive rows of the ledger with their verdicts. `first` is the ledger's number for the first of these rows."""
 
     first: int
     rows: pa.Table
     found: Verdicts
 
     def example(self, row: int, place: int, value: float | None) -> Example:
-        """Return a row of the range, or one position of the row, as an example."""
+        """Return an example: the image or text at `place` of a row, or the whole row if `place` is WHOLE.
+
+        `row` is the index of the row in this range.
+        """
         line = self.rows.select(["key", "url", "outcome", "images", "texts"]).slice(row, 1).to_pylist()[0]
         images, texts = line["images"] or [], line["texts"] or []
         living = [_lives(images, i) or _lives(texts, i) for i in range(max(len(images), len(texts)))]
@@ -98,7 +101,10 @@ class LedgerRange:
 
 
 def _joined(images: list[Any], texts: list[Any], place: int) -> int:
-    """Return how many kept texts up to a place follow another kept text without a kept image between them."""
+    """Return how many kept texts up to `place` packing joined to the text before them.
+
+    Packing joins two kept texts if no kept image is between them.
+    """
     count, is_behind_text = 0, False
     for i in range(place + 1):
         if _lives(texts, i):
@@ -111,7 +117,7 @@ def _joined(images: list[Any], texts: list[Any], place: int) -> int:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The chosen examples: near the threshold of each rule, from each cluster, and from the whole dataset."""
+    """The chosen examples: near the threshold of each rule, from each cluster of copies, and from the whole dataset."""
 
     kept: dict[Rule, list[Example]]
     rejected: dict[Rule, list[Example]]
@@ -122,7 +128,10 @@ class Chosen:
 def choose(
     store: Store, manifest: dict[str, Any], levels: dict[Rule, tuple[float, Line | None]], wanted: Sequence[Cluster]
 ) -> Chosen:
-    """Read the ledger once and choose examples. `levels` maps each rule to its threshold and, if known, its line."""
+    """Read the ledger once and choose examples for the rules in `levels` and the clusters of copies in `wanted`.
+
+    `levels` maps each rule to its threshold and to the line that shows the threshold in a histogram, or None.
+    """
     kept = {rule: Nearest(NEAREST) for rule in levels}
     rejected = {rule: Nearest(NEAREST) for rule in levels}
     clusters = {cluster: (Nearest(1), Nearest(COPIES)) for cluster in wanted}

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 
 
 class Heavy:
-    """Counts by name and label. If there are more than `most` names, rare names are discarded, and counts are lower bounds."""
+    """Counts by name and label. In the report, the label is the step that rejected a row, or None.
+
+    If there are more than `most` names, rare names are discarded, and counts are lower bounds.
+    """
 
     def __init__(self, most: int = 400_000):
         self.most = most

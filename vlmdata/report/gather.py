@@ -70,7 +70,11 @@ def _head(manifest: dict[str, Any], kept: Stored) -> dict[str, Any]:
 
 
 def funnel(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the steps in order, each with the rows that reach it, the rows that it drops, and its reasons, most rows first."""
+    """Return for each step the number of rows that reach it, the number of rows that it drops, and the reasons of these drops.
+
+    The steps are in the order of the recipe. Steps that dropped rows but are not in the recipe, such as "source", come before
+    them. The reasons of a step are sorted by their number of rows, largest first.
+    """
     sums: dict[str, Counter[str]] = {}
     for line in manifest["dropped"]:
         sums.setdefault(line["step"], Counter())[line["reason"] or ""] += line["rows"]
@@ -86,13 +90,16 @@ def funnel(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _yaml(recipe: dict[str, Any]) -> str:
-    """Return a recipe as YAML in a fixed order, so that it is the same before and after the manifest is written."""
+    """Return a recipe as YAML with sorted keys, because the keys of a manifest that was read from its file are also sorted."""
     parts = [{name: recipe[name]} for name in ("source", "steps", "shards", "part_rows")]
     return "".join(yaml.safe_dump(part, sort_keys=True, allow_unicode=True, width=100) for part in parts)
 
 
 def _levels(facts: Facts, drawn: list[Line], private: set[str]) -> dict[Rule, tuple[float, Line | None]]:
-    """Return the rules with examples, most rejections first. Rules about copies are left out, because clusters show them."""
+    """Return the rules that get examples, most rejections first, each with its most frequent threshold and its line.
+
+    Rules of private steps are left out. So are rules of steps that reject copies, because the page shows those as clusters.
+    """
     copying = {step for counter in facts.clusters.counts.values() for step in counter}
     rules = sorted(facts.rules.items(), key=lambda item: (-item[1].values.total, str(item[0])))
     levels: dict[Rule, tuple[float, Line | None]] = {}
@@ -169,7 +176,7 @@ def _cluster_step(facts: Facts, step: str, keys: list[str], chosen: Chosen, albu
 
 
 def _hosts(heavy: Heavy, rows: int) -> dict[str, Any]:
-    """Return the hosts with the most rows. If there are more than NAMES hosts, add the hosts that lost the most rows."""
+    """Return the NAMES hosts with the most rows. If there are more hosts, also return those that lost the most rows."""
     most = _names(heavy)
     lost = sorted(heavy.counts.items(), key=lambda item: (-(item[1].total() - item[1][None]), item[0]))[:NAMES]
     listed = [_name(host, counter) for host, counter in lost if counter.total() > counter[None]]
@@ -187,6 +194,6 @@ def _names(heavy: Heavy) -> dict[str, Any]:
 
 
 def _name(name: str, counter: Counter[str | None]) -> dict[str, Any]:
-    """Return how many rows a name has, how many are kept, and which step dropped the most of them."""
+    """Return how many rows a name has, how many are kept, and the step that dropped the most rows."""
     lost = sorted(((count, step) for step, count in counter.items() if step is not None and count), reverse=True)
     return {"name": name, "rows": counter.total(), "kept": counter[None], "loss": lost[0] if lost else None}

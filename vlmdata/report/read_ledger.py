@@ -22,7 +22,7 @@ def schema(store: Store, names: Sequence[str]) -> pa.Schema:
 
 
 def ranges(store: Store, names: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
-    """Yield tables of at most RANGE rows of these files, each with the number of its first row."""
+    """Yield (number, table) for tables of at most RANGE rows. `number` counts the rows of all files before the table."""
     first = 0
     for name in names:
         with open_parquet(store, name) as file:

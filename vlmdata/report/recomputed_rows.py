@@ -1,4 +1,4 @@
-"""Recomputes rows of a finished run from `work/`, as they were in its last pass, without measuring or fetching.
+"""Recomputes rows of a finished run from `work/`, without measuring or fetching. The rows are as in the run's last pass.
 
 The report shows some of the rejected images and texts, which are stored only in `work/`. `work/parts.json` holds the number
 of ledger rows of each partition, and the global decisions of the run.

@@ -53,7 +53,7 @@ class Judged:
 
     @property
     def sign(self) -> str:
-        """The comparison that kept values pass. It is strict if the rule rejects a value equal to the threshold."""
+        """The comparison (≥, >, ≤ or <) that kept values pass. It is strict if values equal to the threshold are rejected."""
         return (">" if self.equal else "≥") if self.is_minimum else ("<" if self.equal else "≤")
 
 
@@ -104,7 +104,7 @@ def _add(facts: Facts, rows: pa.Table) -> None:
 
 
 def _add_rules(facts: Facts, found: Verdicts) -> None:
-    """Count thresholds and values by rule. If a row was rejected with its last item, only the item is counted."""
+    """Count thresholds and values by rule. If a row and items in it were rejected, only the items are counted."""
     compared = np.isfinite(found.threshold) & np.isfinite(found.value)
     single = np.lexsort((-found.place, found.row))  # the items of a row, then the row itself
     keep = np.ones(len(found.code), bool)
@@ -155,7 +155,10 @@ def _add_inside(facts: Facts, found: Verdicts, row_codes: np.ndarray) -> None:
 
 
 def _counted(names: pa.Array, codes: np.ndarray, steps: list[str]) -> list[tuple[str, str | None, int]]:
-    """Return (name, rejecting step or None, count) for each name that is not null."""
+    """Count items by name and by the step that rejected them. Return (name, step, count), where a step None means kept.
+
+    `codes` holds the index of each item's step in `steps`, or -1 for a kept item. Items without a name are left out.
+    """
     table = pa.table({"name": names, "code": codes}).filter(names.is_valid())
     sums = table.group_by(["name", "code"], use_threads=False).aggregate([([], "count_all")])
     lines = zip(*(sums[column].to_pylist() for column in ("name", "code", "count_all")), strict=True)

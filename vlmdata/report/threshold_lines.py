@@ -1,4 +1,4 @@
-"""Finds the score in whose histogram each threshold is drawn.
+"""Decides in which score's histogram each threshold is drawn.
 
 A rule that rejected something belongs to the score whose values are in the rule's verdicts in the ledger. For a rule that
 rejected nothing, the name of the parameter decides: `min_x` of the step `s` limits the column `s.x`, and `min_score` limits
@@ -37,7 +37,7 @@ class Line:
 
 
 def lines(facts: Facts, recipe: dict[str, Any]) -> list[Line]:
-    """Return all lines. Lines that rejected something come first."""
+    """Return a line for each threshold. Thresholds that rejected something come first."""
     found = []
     for rule, judged in facts.rules.items():
         score = score_of(rule, judged)
@@ -75,7 +75,7 @@ def _steps(recipe: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _named(facts: Facts, step: str, name: str, parameters: dict[str, Any]) -> str | None:
-    """Return the score that a parameter limits, judged by the parameter's name, or None if there is none."""
+    """Return the score that a step's parameter limits, found by the parameter's `name`, or None if it limits no score."""
     kind, _, what = name.partition("_")
     value = parameters[name]
     if kind not in ("min", "max") or isinstance(value, bool) or not isinstance(value, int | float):

@@ -25,9 +25,9 @@ HERE = Path(__file__).parent
 def write_report(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
     """Write report.html next to the files that a manifest lists, and return its size and SHA-256 for the manifest.
 
-    Its bytes depend only on these files and `work/`, not on time or path. If the report cannot be drawn, the page and a
-    warning say so, and the dataset is finished without it. OSError and lack of memory are raised, because the same command
-    can resume after them.
+    The bytes of the report depend only on these files and `work/`, not on time or path. If the report cannot be drawn, the
+    page and a warning say so, and the dataset is finished without it. OSError and lack of memory are raised, because the same
+    command can resume after them.
     """
     try:
         with errors_as(_failed, passes=(OSError,)):  # any error, because users' own steps may write any column
@@ -60,7 +60,7 @@ def render(values: dict[str, Any]) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """Return a share in percent with two significant digits: 62%, 3.1%, 0.04%. A smaller share is "< 0.01%"."""
+    """Return a share in percent with two significant digits: 62%, 3.1%, 0.04%. A share below 0.01% is "< 0.01%"."""
     if not whole or not part:
         return "0%"
     percent = 100 * part / whole

@@ -44,7 +44,7 @@ class BlockedHosts:
 
 
 def is_within(host: str, domains: set[str]) -> bool:
-    """Return whether a host is one of the domains or a subdomain of one."""
+    """Return whether a host is one of the domains or a subdomain of one of them."""
     while host and domains:
         if host in domains:
             return True

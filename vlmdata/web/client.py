@@ -75,8 +75,8 @@ class Client:
     def submit(self, url: str, done: Done) -> None:
         """Fetch an address, and call `done` once on the client's thread. `done` must not block.
 
-        The call blocks while twice `connections` rows wait for a connection. No row gets a connection while bodies fill
-        `bytes_in_flight`. Rows that wait for their own host do not count. Do not call `submit` inside `done`, because
+        The call blocks while 2 * `connections` rows wait for a connection. Rows that wait for the rate limiter are not counted
+        among them. No row gets a connection while bodies fill `bytes_in_flight`. Do not call `submit` inside `done`, because
         this would block the client.
         """
         parsed = parse_url(url)
@@ -90,7 +90,7 @@ class Client:
         done(Fetched(url, None, "closed"))
 
     def hold(self, size: int) -> None:
-        """Count a body as still in flight after `done` has returned. Call it inside `done`."""
+        """Count a body of `size` bytes as in flight until `release`, even after `done` has returned. Call it inside `done`."""
         self.budget.used += size
         self.budget.held += size
 
@@ -250,9 +250,9 @@ class Client:
                 self._room.notify_all()
 
     def _may_pause(self, transfer: Transfer) -> bool:
-        """Return whether a transfer over the budget may pause: the caller will release bytes, or an older transfer will end.
+        """Return whether a transfer over the budget may pause. It may if the caller holds bytes or an older transfer runs.
 
-        The oldest transfer never waits for others. Otherwise all transfers could wait for each other.
+        Both will free bytes later. The oldest transfer never waits for others, because then all could wait for each other.
         """
         under_way = (other.number for other in self._active.values() if other.received or other.paused_at)
         return self.budget.held > 0 or min(under_way, default=transfer.number) < transfer.number
@@ -365,7 +365,7 @@ class Client:
 def _keep_freed_memory() -> None:
     """Make glibc keep up to 32 MB of freed memory, by freeing one large block.
 
-    Until then, glibc returns the free end of its heap to the system after each body. The page faults that follow cost 0.05 ms
-    per body, as much as receiving it. The block takes no memory, because it is never written to.
+    Otherwise, glibc returns the free end of its heap to the system after each body. The page faults that follow take 0.05 ms
+    per body, as long as receiving the body. The block takes no memory, because it is never written to.
     """
     bytes(16_000_000)

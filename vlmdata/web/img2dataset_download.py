@@ -1,8 +1,9 @@
-"""Downloads with img2dataset's own code, to get exactly the same bytes: `download: {engine: img2dataset}`.
+"""Downloads with img2dataset's own code, to get exactly the same bytes. A recipe selects it: `download: {engine: img2dataset}`.
 
-Its function `download_image_with_retry` uses urllib. The checks that are added here cannot change a body. Addresses are first
-checked against the block lists, urllib's opener connects only to public addresses at every hop, and a download ends after
-`timeout_s` per attempt. Without this limit, a server that sends a byte now and then would block img2dataset for ever.
+The function of img2dataset, `download_image_with_retry`, uses urllib. The checks that are added here cannot change a body.
+Addresses are first checked against the block lists, urllib's opener connects only to public addresses at every hop, and a
+download ends after `timeout_s` per attempt. Without this limit, a server that sends a byte now and then would block
+img2dataset for ever.
 """
 
 import contextlib
@@ -52,7 +53,7 @@ def outcome_of(message: str) -> str:
 
 
 class Deadline:
-    """The time limit of one address. When the time is over, its connections are shut down, which ends a blocked read."""
+    """The time limit for one address. When it is over, the address's connections are shut down, which ends a blocked read."""
 
     def __init__(self, seconds: float) -> None:
         self.is_over = False
@@ -68,7 +69,7 @@ class Deadline:
             self._end()
 
     def cancel(self) -> None:
-        """Stop the timer, because the address is done."""
+        """Stop the timer. Call this when the address is done."""
         self._timer.cancel()
 
     def _end(self) -> None:
@@ -98,9 +99,9 @@ class Fetcher:
         urllib.request.install_opener(guarded_opener(options))
 
     def fetch(self, addresses: dict[int, str]) -> Iterator[tuple[int, bytes | None, str | None]]:
-        """Download addresses, by position, and yield (position, body, failure) in the order of completion.
+        """Download `addresses` (position -> address), and yield (position, body, failure) in the order of completion.
 
-        The body or the failure is None. At most two bodies per connection wait for the caller.
+        Either the body or the failure is None. At most two bodies per connection wait for the caller.
         """
         room = Semaphore(2 * self._options.connections)
 
@@ -141,7 +142,10 @@ class Fetcher:
 
 
 def guarded_opener(options: WebOptions) -> urllib.request.OpenerDirector:
-    """Return an opener like urllib's, but without files, FTP, proxies from the environment, and private addresses."""
+    """Return an opener like urllib's that opens only http(s) and connects only to addresses that `options` allow.
+
+    It does not use proxies from the environment.
+    """
 
     def connect_public(place: tuple[str, int], timeout: Any, source: Any = None) -> socket.socket:
         error: OSError | None = None

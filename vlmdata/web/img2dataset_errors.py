@@ -16,9 +16,10 @@ _SIGNS = {
 
 
 def reason_of(status: str | None, message: str | None) -> str:
-    """Return the reason for the ledger that img2dataset's error means, such as `http_404`, `timeout` or `no_such_host`.
+    """Return the ledger's reason for an error of img2dataset, such as `http_404`, `timeout` or `no_such_host`.
 
-    An unknown message is written in lower case with underscores. Without a message, the reason is img2dataset's status.
+    For an unknown message, the reason is the message in lower case with underscores. Without a message, the reason is
+    img2dataset's status.
     """
     if not message:
         return status or "unknown"

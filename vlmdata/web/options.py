@@ -85,5 +85,8 @@ class WebOptions:
             raise ValueError(f"proxy must be http://host:port, not {self.proxy!r}")
 
     def reaches(self, host: str, port: int, address: str) -> bool:
-        """Return whether the client may connect to an IP address of a host: it is public, or `allowed_hosts` has the host."""
+        """Return whether the client may connect to `address`, an IP address of `host`.
+
+        It may if the address is public or `allowed_hosts` lists the host.
+        """
         return is_public(address) or host in self.allowed_hosts or f"{host}:{port}" in self.allowed_hosts

@@ -26,7 +26,7 @@ _SITE_FAILURES = frozenset({
 
 
 def robots_policy(origin: str, fetched: Fetched, agent: str) -> Policy:
-    """Return the policy of a site by its answer to the request for robots.txt.
+    """Return the policy of a site according to its answer to the request for robots.txt.
 
     4xx allows everything, and 5xx or no answer allows nothing (RFC 9309, 2.3.1). 429 allows nothing either, because a site that
     asks for fewer requests has not allowed any. The RFC permits this: a crawler "may" fetch after 4xx, but need not.
@@ -45,7 +45,7 @@ def robots_policy(origin: str, fetched: Fetched, agent: str) -> Policy:
 
 
 def add_tdmrep(policy: Policy, fetched: Fetched) -> Policy:
-    """Return the policy with the rules of a tdmrep.json added. An unreadable file reserves nothing."""
+    """Return the policy with the rules of a tdmrep.json added. A missing or invalid file adds no rules."""
     return replace(policy, reserved=parse_tdmrep(fetched.body)) if fetched.body is not None else policy
 
 

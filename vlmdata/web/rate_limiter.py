@@ -1,8 +1,10 @@
-"""The rate limiter of a run decides which worker may send a request to which host and when, and shares the policies of sites.
+"""The rate limiter of a run decides which worker may send a request to which host and when.
+
+It also stores the policy of each site, so that one worker fetches the policy and all workers get it.
 
 One `RateLimiter` serves all workers. A worker leases a block of requests to a host and reports the end of each request. Thus a
 host never gets more requests at once, or per second, from all workers together than the recipe allows. Workers call `exchange`
-a few times per second, directly or through an actor or a server process, so its arguments and results can be pickled.
+a few times per second, directly or through an actor or a server process, so arguments and results can be pickled.
 
 Workers get delays, not times, because clocks of different machines differ.
 """
@@ -77,7 +79,7 @@ class HostReport:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """News from a worker: the policy of a site, or the failure with which a site refuses the address with `url_key`."""
+    """News from a worker: the policy of a site, or a site's refusal of the address that has the hash `url_key`."""
 
     origin: str = ""
     host: str = ""
@@ -253,7 +255,7 @@ class RateLimiter:
         return host
 
     def _sweep(self, now: float) -> None:
-        """Free the leases of dead workers. Forget idle hosts, and the oldest policies and refusals above REMEMBERED."""
+        """Free the leases of dead workers, and forget idle hosts. Keep only the newest REMEMBERED policies and refusals."""
         self._next_sweep = now + SILENT_S / 10
         for worker in [worker for worker, seen in self._last_seen.items() if now - seen > SILENT_S]:
             self._free(worker)

@@ -42,7 +42,7 @@ class _Socket(socket.socket):
 
 
 class Budget:
-    """Counts the bytes of bodies in a worker: in transfers, or held by the caller. Only the client's thread may use it."""
+    """Counts the bytes of a worker's bodies that are in transfer or held by the caller. Only the client's thread may use it."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -80,7 +80,11 @@ class Transfer:
         self._set_constant_options()
 
     def begin(self, fetch: Fetch, addresses: tuple[str, ...], number: int, now: float) -> None:
-        """Prepare the handle for `CurlLoop.add`. `addresses` are the host's IP addresses, or empty if libcurl needs none."""
+        """Prepare the handle for `CurlLoop.add`.
+
+        `addresses` holds the IP addresses of the host. It is empty if the host is an IP address itself or a proxy is used.
+        Each transfer gets a larger `number` than the transfers before it.
+        """
         self.fetch, self.number, self.started_at = fetch, number, now
         self.paused_at = self.paused_s = 0.0
         self._forget_answer()
@@ -210,7 +214,10 @@ class Transfer:
         return None
 
     def _check_headers(self) -> int | None:
-        """Return -1 to stop the transfer if the headers show that the body is too long, refused or not needed, or None."""
+        """Return -1, which stops the transfer, if the headers show that the body is too long, refused or not needed.
+
+        Otherwise, return None.
+        """
         length = self.header("content-length")
         announced = int(length) if length.isdecimal() and len(length) < 20 else 0
         if self.status not in SUCCESSES:

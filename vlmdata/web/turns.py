@@ -1,4 +1,4 @@
-"""The queues of one worker, in which rows wait by site until the rate limiter lets them start.
+"""The queues of one worker, one queue per site, in which rows wait until the rate limiter lets them start.
 
 Only the client's thread uses them. Each site also has a policy, and the starts that are leased from the rate limiter.
 """
@@ -40,12 +40,12 @@ class Site:
     awaits_slot: bool = False  # True if no start was granted because the host has its maximum of concurrent requests
 
     def is_idle(self) -> bool:
-        """Return whether the site can be forgotten, because it has no rows or starts and waits for no answer."""
+        """Return whether the site can be forgotten: it has no rows and no leased starts, and does not wait for an answer."""
         return not (self.waiting or self.urgent or self.starts or self.is_asking or self.fetching_policy)
 
 
 class Turns:
-    """Queues of all sites. After each call the client acts on `starting`, `refused` and `policy_wanted`, and empties them."""
+    """The queues of all sites. After each call, the client handles and empties `starting`, `refused` and `policy_wanted`."""
 
     def __init__(self, *, needs_policy: bool, max_wait_s: float) -> None:
         self.starting: list[Fetch] = []
@@ -165,13 +165,13 @@ class Turns:
             self._touched[site.origin] = site
 
     def expire(self, now: float) -> None:
-        """Refuse the rows that have waited longer than `max_wait_s` without progress of their host."""
+        """Refuse the rows that have waited longer than `max_wait_s`. Time before the host's last progress does not count."""
         for site in self._sites.values():
             if site.waiting or site.urgent:
                 self._refuse_late(site, now)
 
     def drain(self) -> Iterator[Fetch]:
-        """Yield every queued row and give all leases back in a last report, because the client closes."""
+        """Yield every queued row, and put all leases into a last report as ended. The client calls this when it closes."""
         for site in self._sites.values():
             yield from site.urgent
             yield from site.waiting
@@ -196,7 +196,10 @@ class Turns:
             self._ask(site, now)
 
     def _startable(self, site: Site) -> deque[Fetch]:
-        """Return the queue of the next request, or an empty queue if none may start. Rows wait for the policy of their site."""
+        """Return the queue that holds the site's next request, or an empty queue if no request may start.
+
+        Rows may not start before the site's policy is known.
+        """
         return site.urgent if site.urgent or self._lacks_policy(site) else site.waiting
 
     def _start(self, site: Site, fetch: Fetch, now: float) -> None:
