@@ -179,7 +179,7 @@ def test_the_log_and_the_terminal_report_left_out_samples_also_after_a_resume(tm
     for text in printed:
         assert "left out: 31 of 51 samples of" in text and "\x1b" not in text and "\u202e" not in text
         assert "30  no_answer_left: the first `batches.sample_tokens` tokens of the sample contain no token" in text
-    assert ["[[learned text]]" in text for text in printed] == [True, False]
+    assert ["first sample, with [[ ]]" in text for text in printed] == [True, False]
 
 
 def test_held_out_samples_have_a_record_separate_from_left_out_ones(tmp_path):

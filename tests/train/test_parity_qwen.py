@@ -144,7 +144,10 @@ def test_recomputed_deepstack_features_give_every_weight_a_gradient() -> None:
     [
         ({"fusion": "tokens"}, "the tower also returns features of 2 earlier layers. Use the fusion `deep_tokens`"),
         ({"encoder": {"qwen2_vl": {"config": VISION}}}, "the tower returns no features of earlier layers"),
-        ({"encoder": {"qwen3_vl": {"config": {**DEEP, "deepstack_visual_indexes": [0, 1, 2, 3]}}}}, "4 levels need 4 layers"),
+        (
+            {"encoder": {"qwen3_vl": {"config": {**DEEP, "deepstack_visual_indexes": [0, 1, 2, 3]}}}},
+            "of 4 earlier layers, so the language model must have at least 4 layers",
+        ),
     ],
 )
 def test_feature_levels_that_do_not_fit_the_tower_are_refused(change: dict[str, Any], message: str) -> None:

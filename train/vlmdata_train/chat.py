@@ -45,7 +45,7 @@ class Conversation:
         return Conversation(model, pictures, recipe.stage == "align", max_tokens, temperature, recipe.trusted_tokens)
 
     def ask(self, text: str) -> str:
-        """Return the answer to the next question. Both are added to the conversation, except in stage `align`."""
+        """Return the answer to a question. Both are added to the conversation, except in stage `align`."""
         prompter = prompter_of(self.model, trusted=self.trusted)
         if self.is_aligned_only:
             return self._generate(prompter, prompter.beginning(self.images, text))

@@ -33,7 +33,7 @@ class Ranks:
 
     @property
     def is_first_here(self) -> bool:
-        """Whether this process is the first on its machine. It fills the machine's cache for the other processes."""
+        """Whether this process is the first on its machine. The first process fills the machine's cache for the others."""
         return self.world == 1 or os.environ.get("LOCAL_RANK", str(self.rank)) == "0"
 
 

@@ -13,7 +13,7 @@ from vlmdata_train.model.lora import merge_lora
 def export(checkpoint: Path, folder: Path) -> None:
     """Write a checkpoint as `LlavaForConditionalGeneration` or LLaVA-NeXT, with LoRA merged.
 
-    Raises RecipeError if `folder` is not empty or the model does not fit LLaVA's form.
+    Raises RecipeError if `folder` is not empty, or if LLaVA's format cannot hold the model.
     """
     if folder.exists() and any(folder.iterdir()):
         raise RecipeError(f"{folder} is not empty. Choose another folder")

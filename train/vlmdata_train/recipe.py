@@ -64,7 +64,7 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Device, precision and memory. With precision `bf16`, the optimizer keeps the lower bits of the weights."""
+    """Device, precision and memory. With `bf16`, the optimizer stores the 16 bits of each fp32 weight that bf16 lacks."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "autocast", "bf16"] = "fp32"
@@ -160,7 +160,7 @@ class Recipe:
 
 
 def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
-    """Build a recipe from plain values that name a model. Raises RecipeError with the place of the first mistake."""
+    """Build a recipe from plain values, which must include `model`. Raises RecipeError with the place of the first mistake."""
     recipe = _build(Recipe, tree, where)
     for kind, entry in dataclasses.asdict(recipe.model).items():
         try:

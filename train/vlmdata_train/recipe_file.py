@@ -1,4 +1,4 @@
-"""Reads a training recipe from YAML, and inserts the model of its `start` and the text of its chat template."""
+"""Reads a training recipe from YAML. Inserts the model of the checkpoint in `start`, and the text of a chat template's file."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _locate(recipe: str) -> Path:
 
 
 def _template(entry: str, where: str) -> str:
-    """Return the chat template of `entry`, which is Jinja or a Jinja file. Raises RecipeError if it is neither."""
+    """Return the chat template of `entry`, which is Jinja or the path of a Jinja file. Raises RecipeError if it is neither."""
     text, place = entry, where
     if "{" not in entry:
         place = f"{where}: {entry}"

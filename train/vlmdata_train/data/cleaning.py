@@ -24,9 +24,10 @@ class Cleaner:
         self._patterns: tuple[ChatTemplate, tuple[re.Pattern[str], re.Pattern[str] | None]] | None = None
 
     def clean(self, text: str, template: ChatTemplate) -> str:
-        """Return the text without the marks of `marks.py`, and with the names of the template's control tokens broken up.
+        """Return the text with the names of the template's control tokens broken up, and with reserved characters replaced.
 
-        A mark becomes U+FFFD. A character is inserted into each name, so that the tokenizer does not read the name as a token.
+        A character is inserted into each name, so that the tokenizer does not read the name as a token. The reserved characters
+        are the noncharacters that `marks.py` uses as marks. They become U+FFFD.
         Trusted tokens are kept. Added tokens that are ordinary text are kept too, such as line ends, blanks, tags and <think>.
         """
         # A word joiner inside a token's name keeps the name readable, but the text can no longer close its turn.
@@ -38,9 +39,9 @@ class Cleaner:
         return text
 
     def _control_of(self, template: ChatTemplate) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
-        """Return a pattern that finds forbidden names in a text, and a pattern that finds them in the normalized text.
+        """Return a pattern that finds the names of untrusted control tokens in a text, and a pattern for the normalized text.
 
-        The second pattern is None if the tokenizer has no normalizer.
+        The second pattern finds the same names after the tokenizer's normalizer. It is None if there is no normalizer.
         """
         if self._patterns is None or self._patterns[0] is not template:
             names, normalized = (template.control | {self.image_token}) - self.trusted, None

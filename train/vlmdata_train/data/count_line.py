@@ -17,7 +17,7 @@ PIPE_INTERVAL_S = 30.0  # between lines in a pipe
 class CountLine:
     """A context manager that shows how much of a task is done. `what` names the task, and `total` is its size.
 
-    It shows nothing before the first interval has passed.
+    It shows nothing until one update interval has passed since the start.
     """
 
     def __init__(self, what: str, total: int = 0, *, active: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,11 +34,11 @@ class CountLine:
             self._write("\r\033[K")
 
     def add(self, count: int) -> None:
-        """Add to the count, and show it if the interval has passed."""
+        """Add to the count, and show it if an update interval has passed since the last time."""
         self.show(self.done + count, self.total)
 
     def show(self, done: int, total: int) -> None:
-        """Set the count, and show it if the interval has passed."""
+        """Set the count, and show it if an update interval has passed since the last time."""
         self.done, self.total = done, total
         now = self._clock()
         if not self._active or now - self._last_shown < (TERMINAL_INTERVAL_S if self._is_terminal else PIPE_INTERVAL_S):

@@ -9,7 +9,7 @@ Picture = bytes | tuple[int, int]  # an encoded image, or only its width and hei
 
 
 class Turn(TypedDict, total=False):
-    """Properties of one position in a conversation. The properties of a whole message are at the message's first position."""
+    """Properties of one text or picture in a conversation. Its first text or picture holds those of a whole message."""
 
     begins: bool  # a new message begins here, although its role is that of the message before
     kind: Literal["reasoning", "tool_call"]  # absent for plain text; a tool call is a JSON with `name` and `arguments`

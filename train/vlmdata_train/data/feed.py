@@ -1,7 +1,7 @@
-"""Build batches from a stream in threads, ahead of their use, and yield each with the exact position after it.
+"""Build batches from a stream in threads, ahead of their use. Each batch comes with the exact position of the stream after it.
 
 With packing, a unit of the stream is a pack, which the loader plans from the measured lengths. Without packing, a unit is one
-sample that is not left out. A batch holds one pack in one row, or several samples with one row each.
+sample that training does not leave out. A batch holds one pack in one row, or several samples with one row each.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_UNUSED = 10_000  # the run stops after this many consecutive unusable sample
 
 
 class SampleStream(Protocol):
-    """The stream of `vlmdata.stream`. It yields packs (lists of samples). Its position counts units of all ranks."""
+    """The stream of `vlmdata.stream`. It yields packs (lists of samples). Its position counts the packs of all ranks."""
 
     epochs: int | None
     skipped: int
@@ -44,7 +44,7 @@ class SampleStream(Protocol):
 
 @dataclass
 class Feed:
-    """An iterable that yields each batch with the position after it.
+    """An iterable that yields each batch with the stream's position after the batch.
 
     `skipped` counts, by reason, the samples that could not be used and the images that failed to decode.
     """
@@ -119,9 +119,10 @@ class Feed:
             yield from finish()
 
     def _steps(self) -> Iterator[tuple[list[Sample], FeedPosition, int]]:
-        """Yield the samples of each batch, the position after them, and how many of the plan's samples were read for the batch.
+        """Yield the samples of each batch, the position after them, and the number of samples that were read for the batch.
 
-        If a run resumes with pieces (see `sample_positions.py`), their batches come before the batches of the main stream.
+        The number includes the damaged samples of a pack, which are not yielded. The batches of `position.pieces` come first,
+        which are steps that another rank left undone before the run resumed (see `sample_positions.py`).
         """
         start = self.position
         for number, piece in enumerate(start.pieces, 1):
@@ -163,7 +164,7 @@ class Feed:
         return build_batch(ready, self.reading.plan, prompter.pad_id, packed_tokens=self.packed_tokens, broken=self.skipped)
 
     def prepare(self, sample: Sample) -> Ready | None:
-        """Return a sample's prompt, or None if the sample has no prompt or this feed's side of the held-out split excludes it.
+        """Return a sample's prompt, or None if the sample has no prompt or is on the other side of the held-out split.
 
         A sample without a prompt is counted in `skipped`.
         """
@@ -181,7 +182,8 @@ class Feed:
 def _resume_at(stream: SampleStream, start: SamplePosition) -> None:
     """Set a stream to a position.
 
-    For a finite stream this also sets `until`, so that a stream at its end does not start another epoch.
+    In a finite stream this also sets `until`, the position at which the stream ends. A stream that resumes at its end would
+    otherwise start another epoch.
     """
     state = {**stream.state_dict(), "position": start.position}
     if start.hint is not None:

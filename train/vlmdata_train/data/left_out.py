@@ -63,7 +63,7 @@ PromptOf = Callable[[Mapping[str, Any]], Any]
 
 
 class UnusableSample(Exception):
-    """Raised if a sample has no prompt. `reason` is a key of REASONS. `detail` may say more about this sample."""
+    """Raised if no prompt can be made from a sample. `reason` is a key of REASONS. `detail` may say more about this sample."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         assert reason in REASONS, reason
@@ -110,9 +110,9 @@ class LeftOutCounts:
             self.first.setdefault(names[number], (dataset, int(rows[first])))
 
     def record(self, plan: PackedPlan, prompt: PromptOf) -> dict[str, Any]:
-        """Return the counts for the log. For each reason, add its first sample, as "TAR KEY", and details of what is wrong.
+        """Return the counts for the log, and for each reason its first sample, as "TAR KEY", with details of what is wrong.
 
-        `prompt` is `Reading.prompt`. Its error for the sample holds the details.
+        `prompt` is `Reading.prompt`. It is called with these samples, because the error that it raises holds the details.
         """
         reasons = self.reasons.most_common()
         first = {reason: place_of(plan, *self.first[reason]) for reason, _ in reasons}

@@ -25,12 +25,12 @@ def _mark(text: str, number: int) -> str:
 
 
 def mark_whole(text: str, number: int) -> str:
-    """Return the text with marks around it. Its outer white space is inside the marks."""
+    """Return the text with marks around it. Its leading and trailing white space is inside the marks."""
     return _mark(text, number)
 
 
 def mark_within(text: str, number: int) -> str:
-    """Return the text with marks around its words only: outer white space and the tags of a thought are outside the marks.
+    """Return the text with marks around its words. Outer white space and the tags <think> and </think> are not marked.
 
     Templates may remove such white space and tags, or write their own.
     """
@@ -44,7 +44,7 @@ def mark_within(text: str, number: int) -> str:
 
 
 def _mark_inner(text: str, number: int) -> str:
-    """Return the text with marks around its words, inside its outer white space."""
+    """Return the text with marks around it, but with its leading and trailing white space outside the marks."""
     words = text.strip()
     start = text.index(words)
     return text[:start] + _mark(words, number) + text[start + len(words) :]
@@ -54,7 +54,7 @@ def split_at_images(content: str) -> list[tuple[str, str, str]]:
     """Split the content of a message at its images, and return a tuple (start, text, end) for each piece.
 
     `start` and `end` are a line end, or "". `Prompter.messages` adds these line ends between texts and images. They are not
-    part of the text, so marks do not enclose them, and templates that take parts do not need them.
+    part of the text, so marks do not enclose them. A template that accepts a list of texts and images does not need them.
     """
     pieces = content.split(IMAGE_MARK)
     split = []
@@ -77,9 +77,9 @@ def marked_message(message: Mapping[str, Any], number: int, mark: Callable[[str,
 
 
 def unmark(marked: str) -> tuple[str, dict[int, tuple[int, int]]]:
-    """Return the text without marks, and a dict of the marked places by number.
+    """Return the text without marks, and a dict from the number of each mark to the range (start, end) that was marked.
 
-    A place is the range (start, end) in the returned text, from the first opening mark of a number to its last closing mark.
+    The range is in the returned text. It goes from the first opening mark with this number to the last closing mark.
     """
     pieces: list[str] = []
     opened: dict[int, int] = {}
@@ -106,8 +106,8 @@ def mask(text: str) -> str:
 def unmask(masked: str, texts: Mapping[int, str], plain: str) -> dict[int, tuple[int, int]]:
     """Return the range (start, end) that each text has in `plain`, which is the output of a template.
 
-    `masked` is the template's output for the same conversation with its texts masked. Return an empty dict if the masked parts
-    and the texts do not correspond one to one, in order.
+    `masked` is the template's output for the same conversation with each text replaced by `mask(text)`. Return an empty dict if
+    the masked parts and the texts do not correspond one to one, in order.
     """
     runs = [found.span() for found in re.finditer(f"{_MASK}+", masked)]
     if [end - start for start, end in runs] != [len(text) for text in texts.values()]:

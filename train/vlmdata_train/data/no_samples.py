@@ -17,9 +17,9 @@ _MEMBERS = 8  # how many members of a sample the error names
 
 
 def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> None:
-    """Raise RecipeError if there is a dataset in the data of which the reading can use no sample.
+    """Raise RecipeError if one of the datasets in the data has no sample that the reading can use.
 
-    `where` is the recipe's key that the error names.
+    The held-out samples of all datasets count together. `where` is the recipe's key that the error names.
     """
     if reading.wants_held_out:
         found = count_left_out(plan)

@@ -95,8 +95,8 @@ def open_stream(
 ) -> SampleStream:  # fmt: skip
     """Return the stream of a rank's share of the data. With `epochs` None the stream never ends.
 
-    `data` is one dataset, or a mixture: a dict of the share of each dataset. Shares count samples, packed or not. Raises
-    RecipeError, which names the recipe's key `where`, if the data cannot be read.
+    `data` is one dataset, or a mixture: a dict of the share of each dataset. Shares are of samples, even if the stream yields
+    packs. Raises RecipeError, which names the recipe's key `where`, if the data cannot be read.
     """
     try:
         return stream(
@@ -145,6 +145,10 @@ def check_same_data(recipe: Recipe, feed: Feed, names: list[str]) -> None:
 
 
 def resume_feed(feed: Feed, states: list[dict[str, Any]], ranks: Ranks) -> None:
-    """Set the feed to where the saved run stopped. That run may have had a different number of ranks."""
+    """Set the feed to the position at which the saved run stopped.
+
+    `states` are the positions of the saved run's ranks, from `gather_positions`. That run may have had a different number of
+    ranks.
+    """
     positions = [FeedPosition.from_json(state) for state in states]
     feed.position = redistribute(positions, ranks.world, units=feed.units)[ranks.rank]

@@ -6,16 +6,15 @@ import unicodedata
 
 
 def plain(text: str) -> str:
-    """Return the text with an escape in place of every character that acts on a terminal, line ends included.
+    """Return the text with control characters, line ends and invisible format characters escaped.
 
-    Such characters are control characters, which begin escape sequences, and invisible format characters, which may change the
-    direction of writing.
+    In a terminal, control characters begin escape sequences, and format characters may change the direction of writing.
     """
     return text if text.isascii() and text.isprintable() else "".join(map(_shown, text))
 
 
 def _shown(character: str) -> str:
-    """Return the character, or its escape if it acts on a terminal."""
+    """Return the escape of a control or format character, or any other character unchanged."""
     kind = unicodedata.category(character)
     if kind[0] == "C" or kind in ("Zl", "Zp"):  # control, format, surrogate, private, unassigned; line separators
         return character.encode("unicode_escape").decode()

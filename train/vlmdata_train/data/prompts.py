@@ -75,9 +75,9 @@ class Prompter:
         return self._encode(images + caption, [(len(images), len(images) + len(caption))], _images(document))
 
     def page(self, document: Document) -> Prompt:
-        """Return the prompt of an interleaved page: paragraphs and images, separated by empty lines. Every text has a loss.
+        """Return the prompt of an interleaved page: its paragraphs and images, in order. Every text has a loss.
 
-        Nothing separates consecutive images.
+        Empty lines separate paragraphs from each other and from images. Nothing separates consecutive images.
         """
         said = [self.clean(p) if isinstance(p, str) else IMAGE_MARK for p in document.positions]
         text = "".join(_joined(said, "\n\n")).replace(IMAGE_MARK, self.template.image_text) + self._end()
@@ -86,8 +86,8 @@ class Prompter:
     def chat(self, document: Document) -> Prompt:
         """Return the prompt of a conversation, as the chat template writes it.
 
-        Each answer has a loss, and so does the end of its turn. An answer that is empty, or whose `train` is False, has no
-        loss.
+        Each answer has a loss, and so does the end of its turn. An answer has no loss if it is empty, or if the field `train`
+        of its message is False.
         """
         messages = self.messages(document)
         said = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
@@ -98,7 +98,7 @@ class Prompter:
         return replace(self._encode(text, answers, _images(document)), blank_answers=len(trained) - len(wanted))
 
     def question(self, messages: Sequence[Message], images: list[Picture], *, tools: list[Any] | None = None) -> Prompt:
-        """Return the prompt of messages that end with a question, for the model to answer.
+        """Return the prompt of a conversation up to the answer that the model will generate.
 
         Each IMAGE_MARK in the contents of the messages is the place of an image.
         """
@@ -122,7 +122,8 @@ class Prompter:
     def messages(self, document: Document) -> list[dict[str, Any]]:
         """Return the messages of a conversation. Raises ValueError for an unknown role.
 
-        Consecutive positions of one role become one message. An image and the text next to it are on separate lines.
+        Consecutive texts and images of one role become one message, unless a turn has `begins`. An image and the text next to
+        it are on separate lines.
         """
         assert document.roles is not None
         messages: list[dict[str, Any]] = []
@@ -141,7 +142,7 @@ class Prompter:
         return messages
 
     def _add(self, message: dict[str, Any], position: str | Picture, kind: str | None) -> None:
-        """Add one position to a message: an image, reasoning, a tool call or text."""
+        """Add an image, reasoning, a tool call or other text to a message. `kind` is that of `Turn`."""
         if not isinstance(position, str):
             message.setdefault("said", []).append(IMAGE_MARK)
         elif kind == "reasoning":
@@ -237,7 +238,10 @@ def _says_something(message: Message) -> bool:
 
 
 def written_before(tokenizer: Any, text: str) -> list[int]:
-    """Return the ids that the tokenizer adds before a text: a BOS, or nothing. `text` must be a token of the vocabulary."""
+    """Return the ids that the tokenizer adds before any text: a BOS, or nothing.
+
+    The function tests this with `text`, which must be one token of the vocabulary.
+    """
     bare, whole = tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer(text)["input_ids"]
     start = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
     return whole[:start]

@@ -41,7 +41,10 @@ def read_document(sample: Mapping[str, Any]) -> Document:
 
 
 def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
-    """Return the document in a JSON with aligned lists, as vlmdata writes it. Empty positions are skipped."""
+    """Return the document of a sample that vlmdata wrote, from the lists in its JSON.
+
+    Item i of each list describes position i. Positions without a text and an image are skipped.
+    """
     count = len(facts["texts"])
     all_roles = facts.get("roles")  # None if the document is not a conversation
     turns = checked_turns(facts.get("turns"), all_roles) if all_roles else None

@@ -129,7 +129,7 @@ class Reading:
 
 
 def _says_something(position: Any) -> bool:
-    """Return whether a position is a text that is not blank."""
+    """Return whether a position of a document is a text that is not blank."""
     return isinstance(position, str) and not is_blank(position)
 
 
@@ -144,9 +144,9 @@ def _check_answers(document: Document) -> None:
 
 
 def _image_members(sample: Sample, facts: Mapping[str, Any]) -> Iterable[str]:
-    """Return the image members of a sample, in the order of the sizes in `__images__`.
+    """Return the names of a sample's image members, in the same order as the image sizes in `__images__`.
 
-    In a document this is the order of the positions.
+    For a document, both are in the order of the images in the document.
     """
     if not is_document(facts, sample):
         return sample["__image_names__"]
@@ -159,5 +159,8 @@ def is_held_out(key: str, fraction: float) -> bool:
 
 
 def source_of(sample: Sample) -> str:
-    """Return the name of a sample's dataset for the logs: the folder of its tar, or "data" without a folder."""
+    """Return the name of a sample's dataset for the logs.
+
+    The name is that of the folder that holds the sample's tar, or "data" if the tar's address has no folder.
+    """
     return str(sample.get("__url__", "")).rpartition("/")[0].rpartition("/")[2] or "data"

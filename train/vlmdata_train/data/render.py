@@ -42,7 +42,7 @@ class Renderer:
         """Return what the template writes for these messages.
 
         Raises ValueError if the template refuses the messages, usually because of the order of their roles. Raises RecipeError
-        if there is no template, or if the template shows no message.
+        if there is no template, or if the template does not write the content of messages.
         """
         if self.source is None:
             raise RecipeError(self.named("has no chat template. Set `chat_template` in the recipe."))
@@ -65,14 +65,14 @@ class Renderer:
             return ""
 
     def run_as_is(self, shown: list[dict[str, Any]], add_generation_prompt: bool = False) -> str:
-        """Return what the template writes for messages in its own form, or "" if the template refuses them."""
+        """Pass the messages to the template unchanged, and return its output, or "" if it refuses the messages."""
         try:
             return self._run(shown, None, add_generation_prompt)
         except ValueError:
             return ""
 
     def named(self, says: str) -> str:
-        """Return a sentence that begins with the tokenizer's name."""
+        """Return a sentence about the tokenizer: its name, followed by the words `says`."""
         return f"the tokenizer {self.tokenizer.name_or_path or type(self.tokenizer).__name__} {says}"
 
     @cached_property
@@ -93,7 +93,7 @@ class Renderer:
 
     @cached_property
     def _shows_thoughts(self) -> bool:
-        """Whether the template writes the reasoning of an answer from its separate field."""
+        """Whether the template writes the reasoning that an answer has in the field `reasoning_content`."""
         shown = {**answer(self._content(ANSWER)), "reasoning_content": MORE}
         return self.form is not None and MORE in self.run_as_is([user(self._content(WORD)), shown])
 
@@ -104,7 +104,7 @@ class Renderer:
 
     @cached_property
     def _wants_short_ids(self) -> bool:
-        """Whether the template accepts an id of a tool call only if it is nine letters and digits."""
+        """Whether the template accepts the id of a tool call only if the id has exactly nine letters and digits."""
         arguments = "{}" if self._wants_text else {}
         return not self._takes_call(arguments, "call_1") and self._takes_call(arguments)
 

@@ -1,10 +1,10 @@
 """Sample positions: where each rank reads in the data, and how a run resumes with a different number of ranks.
 
 The ranks take the units of a stream (packs, or samples) in turn. A unit may have no usable sample, so the ranks may be at
-different positions. If the number of ranks changes, the run must still read the steps in which the slower ranks are behind the
-fastest rank. Each step that one old rank has not done becomes a piece, which is read exactly as that rank would have read it.
-The new ranks share the pieces, and then read the stream from the position of the fastest old rank. No sample is lost, and none
-is read twice.
+different positions. If the number of ranks changes, the run must still read the units that the slower ranks have not read, up
+to the position of the fastest rank. A piece is one step that an old rank has not done in this range. It is read exactly as that
+rank would have read it. The new ranks share the pieces, and then read the stream from the position of the fastest old rank. No
+sample is lost, and none is read twice.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class SamplePosition:
-    """The position of rank `rank` in a stream that `world` ranks share. `position` counts the units of all ranks.
+    """The position of rank `rank` in a stream that `world` ranks share. `position` counts the packs or samples of all ranks.
 
-    `hint` is the `window` of the stream's state. With it, the stream does not have to plan all earlier packs.
+    `hint` is the value `window` in the stream's state. It saves the stream from planning all earlier packs again.
     """
 
     position: int
@@ -29,7 +29,7 @@ class SamplePosition:
 
 @dataclass(frozen=True)
 class FeedPosition:
-    """The position at which a feed resumes. The feed reads one step of each piece first, then the stream from `main`."""
+    """The position at which a feed resumes. It reads one step at each position in `pieces`, then the stream from `main`."""
 
     main: SamplePosition
     pieces: tuple[SamplePosition, ...] = ()
@@ -52,7 +52,7 @@ def _sample_position(values: dict[str, Any]) -> SamplePosition:
 def redistribute(positions: Sequence[FeedPosition], world: int, *, units: int) -> list[FeedPosition]:
     """Return the positions at which `world` ranks resume, if the old ranks stopped at `positions`.
 
-    In each step, every rank reads `units` units.
+    In each step, every rank reads `units` packs, or `units` samples if samples are not packed.
     """
     if len(positions) == world:
         return list(positions)

@@ -71,7 +71,7 @@ class ChatTemplate:
         """Return what the template writes for these messages.
 
         Raises ValueError if the template refuses the messages, usually because of the order of their roles. Raises RecipeError
-        if there is no template, or if the template shows no message.
+        if there is no template, or if the template does not write the content of messages.
         """
         return self._renderer.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
 
@@ -98,7 +98,7 @@ class ChatTemplate:
         self, plain: str, messages: Sequence[Message], wanted: Collection[int], tools: list[Any] | None,
         mark: Callable[[str, int], str],
     ) -> list[Span] | None:  # fmt: skip
-        """Return the spans of the answers, found by marks around them.
+        """Return the spans of the answers. `mark` puts marks around each answer, which are then found in the output.
 
         Return None if the marks change the output, or if the marks of an answer are missing.
         """
@@ -114,7 +114,7 @@ class ChatTemplate:
     def _find_masked(
         self, plain: str, messages: Sequence[Message], wanted: Collection[int], tools: list[Any] | None
     ) -> list[Span] | None:
-        """Return the spans of the answers, found by replacing each of their characters with a mark.
+        """Return the spans of the answers. Each of their characters is replaced by a mark, which is then found in the output.
 
         Return None if an answer is not found in this way. This is for templates whose output depends on the length of an
         answer.
@@ -129,7 +129,7 @@ class ChatTemplate:
         return [(start, self._end(plain, messages[number], end)) for number, (start, end) in places.items()]
 
     def _span(self, plain: str, number: int, message: Message, places: Mapping[int, Span]) -> Span:
-        """Return the span of an answer. `places` are the places of the marked messages by number."""
+        """Return the span of an answer, which is message `number`. `places` maps marked messages to their ranges in `plain`."""
         first, last = places[number]
         start = first
         words = message["content"].strip()
@@ -143,10 +143,11 @@ class ChatTemplate:
         return start, self._end(plain, message, last)
 
     def _start(self, plain: str, before: int, mark: int) -> int:
-        """Return the start of an answer that begins with a thought or a call: the end of the text that opens the answer.
+        """Return the start, in `plain`, of an answer that begins with a thought or a tool call.
 
-        The opening text is searched for between `before`, the end of the previous message, and `mark`, the first mark of the
-        answer.
+        The answer's text in a message has marks, but the template may write more of the answer before it, such as <think>. So
+        the answer starts after the last text that opens a turn between `before` and `mark`. `before` is the end of the previous
+        message, and `mark` is the start of the marked text.
         """
         for openings in self._markup.openings:
             opened = [at + len(text) for text in openings if (at := plain.rfind(text, before, mark)) >= 0]
@@ -156,9 +157,9 @@ class ChatTemplate:
         return before + len(words) - len("<think>") if words.endswith("<think>") else mark
 
     def _end(self, plain: str, message: Message, mark: int) -> int:
-        """Return the end of a turn, including the token that ends it. `mark` is the end of the marked text of the turn.
+        """Return the end of a turn in `plain`, after the token that ends the turn. `mark` is the end of the turn's marked text.
 
-        Without such a token, a turn with tool calls ends before the next turn, and any other turn ends at `mark`.
+        If no token ends the turn, a turn with tool calls ends before the next turn, and any other turn ends at `mark`.
         """
         ending = self._markup.ending
         if message.get("tool_calls"):  # the marks enclose only the name; the JSON continues after them

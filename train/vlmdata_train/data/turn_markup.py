@@ -66,9 +66,9 @@ class TurnMarkup:
 
     @cached_property
     def _headers(self) -> list[str]:
-        """The texts before the first question, without and with a system message before that question.
+        """Four texts, each from the start of a conversation to the words of a message.
 
-        The texts before a first system message and before a first tool message follow.
+        The messages are a question, a question after a system message, a system message, and a tool message.
         """
         after_system = self.renderer.probe({"role": "system", "content": MORE}, user(WORD)).partition(WORD)[0]
         alone = [self.renderer.probe({"role": role, "content": WORD}).partition(WORD)[0] for role in ("system", "tool")]
@@ -76,16 +76,16 @@ class TurnMarkup:
 
     @cached_property
     def openers(self) -> frozenset[str]:
-        """The tokens that open turns. Words and numbers in a header do not count, even if they are added tokens."""
+        """The tokens that open turns. Words and numbers before a message do not count, even if they are added tokens."""
         written = self.added.findall("\n".join([*self._headers, self.between, self._opening]))
         return frozenset(name for name in written if not name.isalnum()) - self.enders - {"<tool_response>"}
 
     @cached_property
     def openings(self) -> list[list[str]]:
-        """Two lists of texts that may precede an answer that begins with a thought or a call. The first list is more reliable.
+        """Two lists of texts that may precede an answer with a thought or a tool call. The first list is more reliable.
 
-        The first list has the text that opens the assistant's turn. The second list has the end of the text before an answer,
-        from its last token: once after a question, and once after a tool's message.
+        The first list has the text that opens the assistant's turn. The second list has the last added token before an answer,
+        with the text after this token: once for an answer to a question, and once for an answer to a tool message.
         """
         called = {**answer(""), "tool_calls": [{"id": CALL_ID, "name": ANSWER, "arguments": {}}]}
         result = {"role": "tool", "content": MORE, "tool_call_id": CALL_ID}
@@ -100,9 +100,9 @@ class TurnMarkup:
 
     @cached_property
     def endings(self) -> list[str]:
-        """The texts that end an assistant's turn: the text that follows an answer both inside and at the end of a conversation.
+        """The texts that end an assistant's turn. Usually this is one text, which follows every answer in a conversation.
 
-        If this text has no token, the list begins with the tokens that follow an answer at only one of these two places.
+        If that text has no added token, the list begins with tokens that follow only the last answer, or only other answers.
         """
         next_question = self.renderer.probe(user(WORD), answer(ANSWER), user(MORE)).partition(ANSWER)[2].partition(MORE)[0]
         shared = self._shared_ending(next_question)
@@ -113,10 +113,10 @@ class TurnMarkup:
         return [*tokens, shared] if shared else tokens
 
     def _shared_ending(self, next_question: str) -> str:
-        """Return the common prefix of `_tail` and `next_question`, the text between an answer and the next question.
+        """Return the common prefix of the text after the last answer (`_tail`) and the text after other answers.
 
-        The prefix ends before a token that it would split. If `next_question` is empty, return the tail up to the end of its
-        first token.
+        `next_question` is the text between an answer and the next question. The prefix ends before a token that it would split.
+        If `next_question` is empty, return `_tail` up to the end of its first token.
         """
         if next_question:
             shared = _common_prefix(self._tail, next_question)
@@ -129,7 +129,7 @@ class TurnMarkup:
         return shared
 
     def _single_ending_tokens(self, next_question: str) -> list[str]:
-        """Return the first token of the tail, and the token that separates turns, if they exist.
+        """Return the first token after the last answer, and the token that separates turns, if these tokens exist.
 
         A token separates turns if it begins the text before later questions and before answers, but not before the first
         question.

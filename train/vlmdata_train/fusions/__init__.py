@@ -1,7 +1,8 @@
 """Fusions bring image features into the language model. A fusion part has these methods:
 
 - `positions_of(tokens)` returns the number of text tokens that an image with `tokens` features takes,
-- `reads(facts, language_width)` returns the width of the features that the fusion needs from a tower with these facts,
+- `reads(facts, language_width)` returns the width of the features that the fusion needs from a tower (an image encoder) with
+  these facts,
 - `build(language, width, image_token_id)` returns the module for features of this width. The module's
   `forward(ids, embeddings, features, counts, segment_ids, packing)` returns embeddings (B, T, D). `features` (V, width) are
   the features of all images in reading order, and `counts` holds the number of features of each image. In `packing.images`,
@@ -17,7 +18,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 def embedding_width(facts: EncoderFacts, language_width: int) -> int:
-    """Return the language model's width. Raises ValueError if the tower also returns earlier layers."""
+    """Return the language model's width. Raises ValueError if the image encoder also returns features of earlier layers."""
     if facts.levels:
         raise ValueError(
             f"fusion: the tower also returns features of {facts.levels} earlier layers. Use the fusion `deep_tokens`."

@@ -1,4 +1,4 @@
-"""Flamingo's gated cross-attention: new layers in the language model attend to the latest image or run of images.
+"""Flamingo's gated cross-attention: new layers in the language model attend to preceding images.
 
 Alayrac et al. 2022, Flamingo; the layers have the form of Idefics 1 (RMS norms and a gated MLP, as in Llama).
 B rows, T tokens, V features of all images, W their width, D width, H heads, E head width.

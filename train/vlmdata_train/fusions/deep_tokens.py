@@ -65,22 +65,25 @@ class _Add:
 
 @dataclass(frozen=True)
 class DeepTokens:
-    """Fusion for a tower that also returns earlier layers. It needs the abstractor `deep_merger`."""
+    """Fusion for an image encoder that also returns features of earlier layers. It needs the abstractor `deep_merger`."""
 
     def positions_of(self, tokens: int) -> int:
         """Return `tokens`, because each feature takes one token of the text."""
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the width of an embedding and all levels together. Raises ValueError for a tower without levels."""
+        """Return the width of an embedding plus that of the features of earlier layers. Raises ValueError if there are none."""
         if facts.levels == 0:
             raise ValueError("deep_tokens: the tower returns no features of earlier layers. Use the fusion `tokens`.")
         return language_width * (1 + facts.levels)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
-        """Return the module. Raises ValueError if the language model has fewer layers than the tower has levels."""
+        """Return the module. Raises ValueError if the language model has fewer layers than there are levels in `width`."""
         config: Any = language.config
         levels, layers = width // config.get_text_config().hidden_size - 1, len(blocks_of(language))
         if layers < levels:
-            raise ValueError(f"deep_tokens: {levels} levels need {levels} layers, but the language model has {layers}")
+            raise ValueError(
+                f"deep_tokens: the tower returns features of {levels} earlier layers, so the language model must have"
+                f" at least {levels} layers, not {layers}"
+            )
         return DeepInPlace(language, image_token_id, levels)

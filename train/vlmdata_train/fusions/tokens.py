@@ -23,7 +23,7 @@ class InPlace(nn.Module):
         self.image_token_id, self.prefix = image_token_id, prefix
 
     def prefix_of(self, labels: Tensor, segment_ids: Tensor) -> Tensor | None:
-        """Return a mask (B, T) of the tokens before the first answer of their sample, or None without `prefix`."""
+        """Return a mask (B, T) of the tokens before the first answer of their sample, or None if `prefix` is False."""
         if not self.prefix:
             return None
         answers = labels != -100
@@ -58,7 +58,7 @@ class Tokens:
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the width of an embedding. Raises ValueError for a tower that also returns earlier layers."""
+        """Return the width of an embedding. Raises ValueError if the encoder also returns features of earlier layers."""
         return embedding_width(facts, language_width)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:

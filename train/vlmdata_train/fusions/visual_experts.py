@@ -1,6 +1,6 @@
-"""CogVLM: image features replace image tokens, and every layer has separate weights for them.
+"""CogVLM: image features replace image tokens, and every layer has separate weights for the image tokens.
 
-Wang et al. 2023, CogVLM: Visual Expert for Pretrained Language Models. Use it with the positions `shared`.
+Wang et al. 2023, CogVLM: Visual Expert for Pretrained Language Models. Use this fusion with the position scheme `shared`.
 B rows, T tokens, D width.
 """
 
@@ -32,7 +32,10 @@ class ImagePlaces:
 
 
 class Experts(InPlace):
-    """The experts of all layers. An expert and the original weights both process every token, and one result is used."""
+    """Copies of all linear layers of the language model, called experts, which process image tokens.
+
+    An expert and the original layer both process every token. The expert's output is used for image tokens only.
+    """
 
     def __init__(self, language: nn.Module, image_token_id: int) -> None:
         super().__init__(image_token_id, prefix=False)
@@ -80,16 +83,16 @@ class _Choose:
 
 @dataclass(frozen=True)
 class VisualExperts:
-    """Fusion with separate weights for image tokens, which start as copies of the language model's weights."""
+    """Fusion with separate weights for image tokens. These weights start as copies of the language model's weights."""
 
     def positions_of(self, tokens: int) -> int:
         """Return `tokens`, because each feature takes one token of the text."""
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the width of an embedding. Raises ValueError for a tower that also returns earlier layers."""
+        """Return the width of an embedding. Raises ValueError if the encoder also returns features of earlier layers."""
         return embedding_width(facts, language_width)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
-        """Return the experts: a copy of every linear layer of every block. Hooks run the experts in the language model."""
+        """Return the experts, which are copies of the linear layers in the language model's blocks. Hooks run them there."""
         return Experts(language, image_token_id)

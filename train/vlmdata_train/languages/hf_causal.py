@@ -60,8 +60,8 @@ class HfCausal:
     def build(self, vocabulary: int) -> PreTrainedModel:
         """Return the model. Rows are added to its embeddings if there are fewer than `vocabulary` rows.
 
-        Added rows are drawn around the mean of the old ones, so that a new token does not dominate the softmax. Raises
-        ValueError if a configuration from scratch has a smaller vocabulary.
+        Added rows are drawn around the mean of the old rows, so that a new token does not dominate the softmax. Raises
+        ValueError if a model from scratch has a `vocab_size` below `vocabulary`.
         """
         dtype, config = getattr(torch, self.dtype), self.load_config()
         if self.name is not None:

@@ -85,9 +85,9 @@ def _update(
     high: Tensor, gradient: Tensor, first: Tensor, second: Tensor, low: Tensor,
     numbers: Tensor, beta1: float, beta2: float, eps: float,
 ) -> None:  # fmt: skip
-    """Update a weight, given as its halves `high` and `low`, and its moments in place.
+    """Update a weight and its moments in place. `high` and `low` are the two halves of the weight.
 
-    `numbers` holds the learning rate, the learning rate times the weight decay, and the corrections of both moments.
+    `numbers` holds the learning rate, the learning rate times the weight decay, and the bias corrections of both moments.
     """
     lr, decay, correction1, correction2 = numbers.unbind()
     weight = join(high, low)

@@ -91,7 +91,10 @@ def _generate(
     model: VisionLanguageModel, reading: Reading, questions: list[Question], max_new_tokens: int,
     is_over: Callable[[bool], bool], *, blank: bool = False, at_once: int = 32, add: Callable[[int], None] = lambda _: None,
 ) -> list[GeneratedAnswer]:  # fmt: skip
-    """Generate the answers, `at_once` questions at a time. `is_over` is passed to `generate`."""
+    """Generate the answers, `at_once` questions at a time.
+
+    After each token, `is_over` receives whether all answers have ended, and returns whether to stop.
+    """
     was_training = model.training
     model.eval()
     answers, stop_ids = [], reading.prompter.template.stop_ids

@@ -13,7 +13,7 @@ from vlmdata_train.recipe import Recipe
 
 
 class SpikeWatch:
-    """Compares each loss with the last `window` accepted losses. It reports no spike before it has 20 accepted losses.
+    """Compares each loss with the last `window` losses passed to `accept`. It reports no spike before there are 20 of these.
 
     A spike is a loss that exceeds the mean of the accepted losses by more than `deviations` standard deviations.
     """
@@ -36,9 +36,9 @@ class SpikeWatch:
         return None
 
     def accept(self, loss: float) -> None:
-        """Remember the loss of an applied step, for comparison with later losses.
+        """Remember the loss of a step that updates the weights, for comparison with later losses.
 
-        So if new data raises the loss permanently, only the first losses are spikes.
+        If new data raises the loss permanently, this also raises the mean, so that later losses are no longer spikes.
         """
         self.refused = 0
         if math.isfinite(loss):
@@ -48,9 +48,10 @@ class SpikeWatch:
 def may_update(
     verdict: str, recipe: Recipe, log: Log, step: int, loss: float, micros: list[MicroBatch], sums: list[float], ranks: Ranks
 ) -> bool:
-    """Log a broken loss, and return whether to update the weights: True if the recipe's rule is "tell", False if it is "skip".
+    """Log a loss that is NaN or a spike, and return whether to update the weights with it.
 
-    If the rule is "stop", raise FloatingPointError. `sums` are the summed losses of this rank's samples.
+    Return True if the recipe's rule is "tell", and False if it is "skip". If the rule is "stop", raise FloatingPointError.
+    `sums` are the summed losses of this rank's samples.
     """
     rule = recipe.logs.on_nan if verdict == "nan" else recipe.logs.on_spike
     keys = [key for m in micros for key in m.batch.keys]

@@ -31,7 +31,7 @@ def held_out_loss(
     model_with_loss: ModelWithLoss, feed: Feed, samples: int, ranks: Ranks, *, blank: bool = False,
     add: Callable[[int], None] = lambda _: None,
 ) -> HeldOutLoss:  # fmt: skip
-    """Return the loss on the first `samples` samples of a feed. The samples are rounded up to whole batches.
+    """Return the loss on the first `samples` samples of a feed. Their number is rounded up to whole batches.
 
     Every rank must call this function. Each rank evaluates its share. Every answer token has the same weight. `blank` makes
     every image grey. Under FSDP, a rank that finishes its share early runs empty batches until the other ranks finish. `add`

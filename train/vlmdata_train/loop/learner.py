@@ -21,7 +21,7 @@ def check_speed(speed: Speed, ranks: Ranks) -> None:
     """Raise RecipeError if this device does not support the recipe's `speed`."""
     if speed.compile and ranks.device.type == "cpu":
         raise RecipeError(
-            "speed.compile must be false on a CPU, because attention runs for each segment and would be compiled for each batch"
+            "speed.compile must be false on a CPU, where attention loops over segments and would be compiled for each batch"
         )
 
 
@@ -57,8 +57,8 @@ class Learner:
     def add_gradients(self, micros: list[MicroBatch], answers: float) -> list[Tensor]:
         """Run the forward and backward passes of a step's micro-batches, and return the summed loss of each sample.
 
-        `answers` is the number of answer tokens in the step over all ranks. The result is one tensor (S,) on the device for
-        each micro-batch.
+        `answers` is the number of answer tokens in the step over all ranks. The result has a tensor for each micro-batch, which
+        is on the device and has shape (samples,).
         """
         shares = []
         for number, micro in enumerate(micros):

@@ -157,7 +157,7 @@ class Run:
         if self.recipe.stage == "instruct" and template.form is not None and not template.ends_turns:
             self.log.say("the chat template writes nothing after an answer, so the model does not learn where to stop")
         if self.last_saved is None and (prompt := self.feed.first_prompt()) is not None:
-            self.log.say(f"first sample; [[learned text]]:\n{shown(self.model.tokenizer, prompt)}")
+            self.log.say(f"first sample, with [[ ]] around the text that is learned:\n{shown(self.model.tokenizer, prompt)}")
 
     def _skipped(self) -> dict[str, int]:
         """Return how many samples were skipped when they were read, by reason and over all ranks.
@@ -176,9 +176,9 @@ class Run:
         return int(all_reduce_sum([float(self.feed.blank_answers)], self.ranks)[0])
 
     def _log_skipped(self) -> None:
-        """Log how many answers were blank, and which samples were skipped when they were read.
+        """Log how many answers were blank, and how many samples were skipped when they were read.
 
-        Measuring did not find these samples unusable, but their images failed to decode or their tars are damaged.
+        When lengths were measured, these samples were still usable. Later, an image failed to decode or a tar was damaged.
         """
         skipped, blank = self._skipped(), self._blank_answers()
         if blank:
@@ -200,7 +200,7 @@ class Run:
         return all_reduce_sum([float(number) for number in own], self.ranks)
 
     def _learn(self, micros: list[MicroBatch], answers: float) -> None:
-        """Do one optimizer step. If the loss is broken, the recipe's rule may skip the step or stop the run."""
+        """Do one optimizer step. If the loss is NaN or a spike, the recipe's rule may skip the step or stop the run."""
         learner, choice, is_first = self.learner, self.recipe.optimizer, not self.losses
         share = self.progress.share(self.step, self.seen)
         self.learning_rates = set_learning_rates(learner.optimizer, schedule_factor(choice.schedule, share, choice.warmup))

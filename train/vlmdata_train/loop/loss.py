@@ -27,7 +27,7 @@ def answer_positions(labels: Tensor, segment_ids: Tensor) -> Tensor:
 
 
 def answer_labels(labels: Tensor, predicts: Tensor) -> Tensor:
-    """Return the label of each predicting position: (N,), in the order of `hidden[predicts]`."""
+    """Return the label that each True position in `predicts` predicts, row by row: (B, T), (B, T) -> (N,)."""
     return labels.roll(-1, dims=1)[predicts]
 
 

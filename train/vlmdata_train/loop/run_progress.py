@@ -48,9 +48,9 @@ def used_samples(plan: PackedPlan, epochs: float) -> float:
 def samples_of_steps(plan: PackedPlan, rounds: int, batch: int, world: int, accumulate: int) -> float:
     """Return how many samples the complete steps of these epochs take. Samples that do not fill a last step are not trained on.
 
-    A forward pass takes `batch` units of the plan on each rank, and a step has `accumulate` forward passes. Return infinity if
-    the packs have more windows than the cache keeps. It would be slow to plan so many packs only to count them, and the samples
-    of an incomplete last step are then a small share.
+    A forward pass takes `batch` units of the plan on each rank, and a step has `accumulate` forward passes. The plan
+    packs a window of samples at a time, and the cache keeps a few windows. If these epochs have more windows, return infinity,
+    because it would be slow to plan so many packs only to count them. An incomplete last step is then a small share of the run.
     """
     is_single = plan.packing.single
     if not is_single and rounds * plan.epoch_windows > KEPT_WINDOWS:

@@ -32,7 +32,8 @@ def score(answers: list[GeneratedAnswer]) -> dict[str, Score]:
 def normalise(answer: str) -> str:
     """Return an answer in lower case, without articles, punctuation and extra spaces, and with digits for number words.
 
-    A decimal point is kept. Source: the evaluation of VQA, Antol et al. 2015; only the steps that matter for single words.
+    A decimal point is kept. Source: the evaluation of VQA, Antol et al. 2015. Its steps that do not matter for
+    single words are omitted.
     """
     text = re.sub(r"(?<!\d)[.]|[.](?!\d)|[^\w\s.]", " ", answer.lower())
     words = [NUMBERS.get(word, word) for word in text.split() if word not in ("a", "an", "the")]
