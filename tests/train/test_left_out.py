@@ -198,7 +198,7 @@ def test_images_that_fail_to_decode_are_reported_per_step_and_at_the_end(tmp_pat
     assert [r for r in logged if r["kind"] == "train"][-1]["skipped"] == {"truncated": 10}
     # they are counted as read, although they have no loss
     assert [r for r in logged if r["kind"] == "train"][-1]["samples"] == 50
-    assert "skipped when read: truncated 10" in capsys.readouterr().err
+    assert "samples skipped while reading: truncated 10" in capsys.readouterr().err
 
 
 # -- the schedule

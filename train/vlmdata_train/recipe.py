@@ -64,7 +64,7 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Device, precision and memory. With `bf16`, the optimizer stores the 16 bits of each fp32 weight that bf16 lacks."""
+    """Device, precision and memory. With `bf16`, the optimizer also stores the lower half of each fp32 weight."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "autocast", "bf16"] = "fp32"

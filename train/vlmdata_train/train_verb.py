@@ -12,7 +12,7 @@ from vlmdata.verbs import CompletionItem, argument, files, words
 
 
 def recipe_parameters(stage: str) -> Callable[[Any], Any]:
-    """Return a decorator that adds to a verb the option `--set`, and the argument for the recipe with the default `stage`."""
+    """Return a decorator that adds the option `--set` and the argument `recipe` to a verb. The default recipe is `stage`."""
 
     def decorate(command: Any) -> Any:
         command = click.option("--set", "settings", multiple=True, metavar="A.B=C", help="change a value of the recipe")(

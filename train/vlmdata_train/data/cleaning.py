@@ -27,8 +27,8 @@ class Cleaner:
         """Return the text with the names of the template's control tokens broken up, and with reserved characters replaced.
 
         A character is inserted into each name, so that the tokenizer does not read the name as a token. The reserved characters
-        are the noncharacters that `marks.py` uses as marks. They become U+FFFD.
-        Trusted tokens are kept. Added tokens that are ordinary text are kept too, such as line ends, blanks, tags and <think>.
+        are the noncharacters that `marks.py` uses as marks. They become U+FFFD. Trusted tokens are kept. Added tokens that are
+        ordinary text are kept too, such as line ends, blanks, tags and <think>.
         """
         # A word joiner inside a token's name keeps the name readable, but the text can no longer close its turn.
         control, normalized_control = self._control_of(template)

@@ -34,11 +34,11 @@ class CountLine:
             self._write("\r\033[K")
 
     def add(self, count: int) -> None:
-        """Add to the count, and show it if an update interval has passed since the last time."""
+        """Add to the count, and show it if an update interval has passed since it was last shown."""
         self.show(self.done + count, self.total)
 
     def show(self, done: int, total: int) -> None:
-        """Set the count, and show it if an update interval has passed since the last time."""
+        """Set the count, and show it if an update interval has passed since it was last shown."""
         self.done, self.total = done, total
         now = self._clock()
         if not self._active or now - self._last_shown < (TERMINAL_INTERVAL_S if self._is_terminal else PIPE_INTERVAL_S):

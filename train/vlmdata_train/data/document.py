@@ -9,7 +9,10 @@ Picture = bytes | tuple[int, int]  # an encoded image, or only its width and hei
 
 
 class Turn(TypedDict, total=False):
-    """Properties of one text or picture in a conversation. Its first text or picture holds those of a whole message."""
+    """Properties of one text or picture in a conversation.
+
+    Properties of a whole message are stored with the first text or picture of the message.
+    """
 
     begins: bool  # a new message begins here, although its role is that of the message before
     kind: Literal["reasoning", "tool_call"]  # absent for plain text; a tool call is a JSON with `name` and `arguments`

@@ -63,7 +63,7 @@ class Feed:
 
     @property
     def units(self) -> int:
-        """Number of stream units in a batch."""
+        """Number of stream units (packs or samples) in a batch."""
         return 1 if self.packed_tokens is not None else self.samples
 
     def __iter__(self) -> Iterator[tuple[Batch, FeedPosition]]:
@@ -121,8 +121,8 @@ class Feed:
     def _steps(self) -> Iterator[tuple[list[Sample], FeedPosition, int]]:
         """Yield the samples of each batch, the position after them, and the number of samples that were read for the batch.
 
-        The number includes the damaged samples of a pack, which are not yielded. The batches of `position.pieces` come first,
-        which are steps that another rank left undone before the run resumed (see `sample_positions.py`).
+        The number includes the damaged samples of a pack, which are not yielded. The batches for `position.pieces` come
+        first. These pieces are steps that ranks had not done when the run stopped (see `sample_positions.py`).
         """
         start = self.position
         for number, piece in enumerate(start.pieces, 1):

@@ -17,7 +17,10 @@ _PLACES = re.compile("([\ufdd1\ufdd2])([\ufde0-\ufdef]+)")
 
 
 def _mark(text: str, number: int) -> str:
-    """Return the text between an opening and a closing mark with this number. An empty text is returned without marks."""
+    """Return the text with an opening mark before it and a closing mark after it, or an empty text unchanged.
+
+    Both marks contain `number`.
+    """
     if not text:
         return text
     digits = "".join(chr(0xFDE0 + int(digit, 16)) for digit in f"{number:x}")

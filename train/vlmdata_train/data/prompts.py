@@ -142,7 +142,7 @@ class Prompter:
         return messages
 
     def _add(self, message: dict[str, Any], position: str | Picture, kind: str | None) -> None:
-        """Add an image, reasoning, a tool call or other text to a message. `kind` is that of `Turn`."""
+        """Add an image, reasoning, a tool call or other text to a message. `kind` is None for other text."""
         if not isinstance(position, str):
             message.setdefault("said", []).append(IMAGE_MARK)
         elif kind == "reasoning":

@@ -25,9 +25,9 @@ def read_document(sample: Mapping[str, Any]) -> Document:
     its JSON. It may be a conversation, with `conversations` or `messages` in its JSON. Otherwise it is read as images with a
     caption.
 
-    The caption is a member (`txt`), or else `caption` or `text` in the JSON. If there are alternative captions, the sample's
-    random number chooses a caption in each epoch. Raises KeyError or ValueError if the sample does not have its expected form.
-    For a conversation, the text of the ValueError is a key of REASONS.
+    The caption is the member `txt`, `text` or `caption`, or else the value of `caption` or `text` in the JSON. If there are
+    alternative captions, the sample's random number chooses a caption in each epoch. Raises KeyError or ValueError if the
+    sample does not have its expected form. For a conversation, the text of the ValueError is a key of REASONS.
     """
     facts = facts_of(sample)
     if is_document(facts, sample):
@@ -43,7 +43,7 @@ def read_document(sample: Mapping[str, Any]) -> Document:
 def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
     """Return the document of a sample that vlmdata wrote, from the lists in its JSON.
 
-    Item i of each list describes position i. Positions without a text and an image are skipped.
+    Item i of each list describes position i. A position that has no text and no image is skipped.
     """
     count = len(facts["texts"])
     all_roles = facts.get("roles")  # None if the document is not a conversation

@@ -29,7 +29,7 @@ class SamplePosition:
 
 @dataclass(frozen=True)
 class FeedPosition:
-    """The position at which a feed resumes. It reads one step at each position in `pieces`, then the stream from `main`."""
+    """The position at which a feed resumes. The feed reads one step at each of `pieces`, then the stream from `main`."""
 
     main: SamplePosition
     pieces: tuple[SamplePosition, ...] = ()

@@ -98,7 +98,7 @@ class ChatTemplate:
         self, plain: str, messages: Sequence[Message], wanted: Collection[int], tools: list[Any] | None,
         mark: Callable[[str, int], str],
     ) -> list[Span] | None:  # fmt: skip
-        """Return the spans of the answers. `mark` puts marks around each answer, which are then found in the output.
+        """Return the spans of the answers. They are found by the marks that `mark` puts around each answer.
 
         Return None if the marks change the output, or if the marks of an answer are missing.
         """
@@ -114,7 +114,7 @@ class ChatTemplate:
     def _find_masked(
         self, plain: str, messages: Sequence[Message], wanted: Collection[int], tools: list[Any] | None
     ) -> list[Span] | None:
-        """Return the spans of the answers. Each of their characters is replaced by a mark, which is then found in the output.
+        """Return the spans of the answers. Each character of an answer is replaced by a mark to find the answer in the output.
 
         Return None if an answer is not found in this way. This is for templates whose output depends on the length of an
         answer.

@@ -1,7 +1,7 @@
 """DeepStack: image features replace image tokens, and further features are added after the first layers of the language model.
 
-The further features are from earlier layers of the tower, which the code calls levels. Meng et al. 2024, DeepStack, in
-the form of Qwen3-VL. B rows, T tokens, V features of all images, L levels, D width.
+The further features are from earlier layers of the tower (image encoder). The features of one such layer are called a level.
+Meng et al. 2024, DeepStack, in the form of Qwen3-VL. B rows, T tokens, V features of all images, L levels, D width.
 """
 
 from __future__ import annotations
@@ -72,13 +72,16 @@ class DeepTokens:
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the width of an embedding plus that of the features of earlier layers. Raises ValueError if there are none."""
+        """Return the width of an embedding and all levels together.
+
+        Raises ValueError if the encoder returns no features of earlier layers, which are called levels.
+        """
         if facts.levels == 0:
             raise ValueError("deep_tokens: the tower returns no features of earlier layers. Use the fusion `tokens`.")
         return language_width * (1 + facts.levels)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
-        """Return the module. Raises ValueError if the language model has fewer layers than there are levels in `width`."""
+        """Return the module. Raises ValueError if the language model has fewer layers than the encoder's number of levels."""
         config: Any = language.config
         levels, layers = width // config.get_text_config().hidden_size - 1, len(blocks_of(language))
         if layers < levels:

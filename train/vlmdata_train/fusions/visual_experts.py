@@ -32,9 +32,9 @@ class ImagePlaces:
 
 
 class Experts(InPlace):
-    """Copies of all linear layers of the language model, called experts, which process image tokens.
+    """Experts, which are copies of the linear layers of the language model. Their outputs are used for image tokens.
 
-    An expert and the original layer both process every token. The expert's output is used for image tokens only.
+    An expert and the original layer both process every token, and one of the two outputs is used.
     """
 
     def __init__(self, language: nn.Module, image_token_id: int) -> None:

@@ -19,7 +19,7 @@ from vlmdata_train.model.batch import IGNORE, Batch
 
 @dataclass(frozen=True)
 class HeldOutLoss:
-    """Cross-entropy per answer token, overall and per source."""
+    """Cross-entropy per answer token, overall and for each source (folder of tars)."""
 
     loss: float
     loss_of: dict[str, float]

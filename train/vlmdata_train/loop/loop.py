@@ -185,7 +185,7 @@ class Run:
             self.log.say(f"{blank:,} answers were empty or blank and had no loss")
         if skipped:
             self.log.record("skipped", self.step, {"samples": sum(skipped.values()), "reasons": skipped})
-            self.log.say(f"skipped when read: {', '.join(f'{why} {n:,}' for why, n in skipped.items())}")
+            self.log.say(f"samples skipped while reading: {', '.join(f'{why} {n:,}' for why, n in skipped.items())}")
 
     def _take(self) -> list[MicroBatch]:
         """Return the micro-batches of a step. The last step of the data may have fewer."""

@@ -12,7 +12,7 @@ from vlmdata_train.loop.answers import GeneratedAnswer
 
 @dataclass(frozen=True)
 class Score:
-    """Score of one source. Shares are in [0, 1]."""
+    """Score of the answers of one source, which is a folder of tars. Shares are in [0, 1]."""
 
     samples: int
     exact: float  # share of answers that equal the true answer after `normalise`
