@@ -78,11 +78,11 @@ def test_a_list_of_imagededup_hashes_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        ({}, "name at least one list"),
+        ({}, "set at least one of the lists"),
         ({"md5": ("absent.txt",)}, "cannot read the list absent.txt"),
         ({"pdq": ("list",)}, "list, line 2: 'xyz' is not a valid pdq, which must have 64 hex digits"),
         ({"urls": ("list",)}, "list, line 2: 'xyz' is not an http"),
-        ({"md5": ("list",), "phash_bits": 40}, "More bits match any picture"),
+        ({"md5": ("list",), "phash_bits": 40}, "More bits would match any picture"),
     ],
 )
 def test_a_mistake_in_a_list_is_reported_with_its_place(step, message, tmp_path, monkeypatch):

@@ -71,7 +71,7 @@ def test_a_broken_reference_is_reported(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
     with pytest.raises(RecipeError, match=r"cannot decode the reference .*broken\.jpg"):
         DecontaminateImages(references=(str(tmp_path),)).run(captions(["a"], phash=[1]))
-    with pytest.raises(RecipeError, match="name `references`"):
+    with pytest.raises(RecipeError, match="set `references`"):
         DecontaminateImages().check()
 
 

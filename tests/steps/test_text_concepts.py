@@ -40,7 +40,7 @@ def test_another_list_changes_the_identity_of_the_step(tmp_path: Path) -> None:
 
 
 def test_missing_lists_and_invalid_ids_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="name either `words`"):
+    with pytest.raises(RecipeError, match="set either `words`"):
         TextConcepts().check()
     with pytest.raises(RecipeError, match="there is no file"):
         TextConcepts(words="nowhere.txt").check()

@@ -51,7 +51,8 @@ def _items(layout: PageLayout) -> tuple[list[int], list[int]]:
     """Return two lists with an entry for each section: the item around the section, and the group around the section.
 
     An item is a list item or a table cell. A group is a table, or the outermost of nested lists. An item or a group is given by
-    its index in `layout.sections`; -1 means that there is none. A section that is an item or a group is its own entry.
+    its index in `layout.sections`; -1 means that there is none. If a section is itself an item or a group, its
+    entry is its own index.
     """
     items: list[int] = []
     groups: list[int] = []
@@ -79,7 +80,8 @@ def _layout_rows(layout: PageLayout, kept: list[bool], items: list[int]) -> set[
 def _separator(layout: PageLayout, before: int, item: int, layout_rows: set[int], groups: list[int]) -> str:
     """Return the separator between two blocks.
 
-    `before` is the item of the first block, and `item` is the item of the second block. Both are -1 outside of items.
+    `before` and `item` are the section indexes of the list items or table cells that hold the first and the second block. The
+    index is -1 for a block that is not in a list item or table cell.
     """
     if before < 0 or item < 0:
         return "\n\n"

@@ -24,10 +24,10 @@ _SENTENCE = re.compile(r"[.!?…。！？।؟]\W{0,2}$")
 
 
 def _is_sentence(block: PageBlock, before: PageBlock | None) -> bool:
-    """Return whether a linked block ends like a sentence, so that it is the sentence of a card and not a headline.
+    """Return whether a block is the sentence of a card and not a headline. The block must be linked and end like a sentence.
 
-    On a page without an article, `before` is the previous block of the card. A block of ten words or more after a linked
-    heading is a sentence, even if it does not end like one.
+    On a page without an article, `before` is the previous block of the card, if there is one. If `before` is a linked heading,
+    a linked block of ten words or more is also a sentence, even if it does not end like one.
     """
     if block.links <= 0.7 or block.words < _CARD_WORDS:
         return False

@@ -1,9 +1,9 @@
 """Decodes the bytes of a page with the charset that a browser would choose.
 
 The charset is stated by the byte order mark, by the HTTP header, by a `<meta>` or XML declaration in the first 1,024 bytes, or
-by a later `<meta>`, for which a browser starts again. The first that is found in this order decides. A page without any of them
-is read as UTF-8 if it is valid UTF-8, and as windows-1252 otherwise. Source: WHATWG HTML, "determining the character encoding".
-The standard also allows a browser to guess the charset from the text, which this module does not do.
+by a later `<meta>`, after which a browser decodes the page again. The first statement in this order decides. A page without
+such a statement is read as UTF-8 if it is valid UTF-8, and as windows-1252 otherwise. Source: WHATWG HTML, "determining the
+character encoding". The standard also allows a browser to guess the charset from the text, which this module does not do.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _choose(html: bytes, http_charset: str | None) -> tuple[str, str]:
 
 
 def _declared(head: bytes) -> str | None:
-    """Return the codec that a `<meta>` or an XML declaration names, or None.
+    """Return the codec that a `<meta>` or an XML declaration names, or None if there is no such declaration.
 
     A declaration that can be read as ASCII cannot be part of a UTF-16 page, so `utf-16` means UTF-8 here.
     """

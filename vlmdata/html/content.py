@@ -105,7 +105,7 @@ def _gallery(layout: PageLayout, sums: Sums) -> list[bool]:
 
 
 def _beside_image(parent: Section, sums: Sums) -> bool:
-    """Return whether the parent of a section is small and shows an image, like the parent of a title or a price."""
+    """Return whether `parent` is small and shows an image, so that a link inside `parent` may be the image's title or price."""
     return parent.end - parent.start <= 12 and sums.images[parent.end] > sums.images[parent.start]
 
 
@@ -209,7 +209,10 @@ def _widen(layout: PageLayout, chosen: Section, kept: list[bool]) -> Section:
 
 
 def _score(block: PageBlock) -> float:
-    """Return the number of words outside links, a negative number for a link, or 0 for a heading or a few words."""
+    """Return the score of a block: its number of words outside links.
+
+    The score is negative if the block consists of links, and 0 if the block is a heading or has fewer than four words.
+    """
     if block.links > 0.7:
         return -block.words - 1.0
     if block.words < 4 or block.tag in HEADINGS:

@@ -171,7 +171,10 @@ def _trim(blocks: list[PageBlock], kept: list[bool]) -> None:
 
 
 def _drop_pointers(blocks: list[PageBlock], kept: list[bool], prose: list[int]) -> None:
-    """Drop short paragraphs with links at the end, if the text has hardly any links. Remove their indexes from `prose`."""
+    """Drop the last paragraphs of a text while they are short and contain links. Do nothing if the text has many links.
+
+    `prose` holds the indexes of the paragraphs. The indexes of dropped paragraphs are removed from `prose`.
+    """
     linked = sum(blocks[i].links * blocks[i].words for i in prose)
     if linked > 0.03 * sum(blocks[i].words for i in prose):
         return

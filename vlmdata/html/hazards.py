@@ -83,7 +83,7 @@ def harmless(html: bytes, limits: Limits) -> tuple[bytes, str | None]:
 def _may_be_large(html: bytes, most: int) -> bool:
     """Return whether a page may have many tags or many copies of formatting elements.
 
-    Every `<` counts as the start of a tag, because a parser may see a tag at any of them.
+    Every `<` counts as the start of a tag, because a parser may see a tag at any `<`.
     """
     codes = np.frombuffer(html, np.uint8)
     marks = codes == ord("<")
@@ -104,7 +104,7 @@ def _may_be_large(html: bytes, most: int) -> bool:
 
 
 def _may_be_crowded(html: bytes, most: int) -> bool:
-    """Return whether a tag may have too many attributes, or whether the check itself would take too long.
+    """Return whether a page may have a tag with too many attributes, or would take too long to check.
 
     The page is divided into stretches of `most` bytes. An attribute takes at least two bytes, so a tag with more than twice
     `most` attributes is longer than four stretches, and fills at least three consecutive stretches. A tag with fewer attributes

@@ -89,7 +89,7 @@ def parse_srcset(text: str) -> list[Candidate]:
 
 
 def _described(address: str, descriptors: list[str]) -> Candidate | None:
-    """Return an address with its descriptors, such as `300w` and `2x`, or None if one of them is invalid."""
+    """Return an address with its descriptors, such as `300w` and `2x`, or None if a descriptor is invalid."""
     width, density = 0.0, 1.0
     for word in descriptors:
         match = _DESCRIPTOR.match(word)
@@ -105,9 +105,10 @@ def _described(address: str, descriptors: list[str]) -> Candidate | None:
 
 
 def _rank(candidate: Candidate) -> tuple[float, float]:
-    """Return the sort key of a candidate. The candidate whose width has the ratio closest to 1 to BEST_WIDTH is the first.
+    """Return the sort key of a candidate. The candidate whose width divided by BEST_WIDTH is closest to 1 comes first.
 
-    If widths are equal, the candidate with the higher density is the first.
+    Half of BEST_WIDTH and twice BEST_WIDTH are equally close. If widths are equal, the candidate with the higher density comes
+    first.
     """
     width = candidate.width if candidate.width <= BEST_WIDTH else BEST_WIDTH**2 / candidate.width
     return -width, -candidate.density
@@ -116,7 +117,7 @@ def _rank(candidate: Candidate) -> tuple[float, float]:
 def is_placeholder(address: str) -> bool:
     """Return whether an address is a placeholder, which a lazy loader shows until the image loads.
 
-    A placeholder is a blank, a spinner, an inline GIF or SVG, or an address without a host.
+    The address of a placeholder names a blank image or a spinner, is an inline GIF or SVG, or has no host.
     """
     if address.startswith("data:"):
         return address.startswith(("data:image/gif", "data:image/svg")) or len(address) < 200
@@ -152,8 +153,9 @@ def _is_preview(end: str) -> bool:
 def addresses(attributes: Mapping[str, str | None], sources: Iterable[Mapping[str, str | None]] = ()) -> list[str]:
     """Return the addresses of an `<img>` and of the `<source>`s of its `<picture>`, best first, without placeholders.
 
-    A srcset with widths or densities comes first, then the attribute of a lazy loader, then `src`, which a lazy loader may
-    show only until the image loads. If no srcset states widths, addresses of previews come last.
+    The addresses in a srcset with widths or densities come first. The address in the attribute of a lazy loader comes next, and
+    then `src`, which may be a preview that the lazy loader replaces. If no srcset states widths, addresses of previews come
+    last.
     """
     texts = _sets(attributes)
     for source in sources:
@@ -185,7 +187,7 @@ def _sets(attributes: Mapping[str, str | None]) -> list[str]:
 
 
 def _lazy(attributes: Mapping[str, str | None], *, alone: bool) -> str | None:
-    """Return the address in the attribute of a lazy loader, or None.
+    """Return the address in the attribute of a lazy loader, or None if there is no such address.
 
     If `alone`, no other address of the image is known, so all other `data-` attributes are searched too.
     """

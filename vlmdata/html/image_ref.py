@@ -68,8 +68,9 @@ def pixels(text: str | None) -> int | None:
 def merged(before: ImageRef, now: ImageRef, *, repeats: bool, near: bool) -> ImageRef | None:
     """Merge two adjacent references to one image. Return None if they are different images.
 
-    The fuller address comes first. `repeats` says that one of the two references is in a `<noscript>`. `near` says that both
-    references are in one section, or that they are the first content of a section around both.
+    An address that does not request a preview, or that requests the greater width, comes first. `repeats` says that one of the
+    two references is in a `<noscript>`. `near` says that both references are in one section, or that they are the first content
+    of a section around both.
     """
     same = before.data is None and now.data is None and _is_one_file(before.url, now.url)
     if not same and not (near and (repeats or before.data is not None)):

@@ -1,4 +1,7 @@
-"""Restores the blocks before and after the core that belong to it, such as title, summary and pictures."""
+"""Restores blocks that belong to the main content but are before or after its core, such as title, summary and pictures.
+
+The core is the innermost section with nearly all prose of the main content, as `content.py` finds it.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,10 @@ def _restore_pictures(blocks: list[PageBlock], kept: list[bool], places: list[in
 
 
 def _outside_chrome(layout: PageLayout, start: int, end: int) -> list[int]:
-    """Return the indexes of blocks from `start` to `end`, except blocks of boilerplate sections that begin in this range."""
+    """Return the indexes of the blocks from `start` to `end`, except the blocks in boilerplate sections.
+
+    A boilerplate section that begins before `start` is ignored, so its blocks are returned.
+    """
     surely = [False] * len(layout.sections)
     for i, s in enumerate(layout.sections):
         surely[i] = s.start >= start and (s.chrome > 1 or (s.parent >= 0 and surely[s.parent]))

@@ -122,8 +122,8 @@ def _literal(name: bytes, tag: bytes, content: bytes) -> tuple[bytes, bytes]:
 def _drawing_end(html: bytes, start: int) -> int:
     """Return the offset at which an `<svg>` ends, or 0 if the `<svg>` cannot be removed. Its content begins at `start`.
 
-    An `<svg>` is not removed if it is never closed, or if it holds another `<svg>` or an element that closes it, such as a
-    paragraph.
+    An `<svg>` is not removed if it is never closed, if it holds another `<svg>`, or if it holds an HTML element such as `<p>`.
+    A parser closes an `<svg>` before such an element, so the element belongs to the page and not to the drawing.
     """
     match = _SVG.search(html, start)
     if match is None or not match[1] or _NO_SVG.search(html, start, match.start()):

@@ -68,7 +68,7 @@ def _words(name: str) -> list[str]:
 
 
 def _meaning(name: str) -> int:
-    """Return the meaning of a name: two bits for the strength of boilerplate, and one each for content, caption and menu."""
+    """Return the meaning of a name as bits: two for the strength of boilerplate, and one each for content, caption and menu."""
     words = _words(name)
     caption = _CAPTION_BIT if any("caption" in word for word in words) else 0
     if _MEANINGFUL.isdisjoint(words):  # most names
@@ -94,8 +94,8 @@ def _meaning_of(name: str) -> int:
 def classify_names(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
     """Return what the names of an element (class, id, role and itemprop) mean: (boilerplate, content, caption).
 
-    Boilerplate is 0 for no, 1 for perhaps, 2 for surely, and 3 for other people's words. The function fills the cache `KNOWN`,
-    which callers read before they call it.
+    Boilerplate is 0 for no, 1 for perhaps, 2 for surely, and 3 for texts by other people, such as comments. The function fills
+    the cache `KNOWN`, which callers read before they call it.
     """
     meaning = NO_MEANING
     joined = _lower(" ".join(filter(None, names)))

@@ -33,7 +33,7 @@ _STEPS = 64  # a parser steps over this many open elements in the time in which 
 
 @dataclass(slots=True)
 class Tree:
-    """Tracks an upper bound on the open elements of a parser, and the cost of the parser's tree so far.
+    """Tracks the elements that a parser may have open, and the cost of the parser's tree so far.
 
     As in a parser, an end tag has no effect if another open element stops it. Source: WHATWG HTML, "tree construction".
     """
@@ -78,7 +78,7 @@ class Tree:
             texts.append(text)
 
     def _end_item(self, names: frozenset[bytes]) -> None:
-        """Close the open list item that a new item ends, if there is one. `names` are the items that a new item can end."""
+        """Close the open list item that a new item ends, if there is one. `names` holds the tags that it can end."""
         for name in reversed(self.opened):
             if name in names:
                 self._close(name)
@@ -127,7 +127,7 @@ class Tree:
         del self.opened[start:end]
 
     def _forget(self, name: bytes) -> None:
-        """Remove the last formatting element with this name from the elements to reopen."""
+        """Forget the last formatting element with this name, so that it is not reopened."""
         if texts := self.formatting.get(name):
             self.alike[texts.pop()] -= 1
             self._lose(name, 0)

@@ -23,7 +23,7 @@ _SPACE = re.compile(rb"\s+")
 
 @lru_cache(maxsize=4)
 def _origin(base: str) -> str:
-    """Return the scheme, host and port of a regular http(s) address, or an empty string for any other address."""
+    """Return the scheme, host and port of an http(s) address with an ASCII host, or an empty string for any other address."""
     match = _ORIGIN.match(base)
     return match[0] if match else ""
 

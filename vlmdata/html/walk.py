@@ -172,7 +172,7 @@ class Walk:
         self.blocks.append(PageBlock(None, ref, self.current, "img", 0, float(self.links > 0)))
 
     def _sources(self, parent: Any) -> list[dict[str, str | None]]:
-        """Return the attributes of the `<source>`s of a `<picture>`, or an empty list if an earlier image had them."""
+        """Return the attributes of the `<source>`s of a `<picture>`, or an empty list if an earlier image used them."""
         if parent is None or parent.tag != "picture" or parent.mem_id in self.pictures:
             return []
         self.pictures.add(parent.mem_id)
@@ -199,7 +199,7 @@ class Walk:
         return True
 
     def _near(self) -> bool:
-        """Return whether the last block is in the current section, or is the first block of a section around it."""
+        """Return whether the last block is in the current section, or is the first block of a section around this section."""
         place, around = len(self.blocks) - 1, self.current
         if self.blocks[-1].section == around:
             return True

@@ -8,7 +8,8 @@ Splits into train and test use `components`. Its clusters hold all rows that pai
 similar rows are not separated. Deduplication does not use such clusters, because it would drop rows of a chain that are not
 similar to the kept row. Chains are common at larger distances, such as 8 of 64 bits.
 
-The results do not depend on the order of the pairs or, with `best_first`, on the order of the rows.
+The results do not depend on the order of the pairs. If `best_first` ranks the rows, the results do not depend on the order of
+the rows either.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,7 +41,10 @@ def best_first(*columns: NDArray, keys: Sequence[str] | pa.Array) -> Ids:
 
 
 def components(count: int, pairs: Iterable[Ids]) -> Ids:
-    """Return for each of `count` rows the lowest row number in its component: chunks of pairs (M, 2) -> (count,)."""
+    """Return for each of `count` rows the lowest row number in its connected component: (count,).
+
+    `pairs` holds chunks (M, 2). The two rows of a pair are connected.
+    """
     labels = np.arange(count)
     for chunk in batched_rows(pairs, max(count, 1 << 20)):  # one chunk of pairs is in memory at a time
         joined = np.stack([*labels[chunk].T]).astype(np.int32 if count < 2**31 else np.int64)
@@ -56,10 +60,10 @@ def representatives_of_rows(rank: Ids, pairs: Iterable[Ids]) -> Ids:
     """Return the representative of each row: (N,). A kept row represents itself.
 
     A row is dropped if it is paired with a better row that is kept. Its representative is the best of the kept rows that it is
-    paired with. `rank` (N,) holds distinct ranks, 0 for the best. `pairs` holds chunks (M, 2). Together they must hold every
-    pair of similar rows. Pairs that merely connect all similar rows are not enough. `pairs` is iterated several times, so it
-    must be a list or another reusable iterable. Memory is a few times N. The number of rounds is at most the length of the
-    longest chain of pairs with descending ranks, in practice a few.
+    paired with. `rank` (N,) holds distinct ranks, 0 for the best. `pairs` holds chunks (M, 2). Together the chunks
+    must hold every pair of similar rows. Pairs that merely connect all similar rows are not enough. `pairs` is iterated several
+    times, so it must be a list or another reusable iterable. Memory is a few times N. The number of rounds is at most the
+    length of the longest chain of pairs with descending ranks, in practice a few.
     """
     undecided, kept = np.ones(len(rank), bool), np.zeros(len(rank), bool)
     best = np.full(len(rank), len(rank))  # rank of each row's representative
@@ -88,7 +92,7 @@ def by_rank(pairs: Ids, rank: Ids) -> tuple[Ids, Ids]:
 
 
 def best_of_groups(groups: Ids, rank: Ids) -> Ids:
-    """Return the best row of each group 0..G-1: (N,) groups of rows, (N,) ranks -> (G,)."""
+    """Return the best row, which has the lowest rank, of each group 0..G-1: (N,) groups of rows, (N,) ranks -> (G,)."""
     best = np.full(groups.max(initial=-1) + 1, len(rank))
     np.minimum.at(best, groups, rank)
     return np.argsort(rank)[best]
@@ -97,8 +101,9 @@ def best_of_groups(groups: Ids, rank: Ids) -> Ids:
 def representatives_of_items(groups: Ids, rank: Ids, pairs: Iterable[Ids]) -> Ids:
     """Return the representative of each item: (N,). Items of one group are equal and share a representative.
 
-    `representatives_of_rows` compares the best items of the groups. `groups` (N,) holds the group 0..G-1 of each item, and
-    `rank` (N,) holds distinct ranks. `pairs` holds chunks (M, 2) of every pair of similar groups.
+    `groups` (N,) holds the group 0..G-1 of each item, and `rank` (N,) holds distinct ranks. `pairs` holds chunks (M, 2) of
+    every pair of similar groups. A group has the rank of its best item. The representative of an item is the best item of the
+    group that `representatives_of_rows` returns for the item's group.
     """
     best = best_of_groups(groups, rank)
     order = np.empty(len(best), np.int64)

@@ -46,7 +46,7 @@ def squared_norms(rows: Int8) -> Ids:
 
 
 def pairs_above(rows: Int8, cosine: float, *, threads: int = 1) -> Iterator[Ids]:
-    """Yield every pair i < j with a cosine above `cosine` once, in chunks (M, 2). Rows of zeros have no pairs."""
+    """Yield once, in chunks (M, 2), every pair of rows i < j with a cosine above `cosine`. Rows of zeros have no pairs."""
     filtered = head_and_tail(rows, cosine)
     corners = [(top, side) for top in range(0, len(rows), BLOCK) for side in range(top, len(rows), BLOCK)]
 
@@ -59,7 +59,7 @@ def pairs_above(rows: Int8, cosine: float, *, threads: int = 1) -> Iterator[Ids]
 
 
 def pairs_between(rows: Int8, references: Int8, cosine: float, *, threads: int = 1) -> Iterator[Ids]:
-    """Yield chunks of every (row, reference) with a cosine above `cosine`: (N, D), (R, D) -> (M, 2)."""
+    """Yield, in chunks (M, 2), every pair (row, reference) with a cosine above `cosine`: (N, D), (R, D)."""
     both = head_and_tail(np.concatenate([rows, references]), cosine)
     corners = [(top, side) for top in range(0, len(rows), BLOCK) for side in range(0, len(references), BLOCK)]
 
@@ -71,9 +71,10 @@ def pairs_between(rows: Int8, references: Int8, cosine: float, *, threads: int =
 
 
 def in_threads(work: Callable[[tuple[int, int]], Ids], corners: list[tuple[int, int]], threads: int) -> Iterator[Ids]:
-    """Yield the pairs of each block, in order. Each thread takes whole blocks, and BLAS uses one thread.
+    """Yield the pairs that `work` returns for each block, in the order of `corners`.
 
-    If BLAS splits such small products among threads, they take longer, on a busy machine five times as long.
+    A corner holds the first row and column of a block. Each thread takes whole blocks, and BLAS uses one thread. The products
+    of blocks are so small that they take longer if BLAS splits them among threads, on a busy machine five times as long.
     """
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(corners), 8 * threads):  # few at once, to bound the pairs in memory
@@ -83,7 +84,10 @@ def in_threads(work: Callable[[tuple[int, int]], Ids], corners: list[tuple[int, 
 
 
 def near_in_block(filtered: Floats, others: Floats, cosine: float, corner: tuple[int, int]) -> Ids:
-    """Return the pairs of one block that pass the filter: (M, 2). `corner` holds the first row and column of the block."""
+    """Return the pairs of one block that pass the filter: (M, 2). `corner` holds the first row and column of the block.
+
+    `filtered` and `others` are results of `head_and_tail`.
+    """
     top, side = corner
     left, right = filtered[top : top + BLOCK], others[side : side + BLOCK]
     found = []
@@ -168,7 +172,7 @@ def exact_products(rows: Int8, others: Int8) -> Floats:
 
 
 def greatest_cosine(rows: Int8, references: Int8) -> NDArray[np.float64]:
-    """Return the greatest cosine of each row with a reference: (N, D), (R, D) -> (N,). A row of zeros has 0."""
+    """Return the greatest cosine of each row with a reference: (N, D), (R, D) -> (N,). A row of zeros has the cosine 0."""
     found = np.full(len(rows), -1.0)
     scale = 1 / np.sqrt(np.maximum(squared_norms(references), 1))
     step = max((1 << 24) // max(len(references), 1), 1)

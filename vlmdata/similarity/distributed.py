@@ -1,10 +1,11 @@
 """Run the searches as independent tasks, for data too large for one machine.
 
-`run` is a function like the builtin `map` and returns results in order, such as the `map` of a process pool, or the engine's
-function that runs each task on a worker. A task is plain data, which names pieces and a bucket. A piece is an array, or the
-path or address of an .npy file that every machine can read. The function of a task opens the pieces, selects the items of the
-bucket, and returns pairs of global numbers. A global number counts the items of all pieces in order. Tasks only read, so a task
-can be repeated. The results equal the results of a search on one machine.
+`run` is a function that applies a function to each task and returns the results in order, as the builtin `map` does. It may be
+the `map` of a process pool, or the engine's function that runs each task on a worker. A task is plain data, which names pieces
+and a bucket. A piece is an array, or the path or address of an .npy file that every machine can read. Items are split into
+buckets by their keys, so items with equal keys are in one bucket. The function of a task opens the pieces, selects the items of
+the bucket, and returns pairs of global numbers. A global number counts the items of all pieces in order. Tasks only read, so a
+task can be repeated. The results equal the results of a search on one machine.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ PAIRS = 50_000  # pairs compared in a task
 class Bucket:
     """A task that searches one bucket: the bucket with this `number`, when the items are split into `of` buckets.
 
-    `table` is a table, or the number of a band. Its keys assign the items of the pieces to buckets. `chosen` holds for each
-    piece the places of the items to use. If `chosen` is empty, all items are used.
+    `table` is a pigeonhole table or the number of an LSH band. The keys of this table or band assign the items of the pieces to
+    buckets. `chosen` holds for each piece the places of the items to use. If `chosen` is empty, all items are used.
     """
 
     pieces: tuple[StoredArray, ...]
@@ -64,7 +65,7 @@ def buckets_for(count: int) -> int:
 
 
 def starts_of(pieces: Sequence[StoredArray]) -> Ids:
-    """Return the global number of each piece's first item, and the total at the end."""
+    """Return the global number of the first item of each of the P pieces, and then the number of all items: (P + 1,)."""
     return np.cumsum([0] + [len(load(piece)) for piece in pieces])
 
 
@@ -80,7 +81,7 @@ def near_pairs(pieces: Sequence[StoredArray], distance: int, run: MapTasks, *, b
 
 
 def near_in_bucket(task: Bucket) -> Ids:
-    """Return the pairs of items in the bucket that no earlier table finds: (M, 2)."""
+    """Return the near pairs of items in the task's bucket, except pairs that an earlier table finds: (M, 2)."""
     table = task.table
     assert isinstance(table, Table)
     low = np.uint64(64 - table.key_bits)
@@ -91,7 +92,7 @@ def near_in_bucket(task: Bucket) -> Ids:
 
 
 def chosen(task: Bucket, is_chosen: Callable[[Hashes], NDArray[np.bool_]]) -> tuple[Ids, Hashes]:
-    """Return the global numbers and the hashes of the items for which `is_chosen` holds."""
+    """Return the global numbers and the hashes of the items for whose hashes `is_chosen` returns True."""
     rows, hashes, start = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)], 0
     for piece in task.pieces:
         part = np.ascontiguousarray(load(piece), np.uint64)
@@ -105,7 +106,10 @@ def chosen(task: Bucket, is_chosen: Callable[[Hashes], NDArray[np.bool_]]) -> tu
 def lsh_pairs(
     pieces: Sequence[StoredArray], run: MapTasks, *, buckets: int = 1, chosen: Sequence[StoredArray] = ()
 ) -> Iterator[Ids]:
-    """Yield chunks (M, 2) of the candidates that `lsh.candidates` finds. A piece holds band keys (bands, n)."""
+    """Yield chunks (M, 2) of the candidate pairs that `lsh.candidates` finds. A piece holds band keys (bands, n).
+
+    `chosen` holds for each piece the places of the texts to compare. If `chosen` is empty, all texts are compared.
+    """
     held, places = tuple(pieces), tuple(chosen)
     bands = len(load(held[0]))
     tasks = [Bucket(held, n, buckets, band, chosen=places) for band in range(bands) for n in range(buckets)]
@@ -113,7 +117,7 @@ def lsh_pairs(
 
 
 def candidates_in_bucket(task: Bucket) -> Ids:
-    """Return the candidates of the task's band that no earlier band finds: (M, 2)."""
+    """Return the candidate pairs of the task's band and bucket, except pairs that an earlier band finds: (M, 2)."""
     band = task.table
     assert isinstance(band, int)
     rows, keys, start = [], [], 0
@@ -155,7 +159,7 @@ def cosine_pairs(pieces: Sequence[StoredArray], cosine: float, run: MapTasks) ->
 
 
 def above_in_pieces(task: PieceOfPairs) -> Ids:
-    """Return the pairs i < j of global numbers, one row from each piece, whose cosine is above `task.cosine`: (M, 2)."""
+    """Return the pairs of rows, one from each piece, whose cosine is above `task.cosine`, as global numbers i < j: (M, 2)."""
     left: Int8 = np.asarray(load(task.left))
     right: Int8 = np.asarray(load(task.right))
     found = [pairs + np.array(task.starts) for pairs in pairs_between(left, right, task.cosine)]
@@ -186,7 +190,7 @@ def compared(
 ) -> NDArray[np.float64]:
     """Return the number that `function` computes for each pair of items: (M, 2) -> (M,).
 
-    A task holds neighbouring pairs and the pieces that they need.
+    Each task holds some of the pairs, in ascending order, and the pieces that contain their items.
     """
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
     values = np.empty(len(pairs))

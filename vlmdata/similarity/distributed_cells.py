@@ -1,8 +1,8 @@
-"""Run spherical k-means and SemDeDup as tasks: `kmeans.py` and `semdedup.py` for embeddings that are stored in pieces.
+"""Run the spherical k-means of `kmeans.py` and SemDeDup of `semdedup.py` as tasks, for embeddings that are stored in pieces.
 
-The results equal the results on one machine, because all sums are of integers. A round reads every embedding twice. Its first
-tasks move the centroids and read the embeddings cell by cell. Its second tasks find the nearest centroids and read the
-embeddings piece by piece.
+The results equal the results on one machine, because all sums are of integers. A cell holds the embeddings that have the same
+nearest centroid. A round of k-means reads every embedding twice. The first tasks of a round move the centroids and read the
+embeddings cell by cell. The second tasks find the nearest centroids and read the embeddings piece by piece.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ class Cells:
 def spherical_cells(
     pieces: Sequence[StoredArray], clusters: int, search: DistributedSearch, *, rounds: int, seed: int
 ) -> tuple[Int8, Ids]:
-    """Return the centroids (K, D) and each embedding's cell (N,), as `kmeans.spherical_kmeans` does for all pieces together."""
+    """Return the centroids (K, D) and each embedding's cell (N,). `clusters` is K.
+
+    The result equals the result of `kmeans.spherical_kmeans` for the embeddings of all pieces together.
+    """
     starts = starts_of(pieces)
     centroids = embeddings_of(pieces, starts, sample_of(int(starts[-1]), clusters, seed))
     cells = cells_of(pieces, centroids, search)
@@ -165,10 +168,10 @@ def semantic_duplicates_in(
     seed: int,
     rank: Ids | None,
 ) -> tuple[Ids, NDArray[np.float64]]:
-    """Return for each embedding the most similar one ranked before it in its cell, and their cosine: (N,), (N,).
+    """Return for each embedding the most similar embedding that ranks before it in its cell, and their cosine: (N,), (N,).
 
     The result equals the result of `semdedup.semantic_duplicates` for the embeddings of all pieces together.
-    If `rank` is None, the hardest row ranks first.
+    If `rank` is None, the embedding that is least similar to its centroid ranks first.
     """
     starts = starts_of(pieces)
     centroids, cells = spherical_cells(pieces, clusters, search, rounds=rounds, seed=seed)

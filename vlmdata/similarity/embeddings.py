@@ -28,7 +28,7 @@ def has_value(rows: pa.Table, column: str) -> NDArray[np.bool_]:
     positions, items = flatten(rows, "images"), flatten(rows, column)
     lengths, own = (np.diff(flat.offsets.to_numpy()) for flat in (positions, items))
     if not np.isin(own[own != lengths], 0).all():
-        raise ValueError(f"the column {column} must hold one value for each image of its row, or no value")
+        raise ValueError(f"the column {column} must hold in each row one value for each image of the row, or no values")
     has = np.zeros(len(positions.items), bool)
     has[np.repeat(own > 0, lengths)] = np.asarray(items.items.is_valid())
     return has

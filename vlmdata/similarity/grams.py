@@ -31,7 +31,7 @@ class Grams:
     starts: Ids  # (texts + 1,)
 
     def texts(self) -> Ids:
-        """Return the text number of each hash: (hashes,)."""
+        """Return for each hash the number of the text that it belongs to: (hashes,)."""
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
 
@@ -61,7 +61,11 @@ def word_hashes(texts: Sequence[str]) -> tuple[Hashes, Ids]:
 
 
 def full_windows(flat: Hashes, sizes: Ids, n: int) -> tuple[Hashes, Ids, Ids]:
-    """Return the hash of every run of exactly n words, the number of its text, and the place of its first word in `flat`."""
+    """Return three aligned arrays for every n consecutive words of a text: hash, number of the text, place of the first word.
+
+    `flat` and `sizes` are the results of `word_hashes`. A place is an index of `flat`. Texts with fewer than n words give
+    nothing.
+    """
     grams = windows(flat, sizes, n)
     texts = grams.texts()
     first = np.arange(len(texts)) + np.repeat(np.cumsum(sizes) - sizes - grams.starts[:-1], np.diff(grams.starts))
@@ -180,7 +184,7 @@ def power_row(base: int, count: int) -> Hashes:
 
 @lru_cache(maxsize=1)
 def word_characters() -> NDArray[np.bool_]:
-    """Say for each code point whether it is part of words: letters, digits and the underscore, as Python's \\w."""
+    """Say for each code point whether it may be part of a word. Letters, digits and the underscore may, as in Python's \\w."""
     return np.fromiter((chr(point).isalnum() or point == ord("_") for point in range(0x110000)), bool, 0x110000)
 
 
@@ -195,5 +199,5 @@ def letters_without_blanks() -> NDArray[np.bool_]:
 
 @lru_cache(maxsize=1)
 def space_characters() -> NDArray[np.bool_]:
-    """Say for each code point whether it is white space, as `str.isspace` does: (0x110000,)."""
+    """Say for each of the 0x110000 code points whether it is white space, that is, whether `str.isspace` is true for it."""
     return np.fromiter((chr(point).isspace() for point in range(0x110000)), bool, 0x110000)

@@ -32,10 +32,10 @@ def pairs_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Ids:
 
 
 def edges_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Iterator[Ids]:
-    """Yield chunks (M, 2) of pairs i < j that connect the same hashes as all the pairs of `pairs_within`, but are fewer.
+    """Yield chunks (M, 2) of pairs i < j. Chains of these pairs connect the same hashes as the pairs of `pairs_within`.
 
-    In a group of equal hashes, the first member is paired with each other member. Of two groups within the distance, the first
-    members are paired.
+    The pairs are fewer than the pairs of `pairs_within`. In a group of equal hashes, the first member is paired with each other
+    member. If two groups are within the distance, only their first members are paired.
     """
     distinct, groups, starts = equal_groups(hashes)
     yield star_edges(groups, starts)
@@ -55,7 +55,7 @@ def equal_groups(hashes: Hashes) -> tuple[Hashes, Ids, Ids]:
 
 
 def star_edges(groups: Ids, starts: Ids) -> Ids:
-    """Return pairs (M, 2) that connect each group: the first member is paired with each other member."""
+    """Return pairs (M, 2) that connect the members of each group: the first member is paired with each other member."""
     sizes = np.diff(starts)
     first = np.repeat(groups[starts[:-1]], sizes)
     return np.stack([first, groups], axis=1)[first != groups]
@@ -108,9 +108,10 @@ def compared(moved: Hashes, distance: int, table: Table) -> Iterator[Hashes]:
 
 
 def compare_small(moved: Hashes, largest: int, distance: int) -> Iterator[Hashes]:
-    """Yield the pairs within the distance of each hash and the `largest` - 1 hashes after it.
+    """Compare each hash with the `largest` - 1 hashes after it, and yield the pairs that are within the distance.
 
-    Pairs across runs are harmless, because `is_first` removes them.
+    `moved` holds runs of at most `largest` hashes with equal keys. Pairs of hashes in different runs may be yielded too. They
+    are harmless, because `is_first` removes them.
     """
     differences, counts = np.empty(PIECE, np.uint64), np.empty(PIECE, np.uint8)
     for start in range(0, len(moved), PIECE):
@@ -126,7 +127,10 @@ def compare_small(moved: Hashes, largest: int, distance: int) -> Iterator[Hashes
 
 
 def compare_run(run: Hashes, distance: int) -> Iterator[Hashes]:
-    """Yield the pairs of hashes of a long run that are within the distance. TILE x TILE hashes are compared at a time."""
+    """Yield the pairs of hashes in `run` that are within the distance. TILE x TILE pairs are compared at a time.
+
+    `run` holds many hashes with equal keys.
+    """
     for top in range(0, len(run), TILE):
         rows = run[top : top + TILE]
         for side in range(top, len(run), TILE):
@@ -147,7 +151,7 @@ def pairs_in_groups(groups: Ids, starts: Ids) -> Ids:
 
 
 def expand(pairs: Ids, groups: Ids, starts: Ids) -> Ids:
-    """Return all pairs of places, one from each group, for each pair of groups: (K, 2) -> (M, 2)."""
+    """Return for each pair of groups all pairs of places, one place from each of the two groups: (K, 2) -> (M, 2)."""
     sizes = np.diff(starts)
     wide = sizes[pairs[:, 1]]
     counts = sizes[pairs[:, 0]] * wide

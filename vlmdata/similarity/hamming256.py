@@ -19,7 +19,7 @@ Words = NDArray[np.uint64]  # (N, 4), the first word holds the top bits
 
 
 def distinct_pairs_256(distinct: Words, distance: int) -> Iterator[Ids]:
-    """Yield every pair of places in `distinct` whose hashes are within the distance once, in chunks (M, 2)."""
+    """Yield once, in chunks (M, 2), every pair of places in `distinct` whose hashes are within the distance."""
     edges = [256 * i // (distance + 2) for i in range(distance + 3)]
     blocks = [block_bits(distinct, begin, end) for begin, end in pairwise(edges)]
     columns = [np.ascontiguousarray(distinct[:, word]) for word in range(4)]
@@ -59,7 +59,8 @@ def is_first(pairs: Ids, blocks: list[NDArray[np.uint64]], first: int) -> NDArra
 def near_in_runs(key: Words, order: Ids, columns: list[Words], distance: int) -> Iterator[Ids]:
     """Yield chunks (M, 2) of the pairs of hashes that have equal keys and are within the distance.
 
-    `key` holds the keys in ascending order, and `order` holds the place of each key's hash.
+    `key` holds the keys in ascending order, and `order` holds the place of each key's hash. `columns` holds the four words of
+    the hashes, each as (N,), in the order of the places.
     """
     for places in pairs_in_runs(key):
         left, right = order[places[:, 0]], order[places[:, 1]]

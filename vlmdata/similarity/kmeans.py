@@ -1,6 +1,6 @@
 """Spherical k-means on int8 embeddings. All sums are of integers, so the cells do not depend on the number of threads.
 
-N rows, D width, K centroids.
+A cell holds the rows that have the same nearest centroid. N rows, D width, K centroids.
 """
 
 import numpy as np
@@ -15,9 +15,9 @@ BLOCK_PRODUCTS = 1 << 23  # products of rows and centroids computed at a time, 3
 def spherical_kmeans(rows: Int8, clusters: int, *, rounds: int = 20, seed: int = 0) -> tuple[Int8, Ids]:
     """Return the centroids, and for each row the number of the centroid nearest by cosine: (N, D) -> (K, D) int8, (N,).
 
-    K is `clusters`. The centroids start as K rows drawn by the seed, and move until `rounds` are done or no row changes its
-    cell. An empty cell keeps its centroid. SemDeDup runs 100 rounds, but cells hardly change after 20. Raises ValueError if K
-    is not in 1..N.
+    K is `clusters`. The centroids start as K rows drawn by the seed. They move until `rounds` are done or each row keeps its
+    nearest centroid. A centroid that is nearest to no row does not move. SemDeDup runs 100 rounds, but the result hardly
+    changes after 20. Raises ValueError if K is not in 1..N.
     """
     if not 1 <= clusters <= len(rows):
         raise ValueError(f"clusters must be between 1 and {len(rows)}, the number of rows, not {clusters}")

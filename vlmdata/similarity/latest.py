@@ -9,11 +9,11 @@ from vlmdata.row import drop_rows, set_column
 
 
 def keep_latest(rows: pa.Table, groups: list[str | None], step: str, reason: str) -> pa.Table:
-    """Drop all rows of each group except the latest, and return the rows.
+    """Mark as dropped all rows of each group except the latest row. Return all rows, including the dropped rows.
 
-    `groups` holds the group of each row. Rows whose group is None stay. The `cluster` of a dropped row becomes the key of the
-    latest row. The latest row has the greatest WARC file name. Between equal names, the greatest date and then the greatest key
-    decide.
+    `groups` holds the group of each row. Rows whose group is None are not dropped. The `cluster` of a dropped row becomes the
+    key of the latest row. The latest row has the greatest WARC file name. Between equal names, the greatest date and then the
+    greatest key decide.
     """
     keys, extras = rows["key"].to_pylist(), rows["extra"].to_pylist()
     best: dict[str, tuple[str, str, str]] = {}

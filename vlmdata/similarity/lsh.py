@@ -45,8 +45,8 @@ def similar_texts(
 def similar_text_edges(texts: Sequence[str], threshold: float, grams: Callable[[Sequence[str]], Grams]) -> Ids:
     """Return pairs of texts (M, 2) that connect all similar texts.
 
-    In a group of texts with equal grams, the first text is paired with each other text. Of two similar groups, the first texts
-    are paired.
+    In a group of texts with equal grams, the first text is paired with each other text. If two groups are similar, only their
+    first texts are paired.
     """
     pairs, groups, starts = similar_texts(texts, threshold, grams)
     return np.concatenate([star_edges(groups, starts), np.sort(groups[starts[pairs]], axis=1)])
@@ -61,10 +61,10 @@ def apart(fingerprints: Hashes) -> Hashes:
 
 
 def bands_for(threshold: float, permutations: int, recall: float) -> tuple[int, int]:
-    """Return (bands, rows per band). A pair of similarity `threshold` becomes a candidate with probability `recall` or more.
+    """Return the number of bands, and the number of signature values in each band.
 
-    The rows are as many as possible, because more rows in a band give fewer false candidates. Raises ValueError if the
-    permutations are too few.
+    A pair of similarity `threshold` becomes a candidate with probability `recall` or more. A band has as many values as
+    possible, because more values in a band give fewer false candidates. Raises ValueError if the permutations are too few.
     """
     for rows in range(permutations, 0, -1):
         if caught(threshold, permutations // rows, rows) >= recall:
@@ -73,7 +73,7 @@ def bands_for(threshold: float, permutations: int, recall: float) -> tuple[int, 
 
 
 def caught(similarity: float | NDArray[np.float64], bands: int, rows: int) -> float | NDArray[np.float64]:
-    """Return the probability that a pair of this Jaccard similarity becomes a candidate.
+    """Return the probability that a pair of this Jaccard similarity becomes a candidate. A band has `rows` signature values.
 
     Source: Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, section 3.4."""
     return 1 - (1 - similarity**rows) ** bands

@@ -32,7 +32,10 @@ class Sketches:
 
 
 def grams_of(n: int, *, characters: bool = False) -> Callable[[Sequence[str]], Grams]:
-    """Return a function from texts to their n-grams of words, or of characters (Chinese, Japanese, Thai)."""
+    """Return a function that returns the n-grams of texts. The n-grams are of words, or of characters if `characters` is True.
+
+    Characters are meant for languages without spaces between words, such as Chinese, Japanese and Thai.
+    """
     return partial(character_grams if characters else word_grams, n=n)
 
 
@@ -51,9 +54,9 @@ def sketch(texts: Sequence[str], grams: Callable[[Sequence[str]], Grams], *, per
 
 
 def multipliers(permutations: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Return odd factors and summands for the permutations: (permutations,), (permutations,).
+    """Return an odd factor a and a summand b for each permutation x -> a x + b: (permutations,), (permutations,).
 
-    They are hashes of a counter, so no library's random generator can change them.
+    The values are hashes of a counter, so they do not depend on the random generator of a library.
     """
     values = mixed(np.arange(1, 2 * permutations + 1, dtype=np.uint64))
     words = (values >> np.uint64(32)).astype(np.uint32)

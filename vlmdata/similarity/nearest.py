@@ -16,7 +16,8 @@ CANDIDATES = 1 << 21  # comparisons at a time, which need 48 MiB
 def nearest(hashes: Hashes, references: Hashes, distance: int, *, threads: int = 1) -> tuple[Ids, NDArray[np.uint8]]:
     """Return for each hash the place of its nearest reference and their distance: (N,), (R,) -> (N,) int64, (N,) uint8.
 
-    The first of equally near references is returned. A hash without a reference within `distance` has -1 and 255.
+    The first of equally near references is returned. If no reference is within `distance` of a hash, the place is -1 and the
+    distance is 255.
     """
     values, first = np.unique(references, return_index=True)
     pieces = [hashes[start : start + PIECE] for start in range(0, len(hashes), PIECE)]
@@ -34,7 +35,10 @@ SortedTable = tuple[Table, Hashes, Hashes]  # a table, its moved references in o
 
 
 def sort_references(values: Hashes, first: Ids, table: Table) -> SortedTable:
-    """Return the table, the references as moved and sorted for this table, and the places of the sorted references."""
+    """Return the table, the references with their bits moved for this table and sorted, and the place of each sorted reference.
+
+    `values` holds the distinct references, and `first` holds the first place of each.
+    """
     moved = move(values, table)
     order = np.argsort(moved)
     return table, moved[order], first[order].astype(np.uint64)

@@ -1,8 +1,9 @@
 """Measure how much of a text is in word n-grams of evaluation texts, and find the entries of a list that a text contains.
 
 The 13-gram rule is from Brown et al. 2020, GPT-3, appendix C. It uses lower-cased words without punctuation, and an n between 8
-and 13 that depends on the length of the evaluation texts. Here a shorter evaluation text counts as a whole if it has at least
-`min_words` words. In scripts without spaces between words each letter is hashed, and two letters count as a word.
+and 13 that depends on the length of the evaluation texts. Here n is fixed. An evaluation text of fewer than n words is one gram
+if it has at least `min_words` words. In scripts without spaces between words each letter is hashed, and two letters count as a
+word.
 """
 
 from collections.abc import Sequence
@@ -18,10 +19,10 @@ Index = dict[int, Hashes]  # number of words -> the distinct hashes of n-grams o
 
 
 def index_of(texts: Sequence[str], n: int, *, min_words: int) -> Index:
-    """Return the hashed n-grams of texts, by length. A text of `min_words` to n - 1 words is one gram.
+    """Return a mapping from each number of words to the hashes of the grams with this number of words.
 
-    A shorter text has no gram. In a text with a letter of a script without spaces, letters count as words, and grams are
-    LETTERS_A_WORD times as long.
+    The grams of a text are its n-grams. A text of `min_words` to n - 1 words is one gram, and a shorter text has no gram. In a
+    text with a letter of a script without spaces, letters count as words, and grams are LETTERS_A_WORD times as long.
     """
     index: Index = {}
     by_letters = [has_unspaced(text) for text in texts]

@@ -53,7 +53,9 @@ def tables(count: int, distance: int) -> list[Table]:
     `count` changes the number of tables, but not the pairs that they find. Raises ValueError if `distance` is not in 0..16.
     """
     if not 0 <= distance <= MAX_DISTANCE:
-        raise ValueError(f"distance must be in 0..{MAX_DISTANCE}, the range of the exact search on 64 bits, not {distance}")
+        raise ValueError(
+            f"distance must be in 0..{MAX_DISTANCE}, not {distance}. The exact search over 64-bit hashes needs this range"
+        )
     return tables_of(best_blocks(count, distance), distance)
 
 

@@ -71,7 +71,7 @@ def texts_of(name: str, data: bytes) -> Iterator[str]:
                 yield from strings_in(json.loads(line))
             except ValueError as error:
                 raise ValueError(
-                    f"{name} is not valid JSON ({error}). Correct it, because an evaluation set must be readable in full"
+                    f"{name} is not valid JSON ({error}). Correct the file, because an evaluation set must be read in full"
                 ) from None
 
 

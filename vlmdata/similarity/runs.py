@@ -1,4 +1,4 @@
-"""Find pairs, as (M, 2) arrays, in the runs of a sorted array, and join chunks of pairs."""
+"""Find pairs of equal values in a sorted array, and join chunks (M, 2) of pairs."""
 
 from collections.abc import Iterable, Iterator
 from typing import TypeVar

@@ -14,7 +14,7 @@ BLOCK = 1024
 
 
 def semantic_duplicates(rows: Int8, cells: Ids, rank: Ids, cosine: float) -> tuple[Ids, NDArray[np.float64]]:
-    """Return for each row the most similar row ranked before it in its cell, and their cosine: (N, D) -> (N,), (N,).
+    """Return for each row the most similar row that ranks before it in its cell, and their cosine: (N, D) -> (N,), (N,).
 
     If their cosine is not above `cosine` (1 - eps in the paper), the row itself and NaN are returned. `rank` (N,) holds
     distinct ranks, 0 for the first.
@@ -55,9 +55,9 @@ def most_similar_before(rows: Int8) -> tuple[Ids, NDArray[np.float64]]:
 
 
 def by_hardness(rows: Int8, cells: Ids, centroids: Int8) -> Ids:
-    """Return ranks (N,) that begin with the row that is least similar to its centroid, as SemDeDup's option "hard" does.
+    """Return the rank of each row: (N,). The row that is least similar to its centroid has the rank 0.
 
-    Equally similar rows stay in order.
+    Equally similar rows stay in order. This is SemDeDup's option "hard".
     """
     rank = np.empty(len(rows), np.int64)
     rank[np.argsort(hardness(rows, cells, centroids), kind="stable")] = np.arange(len(rows))

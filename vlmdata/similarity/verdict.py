@@ -1,4 +1,4 @@
-"""Turn clusters of images or rows into verdicts and the `cluster` column."""
+"""Mark as dropped all images or rows of each cluster except its representative, and fill the `cluster` column."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ OWN_ORDERS = {  # order that is not a measured column: the fields of images that
 class Candidates:
     """The images of a table that are not dropped.
 
-    `places` are their positions in the flattened `images`. `rank` holds the rank of each, 0 for the best.
+    `places` holds the positions of these images in the flattened `images`, and `rank` holds their ranks, 0 for the best.
     """
 
     images: Flat
@@ -57,8 +57,8 @@ def living_images(rows: pa.Table, keep: tuple[str, ...], has: NDArray[np.bool_] 
 def order_column(rows: pa.Table, images: Flat, name: str, places: Ids) -> NDArray[np.float64]:
     """Return the number by which an order ranks each image at `places`: (M,). The greatest number is the best.
 
-    The order `largest` ranks images by the number of fetched pixels, `bytes` by the size, and `earliest` by the place in the
-    plan. Any other name is a measured column of images or rows, which is rounded to 4 decimals.
+    The order `largest` uses the number of fetched pixels, `bytes` the size in bytes, and `earliest` the negative row number.
+    Any other name is a measured column of images or rows, which is rounded to 4 decimals.
     """
     at = pa.array(places)
     if name == "largest":
@@ -83,10 +83,11 @@ def drop_duplicate_images(
     value: NDArray[np.float64] | None = None,
     threshold: float | None = None,
 ) -> pa.Table:
-    """Drop each image that has another image as its representative, and return the rows.
+    """Mark as dropped each image that has another image as its representative. Return all rows, including the dropped rows.
 
     `representatives` (M,) and `value` (M,) have an entry for each entry of `found.places`. A representative is an index of
-    `found.places`. A row that loses its last image is dropped. Its `cluster` becomes the key of the row with the kept image.
+    `found.places`. A row that loses its last image is marked as dropped, and its `cluster` becomes the key of the row with the
+    kept image.
     """
     is_lost = representatives != np.arange(len(representatives))
     bad = np.zeros(len(found.images.parents), bool)
@@ -113,7 +114,7 @@ def drop_duplicate_rows(
     value: NDArray[np.float64] | None = None,
     threshold: float | None = None,
 ) -> pa.Table:
-    """Drop each row at `places` that has another row as its representative, and return the rows.
+    """Mark as dropped each row at `places` that has another row as its representative. Return all rows of the table.
 
     The `cluster` of a dropped row becomes the representative's key. `representatives` (M,) are indices of `places`.
     """
@@ -127,7 +128,7 @@ def drop_duplicate_rows(
 
 
 def mark_cluster(rows: pa.Table, kept_row: Ids) -> pa.Table:
-    """Write the key of each row's representative into the row's `cluster`, and return the rows.
+    """Return the rows after the key of each row's representative is written into the row's `cluster`.
 
     `kept_row` (N,) holds the row number of the representative, or -1 to leave the row unchanged.
     """

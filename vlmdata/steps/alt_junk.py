@@ -52,8 +52,8 @@ class AltJunk(Step):
     """Reject a text that consists of a file name, a camera's name for a photo, an address, a generated description
     ("Image may contain: ...") or a template's word ("click to enlarge"), or that has no letters.
 
-    The rule `code` also rejects a text that contains code among other words. A caption that contains an address or a file
-    name among other words stays. The reason of a rejected text is the rule's name.
+    Each of these cases is a rule in `rules`. The rule `code` also rejects a text that contains code among other words. A
+    caption that contains an address or a file name among other words stays. The reason of a rejected text is the rule's name.
     """
 
     id: ClassVar = "vlmdata.steps.alt_junk"

@@ -35,10 +35,11 @@ class BlockList(Step):
 
     Each list is a text file with one entry per line. An entry ends at the first comma, space or tab, and `#` starts a comment.
     If the first line is not an entry, it is skipped as a header, except in `domains`. The step checks domains and addresses
-    before anything is fetched, and hashes of the fetched bytes before a picture is decoded or written. Its position in the
-    recipe does not matter. The lists `pdq` and `phash` need each picture to be decoded once more. The next run applies added
-    entries to stored images too, and `vlmdata forget` then removes the bytes of matching images from `work/`. Added entries
-    of `md5` and `pdq` do not apply to stored images, because these hashes are not kept.
+    before anything is fetched, and hashes of the fetched bytes before a picture is decoded or written. The position of
+    the step in the recipe does not matter. The lists `pdq` and `phash` need each picture to be decoded once more. The next run
+    applies added entries of `domains`, `urls`, `sha256` and `phash` to stored images too, and `vlmdata forget` then removes the
+    bytes of matching images from `work/`. Other hashes of stored images are not kept, so added entries of `md5`, `pdq`, and
+    `phash` with `phash_kind: imagededup` do not apply to stored images.
     """
 
     id: ClassVar = "vlmdata.steps.block_list"
@@ -57,9 +58,11 @@ class BlockList(Step):
 
     def check(self) -> None:
         if not any(getattr(self, name) for name in ("domains", "urls", *HEX)):
-            raise RecipeError(f"{self.name}: name at least one list: domains, urls, md5, sha256, pdq or phash")
+            raise RecipeError(f"{self.name}: set at least one of the lists domains, urls, md5, sha256, pdq and phash")
         if not (0 <= self.pdq_bits < 128 and 0 <= self.phash_bits < 32):
-            raise RecipeError(f"{self.name}: pdq_bits must lie in 0..127 and phash_bits in 0..31. More bits match any picture")
+            raise RecipeError(
+                f"{self.name}: pdq_bits must lie in 0..127 and phash_bits in 0..31. More bits would match any picture"
+            )
         _lists(self)
 
     def decide(self, rows: pa.Table) -> pa.Table:
@@ -81,7 +84,7 @@ class BlockList(Step):
         return drop_rows(rows, np.array([page is not None for page in pages], dtype=bool), self.name, reason=pages)
 
     def match(self, body: bytes, max_memory_mb: float = MAX_MEMORY_MB) -> str | None:
-        """Return the reason, such as `blocked_md5`, if a list matches these bytes of a fetched image, or None.
+        """Return the reason, such as `blocked_md5`, if a list matches these bytes of a fetched image. Return None otherwise.
 
         An image that needs more than `max_memory_mb` to decode gets the reason `too_large`, so that it cannot pass unchecked.
         """
@@ -128,7 +131,7 @@ class ReadLists:
         return None
 
     def of_bytes(self, body: bytes, max_memory_mb: float) -> str | None:
-        """Return the reason for which an image is rejected, or None.
+        """Return the reason for which an image is rejected, or None if the image is not rejected.
 
         An image is rejected if a list holds its hash or a similar hash, or if the image is too large to compare.
         """

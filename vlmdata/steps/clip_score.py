@@ -79,7 +79,7 @@ class ClipScore(Step):
         return {name: images.rebuild(array) for name, array in arrays.items()}
 
     def _texts(self, rows: pa.Table, positions: np.ndarray) -> tuple[list[str], list[int], list[str]]:
-        """Return three aligned lists: the texts to compare, each text's image as an index of `positions`, the texts' kinds."""
+        """Return three aligned lists: the texts to compare, their images as indexes of `positions`, and their kinds."""
         images, texts = flatten(rows, "images"), flatten(rows, "texts")
         own = {name: images.field(name).to_pylist() for name in ("alt", "caption")}
         words = texts.field("text").to_pylist()

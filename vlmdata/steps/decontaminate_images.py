@@ -52,7 +52,7 @@ class DecontaminateImages(Step):
 
     def check(self) -> None:
         if not self.references and not self.embeddings:
-            raise RecipeError(f"{self.name}: name `references` (images), `embeddings` (.npy files), or both")
+            raise RecipeError(f"{self.name}: set `references` (images), `embeddings` (.npy files), or both")
         if not 0 <= self.distance <= MAX_DISTANCE or not 0 < self.cosine < 1:
             raise RecipeError(f"{self.name}: distance must lie in 0..{MAX_DISTANCE} and cosine between 0 and 1")
         for path in (*self.references, *self.embeddings):

@@ -54,9 +54,9 @@ class DedupeExact(Step):
 
 
 def _merge(rows: pa.Table, lost: np.ndarray) -> pa.Table:
-    """Add the texts of each `lost` row as alternatives to the first remaining text of its representative.
+    """Add the texts of each rejected row as alternatives to the first remaining text of its representative.
 
-    The `cluster` of a lost row is the key of its representative.
+    `lost` is True for the rejected rows. The `cluster` of a rejected row is the key of its representative.
     """
     place = {key: row for row, key in enumerate(rows["key"].to_pylist())}
     texts = in_one(rows["texts"])

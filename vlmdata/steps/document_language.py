@@ -29,7 +29,9 @@ class DocumentLanguage(Step):
         for code in self.keep:
             if code not in CODES:
                 known = " ".join(sorted(CODES))
-                raise RecipeError(f"{self.name}.keep: '{code}' is not a language of lid.176. Its languages: {known}")
+                raise RecipeError(
+                    f"{self.name}.keep: '{code}' is not a language of the model lid.176. Known languages: {known}"
+                )
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")

@@ -49,7 +49,7 @@ class ImageUrlRules(Step):
 
 
 def _first(url: str | None, banned: list[str]) -> str | None:
-    """Return the first banned word in an address, or None.
+    """Return the first banned word in an address, or None if the address contains no banned word.
 
     For an inline image, return the first banned word that begins with `data:` and is a prefix of the address.
     """

@@ -50,7 +50,9 @@ class Language(Step):
         for code in self.keep:
             if code not in CODES | {NONE}:
                 known = f"{NONE} {' '.join(sorted(CODES))}"
-                raise RecipeError(f"{self.name}.keep: '{code}' is not a language of lid.176. Its languages: {known}")
+                raise RecipeError(
+                    f"{self.name}.keep: '{code}' is not a language of the model lid.176. Known languages: {known}"
+                )
         if not 0 <= self.min_probability <= 1:
             raise RecipeError(f"{self.name}.min_probability must lie in [0, 1], not {self.min_probability}")
 

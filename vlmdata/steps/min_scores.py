@@ -32,7 +32,7 @@ class MinScores(Step):
     def check(self) -> None:
         for language, scores in {"": self.scores, **self.by_language}.items():
             if not scores:
-                raise RecipeError(f"{self.name}: name at least one score{f' for {language}' if language else ''}")
+                raise RecipeError(f"{self.name}: give at least one score{f' for {language}' if language else ''}")
 
     def columns_read(self) -> tuple[str, ...]:
         names = dict.fromkeys(name for scores in (self.scores, *self.by_language.values()) for name in scores)
@@ -65,7 +65,7 @@ class MinScores(Step):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Return for each image or row whether it is rejected, and the arguments `reason`, `value` and `threshold` of a drop.
 
-        They name the first of the scores that are too low.
+        These arguments describe, for each rejected image or row, the first of its scores that are too low.
         """
         bad = np.zeros(len(languages), bool)
         reason, value, threshold = (

@@ -39,7 +39,7 @@ class NearestCentroid(Step):
                 raise RecipeError(f"{self.name}: there is no file {path}")
         if not self.references:
             raise RecipeError(
-                f"{self.name}.references: name files with embeddings of reference images or with numbers of centroids"
+                f"{self.name}.references: list files with embeddings of reference images or with numbers of centroids"
             )
         shape = np.load(self.centroids, mmap_mode="r").shape
         if len(shape) != 2:
@@ -98,7 +98,7 @@ def _centroids(path: str) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _cells_of(centroids: str, references: tuple[str, ...]) -> np.ndarray:
-    """Return, in ascending order, the numbers of all centroids that are the nearest of some reference."""
+    """Return, in ascending order, the numbers of all centroids that are the nearest centroid of a reference."""
     arrays = [np.load(path) for path in references]
     cells = [one if one.ndim == 1 else nearest(one, _centroids(centroids)) for one in arrays]
     return np.unique(np.concatenate(cells))

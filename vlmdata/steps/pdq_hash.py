@@ -18,7 +18,7 @@ from vlmdata.step import Step, StepContext
 class PdqHash(Step):
     """Measure the PDQ hash of each stored image, for `dedupe_pdq`. The step rejects nothing.
 
-    A hash has 256 bits in 32 bytes. The last bit belongs to the first coefficient. The column `quality` holds a number in
+    A hash has 256 bits in 32 bytes. The last bit belongs to the first DCT coefficient. The column `quality` holds a number in
     0..100. A picture with a quality below 50 has too little detail to distinguish it from other pictures.
     """
 

@@ -13,8 +13,8 @@ from vlmdata.step import RecipeError, Step
 class Resize(ResizeRule, Step):
     """Resize images with img2dataset's modes. An image that cannot be decoded completely is rejected with a reason.
 
-    The engine runs this step together with the preceding `download`. After a change of a parameter, it therefore fetches the
-    images again.
+    The engine runs this step together with the preceding `download`. After a change of a parameter, the engine therefore
+    fetches the images again.
     """
 
     id: ClassVar = "vlmdata.steps.resize"

@@ -22,7 +22,8 @@ class TextConcepts(Step):
     The list is the file `words` with one word per line, or the file `synsets` with WordNet ids such as n02084071. With
     `synsets`, a word matches if its first synset is listed. Entries of `words` in scripts without spaces, such as Chinese,
     match anywhere in a text. The first matching word is stored. Source: Gadre et al. 2023, DataComp's text-based filter, with
-    the synsets of ImageNet-21k. Like DataComp's code, this step compares offsets and ignores the part of speech.
+    the synsets of ImageNet-21k. Like DataComp's code, this step compares the numbers in ids and ignores their first letter, the
+    part of speech.
     """
 
     id: ClassVar = "vlmdata.steps.text_concepts"
@@ -37,7 +38,9 @@ class TextConcepts(Step):
 
     def check(self) -> None:
         if bool(self.words) == bool(self.synsets) or bool(self.synsets) != bool(self.wordnet):
-            raise RecipeError(f"{self.name}: name either `words`, or `synsets` and the `wordnet` folder to look them up in")
+            raise RecipeError(
+                f"{self.name}: set either `words`, or both `synsets` and `wordnet`, the folder of WordNet's files"
+            )
         for path in self._files():
             if not path.is_file():
                 raise RecipeError(f"{self.name}: there is no file {path}")

@@ -47,7 +47,7 @@ class TopFraction(Step):
 
 
 def threshold_of(scores: np.ndarray, fraction: float) -> float:
-    """Return the score at index int(n * fraction) of the n scores in descending order, or -inf if no score is there.
+    """Return the score at index int(n * fraction) of the n scores in descending order, or -inf if there is no such index.
 
     Source: mlfoundations/datacomp, baselines/apply_filter.py."""
     index = int(len(scores) * fraction)

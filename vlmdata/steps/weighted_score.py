@@ -29,7 +29,7 @@ class WeightedScore(Step):
 
     def check(self) -> None:
         if not self.weights:
-            raise RecipeError(f"{self.name}.weights: name at least one score")
+            raise RecipeError(f"{self.name}.weights: give a weight for at least one score")
 
     def columns_read(self) -> tuple[str, ...]:
         return tuple(self.weights)
