@@ -51,8 +51,8 @@ def _items(layout: PageLayout) -> tuple[list[int], list[int]]:
     """Return two lists with an entry for each section: the item around the section, and the group around the section.
 
     An item is a list item or a table cell. A group is a table, or the outermost of nested lists. An item or a group is given by
-    its index in `layout.sections`; -1 means that there is none. If a section is itself an item or a group, its
-    entry is its own index.
+    its index in `layout.sections`; -1 means that there is none. If a section is itself an item or a
+    group, its entry is its own index.
     """
     items: list[int] = []
     groups: list[int] = []

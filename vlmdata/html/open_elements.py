@@ -78,7 +78,7 @@ class Tree:
             texts.append(text)
 
     def _end_item(self, names: frozenset[bytes]) -> None:
-        """Close the open list item that a new item ends, if there is one. `names` holds the tags that it can end."""
+        """Close the open list item that a new item ends, if there is one. `names` holds the tags that the new item can end."""
         for name in reversed(self.opened):
             if name in names:
                 self._close(name)

@@ -92,7 +92,7 @@ def by_rank(pairs: Ids, rank: Ids) -> tuple[Ids, Ids]:
 
 
 def best_of_groups(groups: Ids, rank: Ids) -> Ids:
-    """Return the best row, which has the lowest rank, of each group 0..G-1: (N,) groups of rows, (N,) ranks -> (G,)."""
+    """Return for each group 0..G-1 its row with the lowest rank: (N,) groups of rows, (N,) ranks -> (G,)."""
     best = np.full(groups.max(initial=-1) + 1, len(rank))
     np.minimum.at(best, groups, rank)
     return np.argsort(rank)[best]

@@ -223,14 +223,14 @@ def cosines_of(task: Compared) -> NDArray[np.float64]:
 def jaccards(
     pieces: Sequence[tuple[StoredArray, ...]], starts: Ids, pairs: Ids, grams: Callable[[Sequence[str]], Grams], run: MapTasks
 ) -> NDArray[np.float64]:
-    """Return the Jaccard similarity of pairs of texts: (M, 2) -> (M,). A piece is (bytes, ends), as `packed` returns."""
+    """Return the Jaccard similarity of pairs of texts: (M, 2) -> (M,). A piece is (bytes, ends), as `packed` returns it."""
     return compared(partial(jaccards_of, grams), pieces, starts, pairs, run)
 
 
 def jaccards_of(grams: Callable[[Sequence[str]], Grams], task: Compared) -> NDArray[np.float64]:
     """Return the Jaccard similarity, 0..1, of the gram sets of each pair of texts in a task: (M,).
 
-    A piece of the task is (bytes, ends), as `packed` returns. Two texts without grams have 0.
+    A piece of the task is (bytes, ends), as `packed` returns it. Two texts without grams have the similarity 0.
     """
     piece, place = task.where()
     texts: dict[tuple[int, int], int] = {}

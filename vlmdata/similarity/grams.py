@@ -96,8 +96,8 @@ def code_points(texts: list[str]) -> tuple[NDArray[np.uint32], Ids]:
 def hashed_words(points: NDArray[np.uint32], sizes: Ids, *, alone: NDArray[np.bool_] | None = None) -> tuple[Hashes, Ids]:
     """Return a hash of each word of all texts, and the number of words of each text.
 
-    The hash of a word is a polynomial in ODD modulo 2**64, computed from prefix sums. `alone` says for each code point whether
-    it is a word by itself.
+    The hash of a word is a polynomial in the constant ODD modulo 2**64, computed from prefix sums. `alone` says for each code
+    point whether it is a word by itself.
     """
     if not len(points):
         return np.zeros(0, np.uint64), np.zeros(len(sizes), np.int64)

@@ -40,7 +40,7 @@ def grams_of(n: int, *, characters: bool = False) -> Callable[[Sequence[str]], G
 
 
 def sketch(texts: Sequence[str], grams: Callable[[Sequence[str]], Grams], *, permutations: int = 128) -> Sketches:
-    """Return the signatures and fingerprints of texts. Each depends only on its text."""
+    """Return the signatures and fingerprints of texts. Each signature and fingerprint depends only on its text."""
     signatures = np.empty((len(texts), permutations), np.uint32)
     fingerprints = np.empty(len(texts), np.uint64)
     start = 0

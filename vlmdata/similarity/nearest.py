@@ -45,9 +45,10 @@ def sort_references(values: Hashes, first: Ids, table: Table) -> SortedTable:
 
 
 def nearest_of_piece(hashes: Hashes, sorted_tables: list[SortedTable], distance: int) -> Hashes:
-    """Return for each hash the number distance << 56 | place of its nearest reference, or 255 << 56: (N,) -> (N,).
+    """Return for each hash the number distance << 56 | place of its nearest reference: (N,) -> (N,).
 
-    The number is the least over all near references, so the first of equally near references is returned.
+    The number is the least over all near references, so the first of equally near references is returned. If no reference is
+    near, the number is 255 << 56.
     """
     distinct, back = np.unique(hashes, return_inverse=True)
     best = np.full(len(distinct), NONE << 56, np.uint64)

@@ -24,8 +24,8 @@ ONES = (1 << 64) - 1
 class Table:
     """The blocks on which two hashes must agree to be compared.
 
-    `moves` holds (shift right, mask, shift left) for each run of blocks. All moves together bring the chosen blocks to the top
-    of a hash and keep distances. Hashes that agree on the chosen blocks are therefore neighbours after sorting.
+    `moves` holds (shift right, mask, shift left) for each run of consecutive blocks. All moves together bring the chosen blocks
+    to the top of a hash and keep distances. Hashes that agree on the chosen blocks are therefore neighbours after sorting.
     """
 
     key_bits: int
@@ -139,9 +139,9 @@ def move_back(moved: Hashes, table: Table) -> Hashes:
 
 
 def is_first(differences: Hashes, table: Table) -> NDArray[np.bool_]:
-    """Say for each xor of two hashes whether this is the first table to find the pair.
+    """Say for each xor of two hashes whether `table` is the first table to find the pair.
 
-    This table is the first if the chosen blocks agree and no other block before the last chosen block agrees. The check makes
+    `table` is the first if the chosen blocks agree and no other block before the last chosen block agrees. The check makes
     each pair appear once, without storing the pairs of earlier tables.
     """
     first = (differences & np.uint64(table.chosen_mask)) == 0

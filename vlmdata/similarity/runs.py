@@ -28,7 +28,7 @@ def pairs_in_runs(key: NDArray[np.uint64], most: int = 1 << 18) -> Iterator[Ids]
 
 
 def batched_rows(chunks: Iterable[Pairs], size: int) -> Iterator[Pairs]:
-    """Join chunks and yield chunks of at least `size` rows. The last one may be smaller.
+    """Join chunks and yield chunks of at least `size` rows. The last chunk may be smaller.
 
     Fewer and larger chunks save the fixed cost that later stages have for each chunk.
     """

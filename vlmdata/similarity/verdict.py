@@ -128,7 +128,7 @@ def drop_duplicate_rows(
 
 
 def mark_cluster(rows: pa.Table, kept_row: Ids) -> pa.Table:
-    """Return the rows after the key of each row's representative is written into the row's `cluster`.
+    """Return the rows with the key of each row's representative in the column `cluster`.
 
     `kept_row` (N,) holds the row number of the representative, or -1 to leave the row unchanged.
     """

@@ -15,8 +15,8 @@ from vlmdata.step import Step
 class DocumentEnds(Step):
     """Reject an end-of-document mark that directly follows another mark, and a mark at the end of a row.
 
-    The sources `html` and `warc` write these marks with `mode: obelics`. Rejected texts and images between two marks are
-    ignored. A document whose texts are all marks is rejected.
+    The sources `html` and `warc` write these marks with `mode: obelics`. One mark also directly follows another if
+    all texts and images between them are rejected. A document whose texts are all marks is rejected.
     """
 
     id: ClassVar = "vlmdata.steps.document_ends"

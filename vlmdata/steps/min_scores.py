@@ -65,7 +65,7 @@ class MinScores(Step):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Return for each image or row whether it is rejected, and the arguments `reason`, `value` and `threshold` of a drop.
 
-        These arguments describe, for each rejected image or row, the first of its scores that are too low.
+        These arguments describe, for each rejected image or row, the first score that is too low.
         """
         bad = np.zeros(len(languages), bool)
         reason, value, threshold = (

@@ -48,7 +48,8 @@ class NearestCentroid(Step):
             array = np.load(path, mmap_mode="r")
             if array.ndim != 1 and array.shape[1:] != shape[1:]:
                 raise RecipeError(
-                    f"{self.name}.references: {path} has the width {array.shape[1:]}, but the centroids have {shape[1]}"
+                    f"{self.name}.references: {path} has the width {array.shape[1:]}, "
+                    f"but the centroids have the width {shape[1]}"
                 )
 
     def columns_read(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Reject texts that a language model finds improbable: keyword lists, broken sentences, other languages."""
+"""Reject texts that a language model finds improbable, such as keyword lists, broken sentences and other languages."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def near_texts(rows: pa.Table, jaccard: float) -> Ids:
 
 
 def domain(url: str | None) -> str | None:
-    """Return the host of an address in lower case without `www.`, or None.
+    """Return the host of an address in lower case without `www.`, or None if it has no host.
 
     The registered domain is not returned, because finding it needs the Public Suffix List.
     """
