@@ -165,7 +165,7 @@ def packing(ids: torch.Tensor) -> Any:
     [
         ("nowhere", "is not a checkpoint, and transformers finds no model there"),
         ("run", "Did you mean '.*run/checkpoints/step_00000006'"),
-        ("bert", "bert is a bert model. The models in LLaVA's form are llava, llava_next, llava_onevision"),
+        ("bert", "bert is a bert model. The models in LLaVA's format are llava, llava_next, llava_onevision"),
     ],
 )
 def test_an_invalid_start_is_reported_in_one_line_before_any_work(tmp_path, start, message):
@@ -182,5 +182,5 @@ def test_a_start_with_other_parts_is_refused_and_the_weight_is_named(tmp_path):
     data = write_data(tmp_path / "data", captions=0, conversations=20)
     first = run_training(tiny_recipe(data, tmp_path / "first", model=MODEL, steps=1)).checkpoint
     assert main(["export", str(first), str(tmp_path / "llava")]) == 0
-    with pytest.raises(RecipeError, match=r"the parts of this model differ from the recipe, first in '.*'\. Omit `model`"):
+    with pytest.raises(RecipeError, match=r"this model does not fit the recipe \(first in the weight '.*'\)\. Omit `model`"):
         run_training(tiny_recipe(data, tmp_path / "second", model=MODEL, start=str(tmp_path / "llava"), steps=1))

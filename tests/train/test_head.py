@@ -126,7 +126,7 @@ def test_logit_changes_that_the_loss_cannot_compute_are_refused_by_name(config: 
 def test_a_model_whose_logit_changes_differ_from_its_configuration_is_refused() -> None:
     language = model_of(HEADS["Cohere"][0]).language
     language.config.logit_scale = 0.7  # the model read 1.5 when it was built
-    with pytest.raises(ValueError, match=r"CohereForCausalLM changes its logits .*\(fields: logit_scale"):
+    with pytest.raises(ValueError, match=r"CohereForCausalLM changes its logits .*\(fields about logits: logit_scale"):
         head_of(language)
 
 

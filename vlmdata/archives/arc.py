@@ -46,8 +46,9 @@ def is_arc(file: BinaryIO) -> bool:
 def arc_records(file: BinaryIO, start: int, end: int | None, max_bytes: int) -> Iterator[dict[str, Any]]:
     """Yield the fields of a `Record`, as a dict, for each record that begins in [start, end) of an unpacked ARC.
 
-    Consecutive lines that are not headers make one bad record, but a line that begins like a header starts another bad record.
-    If the stated length of a record reaches past the end of the file, the record's content is searched for further records.
+    Consecutive lines that are not headers make one bad record, but each of them that begins like a header starts a new bad
+    record. If the stated length of a record reaches past the end of the file, the record's content is searched for further
+    records.
     """
     offset, lost = start, False
     size: int | None = None  # size of the file; measured when a stated length first reaches past the end of the file
@@ -86,7 +87,7 @@ def arc_records(file: BinaryIO, start: int, end: int | None, max_bytes: int) -> 
 
 
 def _first_bytes(file: BinaryIO) -> bytes:
-    """Return the first bytes of a file, unpacked: at most `_HEAD` bytes, or 64 bytes of a compressed WARC."""
+    """Return about `_HEAD` bytes from the start of a file, unpacked. From a compressed WARC, return only 64 bytes."""
     head = read_at(file, 0, _HEAD)
     if not head.startswith(GZIP):
         return head
@@ -128,7 +129,7 @@ def _content(file: BinaryIO, offset: int, length: int, max_bytes: int) -> tuple[
 
 
 def _size(file: BinaryIO, offset: int) -> int:
-    """Return the size of a file in bytes, by reading from an offset inside the file to its end."""
+    """Return the size of a file in bytes. To measure it, read from `offset` to the end of the file."""
     while step := len(read_at(file, offset, _STEP)):
         offset += step
     return offset
@@ -137,7 +138,8 @@ def _size(file: BinaryIO, offset: int) -> int:
 def _valid_header(file: BinaryIO, offset: int, line: bytes) -> dict[str, Any] | None:
     """Return the header that a line holds, or None if the line is not a header. The record's content begins at `offset`.
 
-    An odd header is accepted only if another header or the end of the file follows the content.
+    A header without a date or without a URL scheme is accepted only if another header or the end of the file follows the
+    content.
     """
     record = _header(line)
     if record is None or not record.pop("odd"):
@@ -154,7 +156,7 @@ def _header(line: bytes) -> dict[str, Any] | None:
     """Parse a header line, or return None if the line is not a header.
 
     A header is `URL IP date type length` (version 1) or the same with five more fields (version 2). A URL may contain spaces.
-    The date and the server's address may be missing or malformed. A header without a date or a URL scheme is `odd`.
+    The date and the server's address may be missing or malformed. If the date or the URL scheme is missing, `odd` is True.
     """
     fields = line.split()
     indexes = _field_indexes(fields) if len(fields) > 2 and _LENGTH.fullmatch(fields[-1]) else None
@@ -177,9 +179,10 @@ def _header(line: bytes) -> dict[str, Any] | None:
 
 
 def _field_indexes(fields: list[bytes]) -> tuple[int, int | None, int | None] | None:
-    """Return (number of fields that the URL fills, index of the date or None, index of the media type or None).
+    """Return (number of fields of the URL, index of the date or None, index of the media type or None).
 
-    Return None if the fields contain no date, no server address and no media type.
+    `fields` is a header line split at spaces, so a URL with spaces has several fields. Return None if the fields contain no
+    date, no server address and no media type.
     """
     last = len(fields) - 1  # index of the length
     dates = [i for i in range(1, last) if _DATE.fullmatch(fields[i])]

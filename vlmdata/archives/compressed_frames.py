@@ -64,7 +64,7 @@ def frame_end(file: BinaryIO, offset: int) -> int | None:
 
 
 def holds_record(file: BinaryIO, offset: int, dictionary: bytes | None = None) -> bool:
-    """Return whether the frame at an offset unpacks to the start of a record. Other data may look like a frame."""
+    """Return whether the frame at an offset unpacks to the start of a record. False for other data that looks like a frame."""
     return begins_record(frame_head(file, offset, dictionary))
 
 
@@ -91,10 +91,9 @@ def begins_record(data: bytes) -> bool:
 
 
 def unpacked(frame: bytes, dictionary: bytes | None, max_bytes: int) -> bytes:
-    """Return at most `max_bytes` + 1 bytes of a frame's content.
+    """Return the first `max_bytes` + 1 bytes of a frame's content, or fewer if the content is shorter.
 
-    If the frame is cut off or damaged, return the content before the cut or the damage. For a damaged gzip member, return no
-    bytes.
+    If the frame is cut off or damaged, return the content before the cut or the damage, but no bytes of a damaged gzip member.
     """
     if frame.startswith(GZIP):
         try:
@@ -216,7 +215,7 @@ def _number(data: bytes, offset: int, size: int) -> int:
 
 
 class PrependedDictionary:
-    """A file-like object that reads the frame of a dictionary, then the rest of a file.
+    """A file-like object that reads `frame`, which holds a dictionary, then a file from the file's current offset.
 
     FastWARC expects the dictionary at the start of its input.
     """

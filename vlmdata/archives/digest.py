@@ -22,9 +22,10 @@ def digest_fits(declared: str | None, block: bytes) -> bool:
 def record_fits(headers: Mapping[str, str], block: bytes, max_bytes: int) -> bool:
     """Return whether a record's content matches its digests. The names of `headers` are in lower case.
 
-    A matching block digest is enough. Otherwise, one of the two digests must match the payload, because some writers store the
-    payload digest as the block digest. The payload is the HTTP body, as sent and after each decoding up to `max_bytes`, or the
-    block if the block is not an HTTP message. A revisit always matches, because GNU Wget declares the digest of an empty body.
+    A record matches if its block has the declared block digest, or if it declares no block digest of a known algorithm.
+    Otherwise its payload must have the declared block digest or payload digest, because some writers confuse the two.
+    The payload is the HTTP body, as it was sent or after any of its decodings up to `max_bytes`. If the block is not an HTTP
+    message, the payload is the block. A revisit always matches, because GNU Wget declares the digest of an empty body.
     """
     declared = headers.get("warc-block-digest")
     if headers.get("warc-type", "").strip().lower() == "revisit" or digest_fits(declared, block):

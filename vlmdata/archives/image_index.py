@@ -1,7 +1,7 @@
 """An index of the images in a collection of archives. It is built once per machine, shared by its workers and memory-mapped.
 
-The first worker that reaches an archive indexes it while the other workers index other archives. An entry is the hash of an
-address, the number of a volume and an offset: 20 bytes for each image, redirect and revisited response.
+The first worker that reaches an archive indexes it while the other workers index other archives. An entry has 20
+bytes: the hash of an address, the number of a volume (an archive file or a member of a WACZ) and an offset in the volume.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def shared_folder() -> Path:
 
 
 def collection_index(volumes: Sequence[Volume], folder: Path, max_bytes: int) -> tuple[NDArray, NDArray]:
-    """Return the sorted keys of all addresses, uint64 (n,), and their places, (n,) with the fields `volume` and `offset`.
+    """Return the sorted `address_key` of each address, uint64 (n,), and its place, (n,) with the fields `volume` and `offset`.
 
-    Later calls reuse the files in `folder`. Concurrent calls share the work.
+    `volume` is an index in `volumes`. Later calls reuse the files in `folder`. Concurrent calls share the work.
     """
     paths = [folder / f"{_hash(_VERSION, max_bytes, volume.identity()):016x}.volume" for volume in volumes]
     whole = folder / f"{_hash(*(path.name for path in paths)):016x}.collection"
@@ -99,7 +99,10 @@ def _ensure_file(path: Path, write: Callable[[IO[bytes]], None]) -> bool:
 
 
 def _write_volume(volume: Volume, max_bytes: int, out: IO[bytes]) -> None:
-    """Write the index of a volume as four arrays: kind, key, offset and digest hash (0: no digest) of each entry."""
+    """Write the index of a volume as four arrays: the kinds, keys, offsets and digest hashes of all entries.
+
+    A key is the `address_key` of the record's URL. The digest hash is 0 if the record has no digest.
+    """
     kinds, keys, offsets, digests = array("B"), array("Q"), array("Q"), array("Q")
     for record in records(volume, max_bytes=max_bytes * 2):
         if record.url is None or record.kind not in ("response", "resource", "revisit"):
@@ -116,10 +119,10 @@ def _write_volume(volume: Volume, max_bytes: int, out: IO[bytes]) -> None:
 
 
 def _write_collection(paths: list[Path], out: IO[bytes]) -> None:
-    """Write the sorted keys of all addresses, then their places.
+    """Write the sorted keys of all addresses, then for each address the place of a record, which is its volume and its offset.
 
-    The place of an address is the offset of its first image or redirect. If an address has only revisits, the place is the
-    offset of the response to which the first revisit refers.
+    The record is the first image or redirect of the address. If the address has only revisits, the record is the response to
+    which the first revisit refers.
     """
     columns = [_columns(path, number) for number, path in enumerate(paths)]
     kinds, keys, offsets, digests, volumes = (np.concatenate(column) for column in zip(*columns, strict=True))

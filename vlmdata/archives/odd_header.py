@@ -44,6 +44,6 @@ def header_at(file: BinaryIO, offset: int) -> RecordHeader | None:
 
 
 def stated_length(fields: Mapping[str, str]) -> int:
-    """Return the stated bytes of content, or 0 if no number is stated. The names of `fields` are in lower case."""
+    """Return the stated length of the content in bytes, or 0 if none is stated. The names of `fields` are in lower case."""
     stated = fields.get("content-length", "").strip()
     return int(stated) if _LENGTH.fullmatch(stated) else 0

@@ -1,7 +1,8 @@
 """Reads web archives as streams of records: WARC (plain, gzip, LZ4, Zstandard), ARC, and both inside WACZ.
 
 Memory holds one record at a time. A record that cannot be read is yielded with kind `bad_record`, and reading continues at the
-next readable record. A large volume is divided into pieces, which together yield the records of the whole volume.
+next readable record. A volume is an archive file or a member of a WACZ. A large volume is divided into pieces, which are byte
+ranges that together yield the records of the whole volume.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ def piece_records(volume: Volume, start: int, end: int | None, max_bytes: int) -
 def records(volume: Volume, *, max_bytes: int = 100_000_000) -> Iterator[Record]:
     """Yield the records of a volume in order. Content longer than `max_bytes` is not read.
 
-    Raises OSError only if the file itself cannot be opened. If a store stops answering, ConnectionError is raised and no bad
-    record is yielded, because the record may be sound.
+    Raises OSError if the file itself cannot be opened, and ConnectionError if a remote store stops answering. Damage does not
+    raise an error, but yields a bad record.
     """
     with volume.open() as file:
         yield from _records(file, 0, None, max_bytes)
@@ -151,9 +152,10 @@ def _records_before_damage(
 def _skip_damage(
     file: Any, position: int, last: Record | None, max_bytes: int, stop: _Stop
 ) -> Generator[Record, None, int | None]:
-    """Yield a bad record for the damaged range, or the records that FastWARC misreads there. Return the next record's offset.
+    """Yield a bad record for the damaged bytes, or the records there if only FastWARC cannot read them.
 
-    Reading began at `position`. `last` is the record before the damage, or None if the damage is at `position`.
+    Return the offset where reading continues, or None if no record follows before the end of the range. Reading began at
+    `position`. `last` is the record before the damage, or None if the damage is at `position`.
     """
     at = position if last is None else proved_end(file, last.offset, max_bytes)
     if at is None and last is not None:  # the end of the last record is not known
@@ -176,10 +178,11 @@ def _skip_damage(
 
 
 class _Stop:
-    """Detects the end of a piece, and counts records with a false stated length.
+    """Detects the end of the byte range from which records are read, and counts records with a false stated length.
 
-    FastWARC gives the second record of a frame the offset of the next frame. So an offset equal to the end is not enough: the
-    record must also have the headers of the record that begins at the end.
+    FastWARC reports the offset of the next frame for the second record of a frame. This record may therefore seem to begin at
+    `end` although it begins before `end`. So a record at `end` is outside the range only if it has the headers of the record
+    that FastWARC reads first when it starts at `end`.
     """
 
     def __init__(self, file: BinaryIO, end: int | None):
@@ -190,11 +193,11 @@ class _Stop:
         self.headers = _headers_at(file, end) if end is not None and self.packed else None
 
     def is_inside(self, position: int | None) -> bool:
-        """Return whether an offset is inside the piece. False for None."""
+        """Return whether an offset is before the end of the range. False for None."""
         return position is not None and (self.end is None or position < self.end)
 
     def __call__(self, offset: int, entry: Any) -> bool:
-        """Return whether the piece ends before this record."""
+        """Return whether this record begins at or after the end of the range."""
         if self.end is not None and offset >= self.end:
             self.is_reached = offset > self.end or self.headers in (None, entry.headers.to_dict())
         return self.is_reached
@@ -247,11 +250,11 @@ def _is_odd(record: Record, length: int) -> bool:
 
 
 def _read_alone(file: BinaryIO, position: int, entry: Any, max_bytes: int, stop: _Stop) -> _Odd | None:
-    """Return the record at an offset, read without trusting its stated length.
+    """Return the record at an offset, without trusting the length that its header states.
 
-    A packed record is read from its own frame. A plain record counts as cut off if no record follows its content. The
-    caller uses this after many false lengths, because each false length costs a read to the end. If the record can be read as
-    usual, return None and leave the file where it was.
+    A packed record is read only from its own frame. A plain record counts as cut off if no record follows its content. If the
+    record should be read as usual, return None and leave the file where it was. The caller uses this function after many false
+    lengths, because each of them costs a read to the end of the file.
     """
     if stop.packed:
         return _odd_records(file, position, entry, max_bytes)

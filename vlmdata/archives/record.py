@@ -21,7 +21,8 @@ DAMAGE = (OSError, EOFError, zipfile.BadZipFile, ValueError)
 class Record:
     """A record of an archive. If `kind` is `bad_record`, `problem` says why: header, truncated, too_large or digest.
 
-    A record of a kind whose content is not kept is never a `bad_record`. If it is cut off, its `problem` is truncated.
+    Content is kept only in records of the kinds `response` and `resource`. A WARC record of another kind keeps its kind if it
+    is cut off, and its `problem` is truncated.
     """
 
     kind: str  # one of KINDS or unknown; in an ARC also dns, mailto, news or whois
@@ -54,7 +55,8 @@ def _url(headers: dict[str, str]) -> str | None:
 def read_block(record: Record, reader: Any, length: int, max_bytes: int) -> None:
     """Read the content of a record. If the content is damaged, set the record's `kind` and `problem`.
 
-    If content of this kind is not kept or is longer than `max_bytes`, only check that it is complete.
+    Content is kept only in a `response` or a `resource`, and only if it has at most `max_bytes` bytes. Other content is skipped
+    after a check that it is complete.
     """
     is_kept = record.kind in BODIES
     if not is_kept or length > max_bytes:

@@ -16,7 +16,7 @@ _BUFFER = 1 << 20  # bytes of the local buffer; a request to the store reads 4 M
 
 
 def open_archive(path: str) -> BinaryIO:
-    """Open an archive for reading at any offset. Opening and reading raise ConnectionError if a store fails all retries."""
+    """Open an archive for reading at any offset. Opening and reading raise ConnectionError if a remote store fails."""
     if not is_remote(path):
         return open(path, "rb")
     return io.BufferedReader(_Ranges(path), _BUFFER)
@@ -25,7 +25,7 @@ def open_archive(path: str) -> BinaryIO:
 class _Ranges(io.RawIOBase):
     """A remote file that retries failed reads.
 
-    If all retries fail, it raises ConnectionError, because an OSError means that the archive is damaged.
+    It raises ConnectionError if all retries fail. The reader of the archive takes any other OSError as damage to the archive.
     """
 
     def __init__(self, path: str):

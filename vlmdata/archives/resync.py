@@ -43,9 +43,9 @@ def next_record(file: BinaryIO, offset: int) -> int | None:
 def certain_record(file: BinaryIO, offset: int) -> int | None:
     """Return the first offset at or after `offset` where a frame of the archive itself begins and holds a record, or None.
 
-    The content of a record may itself be a compressed archive, of which the outer frame may store up to one block unchanged. So
-    a frame counts only if it begins a sequence of frames, without gaps, that is longer than one block or reaches the end of the
-    file.
+    The content of a record may be another compressed archive. Compression may store a block of such content unchanged, so
+    frames of the inner archive may appear in the file. Therefore a frame counts only if it begins a sequence of frames,
+    without gaps, that is longer than one block or reaches the end of the file.
     """
     longest = _STORED[_mark(file)]
     for found in _candidates(file, offset):

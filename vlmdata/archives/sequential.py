@@ -29,7 +29,7 @@ _lock = threading.Lock()
 
 
 def sequential(key: Any, start: Callable[[], Any]) -> Sequential:
-    """Return the stream that is parked under this key, or a new one.
+    """Return the stream that an earlier `with` block left open under this key, or a new stream.
 
     `start` opens the underlying stream at its beginning. It is called again when a seek restarts the stream.
     """
@@ -89,7 +89,7 @@ class Sequential:
         return found
 
     def close(self) -> None:
-        """Close the stream without parking it."""
+        """Close the stream, so that no later call of `sequential` can continue it."""
         self._end()
         self.ring.close()
 

@@ -85,7 +85,7 @@ def is_known_type(declared: str) -> bool:
 
 
 def _is_fragment(body: bytes) -> bool:
-    """Return whether a body begins with an SVG drawing and continues after it."""
+    """Return whether a body begins with an SVG drawing and has more content after it, as a part of an HTML page may."""
     return _root(body[:START]) == b"svg" and not body[-START:].rstrip().endswith(b"</svg>")
 
 

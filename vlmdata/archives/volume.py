@@ -41,11 +41,11 @@ class Volume:
     member: str | None = None
 
     def open(self) -> Any:
-        """Open the volume for reading, stored or unpacked.
+        """Open the volume as a file in which each record has an offset.
 
-        The stored bytes are read if the volume is plain or each record is a compressed frame. Otherwise the volume is unpacked
-        from its start. Use the result in a `with` block, so that the next piece of an unpacked stream continues where this
-        piece ended.
+        The file holds the stored bytes if the volume is plain or each record is a compressed frame. Otherwise it holds the
+        unpacked bytes. Use it in a `with` block. After the block, an unpacked stream stays open, and the next call continues it
+        instead of unpacking the volume from its start.
         """
         identity = self.identity()
         if _has_record_offsets(self, identity):

@@ -2,7 +2,7 @@
 
 The fusion `deep_tokens` reads the results.
 
-P images, N patches in order of squares, s the side of a square, L earlier layers, C and D widths.
+P images, N patches (one square of s x s patches after the other), L earlier layers, C and D widths.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Mistral 3's projector: an RMS norm, a layer that merges the patches of a square at the same width, then an MLP.
+"""Mistral 3's projector: an RMS norm, a linear layer that turns each square of patches into one vector, then an MLP.
 
-P images, N patches in order of squares, s the side of a square, C and D widths.
+P images, N patches (one square of s x s patches after the other), C and D widths.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class Layers(nn.Module):
-    """The network of `NormedMerger`: (P, N, C), in order of squares -> (P, N / s^2, D), for images of any shape."""
+    """The network of `NormedMerger`: patches (P, N, C), square by square -> tokens (P, N / s^2, D), for images of any shape."""
 
     def __init__(self, width: int, out_width: int, part: NormedMerger) -> None:
         super().__init__()
@@ -25,7 +25,10 @@ class Layers(nn.Module):
         self.mlp = nn.Sequential(first, nn.GELU(), second)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Merge each square. Its values are ordered by channel, then by patch, to match Mistral 3's weights."""
+        """Turn each square into one token.
+
+        The values of a square are ordered by channel, then by patch, to match Mistral 3's weights.
+        """
         squares = self.norm(features).unflatten(1, (-1, self.count))  # (P, N / s^2, s^2, C)
         return self.mlp(self.merge(squares.transpose(2, 3).flatten(2)))
 

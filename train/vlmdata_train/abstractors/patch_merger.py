@@ -1,6 +1,6 @@
 """The merger of Qwen2-VL and Qwen2.5-VL: it concatenates the patches of a square to one token, then applies an MLP.
 
-P images, N patches in order of squares, s the side of a square, C and D widths.
+P images, N patches (one square of s x s patches after the other), C and D widths.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class Merger(nn.Module):
-    """The network of `PatchMerger`: (P, N, C), in order of squares -> (P, N / s^2, D), for images of any shape."""
+    """The network of `PatchMerger`: patches (P, N, C), square by square -> tokens (P, N / s^2, D), for images of any shape."""
 
     def __init__(self, in_width: int, out_width: int, side: int, norm: nn.Module) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Merger(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(inner, inner), nn.GELU(), nn.Linear(inner, out_width))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise each patch, then merge each square."""
+        """Normalise each patch, then turn each square into one token."""
         return self.mlp(self.norm(features).unflatten(1, (-1, self.count)).flatten(2))
 
 

@@ -1,6 +1,6 @@
 """Flamingo's Perceiver resampler: a fixed number of learned latents attends to the patches in every layer.
 
-Source: Alayrac et al. 2022, Flamingo. The layers have the form of Idefics 1.
+Source: Alayrac et al. 2022, Flamingo. The layers are built as in Idefics 1.
 
 P tiles, N patches, L latents, C and D widths, H heads, E head width.
 """

@@ -112,7 +112,7 @@ def load_model(path: Path, model: nn.Module) -> None:
         for name, tensor in _read(path, "model", "frozen"):
             if name not in weights:
                 raise RecipeError(
-                    f"{path}: the model has no weight '{name}'. Use the parts of the checkpoint's model in the recipe"
+                    f"{path}: the model has no weight '{name}'. Set the model's parts in the recipe as in {path}/recipe.json"
                 )
             weight = weights[name]
             if weight.shape != tensor.shape:
@@ -126,7 +126,7 @@ def load_model(path: Path, model: nn.Module) -> None:
 
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Load a checkpoint's optimizer state. Tensors keep their dtypes. torch's own loading would round to bf16."""
+    """Load a checkpoint's optimizer state. Tensors keep their dtypes. torch's own loading would cast them to the weight's."""
     parameters = dict(_unshared(model))
     for name, tensor in _read(path, "optimizer"):
         weight, _, key = name.rpartition("/")

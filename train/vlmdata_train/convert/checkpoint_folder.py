@@ -45,7 +45,7 @@ def check_start(start: str) -> None:
 def model_of(start: str) -> ModelRecipe:
     """Return the recipe of the model at `start`, with its tokenizer.
 
-    Raise RecipeError if there is no model, or if the model is published but not in LLaVA's form.
+    Raise RecipeError if there is no model, or if the model is published but not in LLaVA's format.
     """
     check_start(start)
     if is_checkpoint(start):

@@ -1,4 +1,4 @@
-"""Converts open_clip's vision transformer to transformers' `CLIPVisionModel`, the same network with other names of weights.
+"""Converts open_clip's vision transformer to transformers' `CLIPVisionModel`, the same network with different weight names.
 
 C tower width, N tokens.
 """

@@ -1,4 +1,4 @@
-"""Reads the parts and the weights of published models in LLaVA's form.
+"""Reads the parts and the weights of published models in LLaVA's format.
 
 These models are LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision as transformers saves them (`LlavaForConditionalGeneration` and
 similar classes).
@@ -33,7 +33,7 @@ RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # our name
 
 
 def our_name(name: str) -> str:
-    """Return our name for a weight of transformers' LLaVA. Raise ValueError for an unknown weight."""
+    """Return the name that our model gives to a weight of transformers' LLaVA. Raise ValueError for an unknown weight."""
     for theirs, ours in NAMES:
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
@@ -43,13 +43,13 @@ def our_name(name: str) -> str:
 def llava_recipe(name: str) -> ModelRecipe:
     """Return the recipe of a published model by its hub name or folder. `fill_from_llava` loads the weights.
 
-    Raise ValueError if the model is not in LLaVA's form, and OSError if there is no such model.
+    Raise ValueError if the model is not in LLaVA's format, and OSError if there is no such model.
     """
     config = _config(name)
     if config.model_type not in FORMS:
-        raise ValueError(f"{name} is a {config.model_type} model. The models in LLaVA's form are {', '.join(FORMS)}")
+        raise ValueError(f"{name} is a {config.model_type} model. The models in LLaVA's format are {', '.join(FORMS)}")
     if config.vision_config.model_type == "pixtral":  # transformers ends rows with text tokens, but the trainer with vectors
-        raise ValueError(f"{name} has Pixtral's tower. A recipe can build such a model, but cannot load its published weights")
+        raise ValueError(f"{name} has Pixtral's tower. Such a model can be trained, but its published weights cannot be loaded")
     images = AutoImageProcessor.from_pretrained(name)
     vision = {
         "config": _plain(config.vision_config), "layer": config.vision_feature_layer,
@@ -73,22 +73,22 @@ def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
     """
     config = _config(name)
     if image_token_id(model.tokenizer) != config.image_token_id:
-        raise ValueError(f"{name}: the image token has id {config.image_token_id} in the model, but another in the tokenizer")
+        raise ValueError(f"{name}: the image token has id {config.image_token_id} in the model, but not in the tokenizer")
     if model.head != Head() or model.lm_head.bias is not None:
         kind = type(model.language).__name__
-        raise ValueError(f"{name}: LLaVA's form computes logits with a weight alone, but {kind} adds a bias, a scale or a cap")
+        raise ValueError(f"{name}: LLaVA's format has no bias, scale or cap for logits, but {kind} uses one of them")
     reference = AutoModelForImageTextToText.from_pretrained(name, config=config, dtype=next(model.parameters()).dtype)
     weights = {our_name(key): value for key, value in reference.state_dict().items()}
     misfits = _misfits(weights, model.state_dict())
     if misfits:
         raise ValueError(
-            f"{name}: the parts of this model differ from the recipe, first in '{misfits[0]}'. Omit `model` in the recipe"
+            f"{name}: this model does not fit the recipe (first in the weight '{misfits[0]}'). Omit `model` in the recipe"
         )
     model.load_state_dict(weights)
 
 
 def _misfits(published: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of weights that only one of two models has. If there are none, return those that differ in shape."""
+    """Return the names of weights that only one of two models has, or if there are none, of weights that differ in shape."""
     only_in_one = sorted(published.keys() ^ ours.keys())
     return only_in_one or [name for name in ours if ours[name].shape != published[name].shape]
 

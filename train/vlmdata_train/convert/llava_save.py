@@ -1,4 +1,4 @@
-"""Saves a trained model with its processor in LLaVA's form, for transformers, vLLM and others."""
+"""Saves a trained model with its processor in LLaVA's format, for transformers, vLLM and others."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ FLATTEN_TEXTS = FLATTEN.replace(
 def save_llava(model: VisionLanguageModel, folder: Path) -> None:
     """Write a model and its processor in transformers' format.
 
-    Raise a ValueError that names the first part that does not fit LLaVA's form. Merge LoRA first, with `lora.merge_lora`.
+    Raise a ValueError that names the first part that does not fit LLaVA's format. Merge LoRA first, with `lora.merge_lora`.
     """
     _check_form(model)
     vision_config, weights = _tower(model.encoder)
@@ -86,7 +86,7 @@ def _check_form(model: VisionLanguageModel) -> None:
         try:
             clip_config(encoder.visual)
         except ValueError as error:
-            raise ValueError(f"encoder: {error}. This model cannot be saved in LLaVA's form") from None
+            raise ValueError(f"encoder: {error}. This model cannot be saved in LLaVA's format") from None
     is_tower = isinstance(encoder, OpenClipTower) or (
         isinstance(encoder, Tower) and encoder.extra <= 1 and not encoder.interpolate
     )
@@ -112,7 +112,7 @@ def _check_form(model: VisionLanguageModel) -> None:
     }  # fmt: skip
     for part, (is_llava, form) in forms.items():
         if not is_llava:
-            raise ValueError(f"{part}: LLaVA's form needs {form}. This model cannot be saved in that form")
+            raise ValueError(f"{part}: LLaVA's format supports only {form}. This model cannot be saved in LLaVA's format")
     if any("lora_" in name for name, _ in model.named_parameters()):
         raise ValueError("merge the LoRA updates first, with vlmdata_train.model.lora.merge_lora(model)")
 
@@ -188,14 +188,15 @@ def _processor(model: VisionLanguageModel, config: Any) -> Any:
 
 
 def served_template(tokenizer: Any) -> str | dict[str, str] | None:
-    """Return the chat template with which a processor writes the trainer's prompts, or None for a tokenizer without template.
+    """Return a chat template with which a processor writes the same prompts as the trainer.
 
-    The template accepts messages as lists of parts. Raise ValueError if it cannot accept images.
+    In this template, the content of a message may be a list of texts and images. If the tokenizer has several templates, return
+    a dict of them. If it has no template, return None. Raise ValueError if the tokenizer's template cannot accept images.
     """
     template = ChatTemplate(tokenizer, image_token(tokenizer))
     if template.form == "text_parts":
         raise ValueError(
-            "chat_template: the template accepts a message only as a list of texts, without images. Set another one"
+            "chat_template: the template accepts a message only as a list of texts, without images. Set a different template"
         )
     flatten = {"text": FLATTEN.replace(IMAGE, image_token(tokenizer)), "both": FLATTEN_TEXTS}.get(template.form or "", "")
     if isinstance(template.source, dict):
@@ -204,10 +205,10 @@ def served_template(tokenizer: Any) -> str | dict[str, str] | None:
 
 
 def served_tokenizer(tokenizer: Any) -> Any:
-    """Return a tokenizer with which a processor writes the token that begins a text only once.
+    """Return a tokenizer with which a processor does not write the first token of a text, such as `<s>`, twice.
 
-    The tokenizer and the template may both write this token. A processor of transformers then removes the second copy only if
-    the token is `bos_token`. If another token begins a text, return a copy of the tokenizer with that token as `bos_token`.
+    The tokenizer and the chat template may both write this token. A processor of transformers then removes the second copy only
+    if the token is `bos_token`. If another token begins a text, return a copy of the tokenizer with that token as `bos_token`.
     """
     begin = tokenizer.convert_ids_to_tokens(written_before(tokenizer, image_token(tokenizer)))
     if not begin or begin[0] == tokenizer.bos_token:
@@ -220,7 +221,7 @@ def served_tokenizer(tokenizer: Any) -> Any:
 
 
 def their_name(name: str) -> str:
-    """Return the name of one of our weights in transformers' LLaVA. Raise ValueError if it has none."""
+    """Return the name that transformers' LLaVA gives to one of our weights. Raise ValueError if LLaVA has no such weight."""
     for theirs, ours in NAMES:
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)

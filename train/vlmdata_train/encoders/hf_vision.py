@@ -1,4 +1,4 @@
-"""Hugging Face's image towers with patch embeddings and equal blocks: CLIP, SigLIP, DINOv2, DINOv3, ViT and InternViT.
+"""Hugging Face's image towers with patch embeddings and identical blocks: CLIP, SigLIP, DINOv2, DINOv3, ViT and InternViT.
 
 P images, N patches, C width.
 """
@@ -71,7 +71,7 @@ def last_norm(model: Any) -> nn.Module:
 
 @dataclass(frozen=True)
 class HfVision:
-    """A tower with the published weights of `name`, or with random weights as `config` says. Exactly one of them must be set.
+    """A tower with the published weights of `name`, or with random weights as `config` says. Set exactly one of the two.
 
     If `name` is a whole CLIP or SigLIP, only its image tower is used.
     """

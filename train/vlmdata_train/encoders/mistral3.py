@@ -1,5 +1,6 @@
-"""Mistral 3's tower (Small 3.1 and later): Pixtral's tower, with its patches grouped by the squares that are merged.
+"""Mistral 3's tower (Small 3.1 and later): Pixtral's tower with its patches ordered square by square.
 
+A square is s x s neighbouring patches, which the abstractor `normed_merger` turns into one token.
 P images of one size, N patches, C width, s side of a square.
 """
 
@@ -34,7 +35,7 @@ class Mistral3(Pixtral):
     square: int = 2  # number of patches on one side of a square
 
     def facts(self) -> EncoderFacts:
-        """Return the facts. `image_size` is the side of the smallest possible image, which is one square."""
+        """Return the facts. `image_size` is the side of the smallest possible image, which is one square of patches."""
         config = self.load_config()
         return self.sizes(config.hidden_size, config.patch_size * self.square, config.patch_size)
 

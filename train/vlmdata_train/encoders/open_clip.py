@@ -72,9 +72,9 @@ class OpenClip:
         if unknown := next((name for name in self.config or {} if name not in known), None):
             raise ValueError(f"open_clip's vision configuration has no '{unknown}'.{suggest(unknown, known)}")
         if self.pretrained and self.config:
-            raise ValueError("pretrained needs model, and cannot be used with config")
+            raise ValueError("`pretrained` needs `model`, and cannot be used with `config`")
         if not (all(layer > 0 for layer in self.layers) or all(layer < 0 for layer in self.layers)):
-            raise ValueError("all layers must be positive (counted from the first) or all negative (counted from the last)")
+            raise ValueError("the layers must be all positive (counted from the first) or all negative (counted from the last)")
         schemes = ("hf-hub:", "local-dir:")
         if self.model and not self.model.startswith(schemes) and self.model not in open_clip.list_models():
             raise ValueError(f"open_clip has no model '{self.model}'.{suggest(self.model, open_clip.list_models())}")

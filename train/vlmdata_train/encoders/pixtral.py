@@ -38,7 +38,7 @@ class Tower(nn.Module):
 class Pixtral(VisionHalf):
     """Pixtral's tower. Use it with the preprocessing `longest_edge`.
 
-    `name` is a Pixtral model in LLaVA's form, or a Mistral 3 model.
+    `name` is a Pixtral model in LLaVA's format, or a Mistral 3 model.
     """
 
     kind = PixtralVisionModel

@@ -40,7 +40,7 @@ class Qwen25Vl(VisionHalf):
     place = "visual"
 
     def facts(self) -> EncoderFacts:
-        """Return the facts. `image_size` is the side of the smallest possible image, which is one square."""
+        """Return the facts. `image_size` is the side of the smallest possible image, which is one square of patches."""
         config = self.load_config()
         return self.sizes(config.hidden_size, config.patch_size * config.spatial_merge_size, config.patch_size)
 

@@ -39,7 +39,10 @@ def attended(model: Any, pixels: Tensor) -> Any:
 
 
 def in_squares(pixels: Tensor, patch: int, square: int, frames: int) -> Tensor:
-    """Cut images into patches, one square after the other: (P, 3, H, W) -> (P N, 3 frames p p). All frames are equal."""
+    """Cut images into patches, one square after the other: (P, 3, H, W) -> (P N, 3 frames p p).
+
+    The tower expects video, so each patch is repeated as `frames` equal frames.
+    """
     cut = pixels.unfold(2, patch, patch).unfold(3, patch, patch)  # (P, 3, rows, columns, p, p)
     cut = cut.unflatten(3, (-1, square)).unflatten(2, (-1, square))  # (P, 3, rows/s, s, columns/s, s, p, p)
     cut = cut.permute(0, 2, 4, 3, 5, 1, 6, 7).flatten(0, 4)  # (P N, 3, p, p)
@@ -54,7 +57,7 @@ class Qwen2Vl(VisionHalf):
     place = "visual"
 
     def facts(self) -> EncoderFacts:
-        """Return the facts. `image_size` is the side of the smallest possible image, which is one square."""
+        """Return the facts. `image_size` is the side of the smallest possible image, which is one square of patches."""
         config = self.load_config()
         return self.sizes(config.embed_dim, config.patch_size * config.spatial_merge_size, config.patch_size)
 

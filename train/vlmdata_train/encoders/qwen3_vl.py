@@ -1,4 +1,4 @@
-"""Qwen3-VL's tower: images of any size, learned (interpolated) and 2-D rotary positions, and features of several layers.
+"""Qwen3-VL's tower: images of any size, interpolated and 2-D rotary positions, and features of several layers.
 
 Bai et al. 2025, Qwen3-VL; Meng et al. 2024, DeepStack. P images of one size, N patches, C width, L earlier layers.
 """
@@ -48,7 +48,7 @@ class Qwen3Vl(VisionHalf):
     place = "visual"
 
     def facts(self) -> EncoderFacts:
-        """Return the facts. `image_size` is the side of the smallest possible image, which is one square."""
+        """Return the facts. `image_size` is the side of the smallest possible image, which is one square of patches."""
         config = self.load_config()
         levels, side = len(config.deepstack_visual_indexes), config.patch_size * config.spatial_merge_size
         return EncoderFacts(config.hidden_size * (1 + levels), side, config.patch_size, HALF, HALF, levels=levels)

@@ -13,7 +13,10 @@ from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 class Patches(nn.Module):
-    """Maps pixels (P, 3, H, W) to features (P, N, 3 p p), without weights. Each patch is in order of row, column, channel."""
+    """Maps pixels (P, 3, H, W) to features (P, N, 3 p p), without weights.
+
+    The values of a patch are ordered by row, column and channel.
+    """
 
     def __init__(self, side: int) -> None:
         super().__init__()

@@ -46,7 +46,7 @@ def _colours(values: Sequence[float], like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Several towers side by side. Entries of `towers` have the form of `encoder`. All towers must have the same grid."""
+    """Several towers with the same grid of patches. An entry of `towers` is written like the recipe's `encoder`."""
 
     towers: tuple[Any, ...]
 

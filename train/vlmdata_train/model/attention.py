@@ -119,7 +119,8 @@ def block_mask(
     """Return FlexAttention's mask from two sets of block pairs.
 
     Each set is bool (B, Q, K), for Q query blocks and K key blocks. `visible` tests each element in the pairs of `tested`. The
-    pairs of `full` are visible as a whole. `lengths` counts queries and keys.
+    pairs of `full` are visible as a whole. `lengths` is (number of queries, number of
+    keys).
     """
     counts, order = _block_list(tested)
     full_counts, full_order = _block_list(full)
@@ -129,9 +130,10 @@ def block_mask(
 
 
 def _block_list(pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return block pairs, bool (B, Q, K), in FlexAttention's form.
+    """Return block pairs, bool (B, Q, K), as the two tensors that FlexAttention expects.
 
-    The form has the number of chosen key blocks of each query block, and all key blocks, with the chosen blocks first.
+    The first, (B, 1, Q), holds the number of chosen key blocks of each query block. The second, (B, 1, Q, K), holds the indexes
+    of all key blocks, with the chosen blocks first.
     """
     order = pairs.int().argsort(dim=2, descending=True, stable=True)
     return pairs.sum(2, dtype=torch.int32)[:, None], order.int()[:, None]
@@ -169,7 +171,7 @@ def packed_attention(
 
 @dataclass(frozen=True)
 class Scores:
-    """How a layer scales, limits and caps its attention scores."""
+    """How a layer scales its attention scores, limits them to a window and caps them."""
 
     scale: float | None  # None: 1 / sqrt(E)
     window: int | None  # how many tokens back a query sees, itself included; None: all

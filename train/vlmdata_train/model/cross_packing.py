@@ -34,12 +34,12 @@ def latest_images(marks: Tensor, segment_ids: Tensor) -> Tensor:
 
 
 def first_of_runs(marks: Tensor, segment_ids: Tensor, latest: Tensor) -> Tensor:
-    """Return for each token the first image in the run of its latest image, or -1 without an image: (B, T) -> (B, T).
+    """Return for each token the number of the first image that it reads, or -1 if it reads none: (B, T) -> (B, T).
 
-    A run is a sequence of consecutive image tokens in one sample. A token reads all images from this first image to its latest
-    image. So text after a run reads the whole run, and an image token reads its own image and the earlier images of its run. An
-    image token does not read later images. The images that a token reads never depend on later tokens, so truncation and
-    generation do not change them.
+    A run is a sequence of consecutive image tokens in one sample. A token's latest image belongs to a run, and the token reads
+    the images from the start of this run to its latest image. So text after a run reads the whole run, and an image token reads
+    its own image and the earlier images of its run. An image token does not read later images. The images that a token reads
+    never depend on later tokens, so truncation and generation do not change them.
     """
     opens = marks.clone()
     opens[:, 1:] &= ~marks[:, :-1] | (segment_ids[:, 1:] != segment_ids[:, :-1])
@@ -62,7 +62,7 @@ class Seen:
 
     @staticmethod
     def of(features: Tensor, counts: list[int], latest: Tensor, first: Tensor, backend: str) -> Seen:
-        """Return which features each token reads, in the backend's form. `counts` has the number of features of each image."""
+        """Return a `Seen` with the runs or the mask that the backend needs. `counts` has each image's number of features."""
         sizes = torch.tensor(counts, dtype=torch.int64, device=features.device)
         number = torch.arange(len(counts), device=features.device)
         of_feature = number.repeat_interleave(sizes, output_size=sum(counts))
@@ -74,7 +74,10 @@ class Seen:
         return seen
 
     def at(self, places: Tensor) -> Seen:
-        """Return the images that each row's token at `places` (B,) reads. The tokens generated after it read the same."""
+        """Return a `Seen` for one token of each row, which is at the row's index in `places` (B,).
+
+        The tokens that are generated after it read the same images.
+        """
         latest, first = (images.gather(1, places[:, None]) for images in (self.latest, self.first))
         return Seen(self.features, self.of_feature, latest, first, self.backend)
 
@@ -99,7 +102,8 @@ def reading_runs(latest: Tensor, first: Tensor, counts: list[int]) -> list[tuple
 def reading_block_mask(latest: Tensor, of_feature: Tensor, first: Tensor | None = None) -> Any:
     """Return FlexAttention's mask of tokens (Q,) and features (V,), built from the range of images in each block.
 
-    Without `first`, each token reads only its latest image.
+    A token reads the images from its number in `first` to its number in `latest`. `of_feature` has the number of each feature's
+    image. Without `first`, each token reads only its latest image.
     """
     begins = latest if first is None else first
 
@@ -114,7 +118,7 @@ def reading_block_mask(latest: Tensor, of_feature: Tensor, first: Tensor | None 
 
 
 def _blocks(values: Tensor, filler: int) -> Tensor:
-    """Return values in blocks of BLOCK, with `filler` at the end of the last block."""
+    """Cut values (n,) into blocks of `BLOCK` values: (blocks, BLOCK). If the last block is shorter, `filler` completes it."""
     missing = -len(values) % BLOCK
     return torch.cat([values, values.new_full((missing,), filler)]).view(-1, BLOCK)
 

@@ -27,9 +27,9 @@ def apply_parts(parts: Mapping[str, nn.Module], table: Mapping[str, Part]) -> No
 
 
 def check_gates(parts: Mapping[str, nn.Module], table: Mapping[str, Part]) -> None:
-    """Raise ValueError if a part with LoRA would get no gradient because its gates are 0.
+    """Raise ValueError if a part with LoRA has a gate (a weight that scales a layer's output) that is 0.
 
-    Load the start weights before this check.
+    LoRA does not train gates, so the layers behind such a gate would get no gradient. Load the start weights before this check.
     """
     for name, module in parts.items():
         if table.get(name, Part()).lora is not None and (closed := closed_gates(module)):

@@ -32,11 +32,11 @@ class Head:
 
 @torch.no_grad()
 def head_of(language: Any) -> Head:
-    """Return how a language model changes the logits of its output layer. Raises ValueError if no known form matches.
+    """Return how a language model changes the logits of its output layer. Raises ValueError if no `Head` describes it.
 
     Models use similar fields differently: Granite divides by the field with which HyperCLOVA X multiplies. So this function
-    measures the head. It replaces the output layer's logits by known numbers, and compares the model's result with each form
-    and each number of its configuration.
+    measures the change. It replaces the output layer's logits by known numbers, and compares the model's result with that of
+    each `Head` whose scale and cap can be made from numbers in the model's configuration.
     """
     name, layer = type(language).__name__, language.get_output_embeddings()
     if type(layer) is not nn.Linear:
@@ -56,7 +56,7 @@ def head_of(language: Any) -> Head:
             return form
     fields = ", ".join(field for field in language.config.get_text_config().to_dict() if _is_about_logits(field))
     raise ValueError(
-        f"{name} changes its logits in a way that the trainer's loss does not support (fields: {fields or 'none'})"
+        f"{name} changes its logits in a way that the trainer's loss does not support (fields about logits: {fields or 'none'})"
     )
 
 

@@ -22,7 +22,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """The parts of a model that determine the sizes of an image.
+    """The parts of a model that determine how many tiles and tokens an image becomes.
 
     A plan is small and picklable, because the loader's workers plan and preprocess with a copy.
     """

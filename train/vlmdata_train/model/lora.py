@@ -22,15 +22,15 @@ HOOKS = (
 
 
 def add_lora(module: nn.Module, lora: Lora) -> int:
-    """Add an update to each linear layer that a part calls, freeze all other weights, and return the number of updates.
+    """Add a low-rank update to each of a part's `linear_layers`, freeze all other weights, and return the number of updates.
 
-    Hooks of a layer then run after both the layer and its update. Raises ValueError if no layer can have an update.
+    A hook of such a layer then runs on the layer with its update. Raises ValueError if the part has no such layer.
     """
     from peft import LoraConfig, inject_adapter_in_model  # the extra vlmdata[train]
 
     layers = linear_layers(module)
     if not layers:
-        raise ValueError(f"lora: {type(module).__name__} has no linear layer for an update. Train the part without `lora`.")
+        raise ValueError(f"lora: {type(module).__name__} has no linear layer to update. Train the part without `lora`.")
     targets = "|".join(map(re.escape, layers))  # a pattern of whole names: in a list, `1` would match `block.1` too
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
     inject_adapter_in_model(config, module)  # in place; freezes all weights except the updates
@@ -45,7 +45,7 @@ def add_lora(module: nn.Module, lora: Lora) -> int:
 
 
 def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
-    """Return the linear layers of a part that can have an update, by name.
+    """Return the linear layers of a part to which LoRA can add an update, by name.
 
     The result does not include the head of a language model or the layers that the tower's chosen features do not use. It does
     not include layers whose owner uses their weight without calling them, as in the attention of torch and of open_clip's
@@ -93,7 +93,7 @@ def merge_lora(module: nn.Module) -> int:
 
 
 def _place(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """Return the owner of the module with this full name, and the module's name in its owner."""
+    """Return the parent of the submodule with this dotted name, and the submodule's name in the parent."""
     owner, _, leaf = name.rpartition(".")
     return module.get_submodule(owner), leaf
 

@@ -26,14 +26,14 @@ Entry = str | Mapping[str, Any]
 
 
 def image_plan(parts: ModelRecipe) -> ImagePlan:
-    """Return the plan with which a loader preprocesses images, without building a model."""
+    """Return the plan with which a loader preprocesses images. This does not build a model."""
     encoder = make_part("encoder", parts.encoder)
     others = {kind: make_part(kind, getattr(parts, kind)) for kind in ("preprocessing", "abstractor", "fusion")}
     return ImagePlan(facts=encoder.facts(), **others)
 
 
 def load_tokenizer(parts: ModelRecipe) -> PreTrainedTokenizerBase:
-    """Return the language model's tokenizer, with an image token, without building a model."""
+    """Return the language model's tokenizer with an image token. This does not build a model."""
     return make_part("language", parts.language).load_tokenizer()
 
 
@@ -98,7 +98,7 @@ class VisionLanguageModel(nn.Module):
         return self.positions.position_ids(batch, self.plan, self.fusion.image_token_id)
 
     def embed(self, batch: Batch, packing: Any) -> Tensor:
-        """Return the input of the first layer, (B, T, D): text embeddings, and the images as the fusion adds them."""
+        """Return the input of the first layer, (B, T, D), which the fusion makes from text embeddings and image features."""
         embeddings = self.language.get_input_embeddings()(batch.input_ids)
         features, counts = self.encode_images(batch)
         return self.fusion(batch.input_ids, embeddings, features, counts, batch.segment_ids, packing)
@@ -159,10 +159,10 @@ class VisionLanguageModel(nn.Module):
         return self.abstractor(self.encoder(normalise(pixels, facts.mean, facts.std, dtype)))
 
     def _no_features(self) -> Tensor:
-        """Return features (0, D).
+        """Return an empty tensor of features, (0, D).
 
-        In training they depend on the weights of the tower, the abstractor and the arrangement, so that all of these get
-        gradients.
+        In training it depends on the weights of the tower, of the abstractor and of the module that arranges tiles, so that all
+        of these weights get gradients.
         """
         side = self.plan.facts.image_size
         device = self.language.get_input_embeddings().weight.device
@@ -194,7 +194,7 @@ class VisionLanguageModel(nn.Module):
 
     @property
     def lm_head(self) -> Any:
-        """The output layer of the language model, an nn.Linear. `logits_of` applies it and `head`."""
+        """The output layer of the language model, an nn.Linear. `logits_of` also scales and caps its result."""
         return self.language.get_output_embeddings()
 
     def logits_of(self, hidden: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Prepare pixels for the tower: resize them with Pillow, as in the training of CLIP and its successors, pad and normalise.
 
-H height, W width, P tiles. Tiles stay uint8 until they are on the training device, so that only a quarter of the bytes is
-copied.
+H height, W width, P tiles. Tiles stay uint8 until they are on the training device, because a uint8 takes a quarter of the
+bytes of a float32.
 """
 
 from __future__ import annotations

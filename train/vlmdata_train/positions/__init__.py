@@ -1,4 +1,4 @@
-"""Positions of tokens. Methods of a part:
+"""Positions of tokens. Each file holds a part of a model with these methods:
 
 - `position_ids(batch, plan, image_token_id)` returns the language model's position ids, (B, T) or (axes, B, T),
 - `after(positions, lengths)` returns the position (B,) of the first token generated in each row,

@@ -19,9 +19,9 @@ from vlmdata_train.model.image_plan import ImagePlan
 def grid_positions(marks: Tensor, segment_ids: Tensor, grids: list[tuple[int, int]]) -> Tensor:
     """Return the positions (3, B, T) of time, row and column, without a host sync.
 
-    `marks` (B, T) is true at image tokens, `segment_ids` (B, T) numbers the samples in each row, and `grids` has the rows and
-    columns of each image. A text token increases the positions after it by 1. The last token of an image increases them by
-    the longer side of its grid.
+    `marks` (B, T) is true at image tokens, `segment_ids` (B, T) numbers the samples in each row, and `grids` has the
+    numbers of rows and columns of each image's tokens. A text token increases the positions after it by 1. The last token of
+    an image increases them by the longer side of its grid.
     """
     shape = torch.tensor(grids, device=marks.device).view(-1, 2)
     ends = shape.prod(1).cumsum(0)  # number of image tokens up to the end of each image

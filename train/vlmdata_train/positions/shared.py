@@ -1,4 +1,4 @@
-"""Positions where all tokens of an image have the same position, as if the image were one word: CogVLM.
+"""CogVLM's positions: all tokens of an image have the same position, as if the image were one word.
 
 Wang et al. 2023, CogVLM. B rows, T tokens.
 """

@@ -7,8 +7,8 @@
 - `build(facts, grid_of, width)` returns None, or the module that arranges the features of an image's tiles (tiles, M, D) as one
   sequence: `forward(tiles, width=, height=)` -> (tokens, D).
 
-M is the number of tokens of a tile, D the width. The numbers depend on sizes only, so that the loader's workers can plan
-without weights.
+M is the number of tokens of a tile, D the width. The numbers of tiles and features depend only on sizes, so that the
+loader's workers can plan without weights.
 """
 
 from __future__ import annotations

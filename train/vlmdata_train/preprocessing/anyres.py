@@ -44,7 +44,7 @@ def fitted(width: int, height: int, canvas: tuple[int, int]) -> tuple[int, int]:
 
 
 def unpadded(width: int, height: int, rows: int, columns: int) -> tuple[slice, slice]:
-    """Return the slices of rows and of columns whose tokens show the image, not padding. Both sides are cut equally."""
+    """Return the slices of rows and of columns whose tokens show the image, not padding. Opposite edges are cut equally."""
     if width / height > columns / rows:
         cut = (rows - int(round(height * (columns / width), 7))) // 2  # rounded first, because int() of 13.9999999 loses a row
         return slice(cut, rows - cut), slice(0, columns)
@@ -54,7 +54,10 @@ def unpadded(width: int, height: int, rows: int, columns: int) -> tuple[slice, s
 
 @dataclass(frozen=True)
 class Anyres:
-    """Turns an image into a base tile and the tiles of one of the grids in `tiles`. The padding is black, as in LLaVA-NeXT."""
+    """Turns an image into a base tile, which shows the whole image, and the tiles of one of the grids in `tiles`.
+
+    The padding is black, as in LLaVA-NeXT.
+    """
 
     tiles: tuple[tuple[int, int], ...] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # (rows, columns), as in LLaVA-NeXT
     max_tiles: int | None = None  # tokens of more tiles than this are scaled down; LLaVA-OneVision: 9
@@ -85,7 +88,7 @@ class Anyres:
         return tile.tokens + rows * (columns + 1)
 
     def kept(self, width: int, height: int, side: int, tile: Grid) -> tuple[int, int]:
-        """Return the numbers of rows and columns of the large image's tokens after unpadding and scaling."""
+        """Return how many rows and columns of tokens the large copy has, without padding and scaled down to `max_tiles`."""
         canvas = self._canvas(width, height, side)
         all_rows, all_columns = canvas[0] // side * tile.rows, canvas[1] // side * tile.columns
         across, along = unpadded(width, height, all_rows, all_columns)
@@ -103,7 +106,7 @@ class Anyres:
         """
         tile = grid_of(facts.image_size, facts.image_size)
         if tile.extra:
-            raise ValueError("anyres needs patch tokens only, because a class token has no place in a row")
+            raise ValueError("anyres cannot use a class token or latents, because they have no place in a row of tokens")
         return Arrangement(self, facts.image_size, tile, width)
 
     def _canvas(self, width: int, height: int, side: int) -> tuple[int, int]:

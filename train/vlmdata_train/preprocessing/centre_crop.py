@@ -1,4 +1,4 @@
-"""The short side is resized to the tower's size, then the middle square is cut out: CLIP, LLaVA 1.0."""
+"""The short side is resized to the tower's size, then the middle square is cut out, as in CLIP and LLaVA 1.0."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from vlmdata_train.model.pixels import Resample, resize, to_tiles
 def nearest_grid(width: int, height: int, side: int, min_tiles: int, max_tiles: int) -> tuple[int, int]:
     """Return the grid (rows, columns) whose aspect ratio is nearest to the image's.
 
-    Among grids with the same ratio, return the largest grid that has less than twice the image's pixels. If all are larger,
-    return the smallest.
+    Among grids with the same ratio, return the largest grid that has less than twice the image's pixels. If all of them have
+    twice the image's pixels or more, return the smallest.
     """
     grids = [(rows, columns) for columns in range(1, max_tiles + 1) for rows in range(1, max_tiles + 1)]
     grids = sorted((grid for grid in grids if min_tiles <= grid[0] * grid[1] <= max_tiles), key=lambda g: g[0] * g[1])
@@ -45,7 +45,7 @@ class DynamicTiles:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_tiles <= self.max_tiles:
-            raise ValueError(f"min_tiles must lie in [1, max_tiles], not {self.min_tiles} with max_tiles {self.max_tiles}")
+            raise ValueError(f"min_tiles must be from 1 to max_tiles, which is {self.max_tiles}, not {self.min_tiles}")
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
         """Return the tiles row by row, then the thumbnail: uint8 (H, W, 3) -> uint8 (tiles, 3, side, side)."""

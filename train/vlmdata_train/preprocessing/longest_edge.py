@@ -1,4 +1,4 @@
-"""The image keeps its aspect ratio and is resized to whole patches or squares within a limit: Pixtral, Mistral 3.
+"""The image keeps its aspect ratio and is resized to whole patches or squares of patches, as in Pixtral and Mistral 3.
 
 Agrawal et al. 2024, Pixtral 12B. M tokens of an image, D width.
 """
@@ -19,7 +19,10 @@ from vlmdata_train.preprocessing.native import RowEnds
 
 @dataclass(frozen=True)
 class LongestEdge:
-    """Turns an image into one tile of the image's own size. A side grows by less than one patch or square."""
+    """Turns an image into one tile of about the image's own size.
+
+    An image with a side above `longest` is scaled down. Then each side is rounded up to whole patches, or to whole squares.
+    """
 
     longest: int = 1024  # maximum of the longer side; the value of Pixtral's processor
     ends: bool = True  # add learned vectors after each row of patches and after the last row: [IMG_BREAK], [IMG_END]
@@ -41,7 +44,7 @@ class LongestEdge:
         return 1
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the number of tokens of the image's grid, including the vectors after the rows."""
+        """Return the number of tokens of the image's grid, including the vectors after rows if `ends` is true."""
         grid = grid_of(*self.tile_size(width, height, facts))
         return grid.tokens + (grid.rows if self.ends else 0)
 

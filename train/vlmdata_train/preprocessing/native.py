@@ -1,6 +1,6 @@
-"""The image at its own size up to a limit, padded to whole patches, with a newline after each row: Fuyu, OtterHD.
+"""The image is padded to whole patches, and only a large image is scaled down. A newline vector ends each row of patches.
 
-Bavishi et al. 2023, Fuyu-8B. M tokens of an image, D width.
+Bavishi et al. 2023, Fuyu-8B; OtterHD does the same. M tokens of an image, D width.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Native:
     resample: Resample = "bilinear"  # as in Fuyu
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
-        """Return the tile: uint8 (H, W, 3) -> uint8 (1, 3, rows * patch, columns * patch). The padding is 1, as in Fuyu."""
+        """Return the tile: uint8 (H, W, 3) -> uint8 (1, 3, rows * patch, columns * patch). Padding pixels are 1, as in Fuyu."""
         small = resize(image, *self._fitted(image.shape[1], image.shape[0]), self.resample)
         height, width = self.tile_size(image.shape[1], image.shape[0], facts)
         return to_tiles([pad(small, height, width, top=0, left=0, colour=(1, 1, 1))])
@@ -46,7 +46,7 @@ class Native:
         return 1
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the number of tokens of the image's grid, including a newline for each row."""
+        """Return the number of tokens of the image's grid, including a newline for each row if `newline` is true."""
         grid = grid_of(*self.tile_size(width, height, facts))
         return grid.tokens + (grid.rows if self.newline else 0)
 

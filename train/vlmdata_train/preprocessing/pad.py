@@ -1,4 +1,7 @@
-"""The image is padded to a square with the mean colour, then resized: LLaVA 1.5. This keeps the aspect ratio and the edges."""
+"""The image is padded to a square with the mean colour, then resized, as in LLaVA 1.5.
+
+This keeps the aspect ratio and the edges.
+"""
 
 from __future__ import annotations
 

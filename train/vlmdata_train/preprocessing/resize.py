@@ -1,4 +1,4 @@
-"""The whole image is resized to the tower's square: Flamingo, BLIP-2, PaliGemma, SigLIP."""
+"""The whole image is resized to the tower's square, as in Flamingo, BLIP-2, PaliGemma and SigLIP."""
 
 from __future__ import annotations
 

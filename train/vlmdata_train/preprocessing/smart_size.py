@@ -1,4 +1,4 @@
-"""The image is resized to whole squares within a limit on pixels. The aspect ratio stays about the same: Qwen2-VL.
+"""The image is resized to whole squares of patches within limits on pixels. The aspect ratio stays about the same.
 
 Wang et al. 2024, Qwen2-VL.
 """
