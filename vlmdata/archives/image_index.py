@@ -119,7 +119,7 @@ def _write_volume(volume: Volume, max_bytes: int, out: IO[bytes]) -> None:
 
 
 def _write_collection(paths: list[Path], out: IO[bytes]) -> None:
-    """Write the sorted keys of all addresses, then for each address the place of a record, which is its volume and its offset.
+    """Write the sorted `address_key` of each address, then for each address the volume and the offset of a record.
 
     The record is the first image or redirect of the address. If the address has only revisits, the record is the response to
     which the first revisit refers.

@@ -180,9 +180,9 @@ def _skip_damage(
 class _Stop:
     """Detects the end of the byte range from which records are read, and counts records with a false stated length.
 
-    FastWARC reports the offset of the next frame for the second record of a frame. This record may therefore seem to begin at
-    `end` although it begins before `end`. So a record at `end` is outside the range only if it has the headers of the record
-    that FastWARC reads first when it starts at `end`.
+    If a frame holds two records, FastWARC reports the offset of the next frame for the second record. This record may
+    therefore seem to begin at `end` although it begins before `end`. So a record at `end` is outside the range only if it has
+    the headers of the record that FastWARC reads first when it starts at `end`.
     """
 
     def __init__(self, file: BinaryIO, end: int | None):
@@ -276,7 +276,7 @@ def _is_followed(file: BinaryIO, end: int) -> bool:
 
 
 class _Odd(NamedTuple):
-    """Records that FastWARC cannot read and that were therefore parsed here."""
+    """Records that FastWARC cannot read, and that this module parsed instead."""
 
     records: list[Record]
     end: int | None  # where reading continues; None after a cut-off record

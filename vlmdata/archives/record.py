@@ -55,8 +55,8 @@ def _url(headers: dict[str, str]) -> str | None:
 def read_block(record: Record, reader: Any, length: int, max_bytes: int) -> None:
     """Read the content of a record. If the content is damaged, set the record's `kind` and `problem`.
 
-    Content is kept only in a `response` or a `resource`, and only if it has at most `max_bytes` bytes. Other content is skipped
-    after a check that it is complete.
+    Content is kept only in a `response` or a `resource`, and only if it has at most `max_bytes` bytes. Other content is
+    only checked to be complete.
     """
     is_kept = record.kind in BODIES
     if not is_kept or length > max_bytes:

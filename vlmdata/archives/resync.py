@@ -121,7 +121,7 @@ def _candidates(file: BinaryIO, offset: int) -> Iterator[int]:
 
 
 def _mark(file: BinaryIO) -> re.Pattern[bytes]:
-    """Return the pattern with which the records or frames of a file begin."""
+    """Return the pattern that matches the beginning of a record, or of a frame if the file is compressed."""
     if not is_packed(file):
         return _START
     head = head_of(file)

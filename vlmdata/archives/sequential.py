@@ -145,7 +145,7 @@ class Sequential:
         raise OSError(self.failure)
 
     def _append(self, chunk: bytes, *, skip: bool) -> None:
-        """Append a chunk to the ring. With `skip`, only count its bytes, because the reader has moved far past the chunk."""
+        """Append a chunk to the ring buffer. With `skip`, only count its bytes, because the reader is far past the chunk."""
         self.head = self.head or chunk
         if skip:
             self.last += len(chunk)

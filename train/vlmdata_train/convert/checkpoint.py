@@ -126,7 +126,7 @@ def load_model(path: Path, model: nn.Module) -> None:
 
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Load a checkpoint's optimizer state. Tensors keep their dtypes. torch's own loading would cast them to the weight's."""
+    """Load a checkpoint's optimizer state. Tensors keep their dtypes. torch's loading would cast them to the weight's dtype."""
     parameters = dict(_unshared(model))
     for name, tensor in _read(path, "optimizer"):
         weight, _, key = name.rpartition("/")

@@ -55,7 +55,7 @@ def plan_attention(
     if backend not in BACKENDS:
         raise ValueError(f"attention: there is no backend '{backend}'. The backends are auto, {', '.join(BACKENDS)}")
     if prefix is not None and (backend == "varlen" or set(windows) != {None}):
-        raise ValueError("attention over a prefix does not support `varlen`, or a language model with sliding windows")
+        raise ValueError("attention over a prefix does not support the backend `varlen` or models with sliding windows")
     if backend == "flex":
         return AttentionPlan(
             backend, masks={window: segment_block_mask(segment_ids, window, prefix) for window in set(windows)}
@@ -119,8 +119,7 @@ def block_mask(
     """Return FlexAttention's mask from two sets of block pairs.
 
     Each set is bool (B, Q, K), for Q query blocks and K key blocks. `visible` tests each element in the pairs of `tested`. The
-    pairs of `full` are visible as a whole. `lengths` is (number of queries, number of
-    keys).
+    pairs of `full` are visible as a whole. `lengths` is (number of queries, number of keys).
     """
     counts, order = _block_list(tested)
     full_counts, full_order = _block_list(full)
@@ -281,8 +280,8 @@ def use_packed_attention(language: PreTrainedModel) -> None:
 def check_packing(language: Any) -> None:
     """Run two short samples in one row, and raise ValueError if the second depends on the first.
 
-    Convolutions and state spaces carry values from one sample to the next without attention. The training of such a model would
-    use these values without an error.
+    Convolutions and state-space layers carry values from one sample to the next without attention. The training of such a
+    model would use these values without an error.
     """
     if language.base_model is language:
         raise ValueError(f"{type(language).__name__} has no decoder separate from its output layer, so it cannot pack samples")

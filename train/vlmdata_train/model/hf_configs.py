@@ -15,8 +15,8 @@ def config_of(values: dict[str, Any]) -> PreTrainedConfig:
     """Return the configuration with these fields. Raises ValueError for a misspelt field, or a value that transformers refuses.
 
     transformers accepts unknown fields. It then leaves the intended field at its default, which has the size of a published
-    model. It also accepts older names of fields that it does not list. So only an unknown field that resembles a known field is
-    refused.
+    model. It also accepts older names of fields, which it does not list. So only an unknown field that resembles a known field
+    is refused.
     """
     kind = values["model_type"]
     if kind not in CONFIG_MAPPING:

@@ -47,9 +47,9 @@ def add_lora(module: nn.Module, lora: Lora) -> int:
 def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
     """Return the linear layers of a part to which LoRA can add an update, by name.
 
-    The result does not include the head of a language model or the layers that the tower's chosen features do not use. It does
-    not include layers whose owner uses their weight without calling them, as in the attention of torch and of open_clip's
-    towers. Raises ValueError if the part is itself a single linear layer.
+    The result does not include the head of a language model or the layers that the tower's chosen features do not use. It also
+    omits layers whose weight is used without a call of the layer, as in torch's attention and in open_clip's towers. Raises
+    ValueError if the part is itself a single linear layer.
     """
     head = module.get_output_embeddings() if isinstance(module, PreTrainedModel) else None
     found = {}
@@ -61,7 +61,9 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
             found[name] = layer
     # An updated layer replaces the layer in its owner. `VisionLanguageModel.parts` does not return the owner of these layers.
     if isinstance(module, nn.Linear) or (type(module) is nn.ModuleList and any(name.isdecimal() for name in found)):
-        raise ValueError("lora: the part is a single linear layer, which cannot have an update. Train the part without `lora`.")
+        raise ValueError(
+            "lora: the part is a single linear layer, to which LoRA cannot be added. Train the part without `lora`."
+        )
     return found
 
 

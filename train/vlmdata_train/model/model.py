@@ -194,7 +194,7 @@ class VisionLanguageModel(nn.Module):
 
     @property
     def lm_head(self) -> Any:
-        """The output layer of the language model, an nn.Linear. `logits_of` also scales and caps its result."""
+        """The output layer of the language model, an nn.Linear. `logits_of` also scales and caps the logits of this layer."""
         return self.language.get_output_embeddings()
 
     def logits_of(self, hidden: Tensor) -> Tensor:

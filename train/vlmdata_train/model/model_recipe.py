@@ -31,7 +31,7 @@ def with_tokenizer(model: ModelRecipe, tokenizer: str) -> ModelRecipe:
 
 
 def with_template(model: ModelRecipe, chat_template: str | None) -> ModelRecipe:
-    """Return the parts with this chat template in the language model's entry, or unchanged if the template is None."""
+    """Return the parts with this chat template in the language model's entry. A template of None changes nothing."""
     return model if chat_template is None else _with(model, chat_template=chat_template)
 
 

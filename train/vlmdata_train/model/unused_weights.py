@@ -30,11 +30,12 @@ def unused_parameters(tower: nn.Module, height: int, width: int) -> list[str]:
 def set_unused_aside(tower: nn.Module, height: int, width: int) -> list[str]:
     """Turn the unused parameters into buffers, and return their names.
 
-    As parameters, the weights of a layer after the chosen layer, a pooling head or the last norm would count as trained but
-    never get a gradient. A buffer keeps its place in the state dict, so the tower's saved weights have the same names.
+    Unused parameters are those of layers after the chosen layer, of a pooling head or of the last norm. They would count as
+    trained but never get a gradient. A buffer keeps its place in the state dict, so the tower's saved weights have the same
+    names.
 
-    For LoRA, this also sets `is_called` of each linear layer, to False if the tower uses the layer's weight without calling
-    the layer, otherwise to True.
+    For LoRA, this also sets `is_called` of each linear layer. It is False if the tower does not call the layer, even if
+    the tower uses the layer's weight.
     """
     linear = [module for module in tower.modules() if isinstance(module, nn.Linear)]
     called: set[nn.Module] = set()

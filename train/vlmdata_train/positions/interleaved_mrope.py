@@ -32,7 +32,7 @@ class TurnRotary(GridRotary):
 
 @dataclass(frozen=True)
 class InterleavedMrope(Mrope):
-    """Positions of Qwen3-VL. They need a preprocessing that keeps each image as one tile of its own size: `smart_size`."""
+    """Positions of Qwen3-VL. They need a preprocessing that makes one tile of about the image's size, such as `smart_size`."""
 
     rotary = TurnRotary
     sections: tuple[int, ...] = (24, 20, 20)  # as in Qwen3-VL, for heads of width 128

@@ -47,7 +47,9 @@ class GridRotary(nn.Module):
         super().__init__()
         self.rotary, self.sections = rotary, list(sections)
         if sum(sections) != len(rotary.inv_freq):
-            raise ValueError(f"mrope: the sections sum to {sum(sections)}, but the model has {len(rotary.inv_freq)} angles")
+            raise ValueError(
+                f"mrope: `sections` sum to {sum(sections)}, but the model has {len(rotary.inv_freq)} rotary angles"
+            )
 
     def forward(self, states: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cosines and the sines of the angles at positions (3, B, T), each (B, T, E)."""
@@ -57,13 +59,13 @@ class GridRotary(nn.Module):
         return (both.cos() * scale).to(states.dtype), (both.sin() * scale).to(states.dtype)
 
     def share_out(self, angles: Tensor) -> Tensor:
-        """Select one axis for each angle, by sections of angles: (3, B, T, E / 2) -> (B, T, E / 2)."""
+        """Select the axis of each angle, which depends on the section of the angle: (3, B, T, E / 2) -> (B, T, E / 2)."""
         return torch.cat([axis[number % 3] for number, axis in enumerate(angles.split(self.sections, -1))], -1)
 
 
 @dataclass(frozen=True)
 class Mrope:
-    """Positions of Qwen2-VL. They need a preprocessing that keeps each image as one tile of its own size: `smart_size`."""
+    """Positions of Qwen2-VL. They need a preprocessing that makes one tile of about the image's size, such as `smart_size`."""
 
     rotary: ClassVar[type[GridRotary]] = GridRotary  # divides the angles among the axes
     sections: tuple[int, ...] = (16, 24, 24)  # as in Qwen2-VL, for heads of width 128
@@ -72,7 +74,7 @@ class Mrope:
         """Return (3, B, T) positions, which restart at every segment. Raises ValueError if the preprocessing does not fit."""
         if not hasattr(plan.preprocessing, "tile_size"):
             raise ValueError(
-                "positions: mrope needs a preprocessing that makes one tile in the size of the image. Use smart_size"
+                "positions: mrope needs a preprocessing that makes one tile of about the image's size. Use smart_size"
             )
         grids = []
         for height, width in batch.image_sizes.tolist():

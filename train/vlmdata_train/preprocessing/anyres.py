@@ -36,7 +36,7 @@ def select_best_resolution(width: int, height: int, canvases: list[tuple[int, in
 
 
 def fitted(width: int, height: int, canvas: tuple[int, int]) -> tuple[int, int]:
-    """Return the (height, width) of the image scaled into a canvas. The side that does not fill the canvas is rounded up."""
+    """Return the (height, width) of the image scaled to fit a canvas. The side that does not fill the canvas is rounded up."""
     rows, columns = canvas
     if columns / width < rows / height:
         return min(math.ceil(height * (columns / width)), rows), columns
@@ -82,7 +82,7 @@ class Anyres:
         return 1 + (rows // facts.image_size) * (columns // facts.image_size)
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the length of `Arrangement`'s sequence: tokens of the base tile + rows * (columns + 1)."""
+        """Return the length of `Arrangement`'s sequence: tokens of the base tile + rows * (columns + 1); see `kept`."""
         tile = grid_of(facts.image_size, facts.image_size)
         rows, columns = self.kept(width, height, facts.image_size, tile)
         return tile.tokens + rows * (columns + 1)

@@ -21,7 +21,8 @@ from vlmdata_train.preprocessing.native import RowEnds
 class LongestEdge:
     """Turns an image into one tile of about the image's own size.
 
-    An image with a side above `longest` is scaled down. Then each side is rounded up to whole patches, or to whole squares.
+    An image with a side above `longest` is scaled down. Then each side is rounded up to whole squares of
+    `square` x `square` patches.
     """
 
     longest: int = 1024  # maximum of the longer side; the value of Pixtral's processor
@@ -34,7 +35,7 @@ class LongestEdge:
         return to_tiles([resize(image, *self.tile_size(image.shape[1], image.shape[0], facts), self.resample)])
 
     def tile_size(self, width: int, height: int, facts: EncoderFacts) -> tuple[int, int]:
-        """Return the (height, width) of the tile. Sides are scaled down to the limit, then rounded up to whole squares."""
+        """Return the (height, width) of the tile. Sides are scaled down to `longest`, then rounded up to whole squares."""
         shrink, unit = max(height / self.longest, width / self.longest, 1.0), facts.patch_size * self.square
         rows, columns = (math.ceil(max(math.floor(side / shrink), 1) / unit) for side in (height, width))
         return rows * unit, columns * unit

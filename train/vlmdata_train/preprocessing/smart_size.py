@@ -19,7 +19,8 @@ from vlmdata_train.model.pixels import Resample, resize, to_tiles
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
     """Return the (height, width) in multiples of `factor`, with about the same aspect ratio and within the limits on pixels.
 
-    Qwen2-VL's function refuses images with an aspect ratio above 200. Here the short side of such an image is one square.
+    Qwen2-VL's function refuses images with an aspect ratio above 200. This function accepts them. Both
+    results are at least `factor`.
     """
     rows, columns = round(height / factor) * factor, round(width / factor) * factor
     if rows * columns > max_pixels:
