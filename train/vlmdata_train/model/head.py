@@ -1,7 +1,7 @@
 """Scale and cap logits after the output layer, as some language models do.
 
 Cohere and Granite scale logits by a number. Gemma 2 caps logits with a tanh. Generation, evaluation and the chunked loss use
-the same head. D width, V vocabulary.
+the same `Head`. D width, V vocabulary.
 """
 
 from __future__ import annotations
