@@ -1,4 +1,4 @@
-"""Models in LLaVA's form are exported to transformers and loaded back with the same pixels, tokens, logits and answers."""
+"""Models in LLaVA's format are exported to transformers and loaded back with the same pixels, tokens, logits and answers."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -135,7 +135,7 @@ class Recipe:
     chat_template: str | None = None  # Jinja or a Jinja file, instead of the tokenizer's template
     trusted_tokens: list[str] = field(default_factory=list)  # control tokens that the data may contain: boxes, tools, reasoning
     loss: Literal["all", "last"] = "all"  # which answers of a conversation have a loss
-    start: str | None = None  # initial weights: a checkpoint, or a model in LLaVA's form (a folder or hub name)
+    start: str | None = None  # initial weights: a checkpoint, or a model in LLaVA's format (a folder or hub name)
     parts: dict[str, Part] = field(default_factory=dict)
     lr: float = 1e-3
     steps: int | None = None  # number of optimizer steps; set either `steps` or `epochs`
