@@ -142,7 +142,7 @@ def clip_of(context: StepContext, model: str, pretrained: str, precision: str = 
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of the computation. `auto` is bf16 on devices that multiply bf16 faster than fp32, and fp32 on others."""
+    """Return the dtype of the computation. `auto` is bf16 on devices that multiply bf16 faster than fp32, else fp32."""
     if precision == "auto":
         fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
