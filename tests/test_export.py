@@ -136,7 +136,7 @@ def test_exported_conversations_are_read_back_as_the_same_messages(tmp_path):
 
 
 def test_rows_that_are_not_conversations_are_not_exported_as_messages(out, tmp_path):
-    with pytest.raises(RecipeError, match=r"is not a conversation, but .* only conversations\. Export to parquet"):
+    with pytest.raises(RecipeError, match=r"is not a conversation, but .* only for conversations\. Export as 'parquet'"):
         export(out.parent / "documents", tmp_path / "to", to="messages")
     assert list(tmp_path.iterdir()) == []
 
@@ -152,7 +152,7 @@ TALK = {
     ("more", "problem"),
     [
         ({"turns": [None, {"kind": "tool_call"}, None]}, "continues after its tool call"),
-        ({"turns": [None, None, {"kind": "tool_call"}]}, "must be JSON with name and arguments"),
+        ({"turns": [None, None, {"kind": "tool_call"}]}, "must be JSON with 'name' and 'arguments'"),
     ],
 )
 def test_fields_that_messages_cannot_hold_are_reported(more, problem):

@@ -96,7 +96,7 @@ def test_kmeans_finds_planted_cells_and_follows_its_seed() -> None:
     _, cells = spherical_kmeans(rows, 40, rounds=20, seed=3)
     assert all(len(set(truth[cells == cell])) == 1 for cell in set(cells.tolist()))
     assert not np.array_equal(spherical_kmeans(rows, 40, seed=4)[1], cells)
-    with pytest.raises(ValueError, match="between 1 and"):
+    with pytest.raises(ValueError, match="from 1 to the number of rows"):
         spherical_kmeans(rows[:3], 4)
 
 

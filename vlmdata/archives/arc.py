@@ -29,7 +29,7 @@ _LOOK_UPS = (b"dns", b"mailto", b"news", b"whois")  # schemes that do not name a
 
 
 def is_arc(file: BinaryIO) -> bool:
-    """Return whether a file begins like an ARC, plain or gzip-compressed. Leave the file at its start.
+    """Return whether a file begins like an ARC, plain or gzip-compressed. The file is rewound to its start.
 
     The version record may be missing or damaged. In that case, one of the first lines must be the header of a record.
     """
@@ -46,8 +46,8 @@ def is_arc(file: BinaryIO) -> bool:
 def arc_records(file: BinaryIO, start: int, end: int | None, max_bytes: int) -> Iterator[dict[str, Any]]:
     """Yield the fields of a `Record`, as a dict, for each record that begins in [start, end) of an unpacked ARC.
 
-    Consecutive lines that are not headers make one bad record, but each of them that begins like a header starts a new bad
-    record. If the stated length of a record reaches past the end of the file, the record's content is searched for further
+    A run of lines that are not headers makes one bad record. A line that begins like a header starts another bad record in
+    the run. If the stated length of a record reaches past the end of the file, the record's content is searched for further
     records.
     """
     offset, lost = start, False
@@ -87,7 +87,7 @@ def arc_records(file: BinaryIO, start: int, end: int | None, max_bytes: int) -> 
 
 
 def _first_bytes(file: BinaryIO) -> bytes:
-    """Return about `_HEAD` bytes from the start of a file, unpacked. From a compressed WARC, return only 64 bytes."""
+    """Return about `_HEAD` unpacked bytes from the start of a file, or only 64 bytes if the file is a gzip-compressed WARC."""
     head = read_at(file, 0, _HEAD)
     if not head.startswith(GZIP):
         return head
@@ -111,7 +111,7 @@ def _first_bytes(file: BinaryIO) -> bytes:
 
 
 def _line(file: BinaryIO, offset: int) -> bytes:
-    """Return the line at an offset with its line break, or only the first `_MAX_LINE` bytes of a longer line."""
+    """Return the line at an offset with its line break. If the line exceeds `_MAX_LINE` bytes, return only that many bytes."""
     file.seek(offset)
     head = file.read(_USUAL_LINE)
     if b"\n" not in head and len(head) == _USUAL_LINE:
@@ -129,7 +129,7 @@ def _content(file: BinaryIO, offset: int, length: int, max_bytes: int) -> tuple[
 
 
 def _size(file: BinaryIO, offset: int) -> int:
-    """Return the size of a file in bytes. To measure it, read from `offset` to the end of the file."""
+    """Return the size of a file in bytes. The function measures it by reading from `offset` to the end of the file."""
     while step := len(read_at(file, offset, _STEP)):
         offset += step
     return offset
@@ -156,7 +156,8 @@ def _header(line: bytes) -> dict[str, Any] | None:
     """Parse a header line, or return None if the line is not a header.
 
     A header is `URL IP date type length` (version 1) or the same with five more fields (version 2). A URL may contain spaces.
-    The date and the server's address may be missing or malformed. If the date or the URL scheme is missing, `odd` is True.
+    The date and the server's address may be missing or malformed. The field `odd` of the result is True if the date or the
+    URL scheme is missing.
     """
     fields = line.split()
     indexes = _field_indexes(fields) if len(fields) > 2 and _LENGTH.fullmatch(fields[-1]) else None
@@ -179,9 +180,9 @@ def _header(line: bytes) -> dict[str, Any] | None:
 
 
 def _field_indexes(fields: list[bytes]) -> tuple[int, int | None, int | None] | None:
-    """Return (number of fields of the URL, index of the date or None, index of the media type or None).
+    """Return (number of fields that hold the URL, index of the date or None, index of the media type or None).
 
-    `fields` is a header line split at spaces, so a URL with spaces has several fields. Return None if the fields contain no
+    `fields` is a header line split at spaces, so a URL with spaces takes several fields. Return None if the fields contain no
     date, no server address and no media type.
     """
     last = len(fields) - 1  # index of the length

@@ -1,7 +1,7 @@
 """Finds the end and the first bytes of a compressed frame in a file: a gzip member, an LZ4 frame or a Zstandard frame.
 
 Sources: RFC 1952, LZ4 Frame Format Description 1.6.4, RFC 8878, and IIPC's proposal on Zstandard in WARC. In the proposal, a
-skippable frame at the start of the file holds the dictionary, compressed or plain.
+skippable frame at the start of the file holds the dictionary, which may be compressed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SMALL = 256  # bytes to read first, because most empty frames are smaller
 
 
 def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    """Return up to `size` bytes at an offset: fewer at the end of the file, and none where a damaged stream breaks off."""
+    """Return `size` bytes at an offset, or fewer at the end of the file. Return no bytes if a damaged stream cannot be read."""
     try:
         file.seek(offset)
         return file.read(size)
@@ -86,14 +86,15 @@ def frame_head(file: BinaryIO, offset: int, dictionary: bytes | None = None) -> 
 
 
 def begins_record(data: bytes) -> bool:
-    """Return whether data begins with `WARC/`, as a WARC record does, in upper or lower case."""
+    """Return whether data begins with `WARC/`, the start of a WARC record. Case is ignored."""
     return data[:5].upper() == b"WARC/"
 
 
 def unpacked(frame: bytes, dictionary: bytes | None, max_bytes: int) -> bytes:
     """Return the first `max_bytes` + 1 bytes of a frame's content, or fewer if the content is shorter.
 
-    If the frame is cut off or damaged, return the content before the cut or the damage, but no bytes of a damaged gzip member.
+    If the frame is cut off, return the content before the cut. If the frame is damaged, return the content before the damage,
+    or no bytes if the frame is a gzip member.
     """
     if frame.startswith(GZIP):
         try:
@@ -126,7 +127,7 @@ def dictionary_frame(file: BinaryIO) -> bytes:
 
 
 def dictionary_of(file: BinaryIO) -> bytes | None:
-    """Return the unpacked dictionary of a Zstandard archive, or None if there is none or it is damaged."""
+    """Return the unpacked dictionary of a Zstandard archive, or None if the dictionary is missing or damaged."""
     body = dictionary_frame(file)[8:]
     if not body.startswith(ZSTD):
         return body or None
@@ -137,7 +138,7 @@ def dictionary_of(file: BinaryIO) -> bytes | None:
 
 
 def _blank_end(file: BinaryIO, offset: int) -> int | None:
-    """Return where the frame at an offset ends, or None if there is no frame or it holds more than blank lines."""
+    """Return where the frame at an offset ends, or None if no frame begins there or the frame holds more than blank lines."""
     head = read_at(file, offset, 4)
     try:
         if head.startswith(GZIP):
@@ -215,7 +216,7 @@ def _number(data: bytes, offset: int, size: int) -> int:
 
 
 class PrependedDictionary:
-    """A file-like object that reads `frame`, which holds a dictionary, then a file from the file's current offset.
+    """A file-like object that first reads the bytes `frame`, a dictionary, and then reads `file` from its current offset.
 
     FastWARC expects the dictionary at the start of its input.
     """

@@ -24,8 +24,9 @@ def record_fits(headers: Mapping[str, str], block: bytes, max_bytes: int) -> boo
 
     A record matches if its block has the declared block digest, or if it declares no block digest of a known algorithm.
     Otherwise its payload must have the declared block digest or payload digest, because some writers confuse the two.
-    The payload is the HTTP body, as it was sent or after any of its decodings up to `max_bytes`. If the block is not an HTTP
-    message, the payload is the block. A revisit always matches, because GNU Wget declares the digest of an empty body.
+    The payload may be the HTTP body as it was sent, or as it is after any of its decodings, up to `max_bytes`. If the block is
+    not an HTTP message, the payload is the block. A revisit always matches, because GNU Wget declares the digest of an empty
+    body.
     """
     declared = headers.get("warc-block-digest")
     if headers.get("warc-type", "").strip().lower() == "revisit" or digest_fits(declared, block):

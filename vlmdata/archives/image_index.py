@@ -47,9 +47,11 @@ def shared_folder() -> Path:
 
 
 def collection_index(volumes: Sequence[Volume], folder: Path, max_bytes: int) -> tuple[NDArray, NDArray]:
-    """Return the sorted `address_key` of each address, uint64 (n,), and its place, (n,) with the fields `volume` and `offset`.
+    """Return (keys, places) for the n addresses in the volumes: (n,) uint64, (n,) with the fields `volume` and `offset`.
 
-    `volume` is an index in `volumes`. Later calls reuse the files in `folder`. Concurrent calls share the work.
+    `keys` holds the `address_key` of each address, in ascending order. `places` holds the place of the record to read for
+    each key. The field `volume` is an index in `volumes`. Later calls reuse the files in `folder`. Concurrent calls share the
+    work.
     """
     paths = [folder / f"{_hash(_VERSION, max_bytes, volume.identity()):016x}.volume" for volume in volumes]
     whole = folder / f"{_hash(*(path.name for path in paths)):016x}.collection"
@@ -78,7 +80,7 @@ def address_key(url: str) -> int:
 def _ensure_file(path: Path, write: Callable[[IO[bytes]], None]) -> bool:
     """Write a file if it does not exist. Return False if another process is writing it at the moment.
 
-    The other process holds a lock, which ends when the process ends.
+    The other process holds a lock, which is released when that process ends.
     """
     if path.exists():
         return True
@@ -99,9 +101,10 @@ def _ensure_file(path: Path, write: Callable[[IO[bytes]], None]) -> bool:
 
 
 def _write_volume(volume: Volume, max_bytes: int, out: IO[bytes]) -> None:
-    """Write the index of a volume as four arrays: the kinds, keys, offsets and digest hashes of all entries.
+    """Write the index of a volume as four arrays: the kind, key, offset and digest hash of each indexed record.
 
-    A key is the `address_key` of the record's URL. The digest hash is 0 if the record has no digest.
+    The kind is `_WANTED` (an image or a redirect), `_REVISIT` or `_OTHER`. The key is the `address_key` of the record's URL.
+    The digest hash is 0 if the record has no digest.
     """
     kinds, keys, offsets, digests = array("B"), array("Q"), array("Q"), array("Q")
     for record in records(volume, max_bytes=max_bytes * 2):

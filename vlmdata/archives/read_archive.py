@@ -152,7 +152,7 @@ def _records_before_damage(
 def _skip_damage(
     file: Any, position: int, last: Record | None, max_bytes: int, stop: _Stop
 ) -> Generator[Record, None, int | None]:
-    """Yield a bad record for the damaged bytes, or the records there if only FastWARC cannot read them.
+    """Yield a bad record for the damaged bytes, or the records there if this module can read them although FastWARC cannot.
 
     Return the offset where reading continues, or None if no record follows before the end of the range. Reading began at
     `position`. `last` is the record before the damage, or None if the damage is at `position`.
@@ -252,9 +252,9 @@ def _is_odd(record: Record, length: int) -> bool:
 def _read_alone(file: BinaryIO, position: int, entry: Any, max_bytes: int, stop: _Stop) -> _Odd | None:
     """Return the record at an offset, without trusting the length that its header states.
 
-    A packed record is read only from its own frame. A plain record counts as cut off if no record follows its content. If the
-    record should be read as usual, return None and leave the file where it was. The caller uses this function after many false
-    lengths, because each of them costs a read to the end of the file.
+    A packed record is read only from its own frame. A plain record counts as cut off if no record follows its content. If this
+    function does not apply to the record, return None and leave the file where it was. The caller uses this function after
+    many false lengths, because each of them costs a read to the end of the file.
     """
     if stop.packed:
         return _odd_records(file, position, entry, max_bytes)

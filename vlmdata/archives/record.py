@@ -21,8 +21,8 @@ DAMAGE = (OSError, EOFError, zipfile.BadZipFile, ValueError)
 class Record:
     """A record of an archive. If `kind` is `bad_record`, `problem` says why: header, truncated, too_large or digest.
 
-    Content is kept only in records of the kinds `response` and `resource`. A WARC record of another kind keeps its kind if it
-    is cut off, and its `problem` is truncated.
+    Content is kept only in records of the kinds `response` and `resource`. If a WARC record of another kind is cut off,
+    its `problem` is truncated, but its `kind` stays the same.
     """
 
     kind: str  # one of KINDS or unknown; in an ARC also dns, mailto, news or whois

@@ -1,6 +1,6 @@
-"""Makes a forward-only stream seekable, such as one gzip stream over many records or a compressed member of a zip.
+"""Makes forward-only streams seekable, such as a gzip stream over many records or a compressed member of a zip.
 
-A ring buffer on disk holds the bytes that were read last, so that a reader can seek back. A seek further back restarts the
+A ring buffer on disk holds the latest bytes of the stream, so that a reader can seek back. A seek further back restarts the
 stream. A stream is parked when its `with` block ends. The next call of `sequential` with the same key, for a later piece of the
 archive, gets the parked stream and continues where it stopped.
 """

@@ -85,7 +85,7 @@ class Volume:
         return _Read1(Lz4Reader(stored) if head == LZ4 else ZstdReader(stored))
 
     def identity(self) -> tuple[Any, ...]:
-        """Return a cache key: (path, member, (size, modification time in ns)). The last item is None for a remote path."""
+        """Return a cache key: (path, member, (size, modification time in ns)), or (path, member, None) for a remote path."""
         about = None if is_remote(self.path) else os.stat(self.path)
         return self.path, self.member, about and (about.st_size, about.st_mtime_ns)
 
@@ -125,7 +125,7 @@ class FileRange:
 
 
 class _Read1:
-    """Wraps a FastWARC reader whose `read` behaves like Python's `read1`, and offers it as `read1`. Skips empty frames."""
+    """Offers a FastWARC reader's `read` as `read1`, because this `read` behaves like Python's `read1`. Skips empty frames."""
 
     def __init__(self, reader: WarcReader):
         self.reader = reader

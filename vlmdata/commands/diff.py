@@ -9,7 +9,7 @@ EXAMPLES = "vlmdata diff OLD NEW"
 
 @click.command(cls=Verb)
 @argument("a", "a finished dataset", shell_complete=folders)
-@argument("b", "another finished dataset, such as the same recipe with other settings", shell_complete=folders)
+@argument("b", "another finished dataset, such as one that the same recipe built with other settings", shell_complete=folders)
 def command(a: str, b: str) -> None:
     from vlmdata.compare import diff, tell
 

@@ -18,7 +18,9 @@ def shipped(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
 @click.command(cls=Verb)
 @argument("recipe", "name of a shipped recipe", shell_complete=shipped)
-@argument("path", "file to write (default: here, under the name of the recipe)", required=False, shell_complete=files)
+@argument(
+    "path", "file to write (default: the recipe's file name, in the current folder)", required=False, shell_complete=files
+)
 def command(recipe: str, path: str | None) -> None:
     from vlmdata.recipe import locate
     from vlmdata.step import RecipeError

@@ -15,11 +15,15 @@ vlmdata retry OUT --only timeout,http_503
 
 @click.command(cls=Verb)
 @argument("out", "a finished dataset", shell_complete=folders)
-@click.option("--only", metavar="REASONS", help="retry only these reasons, separated by commas (default: all temporary ones)")
+@click.option(
+    "--only",
+    metavar="REASONS",
+    help="retry only fetches that failed for these reasons, separated by commas (default: all temporary reasons)",
+)
 @click.option(
     "--recipe",
     metavar="RECIPE",
-    help="recipe that built the dataset; needed if addresses in it hold secrets, which the manifest does not keep",
+    help="recipe that built the dataset; needed if addresses in the recipe hold secrets, which the manifest does not keep",
     shell_complete=recipes,
 )
 @click.option(

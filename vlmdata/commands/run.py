@@ -27,7 +27,7 @@ def recipe_parameters(command: Any) -> Any:
 
 
 def engine_parameters(command: Any) -> Any:
-    """Add the options of the engine: the number of workers, and local processes or a Ray cluster."""
+    """Add the options of the engine: the number of workers, and the choice between local processes and Ray."""
     for decorate in (
         click.option("--workers", type=int, metavar="N", help="number of workers (default: one for each core)"),
         click.option("--local", is_flag=True, help="use plain processes instead of Ray; they start in a second"),

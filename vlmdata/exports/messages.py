@@ -27,7 +27,7 @@ def write(store: Store, draft: Path, layout: str) -> None:
 
 
 def as_line(key: str, found: Mapping[str, bytes], folder: Path) -> str:
-    """Write a sample's images to `folder`, as `images/ab/abcd….0.jpg`, and return the sample's line of the list.
+    """Write a sample's images to `folder`, as `images/ab/abcd….0.jpg`, and return the sample's line for messages.jsonl.
 
     Raises RecipeError if the format cannot hold the sample.
     """
@@ -47,7 +47,7 @@ def record_of(key: str, facts: Mapping[str, Any], paths: Mapping[str, str]) -> d
     """
     if not facts.get("roles"):
         raise RecipeError(
-            f"sample {key} is not a conversation, but the format messages holds only conversations. Export to parquet"
+            f"sample {key} is not a conversation, but the format 'messages' is only for conversations. Export as 'parquet'"
         )
     shown = [paths[place["file"]] for place in facts["metadata"] if place]
     record: dict[str, Any] = {"messages": [_message(key, *one) for one in _grouped(facts)]}
@@ -73,7 +73,7 @@ def _message(key: str, role: str, own: Mapping[str, Any], positions: Sequence[tu
     calls = [_call(key, text) for kind, text in positions if kind == "tool_call"]
     if calls and any(kind != "tool_call" for kind, _ in positions[-len(calls) :]):
         raise RecipeError(
-            f"sample {key}: a message continues after its tool call, but the format messages holds tool calls only at the end"
+            f"sample {key}: a message continues after its tool call. In the format 'messages', tool calls must be at the end"
         )
     content = list(positions[: len(positions) - len(calls)])
     message: dict[str, Any] = {"role": role}
@@ -96,6 +96,8 @@ def _call(key: str, text: str | None) -> dict[str, Any]:
         call = json.loads(text or "")
         function = {"name": call["name"], "arguments": json.dumps(call["arguments"], ensure_ascii=False)}
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise RecipeError(f"sample {key}: a tool call must be JSON with name and arguments. Did a step rewrite it?") from None
+        raise RecipeError(
+            f"sample {key}: a tool call must be JSON with 'name' and 'arguments'. Did a step change it?"
+        ) from None
     identity = {"id": call["id"]} if "id" in call else {}
     return {**identity, "type": "function", "function": function}

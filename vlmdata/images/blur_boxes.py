@@ -1,8 +1,9 @@
-"""Blurs faces with a Gaussian blur inside boxes with soft edges, in integers only.
+"""Blurs the faces inside boxes with a Gaussian blur. The boxes get soft edges. All arithmetic on pixels is in integers.
 
 The method is that of the face-blurred ImageNet, which was also used for DataComp's images. Each box grows by a tenth of its
-longer side. The image and the mask are blurred with the same sigma, a tenth of the longest side of all boxes. Source: Yang et
-al. 2021, A Study of Face Obfuscation in ImageNet, section 3.
+longer side. The image is blurred, and so is a mask that is white inside the boxes. Then the blurred image is blended with the
+original by the blurred mask. Both blurs have the same sigma, a tenth of the longest side of all boxes. Source: Yang et al.
+2021, A Study of Face Obfuscation in ImageNet, section 3.
 
 img2dataset 1.47 gives albumentations a kernel size but no sigma. For this kernel size, albumentations uses a sigma of only 0.03
 times the longest side. vlmdata does not copy this weaker blur.
@@ -22,8 +23,8 @@ GROWTH, SIGMA = 0.1, 0.1  # as a share of a box's longer side
 def blur_boxes(pixels: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
     """Return (H, W, 3) uint8 pixels with the boxes blurred, or the same array if no box is inside the image.
 
-    The coordinates of `boxes` are in pixels of this image. For the strength of the blur, a box side that is longer than the
-    image counts as the image's longer side.
+    The coordinates of `boxes` are in pixels of this image. The strength of the blur is set by the longest side of all
+    boxes, limited to the image's longer side.
     """
     if not boxes:
         return pixels

@@ -69,10 +69,10 @@ def decode(
     """Return the decoded image. The header is checked against the limits before memory is allocated: see budget.py.
 
     `target` is the upright (width, height) to which the caller resizes the image. A JPEG is decoded at 1/2, 1/4 or 1/8 of its
-    size if this leaves enough pixels for the target (SHRINK_GAPS). `beside` is the number of bytes that the caller allocates
-    while it holds the pixels. `header` is the image's header if the caller has already read it. Pillow decodes at most 179
-    million pixels of formats other than JPEG, even if the limits are higher. Raises ImageError, and nothing else, for any
-    bytes.
+    size if this leaves enough pixels for the target (see `SHRINK_GAPS`). `beside` is the number of bytes that the caller
+    allocates while it holds the pixels. `header` is the image's header if the caller has already read it. Pillow decodes at
+    most 179 million pixels of formats other than JPEG, even if the limits are higher. Raises no exception other than
+    ImageError.
     """
     header = header or read_header(data)
     factor = shrink_factor(header, target)
@@ -164,7 +164,7 @@ def _decode_simplejpeg(data: bytes, header: ImageHeader, factor: int) -> tuple[n
 
 
 def _is_harmless(message: str, data: bytes) -> bool:
-    """Return whether a warning of libjpeg means extra bytes between segments or before the end marker, which lose no pixels."""
+    """Return whether a warning of libjpeg is harmless. Extra bytes between segments or before the end marker lose no pixels."""
     if "extraneous bytes before marker" not in message:
         return False
     count = int(message.split("data: ")[1].split()[0])

@@ -20,7 +20,7 @@ def decode_pillow(data: bytes, header: ImageHeader, factor: int) -> tuple[np.nda
     """Return (H, W, 3) uint8 sRGB pixels, and whether the pixels needed no conversion.
 
     The pixels keep the stored orientation, except the pixels of a TIFF, which Pillow rotates while loading. A JPEG is shrunk by
-    `factor` while decoding. Raises ImageError, and nothing else.
+    `factor` while decoding. Raises no exception other than ImageError.
     """
     with pillow_errors(_reason), Image.open(io.BytesIO(data), formats=_plugins(header.format)) as image:
         if image.width * image.height > header.width * header.height:

@@ -14,10 +14,10 @@ PNG_LEVEL = 6  # zlib's default; level 9 takes three times as long and saves abo
 
 
 def encode(pixels: np.ndarray, format: str, quality: int = 95) -> bytes:
-    """Return (H, W, 3) uint8 sRGB pixels, encoded as jpeg (4:2:0, as in img2dataset), png (lossless) or webp.
+    """Return the file of an image as bytes: jpeg (4:2:0, as in img2dataset), png (lossless) or webp.
 
-    `quality` (1..100) has no effect on png. The pixels are changed in place and then restored, so other threads must not use
-    them meanwhile. Raises ValueError for an unknown format.
+    `pixels` are (H, W, 3) uint8 sRGB. They are changed in place and then restored, so other threads must not use them
+    meanwhile. `quality` (1..100) has no effect on png. Raises ValueError for an unknown format.
     """
     if format == "jpeg":
         settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
@@ -26,7 +26,7 @@ def encode(pixels: np.ndarray, format: str, quality: int = 95) -> bytes:
     elif format == "webp":
         settings = [cv2.IMWRITE_WEBP_QUALITY, quality]
     else:
-        raise ValueError(f"the image format must be one of jpeg, png, webp, not {format!r}")
+        raise ValueError(f"the image format must be jpeg, png or webp, not {format!r}")
     if not pixels.flags.writeable:
         pixels = pixels.copy()
     _swap(pixels)  # to BGR and back in place, because a copy would take half as much memory as the encoder

@@ -84,7 +84,7 @@ def read_tiff(data: bytes) -> ImageHeader:
     larger than the image. Both are refused as corrupt.
     """
     if data[2:4] in (b"+\0", b"\0+"):
-        raise ImageError("unsupported_format", "the format is BigTIFF")
+        raise ImageError("unsupported_format", "the format BigTIFF is not supported")
     try:
         tags, weight, following = first_directory(data)
     except struct.error:

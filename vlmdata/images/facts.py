@@ -16,10 +16,10 @@ REASONS = {
 
 
 class ImageError(Exception):
-    """Raised for an unusable image. `.reason` is a key of REASONS, for the ledger. The message is for people.
+    """Raised for an unusable image. `.reason` is a key of `REASONS`, for the ledger. The message is for people.
 
     If the image exceeds a limit, `.threshold` is the limit, and `.value` is what the image would need. Both are in MB, units of
-    cost or pixels, as REASONS states for each reason.
+    cost or pixels, as `REASONS` states for each reason.
     """
 
     def __init__(self, reason: str, detail: str = "", *, value: float | None = None, threshold: float | None = None) -> None:

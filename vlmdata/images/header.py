@@ -48,12 +48,12 @@ def sniff(data: bytes) -> str:
         return "bmp"
     for magic, name in OTHER_IMAGES.items():
         if data.startswith(magic):
-            raise ImageError("unsupported_format", f"the format is {name}")
-    raise ImageError("not_an_image", f"the data begin with {data[:16]!r}")
+            raise ImageError("unsupported_format", f"the format {name} is not supported")
+    raise ImageError("not_an_image", f"the data begin with {data[:16]!r}, unlike any known image format")
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Return the facts of an image without decoding its pixels. Raises ImageError, and nothing else, for any bytes."""
+    """Return the facts of an image without decoding its pixels. Raises only ImageError."""
     name = sniff(data)
     reader = {
         "jpeg": read_jpeg,
@@ -78,5 +78,5 @@ def _sniff_boxes(data: bytes) -> str:
     if brands & {b"avif", b"avis"}:
         return "avif"
     if brands & HEIF_BRANDS:
-        raise ImageError("unsupported_format", "the format is heif")
+        raise ImageError("unsupported_format", "the format heif is not supported")
     raise ImageError("not_an_image", "the data are a video or another file in the ISO container format")

@@ -71,7 +71,7 @@ def _header(marker: int, size: bytes, orientation: int, adobe: int, icc: bytes |
     depth, components = size[0], size[5]
     height, width = int.from_bytes(size[1:3], "big"), int.from_bytes(size[3:5], "big")
     if marker not in DECODED_HERE or depth != 8:
-        raise ImageError("unsupported_format", f"the JPEG has the coding process {marker:#x} and {depth} bits per sample")
+        raise ImageError("unsupported_format", f"the JPEG coding process {marker:#x} with {depth} bits is not supported")
     if components not in (1, 3, 4):
         raise ImageError("corrupt", f"the JPEG has {components} components instead of 1, 3 or 4")
     if components == 3:
@@ -98,7 +98,7 @@ def _coefficient_bytes(size: bytes, width: int, height: int) -> int:
 
 
 def _joined(profile: dict[int, bytes]) -> bytes | None:
-    """Return the joined pieces of a colour profile, or None if the profile is missing, too large or lacks a piece."""
+    """Return the joined pieces of a colour profile, or None if it is missing, incomplete or too large."""
     if not profile or sorted(profile) != list(range(1, len(profile) + 1)):
         return None
     icc = b"".join(profile[number] for number in sorted(profile))

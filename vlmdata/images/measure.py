@@ -1,4 +1,4 @@
-"""Measures that identify blank, near-blank and blurred images. They are computed in integers up to the last division."""
+"""Measures that identify blank, near-blank and blurred images. They are computed in integers, except for the final step."""
 
 from collections.abc import Iterator
 

@@ -32,9 +32,9 @@ def phash(pixels: np.ndarray) -> int:
 def block_means(pixels: np.ndarray) -> np.ndarray:
     """Return 256 times the mean luma of each of 32 x 32 equal blocks: (32, 32) int64. A block may end inside a pixel.
 
-    The means are exact up to the last division. The integral image holds integers, and a block that ends i/32 of the way
-    through a pixel takes i/32 of that pixel. This takes half the time of an area resize, and the means change less if the image
-    is resized.
+    The sums are exact, and only the final division rounds down. They come from an integral image of integers. A block that
+    ends i/32 of the way through a pixel takes i/32 of that pixel. This method takes half the time of an area resize, and its
+    result changes less if the image is resized.
     """
     height, width = pixels.shape[:2]
     y, y_part = np.divmod(EDGES * height, SIDE)

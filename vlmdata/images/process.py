@@ -63,7 +63,7 @@ def process(
     boxes: Sequence[Box] = (),
     blur: Sequence[Box] = (),
 ) -> Processed:
-    """Return one image, processed by `rule` within limits (see budget.py). Raises ImageError, and nothing else, for any bytes.
+    """Return one image, processed by `rule` within limits (see budget.py). Raises only ImageError.
 
     `boxes` are in pixels of the upright original. The result has these boxes in pixels of the processed image. `blur` are the
     boxes of faces to blur. Each coordinate in `blur` is a fraction (0..1) of the width or height of the upright original, as in

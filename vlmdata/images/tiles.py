@@ -6,7 +6,7 @@ TILE_PIXELS = 1 << 18  # temporary arrays take up to 30 bytes per pixel
 
 
 def tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Yield (rows, columns) as slices, for tiles of at most TILE_PIXELS that cover an image, row by row from left to right."""
+    """Yield (rows, columns) as slices for tiles of up to `TILE_PIXELS` pixels, which cover an image row by row."""
     columns = min(width, TILE_PIXELS)
     rows = max(1, TILE_PIXELS // columns)
     for top in range(0, height, rows):

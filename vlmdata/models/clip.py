@@ -36,7 +36,7 @@ class Clip:
         *,
         compiled: str = "auto",
     ):
-        """Load the model. `compiled` is "yes", "no" or "auto", which means "yes" on a GPU."""
+        """Load the model. `compiled` says whether to use `torch.compile`: "yes", "no", or "auto" for "yes" only on a GPU."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.type = choose_precision(precision, self.device)
         self.pixels = pixels or PixelCache(decoders())
@@ -115,7 +115,7 @@ class Clip:
         return self._unit(self._text_tower, tokens)
 
     def _host(self, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
-        """Return an empty tensor for a full batch in host memory, which is pinned for a GPU.
+        """Return an uninitialized tensor in host memory for a full batch. The memory is pinned if the device is a GPU.
 
         torch reuses pinned memory only after the copy to the GPU is done. Every batch has full size, so that a result depends
         only on its input and a compiled model sees one shape.
@@ -135,7 +135,7 @@ class Clip:
 
 
 def clip_of(context: StepContext, model: str, pretrained: str, precision: str = "auto", compiled: str = "auto") -> Clip:
-    """Return the worker's Clip for these parameters. All Clips of a worker share decoding threads and decoded images."""
+    """Return the worker's `Clip` for these parameters. All models of a worker share decoding threads and decoded images."""
     pixels = context.kept("pixels", lambda: PixelCache(decoders()))
     name = f"clip {model} {pretrained} {precision} {compiled}"
     return context.kept(name, lambda: Clip(model, pretrained, precision, pixels, compiled=compiled))

@@ -49,7 +49,7 @@ def model_names() -> list[str]:
 
 @cache
 def pretrained_tags() -> list[str]:
-    """Return the tags of weights that open_clip can download, for any model.
+    """Return the tags of all weights that open_clip can download for its models.
 
     The tags are found by parsing open_clip's source, without running it.
     """

@@ -51,7 +51,7 @@ class Preparation:
 
 
 def preparation(transforms: Any) -> Preparation:
-    """Return the preprocessing that open_clip's `Compose` describes: image operations, followed by ToTensor and Normalize."""
+    """Return the preprocessing that open_clip's `Compose` describes: image operations, then `ToTensor` and `Normalize`."""
     steps = list(transforms.transforms)
     place = next(number for number, one in enumerate(steps) if isinstance(one, ToTensor))
     *_, last = steps
@@ -64,8 +64,8 @@ def preparation(transforms: Any) -> Preparation:
 def opened(body: bytes) -> Image.Image:
     """Return the image in RGB, with the same pixels as Pillow's decoder. Most JPEGs are decoded by simplejpeg in half the time.
 
-    Raises ImageError for bytes that are not an image or exceed the default limits. Raises Pillow's errors for an image that it
-    cannot decode.
+    Raises ImageError for bytes that are not an image or exceed the default limits. Raises Pillow's errors for an image that
+    Pillow cannot decode.
     """
     header = read_header(body)
     pixels = max(header.width * header.height, header.coded_pixels)
@@ -92,10 +92,10 @@ class PixelCache:
     def batches(
         self, prepare: Preparation, images: Sequence[T], read: Callable[[T], bytes], size: int
     ) -> Iterator[list[np.ndarray | None]]:
-        """Yield batches of the pixels of `size` images, in order, and prefetch the next AHEAD batches.
+        """Yield the pixels of the images in order, in batches of `size` images, and prefetch the next `AHEAD` batches.
 
-        `read` returns an image's encoded bytes. An image that cannot be decoded is None, because a source may hold broken
-        images.
+        `read` returns an image's encoded bytes. The pixels of an image that cannot be decoded are None, because a source may
+        hold broken images.
         """
         waiting: deque[list[Future[np.ndarray | None]]] = deque()
         starts = iter(range(0, len(images), size))

@@ -63,7 +63,7 @@ def _unless_interrupted(error: BaseException) -> None:
 
 
 def listen() -> None:
-    """Install the handlers, except for signals that the parent process set to be ignored."""
+    """Install the signal handlers. A signal that the parent process set to be ignored stays ignored."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)

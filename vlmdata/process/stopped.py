@@ -1,3 +1,3 @@
-"""The line that a stopped command prints last. This file imports nothing, so it loads before the signal handlers are set."""
+"""The last line that a stopped command prints. This file has no imports, so that it can load before the handlers are set."""
 
 STOPPED = "vlmdata: stopped; run the same command again to resume"

@@ -15,7 +15,7 @@ LOOK_S = 1.0  # time between checks of free memory, while waiting for a thread t
 
 
 def has_room() -> bool:
-    """Return whether this process can map ROOM more bytes of memory."""
+    """Return whether this process can map `ROOM` more bytes of memory."""
     try:
         mmap.mmap(-1, ROOM).close()
     except (OSError, MemoryError):
@@ -38,7 +38,7 @@ def attempt(work: Callable[[], T], on_error: Callable[[BaseException], T]) -> T:
 class Thread(threading.Thread):
     """A daemon thread whose `start` raises MemoryError if memory is short.
 
-    In that case, `start` of the standard library would wait forever.
+    `threading.Thread.start` would wait forever in this case.
     """
 
     def __init__(self, target: Callable[..., Any], *args: Any, name: str | None = None):

@@ -74,7 +74,7 @@ def in_threads(work: Callable[[tuple[int, int]], Ids], corners: list[tuple[int, 
     """Yield the pairs that `work` returns for each block, in the order of `corners`.
 
     A corner holds the first row and column of a block. Each thread takes whole blocks, and BLAS uses one thread. The products
-    of blocks are so small that they take longer if BLAS splits them among threads, on a busy machine five times as long.
+    of blocks are so small that BLAS would need more time with several threads. On a busy machine, it needed five times as long.
     """
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(corners), 8 * threads):  # few at once, to bound the pairs in memory
@@ -164,7 +164,7 @@ def sample_of(count: int, size: int, seed: int = 0) -> Ids:
 def exact_products(rows: Int8, others: Int8) -> Floats:
     """Return the dot product of each row with each of `others`: (N, D), (K, D) -> (N, K).
 
-    The products are exact integers, stored as float32 or, for widths above EXACT_WIDTH, as float64.
+    The products are exact integers, stored as float32 or, for widths above `EXACT_WIDTH`, as float64.
     """
     kind: Any = np.float32 if rows.shape[1] <= EXACT_WIDTH else np.float64
     products: Floats = rows.astype(kind) @ others.astype(kind).T

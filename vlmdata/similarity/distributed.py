@@ -35,7 +35,7 @@ PAIRS = 50_000  # pairs compared in a task
 
 @dataclass(frozen=True)
 class Bucket:
-    """A task that searches one bucket: the bucket with this `number`, when the items are split into `of` buckets.
+    """A task that searches one of `of` buckets. `number` is the number of this bucket.
 
     `table` is a pigeonhole table or the number of an LSH band. The keys of this table or band assign the items of the pieces to
     buckets. `chosen` holds for each piece the places of the items to use. If `chosen` is empty, all items are used.

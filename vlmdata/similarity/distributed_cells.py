@@ -74,7 +74,7 @@ def cells_of(pieces: Sequence[StoredArray], centroids: Int8, search: Distributed
 
 
 def groups_of(pieces: Sequence[StoredArray]) -> Iterator[tuple[StoredArray, ...]]:
-    """Yield groups of neighbouring pieces with about ROWS embeddings each."""
+    """Yield groups of consecutive pieces. A group has about `ROWS` embeddings."""
     held: list[StoredArray] = []
     count = 0
     for piece in pieces:
@@ -103,7 +103,7 @@ def by_cells(
     centroids: Int8 | None = None,
     cosine: float = 0.0,
 ) -> Iterator[Cells]:
-    """Yield tasks over neighbouring cells, in order, with about ROWS embeddings each."""
+    """Yield tasks that together cover all cells in order. A task covers consecutive cells, with about `ROWS` embeddings."""
     order = np.argsort(cells, kind="stable")
     ends = np.searchsorted(cells[order], np.arange(clusters), side="right")
     first = 0

@@ -25,7 +25,7 @@ BATCH_CHARACTERS = 1 << 18
 
 @dataclass(frozen=True)
 class Grams:
-    """The n-grams of several texts, in order and with repeats. Text i has the n-grams hashes[starts[i]:starts[i + 1]]."""
+    """The n-grams of several texts, in order and with repeats. Text i has `hashes[starts[i]:starts[i + 1]]`."""
 
     hashes: Hashes
     starts: Ids  # (texts + 1,)
@@ -74,7 +74,7 @@ def full_windows(flat: Hashes, sizes: Ids, n: int) -> tuple[Hashes, Ids, Ids]:
 
 
 def batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Yield the lower-cased texts in batches of about BATCH_CHARACTERS characters."""
+    """Yield the lower-cased texts in batches of about `BATCH_CHARACTERS` characters."""
     held: list[str] = []
     size = 0
     for text in texts:
@@ -96,7 +96,7 @@ def code_points(texts: list[str]) -> tuple[NDArray[np.uint32], Ids]:
 def hashed_words(points: NDArray[np.uint32], sizes: Ids, *, alone: NDArray[np.bool_] | None = None) -> tuple[Hashes, Ids]:
     """Return a hash of each word of all texts, and the number of words of each text.
 
-    The hash of a word is a polynomial in the constant ODD modulo 2**64, computed from prefix sums. `alone` says for each code
+    The hash of a word is a polynomial in the constant `ODD` modulo 2**64, computed from prefix sums. `alone` says for each code
     point whether it is a word by itself.
     """
     if not len(points):
@@ -155,7 +155,7 @@ def windows(flat: Hashes, sizes: Ids, n: int) -> Grams:
 
 
 def joined(parts: list[Grams]) -> Grams:
-    """Return the grams of all batches as one Grams."""
+    """Return the grams of all batches as one `Grams`."""
     shifts = np.cumsum([0] + [len(part.hashes) for part in parts[:-1]])
     starts = [part.starts[:-1] + shift for part, shift in zip(parts, shifts, strict=True)]
     total = sum(len(part.hashes) for part in parts)
@@ -163,7 +163,7 @@ def joined(parts: list[Grams]) -> Grams:
 
 
 def powers(count: int) -> tuple[Hashes, Hashes]:
-    """Return the first `count` powers of ODD and of its inverse, modulo 2**64."""
+    """Return the first `count` powers of `ODD` and of its inverse, modulo 2**64."""
     size = 1 << max(count - 1, 1).bit_length()  # few distinct sizes, so that the cache serves the next batches
     rising, inverse = all_powers(size)
     return rising[:count], inverse[:count]
@@ -171,7 +171,7 @@ def powers(count: int) -> tuple[Hashes, Hashes]:
 
 @lru_cache(maxsize=2)
 def all_powers(count: int) -> tuple[Hashes, Hashes]:
-    """Return the first `count` powers of ODD and of its inverse modulo 2**64: (count,), (count,)."""
+    """Return the first `count` powers of `ODD` and of its inverse modulo 2**64: (count,), (count,)."""
     return power_row(ODD, count), power_row(pow(ODD, -1, 1 << 64), count)
 
 

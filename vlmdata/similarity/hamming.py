@@ -46,7 +46,7 @@ def edges_within(hashes: Hashes, distance: int, *, threads: int = 1) -> Iterator
 def equal_groups(hashes: Hashes) -> tuple[Hashes, Ids, Ids]:
     """Return (distinct, groups, starts): the distinct hashes in ascending order, and the places of each distinct hash.
 
-    The hash `distinct[i]` is at the places groups[starts[i]:starts[i + 1]], in ascending order.
+    The hash `distinct[i]` is at the places `groups[starts[i]:starts[i + 1]]`, in ascending order.
     """
     groups = np.argsort(hashes, kind="stable")
     ordered = hashes[groups]
@@ -127,7 +127,7 @@ def compare_small(moved: Hashes, largest: int, distance: int) -> Iterator[Hashes
 
 
 def compare_run(run: Hashes, distance: int) -> Iterator[Hashes]:
-    """Yield the pairs of hashes in `run` that are within the distance. TILE x TILE pairs are compared at a time.
+    """Yield the pairs of hashes in `run` that are within the distance. `TILE` x `TILE` pairs are compared at a time.
 
     `run` holds many hashes with equal keys.
     """

@@ -1,9 +1,9 @@
 """Find all pairs of 256-bit hashes (PDQ's length) within a Hamming distance, exactly.
 
-The search uses pigeonhole blocks, as the search over 64 bits does. Two hashes within the distance agree on at least two of
-distance + 2 blocks. Each pair of blocks is a table. For each table, the hashes are sorted by the bits of both blocks, and
-hashes with equal bits are compared. PDQ's usual distance of 31 needs 528 tables with keys of 14 to 16 bits, so the time grows
-with the square of the number of hashes. The search is meant for up to about a million hashes.
+The search cuts each hash into `distance + 2` blocks of bits, as the search over 64-bit hashes does. Two hashes within the
+distance agree on at least two whole blocks. Each pair of blocks is a table. For each table, the hashes are sorted by the bits
+of both blocks, and hashes with equal bits are compared. PDQ's usual distance of 31 needs 528 tables with keys of 14 to 16 bits,
+so the time grows with the square of the number of hashes. The search is meant for up to about a million hashes.
 """
 
 from collections.abc import Iterator
@@ -44,10 +44,11 @@ def block_bits(hashes: Words, begin: int, end: int) -> NDArray[np.uint64]:
 
 
 def is_first(pairs: Ids, blocks: list[NDArray[np.uint64]], first: int) -> NDArray[np.bool_]:
-    """Say for each pair whether this table is the first to find it.
+    """Return for each pair of hashes whether this table is the first to find it: (M, 2) -> (M,).
 
-    The table compares hashes that agree on two chosen blocks. `blocks` holds all blocks before the second chosen block, and
-    `first` is the number of the first chosen block. If a pair agrees on another block of `blocks`, an earlier table finds it.
+    A table is a choice of two blocks, and it finds the pairs of hashes that agree on both. `blocks` holds the bits of each
+    block before the second chosen block, and `first` is the number of the first chosen block. If a pair agrees on another
+    block in `blocks`, an earlier table has found the pair.
     """
     is_new = np.ones(len(pairs), bool)
     for number, block in enumerate(blocks):
@@ -59,8 +60,8 @@ def is_first(pairs: Ids, blocks: list[NDArray[np.uint64]], first: int) -> NDArra
 def near_in_runs(key: Words, order: Ids, columns: list[Words], distance: int) -> Iterator[Ids]:
     """Yield chunks (M, 2) of the pairs of hashes that have equal keys and are within the distance.
 
-    `key` holds the keys in ascending order, and `order` holds the place of each key's hash. `columns` holds the four words of
-    the hashes, each as (N,), in the order of the places.
+    `key` holds the keys in ascending order, and `order` holds the place of each key's hash. `columns` holds four arrays (N,),
+    one for each 64-bit word of the hashes. The arrays are indexed by place.
     """
     for places in pairs_in_runs(key):
         left, right = order[places[:, 0]], order[places[:, 1]]

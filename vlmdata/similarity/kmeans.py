@@ -15,12 +15,12 @@ BLOCK_PRODUCTS = 1 << 23  # products of rows and centroids computed at a time, 3
 def spherical_kmeans(rows: Int8, clusters: int, *, rounds: int = 20, seed: int = 0) -> tuple[Int8, Ids]:
     """Return the centroids, and for each row the number of the centroid nearest by cosine: (N, D) -> (K, D) int8, (N,).
 
-    K is `clusters`. The centroids start as K rows drawn by the seed. They move until `rounds` are done or each row keeps its
-    nearest centroid. A centroid that is nearest to no row does not move. SemDeDup runs 100 rounds, but the result hardly
-    changes after 20. Raises ValueError if K is not in 1..N.
+    K is `clusters`. The centroids start as K rows that are drawn with `seed`, and move in each round. The search ends after
+    `rounds` rounds, or earlier if each row keeps its nearest centroid. A centroid that is nearest to no row does not move.
+    SemDeDup runs 100 rounds, but the result hardly changes after 20. Raises ValueError if K is not in 1..N.
     """
     if not 1 <= clusters <= len(rows):
-        raise ValueError(f"clusters must be between 1 and {len(rows)}, the number of rows, not {clusters}")
+        raise ValueError(f"clusters is {clusters}, but it must be from 1 to the number of rows, which is {len(rows)}")
     centroids = rows[sample_of(len(rows), clusters, seed)]
     cells = nearest_centroid(rows, centroids)
     for _ in range(rounds):

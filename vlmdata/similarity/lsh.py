@@ -1,7 +1,7 @@
 """Find pairs of similar texts by locality-sensitive hashing of MinHash signatures, and verify their Jaccard similarity.
 
 A signature is cut into b bands of r values. Two texts that agree on a whole band are a candidate pair. A pair of similarity s
-becomes a candidate with probability 1 - (1 - s**r)**b. The exact similarity then removes every false candidate, so the
+becomes a candidate with probability `1 - (1 - s**r)**b`. The exact similarity then removes every false candidate, so the
 precision is 1 and this probability is the recall.
 """
 

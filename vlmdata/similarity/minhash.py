@@ -54,7 +54,7 @@ def sketch(texts: Sequence[str], grams: Callable[[Sequence[str]], Grams], *, per
 
 
 def multipliers(permutations: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Return an odd factor a and a summand b for each permutation x -> a x + b: (permutations,), (permutations,).
+    """Return an odd factor a and a summand b for each permutation `a * x + b`: (permutations,), (permutations,).
 
     The values are hashes of a counter, so they do not depend on the random generator of a library.
     """
@@ -64,7 +64,7 @@ def multipliers(permutations: int) -> tuple[NDArray[np.uint32], NDArray[np.uint3
 
 
 def minima(grams: Grams, permutations: int) -> Signatures:
-    """Return the least value of each text's grams under each permutation x -> a x + b modulo 2**32: (texts, permutations)."""
+    """Return the least value of each text's grams under each permutation `a * x + b` modulo 2**32: (texts, permutations)."""
     filled = np.flatnonzero(np.diff(grams.starts))
     signatures = np.full((len(grams.starts) - 1, permutations), EMPTY)
     if not len(filled):
@@ -117,7 +117,7 @@ def distinct(grams: Grams) -> Grams:
 
 
 def overlap(pairs: NDArray[np.int64], sets: Grams) -> NDArray[np.float64]:
-    """Return |A and B| / |A or B| for each of M < 2**24 pairs of gram sets: (M, 2) -> (M,)."""
+    """Return the Jaccard similarity, `len(A & B) / len(A | B)`, of M < 2**24 pairs of gram sets: (M, 2) -> (M,)."""
     sizes = np.diff(sets.starts)[pairs]  # (M, 2)
     counts = sizes.ravel()
     which = np.repeat(np.arange(len(counts)), counts)

@@ -35,9 +35,9 @@ SortedTable = tuple[Table, Hashes, Hashes]  # a table, its moved references in o
 
 
 def sort_references(values: Hashes, first: Ids, table: Table) -> SortedTable:
-    """Return the table, the references with their bits moved for this table and sorted, and the place of each sorted reference.
+    """Return (table, moved, places): the references after `move` for this table, in ascending order, and their places.
 
-    `values` holds the distinct references, and `first` holds the first place of each.
+    `values` holds the distinct references, and `first` holds the first place of each in the caller's references.
     """
     moved = move(values, table)
     order = np.argsort(moved)
@@ -45,10 +45,10 @@ def sort_references(values: Hashes, first: Ids, table: Table) -> SortedTable:
 
 
 def nearest_of_piece(hashes: Hashes, sorted_tables: list[SortedTable], distance: int) -> Hashes:
-    """Return for each hash the number distance << 56 | place of its nearest reference: (N,) -> (N,).
+    """Return for each hash the distance and the place of its nearest reference, packed into one uint64: (N,) -> (N,).
 
-    The number is the least over all near references, so the first of equally near references is returned. If no reference is
-    near, the number is 255 << 56.
+    The distance is in the top 8 bits and the place in the 56 bits below. The first of equally near references is returned.
+    If no reference is within `distance` of a hash, the packed distance is 255 and the place is 0.
     """
     distinct, back = np.unique(hashes, return_inverse=True)
     best = np.full(len(distinct), NONE << 56, np.uint64)
@@ -70,7 +70,7 @@ def nearest_of_piece(hashes: Hashes, sorted_tables: list[SortedTable], distance:
 
 
 def cut(items: Ids, counts: Ids) -> list[Ids]:
-    """Return items split into neighbouring groups. The sum of each group's `counts` is about CANDIDATES."""
+    """Return items split into neighbouring groups. The sum of each group's `counts` is about `CANDIDATES`."""
     if not len(items):
         return []
     ends = np.flatnonzero(np.diff(np.cumsum(counts) // CANDIDATES)) + 1

@@ -21,8 +21,8 @@ Index = dict[int, Hashes]  # number of words -> the distinct hashes of n-grams o
 def index_of(texts: Sequence[str], n: int, *, min_words: int) -> Index:
     """Return a mapping from each number of words to the hashes of the grams with this number of words.
 
-    The grams of a text are its n-grams. A text of `min_words` to n - 1 words is one gram, and a shorter text has no gram. In a
-    text with a letter of a script without spaces, letters count as words, and grams are LETTERS_A_WORD times as long.
+    The grams of a text are its n-grams. A text of `min_words` to n - 1 words is one gram, and a shorter text has no gram. If a
+    text has a letter of a script without spaces, its letters count as words, and its grams are `LETTERS_A_WORD` times as long.
     """
     index: Index = {}
     by_letters = [has_unspaced(text) for text in texts]

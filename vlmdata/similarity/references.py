@@ -17,7 +17,7 @@ TARS = (".tar", ".tar.gz", ".tgz")
 
 
 def files_of(path: str, endings: tuple[str, ...]) -> list[Path]:
-    """Return the sorted files under a path that are tars or have one of the endings. Raises ValueError if there are none."""
+    """Return all tars and all files with one of the endings under a path, sorted. Raises ValueError if there are none."""
     root = Path(path)
     files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
     found = [file for file in files if file.name.lower().endswith((*endings, *TARS))]

@@ -37,7 +37,7 @@ class Candidates:
 
 
 def columns_of(keep: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the columns that the orders in `keep` read. An order is a name in OWN_ORDERS or the name of a measured column."""
+    """Return the columns that the orders in `keep` read. An order is a name in `OWN_ORDERS` or a measured column."""
     return tuple(column for name in keep for column in OWN_ORDERS.get(name, (name,)))
 
 
