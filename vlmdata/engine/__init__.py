@@ -1,1 +1,4 @@
-"""The engine. Workers measure the rows, partition by partition. Kept rows become shards, with an index and a ledger."""
+"""The engine. Workers measure the rows, partition by partition. Kept rows are written to shards, which have an index.
+
+A ledger holds the outcome of every row.
+"""

@@ -99,7 +99,10 @@ class Client:
         self._post(lambda: self.hold(-size))
 
     def close(self) -> None:
-        """Stop the client. Rows that are not done end as `closed`. Raise RuntimeError if an error had already stopped it."""
+        """Stop the client. Rows that are not done end as `closed`.
+
+        Raise RuntimeError if the client or a `done` function failed.
+        """
         with self._room:
             if not self._closing:
                 self._closing = True
@@ -366,6 +369,6 @@ def _keep_freed_memory() -> None:
     """Make glibc keep up to 32 MB of freed memory, by freeing one large block.
 
     Otherwise, glibc returns the free end of its heap to the system after each body. The page faults that follow take 0.05 ms
-    per body, as long as receiving the body. The block takes no memory, because it is never written to.
+    per body, which is as much time as receiving the body takes. The block takes no memory, because it is never written to.
     """
     bytes(16_000_000)

@@ -1,4 +1,4 @@
-"""Warns if the rate limit of one host bounds the speed of the whole run."""
+"""Warns if the rate limit of one host slows the whole run."""
 
 import os
 from collections import Counter
@@ -13,7 +13,7 @@ MIN_SAMPLED = 50  # minimum number of a host's addresses in the sample; the shar
 
 
 def crowd(urls: Iterable[str | None], rows: int | None, options: WebOptions) -> str | None:
-    """Return a warning of one line about the host that bounds the run, or None if no host does.
+    """Return a warning of one line about the host whose rate limit slows the whole run, or None if there is no such host.
 
     `urls` is a sample of the run's addresses. `rows` is the number of rows in the run, or None if it is not known.
     """

@@ -1,8 +1,8 @@
 """Resolves host names on background threads, with a cache.
 
 The libcurl in pycurl's wheels starts a thread for each lookup, and reports the same error for a name that does not
-exist and for a resolver that is down. Here, concurrent lookups of one name are shared, failures are cached, and the two errors
-are different.
+exist and for a resolver that is down. Here, concurrent lookups of one name are shared, failures are cached, and the two cases
+have different errors.
 """
 
 import queue

@@ -37,7 +37,10 @@ def tag_refusal(headers: Headers, agent: str, directives: Collection[str]) -> st
 
 
 def tdm_reservation(headers: Headers) -> bool | None:
-    """Return whether the header tdm-reservation reserves the right to mine, or None if no such header is readable."""
+    """Return whether the header tdm-reservation reserves the right to text and data mining.
+
+    Return None if no such header is readable.
+    """
     for name, value in headers:
         if name == "tdm-reservation" and value.strip() in ("0", "1"):
             return value.strip() == "1"

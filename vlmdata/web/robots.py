@@ -15,8 +15,8 @@ Rules = tuple[tuple[bool, str], ...]
 def parse_robots(body: bytes, agent: str) -> tuple[Rules, float]:
     """Return the rules for an agent as (allowed, normalised pattern), and its crawl delay in seconds.
 
-    Groups that name the agent are merged. If no group does, the groups for `*` apply (2.2.1). Crawl-delay is not in the RFC,
-    but sites use it, so it is obeyed. All other lines are ignored.
+    Groups that name the agent are merged. If no group does, the groups for `*` apply (RFC 9309, 2.2.1). Crawl-delay is not in
+    the RFC, but sites use it, so it is obeyed. All other lines are ignored.
     """
     if len(body) > MAX_BYTES:
         body = body[:MAX_BYTES].rpartition(b"\n")[0]  # a truncated line could disallow more or less than the complete line
@@ -48,7 +48,10 @@ def parse_robots(body: bytes, agent: str) -> tuple[Rules, float]:
 
 
 def is_allowed(rules: Rules, path: str) -> bool:
-    """Return whether a path with its query may be fetched. The longest matching pattern decides. Allow wins ties (2.2.2)."""
+    """Return whether a path with its query may be fetched.
+
+    The longest matching pattern decides. Of two patterns of equal length, Allow wins (RFC 9309, 2.2.2).
+    """
     if not rules:
         return True
     path = normalise(path, is_pattern=False)
@@ -63,9 +66,9 @@ def is_allowed(rules: Rules, path: str) -> bool:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Return whether a pattern matches the start of a path. * matches any characters. A final $ matches the end.
+    """Return whether a pattern matches the start of a path. `*` matches any characters. A final `$` matches the end.
 
-    Each * takes time linear in the length of the path. A regular expression could take minutes for a hostile robots.txt.
+    Each `*` takes time linear in the length of the path. A regular expression could take minutes for a hostile robots.txt.
     """
     anchored = pattern.endswith("$")
     first, *rest = (pattern[:-1] if anchored else pattern).split("*")
@@ -87,7 +90,7 @@ def matches(pattern: str, path: str) -> bool:
 def normalise(text: str, *, is_pattern: bool) -> str:
     """Return a path or pattern in canonical form: unreserved octets are decoded, and other escapes are %XX in capitals.
 
-    In a path, * and $ are encoded, because they are literal there (2.2.3).
+    In a path, `*` and `$` are encoded, because they are literal there (RFC 9309, 2.2.3).
     """
     text = "".join(sign if " " < sign < "\x7f" else "".join(f"%{octet:02X}" for octet in sign.encode()) for sign in text)
     text = _HEX.sub(_plain, text)

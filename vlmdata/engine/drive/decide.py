@@ -55,7 +55,8 @@ def decide_globally(step: Step, number: int, calls: Sequence[PartitionCall], tot
     """Make a step's global decision over all rows. Return the name of the file that holds the decision.
 
     `number` is the position of the step in the compiled recipe. `calls` says how workers compute the rows of each partition,
-    and `total` is the number of these rows. If `total` exceeds `step.distribute_above`, the workers share the search.
+    and `total` is the number of rows of all partitions. If `total` exceeds `step.distribute_above`, the decision is distributed
+    over the workers.
     """
     columns = columns_for(step)
     if not step.distribute_above or total <= step.distribute_above:
@@ -120,7 +121,7 @@ def joined(tables: Iterable[pa.Table]) -> pa.Table:
 def number_repeats(tables: list[pa.Table], store: Store) -> str:
     """Append a number to each key that an earlier partition of the archive already has.
 
-    Return the name of the decision's file.
+    Return the name of the file with the changes, which are stored like a global decision.
     """
     table = pa.concat_tables(tables).combine_chunks()
     bare = [key.split("_")[0] for key in table["key"].to_pylist()]

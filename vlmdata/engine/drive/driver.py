@@ -131,7 +131,9 @@ class Driver:
         if call.deaths >= MAX_DEATHS:
             died = str(ended.died)
             again = "; run the same command again to resume" if died.startswith(EXTERNAL_DEATHS) else ""
-            raise WorkFailed(f"workers died {call.deaths} times on {call.args[0]}; the last cause was {died}{again}")
+            raise WorkFailed(
+                f"workers died {call.deaths} times in the call with {call.args[0]}; the last cause was {died}{again}"
+            )
 
     def _run_alone(self, call: _Call, method: str, tracked: bool, numbers: Sequence[int]) -> tuple[tuple[Any, ...], Any]:
         """Run one call while no other call runs.
@@ -175,7 +177,7 @@ def _journaled(journal: Path) -> int | None:
 def result_of(ended: Ended) -> Any:
     """Return the result of a call. Raises WorkFailed if the call ended with an error.
 
-    The message is one line if the cause is the machine or a source, and otherwise the traceback.
+    If the machine or the source of the rows caused the error, the message is one line. Otherwise, it is the traceback.
     """
     if ended.error is None:
         return ended.result

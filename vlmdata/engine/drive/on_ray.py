@@ -92,8 +92,9 @@ def _short(error: Exception) -> str:
 
 
 class RayWorkers:
-    """A pool of `count` actors with one CPU each. The first `gpus` of them have one GPU each, on any node.
+    """A pool of `count` actors, which may run on any node.
 
+    Each actor has one CPU, and each of the first `gpus` actors also has one GPU.
     `rate_limiter` is the actor that holds the run's RateLimiter, or None if no step uses the web.
     """
 
@@ -243,7 +244,7 @@ def gpus() -> int:
 
 
 def every_node_reads(out: str) -> None:
-    """Raise RecipeError if a node of the cluster cannot read a file that the driver writes under OUT."""
+    """Raise RecipeError if a node of the cluster cannot read a file that the driver writes to the output folder `out`."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

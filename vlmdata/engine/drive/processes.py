@@ -135,7 +135,7 @@ def _start_process(process: Any) -> None:
 
 
 def _serve_rate_limiter(rate_limiter: RateLimiter, pipe: Any) -> None:
-    """Answer a worker's client until the worker ends.
+    """Answer the calls that a worker's web client makes to the rate limiter, until the worker ends.
 
     If there is no memory for an answer, close the pipe, so that the worker exits.
     """

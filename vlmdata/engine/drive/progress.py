@@ -96,7 +96,7 @@ class Progress:
         return text + self._outcomes(short=True)
 
     def _outcomes(self, *, short: bool = False) -> str:
-        """Return as text the number of rows that are not dropped, and the most frequent reasons for drops.
+        """Return a text with the number of rows that are not dropped and the most frequent reasons for drops.
 
         `short` leaves out the names of steps.
         """
@@ -137,7 +137,7 @@ class Progress:
         sys.stderr.flush()
 
     def _update(self, line: str) -> None:
-        """Replace the last line.
+        """Replace the progress line in the terminal with `line`.
 
         The new line is cut to the terminal's width. A longer line would wrap, and the next update would replace only its end.
         """

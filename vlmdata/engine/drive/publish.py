@@ -80,8 +80,8 @@ def pack_and_publish(
 ) -> dict[str, Any]:
     """Pack and publish the output of a run. Return the manifest. OUT is not readable until the caller writes the manifest.
 
-    `counts` holds the number of rows (`rows`) and of kept rows (`alive`) of every partition. `limit` is the `--limit` of the
-    run, for the manifest. Raises SumsDiffer if rows were lost or doubled.
+    `counts` holds the number of rows (`rows`) and of kept rows (`alive`) of every partition. The manifest records `limit`,
+    the `--limit` of the run. Raises SumsDiffer if rows were lost or doubled.
     """
     kept = [count["alive"] for count in counts]
     pieces = list(enumerate(shard_pieces(calls, kept, recipe.shards.samples)))

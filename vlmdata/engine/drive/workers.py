@@ -21,7 +21,7 @@ class Ended:
 
 
 class Workers(Protocol):
-    """A pool of workers. A worker that dies is replaced under the same number, and its calls end with `died`."""
+    """A pool of workers. A worker that dies is replaced under the same number. Its calls end with the cause in `Ended.died`."""
 
     count: int
     gpus: int  # the first `gpus` workers have a GPU each, and only they measure with models; if 0, all workers do
@@ -31,7 +31,7 @@ class Workers(Protocol):
         ...
 
     def send(self, worker: int, ticket: int, method: str, args: tuple[Any, ...]) -> None:
-        """Start a call of the method `method` of `Worker`. The `Ended` of the call will have this ticket."""
+        """Make a worker call its method `method`, without waiting. The `Ended` of the call will have this ticket."""
         ...
 
     def wait(self) -> list[Ended]:

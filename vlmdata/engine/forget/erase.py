@@ -1,6 +1,6 @@
 """Erases forgotten rows from work/: the plan, logs, blobs, decisions and packed shards.
 
-Each step can be repeated after a kill.
+If the process is killed, each step can be repeated.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def _erase_plan(store: Store, plan: PartitionPlan, cells: Cells) -> None:
 def _blank_as(rows: pa.Table, hit: np.ndarray) -> pa.Table:
     """Return all rows, with the content erased where `hit` is true. The result has the same columns as `rows`.
 
-    If the table lacks the columns `drop` and `reason`, it cannot say that a row was forgotten. The tombstones add this when the
-    rows are read.
+    If the table lacks the columns `drop` and `reason`, it cannot mark a row as forgotten. In that case, the tombstones mark
+    the row when it is read.
     """
     return blank(rows, hit).select(rows.column_names).cast(rows.schema)
 

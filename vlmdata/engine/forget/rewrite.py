@@ -1,7 +1,7 @@
-"""Writes new versions of published files that lack some samples.
+"""Writes new versions of published files, without the samples that a takedown removes.
 
-These are the tars that hold the samples, the index, and the ledger and lookup files with their rows. New files are written to a
-separate folder. The takedown replaces the published files later.
+These files are the index, each tar that holds such a sample, and each ledger and lookup file that holds its row. New files are
+written to a separate folder. The takedown replaces the published files later.
 """
 
 from __future__ import annotations

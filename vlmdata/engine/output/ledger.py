@@ -82,8 +82,9 @@ def without_secrets(table: pa.Table) -> pa.Table:
 def write(store: Store, number: int, tables: list[pa.Table], is_current: Callable[[], bool] = lambda: True) -> dict[str, Any]:
     """Write file `number` of the ledger and its lookup.
 
-    Return their names and hashes, and counts: rows, kept, drops by step and reason. `is_current` is called after writing. It
-    returns False if samples were taken down meanwhile. In that case, delete both files and raise OSError.
+    Return the names and hashes of both files, the numbers of rows and of kept rows, and the number of drops for each step and
+    reason. `is_current` is called after writing. It returns False if samples were taken down meanwhile. In that case, delete
+    both files and raise OSError.
     """
     name = f"work/ledger/{number:05d}.{uuid.uuid4().hex[:16]}.parquet"
     whole = pa.concat_tables(tables).combine_chunks()
@@ -142,7 +143,7 @@ def take_rows(store: Store, name: str, rows: np.ndarray, columns: list[str] | No
 
 
 def words_of(line: dict[str, Any]) -> set[str]:
-    """Return the words by which a row of the ledger is found: its key, its hashes, and its addresses without secrets."""
+    """Return the words with which a search finds a row of the ledger: its key, hashes, and addresses without secrets."""
     images = [image for image in line["images"] or [] if image]
     words = {line["key"], line["url"], *(image[name] for image in images for name in ("url", "sha256"))}
     return {redacted(word) for word in words if word is not None}  # ledgers of earlier versions hold addresses with secrets

@@ -26,12 +26,18 @@ FOLDER = "lookup"
 
 
 def hash_of(word: str) -> int:
-    """Return 48 bits of a word's hash. With a billion words in a file, one word in 280,000 collides with another."""
+    """Return 48 bits of the hash of a word, which is a key, an address or a SHA-256.
+
+    With a billion words in a file, one word in 280,000 collides with another.
+    """
     return xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass")) >> 16
 
 
 def entries(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sorted hashes of all words in rows of the ledger, int64 (N,), and the row number of each, int32 (N,)."""
+    """Return the entries of a lookup: sorted hashes, int64 (N,), and the row number of each hash, int32 (N,).
+
+    `table` holds rows of the ledger. Their keys, addresses and SHA-256 values are hashed.
+    """
     images = flatten(table, "images")
     own = np.arange(len(table))
     columns = [(table["key"], own), (images.field("sha256"), images.parents)]
@@ -81,7 +87,10 @@ def name_for(ledger: str) -> str:
 
 
 def candidates(store: Store, ledger: str, words: Sequence[str]) -> np.ndarray:
-    """Return the sorted numbers of the rows of a ledger file that may contain one of these words, int32 (N,)."""
+    """Return the sorted numbers of the rows of a ledger file that may contain one of these words, int32 (N,).
+
+    A word is a key, an address or a SHA-256.
+    """
     wanted = np.unique(np.array([hash_of(word) for word in words], dtype=np.int64))
     found = [np.zeros(0, np.int32)]
     with open_parquet(store, name_for(ledger)) as file:

@@ -1,6 +1,6 @@
 """Turns kept rows into samples.
 
-A member of a sample has a name in the tar, and either bytes or the place of its bytes in a blob.
+A member of a sample has a name in the tar, and either bytes or the place of its bytes in a blob, which is a file of images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FACTS = ("width", "height", "original_width", "original_height", "sha256")
 
 
 class BlobPlace(NamedTuple):
-    """The place of an image's bytes in a blob."""
+    """The place of an image's bytes: `size` bytes from `offset` in the file `blob`."""
 
     blob: str
     offset: int
@@ -158,10 +158,10 @@ def _metadata(name: str | None, image: dict[str, Any]) -> dict[str, Any]:
 
 
 def _turns(row: dict[str, Any], living: list[int]) -> list[dict[str, Any] | None] | None:
-    """Return the row's `turns` (a dict of facts about the message, or None) for each position in `living`, the kept positions.
+    """Return the sample's `turns`: for each kept position, a dict of facts about the message, or None.
 
-    If no position has facts, return None. The facts about a message move to its first kept position. Two messages of one role
-    stay two messages, even if the message between them was rejected.
+    `living` holds the kept positions. If no position has facts, return None. The facts about a message move to its first kept
+    position. Two messages of one role stay two messages, even if the message between them was rejected.
     """
     roles = row["roles"]
     turns = [json.loads(turn) if turn else {} for turn in row["turns"] or [None] * len(roles)]
@@ -243,7 +243,7 @@ def _floats(scores: dict[str, Any]) -> dict[str, float]:
 
 
 def _json(values: dict[str, Any]) -> bytes:
-    """Return JSON with sorted names. `tools` is not sorted, because chat templates show a schema in its given order."""
+    """Return JSON with sorted names. Names inside `tools` keep their order, because chat templates show them in this order."""
     kept = {name: value for name, value in values.items() if value is not None or name in ("url", "caption")}
     dump = functools.partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
     if "tools" not in kept:

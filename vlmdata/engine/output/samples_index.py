@@ -48,7 +48,7 @@ def open_index(store: Store) -> Iterator[SamplesIndex]:
 
 
 def _fault(table: pa.Table) -> str | None:
-    """Return what is wrong with rows of the index, or None.
+    """Return what is wrong with rows of the index, or None if they are valid.
 
     Names must have the form that vlmdata writes. Each sample must have exactly one member `json`, and no member may reach
     outside of its sample.

@@ -66,9 +66,9 @@ class Decided:
 
 
 class _DecisionFile:
-    """The file of one decision, read by partition.
+    """Reads the changes in one partition from the file of a global decision, without reading the whole file.
 
-    The statistics of its first column, `part`, say which row groups to read.
+    The statistics of the first column, `part`, say which row groups to read.
     """
 
     def __init__(self, file: Any):

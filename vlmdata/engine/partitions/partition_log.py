@@ -66,9 +66,9 @@ class PartitionLog:
         return have, (pa.concat_arrays(arrays).take(pa.array(found[have])) if arrays else None)
 
     def others(self) -> dict[str, int]:
-        """Return the number of records that make no rows, by kind of record.
+        """Return the number of records of an archive from which no rows were made, by kind of record.
 
-        The count covers the piece of an archive that this partition reads.
+        Only the piece of the archive that this partition reads is counted.
         """
         return next((entry["others"] for entry in self.entries if entry["rows"]), {})
 
@@ -83,9 +83,9 @@ class PartitionLog:
     ) -> bool:
         """Add an entry of measurements or, with `rows`, of rows read from an archive. Return True.
 
-        `measures` names the measurements in `table`, and `blobs` names the files with its images. `others` counts the records
-        that make no rows, by kind. If another worker has added an entry since this log was read, delete the new files and
-        return False.
+        `measures` names the measurements in `table`, and `blobs` names the files with its images. `others` counts, by
+        kind, the records of the archive from which no rows were made. If another worker has added an entry since this log was
+        read, delete the new files and return False.
         """
         name = attempt_name("work/data", self.partition, "parquet")
         with self.store.new_file(name) as file:
@@ -129,7 +129,7 @@ class PartitionBlob:
         return self.size - len(data)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return `size` of the added bytes, starting at `offset`. Call this only before `close`."""
+        """Return `size` bytes from `offset`, which must have been added before. Call this only before `close`."""
         assert self._file is not None
         self._file.flush()
         return os.pread(self._file.fileno(), size, offset)

@@ -1,4 +1,4 @@
-"""Stores arrays that workers search while they share the tasks of a global decision."""
+"""Stores the arrays of a distributed global decision. Every worker can read these arrays to run its share of the search."""
 
 from __future__ import annotations
 

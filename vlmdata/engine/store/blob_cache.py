@@ -17,7 +17,7 @@ REMEMBERED = 1000  # maximum number of blobs whose reads are counted
 class BlobCache:
     """A cache of whole blobs. Thread-safe.
 
-    The functions `whole` and `part` fetch a blob and a range of a blob from a store.
+    The function `whole` fetches a blob from a store, and `part` fetches a range of a blob.
     """
 
     def __init__(self, whole: Callable[[str], bytes], part: Callable[[str, int, int], bytes]):

@@ -1,4 +1,7 @@
-"""A store in a folder. A record is first written to a draft. A hard link then gives the complete draft the record's name."""
+"""A store in a folder. A record is first written to a temporary file, the draft.
+
+When the draft is complete, a hard link gives it the name of the record.
+"""
 
 from __future__ import annotations
 

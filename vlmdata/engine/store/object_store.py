@@ -39,10 +39,12 @@ class ObjectStore:
                 f"{self.url}: this store does not support exclusive creation ({error}). Use a local folder"
             ) from None
         except OSError as error:
-            raise RecipeError(f"{self.url}: the store cannot be written: {error}") from None
+            raise RecipeError(f"{self.url}: cannot write to this store: {error}") from None
         self.delete(name)
         if not refused:
-            raise RecipeError(f"{self.url}: this store lets a second writer replace a file. Use a store with If-None-Match")
+            raise RecipeError(
+                f"{self.url}: this store lets a second writer replace a file. Use a store that supports If-None-Match"
+            )
 
     def _full(self, name: str) -> str:
         return f"{self.root}/{inside(name, self.url)}"

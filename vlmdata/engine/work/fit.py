@@ -43,6 +43,6 @@ class Fit(Step):
 
 
 def _living(rows: pa.Table, column: str) -> np.ndarray:
-    """Return the number of images or texts in each row that are not dropped, float64 (N,)."""
+    """Return for each row the number of its images or texts that are not dropped, float64 (N,)."""
     flat = flatten(rows, column)
     return np.bincount(flat.parents[flat.alive()], minlength=len(rows)).astype(np.float64)

@@ -90,7 +90,10 @@ class OpenPartition:
         return self._keep.get("client", lambda: Client(options, self.rate_limiter))
 
     def journal(self, position: int) -> bool:
-        """Return True if this image is known to kill the decoder. Otherwise record that it comes next, and return False."""
+        """Return True if the image at this position is known to kill the decoder.
+
+        Otherwise record the position in the journal and return False.
+        """
         if position in self.guilty:
             return True
         if self.journal_file is not None:

@@ -12,12 +12,13 @@ import numpy as np
 class RowCosts:
     """Admits the images of each row in order of position, until their total cost exceeds `max_cost`.
 
-    Images arrive in any order. An image is decoded at once if it and the images of its row that were decoded before cost no
-    more than the limit. Otherwise its bytes wait in a file until all images have arrived. An image that was decoded early may
-    be rejected in the end, so decoding a row can cost up to twice the limit. The outcome depends only on positions and headers.
+    Images arrive in any order. An image is decoded at once if its cost, added to the cost of the images of its row that are
+    already decoded, is within the limit. Otherwise its bytes wait in a file until all images have arrived. An image that was
+    decoded early may be rejected in the end, so decoding a row can cost up to twice the limit. The outcome depends only on
+    positions and headers.
 
-    `twins` maps the first position of each image to all positions of the image. `parents` holds the row of each position. An
-    image that occurs twice in a row counts once.
+    `twins` maps the first position of each image to all positions of the image. `parents` holds the row of each position. If
+    several positions of one row have the same image, the image counts once.
     """
 
     def __init__(self, twins: Mapping[int, Sequence[int]], parents: np.ndarray, max_cost: float):

@@ -92,11 +92,10 @@ class Worker:
         return set_column(table, "row", pa.array(np.arange(len(table), dtype=np.int32)))
 
     def piece(self, call: PartitionCall, columns: Columns, number: int) -> tuple[pa.Table, dict[str, str]]:
-        """Return a partition's part of the input of a global decision that is distributed over the workers.
+        """Return what a distributed global decision needs from one partition: rows and the paths of arrays by name.
 
-        The result is the rows, as `project` returns them, and the paths of arrays by name. The search of the decision reads
-        these arrays, which are stored where every worker can read them. `number` is the position of the step in the compiled
-        recipe.
+        The rows are as `project` returns them. The search of the decision reads the arrays, which are stored where every worker
+        can read them. `number` is the position of the step in the compiled recipe.
         """
         table, arrays = self.bound_steps[number].step.piece(self.project(call, columns))
         return table, {name: keep_piece(self.store, array) for name, array in arrays.items()}
