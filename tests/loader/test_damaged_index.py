@@ -127,7 +127,7 @@ def test_an_index_of_tars_elsewhere_is_used_only_if_the_user_names_its_file(tmp_
     expected = contents(folder := caption_set(tmp_path / "tars", [2]), tmp_path / "cache")
     index = build_index(folder, out=tmp_path / "mine" / "index.parquet")
     assert contents(index, tmp_path / "cache") == expected
-    with pytest.raises(ValueError, match=r"the tars of .* are in .*tars\. Pass the path of the index file"):
+    with pytest.raises(ValueError, match=r"the tars that .* lists are not beside this file, but in .*tars\. Pass the path"):
         contents(index.parent, tmp_path / "cache")
 
 

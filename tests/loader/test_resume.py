@@ -75,7 +75,7 @@ def test_a_state_of_another_index_or_seed_is_refused(tars: Path, cache: Path, tm
         stream(other, reading=ReadOptions(cache=cache), torch=False).load_state_dict(state)
     with pytest.raises(ValueError, match="another seed"):
         stream(tars, reading=ReadOptions(cache=cache), seed=1, torch=False).load_state_dict(state)
-    with pytest.raises(ValueError, match="not the state of a stream: it has the keys _steps_since_snapshot"):
+    with pytest.raises(ValueError, match="not the state of a stream: it has the keys '_steps_since_snapshot'"):
         stream(tars, reading=ReadOptions(cache=cache), torch=False).load_state_dict({"_steps_since_snapshot": 1})
 
 

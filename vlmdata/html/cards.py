@@ -26,8 +26,8 @@ _SENTENCE = re.compile(r"[.!?…。！？।؟]\W{0,2}$")
 def _is_sentence(block: PageBlock, before: PageBlock | None) -> bool:
     """Return whether a block is the sentence of a card and not a headline. The block must be linked and end like a sentence.
 
-    On a page without an article, `before` is the previous block of the card, if there is one. If `before` is a linked heading,
-    a linked block of ten words or more is also a sentence, even if it does not end like one.
+    If `before` is a linked heading, a linked block of ten words or more is also a sentence, even if it does not end like one.
+    `before` is the previous block of the card. It is None for the first block, and on a page with an article.
     """
     if block.links <= 0.7 or block.words < _CARD_WORDS:
         return False

@@ -108,7 +108,7 @@ def _may_be_crowded(html: bytes, most: int) -> bool:
 
     The page is divided into stretches of `most` bytes. An attribute takes at least two bytes, so a tag with more than twice
     `most` attributes is longer than four stretches, and fills at least three consecutive stretches. A tag with fewer attributes
-    may be missed. Only a page with three consecutive stretches that can be part of one tag is searched. Most pages have none.
+    may be missed. A page is searched only if it has three consecutive stretches that can be part of one tag.
     """
     return any(_gaps(html[start:end]) > most for start, end in _long_stretches(html, most)) and _holds_crowded(html, most)
 

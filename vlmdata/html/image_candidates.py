@@ -105,10 +105,10 @@ def _described(address: str, descriptors: list[str]) -> Candidate | None:
 
 
 def _rank(candidate: Candidate) -> tuple[float, float]:
-    """Return the sort key of a candidate. The candidate whose width divided by BEST_WIDTH is closest to 1 comes first.
+    """Return the sort key of a candidate. The candidate whose width is closest to `BEST_WIDTH` comes first.
 
-    Half of BEST_WIDTH and twice BEST_WIDTH are equally close. If widths are equal, the candidate with the higher density comes
-    first.
+    Closeness is a ratio, so half of `BEST_WIDTH` and twice `BEST_WIDTH` are equally close. If widths are equal, the candidate
+    with the higher density comes first.
     """
     width = candidate.width if candidate.width <= BEST_WIDTH else BEST_WIDTH**2 / candidate.width
     return -width, -candidate.density

@@ -38,7 +38,8 @@ def image_ref(
 ) -> ImageRef | None:
     """Return the image of an `<img>`, or None for a placeholder, a beacon of at most 2 pixels or a broken address.
 
-    `sources` are the attributes of the `<source>`s of its `<picture>`. `base` resolves relative addresses.
+    `sources` are the attributes of the `<source>`s of the `<picture>` around the `<img>`. `base` resolves relative addresses.
+    An inline image of more than `max_data_bytes` bytes gives None.
     """
     width, height = pixels(attributes.get("width")), pixels(attributes.get("height"))
     if (width is not None and width <= 2) or (height is not None and height <= 2):
@@ -69,8 +70,8 @@ def merged(before: ImageRef, now: ImageRef, *, repeats: bool, near: bool) -> Ima
     """Merge two adjacent references to one image. Return None if they are different images.
 
     An address that does not request a preview, or that requests the greater width, comes first. `repeats` says that one of the
-    two references is in a `<noscript>`. `near` says that both references are in one section, or that they are the first content
-    of a section around both.
+    two references is in a `<noscript>`. `near` says that both references are in one section, or that `before` is the first
+    content of a section that also contains `now`.
     """
     same = before.data is None and now.data is None and _is_one_file(before.url, now.url)
     if not same and not (near and (repeats or before.data is not None)):

@@ -98,10 +98,10 @@ def lay_out(
 
 
 def _element(walk: Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
-    """Add one element. Return its first child, or None to skip its content, and the number that closing it needs.
+    """Add one element to the layout. Return (first child of the element, number), or (None, 0) if its content is skipped.
 
-    For a section, this number is the index of the section around the element. For a link to another page, the number is 1. For
-    other elements, it is 0.
+    The walk uses the number to close the element. The number is the index of the section around the element if the element is
+    a section, 1 if it is a link to another page, and 0 otherwise.
     """
     if kind >= _PRE:
         child = node.first_child

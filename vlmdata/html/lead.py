@@ -40,7 +40,10 @@ def restore_lead(layout: PageLayout, kept: list[bool], before: list[int]) -> Non
 
 
 def restore_figures(blocks: list[PageBlock], kept: list[bool], after: list[int]) -> None:
-    """Keep the images after the core that have captions, and these captions. `after` holds indexes of blocks after the core."""
+    """Keep the captioned images after the core, and their captions. Images that are links or icons are not kept.
+
+    `after` holds the indexes of the blocks after the core.
+    """
     _restore_pictures(blocks, kept, [i for i in after if (image := blocks[i].image) is None or image.caption])
 
 

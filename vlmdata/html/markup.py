@@ -46,7 +46,7 @@ _NOTHING = b"</>"  # separates the texts around a removed part; a parser ignores
 
 
 def read_markup(html: bytes, pieces: list[bytes]) -> Iterator[tuple[bytes, bool, bytes]]:
-    """Yield (name in lower case, whether it is an end tag, text of the whole tag) for each tag of a page, in linear time.
+    """Yield (name in lower case, True for an end tag, text of the whole tag) for each tag of a page, in linear time.
 
     Pieces of the page are appended to `pieces`. After the last tag, `pieces` joined is the page without its comments, scripts,
     styles, drawings and other parts without content.
@@ -132,7 +132,10 @@ def _drawing_end(html: bytes, start: int) -> int:
 
 
 def may_name_attributes(html: bytes, start: int, end: int) -> bool:
-    """Return whether the bytes from `start` to `end` may be part of one tag and name its attributes, whatever precedes them."""
+    """Return whether the bytes from `start` to `end` may be part of one tag and contain names of its attributes.
+
+    The tag may begin before `start`. The bytes before `start` are not read.
+    """
     start = html.find(b">", start, end) + 1
     if not start:
         return True

@@ -68,7 +68,10 @@ def _words(name: str) -> list[str]:
 
 
 def _meaning(name: str) -> int:
-    """Return the meaning of a name as bits: two for the strength of boilerplate, and one each for content, caption and menu."""
+    """Return the meaning of a name as bits: one bit each for content, caption and menu, and two bits for boilerplate.
+
+    The two bits are a number from 0 to 3, as in `classify_names`.
+    """
     words = _words(name)
     caption = _CAPTION_BIT if any("caption" in word for word in words) else 0
     if _MEANINGFUL.isdisjoint(words):  # most names
@@ -94,8 +97,8 @@ def _meaning_of(name: str) -> int:
 def classify_names(names: tuple[str | None, ...]) -> tuple[int, bool, bool]:
     """Return what the names of an element (class, id, role and itemprop) mean: (boilerplate, content, caption).
 
-    Boilerplate is 0 for no, 1 for perhaps, 2 for surely, and 3 for texts by other people, such as comments. The function fills
-    the cache `KNOWN`, which callers read before they call it.
+    Boilerplate is 0 for no, 1 for perhaps, 2 for surely, and 3 for texts by other people, such as comments. The result is
+    stored in the cache `KNOWN`, where callers look before they call this function.
     """
     meaning = NO_MEANING
     joined = _lower(" ".join(filter(None, names)))

@@ -153,7 +153,7 @@ def _simplify(root: Any, url: str) -> list[_Entry]:
 
 
 def _rule(tag: str, attributes: dict[str, str | None]) -> str:
-    """Return the rule for an element: unwrap, keep, media, end (of a document) or remove."""
+    """Return the rule for an element: "unwrap", "keep", "media", "remove", or "end" if the element marks a document's end."""
     classes = attributes.get("class") or ""
     if classes:
         words = classes.split()

@@ -1,4 +1,4 @@
-"""Counts the elements that a parser has open after each tag of a page, and estimates the cost of the parser's tree so far."""
+"""Counts the elements that a parser has open after each tag of a page, and estimates how much work the parser has done."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ _STEPS = 64  # a parser steps over this many open elements in the time in which 
 
 @dataclass(slots=True)
 class Tree:
-    """Tracks the elements that a parser may have open, and the cost of the parser's tree so far.
+    """Tracks the elements that a parser may have open, and counts in `cost` how much work the parser has done so far.
 
-    As in a parser, an end tag has no effect if another open element stops it. Source: WHATWG HTML, "tree construction".
+    The unit of work is the creation of one element. An end tag may have no effect while certain elements, such as tables, are
+    open inside the element that it would close. Source: WHATWG HTML, "tree construction".
     """
 
     opened: list[bytes] = field(default_factory=list)  # names of the open elements, outermost first

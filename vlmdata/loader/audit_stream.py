@@ -71,7 +71,7 @@ def audit_packs(plan: PackedPlan, epoch: int) -> None:
 
 
 def _trial(plan: Schedule, chance: random.Random, first: int) -> int:
-    """Simulate interrupted runs over the first 20,000 positions or fewer of an epoch, and return the number of positions.
+    """Simulate interrupted runs over at most the first 20,000 positions of an epoch. Return the number of these positions.
 
     Each run has a random layout of ranks and workers, and starts where the previous run was interrupted. `first` is the first
     position of the epoch. Raise AssertionError if a position is missing or repeated.
@@ -90,7 +90,10 @@ def _trial(plan: Schedule, chance: random.Random, first: int) -> int:
 
 
 def _leg(layout: StepLayout, start: int, end: int, steps: int) -> Ints:
-    """Return the positions from `start` to `end` that one worker yields before its rank is interrupted after `steps` steps."""
+    """Return the positions that one worker yields if its rank starts at `start` and is interrupted after `steps` steps.
+
+    The positions end at `end`, but a partial last step is filled with positions after `end`.
+    """
     parts: list[Any] = []
     for numbers, positions, _ in layout.deal(start, lambda _: (end, True), 2048, drop=False):
         parts.append(positions[numbers < steps].ravel())

@@ -74,8 +74,8 @@ class _PackedWindow(NamedTuple):
 class PackedPlan:
     """A schedule whose positions are packs of the samples of `plan`.
 
-    It has the methods of `Schedule`. `lengths` holds the lengths of each dataset, in the order of the datasets. `cache` is the
-    folder for packed windows.
+    It has the methods of `Schedule`. `lengths` holds one `Lengths` for each dataset: the lengths of its samples in tokens. A
+    window is a group of successive samples that are packed together. `cache` is the folder that keeps packed windows.
     """
 
     plan: Schedule
@@ -125,11 +125,10 @@ class PackedPlan:
         return Picks(*columns)._replace(starts=np.concatenate([[0], np.cumsum(np.concatenate(counts))]))
 
     def end(self, position: int, epochs: int, upto: int) -> tuple[int, bool]:
-        """Return (end, True), where `end` is the position at which the current group of epochs ends.
+        """Return (end, True), where `end` is the position at which an iteration that contains `position` ends.
 
-        Groups have `epochs` epochs each, and the current group contains `position`. To find the end, windows up to the position
-        `upto` are packed. If the end is still unknown, return (bound, False), where `bound` is greater than `upto` and not
-        greater than the end.
+        `end` is the start of the next epoch whose number is a multiple of `epochs`. To find `end`, samples are packed up to the
+        position `upto`. If `end` is still unknown, return (bound, False), where `upto < bound <= end`.
         """
         self._know(position)
         epoch = self._known[bisect_right([before for *_, before in self._known], position) - 1][0]

@@ -34,8 +34,8 @@ _TRIES = 1000  # positions that are tried in place of a damaged sample before an
 class StreamBatch(list):
     """A batch of samples.
 
-    `position` is the stream's position after the batch, over all ranks. `skipped` is the number of samples that this process
-    has skipped so far.
+    `position` is the position of the stream after the batch: the number of samples that all ranks together have yielded.
+    `skipped` is the number of samples that this process has skipped so far.
     """
 
     position: int
@@ -60,10 +60,11 @@ StreamStep = tuple[int, int, Any]  # (position after the step, position in the w
 
 
 class Samples:
-    """Iterates over the samples of a schedule, from the current position to the end of the current group of epochs.
+    """Iterates over the samples of a schedule, starting at the current position.
 
-    The position is the number of samples that all ranks have yielded. With batch_size=None, an iteration yields single samples.
-    `stream` describes the parameters.
+    An iteration ends before the next epoch whose number is a multiple of `epochs`. With epochs=None, it never ends. The
+    position is the number of samples that all ranks together have yielded. With batch_size=None, an iteration yields single
+    samples. `stream` describes the parameters.
     """
 
     def __init__(
@@ -123,8 +124,10 @@ class Samples:
         if not isinstance(state, Mapping):
             raise wrong("state", "a mapping that state_dict() returned", state)
         if not {"position", "index", "order"} <= state.keys():
-            found = f"the keys {', '.join(map(str, state))}" if state else "no keys"
-            raise InputError(f"this is not the state of a stream: it has {found} instead of the keys position, index and order")
+            found = f"the keys {', '.join(map(repr, state))}" if state else "no keys"
+            raise InputError(
+                f"this is not the state of a stream: it has {found}, but must have 'position', 'index' and 'order'"
+            )
         check_whole(0, position=state["position"])
         if state["index"] != self.plan.index_digest:
             raise InputError(
@@ -153,7 +156,7 @@ class Samples:
 
     @property
     def position(self) -> int:
-        """The number of samples that all ranks have yielded so far, over all epochs."""
+        """The number of samples that all ranks together have yielded so far, over all epochs."""
         return self._position
 
     # -- lengths
@@ -166,9 +169,10 @@ class Samples:
         return self._layout().steps(self._origin, self._end(), drop=self.drop_last)
 
     def _end(self) -> int:
-        """Return the position at which the current iteration ends: the end of the current group of `epochs` epochs.
+        """Return the position at which the current iteration ends.
 
-        Raises TypeError for an endless stream.
+        This is the start of the next epoch whose number is a multiple of `epochs`, or the end in a worker's saved
+        state. Raises TypeError for an endless stream.
         """
         if self._until is not None:
             return self._until
@@ -177,9 +181,10 @@ class Samples:
         return self.plan.end(self._origin, self.epochs, 1 << 62)[0]
 
     def tail_samples(self) -> tuple[int, int]:
-        """Return (number of repeated samples, number of samples left out) in the last step of an iteration.
+        """Return (number of repeated samples, number of samples left out) for the last step of an iteration.
 
-        Without `drop_last`, samples that the next epoch yields again fill the last step, and no sample is left out.
+        With `drop_last`, the samples of a partial last step are left out. Otherwise, the step is filled with samples of the
+        next epoch, which yields them again.
         """
         over = (self._end() - self._origin) % self._layout().stride
         return (0, over) if self.drop_last else (-over % self._layout().stride, 0)

@@ -61,11 +61,10 @@ class Schedule:
         return Picks(datasets, rows, epochs, seeds)
 
     def end(self, position: int, epochs: int, upto: int) -> tuple[int, bool]:
-        """Return (end, True), where `end` is the position at which the current group of epochs ends.
+        """Return (end, True), where `end` is the position at which an iteration that contains `position` ends.
 
-        Groups have `epochs` epochs each, and the current group contains `position`. True says that the end is exact.
-
-        Only PackedPlan uses `upto`.
+        `end` is the start of the next epoch whose number is a multiple of `epochs`. True says that `end` is exact. Only
+        `PackedPlan` uses `upto`.
         """
         span = epochs * self.epoch_size
         return (position // span + 1) * span, True
@@ -164,7 +163,7 @@ class StepLayout:
         S is the number of steps in the portion. The end position is 2**62 if it is unknown. A rank takes every world_size-th
         position, so ranks read different blocks of the tars if world_size divides 64 (see order.py). The first portion is
         small, so the first batch is ready soon. Portions grow up to `most` positions. `end(upto)` returns (end, True) or, if
-        the end is unknown, (a bound past `upto`, False).
+        the end is unknown, (a lower bound of the end that is greater than `upto`, False).
         """
         portion, first = max(1, 32 // self.batch_size), self.worker
         while True:

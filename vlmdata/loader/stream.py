@@ -141,9 +141,9 @@ def stream(
     """Return an iterable over the samples of WebDataset tars.
 
     A sample is a dict. It maps each extension to the bytes of that member, `__key__` and `__url__` to strings, and `__seed__`
-    to a random number that depends only on the seed, the sample and the epoch. Each iteration yields `epochs` epochs (None:
-    endlessly many) and starts where the previous iteration ended. In an epoch, every sample occurs exactly once over all ranks
-    and workers.
+    to a random number that depends only on the seed, the sample and the epoch. Each iteration yields `epochs` epochs and starts
+    where the previous iteration ended. With epochs=None, an iteration never ends. In an epoch, every sample occurs exactly once
+    over all ranks and workers.
 
     - `path`: a folder, a tar, a pattern, an address, a list of these, or {path: weight} for a blend. A `Blend` also sets the
       meaning of the weights, and weights that change at a position.

@@ -70,5 +70,5 @@ def _text(file: str) -> str:
     with fsspec.open(file, "rb") if "://" in file else open(file, "rb") as source:
         data = source.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
-        raise ValueError(f"the file has more than {_MOST_BYTES:,} bytes")
+        raise ValueError(f"the file is larger than the limit of {_MOST_BYTES:,} bytes")
     return str(data, "utf-8")

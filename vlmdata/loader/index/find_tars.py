@@ -44,8 +44,8 @@ def first_outside(base: str, names: Iterable[str], listed_in: Path) -> str | Non
     """Return the first name that points outside of `base` (a folder or an address), or None if there is none.
 
     A name points outside if it is empty, an absolute path or an address, if it contains `..`, or if it is a link to a place
-    outside. A link is also allowed if its target is beside the target of `listed_in`, the file that lists the names. In a
-    download cache, all files of a dataset may be links into one folder.
+    outside. A link into the folder of `listed_in`, the file that lists the names, is allowed too. If `listed_in` is itself a
+    link, the folder of its target counts, because in a download cache all files of a dataset may be links into one folder.
     """
     links: set[str] = set()
     allowed = [Path(base).resolve(), listed_in.resolve().parent]
@@ -82,7 +82,9 @@ def find_shards(paths: PathLike | Sequence[PathLike]) -> TarSet:
         raise InputError(f"there are no tars in {', '.join(map(str, entries))}")
     twice = len(found) - len(set(found))
     if twice:
-        raise InputError(f"{twice} tars are named twice in {', '.join(map(str, entries))}. Use weights to repeat a dataset")
+        raise InputError(
+            f"tars are named twice in {', '.join(map(str, entries))} (duplicates: {twice}). Use weights to repeat a dataset"
+        )
     base = _common_folder(found)
     names = [address[len(base) :].lstrip("/") if base else address for address in found]
     return TarSet(base, names, {name: excluded[one] for name, one in zip(names, found, strict=True) if one in excluded})
@@ -130,7 +132,8 @@ def _split(path: str, excluded: dict[str, frozenset[str]]) -> list[str] | None:
     missing = [name for name in names if not is_remote(base) and not os.path.isfile(join(base, name))]
     if missing:
         raise InputError(
-            f"{file}: {len(missing)} of the {len(names)} tars of {split or DEFAULT} are missing. The first is {missing[0]!r}"
+            f"{file}: {len(missing)} of the {len(names)} tars of the split {split or DEFAULT!r} are missing."
+            f" The first is {missing[0]!r}"
         )
     excluded.update({join(base, name): keys for name, keys in samples.items()})
     return [join(base, name) for name in names]

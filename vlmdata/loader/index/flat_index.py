@@ -61,8 +61,9 @@ class FlatIndex:
     index file records one. `folder` holds the arrays of a large index. The arrays are
     - `run_starts`, `run_shards` (r,): the first row and the shard of each run;
     - `key_ends` (n + 1,) and `keys`: the key of row i is bytes `key_ends[i]` to `key_ends[i + 1]` of `keys`;
-    - `layout`, `first_member`, `origin` (n,): the number of the layout, the first member, and the offset in the shard;
-    - `members` (m, 2): the offset from the origin of the sample, and the size;
+    - `layout`, `first_member`, `origin` (n,): the index of each sample's layout in `layouts`, the index of its first member in
+      `members`, and the offset of the sample in its shard;
+    - `members` (m, 2): the offset of each member from the `origin` of its sample, and the member's size;
     - `shard_ends`: the byte at which the last member of each shard ends, with padding.
     """
 
@@ -228,7 +229,7 @@ class _Flattener:
         counts = np.diff(numbers_of(members.offsets))
         flat = members.flatten()
         if any(column.null_count for column in (batch["key"], batch["shard"], members, flat, flat.field("name"))):
-            raise ValueError("a key, a tar or a member is missing")
+            raise ValueError("the column 'key', 'shard' or 'members' has a null value")
         begins, sizes = numbers_of(flat.field("offset")), numbers_of(flat.field("size"))
         offsets = begins - np.repeat(origin, counts)
         spans = np.stack([offsets, sizes], axis=1)

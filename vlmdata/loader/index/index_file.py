@@ -47,9 +47,9 @@ class NoIndex(Error, ValueError):
 
 @contextmanager
 def parsing(file: str | os.PathLike) -> Iterator[None]:
-    """Convert errors in the block, which parses the file, to NoIndex with the name of the file.
+    """Return a context manager that converts the errors of parsing a file to `NoIndex`. The message names the file.
 
-    Raises OSError if the file cannot be read.
+    If the file cannot be read, the error remains an OSError.
     """
 
     def becomes(error: Exception) -> Exception:
@@ -147,7 +147,7 @@ def numbers_of(array: pa.Array) -> np.ndarray:
     Raises ValueError for nulls. `to_numpy` would import pandas, which takes 0.3 s.
     """
     if array.null_count:
-        raise ValueError("a number is missing")
+        raise ValueError("a column of integers has a null value")
     kind = "i" if pa.types.is_signed_integer(array.type) else "u"
     data = np.frombuffer(array.buffers()[1] or b"", f"{kind}{array.type.byte_width}")
     return data[array.offset : array.offset + len(array)]
@@ -158,7 +158,7 @@ def check_schema(schema: pa.Schema, file: str | os.PathLike) -> None:
     wrong = [field.name for field in INDEX if field.name not in schema.names or not _same(schema.field(field.name), field)]
     if wrong:
         why = f"the columns {wrong} are missing or have a wrong type"
-        raise NoIndex(f"{file} is not an index of samples: {why}. Build an index with vlmdata index")
+        raise NoIndex(f"{file} is not an index of samples: {why}. Build an index with `vlmdata index`")
 
 
 def _same(found: pa.Field, wanted: pa.Field) -> bool:

@@ -114,7 +114,8 @@ def _base_of(index: FlatIndex, path: PathLike | Sequence[PathLike], file: Path, 
     if index.base is not None:
         if not is_given:
             raise InputError(
-                f"the tars of {file} are in {index.base or 'several places'}. Pass the path of the index file, not of a folder"
+                f"the tars that {file} lists are not beside this file, but in {index.base or 'several places'}."
+                " Pass the path of the index file instead of the path of its folder"
             )
         base = index.base
     name = first_outside(base, index.shards, file) if base else None  # without a base, names are full addresses

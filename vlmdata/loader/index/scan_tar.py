@@ -17,11 +17,11 @@ from vlmdata.untrusted import Failed, errors_as
 
 
 def scan(address: str, shard: str, image_sizes: bool) -> tuple[pa.Table, str | None]:
-    """Return the index rows of the tar at `address`, and a description of its damage, or None for an intact tar.
+    """Return (index rows, None) for an intact tar, and (index rows, description of the damage) for a damaged tar.
 
-    `shard` is the name of the tar in the rows. With `image_sizes`, the rows hold the size of each image. The rows of a damaged
-    tar are the intact samples around the damage. Links are skipped, as in webdataset. Raises OSError if the tar cannot be
-    opened.
+    `address` is the path or address of the tar, and `shard` is its name in the rows. With `image_sizes`, the rows hold the size
+    of each image. The rows of a damaged tar are the intact samples around the damage. Links are skipped, as in webdataset.
+    Raises OSError if the tar cannot be opened.
     """
     with ExitStack() as stack:
         read, length = _open(address, stack)

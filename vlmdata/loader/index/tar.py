@@ -230,11 +230,11 @@ def _chunks(read: Read, position: int, length: int, more: int = 0) -> Iterator[t
 
 
 def _end_of_other(read: Read, data: int, size: int, length: int, has_data: bool) -> int | None:
-    """Return the end of a member that is not a plain file, or None if the end is unknown.
+    """Return the offset at which a member that is not a plain file ends, or None if the offset is unknown.
 
-    Such a member, for example a link, may state a `size` although it has no data. The end is therefore `data`, the start of the
-    data, or the block after the data: the first of the two where a header, zeros or the end of the file follows. With
-    `has_data`, the block after the data is tried first.
+    Such a member, for example a link, may state a `size` although it has no data. Two offsets are therefore tried: `data`,
+    where its data would start, and the offset where data of this size would end. The result is the first of them that is
+    followed by a header, by zeros or by the end of the file. With `has_data`, the end of the data is tried first.
     """
     if size == 0:
         return data
@@ -295,7 +295,7 @@ def _number(field: bytes) -> int:
 
 
 class _Extras:
-    """The metadata of the next member from its extended headers. Only the pax records that are needed here are kept."""
+    """Holds the metadata that extended headers state about the next member. Only the pax records that are needed are kept."""
 
     def __init__(self, everywhere: dict[bytes, bytes] | None = None):
         self.everywhere = everywhere or {}  # metadata from global headers

@@ -1,8 +1,8 @@
 """Chooses the dataset of each position of a blend. The choice is exact, needs no state, and spreads each dataset evenly.
 
 The rate r of a dataset is its share of all samples. Draw j of the dataset has the time (j + 1/2) / r, and the blend is the
-sequence of all draws in the order of their times. For any P, the number of samples of a dataset in the first P positions is
-therefore its share of P, up to a few samples. No draw of a dataset is left out.
+sequence of all draws in the order of their times. Therefore, the first P positions hold r * P samples of the dataset, with
+an error of a few samples. No draw of a dataset is left out.
 
 Times are cut into spans of 4,096. Rates are fractions, so the number of draws before a span is computed exactly and without
 iterating. The positions are cut into runs of 64, and the datasets of the 64 draws in a run are shuffled. Without this
@@ -97,7 +97,7 @@ class BlendOrder:
     def _span_of(self, stage: int, inside: int) -> int:
         """Return the number of the span that contains a position. `inside` is the position minus the start of the stage.
 
-        Span s starts at most half a position per dataset away from s * SPAN, so the search is short.
+        The start of span s differs from `s * SPAN` by at most half a position per dataset, so the search is short.
         """
         number = inside // SPAN
         while number and self._start(stage, number) > inside:

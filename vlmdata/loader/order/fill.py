@@ -28,9 +28,9 @@ class Slots(NamedTuple):
 
 
 def best_fit(histogram: Ints, size: int) -> Slots:
-    """Fill packs of `size` tokens by best-fit decreasing. `histogram[n]` samples have length n, 0 < n <= size.
+    """Fill packs of `size` tokens by best-fit decreasing. `histogram[n]` is the number of samples of n tokens, `0 < n <= size`.
 
-    A sample goes into the open pack that has the least room, among those with enough room. Each step handles all packs with the
+    A sample goes into the open pack with the least room that is enough for the sample. Each step handles all packs with the
     same room, and puts as many samples of one length into them as fit.
     """
     by_room: dict[int, list[Ints]] = {}
@@ -106,7 +106,7 @@ def match(histogram: Ints, size: int, seed: int) -> Slots:
 def _smallest(left: Ints, mean: float) -> Ints:
     """Return the histogram of the shortest samples in the histogram `left`.
 
-    The result has as many lengths as possible with a mean of at most `mean`.
+    The result holds all samples up to the greatest length for which the mean length of these samples is at most `mean`.
     """
     lengths = np.arange(len(left))
     counts, sums = np.cumsum(left), np.cumsum(left * lengths)

@@ -113,8 +113,8 @@ class Order:
 class _Cut:
     """The rows of one epoch, cut into blocks: block b holds the rows [b * block - shift, (b + 1) * block - shift).
 
-    The first and the last block may lack rows. `ragged` holds for each of these two blocks its slot in the permuted order and
-    the number of rows that it lacks. `of` is the key of the permutation.
+    The first and the last block may lack rows. `ragged` holds (slot in the permuted order, number of missing rows) for each of
+    these two blocks. `of` is the key of the permutation.
     """
 
     rows: int
