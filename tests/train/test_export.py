@@ -163,9 +163,9 @@ def packing(ids: torch.Tensor) -> Any:
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        ("nowhere", "is not a checkpoint, and transformers finds no model there"),
+        ("nowhere", "is not a checkpoint, and transformers finds no model with this name or path"),
         ("run", "Did you mean '.*run/checkpoints/step_00000006'"),
-        ("bert", "bert is a bert model. The models in LLaVA's format are llava, llava_next, llava_onevision"),
+        ("bert", "bert is a bert model, but only models in LLaVA's format can be loaded: llava, llava_next, llava_onevision"),
     ],
 )
 def test_an_invalid_start_is_reported_in_one_line_before_any_work(tmp_path, start, message):
@@ -182,5 +182,5 @@ def test_a_start_with_other_parts_is_refused_and_the_weight_is_named(tmp_path):
     data = write_data(tmp_path / "data", captions=0, conversations=20)
     first = run_training(tiny_recipe(data, tmp_path / "first", model=MODEL, steps=1)).checkpoint
     assert main(["export", str(first), str(tmp_path / "llava")]) == 0
-    with pytest.raises(RecipeError, match=r"this model does not fit the recipe \(first in the weight '.*'\)\. Omit `model`"):
+    with pytest.raises(RecipeError, match=r"this model do not fit the recipe's model \(the first is '.*'\)\. Omit `model`"):
         run_training(tiny_recipe(data, tmp_path / "second", model=MODEL, start=str(tmp_path / "llava"), steps=1))

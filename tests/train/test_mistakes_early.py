@@ -44,7 +44,7 @@ MISTAKES = [
     (["align", "tiny", *DATA, "--set", "start=/nowhere"], "start: /nowhere is not a checkpoint, and transformers"),
     (
         ["align", "tiny", *DATA, "--set", "start={run}"],
-        "start: {run} is a run, not a checkpoint. Did you mean '{run}/checkpoints/step_00000003'?",
+        "start: {run} is the folder of a run, not a checkpoint. Did you mean '{run}/checkpoints/step_00000003'?",
     ),
     (
         ["align", "tiny", *DATA, "--set", "model=null", "--set", "start={data}"],

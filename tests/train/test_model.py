@@ -58,7 +58,7 @@ def test_each_image_fills_the_tokens_of_its_place() -> None:
 def test_too_many_image_tokens_raise_an_error() -> None:
     model = tiny_model()
     ids, pixels = sample(model, 12, 1, seed=1)
-    with pytest.raises(ValueError, match="the text has 17 image tokens for 16 image features"):
+    with pytest.raises(ValueError, match="the text has 17 image tokens, but there are 16 image features"):
         model(pack(model, [([*ids, model.fusion.image_token_id], pixels)]))
 
 

@@ -114,7 +114,7 @@ def test_any_language_model_can_pack_and_else_equals_transformers(family: str) -
     ("family", "message"),
     [
         ("mamba", "lets samples in one row see each other"),
-        ("bloom", "does not support a different attention implementation"),
+        ("bloom", "does not allow a replacement of its attention implementation"),
         ("stablelm", "does not receive `packing`"),
         ("gpt_oss", "GptOssAttention has attention sinks"),
     ],

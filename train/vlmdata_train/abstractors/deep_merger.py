@@ -44,7 +44,7 @@ class DeepMergers(nn.Module):
 
 @dataclass(frozen=True)
 class DeepMerger:
-    """Merges the patches of each square, for a tower that also returns earlier layers, such as `qwen3_vl`."""
+    """Merges the patches of each square, for a tower that also returns features of earlier layers, such as `qwen3_vl`."""
 
     side: int = 2
 

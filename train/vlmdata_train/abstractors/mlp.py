@@ -21,7 +21,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 @dataclass(frozen=True)
 class Mlp:
-    """Applies linear layers with an activation between them to each feature: (P, N, C) -> (P, N, D)."""
+    """Applies an MLP to each feature: linear layers with an activation between them, (P, N, C) -> (P, N, D)."""
 
     layers: int = 2  # LLaVA 1.5's mlp2x_gelu
     activation: Literal["gelu", "gelu_pytorch_tanh", "relu", "silu"] = "gelu"

@@ -14,7 +14,10 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class Layers(nn.Module):
-    """The network of `NormedMerger`: patches (P, N, C), square by square -> tokens (P, N / s^2, D), for images of any shape."""
+    """The network of `NormedMerger`, for images of any shape: patches (P, N, C) -> tokens (P, N / s^2, D).
+
+    The patches are ordered square by square.
+    """
 
     def __init__(self, width: int, out_width: int, part: NormedMerger) -> None:
         super().__init__()

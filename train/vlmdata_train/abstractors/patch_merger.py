@@ -1,4 +1,4 @@
-"""The merger of Qwen2-VL and Qwen2.5-VL: it concatenates the patches of a square to one token, then applies an MLP.
+"""The merger of Qwen2-VL and Qwen2.5-VL: it concatenates the patches of each square into one token, then applies an MLP.
 
 P images, N patches (one square of s x s patches after the other), C and D widths.
 """
@@ -15,7 +15,10 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
 class Merger(nn.Module):
-    """The network of `PatchMerger`: patches (P, N, C), square by square -> tokens (P, N / s^2, D), for images of any shape."""
+    """The network of `PatchMerger`, for images of any shape: patches (P, N, C) -> tokens (P, N / s^2, D).
+
+    The patches are ordered square by square.
+    """
 
     def __init__(self, in_width: int, out_width: int, side: int, norm: nn.Module) -> None:
         super().__init__()

@@ -26,14 +26,17 @@ def shuffle(features: Tensor, grid: Grid, side: int) -> Tensor:
 def coarser(grid: Grid, side: int) -> Grid:
     """Return a grid with one token for each square of `side` x `side` patches.
 
-    Raises ValueError if the grid does not divide into such squares.
+    Raises ValueError if the grid has extra tokens or cannot be divided into such squares.
     """
     if side < 1:
         raise ValueError(f"the side of a square must be 1 patch or more, not {side}")
-    if grid.extra or grid.rows % side or grid.columns % side:
+    if grid.extra:
         raise ValueError(
-            f"a grid of {grid.rows} x {grid.columns} patches and {grid.extra} extra tokens does not divide into squares of"
-            f" {side} x {side} patches"
+            f"a grid with extra tokens, such as a class token, cannot be divided into squares of {side} x {side} patches"
+        )
+    if grid.rows % side or grid.columns % side:
+        raise ValueError(
+            f"a grid of {grid.rows} x {grid.columns} patches cannot be divided into squares of {side} x {side} patches"
         )
     return Grid(grid.rows // side, grid.columns // side)
 

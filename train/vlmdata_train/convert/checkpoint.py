@@ -89,7 +89,7 @@ def save(
 
 
 def prune(folder: Path, keep: int, best: str | None) -> None:
-    """Remove all checkpoints except the newest `keep` and the one with the name `best`."""
+    """Remove all checkpoints except the `keep` newest ones and the checkpoint with the name `best`."""
     for path in sorted(folder.glob("step_*"))[:-keep]:
         if path.name != best:
             hidden = path.rename(folder / f".part-{uuid.uuid4().hex[:8]}")  # readers must not find it half removed
@@ -97,7 +97,7 @@ def prune(folder: Path, keep: int, best: str | None) -> None:
 
 
 def read_saved(path: Path) -> Saved:
-    """Read the state of a checkpoint. Raise RecipeError if it is damaged."""
+    """Read the state of a checkpoint. Raise RecipeError if the file of the state is damaged or missing."""
     try:
         return Saved(**json.loads((path / "state.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
@@ -122,11 +122,14 @@ def load_model(path: Path, model: nn.Module) -> None:
             weight.copy_(distribute_like(tensor, weight))
             missing.pop(name, None)
     if missing:
-        raise RecipeError(f"{path} lacks the weight '{next(iter(missing))}' and {len(missing) - 1} others")
+        raise RecipeError(f"{path} lacks the weight '{next(iter(missing))}' (missing weights: {len(missing)})")
 
 
 def load_optimizer(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Load a checkpoint's optimizer state. Tensors keep their dtypes. torch's loading would cast them to the weight's dtype."""
+    """Load a checkpoint's optimizer state.
+
+    Each tensor keeps its saved dtype. `Optimizer.load_state_dict` would cast it to the dtype of the weight.
+    """
     parameters = dict(_unshared(model))
     for name, tensor in _read(path, "optimizer"):
         weight, _, key = name.rpartition("/")
@@ -182,7 +185,7 @@ def _optimizer_tensors(named: dict[str, Tensor], optimizer: Optimizer) -> Iterat
 
 
 def _write(folder: Path, kind: str, tensors: Iterable[tuple[str, Tensor]], ranks: Ranks) -> None:
-    """Write tensors to the files `kind-00000.safetensors …`. All ranks gather sharded tensors together, one at a time."""
+    """Write tensors to the files `kind-00000.safetensors …`. All ranks gather the sharded tensors, one tensor at a time."""
     pending: dict[str, Tensor] = {}
     size = files = 0
     for name, tensor in tensors:

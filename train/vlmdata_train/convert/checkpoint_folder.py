@@ -36,14 +36,14 @@ def check_start(start: str) -> None:
         return
     newest = latest(Path(start)) or latest(Path(start) / "checkpoints")
     if newest:
-        raise RecipeError(f"start: {start} is a run, not a checkpoint. Did you mean '{newest}'?")
+        raise RecipeError(f"start: {start} is the folder of a run, not a checkpoint. Did you mean '{newest}'?")
     is_path = start.startswith(("/", ".", "~")) or start.count("/") > 1  # a hub name is OWNER/NAME
     if (Path(start).is_dir() or is_path) and not (Path(start) / "config.json").exists():
-        raise RecipeError(f"start: {start} is not a checkpoint, and transformers finds no model there")
+        raise RecipeError(f"start: {start} is not a checkpoint, and transformers finds no model with this name or path")
 
 
 def model_of(start: str) -> ModelRecipe:
-    """Return the recipe of the model at `start`, with its tokenizer.
+    """Return the recipe of the model at `start`. Its entry `language` sets the tokenizer that is stored at `start`.
 
     Raise RecipeError if there is no model, or if the model is published but not in LLaVA's format.
     """
@@ -56,6 +56,8 @@ def model_of(start: str) -> ModelRecipe:
     try:
         return llava_recipe(start)
     except OSError:
-        raise RecipeError(f"start: {start} is not a checkpoint, and transformers finds no model there") from None
+        raise RecipeError(
+            f"start: {start} is not a checkpoint, and transformers finds no model with this name or path"
+        ) from None
     except ValueError as error:
         raise RecipeError(f"start: {' '.join(str(error).split())}") from None

@@ -38,7 +38,7 @@ def clip_config(visual: Any) -> CLIPVisionConfig:
     ):  # fmt: skip
         raise ValueError("the open_clip tower has layer scales, pooling, dropout or blocks that CLIP in transformers lacks")
     if len({*visual.image_size}) > 1 or len({*visual.patch_size}) > 1:
-        raise ValueError("the open_clip tower has images or patches that are not square")
+        raise ValueError("the images or patches of the open_clip tower are not square")
     first = blocks[0]
     return CLIPVisionConfig(
         hidden_size=visual.conv1.out_channels, intermediate_size=first.mlp.c_fc.out_features, num_hidden_layers=len(blocks),

@@ -47,7 +47,9 @@ def llava_recipe(name: str) -> ModelRecipe:
     """
     config = _config(name)
     if config.model_type not in FORMS:
-        raise ValueError(f"{name} is a {config.model_type} model. The models in LLaVA's format are {', '.join(FORMS)}")
+        raise ValueError(
+            f"{name} is a {config.model_type} model, but only models in LLaVA's format can be loaded: {', '.join(FORMS)}"
+        )
     if config.vision_config.model_type == "pixtral":  # transformers ends rows with text tokens, but the trainer with vectors
         raise ValueError(f"{name} has Pixtral's tower. Such a model can be trained, but its published weights cannot be loaded")
     images = AutoImageProcessor.from_pretrained(name)
@@ -67,13 +69,16 @@ def llava_recipe(name: str) -> ModelRecipe:
 
 
 def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
-    """Load a published model's weights into a model with the same parts and image token.
+    """Load the weights of the published model `name` into `model`.
 
-    Raise a ValueError that names the first weight that does not fit.
+    Raise ValueError if `model` has another image token, a bias, scale or cap for logits, or a weight that does not fit.
     """
     config = _config(name)
-    if image_token_id(model.tokenizer) != config.image_token_id:
-        raise ValueError(f"{name}: the image token has id {config.image_token_id} in the model, but not in the tokenizer")
+    image_id = image_token_id(model.tokenizer)
+    if image_id != config.image_token_id:
+        raise ValueError(
+            f"{name}: the image token has the id {config.image_token_id} in the model, but {image_id} in the tokenizer"
+        )
     if model.head != Head() or model.lm_head.bias is not None:
         kind = type(model.language).__name__
         raise ValueError(f"{name}: LLaVA's format has no bias, scale or cap for logits, but {kind} uses one of them")
@@ -82,13 +87,17 @@ def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
     misfits = _misfits(weights, model.state_dict())
     if misfits:
         raise ValueError(
-            f"{name}: this model does not fit the recipe (first in the weight '{misfits[0]}'). Omit `model` in the recipe"
+            f"{name}: the weights of this model do not fit the recipe's model (the first is '{misfits[0]}')."
+            " Omit `model` in the recipe"
         )
     model.load_state_dict(weights)
 
 
 def _misfits(published: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of weights that only one of two models has, or if there are none, of weights that differ in shape."""
+    """Return the names of weights that only one of two models has.
+
+    If both have the same names, return the names of weights whose shapes differ.
+    """
     only_in_one = sorted(published.keys() ^ ours.keys())
     return only_in_one or [name for name in ours if ours[name].shape != published[name].shape]
 

@@ -196,7 +196,8 @@ def served_template(tokenizer: Any) -> str | dict[str, str] | None:
     template = ChatTemplate(tokenizer, image_token(tokenizer))
     if template.form == "text_parts":
         raise ValueError(
-            "chat_template: the template accepts a message only as a list of texts, without images. Set a different template"
+            "chat_template: the template accepts a list of texts as the content of a message, but no images."
+            " Set a different template"
         )
     flatten = {"text": FLATTEN.replace(IMAGE, image_token(tokenizer)), "both": FLATTEN_TEXTS}.get(template.form or "", "")
     if isinstance(template.source, dict):

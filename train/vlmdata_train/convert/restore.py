@@ -37,7 +37,7 @@ def restore(folder: Path, device: str) -> tuple[VisionLanguageModel, Recipe]:
 
 
 def fill(model: VisionLanguageModel, start: str) -> None:
-    """Load the start weights into a model with the same parts. Raise RecipeError for the first weight that does not fit."""
+    """Load the weights of `start`, a checkpoint or a published model, into `model`. Raise RecipeError if they do not fit."""
     if is_checkpoint(start):
         facts = json.loads((Path(start) / "recipe.json").read_text())
         apply_parts(model.parts(), {name: _part(part) for name, part in facts["parts"].items()})  # creates LoRA's modules

@@ -33,7 +33,7 @@ class Tower(nn.Module):
         count = len(blocks_of(model))
         self.layers = [layer if layer > 0 else count + layer + 1 for layer in layers]  # number of blocks to run
         if not all(1 <= layer <= count for layer in self.layers):
-            raise ValueError(f"layer must be 1 to {count} or -1 to -{count} in this tower, not {list(layers)}")
+            raise ValueError(f"each layer must be 1 to {count} or -1 to -{count} in this tower, but `layer` is {list(layers)}")
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Embed the pixels, run the blocks, and return the chosen layers without their first `extra` tokens."""
@@ -71,7 +71,7 @@ def last_norm(model: Any) -> nn.Module:
 
 @dataclass(frozen=True)
 class HfVision:
-    """A tower with the published weights of `name`, or with random weights as `config` says. Set exactly one of the two.
+    """A tower with the published weights of `name`, or with the configuration `config` and random weights. Set exactly one.
 
     If `name` is a whole CLIP or SigLIP, only its image tower is used.
     """

@@ -134,7 +134,7 @@ class OpenClip:
         return model.visual
 
     def _published(self) -> dict[str, Any]:
-        """Return open_clip's configuration of the published weights, such as mean, std and whether they need QuickGELU."""
+        """Return open_clip's configuration of the published weights, such as `mean`, `std` and `quick_gelu`."""
         if self.model is None or ":" in self.model or self.pretrained is None:
             return {}
         return open_clip.get_pretrained_cfg(self.model, self.pretrained) or {}  # a file of weights has no configuration

@@ -1,4 +1,4 @@
-"""Qwen3-VL's tower: images of any size, interpolated and 2-D rotary positions, and features of several layers.
+"""Qwen3-VL's tower: images of any size, interpolated position embeddings, rotary positions, and features of several layers.
 
 Bai et al. 2025, Qwen3-VL; Meng et al. 2024, DeepStack. P images of one size, N patches, C width, L earlier layers.
 """

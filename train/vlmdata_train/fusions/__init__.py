@@ -1,13 +1,13 @@
 """Fusions bring image features into the language model. A fusion part has these methods:
 
-- `positions_of(tokens)` returns the number of text tokens that an image with `tokens` features takes,
+- `positions_of(tokens)` returns the number of image tokens in the text for an image with `tokens` features,
 - `reads(facts, language_width)` returns the width of the features that the fusion needs from a tower (an image encoder) with
   these facts,
 - `build(language, width, image_token_id)` returns the module for features of this width. The module's
   `forward(ids, embeddings, features, counts, segment_ids, packing)` returns embeddings (B, T, D). `features` (V, width) are
-  the features of all images in reading order, and `counts` holds the number of features of each image. In `packing.images`,
-  `forward` stores the values that layers need later. The module's `prefix_of(labels, segment_ids)` returns None, or a mask
-  (B, T) of the tokens to which all tokens of their sample may attend.
+  the features of all images in reading order, and `counts` holds the number of features of each image. `forward`
+  stores in `packing.images` the values that layers need later. The module's `prefix_of(labels, segment_ids)` returns None, or
+  a mask (B, T) of the tokens to which all tokens of their sample may attend.
 
 B rows, T tokens, V features of all images, D width of the language model.
 """

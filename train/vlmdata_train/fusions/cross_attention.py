@@ -83,7 +83,7 @@ class CrossLayers(nn.Module):
     def forward(
         self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: AttentionPlan
     ) -> Tensor:
-        """Store the images in `packing` for the layers, and return the embeddings unchanged."""
+        """Store the features in `packing`, from which the cross-attention layers read them. Return the embeddings unchanged."""
         marks = ids == self.image_token_id
         latest = latest_images(marks, segment_ids)
         first = first_of_runs(marks, segment_ids, latest) if self.reads_runs else latest
@@ -105,7 +105,7 @@ class _Before:
 
 @dataclass(frozen=True)
 class CrossAttention:
-    """Fusion by cross-attention: an image takes one token of the text, and its features stay outside the text."""
+    """Fusion by cross-attention: the text has one token for each image, and the image features stay outside the text."""
 
     every: int = 4  # layers of the language model for each new one; Flamingo: 1 (3B), 4 (9B), 7 (80B)
     heads: int | None = None  # None: as many heads as the language model has
@@ -121,7 +121,7 @@ class CrossAttention:
             raise ValueError(f"every must be 1 or more, not {self.every}")
 
     def positions_of(self, tokens: int) -> int:
-        """Return 1, for the image token."""
+        """Return 1, because the text has one image token for each image."""
         return 1
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:

@@ -68,13 +68,13 @@ class DeepTokens:
     """Fusion for an image encoder that also returns features of earlier layers. It needs the abstractor `deep_merger`."""
 
     def positions_of(self, tokens: int) -> int:
-        """Return `tokens`, because each feature takes one token of the text."""
+        """Return `tokens`, because the text has one image token for each feature."""
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the width of an embedding and all levels together.
+        """Return the language model's width, multiplied by 1 plus the number of levels.
 
-        Raises ValueError if the encoder returns no features of earlier layers, which are called levels.
+        A level is the features of one earlier layer of the encoder. Raises ValueError if the encoder returns no levels.
         """
         if facts.levels == 0:
             raise ValueError("deep_tokens: the tower returns no features of earlier layers. Use the fusion `tokens`.")

@@ -43,22 +43,22 @@ class InPlace(nn.Module):
         """
         places = ids == self.image_token_id
         if not ids.is_cuda and int(places.sum()) != len(features):  # a GPU would wait for the sum
-            raise ValueError(f"the text has {int(places.sum())} image tokens for {len(features)} image features")
+            raise ValueError(f"the text has {int(places.sum())} image tokens, but there are {len(features)} image features")
         return embeddings.masked_scatter(places[..., None], features.to(embeddings.dtype))
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Fusion in which each image feature takes one token of the text."""
+    """Fusion in which each image feature replaces one image token of the text."""
 
     prefix: bool = False  # full attention over the tokens before the first answer: PaliGemma, moondream
 
     def positions_of(self, tokens: int) -> int:
-        """Return `tokens`, because each feature takes one token of the text."""
+        """Return `tokens`, because the text has one image token for each feature."""
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the width of an embedding. Raises ValueError if the encoder also returns features of earlier layers."""
+        """Return the language model's width. Raises ValueError if the encoder also returns features of earlier layers."""
         return embedding_width(facts, language_width)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:

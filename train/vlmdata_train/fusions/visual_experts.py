@@ -32,7 +32,7 @@ class ImagePlaces:
 
 
 class Experts(InPlace):
-    """Experts, which are copies of the linear layers of the language model. Their outputs are used for image tokens.
+    """Copies of the language model's linear layers, called experts. Their outputs are used for image tokens.
 
     An expert and the original layer both process every token, and one of the two outputs is used.
     """
@@ -86,11 +86,11 @@ class VisualExperts:
     """Fusion with separate weights for image tokens. These weights start as copies of the language model's weights."""
 
     def positions_of(self, tokens: int) -> int:
-        """Return `tokens`, because each feature takes one token of the text."""
+        """Return `tokens`, because the text has one image token for each feature."""
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the width of an embedding. Raises ValueError if the encoder also returns features of earlier layers."""
+        """Return the language model's width. Raises ValueError if the encoder also returns features of earlier layers."""
         return embedding_width(facts, language_width)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:

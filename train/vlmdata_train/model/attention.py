@@ -1,8 +1,8 @@
 """Attention within packed samples, for any Hugging Face language model. No sample sees another sample in its row.
 
-This module registers an attention implementation with transformers. With it, the model passes the queries, keys and values of
-every layer to `packed_attention`. The keyword `packing`, an AttentionPlan that is made once per batch, says which tokens may
-see which.
+This module registers an attention implementation with transformers. In every layer, the model passes its queries, keys
+and values to `packed_attention`. The keyword `packing` is an `AttentionPlan`, which is made once per batch and says which
+tokens may see which.
 
 B rows, H heads, T queries, S keys, E head width.
 """
@@ -47,8 +47,8 @@ def plan_attention(
     """Return the attention plan for segment ids (B, T), where 0 is padding.
 
     The backend `auto` is FlexAttention on a GPU, and SDPA for each segment on a CPU. `prefix`, bool (B, T), marks tokens that
-    earlier tokens of their sample see too, such as the image and the prompt in PaliGemma. Raises ValueError for an unknown
-    backend, or a backend that does not support the prefix.
+    are also visible to earlier tokens of their sample, such as the image and the prompt in PaliGemma. Raises ValueError for
+    an unknown backend, or a backend that does not support the prefix.
     """
     if backend == "auto":
         backend = "flex" if segment_ids.is_cuda else "segments"
@@ -267,12 +267,12 @@ def flex(compiled: bool) -> Callable[..., Tensor]:
 def use_packed_attention(language: PreTrainedModel) -> None:
     """Switch a Hugging Face language model to `packed_attention`.
 
-    Raises ValueError if the model does not support a different attention implementation.
+    Raises ValueError if transformers cannot replace the model's attention implementation.
     """
     language.set_attn_implementation(NAME)
     if language.config._attn_implementation != NAME:
         raise ValueError(
-            f"{type(language).__name__} does not support a different attention implementation, so it cannot pack samples"
+            f"{type(language).__name__} does not allow a replacement of its attention implementation, so it cannot pack samples"
         )
 
 
@@ -280,8 +280,8 @@ def use_packed_attention(language: PreTrainedModel) -> None:
 def check_packing(language: Any) -> None:
     """Run two short samples in one row, and raise ValueError if the second depends on the first.
 
-    Convolutions and state-space layers carry values from one sample to the next without attention. The training of such a
-    model would use these values without an error.
+    Convolutions and state-space layers carry values from one sample to the next without attention. Without this check,
+    such a model would be trained with these values, and no error would be raised.
     """
     if language.base_model is language:
         raise ValueError(f"{type(language).__name__} has no decoder separate from its output layer, so it cannot pack samples")

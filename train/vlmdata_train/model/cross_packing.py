@@ -74,9 +74,9 @@ class Seen:
         return seen
 
     def at(self, places: Tensor) -> Seen:
-        """Return a `Seen` for one token of each row, which is at the row's index in `places` (B,).
+        """Return a `Seen` for one token of each row. `places` (B,) holds the index of this token in each row.
 
-        The tokens that are generated after it read the same images.
+        The tokens that are generated after this token read the same images.
         """
         latest, first = (images.gather(1, places[:, None]) for images in (self.latest, self.first))
         return Seen(self.features, self.of_feature, latest, first, self.backend)

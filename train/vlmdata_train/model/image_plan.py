@@ -1,4 +1,4 @@
-"""Plan an image without weights: its tiles, and how many tokens of the prompt it takes."""
+"""Plan an image without weights: its tiles, and its number of image tokens in the prompt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Prepared:
     """One preprocessed image."""
 
     pixels: Tensor  # (tiles, 3, side, side) uint8
-    tokens: int  # how many tokens of the prompt the image takes
+    tokens: int  # number of image tokens in the prompt
     size: tuple[int, int]  # original height and width
 
 
@@ -41,7 +41,7 @@ class ImagePlan:
         return self.preprocessing.tokens_of(width, height, self.facts, self.grid_of)
 
     def tokens_of(self, width: int, height: int) -> int:
-        """Return how many tokens of the prompt an image of this size takes.
+        """Return the number of image tokens in the prompt for an image of this size.
 
         The number is exact, because packing depends on it.
         """

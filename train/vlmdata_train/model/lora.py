@@ -24,7 +24,7 @@ HOOKS = (
 def add_lora(module: nn.Module, lora: Lora) -> int:
     """Add a low-rank update to each of a part's `linear_layers`, freeze all other weights, and return the number of updates.
 
-    A hook of such a layer then runs on the layer with its update. Raises ValueError if the part has no such layer.
+    Hooks of these layers move to the modules that replace the layers. Raises ValueError if the part has no such layer.
     """
     from peft import LoraConfig, inject_adapter_in_model  # the extra vlmdata[train]
 

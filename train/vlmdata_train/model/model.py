@@ -114,8 +114,8 @@ class VisionLanguageModel(nn.Module):
     def encode_images(self, batch: Batch) -> tuple[Tensor, list[int]]:
         """Return the features (V, D) of all images in reading order, and how many features each image has.
 
-        A training batch without images encodes one tile and drops its features, because every rank must run every part in each
-        step. Otherwise the other ranks would wait forever.
+        In training, a tile is encoded even for a batch without images, because every rank must run every part in each step.
+        Otherwise the other ranks would wait forever. The features of this tile are not returned.
         """
         tiles = len(batch.pixels)
         if tiles == 0:
@@ -213,7 +213,7 @@ class VisionLanguageModel(nn.Module):
         return {"encoder": self.encoder, "abstractor": abstractor, "fusion": self.fusion, "language": self.language}
 
     def tokens_of(self, width: int, height: int) -> int:
-        """Return how many tokens of the prompt an image of this size takes.
+        """Return the number of image tokens in the prompt for an image of this size.
 
         `plan.tokens_of` returns the same number, and the plan is smaller to pickle than the model.
         """

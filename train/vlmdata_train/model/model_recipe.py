@@ -69,7 +69,7 @@ class Part:
 
 
 def check_range(part: Any, names: str, *, least: float, below: float = float("inf")) -> None:
-    """Raise ValueError for the first of these fields whose number is outside [`least`, `below`). None is allowed."""
+    """Raise ValueError if a field in `names`, split at spaces, is a number outside [`least`, `below`). None is allowed."""
     for name in names.split():
         value = getattr(part, name)
         if value is not None and not least <= value < below:

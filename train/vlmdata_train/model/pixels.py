@@ -30,7 +30,7 @@ def resize(image: np.ndarray, height: int, width: int, resample: Resample = "bic
 
 
 def pad(image: np.ndarray, height: int, width: int, *, top: int, left: int, colour: Sequence[int]) -> np.ndarray:
-    """Return a canvas of one colour, with the image, uint8 (H, W, 3), at (top, left)."""
+    """Return a canvas, uint8 (height, width, 3), of one colour, with the image's top left corner at (top, left)."""
     canvas = np.empty((height, width, 3), np.uint8)
     canvas[:] = colour
     canvas[top : top + image.shape[0], left : left + image.shape[1]] = image

@@ -1,4 +1,4 @@
-"""Suppress transformers' warnings about what the trainer does on purpose, where no argument turns a warning off.
+"""Suppress transformers' warnings about what the trainer does on purpose, if no argument turns these warnings off.
 
 Other warnings are shown, because the user needs them.
 """

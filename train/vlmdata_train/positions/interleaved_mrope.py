@@ -15,7 +15,7 @@ from vlmdata_train.positions.mrope import GridRotary, Mrope
 
 
 class TurnRotary(GridRotary):
-    """Rotary angles where angle i belongs to axis i % 3, or to time if that axis already has all its angles."""
+    """Rotary angles. Angle `i` belongs to axis `i % 3`, or to time if that axis already has all its angles."""
 
     def __init__(self, rotary: Any, sections: tuple[int, ...]) -> None:
         super().__init__(rotary, sections)

@@ -82,13 +82,13 @@ class Anyres:
         return 1 + (rows // facts.image_size) * (columns // facts.image_size)
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the length of `Arrangement`'s sequence: tokens of the base tile + rows * (columns + 1); see `kept`."""
+        """Return the number of tokens: those of the base tile, plus `rows * (columns + 1)` for the large copy; see `kept`."""
         tile = grid_of(facts.image_size, facts.image_size)
         rows, columns = self.kept(width, height, facts.image_size, tile)
         return tile.tokens + rows * (columns + 1)
 
     def kept(self, width: int, height: int, side: int, tile: Grid) -> tuple[int, int]:
-        """Return how many rows and columns of tokens the large copy has, without padding and scaled down to `max_tiles`."""
+        """Return the (rows, columns) of tokens of the large copy, without padding and scaled down to `max_tiles`."""
         canvas = self._canvas(width, height, side)
         all_rows, all_columns = canvas[0] // side * tile.rows, canvas[1] // side * tile.columns
         across, along = unpadded(width, height, all_rows, all_columns)

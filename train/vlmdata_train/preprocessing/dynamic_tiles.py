@@ -45,7 +45,9 @@ class DynamicTiles:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_tiles <= self.max_tiles:
-            raise ValueError(f"min_tiles must be from 1 to max_tiles, which is {self.max_tiles}, not {self.min_tiles}")
+            raise ValueError(
+                f"min_tiles must be at least 1 and at most max_tiles ({self.max_tiles}), but it is {self.min_tiles}"
+            )
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
         """Return the tiles row by row, then the thumbnail: uint8 (H, W, 3) -> uint8 (tiles, 3, side, side)."""

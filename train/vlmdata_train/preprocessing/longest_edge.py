@@ -45,10 +45,10 @@ class LongestEdge:
         return 1
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the number of tokens of the image's grid, including the vectors after rows if `ends` is true."""
+        """Return the number of tokens of the image's grid, plus one learned vector for each row if `ends` is true."""
         grid = grid_of(*self.tile_size(width, height, facts))
         return grid.tokens + (grid.rows if self.ends else 0)
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return the module that adds the vectors after rows, or None if `ends` is false."""
+        """Return the module that adds a learned vector after each row, or None if `ends` is false."""
         return RowEnds(self.tile_size, facts, grid_of, width, ends_image=True) if self.ends else None
