@@ -42,7 +42,7 @@ def test_the_nearest_centroid_is_found_exactly_and_the_first_wins_a_tie() -> Non
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="has the width \\(3,\\), but the centroids have the width 2"):
+    with pytest.raises(RecipeError, match="must have the shape \\(references, 2\\)"):
         files(tmp_path, np.zeros((5, 3))).check()
     with pytest.raises(RecipeError, match="there is no file"):
         NearestCentroid(centroids="nowhere.npy", references=()).check()

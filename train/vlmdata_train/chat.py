@@ -26,7 +26,7 @@ from vlmdata_train.model.model import VisionLanguageModel
 class Conversation:
     """A conversation with a model about images, which belong to the first turn.
 
-    A model of stage `align` can only write captions. It continues each question as if it were the beginning of a caption.
+    A checkpoint of stage `align` can only write captions, so it continues each question as the beginning of a caption.
     """
 
     model: VisionLanguageModel
@@ -45,7 +45,10 @@ class Conversation:
         return Conversation(model, pictures, recipe.stage == "align", max_tokens, temperature, recipe.trusted_tokens)
 
     def ask(self, text: str) -> str:
-        """Return the answer to a question. Both are added to the conversation, except in stage `align`."""
+        """Return the answer to a question.
+
+        The question and the answer are added to the conversation, except in stage `align`.
+        """
         prompter = prompter_of(self.model, trusted=self.trusted)
         if self.is_aligned_only:
             return self._generate(prompter, prompter.beginning(self.images, text))

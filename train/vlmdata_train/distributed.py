@@ -39,9 +39,9 @@ class Ranks:
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Join torchrun's process group for the block, or be the only rank without torchrun. Yields this process's Ranks.
+    """Join torchrun's process group for the duration of the block, and yield this process's `Ranks`.
 
-    Raises RecipeError if `device` is "cuda" and torch sees no CUDA device.
+    Without torchrun, this process is the only rank. Raises RecipeError if `device` is "cuda" and torch sees no CUDA device.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("speed.device is cuda, but torch sees no CUDA device")

@@ -93,7 +93,7 @@ class Checkpoints:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """Data for evaluation only: a share of the samples by key, or another dataset."""
+    """Data for evaluation only: a share of the samples, chosen by their keys, or another dataset."""
 
     fraction: float = 0.0  # share of the samples, 0 to 1
     path: str | None = None  # path or URL of another dataset

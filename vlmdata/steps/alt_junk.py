@@ -69,7 +69,7 @@ class AltJunk(Step):
 
 
 def junk_rule(text: str, rules: list[Rule]) -> str | None:
-    """Return the first of `rules` that matches the whole text, or None if no rule does."""
+    """Return the first of `rules` that rejects the text, or None if no rule does."""
     text = text.strip().strip("\"'“”[]()*")
     for rule in rules:
         if rule == "no_letters":

@@ -36,10 +36,10 @@ class BlockList(Step):
     Each list is a text file with one entry per line. An entry ends at the first comma, space or tab, and `#` starts a comment.
     If the first line is not an entry, it is skipped as a header, except in `domains`. The step checks domains and addresses
     before anything is fetched, and hashes of the fetched bytes before a picture is decoded or written. The position of
-    the step in the recipe does not matter. The lists `pdq` and `phash` need each picture to be decoded once more. The next run
-    applies added entries of `domains`, `urls`, `sha256` and `phash` to stored images too, and `vlmdata forget` then removes the
-    bytes of matching images from `work/`. Other hashes of stored images are not kept, so added entries of `md5`, `pdq`, and
-    `phash` with `phash_kind: imagededup` do not apply to stored images.
+    the step in the recipe does not matter. The lists `pdq` and `phash` need each picture to be decoded once more. If entries
+    are added to `domains`, `urls` or `sha256`, or to `phash` with `phash_kind: vlmdata`, the next run applies them to stored
+    images too, and `vlmdata forget` then removes the bytes of matching images from `work/`. Other added entries do not apply to
+    stored images, because the hashes that these entries need are not kept.
     """
 
     id: ClassVar = "vlmdata.steps.block_list"

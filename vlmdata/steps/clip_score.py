@@ -20,7 +20,7 @@ class ClipScore(Step):
 
     In a caption pair, the image is compared with the caption and its alternatives. In a document, it is compared with its alt
     text, its own caption and the nearest texts. The column `text` stores the kind of the best text, such as `alt`. Cosines
-    are rounded to 4 digits before they are stored, so that a later threshold does not depend on the last bit.
+    are rounded to 4 digits before they are stored, so that the effect of a later threshold does not depend on the last bit.
     """
 
     id: ClassVar = "vlmdata.steps.clip_score"

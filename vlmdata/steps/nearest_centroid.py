@@ -21,7 +21,7 @@ MARGIN = 1e-4  # a share of the largest product, above float32's error; closer p
 class NearestCentroid(Step):
     """Reject an image whose nearest centroid is not the nearest centroid of any reference.
 
-    The nearest centroid is the one with the greatest dot product; in a tie, the first. An image without an embedding stays.
+    The nearest centroid is the first one with the greatest dot product. An image without an embedding stays.
     Source: Gadre et al. 2023, DataComp's image-based filter. It uses 100,000 centroids from faiss's k-means over the pool,
     ImageNet-1k's training images as references, and embeddings from OpenAI's ViT-L/14.
     """
@@ -30,7 +30,7 @@ class NearestCentroid(Step):
     writes: ClassVar = {"": pa.list_(pa.int32())}
 
     centroids: str  # a .npy file of shape (K, D), from the model that computed `embedding`
-    references: tuple[str, ...]  # .npy files: embeddings (N, D), or the numbers (N,) of the centroids to keep
+    references: tuple[str, ...]  # .npy files: embeddings (N, D), or the indices (N,) of the centroids to keep
     embedding: str = "clip_score.embedding"  # the column of embeddings
 
     def check(self) -> None:
@@ -39,7 +39,7 @@ class NearestCentroid(Step):
                 raise RecipeError(f"{self.name}: there is no file {path}")
         if not self.references:
             raise RecipeError(
-                f"{self.name}.references: list files with embeddings of reference images or with numbers of centroids"
+                f"{self.name}.references: list files with embeddings of reference images or with indices of centroids"
             )
         shape = np.load(self.centroids, mmap_mode="r").shape
         if len(shape) != 2:
@@ -48,8 +48,8 @@ class NearestCentroid(Step):
             array = np.load(path, mmap_mode="r")
             if array.ndim != 1 and array.shape[1:] != shape[1:]:
                 raise RecipeError(
-                    f"{self.name}.references: {path} has the width {array.shape[1:]}, "
-                    f"but the centroids have the width {shape[1]}"
+                    f"{self.name}.references: {path} must have the shape (references, {shape[1]}) for embeddings"
+                    f" or (indices,) for centroids, not {array.shape}"
                 )
 
     def columns_read(self) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ class NearestCentroid(Step):
 def nearest(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     """Return for each vector the index of the centroid with the greatest dot product: (N, D), (K, D) float32 -> (N,) int64.
 
-    If several products are the greatest, the first of these centroids is returned.
+    If several centroids have the greatest product, return the index of the first.
     """
     cells = np.empty(len(vectors), np.int64)
     step = max(BLOCK_PRODUCTS // len(centroids), 1)
@@ -99,7 +99,7 @@ def _centroids(path: str) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _cells_of(centroids: str, references: tuple[str, ...]) -> np.ndarray:
-    """Return, in ascending order, the numbers of all centroids that are the nearest centroid of a reference."""
+    """Return, in ascending order, the indices of all centroids that are the nearest centroid of a reference."""
     arrays = [np.load(path) for path in references]
     cells = [one if one.ndim == 1 else nearest(one, _centroids(centroids)) for one in arrays]
     return np.unique(np.concatenate(cells))

@@ -13,9 +13,9 @@ from vlmdata.text.personal import Kind, find_personal
 
 @dataclass(frozen=True, kw_only=True)
 class PiiDrop(Step):
-    """Reject a text if it or one of its alternatives contains personal data. The reason names the kind.
+    """Reject a text if it or one of its alternatives contains personal data.
 
-    `pii_remove` keeps the text without the personal data.
+    The reason is the kind of data: `mail`, `ip` or `telephone`. The step `pii_remove` keeps the text without the personal data.
     """
 
     id: ClassVar = "vlmdata.steps.pii_drop"

@@ -25,7 +25,7 @@ from vlmdata.step import RecipeError, Step
 class Split(Step):
     """Write the split of each remaining row into `extra` as `split`. With `only`, reject the rows of all other splits.
 
-    A row's split comes from a hash of the least key of its cluster. A cluster holds the rows that are connected, directly or
+    A row's split comes from a hash of the smallest key in its cluster. A cluster holds the rows that are connected, directly or
     through other rows. Two rows are connected if they share image bytes or a text, or if two of their images have hashes within
     `distance` bits. If `jaccard` is set, two rows are also connected if their texts have at least this Jaccard similarity. If
     `cosine` is set, two rows are also connected if two of their images have a cosine above `cosine`. With `by_domain`, two rows

@@ -39,7 +39,7 @@ class TextConcepts(Step):
     def check(self) -> None:
         if bool(self.words) == bool(self.synsets) or bool(self.synsets) != bool(self.wordnet):
             raise RecipeError(
-                f"{self.name}: set either `words`, or both `synsets` and `wordnet`, the folder of WordNet's files"
+                f"{self.name}: set either `words`, or both `synsets` and `wordnet` (the folder of WordNet's files)"
             )
         for path in self._files():
             if not path.is_file():

@@ -15,9 +15,9 @@ from vlmdata.step import RecipeError, Step
 class TopFraction(Step):
     """Keep the images or rows whose measured scores are highest. `fraction` is the share to keep.
 
-    The rule is DataComp's. The threshold is the score at index int(n * fraction) of the n remaining scores in descending order,
-    and every score that equals the threshold stays. Therefore at least int(n * fraction) + 1 items stay, or all items if
-    `fraction` is 1. An item without a score is not counted and stays.
+    The rule is DataComp's. The threshold is the score at index `int(n * fraction)` of the n remaining scores in descending
+    order, and every score that equals the threshold stays. Therefore at least `int(n * fraction) + 1` items stay, or all items
+    if `fraction` is 1. An item without a score is not counted and stays.
     """
 
     id: ClassVar = "vlmdata.steps.top_fraction"
@@ -47,7 +47,7 @@ class TopFraction(Step):
 
 
 def threshold_of(scores: np.ndarray, fraction: float) -> float:
-    """Return the score at index int(n * fraction) of the n scores in descending order, or -inf if there is no such index.
+    """Return the score at index `int(n * fraction)` of the n scores in descending order, or -inf if there is no such index.
 
     Source: mlfoundations/datacomp, baselines/apply_filter.py."""
     index = int(len(scores) * fraction)

@@ -40,7 +40,11 @@ class Fluency:
             self.pieces = sentencepiece.SentencePieceProcessor(model_file=pieces)
 
     def perplexity(self, text: str) -> float:
-        """Return 10 ** -(mean log10 probability of the tokens and of the end of the text), rounded to one decimal."""
+        """Return the perplexity of a text, rounded to one decimal.
+
+        The mean log10 probability is taken over the text's tokens and its end. The perplexity is 10 to the power of minus this
+        mean.
+        """
         text = normalized(text)
         tokens = self.pieces.encode(text, out_type=str) if self.pieces else text.split()
         score = self.model.score(" ".join(tokens))

@@ -11,7 +11,10 @@ _RUN = re.compile(f"[{UNSPACED}]+")
 
 
 def unspaced_words(words: Collection[str]) -> tuple[frozenset[str], int]:
-    """Return the words that have only letters of scripts without spaces, and the length of the longest such word or 0."""
+    """Return the words that have only letters of scripts without spaces, and the length of the longest.
+
+    The length is 0 if there are no such words.
+    """
     found = frozenset(word for word in words if _RUN.fullmatch(word))
     return found, max(map(len, found), default=0)
 
@@ -19,9 +22,7 @@ def unspaced_words(words: Collection[str]) -> tuple[frozenset[str], int]:
 def listed_in_runs(text: str, words: frozenset[str], longest: int) -> Iterator[str]:
     """Yield the occurrences of `words` in a text, from left to right without overlaps.
 
-    The longest match at a position wins.
-
-    `words` and `longest` are the result of `unspaced_words`.
+    If several words begin at a position, yield the longest. `words` and `longest` are the result of `unspaced_words`.
     """
     if not longest or not has_unspaced(text):
         return

@@ -46,7 +46,7 @@ class WordLists(NamedTuple):
 
 
 def measure(text: str, lists: WordLists, *, min_tokens: int = 0) -> Metrics:
-    """Return the measures of one text. A text of fewer than `min_tokens` words and marks has the punctuation ratio 1."""
+    """Return the measures of one text. `min_tokens` is passed to `punctuation_ratio`."""
     text = text.translate(SPACES) if not text.isascii() else text
     found = words_of(text)
     return Metrics(
@@ -67,7 +67,7 @@ def words_of(text: str) -> list[str]:
 def char_repetition(text: str, size: int = 10) -> float:
     """Return the share of character n-grams that are among the most frequent n-grams, in [0, 1]. `size` is n.
 
-    The most frequent n-grams are the top sqrt(k) of the k different n-grams, except any that occur only once.
+    At most `sqrt(k)` of the k different n-grams count as the most frequent. N-grams that occur only once never count.
     """
     if len(text) < size:
         return 0.0

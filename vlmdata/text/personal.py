@@ -1,7 +1,7 @@
 """Finds personal data in a text: mail addresses, IP addresses, telephone numbers.
 
-Patterns and the words around them decide: 192.0.2.44 is an address, but 3.2.1.4 is an address only next to a word such as
-"server".
+Patterns find candidates, and the words near a candidate help to decide. For example, 192.0.2.44 is an address, but 3.2.1.4 is
+an address only near a word such as "server".
 """
 
 from __future__ import annotations

@@ -25,10 +25,10 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class QualityRules:
-    """Thresholds on measures of a text. The first rule that a text breaks rejects it.
+    """Thresholds on measures of a text. A text is rejected for the first rule that it breaks.
 
-    A rule whose word list is missing is off, and `check` warns. As in OBELICS, only white space separates words, so a paragraph
-    of Chinese or Thai counts as one word, and `min_words` rejects it.
+    A rule without its word list is off, and `vlmdata check` warns about this. As in OBELICS, only white space separates words,
+    so a paragraph of Chinese or Thai counts as one word, and `min_words` rejects it.
     """
 
     min_words: int

@@ -14,8 +14,8 @@ from vlmdata.step import RecipeError
 def read_words(name: str, where: str) -> frozenset[str] | None:
     """Return the words of the file `name` in lower case, or None if `name` is empty.
 
-    The file has one word per line, or is a JSON list or an object whose keys are the words. Raises RecipeError if the file
-    cannot be read or is empty; `where` begins the message.
+    The file has one word per line, or is a JSON list of words, or is a JSON object whose keys are the words. Raises RecipeError
+    if the file cannot be read or is empty. The message begins with `where`.
     """
     if not name:
         return None
@@ -37,7 +37,10 @@ def read_words(name: str, where: str) -> frozenset[str] | None:
 
 
 def read_stop_words(name: str, where: str) -> frozenset[str] | None:
-    """Return the stop words of a language code (`en`, from the library stop-words) or of a file, or None for ""."""
+    """Return the stop words that `name` chooses, or None if `name` is empty.
+
+    `name` is a language code of the library stop-words, such as `en`, or a file in the format of `read_words`.
+    """
     if name in LANGUAGE_MAPPING:
         return frozenset(word.lower() for word in get_stop_words(name))
     return read_words(name, where)

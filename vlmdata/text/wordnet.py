@@ -45,7 +45,7 @@ class WordNet:
         return None
 
     def _lemma(self, word: str, part: str) -> str | None:
-        """Return the first form of a word that is a lemma, or None if no form is one.
+        """Return the first form of a word that is a lemma, or None if no form is a lemma.
 
         The forms are the word itself, its irregular forms, and the word with its endings removed or replaced.
         """
@@ -69,7 +69,7 @@ def wordnet(folder: str) -> WordNet:
 def _index(path: Path) -> dict[str, int]:
     """Return the first offset of each lemma.
 
-    A line holds the lemma, the part of speech, the number n of synsets, other fields, and n offsets by frequency.
+    A line holds the lemma, the part of speech, the number n of synsets, other fields, and n offsets, the most frequent first.
     """
     found = {}
     with path.open(encoding="utf-8") as file:

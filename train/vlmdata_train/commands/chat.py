@@ -16,7 +16,12 @@ python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 photo.jpg --ask
 @click.option("--ask", metavar="TEXT", help="ask one question and exit (default: read questions from stdin, one per line)")
 @click.option("--max-tokens", type=int, default=256, show_default=True, metavar="N", help="maximum tokens per answer")
 @click.option(
-    "--temperature", type=float, default=0.0, show_default=True, metavar="NUMBER", help="for sampling; 0 is greedy decoding"
+    "--temperature",
+    type=float,
+    default=0.0,
+    show_default=True,
+    metavar="NUMBER",
+    help="sampling temperature; 0 means greedy decoding",
 )
 @click.option(
     "--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="where to compute"

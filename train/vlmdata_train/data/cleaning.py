@@ -68,7 +68,7 @@ class Cleaner:
 
 
 def _broken(text: str, pattern: re.Pattern[str], joint: str) -> str:
-    """Return the text with `joint` inserted after the first character of each match of `pattern`, until nothing matches.
+    """Insert `joint` after the first character of each match of `pattern` until nothing matches, and return the text.
 
     A match of a single character becomes U+FFFD.
     """

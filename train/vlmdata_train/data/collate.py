@@ -73,7 +73,8 @@ def lay_out(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return input ids, labels, position ids and segment ids, (B, T) each, for texts given as (ids, labels).
 
-    With `packed_tokens`, all texts share one row of that length. With None, each text has a row, padded to the longest text.
+    With `packed_tokens`, all texts share one row of that length. With None, each text has a row, which is padded to the
+    length of the longest text.
     """
     if packed_tokens is not None:
         starts = [0]
@@ -125,7 +126,7 @@ def size_of(picture: Picture) -> tuple[int, int]:
 
 
 def tokens_of_picture(plan: ImagePlan, picture: Picture) -> int:
-    """Return how many tokens of the prompt a picture takes. Raises ImageError if the picture's size is unknown."""
+    """Return the number of tokens for a picture in the prompt. Raises ImageError if the picture's size is unknown."""
     return plan.tokens_of(*size_of(picture))
 
 

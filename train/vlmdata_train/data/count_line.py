@@ -38,7 +38,7 @@ class CountLine:
         self.show(self.done + count, self.total)
 
     def show(self, done: int, total: int) -> None:
-        """Set the count, and show it if an update interval has passed since it was last shown."""
+        """Set the count and the task's size, and show them if an update interval has passed since they were last shown."""
         self.done, self.total = done, total
         now = self._clock()
         if not self._active or now - self._last_shown < (TERMINAL_INTERVAL_S if self._is_terminal else PIPE_INTERVAL_S):

@@ -1,4 +1,4 @@
-"""Build batches from a stream in threads, ahead of their use. Each batch comes with the exact position of the stream after it.
+"""Build batches from a stream in threads, ahead of their use. Each batch comes with the stream's position after the batch.
 
 With packing, a unit of the stream is a pack, which the loader plans from the measured lengths. Without packing, a unit is one
 sample that training does not leave out. A batch holds one pack in one row, or several samples with one row each.
@@ -31,7 +31,7 @@ MAX_UNUSED = 10_000  # the run stops after this many consecutive unusable sample
 
 
 class SampleStream(Protocol):
-    """The stream of `vlmdata.stream`. It yields packs (lists of samples). Its position counts the packs of all ranks."""
+    """The stream of `vlmdata.stream`. It yields packs (lists of samples). Its position counts packs over all ranks together."""
 
     epochs: int | None
     skipped: int

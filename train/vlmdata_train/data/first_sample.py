@@ -58,7 +58,7 @@ def _text(tokenizer: Any, ids: list[int], start: int, end: int) -> str:
 
 
 def _fitting(pieces: list[Piece], room: int) -> int:
-    """Return how many of the first pieces fit into `room` characters. A line end counts as LINE characters."""
+    """Return how many of the first pieces fit into `room` characters. A line end counts as `LINE` characters."""
     for number, (text, _) in enumerate(pieces):
         room -= LINE if text == "\n" else len(text)
         if room < 0:

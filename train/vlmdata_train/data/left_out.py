@@ -110,9 +110,10 @@ class LeftOutCounts:
             self.first.setdefault(names[number], (dataset, int(rows[first])))
 
     def record(self, plan: PackedPlan, prompt: PromptOf) -> dict[str, Any]:
-        """Return the counts for the log, and for each reason its first sample, as "TAR KEY", with details of what is wrong.
+        """Return the counts for the log.
 
-        `prompt` is `Reading.prompt`. It is called with these samples, because the error that it raises holds the details.
+        For each reason, the result also has the first sample, as "TAR KEY", and details of what is wrong with it. `prompt` is
+        `Reading.prompt`. It is called with these samples, because the error that it raises holds the details.
         """
         reasons = self.reasons.most_common()
         first = {reason: place_of(plan, *self.first[reason]) for reason, _ in reasons}

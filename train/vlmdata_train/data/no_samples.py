@@ -19,7 +19,8 @@ _MEMBERS = 8  # how many members of a sample the error names
 def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> None:
     """Raise RecipeError if one of the datasets in the data has no sample that the reading can use.
 
-    The held-out samples of all datasets count together. `where` is the recipe's key that the error names.
+    If the reading is for held-out samples, one usable sample in all datasets together is enough. `where` is the recipe's key
+    that the error names.
     """
     if reading.wants_held_out:
         found = count_left_out(plan)

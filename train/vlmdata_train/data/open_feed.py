@@ -95,8 +95,8 @@ def open_stream(
 ) -> SampleStream:  # fmt: skip
     """Return the stream of a rank's share of the data. With `epochs` None the stream never ends.
 
-    `data` is one dataset, or a mixture: a dict of the share of each dataset. Shares are of samples, even if the stream yields
-    packs. Raises RecipeError, which names the recipe's key `where`, if the data cannot be read.
+    `data` is one dataset, or a mixture as a dict from datasets to their shares. A share is a share of the samples, even if the
+    stream yields packs. Raises RecipeError, which names the recipe's key `where`, if the data cannot be read.
     """
     try:
         return stream(

@@ -10,7 +10,7 @@ from vlmdata_train.model.batch import IGNORE
 
 @dataclass(frozen=True)
 class Prompt:
-    """The tokens of one sample. Image i begins at token `image_starts[i]` and takes `image_counts[i]` tokens."""
+    """The tokens of one sample. Image i has `image_counts[i]` tokens, the first of them at `image_starts[i]`."""
 
     input_ids: list[int]
     labels: list[int]  # one for each of input_ids; IGNORE for a token without a loss

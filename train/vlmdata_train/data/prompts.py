@@ -32,7 +32,7 @@ _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "functio
 
 
 class Prompter:
-    """Turns documents into prompts for one tokenizer. `tokens_of(picture)` returns how many tokens an image takes.
+    """Turns documents into prompts for one tokenizer. `tokens_of(picture)` returns the number of tokens for an image.
 
     `trusted` are control tokens that the data may contain. With `last_only`, only the last answer of a conversation has a loss.
     Raises RecipeError if `trusted` has an unknown token, or a token that no text may contain.
@@ -86,8 +86,7 @@ class Prompter:
     def chat(self, document: Document) -> Prompt:
         """Return the prompt of a conversation, as the chat template writes it.
 
-        Each answer has a loss, and so does the end of its turn. An answer has no loss if it is empty, or if the field `train`
-        of its message is False.
+        Each answer and the end of its turn have a loss, except if the answer is empty or its message has `train: False`.
         """
         messages = self.messages(document)
         said = [number for number, message in enumerate(messages) if message["role"] == "assistant"]

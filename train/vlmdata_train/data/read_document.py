@@ -90,7 +90,7 @@ def facts_of(sample: Mapping[str, Any]) -> dict[str, Any]:
 def is_document(facts: Mapping[str, Any], sample: Collection[str]) -> bool:
     """Return whether a sample's JSON has the aligned lists `texts` and `metadata`.
 
-    The result is False for a sample with a caption member, because data of other tools may use these names for other columns.
+    The result is False if the sample has a caption file, because other tools may use `texts` and `metadata` for other columns.
     """
     has_lists = isinstance(facts.get("texts"), list) and isinstance(facts.get("metadata"), list)
     return has_lists and not any(name in sample for name in CAPTION_EXTENSIONS)

@@ -16,8 +16,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class SamplePosition:
-    """The position of rank `rank` in a stream that `world` ranks share. `position` counts the packs or samples of all ranks.
+    """The position of rank `rank` in a stream that `world` ranks share.
 
+    `position` is the number of earlier packs or samples in the whole stream, not only in this rank's share.
     `hint` is the value `window` in the stream's state. It saves the stream from planning all earlier packs again.
     """
 

@@ -64,7 +64,7 @@ class ChatTemplate:
 
     @property
     def ends_turns(self) -> bool:
-        """Whether the template writes anything after an answer. From this text a model learns to stop."""
+        """Whether the template writes anything after an answer. A model learns from this text where to stop."""
         return bool(self._markup.endings)
 
     def render(self, messages: Sequence[Message], *, tools: list[Any] | None = None, add_generation_prompt: bool) -> str:
@@ -116,8 +116,8 @@ class ChatTemplate:
     ) -> list[Span] | None:
         """Return the spans of the answers. Each character of an answer is replaced by a mark to find the answer in the output.
 
-        Return None if an answer is not found in this way. This is for templates whose output depends on the length of an
-        answer.
+        Return None if an answer is not found in this way. This method is for templates whose output depends on the
+        length of an answer.
         """
         texts = {
             n: messages[n]["content"] for n in sorted(wanted) if not messages[n].keys() & {"reasoning_content", "tool_calls"}
@@ -145,9 +145,9 @@ class ChatTemplate:
     def _start(self, plain: str, before: int, mark: int) -> int:
         """Return the start, in `plain`, of an answer that begins with a thought or a tool call.
 
-        The answer's text in a message has marks, but the template may write more of the answer before it, such as <think>. So
-        the answer starts after the last text that opens a turn between `before` and `mark`. `before` is the end of the previous
-        message, and `mark` is the start of the marked text.
+        Marks enclose the answer's text in the message, but the template may begin the answer earlier, for example with <think>.
+        So the answer starts after the last text that opens a turn between `before` and `mark`. `before` is the end of the
+        previous message, and `mark` is the start of the marked text.
         """
         for openings in self._markup.openings:
             opened = [at + len(text) for text in openings if (at := plain.rfind(text, before, mark)) >= 0]

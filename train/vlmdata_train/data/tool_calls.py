@@ -36,7 +36,7 @@ def shown_call(call: Mapping[str, Any], *, as_text: bool = False) -> dict[str, A
 def with_short_ids(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the messages with an id of nine letters and digits for each tool call and for the tool message that answers it.
 
-    An id that already has this form is kept. A tool message that names no known call answers the next call in order.
+    An id that already has this form is kept. A tool message that names no known call gets the id of the next call in order.
     """
     known: dict[str, str] = {}
     order: list[str] = []

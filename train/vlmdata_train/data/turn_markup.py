@@ -84,8 +84,8 @@ class TurnMarkup:
     def openings(self) -> list[list[str]]:
         """Two lists of texts that may precede an answer with a thought or a tool call. The first list is more reliable.
 
-        The first list has the text that opens the assistant's turn. The second list has the last added token before an answer,
-        with the text after this token: once for an answer to a question, and once for an answer to a tool message.
+        The first list holds the text that opens the assistant's turn. The second list holds two other texts that end
+        directly before an answer. One follows a question, and one follows a tool message. Both begin at the last added token.
         """
         called = {**answer(""), "tool_calls": [{"id": CALL_ID, "name": ANSWER, "arguments": {}}]}
         result = {"role": "tool", "content": MORE, "tool_call_id": CALL_ID}
@@ -102,7 +102,7 @@ class TurnMarkup:
     def endings(self) -> list[str]:
         """The texts that end an assistant's turn. Usually this is one text, which follows every answer in a conversation.
 
-        If that text has no added token, the list begins with tokens that follow only the last answer, or only other answers.
+        If that text has no added token, the list begins with tokens that follow only the last answer, or only earlier answers.
         """
         next_question = self.renderer.probe(user(WORD), answer(ANSWER), user(MORE)).partition(ANSWER)[2].partition(MORE)[0]
         shared = self._shared_ending(next_question)
@@ -131,8 +131,8 @@ class TurnMarkup:
     def _single_ending_tokens(self, next_question: str) -> list[str]:
         """Return the first token after the last answer, and the token that separates turns, if these tokens exist.
 
-        A token separates turns if it begins the text before later questions and before answers, but not before the first
-        question.
+        A token separates turns if the text before a later question and the text before an answer begin with the token, but the
+        text before the first question does not.
         """
         first, separator = self._next.match(self._tail), self._next.match(next_question)
         tokens = [first[1]] if first else []

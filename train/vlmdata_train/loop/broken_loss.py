@@ -13,9 +13,10 @@ from vlmdata_train.recipe import Recipe
 
 
 class SpikeWatch:
-    """Compares each loss with the last `window` losses passed to `accept`. It reports no spike before there are 20 of these.
+    """Compares each loss with the last `window` losses that were passed to `accept`.
 
-    A spike is a loss that exceeds the mean of the accepted losses by more than `deviations` standard deviations.
+    It reports spikes only after 20 losses were accepted. A spike is a loss that exceeds the mean of the accepted losses
+    by more than `deviations` standard deviations.
     """
 
     def __init__(self, deviations: float, window: int = 100) -> None:
@@ -38,7 +39,7 @@ class SpikeWatch:
     def accept(self, loss: float) -> None:
         """Remember the loss of a step that updates the weights, for comparison with later losses.
 
-        If new data raises the loss permanently, this also raises the mean, so that later losses are no longer spikes.
+        If new data raises the loss permanently, the mean of the accepted losses rises too, and later losses are not spikes.
         """
         self.refused = 0
         if math.isfinite(loss):

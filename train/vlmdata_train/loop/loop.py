@@ -178,7 +178,7 @@ class Run:
     def _log_skipped(self) -> None:
         """Log how many answers were blank, and how many samples were skipped when they were read.
 
-        When lengths were measured, these samples were still usable. Later, an image failed to decode or a tar was damaged.
+        These samples were usable when their lengths were measured. Later, an image failed to decode or a tar was damaged.
         """
         skipped, blank = self._skipped(), self._blank_answers()
         if blank:

@@ -37,7 +37,7 @@ def token_losses(
     """Return the summed cross-entropy, and each token's share of it, (N,), which has no gradient.
 
     `hidden` is (N, D), `labels` is (N,). `weight` (V, D) and `bias` (V,) belong to the output layer, and `head` scales and caps
-    its logits. Only the fp32 logits of `chunk` tokens are in memory at once, which take chunk * V * 4 bytes. The forward pass
+    its logits. Only the fp32 logits of `chunk` tokens are in memory at once, which take `chunk * V * 4` bytes. The forward pass
     also computes the gradients, chunk by chunk, so the logits are computed only once.
     """
     total, each = _ChunkedCrossEntropy.apply(hidden, weight, bias, labels, head or Head(), chunk)

@@ -58,8 +58,8 @@ def optimizer_bytes(weights: list[nn.Parameter], compact: bool) -> float:
 def schedule_factor(kind: str, progress: float, warmup: float) -> float:
     """Return the factor of the learning rates, in [0, 1]. `progress` is the share of the run that is done, in [0, 1].
 
-    The factor rises linearly over the first `warmup` share of the run. Then it stays constant, falls to 0 linearly, or falls to
-    0 as half a cosine, as `kind` says.
+    The factor rises linearly to 1 until `progress` reaches `warmup`. Then it stays 1 (`constant`), falls linearly to 0
+    (`linear`), or falls to 0 as half a cosine (`cosine`).
     """
     if progress < warmup:
         return progress / warmup

@@ -25,7 +25,7 @@ class RunProgress:
             self.samples = min(used_samples(feed.plan, recipe.epochs), in_steps)
 
     def share(self, step: int, samples: int) -> float:
-        """Return the share of the run that is done, in [0, 1]. `samples` counts the samples read, used or not."""
+        """Return the share of the run that is done, in [0, 1]. `samples` counts all samples read, even unusable ones."""
         if self.steps is not None:
             return step / self.steps
         assert self.samples is not None
@@ -48,9 +48,10 @@ def used_samples(plan: PackedPlan, epochs: float) -> float:
 def samples_of_steps(plan: PackedPlan, rounds: int, batch: int, world: int, accumulate: int) -> float:
     """Return how many samples the complete steps of these epochs take. Samples that do not fill a last step are not trained on.
 
-    A forward pass takes `batch` units of the plan on each rank, and a step has `accumulate` forward passes. The plan
-    packs a window of samples at a time, and the cache keeps a few windows. If these epochs have more windows, return infinity,
-    because it would be slow to plan so many packs only to count them. An incomplete last step is then a small share of the run.
+    A forward pass takes `batch` units of the plan on each rank, and a step has `accumulate` forward passes. The loader
+    plans the packs of one window (a range of samples) at a time, and caches the plans of a few windows. If these epochs have
+    more windows, return infinity, because counting their packs would be slow. The samples of an incomplete last step are then
+    only a small share of the run.
     """
     is_single = plan.packing.single
     if not is_single and rounds * plan.epoch_windows > KEPT_WINDOWS:
