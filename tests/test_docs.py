@@ -74,7 +74,7 @@ def test_every_recipe_that_ships_loads_and_opens_with_a_comment(path):
         ({"imagesize.min_side": 3}, "Did you mean 'image_size'?"),
         ({"shards.sample": 3}, "Did you mean 'samples'?"),
         ({"source.type": "urllist"}, "there is no source 'urllist'. Did you mean 'url_list'?"),
-        ({"part_rows": 0}, "part_rows = 0"),
+        ({"part_rows": 0}, "part_rows must be an integer of at least 1, not 0"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_reported_in_one_line_with_the_fix(changes, message):
@@ -89,7 +89,7 @@ def test_a_step_that_reads_a_value_without_a_measurement_is_refused():
 
 
 def test_two_steps_with_the_same_name_need_a_label():
-    with pytest.raises(RecipeError, match="Give this one a `label`"):
+    with pytest.raises(RecipeError, match="Give this step a `label`"):
         parse({"source": SOURCE, "steps": ["text_length", "text_length"]})
 
 

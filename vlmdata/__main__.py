@@ -1,4 +1,7 @@
-"""The `vlmdata` command. Ctrl-C or SIGTERM during its slow imports ends it at once, because no work has started."""
+"""Runs the `vlmdata` command.
+
+Ctrl-C or SIGTERM during the slow imports ends the process at once, because no work has started.
+"""
 
 import os
 import signal
@@ -8,7 +11,7 @@ from vlmdata.process.stopped import STOPPED
 
 
 def main() -> int:
-    """Run the command line of this process and return its exit status."""
+    """Run `vlmdata` with the arguments of this process, and return the exit status."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)

@@ -1,4 +1,4 @@
-"""Checks of the arguments of public functions. An InputError names the argument, what it accepts, and the value."""
+"""Checks of the arguments of public functions. An InputError names the argument, the accepted values, and the wrong value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check_whole(least: int | None, **values: Any) -> None:
     """Raise InputError if a value is not an integer, or is less than `least` (None: there is no minimum)."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
-            raise wrong(name, "an integer" if least is None else f"an integer, {least} or more", value)
+            raise wrong(name, "an integer" if least is None else f"an integer of at least {least}", value)
 
 
 def check_whole_or_none(least: int | None, **values: Any) -> None:
@@ -39,7 +39,7 @@ def check_choice(choices: Collection[str], **values: Any) -> None:
 
 
 def check_path(**values: Any) -> None:
-    """Raise InputError if a value is not a path or an address, or is empty. An empty path would mean the current folder."""
+    """Raise InputError if a value is neither a path nor an address, or is empty. An empty path would be the current folder."""
     for name, value in values.items():
         if not _is_path(value):
             raise wrong(name, "a path or an address", value)
@@ -82,9 +82,9 @@ def check_overrides(overrides: Any) -> None:
 
 
 def texts_of(**values: Any) -> list[str]:
-    """Return the value of the one argument, a string or a list of strings, as a list of strings.
+    """Return the value of the only keyword argument as a list of strings. The value is a string or a list of strings.
 
-    Raises InputError if the value is anything else or holds an empty string.
+    Raises InputError if the value has another type or holds an empty string.
     """
     ((name, value),) = values.items()
     texts = [value] if isinstance(value, str) else value
@@ -94,9 +94,9 @@ def texts_of(**values: Any) -> list[str]:
 
 
 def paths_of(**values: Any) -> list[str]:
-    """Return the value of the one argument, a path or a list of paths, as a list of strings.
+    """Return the value of the only keyword argument as a list of strings. The value is a path or a list of paths.
 
-    Raises InputError if the value is anything else or holds an empty path.
+    Raises InputError if the value has another type or holds an empty path.
     """
     ((name, value),) = values.items()
     paths = [value] if isinstance(value, str | os.PathLike) else value
@@ -106,7 +106,7 @@ def paths_of(**values: Any) -> list[str]:
 
 
 def wrong(name: str, wanted: str, value: Any) -> InputError:
-    """Return an InputError that says: the argument `name` must be `wanted` (such as "an integer"), not `value`."""
+    """Return an InputError that says that the argument `name` must be `wanted` (such as "an integer"), not `value`."""
     shown = " ".join(repr(value).split())
     return InputError(f"{name} must be {wanted}, not {shown if len(shown) <= SHOWN else shown[: SHOWN - 3] + '...'}")
 

@@ -41,7 +41,8 @@ def audit(out: str | Path, *, read_bytes: bool = False) -> list[str]:
         "distinct keys in the index": (len(set(keys)), manifest["kept"]),
         "rows dropped": (sum(line["rows"] for line in manifest["dropped"]), manifest["rows"] - manifest["kept"]),
     }
-    return [f"{what}: {found:,}, but the manifest says {said:,}" for what, (found, said) in sums.items() if found != said]
+    wrong = [(what, found, said) for what, (found, said) in sums.items() if found != said]
+    return [f"the number of {what} is {found:,}, but the manifest says {said:,}" for what, found, said in wrong]
 
 
 def _file_fault(store: Store, name: str, facts: dict[str, Any], read_bytes: bool) -> str | None:

@@ -125,7 +125,9 @@ def check_recipe(recipe: Recipe) -> list[str]:
     if recipe.source.by_address and recipe.first(Download) is None:
         notes.append("the source gives only addresses of images, so without the step `download` all rows are dropped")
     if any(isinstance(step, Download) and step.verify for step in recipe.steps) and not recipe.source.states_hashes:
-        raise RecipeError("download: `verify` needs hashes from the source. Name their column, as in url_list: {hash: sha256}")
+        raise RecipeError(
+            "download: `verify` needs hashes from the source. Name the column that holds them, as in `hash: sha256` of url_list"
+        )
     for step in recipe.steps:
         step.check()
     return notes
@@ -136,7 +138,10 @@ def _check_layout(recipe: Recipe) -> list[str]:
     name, gives = file_name(recipe.source), recipe.source.gives
     if recipe.shards.layout == "documents" or gives == "pairs":
         return []
-    why = f"{name} gives {gives}, but the layout captions holds one image and one text per row. Set shards.layout to documents"
+    why = (
+        f"the source {name} gives {gives}, but a row of the layout 'captions' holds only one image and one text. "
+        "Set shards.layout to documents"
+    )
     if gives == "conversations":
         raise RecipeError(why)
     return [f"{why}, or most rows are dropped"]
@@ -161,7 +166,7 @@ def _passes(
     limit: int | None,
     retry: tuple[str, ...],
 ) -> tuple[list[PartitionCall], list[dict[str, Any]]]:
-    """Run every partition through the recipe, pass by pass. Return the calls of the last pass and the counts of each call."""
+    """Run the recipe pass by pass on all partitions. Return the calls of the last pass, one per partition, and their counts."""
     takes = _takes(made, driver, limit)
     decided: tuple[str, ...] = ()
     total = made.rows or 0
@@ -219,7 +224,7 @@ def _takes(made: PartitionPlan, driver: Driver, limit: int | None) -> list[tuple
     """Return the partitions to process as (partition, number of rows to take). The numbers add up to at most `limit`.
 
     Without a limit, each number is None, which means all rows. The first partition is always included, because the dataset
-    takes its columns from it.
+    takes its columns from this partition.
     """
     if limit is None:
         return [(partition, None) for partition in range(max(1, made.parts))]

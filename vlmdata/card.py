@@ -56,7 +56,7 @@ def member_names(store: Store) -> list[str]:
 
 
 def features(members: list[str]) -> list[dict[str, str]]:
-    """Return the name and type of each column that `datasets` makes: one per kind of member, `__key__` and `__url__`."""
+    """Return the name and type of each column that `datasets` makes: one column per member, then `__key__` and `__url__`."""
     kinds = {"json": "json", "txt": "string"}
     columns = [{"name": name, "dtype": "image" if _is_image(name) else kinds.get(name, "binary")} for name in members]
     return [*columns, {"name": "__key__", "dtype": "string"}, {"name": "__url__", "dtype": "string"}]
@@ -146,10 +146,10 @@ def croissant(manifest: dict[str, Any], members: list[str]) -> dict[str, Any]:
 def own_path(tars: dict[str, str]) -> str:
     """Return a relative path to the dataset's own folder, such as `.//././/`. Each dataset gets a different path.
 
-    mlcroissant caches extracted files under a hash of only the tar's contentUrl. Without this path, a second dataset with a
-    00000.tar would return the images of the first dataset. The path encodes 64 bits of a hash of the names and SHA-256 of all
-    tars: `./` is 0 and `.//` is 1. The tars have the same names in every dataset, and a contentUrl must be an existing file,
-    also after the folder is moved. Therefore only the spelling of the path can differ.
+    `tars` maps the name of each tar to its SHA-256. mlcroissant caches extracted files under a hash of only the tar's
+    `contentUrl`. Without this path, a second dataset with a 00000.tar would return the images of the first dataset. The path
+    encodes 64 bits of a hash of `tars`: `./` encodes 0 and `.//` encodes 1. Tars have the same names in every dataset, and a
+    `contentUrl` must still name the file after the folder is moved. Therefore only the spelling of the path can differ.
     """
     digest = hashlib.sha256(json.dumps(tars, sort_keys=True).encode()).digest()
     return "".join("./" if bit == "0" else ".//" for bit in f"{int.from_bytes(digest[:8], 'big'):064b}")

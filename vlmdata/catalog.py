@@ -61,7 +61,7 @@ def only_class(module: str, is_meant: Callable[[type], bool], what: str) -> type
 
 
 def build(cls: type, parameters: dict[str, Any], where: str) -> Any:
-    """Build a dataclass from plain values and check every type. Raises RecipeError with the place and the fix."""
+    """Build a dataclass from plain values and check every type. Raises RecipeError, whose message begins with `where`."""
     known = [f.name for f in fields(cls)]
     for name in parameters:
         if name not in known:

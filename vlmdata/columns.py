@@ -28,7 +28,7 @@ LOOKUP = pa.schema([("hash", pa.int64()), ("row", pa.int32())])
 
 
 def wrong_columns(name: str, found: pa.Schema) -> list[str]:
-    """Return the names of required columns that the file `name`, with the schema `found`, lacks or has with another type."""
+    """Return the names of required columns that are missing or have another type. `found` is the schema of the file `name`."""
     wanted = INDEX if name == INDEX_FILE else LEDGER if name.startswith("ledger/") else LOOKUP
     return [field.name for field in wanted if not _fits(field, found)]
 

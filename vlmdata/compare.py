@@ -38,7 +38,7 @@ KEPT, ABSENT = "kept", "not there"
 
 @dataclass
 class Change:
-    """The rows with the same change. `before` and `after` are "kept", "not there", or the step and reason of the rejection.
+    """Rows that changed in the same way. `before` and `after` are "kept", "not there", or the step and reason of the rejection.
 
     For rows that are kept in both datasets with different samples, `after` names the difference and the step that caused it.
     """
@@ -51,7 +51,7 @@ class Change:
 
 @dataclass
 class Side:
-    """One of the two datasets. `fates` holds the key and outcome of each row, and `places` locates each sample."""
+    """One of the two compared datasets. `fates` holds the key and outcome of each row, and `places` locates each sample."""
 
     store: Store
     manifest: dict[str, Any]
@@ -60,7 +60,7 @@ class Side:
 
 
 def diff(a: str | Path, b: str | Path) -> list[Change]:
-    """Compare two datasets row by row, and return the changes, most rows first. Unchanged rows are left out.
+    """Compare two datasets row by row, and return the changes. Changes of many rows come first. Unchanged rows are left out.
 
     Samples are compared by their bytes, but tars with the same SHA-256 are not read. The keys and outcomes of both ledgers
     and both indexes are held in memory, about 200 bytes per row. Raises RecipeError if `a` or `b` is not a finished dataset.
@@ -191,7 +191,10 @@ def _hashes(facts: dict[str, Any]) -> list[str | None]:
 
 
 def _steps_of(a: Side, b: Side, column: str) -> str:
-    """Return the names of the steps that rewrite a column and differ between the recipes, or "the source" if no step does."""
+    """Return the names of the steps that rewrite `column` and are not the same in both recipes, joined by "or".
+
+    Return "the source" if there is no such step, and "a step" if a step of a recipe cannot be imported.
+    """
     try:
         found = [{repr(step): step for step in parse(side.manifest["recipe"]).steps} for side in (a, b)]
     except RecipeError:  # a user's step that cannot be imported here

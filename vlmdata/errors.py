@@ -1,4 +1,4 @@
-"""The exceptions of vlmdata. Each also derives from a built-in exception, so code that catches the built-in one works."""
+"""The exceptions of vlmdata. Each also derives from a built-in exception, so code that catches the built-in exception works."""
 
 from vlmdata.redact import redacted
 
@@ -18,7 +18,7 @@ class RecipeError(Error, ValueError):
 
 
 class InputError(Error, ValueError):
-    """An argument, tar, index or saved state that cannot be used. The message names it and says how to fix it."""
+    """An argument, tar, index or saved state that cannot be used. The message names the object and the fix."""
 
 
 class WorkFailed(Error, RuntimeError):

@@ -27,9 +27,9 @@ FIELDS: dict[str, Callable[[Any], bool]] = {  # fields of both layouts; the func
 
 
 def other_names(names: Iterable[str], ours: Collection[str] = FIELDS) -> dict[str, str]:
-    """Return the new name of each source column that has the name of one of our fields: `column_key` for `key`.
+    """Return a new name for each of `names` that is also in `ours`, vlmdata's own fields, such as `column_key` for `key`.
 
-    The prefix is repeated until the name is free. A new name is never one of our fields, so it does not change
+    The prefix is repeated until the name is free. A new name is never in `ours`, so it does not change
     again when the dataset is used as a source.
     """
     taken = {*names, *ours}
@@ -43,7 +43,7 @@ def other_names(names: Iterable[str], ours: Collection[str] = FIELDS) -> dict[st
 
 
 def carried(extra: str | None) -> dict[str, Any]:
-    """Return a row's `extra` (the source's other columns) as a dict, with the names that a sample's JSON uses."""
+    """Return a row's `extra`, a JSON object of source columns, as a dict with the names that a sample's JSON uses."""
     return renamed(json.loads(extra or "{}"))
 
 

@@ -48,7 +48,7 @@ class Recipe:
         return next((step for step in self.steps if isinstance(step, kind)), None)
 
     def describe(self) -> dict[str, Any]:
-        """Return the recipe as plain JSON values with every default. It holds no secrets, so it can be published."""
+        """Return the recipe as plain JSON values, including all defaults. It holds no secrets, so it can be published."""
         tree = {
             "source": {"type": _name_of(self.source), **asdict(self.source)},
             "steps": [{_name_of(step): asdict(step)} for step in self.steps],
@@ -84,7 +84,7 @@ def read(recipe: str | Path, overrides: dict[str, Any] | None = None) -> tuple[d
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"cannot read {path} as YAML: {one_line(error)}") from None
     if not isinstance(tree, dict):
-        raise RecipeError(f"{path}: a recipe must be a mapping with source, steps and shards")
+        raise RecipeError(f"{path}: a recipe must be a mapping with the keys source, steps and shards")
     for place, value in (overrides or {}).items():
         _override(tree, place, value, path)
     return tree, str(path)
@@ -112,7 +112,7 @@ def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
         try:
             values[place] = text if text.startswith("*") else yaml.safe_load(text)
         except yaml.YAMLError:
-            raise RecipeError(f"--set {pair}: the value is not YAML. Put quotes around a string that has : or {{") from None
+            raise RecipeError(f"--set {pair}: the value is not YAML. Put quotes around a string with ':' or '{{'") from None
         if isinstance(values[place], str) and text[-1:].isdigit():  # `1e-3` becomes a number, but `nan` stays a string
             with contextlib.suppress(ValueError):
                 values[place] = float(text)
@@ -141,7 +141,7 @@ def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
     shards = catalog.build(Shards, tree.get("shards") or {}, f"{where}, shards")
     part_rows = tree.get("part_rows", 1000)
     if not isinstance(part_rows, int) or part_rows < 1:
-        raise RecipeError(f"{where}: part_rows = {part_rows!r} must be an integer of at least 1")
+        raise RecipeError(f"{where}: part_rows must be an integer of at least 1, not {part_rows!r}")
     _check_columns(steps, where)
     return Recipe(source, steps, shards, part_rows)
 
@@ -181,7 +181,7 @@ def _check_columns(steps: tuple[Step, ...], where: str) -> None:
     seen: set[str] = set()
     for number, step in enumerate(steps, 1):
         if step.name in seen:
-            raise RecipeError(f"{where}, step {number}: another step is already called '{step.name}'. Give this one a `label`")
+            raise RecipeError(f"{where}, step {number}: another step is already called '{step.name}'. Give this step a `label`")
         if step.label in {*ROW.names, *COLUMNS, *INDEX.names}:
             raise RecipeError(f"{where}, step {number}: '{step.label}' is the name of a vlmdata column. Choose another `label`")
         seen.add(step.name)
@@ -206,7 +206,7 @@ def _override(tree: dict[str, Any], place: str, value: Any, path: Path) -> None:
     for name in rest[:-1]:
         target = target.setdefault(name, {})
     if not rest or not isinstance(target, dict):
-        raise RecipeError(f"--set {place}: the setting must end with a parameter, as in --set source.path=urls.parquet")
+        raise RecipeError(f"--set {place}: the part before = must name a parameter, as in --set source.path=urls.parquet")
     target[rest[-1]] = value
 
 

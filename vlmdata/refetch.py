@@ -27,7 +27,7 @@ def retry(
     local: bool = False,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Retry the fetches that failed temporarily, and return the manifest. Without such fetches the dataset stays unchanged.
+    """Retry the fetches that failed temporarily, and return the manifest. Without such fetches, nothing is changed.
 
     `only` names the reasons to retry, such as `timeout` or `http_503` (default: every temporary reason). `recipe` and
     `overrides` must be the recipe and the overrides that built the dataset. They are needed only if addresses in the recipe
@@ -41,15 +41,17 @@ def retry(
         if overrides:
             raise RecipeError("overrides need a recipe. Add the recipe file that built the dataset: --recipe FILE")
         if MARK in json.dumps(before["recipe"]):
-            raise RecipeError(f"{out} does not keep its recipe's secrets. Add the recipe that built it: --recipe FILE")
+            raise RecipeError(
+                f"{out} does not store the secrets of its recipe. Add the recipe file that built the dataset: --recipe FILE"
+            )
     built = parse(before["recipe"]) if recipe is None else load(recipe, overrides)
     return run(built, out, retry=reasons, address=address, local=local, workers=workers)
 
 
 def reasons_to_retry(out: str | Path, only: str | Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
-    """Return the manifest of a dataset and the reasons that `retry` retries. An interrupted takedown is finished first.
+    """Return a dataset's manifest and the reasons to retry: `only`, or every temporary reason that occurs in the dataset.
 
-    Raises RecipeError if no row failed with a reason in `only`.
+    Finishes an interrupted takedown first. Raises RecipeError if no row failed with a reason in `only`.
     """
     check_path(out=out)
     wanted = texts_of(only=only)
@@ -57,5 +59,6 @@ def reasons_to_retry(out: str | Path, only: str | Sequence[str] = ()) -> tuple[d
     manifest = read_manifest(out)
     found = sorted({line["reason"] for line in manifest["dropped"] if line["step"] == "download"})
     if unknown := set(wanted) - set(found):
-        raise RecipeError(f"no row of {out} failed with {', '.join(sorted(unknown))}. The reasons are: {', '.join(found)}")
+        others = ", ".join(found) or "none"
+        raise RecipeError(f"no row of {out} failed with {', '.join(sorted(unknown))}. The reasons that occur are: {others}")
     return manifest, wanted or [reason for reason in found if is_passing(reason)]

@@ -63,7 +63,7 @@ ROW = pa.schema(
         pa.field("tools", pa.string()),  # functions that a conversation may call, as a JSON list of their schemas
         # for each position of `images`, the hash (hex) that the source states for the fetched bytes, or null
         pa.field("stated_hashes", pa.list_(pa.string())),
-        pa.field("extra", pa.string()),  # JSON object of the source's other columns, which are copied into the sample
+        pa.field("extra", pa.string()),  # JSON object of source columns that this schema lacks; they are copied into the sample
         # position in the source if the row is dropped or has no url: "a.tar, byte 1536", "b.jsonl, line 17", "c.csv, row 9"
         pa.field("place", pa.string()),
         pa.field("problem", pa.string()),  # what is wrong at `place`, or the file to which the row refers
@@ -179,7 +179,10 @@ def drop_rows(
     value: np.ndarray | float | None = None,
     threshold: np.ndarray | float | None = None,
 ) -> pa.Table:
-    """Reject the rows where `bad` (a bool per row) is true, and return all rows. Already rejected rows stay as they are."""
+    """Reject the rows where `bad` (a bool per row) is true, and return all rows. Already rejected rows stay as they are.
+
+    `reason`, `value` and `threshold` are stored in the rejected rows. Each is one value, or an array with a value per row.
+    """
     hit = bad & alive(rows)
     if not hit.any():
         return rows

@@ -14,7 +14,7 @@ def is_of_images(rows: pa.Table, column: str) -> bool:
 
 
 def of_images(rows: pa.Table, column: str) -> np.ndarray:
-    """Return a score (float64, NaN if missing) for every position of `images`.
+    """Return a score for every position of `images`: float64, with NaN if it is missing.
 
     If the column has a score per row, all images of a row get the row's score.
     """

@@ -15,7 +15,7 @@ WIDTH = 30  # characters of the longest bar in the summary
 
 
 def summary(manifest: dict[str, Any], out: str) -> str:
-    """Return a summary as text: the number of rows read, of rows dropped by each step for each reason, and of rows kept."""
+    """Return a summary as text: how many rows were read, how many each step dropped for each reason, and how many were kept."""
     rows, kept = manifest["rows"], manifest["kept"]
     tars = [name for name in manifest["files"] if name.endswith(".tar")]
     size = sum(manifest["files"][name]["bytes"] for name in tars)

@@ -97,7 +97,10 @@ class Step:
         return self.reads
 
     def columns_changed(self) -> tuple[str, ...]:
-        """Return the columns that `decide` rewrites if it gets all rows at once. Override this if parameters name columns."""
+        """Return the columns of ROW that a global decision (`sees_all`) of this step rewrites.
+
+        Override this method if parameters name columns.
+        """
         return self.changes
 
     def check(self) -> None:
@@ -108,7 +111,7 @@ class Step:
         return ""
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
-        """Return the columns in `writes`, with one value per row. `rows` holds only rows that no step has rejected."""
+        """Return a column of one value per row for each name in `writes`. `rows` holds only rows that no step has rejected."""
         raise NotImplementedError
 
     def decide(self, rows: pa.Table) -> pa.Table:
@@ -118,7 +121,7 @@ class Step:
     def piece(self, rows: pa.Table) -> tuple[pa.Table, dict[str, np.ndarray]]:
         """Return what `decide_distributed` needs from one partition: rows, and arrays for its search.
 
-        The rows of all partitions become its `rows`, and the arrays become `DistributedSearch.pieces`.
+        The engine passes the rows of all partitions to `decide_distributed` as `rows`, and the arrays as `spread.pieces`.
         """
         return rows, {}
 
@@ -167,7 +170,10 @@ def file_name(context: Step | Source) -> str:
 
 
 def scatter(values: pa.Array, where: Any, old: pa.Array | pa.ChunkedArray | None) -> pa.Array:
-    """Return a column with `values` where `where` is true. Elsewhere it has the values of `old`, or null if `old` is None."""
+    """Return a column with one value per item of `where`, a bool array with as many true items as there are `values`.
+
+    At true items, the column has the next item of `values`. Elsewhere, it has the value of `old`, or null if `old` is None.
+    """
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     take = np.where(where, np.cumsum(where) - 1, -1)
     if old is None:
@@ -194,7 +200,10 @@ class Source:
         self.files()
 
     def files(self) -> Sequence[tuple[str, int]]:
-        """Return the path and size of every file, sorted. They identify the source. Raises RecipeError if there is no file."""
+        """Return the path and size in bytes of every file, sorted. They identify the source.
+
+        Raises RecipeError if there is no file.
+        """
         raise NotImplementedError
 
     def pieces(self) -> list[dict[str, Any]]:
@@ -218,5 +227,5 @@ class Source:
         return ()
 
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
-        """Yield the same tables as `read`, and count in `others` the records that produce no row, by kind."""
+        """Yield the same tables as `read`. `others` gets the number of records of each kind that produce no row."""
         return self.read(piece)

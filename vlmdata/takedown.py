@@ -123,7 +123,7 @@ def forget(
 def take_down(out: str | Path, request: Request, *, dry_run: bool = False) -> dict[str, Any]:
     """Remove all samples that the request names, and return the receipt. With `dry_run`, only return the receipt."""
     if not request.names_any():
-        raise RecipeError("no sample to forget is named. Give an address, a domain, a key, a SHA-256 or an image file")
+        raise RecipeError("there is no sample to forget. Give an address, a domain, a key, a SHA-256 or an image file")
     if not dry_run:
         settle(open_store(out, probe=False))
     read_manifest(out)  # raises if there is no finished dataset
@@ -170,7 +170,7 @@ def _forget(store: Store, out: str, request: Request, dry_run: bool) -> dict[str
 
 
 def _find(store: Store, manifest: dict[str, Any], request: Request) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
-    """Return the rows that match the request: their row numbers by ledger file, and their lines of the ledger."""
+    """Find the rows that match the request. Return their row numbers (ledger file -> array) and their ledger lines."""
     found = {name: rows for name in ledger_files(manifest) if len(rows := _rows_in(store, name, request))}
     lines = [line for name, rows in found.items() for line in take_rows(store, name, rows, LEDGER).to_pylist()]
     return found, lines
@@ -232,7 +232,7 @@ def _record(
 ) -> dict[str, Any]:
     """Write the changed files into `folder`, and return the record that commits the takedown.
 
-    The record holds tombstones, which are hashes of the removed content, and the files that replace others.
+    The record lists hashes of the removed content (tombstones), and the new file for each file that changes.
     """
     keys = {line["key"][:KEY_DIGITS] for line in lines} | {key[:KEY_DIGITS] for key in request.keys}
     cells = _cells_of(store, manifest, found)
@@ -267,8 +267,8 @@ def _record(
 def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarray]) -> erase.Cells | None:
     """Return the places of the found rows in work/: partition -> row numbers in the partition.
 
-    `found` maps ledger files to row numbers. Returns None if the ledger does not list all rows of the plan, for example
-    after a run with a limit. The numbers cannot be converted then.
+    `found` maps ledger files to row numbers. Returns None if the row numbers cannot be converted, because the ledger does not
+    list all rows of the plan, for example after a run with a limit.
     """
     plan = plans.load(store)
     try:
@@ -288,7 +288,7 @@ def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarra
 
 
 def _cells(store: Store, keys: set[str], request: Request) -> tuple[erase.Cells, set[str]]:
-    """Find the rows in work/ that match the keys, addresses or domains, also rows that no ledger lists.
+    """Find the rows in work/ that match the keys, addresses or domains, including rows that no ledger lists.
 
     Return their places (partition -> row numbers in the partition) and their keys.
     """
@@ -315,7 +315,7 @@ def _named(column: pa.Array, urls: pa.Array, domains: list[str]) -> np.ndarray:
 
 
 def _renewed(manifest: dict[str, Any], files: dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the manifest after the takedown: with the changed files, and without the removed ledger lines in its counts."""
+    """Return the manifest after the takedown. It lists the changed files, and its counts leave out the removed ledger lines."""
     listed = dict(manifest["files"])
     for name, facts in files.items():
         if facts is None:

@@ -61,7 +61,7 @@ def _crowd(recipe: Recipe) -> str | None:
 
 
 def _names(columns: Sequence[str]) -> str | None:
-    """Return a note about source columns that are renamed in a sample's JSON, or an empty string if there are none.
+    """Return a note about source columns that are renamed in a sample's JSON, or an empty string if no column is renamed.
 
     A column is renamed if vlmdata has a field with the same name.
     """

@@ -31,7 +31,7 @@ def test_a_hash_is_read_from_hex_or_bytes_and_ignored_otherwise():
 
 def test_verifying_without_a_column_of_hashes_is_refused():
     recipe = parse({"source": {"type": "coco", "path": __file__}, "steps": [{"download": {"verify": "md5"}}]})
-    with pytest.raises(RecipeError, match=r"Name their column, as in url_list: \{hash: sha256\}"):
+    with pytest.raises(RecipeError, match=r"as in `hash: sha256` of url_list"):
         check(recipe)
 
 

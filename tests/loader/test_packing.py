@@ -132,7 +132,7 @@ def words(sample: dict[str, Any]) -> int:
 
 @pytest.mark.parametrize("wrong", [{"tokens": 0}, {"tokens": 64, "window": 0}])
 def test_packs_of_zero_tokens_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"(tokens|window) must be an integer, 1 or more, not 0"):
+    with pytest.raises(ValueError, match=r"(tokens|window) must be an integer of at least 1, not 0"):
         Packing(measure=len, name="any", **wrong)
 
 

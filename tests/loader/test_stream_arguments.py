@@ -28,11 +28,11 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("argument", "says"),
     [
-        ({"batch_size": 0}, "batch_size must be an integer, 1 or more, not 0"),
-        ({"batch_size": -1}, "batch_size must be an integer, 1 or more, not -1"),
-        ({"batch_size": True}, "batch_size must be an integer, 1 or more, not True"),
-        ({"epochs": 0}, "epochs must be an integer, 1 or more, not 0"),  # it would never end
-        ({"epochs": 1.5}, "epochs must be an integer, 1 or more, not 1.5"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, not 0"),
+        ({"batch_size": -1}, "batch_size must be an integer of at least 1, not -1"),
+        ({"batch_size": True}, "batch_size must be an integer of at least 1, not True"),
+        ({"epochs": 0}, "epochs must be an integer of at least 1, not 0"),  # it would never end
+        ({"epochs": 1.5}, "epochs must be an integer of at least 1, not 1.5"),
         ({"seed": "0"}, "seed must be an integer, not '0'"),
         ({"seed": False}, "seed must be an integer, not False"),
         ({"reading": None}, "reading must be a ReadOptions, not None"),
@@ -43,7 +43,7 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"collate_fn": [], "batch_size": 2}, "collate_fn must be a function, not []"),
         ({"collate_fn": list}, "collate_fn needs batch_size, because it turns a list of samples into a batch"),
         ({"packing": 4096}, "packing must be a Packing, not 4096"),
-        ({"rank": "0", "world_size": 2}, "rank must be an integer, 0 or more, not '0'"),
+        ({"rank": "0", "world_size": 2}, "rank must be an integer of at least 0, not '0'"),
         ({"rank": 2, "world_size": 2}, "rank must be at least 0 and less than world_size (2), not 2"),
         ({"rank": 0}, "give both rank and world_size, or neither"),
         ({"world_size": 2}, "give both rank and world_size, or neither"),
@@ -74,24 +74,24 @@ def test_a_wrong_argument_is_reported_in_one_line(tars: Path, tmp_path: Path, ar
         (lambda: Blend({"a": 1}, by="epoch"), "by must be one of samples, epochs, tokens, not 'epoch'"),  # type: ignore[arg-type]
         (lambda: Blend(["a"]), "weights must be a mapping {path: weight}, not ['a']"),  # type: ignore[arg-type]
         (lambda: Blend({"a": 1}, later=[5]), "later must be a mapping {position: {path: weight}}, not [5]"),  # type: ignore[arg-type]
-        (lambda: Blend({"a": 1}, later={1.5: {"a": 1}}), "a position of later must be an integer, 0 or more, not 1.5"),  # type: ignore
+        (lambda: Blend({"a": 1}, later={1.5: {"a": 1}}), "a position of later must be an integer of at least 0, not 1.5"),  # type: ignore
         (lambda: Blend({"a": 1}, later={5: {"b": 1}}), "`later` has weights for ['b'], but the blend has only ['a']"),
-        (lambda: ReadOptions(threads=-1), "threads must be an integer, 0 or more, not -1"),
-        (lambda: ReadOptions(threads=None), "threads must be an integer, 0 or more, not None"),  # type: ignore[arg-type]
+        (lambda: ReadOptions(threads=-1), "threads must be an integer of at least 0, not -1"),
+        (lambda: ReadOptions(threads=None), "threads must be an integer of at least 0, not None"),  # type: ignore[arg-type]
         (lambda: ReadOptions(on_error="ignore"), "on_error must be one of raise, skip, not 'ignore'"),  # type: ignore[arg-type]
         (lambda: ReadOptions(on_error=["skip"]), "on_error must be one of raise, skip, not ['skip']"),  # type: ignore[arg-type]
         (lambda: ReadOptions(cache=10**9), "cache must be a path or an address, not 1000000000"),  # type: ignore[arg-type]
-        (lambda: ReadOptions(cache_bytes=2.5), "cache_bytes must be an integer, 0 or more, not 2.5"),  # type: ignore[arg-type]
-        (lambda: Packing(0, len, "any"), "tokens must be an integer, 1 or more, not 0"),
+        (lambda: ReadOptions(cache_bytes=2.5), "cache_bytes must be an integer of at least 0, not 2.5"),  # type: ignore[arg-type]
+        (lambda: Packing(0, len, "any"), "tokens must be an integer of at least 1, not 0"),
         (lambda: Packing(8, "len", "any"), "measure must be a function, not 'len'"),  # type: ignore[arg-type]
         (lambda: Packing(8, len, 5), "name must be a string, not 5"),  # type: ignore[arg-type]
         (lambda: Packing(8, len, "any", "cut"), "overlong must be one of alone, drop, not 'cut'"),  # type: ignore[arg-type]
-        (lambda: Packing(8, len, "any", workers=0), "workers must be an integer, 1 or more, not 0"),
-        (lambda: Decode("336"), "size must be an integer, 1 or more, not '336'"),  # type: ignore[arg-type]
+        (lambda: Packing(8, len, "any", workers=0), "workers must be an integer of at least 1, not 0"),
+        (lambda: Decode("336"), "size must be an integer of at least 1, not '336'"),  # type: ignore[arg-type]
         (lambda: Decode(8, "crop"), "mode must be one of no, border, keep_ratio, keep_ratio_largest, center_crop, not 'crop'"),  # type: ignore
         (lambda: Decode(8, filter="cubic"), "filter must be one of bilinear, area, not 'cubic'"),  # type: ignore[arg-type]
         (lambda: Decode(8, augment=True), "augment must be a function, not True"),  # type: ignore[arg-type]
-        (lambda: Decode(8, max_pixels=0), "max_pixels must be an integer, 1 or more, not 0"),
+        (lambda: Decode(8, max_pixels=0), "max_pixels must be an integer of at least 1, not 0"),
     ],
 )
 def test_a_wrong_group_of_options_is_reported_in_one_line(make: Any, says: str) -> None:
@@ -132,8 +132,8 @@ def test_an_unknown_argument_raises_a_type_error(tars: Path, old: str) -> None:
 def test_the_loader_accepts_only_the_argument_names_of_pytorch(tars: Path, tmp_path: Path) -> None:
     samples = stream(tars, batch_size=2, reading=ReadOptions(cache=tmp_path))
     for wrong, says in (
-        ({"num_workers": -1}, "num_workers must be an integer, 0 or more, not -1"),
-        ({"prefetch_factor": 0}, "prefetch_factor must be an integer, 1 or more, not 0"),
+        ({"num_workers": -1}, "num_workers must be an integer of at least 0, not -1"),
+        ({"prefetch_factor": 0}, "prefetch_factor must be an integer of at least 1, not 0"),
         ({"pin_memory": 1}, "pin_memory must be True or False, not 1"),
         ({"device": "gpu"}, "device must be a device of torch, such as 'cuda', not 'gpu'"),
     ):
@@ -150,8 +150,8 @@ def test_the_loader_accepts_only_the_argument_names_of_pytorch(tars: Path, tmp_p
     ("state", "says"),
     [
         (5, "state must be a mapping that state_dict() returned, not 5"),
-        ({}, "this is not the state of a stream: it has no keys, but must have 'position', 'index' and 'order'"),
-        ({"position": "4", "index": "a", "order": "b"}, "position must be an integer, 0 or more, not '4'"),
+        ({}, "this is not the state of a stream: it has no keys instead of the keys position, index and order"),
+        ({"position": "4", "index": "a", "order": "b"}, "position must be an integer of at least 0, not '4'"),
     ],
 )
 def test_an_invalid_state_is_refused(tars: Path, tmp_path: Path, state: Any, says: str) -> None:
@@ -159,7 +159,7 @@ def test_an_invalid_state_is_refused(tars: Path, tmp_path: Path, state: Any, say
     with pytest.raises(Error) as caught:
         samples.load_state_dict(state)
     assert str(caught.value) == says
-    with pytest.raises(Error, match="epoch must be an integer, 0 or more, not -1"):
+    with pytest.raises(Error, match="epoch must be an integer of at least 0, not -1"):
         samples.set_epoch(-1)
 
 

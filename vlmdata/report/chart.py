@@ -1,4 +1,4 @@
-"""Draws a histogram as SVG: kept values, values rejected on this score, values rejected elsewhere, and threshold lines."""
+"""Draws a histogram as SVG: kept values, values that this score rejected, values that other steps rejected, and thresholds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Builds the histograms of the page: of scores, of rejected values without a stored column, and of kept samples."""
+"""Builds the histograms of the report.
+
+They show the scores, the values that a rule rejected (if the values that it kept are not stored), and sizes of kept samples.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ QUIET = ("text length, characters", "bytes of a sample", "images in a sample")
 
 
 def charts(facts: Facts, drawn: list[Line], kept: Stored) -> dict[str, list[dict[str, Any]]]:
-    """Return the charts with thresholds under `decided`, and the charts without thresholds under `measured`."""
+    """Return two lists of charts: `decided` holds the charts with thresholds, and `measured` holds those without."""
     with_lines: list[dict[str, Any]] = []
     without: list[dict[str, Any] | None] = []
     for score, by_rule in facts.scores.items():
@@ -39,7 +42,7 @@ def charts(facts: Facts, drawn: list[Line], kept: Stored) -> dict[str, list[dict
 
 
 def _hashes(score: str, tallies: list[NumberTally]) -> dict[str, Any] | None:
-    """Return a note that a column holds hashes, which have no useful histogram, or None if it holds counts."""
+    """Return an entry without a histogram for a column of hashes. Return None if the column holds counts."""
     whole = merged(tallies)
     if not whole.total or whole.quantile(1) < HASHES:
         return None
@@ -47,7 +50,7 @@ def _hashes(score: str, tallies: list[NumberTally]) -> dict[str, Any] | None:
 
 
 def _score(score: str, by_rule: dict[Rule | None, NumberTally], own: list[Line]) -> dict[str, Any] | None:
-    """Return the chart of one score, or None if it has no values."""
+    """Return the chart of one score, or None if the score has no values."""
     whole = merged(list(by_rule.values()))
     if not whole.total:
         return None
@@ -78,7 +81,7 @@ def _score(score: str, by_rule: dict[Rule | None, NumberTally], own: list[Line])
 
 
 def _rejected(rule: Rule, judged: Judged) -> dict[str, Any]:
-    """Return the chart of a rule's rejected values, for a rule whose kept values are not stored."""
+    """Return the chart of the values that a rule rejected. It is used if the values that the rule kept are not stored."""
     (step, reason), tally = rule, judged.values
     at = judged.thresholds.most_common(1)[0][0]
     line = Line(step, at, judged.sign, step, reason, tally.total)
@@ -96,9 +99,9 @@ def _rejected(rule: Rule, judged: Judged) -> dict[str, Any]:
 
 
 def _what_if(line: Line, reached: NumberTally, is_whole: bool) -> dict[str, Any]:
-    """Return how many values are compared with a line, and how many of them the line rejects.
+    """Return how many values are compared with the threshold `line`, and how many of them it rejects.
 
-    Also return how many it would reject with a lower threshold and with a higher threshold.
+    Also return how many values a slightly lower threshold and a slightly higher threshold would reject.
     """
     low, wide = reached.quantile(0.05), reached.quantile(0.95) - reached.quantile(0.05)
     step = nice(max(wide, 1e-9) / 10)
@@ -116,7 +119,7 @@ def _what_if(line: Line, reached: NumberTally, is_whole: bool) -> dict[str, Any]
 
 
 def beyond(tally: NumberTally, at: float, sign: str) -> int:
-    """Return how many values a line at `at` rejects. `sign` is the comparison with `at` that kept values pass.
+    """Return how many values a threshold at `at` rejects. `sign` is the comparison with `at` that kept values pass.
 
     A value counts as equal to `at` if they differ only by rounding.
     """

@@ -109,7 +109,7 @@ def thumbnail(body: bytes) -> tuple[bytes, int, int] | None:
 
 
 def clean(words: str | None) -> str:
-    """Return the beginning of a text, without secrets and without characters that are invisible or change direction."""
+    """Return the beginning of a text, without secrets, invisible characters and characters that change the text direction."""
     text = " ".join(UNPRINTABLE.sub(" ", redacted(words or "")[: 4 * MAX_CHARS]).split())
     return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1].rstrip() + "…"
 

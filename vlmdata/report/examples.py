@@ -51,7 +51,11 @@ class Nearest:
     def add(
         self, distance: np.ndarray, row: np.ndarray, place: np.ndarray, ledger_range: LedgerRange, value: np.ndarray | None
     ) -> None:
-        """Add the items of a ledger range that are among the `size` nearest."""
+        """Add the items of `ledger_range` that are among the `size` nearest.
+
+        Item i is at `place[i]` of row `row[i]`. It has the distance `distance[i]` and, if `value` is given, the
+        value `value[i]`.
+        """
         if not len(distance):
             return
         worst = self.found[-1][0][0] if len(self.found) == self.size else np.inf
@@ -71,7 +75,7 @@ class Nearest:
 
 @dataclass(frozen=True)
 class LedgerRange:
-    """Consecutive rows of the ledger with their verdicts. `first` is the ledger's number for the first of these rows."""
+    """Consecutive rows of the ledger with their verdicts. `first` is the number of ledger rows before them."""
 
     first: int
     rows: pa.Table
@@ -101,7 +105,7 @@ class LedgerRange:
 
 
 def _joined(images: list[Any], texts: list[Any], place: int) -> int:
-    """Return how many kept texts up to `place` packing joined to the text before them.
+    """Return the number of kept texts, up to position `place`, that packing joined to the text before them.
 
     Packing joins two kept texts if no kept image is between them.
     """

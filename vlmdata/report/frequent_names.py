@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class Heavy:
-    """Counts by name and label. In the report, the label is the step that rejected a row, or None.
+    """Counts the items of each pair of a name and a label. The label is the step that rejected the item, or None if it is kept.
 
     If there are more than `most` names, rare names are discarded, and counts are lower bounds.
     """

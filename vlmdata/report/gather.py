@@ -96,9 +96,10 @@ def _yaml(recipe: dict[str, Any]) -> str:
 
 
 def _levels(facts: Facts, drawn: list[Line], private: set[str]) -> dict[Rule, tuple[float, Line | None]]:
-    """Return the rules that get examples, most rejections first, each with its most frequent threshold and its line.
+    """Return the rules that get examples: rule -> (most frequent threshold, its line in a histogram or None).
 
-    Rules of private steps are left out. So are rules of steps that reject copies, because the page shows those as clusters.
+    The rule with the most rejections is first. Rules of private steps are left out. Rules of steps that reject copies are also
+    left out, because the page shows copies as clusters.
     """
     copying = {step for counter in facts.clusters.counts.values() for step in counter}
     rules = sorted(facts.rules.items(), key=lambda item: (-item[1].values.total, str(item[0])))
@@ -176,7 +177,7 @@ def _cluster_step(facts: Facts, step: str, keys: list[str], chosen: Chosen, albu
 
 
 def _hosts(heavy: Heavy, rows: int) -> dict[str, Any]:
-    """Return the NAMES hosts with the most rows. If there are more hosts, also return those that lost the most rows."""
+    """Return the NAMES hosts with the most rows. If there are more, also return the NAMES hosts that lost the most rows."""
     most = _names(heavy)
     lost = sorted(heavy.counts.items(), key=lambda item: (-(item[1].total() - item[1][None]), item[0]))[:NAMES]
     listed = [_name(host, counter) for host, counter in lost if counter.total() > counter[None]]

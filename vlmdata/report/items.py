@@ -104,7 +104,7 @@ def flat_values(rows: pa.Table, name: str) -> tuple[pa.Array, np.ndarray, np.nda
 
 
 def values(rows: pa.Table, name: str) -> Values:
-    """Return the values of a score: of a measured column of numbers, or of a size in SIDES, such as "short side"."""
+    """Return the values of the score `name`, which is a measured column of numbers or a size in SIDES, such as "short side"."""
     if name not in SIDES:
         column, row, place = flat_values(rows, name)
         column = column.cast(pa.int64()) if pa.types.is_duration(column.type) else column

@@ -155,7 +155,7 @@ def _add_inside(facts: Facts, found: Verdicts, row_codes: np.ndarray) -> None:
 
 
 def _counted(names: pa.Array, codes: np.ndarray, steps: list[str]) -> list[tuple[str, str | None, int]]:
-    """Count items by name and by the step that rejected them. Return (name, step, count), where a step None means kept.
+    """Count items by name and by the step that rejected them. Return (name, step, count). The step of kept items is None.
 
     `codes` holds the index of each item's step in `steps`, or -1 for a kept item. Items without a name are left out.
     """

@@ -1,8 +1,8 @@
 """Decides in which score's histogram each threshold is drawn.
 
-A rule that rejected something belongs to the score whose values are in the rule's verdicts in the ledger. For a rule that
-rejected nothing, the name of the parameter decides: `min_x` of the step `s` limits the column `s.x`, and `min_score` limits
-the column `s`.
+If a rule (a step and a reason) rejected something, its threshold is drawn in the histogram of the score whose values are in the
+rule's verdicts. If a rule rejected nothing, the name of the parameter decides: `min_x` of the step `s` limits the column `s.x`,
+and `min_score` limits the column `s`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _steps(recipe: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _named(facts: Facts, step: str, name: str, parameters: dict[str, Any]) -> str | None:
-    """Return the score that a step's parameter limits, found by the parameter's `name`, or None if it limits no score."""
+    """Return the name of the score that the parameter `name` of a step limits, or None if it does not limit a score."""
     kind, _, what = name.partition("_")
     value = parameters[name]
     if kind not in ("min", "max") or isinstance(value, bool) or not isinstance(value, int | float):

@@ -25,9 +25,9 @@ HERE = Path(__file__).parent
 def write_report(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
     """Write report.html next to the files that a manifest lists, and return its size and SHA-256 for the manifest.
 
-    The bytes of the report depend only on these files and `work/`, not on time or path. If the report cannot be drawn, the
-    page and a warning say so, and the dataset is finished without it. OSError and lack of memory are raised, because the same
-    command can resume after them.
+    The bytes of the report depend only on these files and `work/`, not on time or path. If drawing fails, report.html
+    and a warning show the error, and the dataset is finished without a report. OSError and errors from lack of memory are
+    raised, because the same command can resume after them.
     """
     try:
         with errors_as(_failed, passes=(OSError,)):  # any error, because users' own steps may write any column
