@@ -110,7 +110,7 @@ def test_bytes_that_do_not_decode_are_reported_for_every_type(tmp_path):
     assert read_all(UrlList(path=str(tmp_path)))["reason"].to_pylist() == ["bad_encoding", None]
     ids = pa.array([b"\xff" * 16], pa.uuid())
     pq.write_table(pa.table({"url": ["http://a.org/"], "caption": ids}), tmp_path / "a.parquet")
-    with pytest.raises(RecipeError, match=r"captions holds extension<arrow\.uuid>, not text"):
+    with pytest.raises(RecipeError, match=r"the values are extension<arrow\.uuid>, not text"):
         read_all(UrlList(path=str(tmp_path)))
 
 

@@ -35,7 +35,11 @@ def laid(folder, members):
         ("a.jsonl", b"{}", "set `table: 'a.jsonl'` to read it"),
         ("../other/a.csv", b"x", None),
         ("ab.txt", b"x", "'ab.txt' matches no image"),
-        ("a.json", b'{"text": "x", "more": {"en": 1}}', "The fields of 'a.json' are text, more.en. Name one as `caption`"),
+        (
+            "a.json",
+            b'{"text": "x", "more": {"en": 1}}',
+            "The fields of 'a.json' are text, more.en. Set `caption` to one of them",
+        ),
         ("a.json", b'{"caption": {"en": "x"}}', "fields of 'a.json' are caption.en"),
         ("a.txt", b" ", None),
         ("a.txt", b"\xff", None),

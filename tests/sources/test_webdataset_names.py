@@ -138,7 +138,7 @@ def test_a_sample_whose_caption_is_damaged_is_reported(tmp_path):
 
 def test_parameters_that_cannot_work_are_reported_by_check(tmp_path):
     write_tar(tmp_path / "a.tar", [("1.png", picture())])
-    for options, what in (({"encoding": "hex"}, "encoding 'hex'"), ({"image": []}, "image: name at least one")):
+    for options, what in (({"encoding": "hex"}, "encoding 'hex'"), ({"image": []}, "image must name at least one")):
         with pytest.raises(RecipeError, match=what):
             Webdataset(path=str(tmp_path), **options).check()
 
@@ -150,7 +150,7 @@ def test_check_reports_captions_under_other_names_than_expected(tmp_path, capsys
     recipe.write_text(f"source: {{type: webdataset, path: {tmp_path / 'a.tar'}}}")
     assert main(["check", str(recipe)]) == 0
     warning = "2 of the first 2 samples of a.tar have an image and no caption. The first such sample has the members and fields"
-    assert capsys.readouterr().err == f"vlmdata: {warning} headline, json, png. Name one of them as `caption`\n"
+    assert capsys.readouterr().err == f"vlmdata: {warning} headline, json, png. Set `caption` to one of them\n"
     assert main(["check", str(recipe), "--set", "source.caption=[headline]"]) == 0
     assert capsys.readouterr().err == ""
 

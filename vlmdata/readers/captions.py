@@ -52,7 +52,7 @@ def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Arra
 def without_captions(files: Sequence[File], layout: ListFormat, names: Sequence[str]) -> str | None:
     """Return a warning if none of the first 100 rows has a caption in these columns, else None.
 
-    The cause may be a wrong dotted path.
+    A possible cause is a wrong dotted path.
     """
     for file in files if names else ():
         for chunk in lists.chunks(file, layout, names, {}, rows=HEAD):
@@ -95,7 +95,8 @@ def _texts(column: pa.Array, encoding: str) -> tuple[pa.Array, np.ndarray]:
     except TypeError as error:
         if pa.types.is_nested(column.type) or isinstance(column.type, pa.BaseExtensionType):
             near = "one of its fields with dots, such as `caption.en`, or " if not is_list(column.type) else ""
-            raise RecipeError(f"a column of captions {error}. Name {near}a column of texts or lists of texts") from None
+            name = f"Name {near}a column of texts or lists of texts"
+            raise RecipeError(f"a column of captions cannot be read: {error}. {name}") from None
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
         return column.cast(pa.string()), np.zeros(len(column), bool)

@@ -29,9 +29,9 @@ def record_tables(
     row_of: Callable[[Any], dict[str, Any]],
     joined: bool,
 ) -> Iterator[pa.Table]:
-    """Yield tables with a row for each good and each bad record, in order.
+    """Yield tables with the rows of each batch in `some`: the good records, then the bad records.
 
-    If `joined`, conversations about one image are joined, and the rows of good records come last.
+    If `joined`, conversations about one image are joined, and all good records come after all bad records.
     """
     every: list[dict[str, Any]] = []
     for good, bad in some:

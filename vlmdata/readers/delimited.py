@@ -28,10 +28,10 @@ _FIRST_LINE = re.compile(rb"[^\r\n]*")
 
 
 def header(file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]) -> list[str] | None:
-    """Return the column names, from `names` or else from the first line, or None if no row follows.
+    """Return the column names: `names` if given, otherwise the fields of the first line. Return None if the file has no row.
 
-    The second of two equal names becomes `name.1`, even if both are empty, as in pandas. Raises Damage if the first line is not
-    a header.
+    If two names are equal, the second becomes `name.1`, as in pandas. Two empty names are equal. Raises Damage if the first
+    line is not a header.
     """
     head = beginning(file)
     wide = wide_encoding(head, encoding)
@@ -67,7 +67,7 @@ def beginning(file: IO[bytes]) -> bytes:
 
 
 def _holds_rows(head: bytes, wide: str | None, *, has_header: bool) -> bool:
-    """Say whether a file that begins with `head` has a row.
+    """Say whether a file that begins with `head` has a row. `wide` is the result of `wide_encoding`.
 
     A file without a row ends within `head` and holds only a header and white space.
     """
@@ -78,7 +78,7 @@ def _holds_rows(head: bytes, wide: str | None, *, has_header: bool) -> bool:
 
 
 def plain_text(head: bytes, wide: str | None) -> bytes:
-    """Return `head` without its byte order mark. If `wide` is not None, it is converted from that encoding to UTF-8."""
+    """Return `head` without its byte order mark, and converted to UTF-8 if its encoding `wide` is UTF-16 or UTF-32."""
     return (head.decode(wide, "ignore").encode() if wide else head).removeprefix(codecs.BOM_UTF8)
 
 
@@ -99,11 +99,11 @@ def wide_encoding(head: bytes, encoding: str) -> str | None:
 def tables(
     file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str], quoted: bool | None
 ) -> Iterator[tuple[pa.Table, list[Bad]]]:
-    """Yield tables of binary columns, each with a list of its rows that cannot be read.
+    """Yield tables of binary columns, each with a list of the rows that were left out because they cannot be read.
 
     Such a row has too many or too few fields, has an unclosed quote, or is too long. A file in UTF-16 or UTF-32 gives string
-    columns, in which the bytes that could not be decoded are bytes that are not UTF-8. Empty lines are skipped. If `quoted` is
-    None, quotes enclose fields in CSV, but are plain characters in TSV, as in Conceptual Captions.
+    columns, in which invalid UTF-8 replaces the bytes that could not be decoded. Empty lines are skipped. If `quoted` is None,
+    quotes enclose fields in CSV, but are plain characters in TSV, as in Conceptual Captions.
     """
     odd: list[pacsv.InvalidRow] = []
 
@@ -133,7 +133,7 @@ def tables(
 
 
 def _options(columns: list[str], delimiter: str, quotes: bool, *, has_header: bool) -> dict[str, Any]:
-    """Return Arrow's options: all columns are bytes, and each block that the stream returns is read as one block."""
+    """Return Arrow's options: binary columns, and a block size that never splits a block of the stream `WholeRows`."""
     kinds = dict.fromkeys(columns, pa.binary())
     most = LONGEST + 2 * READ
     return {
@@ -166,9 +166,9 @@ def _original_table(table: pa.Table) -> pa.Table:
 def _columns(
     file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]
 ) -> tuple[list[str] | None, Any, str, str | None]:
-    """Return (column names, the whole stream in an ASCII-compatible encoding, this encoding, the file's wide encoding).
+    """Return (column names, the whole stream in an ASCII-compatible encoding, the name of this encoding, wide encoding).
 
-    The names are None if the file has no row. The wide encoding is None if the file is not in UTF-16 or UTF-32.
+    The names are None if the file has no row. The wide encoding is that of a file in UTF-16 or UTF-32, and otherwise None.
     """
     head = beginning(file)
     rest: Any = Chained(head, file)

@@ -65,7 +65,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A record's messages, with its images in their positions.
+    """The messages of a record. Their parts include the record's images.
 
     `tools` is JSON text. `used` holds the names of the fields that were read.
     """
@@ -108,7 +108,7 @@ def read_dialogue(
 
 
 def first_of(record: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """Return the value of the first of the fields `names` that is not empty, or None. JSON text is parsed."""
+    """Return the value of the first field in `names` that is not empty, or None if all are empty. JSON text is parsed."""
     value = next((record[name] for name in names if record.get(name)), None)
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
@@ -126,10 +126,10 @@ def images_of(value: Any) -> list[Any]:
 
 
 def laid_out(messages: Iterable[Message]) -> tuple[list[Any], list[str], list[Mapping[str, Any] | None] | None]:
-    """Return the positions of messages in a row, the role of each position, and its entry in `turns`.
+    """Return messages as the positions of one row, the role of each position, and the entry of each position in `turns`.
 
-    If all entries are empty, None is returned for them. An empty message becomes one empty text. A blank text beside an image
-    is removed, because it only separates the image from the next one.
+    If all entries of `turns` are empty, None is returned for `turns`. An empty message becomes one empty text. A blank
+    text beside an image is removed, because it only separates the image from the next one.
     """
     positions: list[Any] = []
     roles: list[str] = []
@@ -273,7 +273,7 @@ def _message(turn: Mapping[str, Any], image_of: ImageOf, nulls: bool) -> Message
 
 
 def _with_images(parts: list[Any], turn: Mapping[str, Any], image_of: ImageOf) -> list[Any]:
-    """Return a turn's parts with the turn's images, which replace placeholders or else come before the text."""
+    """Return a turn's parts and images. The images replace the placeholders, or come first if there are no placeholders."""
     if any(images_of(turn.get(name)) for name in UNREAD):
         raise Unfit("unknown_part")
     images = [image_of(where) for name in ("image", "images") for where in images_of(turn.get(name))]
@@ -285,7 +285,7 @@ def _with_images(parts: list[Any], turn: Mapping[str, Any], image_of: ImageOf) -
 def _own(turn: Mapping[str, Any]) -> dict[str, Any]:
     """Return a message's `train`, `name` and `tool_call_id`, for its entry of `turns`. Raises Unfit for a bad value.
 
-    A weight of 0 means no loss. Any other weight means loss, because losses are not weighted here.
+    A loss weight of 0 or false becomes `train` = False. Any other weight counts as 1, because losses are not weighted here.
     """
     given = [turn[name] for name in LOSS_FIELDS if turn.get(name) is not None]
     if not all(isinstance(one, int | float) and math.isfinite(one) and one >= 0 for one in given):
@@ -302,7 +302,7 @@ def _own(turn: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reasoning(turn: Mapping[str, Any], role: str) -> list[Marked]:
-    """Return a message's reasoning, at most one text. A boolean field is a switch and is ignored.
+    """Return a message's reasoning as a list of one text, or [] if there is none. A boolean field is a switch and is ignored.
 
     Raises Unfit if fields hold different texts, or if the message is not the assistant's.
     """
@@ -352,7 +352,7 @@ def _whole(text: str) -> str:
 
 
 def _placed(messages: list[Message], images: Sequence[Any]) -> list[Message]:
-    """Return the messages with the record's images at the placeholders, in order. Images in parts keep their positions.
+    """Return the messages with the record's images at the placeholders, in order. Images in parts stay where they are.
 
     A single image without a placeholder comes before the text of the first user message, as in LLaVA's reader. Raises Unfit if
     images and placeholders do not match.

@@ -31,7 +31,7 @@ def positions(
 
 
 def metadata_fields(metadata: Any) -> dict[str, Any]:
-    """Return the fields of IMAGE that OBELICS's metadata of an image states."""
+    """Return the facts that OBELICS's metadata states about an image, as fields of IMAGE."""
     if not isinstance(metadata, Mapping):
         return {}
     sizes = {name: metadata.get(name) for name in SIZES}

@@ -38,7 +38,7 @@ def names_in(kind: pa.DataType | pa.Schema, before: str = "") -> list[str]:
 
 
 def item_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the items in a list of any depth, or any other type itself.
+    """Return the type of the items if `kind` is a list of any depth. Return any other type itself.
 
     An extension type that stores text or a nested type is replaced by its storage type.
     """
@@ -56,7 +56,7 @@ def column_at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: b
     """Return the values at a path of fields in a column.
 
     They are an Arrow array if the path passes only through structs, else a list of Python values. A text that cannot be decoded
-    gives NO_TEXT. `otherwise` is as in `reach`.
+    becomes NO_TEXT, which marks a value that is not text. `otherwise` is as in `reach`.
     """
     column, is_json = _stored(column)
     while path and pa.types.is_struct(column.type):
@@ -86,7 +86,7 @@ def _stored(column: pa.Array) -> tuple[pa.Array, bool]:
 
 
 def _kept(kind: pa.DataType) -> pa.DataType:
-    """Return an extension type's storage type if it is text or nested. Return any other type itself, such as a UUID (bytes)."""
+    """Return the storage type of an extension type that stores text or nested values, or any other type unchanged."""
     if not isinstance(kind, pa.BaseExtensionType):
         return kind
     stored = kind.storage_type
@@ -95,7 +95,10 @@ def _kept(kind: pa.DataType) -> pa.DataType:
 
 
 def _with_mappings(value: Any, kind: pa.DataType) -> Any:
-    """Return a Python value with dicts for maps, which Arrow converts to pairs. A repeated key gives a list of values."""
+    """Return a Python value with dicts for maps, which Arrow converts to lists of pairs.
+
+    A repeated key gives a list of values.
+    """
     if value is None:
         return None
     if pa.types.is_map(kind):

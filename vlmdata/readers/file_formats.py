@@ -39,7 +39,7 @@ TAR = b"ustar"  # at byte 257
 
 
 def format_within(path: str, known: Sequence[Format]) -> Format:
-    """Return the format of a file, if it is one of `known`. The file's first bytes decide before its name.
+    """Return the format of a file, if it is one of `known`. The file's first bytes take precedence over its name.
 
     `known` holds some of json, jsonl and parquet. Raises RecipeError, which names the format, for any other format, and for a
     file that cannot be read.

@@ -106,7 +106,7 @@ def is_hidden(name: str) -> bool:
 
 
 def _only(folder: str, found: dict[str, int], endings: Sequence[str]) -> dict[str, int]:
-    """Return a folder's files that end in `endings` and are not hidden. Raises RecipeError if there is none."""
+    """Return a folder's files that end in one of `endings` and are not hidden. Raises RecipeError if there is no such file."""
     kept = {
         path: size
         for path, size in found.items()

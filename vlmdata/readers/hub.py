@@ -144,7 +144,7 @@ def _on_the_hub(name: str) -> tuple[str, ...]:
 
 
 def _readable(path: str) -> list[str] | None:
-    """Return the files at a path in the formats of READERS, or [] for a folder with images or a name on the Hub.
+    """Return the files at a path that the library reads as tables, or [] for a folder with images or a name on the Hub.
 
     Returns None if all such files are empty.
     """

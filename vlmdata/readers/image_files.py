@@ -25,7 +25,7 @@ class FileStore(Protocol):
     """A set of folders or an archive that holds images and files beside them. Paths use `/`."""
 
     def folders(self) -> set[str]:
-        """Return the folders that hold a file and are surveyed even if they hold no image."""
+        """Return the folders that hold a file and that `survey` examines even if they hold no image."""
         ...
 
     def names(self, folder: str) -> Mapping[str, list[str]]:
@@ -44,7 +44,7 @@ class FileStore(Protocol):
 class Folder:
     """A FileStore of local or fsspec folders. A link to a file outside `roots` is not read.
 
-    All folders within `whole` are surveyed. Elsewhere, only folders with images are surveyed.
+    `survey` examines the folders `whole` with all their subfolders. Outside them, it examines only folders that hold images.
     """
 
     def __init__(self, roots: Sequence[str], whole: Sequence[str] = ()) -> None:
@@ -53,18 +53,21 @@ class Folder:
         self._names: dict[str, Mapping[str, list[str]]] = {}
 
     def folders(self) -> set[str]:
-        """Return the folders in `whole`, at any depth, that hold a file."""
+        """Return the folders that hold a file: the constructor's folders `whole` and their subfolders at any depth."""
         return {path.rpartition("/")[0] for path in self.members(("",))}
 
     def members(self, endings: tuple[str, ...]) -> list[str]:
-        """Return the paths of the files in `whole`, at any depth, that have one of these endings and are not hidden."""
+        """Return the paths of the files with one of these endings, at any depth in the constructor's folders `whole`.
+
+        Hidden files are left out.
+        """
         try:
             return [file.path for file in find(self._whole, endings)] if self._whole else []
         except RecipeError:  # no such file
             return []
 
     def names(self, folder: str) -> Mapping[str, list[str]]:
-        """Return the names in a folder, grouped by their lower-case form. Local names include links, pipes and devices."""
+        """Return the names in a folder, grouped by their lower-case form. In a local folder, links and pipes are included."""
         if folder not in self._names:
             self._names[folder] = _by_lower_case(_listed(folder))
         return self._names[folder]
@@ -92,7 +95,8 @@ class Folder:
     def image(self, path: str) -> dict[str, Any]:
         """Return an image as fields of IMAGE that refer to its file.
 
-        If the path is not UTF-8, Arrow cannot store it, and the fields hold the image's bytes instead. Raises UnusableFile.
+        If the path is not UTF-8, the fields hold the image's bytes instead, because Arrow cannot store the path. Raises
+        UnusableFile if the file cannot be read.
         """
         data = self.read(path, LARGEST)
         return in_place(path, 0, data) if _is_text(path) else inline(data)
@@ -151,7 +155,7 @@ class Zip:
     def image(self, path: str) -> dict[str, Any]:
         """Return an image as fields of IMAGE, with its bytes.
 
-        Raises UnusableFile. Its reason is outside_folder if the member's name points outside the archive.
+        Raises UnusableFile, with the reason outside_folder if the member's name points outside the archive.
         """
         if path.startswith("/") or ".." in path.replace("\\", "/").split("/"):
             raise UnusableFile("outside_folder", "the member's name points outside the archive")
@@ -159,7 +163,7 @@ class Zip:
 
 
 def image_at(store: FileStore, path: str) -> dict[str, Any]:
-    """Return the image at a path of a store as fields of IMAGE. If it cannot be used, it is dropped with the reason."""
+    """Return the image at a path of a store as fields of IMAGE. If it cannot be used, `drop` and `reason` are set."""
     try:
         image = store.image(path)
     except UnusableFile as error:
@@ -170,9 +174,9 @@ def image_at(store: FileStore, path: str) -> dict[str, Any]:
 
 
 def beside(store: FileStore, path: str, ending: str) -> list[str]:
-    """Return the paths of an image's files with this ending: `a.jpg.txt` and `a.txt` for `a.jpg`. Case is ignored.
+    """Return the paths of the files with this ending that belong to an image: `a.jpg.txt` and `a.txt` for `a.jpg`.
 
-    If the folder also holds `A.jpg`, `a.txt` belongs only to `a.jpg`.
+    Case is ignored. If the folder also holds `A.jpg`, `a.txt` belongs only to `a.jpg`.
     """
     folder, slash, name = path.rpartition("/")
     names = store.names(folder)
@@ -185,7 +189,7 @@ def beside(store: FileStore, path: str, ending: str) -> list[str]:
 
 
 def _is_anothers(stem: str, names: Mapping[str, list[str]]) -> bool:
-    """Say whether an image has exactly this name, with or without its ending."""
+    """Say whether `names` holds an image whose name, with or without its ending, is exactly `stem`."""
     return any(
         os.path.splitext(one)[0] == stem or one == stem for e in ("", *IMAGES) for one in names.get(stem.lower() + e, ())
     )
@@ -206,7 +210,7 @@ class Survey(NamedTuple):
 
 
 def survey(store: FileStore, images: Iterable[str], endings: Sequence[str], archives: Iterable[str] = ()) -> Survey:
-    """Survey the files that are not images, in the folders that hold `images` and in `store.folders()`.
+    """Count the files that are not images, in the folders that hold `images` and in `store.folders()`.
 
     Files with one of `endings` are texts. The files `archives` are read elsewhere and are not counted.
     """
@@ -234,7 +238,7 @@ def survey(store: FileStore, images: Iterable[str], endings: Sequence[str], arch
 
 
 def _without(name: str, endings: Iterable[str]) -> Iterator[str]:
-    """Yield a name without its ending, once for each of `endings` that it has."""
+    """Yield `name` without its ending, once for each entry of `endings` that matches."""
     return (name.removesuffix(one) for one in endings if name.endswith(one))
 
 

@@ -50,10 +50,10 @@ class Members:
         return {next(name for name in IMAGES if facts.get(name)): self.names}
 
     def find(self, where: Any) -> dict[str, Any]:
-        """Return the image of an entry of the JSON, as `image_given` does. If it names a member, `member` is that name.
+        """Return the image of an entry of the JSON, as `image_given` does.
 
-        In a sample with one image, the first path or address in the JSON means that image, even under another name. Any
-        other path or address must be the member's name.
+        If the entry names a member, the field `member` holds the member's name. In a sample with one image, the first path
+        or address in the JSON means that image, even under another name. Any other path or address must be the member's name.
         """
         image = image_given(where, self._file)
         if "member" in image or image.get("data") is not None or not image.get("url"):

@@ -32,8 +32,8 @@ def named_rows(
 ) -> Iterator[pa.Table]:
     """Yield the rows of a table whose column `file` holds one or several file names, relative to the table's folder.
 
-    `table_name` is the table's name in the source, which the places of rows and bad records show. `window` selects rows,
-    counted from 0. A row with a name that cannot be decoded is dropped as `bad_encoding`.
+    `table_name` is the table's name in the source, and the place that the command `why` shows for a row begins with it.
+    `window` selects rows, counted from 0. A row with a name that cannot be decoded is dropped as `bad_encoding`.
     """
     layout = lists.ListFormat(encoding=encoding)
     addresses = set() if extra == "all" else set(ADDRESSES) & set(lists.column_names(path, layout) or ())

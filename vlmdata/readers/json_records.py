@@ -127,9 +127,10 @@ def _rows_of(only: _Value, encoding: str) -> Iterator[dict[str, Any] | Bad]:
 
 
 def _parsed(text: Any, buffer: str, line: int) -> Iterator[_Value]:
-    """Yield the values of an array, or consecutive values. `buffer` is the beginning of the text, which starts on `line`.
+    """Yield the values of an array, or consecutive values. `buffer` is the text that was already read.
 
-    Raises Damage for invalid JSON, for an array without an end, and for text after the array.
+    `line` is the line on which `buffer` begins, and `text` is the stream of the rest. Raises Damage for invalid JSON, for
+    an array without an end, and for text after the array.
     """
     is_array = buffer.startswith("[")
     position, counted = int(is_array), 0  # `line` is the line number at the position `counted`

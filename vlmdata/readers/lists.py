@@ -104,9 +104,9 @@ def first_columns(files: Sequence[File], layout: ListFormat, used: Collection[st
 
 
 def named_pieces(files: Sequence[File]) -> list[dict[str, Any]]:
-    """Return a piece for each file, with its path and its name within the common folder.
+    """Return one piece (a unit of work) for each file, with the file's path and its name within the common folder.
 
-    The places of records show this name.
+    The place that the command `why` shows for a record begins with this name.
     """
     return [{"path": file.path, "name": name} for file, name in zip(files, names_within(files), strict=True)]
 
@@ -210,7 +210,7 @@ def _column(name: str, known: Sequence[str]) -> str:
 
 
 def _carried(schema: pa.Schema, wanted: Sequence[str]) -> dict[str, str]:
-    """Return the columns that `all` keeps: all except the columns `wanted`, pandas' index and columns of bytes."""
+    """Return the columns that `extra: all` keeps: all except the columns `wanted`, pandas' index and columns of bytes."""
     return {
         field.name: field.name
         for field in schema

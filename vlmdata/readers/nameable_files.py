@@ -43,14 +43,14 @@ class Reach:
     """The files that a row's image may name.
 
     `folder` is the dataset's folder or address, and names in rows are relative to it. `made_in` holds the folders and address
-    prefixes where the library stores or finds the images of an image folder. It is empty if the names come from the rows.
+    prefixes where the library stores or finds the images of an image folder. `made_in` is empty for other datasets.
     """
 
     folder: str
     made_in: tuple[str, ...] = ()
 
     def image(self, value: object) -> dict[str, Any]:
-        """Return the image that a row's value holds or names. If it cannot be used, it is dropped with the reason."""
+        """Return the image that a row's value holds or names. If it cannot be used, `drop` and `reason` are set."""
         where = value.get("path") if isinstance(value, dict) and value.get("bytes") is None else None
         if not isinstance(where, str) or not any(self._is_made(where, root) for root in self.made_in):
             return image_named(value, self.folder)

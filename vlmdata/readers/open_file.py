@@ -53,7 +53,7 @@ def raw_file(path: str) -> Any:
 
 
 def compression(head: bytes) -> str | None:
-    """Return a file's compression from its first six bytes, or None."""
+    """Return the compression that a file's first six bytes show, or None if the file is not compressed."""
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
 
 

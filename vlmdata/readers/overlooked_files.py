@@ -15,27 +15,30 @@ _LISTS = tuple(ending for ending in TABLES if ending != ".json")  # a .json may 
 def overlooked(image: str, texts: Collection[str], facts: Mapping[str, Any]) -> str | None:
     """Return a sentence that suggests where an image's caption may be, or None if `texts` and `facts` are empty.
 
-    `texts` are files with the endings TEXTS that were not read, and `facts` is the content of the image's JSON. Paths are
+    `texts` are text files and tables that were not read, and `facts` is the content of the image's JSON. Paths are
     relative to the dataset's folder.
     """
     folder, slash, name = image.rpartition("/")
     stem = os.path.splitext(name)[0]
     if facts:
-        return f"The fields of '{stem}.json' are {', '.join(list(_fields(facts))[:12])}. Name one as `caption`"
+        return f"The fields of '{stem}.json' are {', '.join(list(_fields(facts))[:12])}. Set `caption` to one of them"
     own = [path for path in sorted(texts) if _is_of(path.rpartition("/")[2], stem) and not path.lower().endswith(_LISTS)]
     if here := next((path for path in own if path.rpartition("/")[0] == folder), None):
         return f"'{here}' was not read. Set `captions: ['{here[len(folder + slash + stem) :]}']` to read such files"
     if own:
-        return f"'{own[0]}' is in another folder. Put texts beside the images, or name a list of images and texts as `table`"
+        return f"'{own[0]}' is in another folder. Put texts beside the images, or set `table` to a list of images and texts"
     if table := min((path for path in texts if path.lower().endswith(TABLES)), default=None):
         return f"If '{table}' lists files and captions, set `table: '{table}'` to read it"
     if texts:
-        return f"'{min(texts)}' matches no image. Give texts the names of images, or name a list of images and texts as `table`"
+        return f"'{min(texts)}' matches no image. Give texts the names of images, or set `table` to a list of images and texts"
     return None
 
 
 def in_sibling(image: str, root: str) -> Iterator[str]:
-    """Yield texts with the image's name in folders next to `root`, such as `../labels/a.txt`, as paths relative to `root`."""
+    """Yield the paths of texts that have the image's name and are in folders beside `root`, such as `../labels/a.txt`.
+
+    The paths are relative to `root`.
+    """
     parent, inside = os.path.dirname(root), os.path.splitext(os.path.relpath(image, root))[0]
     for folder in sorted(os.listdir(parent))[:100]:
         for ending in (one for one in TEXTS if one not in _LISTS):

@@ -34,7 +34,7 @@ def page_rows(
     wishes: tuple[str, ...] = (),
     find: Find | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a page's row, or one row for each image with an alt text if `yields` is "alt_pairs".
+    """Yield a page's row. If `yields` is "alt_pairs", yield one row for each image with an alt text instead.
 
     `facts` go into `extra`. `wishes` are robots directives in headers. `find` returns an image's bytes by address, or None. A
     page that opts out of use for AI or exceeds a limit gives one dropped row.

@@ -47,7 +47,7 @@ def dropped(reason: Sequence[str | None]) -> dict[str, pa.Array]:
 
 
 def _interleave(fields: Mapping[str, pa.Array], count: int, place: int, width: int) -> pa.ListArray:
-    """Return `count` lists of `width` positions, with a struct of `fields` at `place` and nulls at the other positions."""
+    """Return `count` lists of `width` positions. The position `place` holds a struct of `fields`, and the others are null."""
     types = {field.name: field.type for field in (*IMAGE, *TEXT)}
     take = np.zeros(count * width, dtype=np.int64)
     take[place::width] = np.arange(count)

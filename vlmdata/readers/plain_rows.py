@@ -16,16 +16,16 @@ _TYPES = {**{field.name: field.type for field in ROW}, "id": pa.string()}
 
 
 def pair(image: Mapping[str, Any], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
-    """Return a caption pair. It is dropped if `reason` is given, or otherwise if its image has a reason."""
+    """Return the row of a caption pair. A `reason` in `fields` drops the row. Otherwise, a `reason` of the image drops it."""
     text, others = one_text(captions)
     row = {"images": [dict(image), None], "texts": [None, {"text": text, "alternatives": others}], **fields}
     return reject(row, fields.get("reason") or image.get("reason"))
 
 
 def captioned(images: Sequence[Mapping[str, Any]], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
-    """Return the row of images with one caption: a pair for one image, else a document with the images first.
+    """Return the row of images that share one text: a pair for one image, else a document with the images first.
 
-    The row is dropped for `reason` if that is given, or for the reason of the first image if no image can be used.
+    A `reason` in `fields` drops the row. Otherwise, if no image can be used, the `reason` of the first image drops it.
     """
     if len(images) == 1:
         return pair(images[0], captions, **fields)
@@ -45,9 +45,9 @@ def reject(row: dict[str, Any], reason: str | None) -> dict[str, Any]:
 
 
 def with_place(row: dict[str, Any], where: str, problem: str | None = None) -> dict[str, Any]:
-    """Return a row with its place if its source dropped it or if it has no address. A place that the row already has is kept.
+    """Return a row, with the place `where` if the row is dropped or has no address. A place that the row already has is kept.
 
-    The command `why` shows the place if a later step drops the row. `problem` is added only to a row that its source dropped.
+    The command `why` shows the place if a later step drops the row. `problem` is added only to a row that is already dropped.
     """
     if row.get("drop"):
         return {"place": where, "problem": problem, **row}
@@ -97,7 +97,7 @@ def place(file: str, *, byte: int | None = None, line: int | None = None) -> str
 
 
 def document(positions: Iterable[Mapping[str, Any] | str | None], **fields: Any) -> dict[str, Any]:
-    """Return a document from its positions: mappings are images, strings are texts."""
+    """Return a document from its positions: mappings are images, strings are texts, and None is an empty position."""
     row: dict[str, Any] = {"images": [], "texts": [], **fields}
     for position in positions:
         is_text = isinstance(position, str)

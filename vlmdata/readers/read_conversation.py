@@ -61,7 +61,7 @@ def conversation_row(
 def conversation_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]]:
     """Yield batches of a file's records as pairs: the good records, each with its number from 1, and the bad records.
 
-    Raises RecipeError for a format that is not in FORMATS.
+    Raises RecipeError if the file is not JSON, JSON lines or Parquet.
     """
     kind = format_within(path, FORMATS)
     if kind == "parquet":
@@ -75,7 +75,7 @@ def conversation_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, 
 
 
 def check_conversations(files: Sequence[File], turns: Sequence[str]) -> None:
-    """Raise RecipeError if one of the first 20 files has none of the fields `turns` or a format that is not in FORMATS."""
+    """Raise RecipeError if one of the first 20 files is not JSON, JSON lines or Parquet, or has no field named in `turns`."""
     for path, _ in files[:20]:
         names = column_names(path, ListFormat(format=format_within(path, FORMATS)))
         if names and not set(turns) & set(names):

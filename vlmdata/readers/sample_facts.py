@@ -38,9 +38,9 @@ def stated_fields(facts: Mapping[str, Any]) -> dict[str, Any]:
 def unstated_fields(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields in the JSON of the sample `key` that its row does not hold, so that nothing is lost.
 
-    `image` holds the facts that were read from the bytes of a single image. Sizes and hashes that agree with it are left out,
-    because they are measured later. If the JSON holds the sample's `key`, vlmdata or img2dataset wrote the sizes and hashes,
-    and all of them are left out.
+    `image` holds the facts that were read from the bytes of a single image. Sizes and hashes that agree with `image` are left
+    out, because they are measured later. If the JSON holds the sample's `key`, vlmdata or img2dataset wrote the sizes and
+    hashes, and all of them are left out.
     """
     captions = _captions(row)
     said = {**_address(row), **{name: image.get(name) for name in _MEASURED}}
@@ -69,7 +69,7 @@ def _address(row: Mapping[str, Any]) -> dict[str, Any]:
 def with_origin(rest: Mapping[str, Any], facts: Mapping[str, Any], key: str, **origin: Any) -> dict[str, Any]:
     """Return the fields `rest` with `origin` (facts from the source) and with the scores in `facts` as `earlier_scores`.
 
-    If a field of `rest` has the name of an added field, it is renamed to `column_NAME`. In a dataset from vlmdata, an old
+    A field of `rest` with the name of an added field is renamed to `column_NAME`. In a dataset from vlmdata, an old
     `source_key` is replaced by the new one, and old scores are replaced by new scores of the same name.
     """
     rest, own = dict(rest), dict(origin)

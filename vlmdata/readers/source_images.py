@@ -65,9 +65,10 @@ def inline(data: bytes) -> dict[str, Any]:
 
 
 def from_base64(text: bytes) -> dict[str, Any]:
-    """Return an image in base64 as fields of IMAGE, with its bytes. Invalid base64 is dropped as `bad_base64`.
+    """Return an image in base64 as fields of IMAGE, with its bytes.
 
-    White space, both alphabets of base64 and missing padding are accepted.
+    Invalid base64 gives an image that is dropped as `bad_base64`. White space, both alphabets of base64 and missing
+    padding are accepted.
     """
     text = b"".join(text.split()).translate(_URL_SAFE).rstrip(b"=")
     try:
@@ -142,10 +143,10 @@ def web_address(value: object) -> str | None:
 
 
 def keep_addresses(images: list[dict[str, Any]], record: Mapping[str, Any]) -> set[str]:
-    """Set the images' addresses from their record, and return the names of the fields that were used.
+    """Set the images' addresses from a field of their record, and return a set with the name of this field, or an empty set.
 
-    A single address belongs to a single image. A list with one address for each image gives each image its address. If an image
-    already has an address, no address is set.
+    The field holds an address for a single image, or a list with one value for each image. If any image already has an address,
+    no address is set.
     """
     for name in ADDRESSES:
         value = record.get(name)
@@ -165,7 +166,7 @@ def _rejected(reason: str) -> dict[str, Any]:
 def file_in_place(path: str) -> dict[str, Any]:
     """Return the image in a file as fields of IMAGE, from its header only.
 
-    The step `resize` reads the rest and computes the hash. A file that cannot be used is dropped with the reason.
+    The step `resize` reads the rest and computes the hash. If the file cannot be used, `drop` and `reason` are set.
     """
     try:
         with raw_file(path) as file:

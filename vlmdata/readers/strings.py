@@ -35,7 +35,7 @@ def decode(array: pa.Array | pa.ChunkedArray, encoding: str = "utf-8") -> tuple[
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     is_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
     if not is_text and not any(holds(kind) for holds in is_bytes):
-        raise TypeError(f"holds {kind}, not text")
+        raise TypeError(f"the values are {kind}, not text")
     raw = array.cast(pa.binary())
     if is_text or encoding == "utf-8":
         try:
@@ -96,7 +96,8 @@ def check_encoding(encoding: str) -> None:
 def caption_text(data: bytes, encoding: str = "utf-8") -> str:
     """Return the text of a caption file. A byte order mark of UTF-8, UTF-16 or UTF-32 overrides `encoding`.
 
-    Raises UnicodeDecodeError for bytes of another encoding, and for a null character, which UTF-16 without its mark contains.
+    Raises UnicodeDecodeError for bytes of another encoding, and for a null character, which shows that the bytes
+    are UTF-16 without a byte order mark.
     """
     mark, encoding = next((pair for pair in _MARKS.items() if data.startswith(pair[0])), (b"", encoding))
     try:

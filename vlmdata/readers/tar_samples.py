@@ -60,7 +60,7 @@ def tar_rows(
                 if row is None:
                     continue
                 if lost and not _has_text(row) and (sample.key in linked or _is_beside(lost, sample)):
-                    raise BadSample("it has no text. Its text may be in a damaged range beside it or behind an unresolved link")
+                    raise BadSample("it has no text. The text may be in a damaged range nearby or behind an unresolved link")
                 where = place(name, byte=sample.members[0][1].header)
                 yield with_place({"id": own_id, **row}, where, f"sample {sample.key!r} cannot be used")
             except BadSample as error:
@@ -156,7 +156,7 @@ def sample_json(member: Member | None, read: Read) -> Any:
 
 
 def _open(path: str, stack: ExitStack) -> tuple[Read, int, bool, str | None]:
-    """Return a tar's read function, its length, whether it is uncompressed, and the problem of its compression or None."""
+    """Return a tar's read function, its length, whether it is uncompressed, and the error that occurred, or None."""
     file: Any
     try:
         file = stack.enter_context(raw_file(path))
@@ -179,7 +179,7 @@ def _open(path: str, stack: ExitStack) -> tuple[Read, int, bool, str | None]:
 
 
 def _unpacked(path: str, stack: ExitStack) -> tuple[Any, str | None]:
-    """Return a decompressed copy of a file, and the problem if the copy is incomplete."""
+    """Return a decompressed copy of a file, and the error that cut the copy short, or None if the copy is complete."""
     copy = stack.enter_context(tempfile.TemporaryFile(prefix="vlmdata-"))  # noqa: SIM115  the caller's stack closes it
     problem = None
     for piece in (1 << 20, BLOCK):  # damage loses the whole piece, so a damaged file is read again in small pieces
@@ -197,7 +197,7 @@ def _unpacked(path: str, stack: ExitStack) -> tuple[Any, str | None]:
 
 
 def _words(error: BaseException) -> str:
-    """Return an error's message without the path that Python adds, because `place` names the file."""
+    """Return an error's message without the path that Python adds, because the row's `place` names the file."""
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(said.split()) or type(error).__name__
 

@@ -22,7 +22,10 @@ MAX_BYTES = 100_000_000  # maximum bytes of a file's PNGs together, because one 
 
 
 class Frames:
-    """Reads the frames of `data`, in order. Memory is limited per frame. Cost and bytes are limited per file."""
+    """Reads the frames of the TIFF `data`, in order.
+
+    The memory is limited for each frame. The decoding cost and the bytes of the PNGs are limited for all frames together.
+    """
 
     def __init__(self, data: bytes | None, *, max_memory_mb: float, max_cost: float):
         self._size = len(data or b"")
@@ -32,9 +35,9 @@ class Frames:
         self._bytes = 0
 
     def following(self) -> dict[str, Any]:
-        """Return the next frame as fields of IMAGE. If it cannot be used, it is dropped with the reason.
+        """Return the next frame as fields of IMAGE. If it cannot be used, `drop` and `reason` are set.
 
-        After the last frame, it returns an image that is dropped as `no_image`.
+        After the last frame, the reason is `no_image`.
         """
         frame = next(self._frames, None)
         if frame is None:

@@ -16,11 +16,11 @@ class Unfit(ValueError):
 
 
 def calls_of(value: Any, *, nulls: bool = True) -> list[str]:
-    """Return each call as JSON text with `name`, `arguments` (an object) and `id`, if the call has one. Raises Unfit.
+    """Return each call as JSON text with `name`, `arguments` (an object) and `id`, if the call has one.
 
     `value` is a call, a list of calls, or JSON text of either. A call is OpenAI's {"id", "type", "function": {...}}, or a name
     with its arguments, which may also be JSON text. If `nulls` is False, nulls in the arguments are removed, because Parquet's
-    structs hold the field names of all rows.
+    structs hold the field names of all rows. Raises Unfit for other values.
     """
     found = _parsed(value, "bad_tool_call")
     return [_call(one, nulls) for one in (found if isinstance(found, list) else [found])]

@@ -1,9 +1,9 @@
 """Cut CSV and TSV into whole rows before Arrow reads them, so that a row without an end loses only that row.
 
-Rows follow Arrow's rules. A quote opens a quoted field only at the start of the field. Inside, two quotes mean one quote, and
-the field continues after its closing quote. A quote counts as unclosed if the file ends first or if LONGEST bytes follow. It
-also counts as unclosed if the next single quote is on a later line and is followed by other text than a delimiter or a line
-end, because that quote opens another field.
+Rows follow Arrow's rules. A quote opens a quoted field only at the start of the field. Inside a quoted field, two quotes mean
+one quote. Text after the closing quote belongs to the field too. A quote counts as unclosed if no closing quote follows in the
+file or in the next LONGEST bytes. It also counts as unclosed if the closing quote is on a later line and neither a delimiter
+nor a line end follows it, because such a quote opens another field.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class WholeRows(io.RawIOBase):
         return self._lines[0] + row - self._rows[0]
 
     def _pieces(self) -> list[bytes]:
-        """Return the whole rows of `_data` and keep the rest."""
+        """Return the complete rows of the buffered bytes (`_data`), and keep the rest."""
         data, at, found = self._data, 0, []
         self._single = (0, -1)
         if self._skips and (end := self._next_line(0)):
@@ -112,7 +112,7 @@ class WholeRows(io.RawIOBase):
         return found
 
     def _simple_end(self, at: int) -> int:
-        """Return the end of the one-line rows that begin at `at`, or `at` if there is none."""
+        """Return the position after the consecutive one-line rows that begin at `at`, or `at` if there are none."""
         if self._quoted and self._data.find(b'"', at) >= 0:
             return self._whole_lines.match(self._data, at).end()  # type: ignore[union-attr]  # matches the empty string too
         if self._is_whole:
@@ -164,7 +164,7 @@ class WholeRows(io.RawIOBase):
         self._count_row(start, end or len(self._data))
 
     def _count(self, start: int, end: int) -> None:
-        """Count one-line rows, and the empty lines among them."""
+        """Count the rows and the empty lines from `start` to `end`. Each of these rows is one line."""
         lines = self._data[start:end]
         ends = lines.count(b"\n")
         if b"\r" not in lines and b"\n\n" not in lines and not lines.startswith(b"\n") and lines.endswith(b"\n"):
@@ -189,7 +189,7 @@ class WholeRows(io.RawIOBase):
             self._note()
 
     def _note(self) -> None:
-        """Record that the next row begins on this line."""
+        """Record the line on which the next row begins."""
         if self._rows[-1] == self._row:
             self._lines[-1] = self._line
         else:

@@ -49,7 +49,7 @@ def read_member(path: str, name: str, most: int) -> bytes:
     is_bomb = info.file_size > SMALL and info.file_size > RATIO * info.compress_size
     if info.file_size > most or is_bomb:
         sizes = f"{info.file_size:,} bytes, compressed to {info.compress_size:,}"
-        raise UnusableFile("too_large", f"the member has {sizes}, and exceeds the limit of size or compression")
+        raise UnusableFile("too_large", f"the member has {sizes}. This exceeds the limit on size or compression ratio")
     # with other methods, the member states how much memory its decompression takes
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise UnusableFile("unreadable_file", f"compression method {info.compress_type} of the member is not supported")

@@ -119,7 +119,7 @@ class Coco(Source):
 
 
 def _join(by_image: dict[Any, Any], images: Mapping[Any, Any]) -> None:
-    """Move values from the id "7" to the image 7, or from 7 to "7", because files write image ids as strings or as numbers."""
+    """Change the ids in `by_image` to the form that `images` has: 7 or "7". Files write ids as numbers or as strings."""
     for number in [one for one in by_image if one not in images]:
         twin = str(number) if isinstance(number, int) else int(number) if number.isascii() and number.isdecimal() else None
         if twin in images:

@@ -56,7 +56,7 @@ class Files(Source):
 
     @property
     def shuffled(self) -> bool:  # type: ignore[override]
-        """True with a table, whose rows are shuffled like an address list. A folder is read slice by slice."""
+        """True if `table` is set, because its rows are shuffled like an address list. A folder is read slice by slice."""
         return bool(self.table)
 
     def check(self) -> None:
@@ -126,7 +126,7 @@ class Files(Source):
         return hint and f"{len(bare)} of the first {len(head)} images of {self.path} have no caption. {hint}"
 
     def _is_captioned(self, store: FileStore, path: str) -> bool:
-        """Return whether an image has a caption. An unreadable file beside it counts too, because `read` drops the row."""
+        """Return whether an image has a caption. An unreadable file counts as a caption, because `read` reports that file."""
         try:
             captions, _, _ = self._beside(store, path)
         except BadText:
@@ -144,7 +144,7 @@ class Files(Source):
         return self.read_counting(piece, Counter())
 
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
-        """Yield the rows of `read`, and count unread files in `others`: archives, texts without an image, pipes."""
+        """Yield the rows of `read`. `others` receives the counts of unread files: archives, texts without an image, pipes."""
         if self.table:
             yield from named_rows(
                 piece["path"], piece["name"], self.file, self._columns(), extra=self.extra, encoding=self.encoding
@@ -171,9 +171,9 @@ class Files(Source):
             yield self._row(store, member, f"{name}/{member}", needs_text=piece["needs_text"])
 
     def _slices(self, piece: Mapping[str, Any], images: Sequence[str], about: Survey) -> list[dict[str, Any]]:
-        """Return the pieces of a folder or zip archive.
+        """Return the units of work for a folder or zip archive.
 
-        In a piece with `needs_text`, images without a caption are dropped, because other images have files beside them.
+        In a unit with `needs_text`, images without a caption are dropped, because other images have files beside them.
         """
         needs_text = about.has_texts and bool(self.captions or self._columns())
         return [{**piece, "start": start, "needs_text": needs_text} for start in range(0, len(images), SLICE)]

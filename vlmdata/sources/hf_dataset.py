@@ -144,7 +144,10 @@ class HfDataset(Source):
         return schema is not None and self.image in names_in(schema) and _has_bytes(_kind(schema, self.image))
 
     def _file_column(self, table: str) -> str:
-        """Return the table's column of file names: `image_file_name` if `image` is the column of images, or `file_name`."""
+        """Return the table's column of file names, such as `photo_file_name` if `image` is "photo".
+
+        The default is `file_name`.
+        """
         names = column_names(table, ListFormat()) or []
         many = ["file_names"] if self.image == "images" else []
         known = [f"{self.image}_file_name", f"{self.image}_file_names", *many, "file_name"]

@@ -44,7 +44,7 @@ class Html(Source):
 
     @property
     def gives(self) -> Gives:  # type: ignore[override]
-        """The kind of the rows: `pairs` with `yields: alt_pairs`, or `documents` otherwise."""
+        """The kind of the rows: `pairs` if `yields` is `alt_pairs`, otherwise `documents`."""
         return "documents" if self.yields == "documents" else "pairs"
 
     def check(self) -> None:
@@ -91,7 +91,7 @@ class Html(Source):
 
 
 class _Broken(Exception):
-    """Raised if a file cannot be read. `kind` is the name of the error. `byte` is the number of bytes read before it."""
+    """Raised if a file cannot be read. `kind` is the name of the error. `byte` is the number of bytes read before the error."""
 
     def __init__(self, error: Exception, byte: int):
         super().__init__(getattr(error, "strerror", None) or str(error) or type(error).__name__)

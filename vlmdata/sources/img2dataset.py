@@ -58,14 +58,18 @@ class Img2dataset(Source):
             except RecipeError:
                 continue  # a killed run may leave a damaged file, for which `read` gives a bad record
             if not {"key", "status"} <= set(names):
-                raise RecipeError(f"{path} is not from img2dataset. Its columns lack `key` and `status`: {', '.join(names)}")
+                columns = f"It needs the columns `key` and `status`, but has only {', '.join(names)}"
+                raise RecipeError(f"{path} is not from img2dataset. {columns}")
             break
 
     def files(self) -> list[File]:
         return find(self.path, (".parquet", ".tar"))
 
     def pieces(self) -> list[dict[str, Any]]:
-        """Return a piece for each shard. Its path is the first that exists: Parquet file, tar, statistics file, folder."""
+        """Return a unit of work for each shard.
+
+        Its path is the first of these that exists: Parquet file, tar, statistics file, folder.
+        """
         shards: dict[str, str] = {}
         for ending in (".parquet", ".tar", STATISTICS):
             for path in self._ending_in(ending):
@@ -138,7 +142,7 @@ def _shard(shard: str, path: str | None) -> Iterator[dict[str, Any]]:
 
 
 def _parts(shard: str) -> list[dict[str, Any]]:
-    """Return the pieces of a shard that is a local folder of images, or [] for any other shard."""
+    """Return the units of work for a shard that is a local folder of images, or [] for any other shard."""
     try:
         return Files(path=shard).pieces() if not is_remote(shard) and os.path.isdir(shard) else []
     except RecipeError:

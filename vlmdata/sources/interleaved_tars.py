@@ -1,4 +1,4 @@
-"""Tars of interleaved documents as in MINT-1T and NeMo Curator: a sample is a JSON with aligned lists, and images."""
+"""Tars of interleaved documents as in MINT-1T and NeMo Curator: a sample has image files and a JSON with aligned lists."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class InterleavedTars(Source):
 
     An entry of `images` names a member (`2.jpg`, `key.2.jpg`), is an address, or means the next frame of the sample's TIFF.
     An image that is missing in the tar is dropped as `no_image`. A sample that cannot be read is dropped as `bad_record`. Use
-    `webdataset` for tars from vlmdata, because it keeps everything in their JSON.
+    `webdataset` for tars from vlmdata, because that source keeps all fields of their JSON.
     """
 
     id: ClassVar = "vlmdata.sources.interleaved_tars"

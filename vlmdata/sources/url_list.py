@@ -72,7 +72,7 @@ class UrlList(Source):
         if len(self.delimiter) > 1:
             raise RecipeError(f"delimiter must be one character, not {self.delimiter!r}")
         if self.boxes_are == "shares" and not (self.width and self.height):
-            raise RecipeError("boxes_are: shares needs the columns `width` and `height` to turn shares into pixels")
+            raise RecipeError("`boxes_are: shares` needs the columns `width` and `height` to turn shares into pixels")
         if self.image and (self.boxes or self.width or self.height or self.hash):
             raise RecipeError("boxes, width, height and hash apply only to images at addresses. Remove them or `image`")
         layout = self._layout()
@@ -186,7 +186,10 @@ def _pair(cell: Any, url: str | None, text: str, others: list[str] | None, extra
 
 
 def _texts_apart(path: str) -> str | None:
-    """Return the caption file beside a local `x_imgs.tsv`, which holds only images and their numbers, or None."""
+    """Return the caption file `x_texts.jsonl` beside the local file `path`, named `x_imgs.tsv`.
+
+    Return None if there is no such file. A file `x_imgs.tsv` holds only images and their numbers.
+    """
     start, found, _ = path.partition("_imgs.tsv")
     texts = f"{start}_texts.jsonl"
     return texts if found and os.path.isfile(texts) else None
@@ -198,4 +201,4 @@ def _strings(column: Any, encoding: str, name: str) -> tuple[pa.Array, np.ndarra
     try:
         return decode(column, encoding)
     except TypeError as error:
-        raise RecipeError(f"the column '{name}' {error}") from None
+        raise RecipeError(f"the column '{name}' cannot be read: {error}") from None

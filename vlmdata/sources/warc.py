@@ -63,7 +63,7 @@ class Warc(Source):
 
     @property
     def gives(self) -> Gives:  # type: ignore[override]
-        """The kind of the rows: `pairs` with `yields: alt_pairs`, or `documents` otherwise."""
+        """The kind of the rows: `pairs` if `yields` is `alt_pairs`, otherwise `documents`."""
         return "documents" if self.yields == "documents" else "pairs"
 
     def check(self) -> None:
@@ -80,8 +80,8 @@ class Warc(Source):
         if self.images == "collection":
             size = sum(file.size for file in remote) / 1e9
             warnings.warn(
-                f"images: collection makes each machine read all {size:.1f} GB once, to find the images. Use images: none for"
-                " archives without images, such as Common Crawl's, and images: file if each archive holds its own images",
+                f"`images: collection` makes each machine read all {size:.1f} GB once, to find the images. Use `images: none`"
+                " for archives without images, such as Common Crawl's, or `images: file` if each archive holds its own images",
                 stacklevel=2,
             )
 
@@ -100,7 +100,7 @@ class Warc(Source):
         return self.read_counting(piece, Counter())
 
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
-        """Yield the rows of `read`. In `others`, count the records that give no row, by kind."""
+        """Yield the rows of `read`. `others` receives the number of records of each kind that give no row."""
         for run in _runs(_within(MAX_PIECE_CHARS, self._rows(piece, others))):
             yield from tables(run)
 
@@ -121,7 +121,10 @@ class Warc(Source):
         return functools.partial(_bytes_of, _indexed(paths))
 
     def _record_rows(self, record: Record, name: str, held: Find | None) -> tuple[list[dict[str, Any]], str | None]:
-        """Return the rows of a record, and the kind to count the record under, or None if a row represents the record."""
+        """Return a record's rows, and the kind under which the record is counted.
+
+        The kind is None if a row represents the record.
+        """
         facts = {"warc_filename": name, "warc_record_offset": record.offset, "warc_date": record.headers.get("warc-date")}
         identity = record.id or f"{name}:{record.offset}"
         if record.kind == "bad_record":
@@ -166,7 +169,7 @@ def _within(chars: int, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, An
 
 
 def _runs(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Split rows into runs of about 16 MB of images and texts, because each table is copied several times later."""
+    """Yield the rows in lists of about 16 MB of images and texts. Small lists save memory, because tables are copied later."""
     run: list[dict[str, Any]] = []
     held = 0
     for row in rows:
@@ -209,7 +212,7 @@ def _up_to(limit: int, find: Find) -> Find:
 
 
 def _other(status: int, sort: str) -> str:
-    """Return the kind of a response that is not a page: `http_STATUS` if the status is not 200, otherwise `media_SORT`."""
+    """Return the kind of a response that is not a page, such as `http_404`, or `media_image` if the status is 200."""
     if status != 200:
         return f"http_{status}" if 100 <= status <= 599 else "http_other"
     return f"media_{sort}"

@@ -44,9 +44,11 @@ class Webdataset(Source):
 
     A sample that has no caption, and whose JSON holds `conversations` or `messages`, is a conversation (layout `documents`).
 
-    Tars from vlmdata or img2dataset are read without loss: addresses, hashes, alternatives, boxes, roles, turns, and scores
-    as `earlier_scores` in the sample's JSON. A sample without an image is dropped as `no_image`, except a conversation. A
-    sample with an unusable image is dropped with the reason of the image. Each damaged range of a tar is one `bad_record`.
+    Tars from vlmdata or img2dataset are read without loss. Rows keep addresses, hashes, alternatives, boxes, roles and turns.
+    Scores become `earlier_scores` in the sample's JSON. A sample without an image is dropped as `no_image`, except a
+    conversation. A sample with an unusable image is dropped with the reason of the image. Each damaged range of a tar is one
+    `bad_record`.
+
     In `caption` and `image`, write the part of a member's name after the key (`jpg`, `input.jpg`). If no member has this name,
     members with this ending are read.
     """
@@ -62,7 +64,7 @@ class Webdataset(Source):
     def check(self) -> None:
         check_encoding(self.encoding)
         if self.image == []:
-            raise RecipeError("image: name at least one member, or remove `image` to read all images")
+            raise RecipeError("image must name at least one member. Remove `image` to read all images")
         super().check()
 
     def files(self) -> list[File]:
@@ -95,7 +97,7 @@ class Webdataset(Source):
         if 2 * len(bare) <= seen:
             return None
         what = f"{len(bare)} of the first {seen} samples of {piece['name']} have an image and no caption"
-        return f"{what}. The first such sample has the members and fields {bare[0]}. Name one of them as `caption`"
+        return f"{what}. The first such sample has the members and fields {bare[0]}. Set `caption` to one of them"
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         return tables(self._rows(piece, self.row))
@@ -115,7 +117,7 @@ class Webdataset(Source):
     def row(self, sample: SampleMembers, blob: str | None, read: Read) -> dict[str, Any]:
         """Return the row of a sample. Images stay in `blob`, the path of the tar. If `blob` is None, the row holds their bytes.
 
-        Raises BadSample.
+        Raises BadSample if the sample cannot become a row.
         """
         parts = dict(sample.members)
         described = _named(parts, ["json"])
@@ -135,7 +137,8 @@ class Webdataset(Source):
             if len(described) > 1:
                 raise BadSample(f"it has several JSON members ({', '.join(described[:9])}) and no caption", "several_captions")
             if _has_lists(facts, "texts", "metadata") or _has_lists(facts, "texts", "images"):
-                raise BadSample("its JSON holds the lists of a document. Read the tar with interleaved_tars", "no_caption")
+                problem = "its JSON holds a document as lists of texts and images. Read the tar with `interleaved_tars`"
+                raise BadSample(problem, "no_caption")
         images = [_image(member, blob, read) for member in pictures]
         if len(images) == 1:
             row = pair({**images[0], **stated_fields(facts)}, captions)
@@ -145,16 +148,19 @@ class Webdataset(Source):
         return {**row, "extra": _extra(sample.key, facts, rest)}
 
     def _beside(self, parts: Mapping[str, Member], facts: Mapping[str, Any]) -> set[str]:
-        """Return the image and caption members that the JSON's `metadata` does not name: none in a document from vlmdata."""
+        """Return the names of the image and caption members that the JSON's `metadata` does not name.
+
+        A document from vlmdata has no such member.
+        """
         named = {str(entry.get("file")).lower() for entry in facts["metadata"] if isinstance(entry, dict)}
         endings = IMAGE_EXTENSIONS | UNREAD_IMAGE_EXTENSIONS | set(CAPTION_EXTENSIONS)
         found = {name for name in parts if name.rpartition(".")[2] in endings}
         return {*found, *_named(parts, self._members())} - named
 
     def _pictures(self, parts: Mapping[str, Member]) -> list[Member]:
-        """Return the image members that the recipe names, or else all images that can be decoded.
+        """Return the image members that the recipe names. If it names none, return all images that can be decoded.
 
-        If there are none, return the images in formats that are not decoded. They give the row the reason for its rejection.
+        If no image can be decoded, return the images in other formats, so that the row is dropped with their reason.
         """
         if self.image is not None:
             return [parts[name] for name in _named(parts, self._images())]
@@ -184,7 +190,8 @@ class Webdataset(Source):
                 return found
         others = [name for name in _named(parts, self.caption) if "." in name and name not in map(_plain, self.caption)]
         if len(others) > 1:
-            raise BadSample(f"it has several captions ({', '.join(others[:9])}). Name one as `caption`", "several_captions")
+            several = f"it has several captions ({', '.join(others[:9])}). Set `caption` to one of them"
+            raise BadSample(several, "several_captions")
         found = [text for name in others for text in self._text(name, parts[name], read)]
         if all(map(is_blank, found)):
             if fault is not None:
@@ -238,7 +245,10 @@ def _texts(value: object) -> list[str]:
 
 
 def _shards_of(path: str) -> str:
-    """Return `path`, or a glob of its top-level tars if it is a dataset from vlmdata, whose `work/` repeats the samples."""
+    """Return `path`. If it is a dataset from vlmdata, return a glob of the tars that are directly in `path`.
+
+    The folder `work/` of such a dataset holds the same samples again.
+    """
     try:
         fs, inside = fsspec.url_to_fs(path)
         return f"{path.rstrip('/')}/*.tar" if fs.isfile(f"{inside.rstrip('/')}/manifest.json") else path
@@ -310,7 +320,7 @@ def _conversation(
 
 
 def _conversation_columns(facts: Mapping[str, Any], roles: list[Any]) -> dict[str, Any]:
-    """Return the row's columns `roles`, `turns` and `tools`. Raises BadSample."""
+    """Return the row's columns `roles`, `turns` and `tools`. Raises BadSample if one of them is invalid."""
     if not all(isinstance(role, str) for role in roles):
         raise BadSample("a role in its JSON is not a string")
     try:

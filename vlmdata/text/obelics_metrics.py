@@ -23,7 +23,7 @@ _LONG = 400  # in texts with at least this many characters, n-grams are counted 
 
 
 class Metrics(NamedTuple):
-    """Measures of a text. Ratios are in [0, 1]. The ratio of a missing word list is None, and its rule is off."""
+    """Measures of a text. Ratios are in [0, 1]. If a word list is missing, its ratio is None and its rule is off."""
 
     words: int
     char_repetition: float
@@ -46,7 +46,7 @@ class WordLists(NamedTuple):
 
 
 def measure(text: str, lists: WordLists, *, min_tokens: int = 0) -> Metrics:
-    """Return the measures of one text. `min_tokens` is passed to `punctuation_ratio`."""
+    """Return the measures of one text. `min_tokens` is as in `punctuation_ratio`."""
     text = text.translate(SPACES) if not text.isascii() else text
     found = words_of(text)
     return Metrics(
