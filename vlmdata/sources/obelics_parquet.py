@@ -47,7 +47,7 @@ class ObelicsParquet(Source):
                 names = opened.schema_arrow.names if opened else ["images", "texts"]  # an empty file needs no columns
             missing = [name for name in ("images", "texts") if name not in names]
             if missing:
-                raise RecipeError(f"{file.path}: there is no column {', '.join(missing)}. Its columns: {', '.join(names)}")
+                raise RecipeError(f"{file.path}: there is no column {', '.join(missing)}. The columns are {', '.join(names)}")
 
     def files(self) -> list[File]:
         return find(self.path, (".parquet",))

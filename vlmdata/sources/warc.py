@@ -199,7 +199,10 @@ def _bytes_of(images: ArchiveImages, url: str) -> bytes | None:
 
 
 def _up_to(limit: int, find: Find) -> Find:
-    """Wrap `find` so that it returns None once the found bytes exceed `limit`. Later images then keep only their address."""
+    """Wrap `find` so that it returns None once the images found so far exceed `limit` bytes.
+
+    Later images keep only their address.
+    """
     left = limit
 
     def limited(url: str) -> bytes | None:
