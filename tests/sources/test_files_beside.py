@@ -95,7 +95,7 @@ def test_the_recipe_sets_the_encoding_and_the_extensions_of_captions(tmp_path):
     members = {"a.png": picture(), "a.cap": "café".encode("latin-1"), "b.PIC": picture(9), "b.cap": "ü".encode("latin-1")}
     source = {"encoding": "latin-1", "captions": [".cap"], "images": [".pic", ".png"]}
     assert outcomes(rows_of(tmp_path, members, **source)) == {"a.png": "café", "b.PIC": "ü"}
-    with pytest.raises(RecipeError, match=r"'txt' is not a file ending\. Write '\.txt'"):
+    with pytest.raises(RecipeError, match=r"must hold file endings with a dot, such as '\.txt', not 'txt'"):
         Files(path=str(tmp_path), captions=["txt"]).check()
 
 

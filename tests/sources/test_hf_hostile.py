@@ -180,7 +180,7 @@ def test_a_saved_dataset_whose_state_names_a_file_elsewhere_is_refused(tmp_path)
     state = json.loads((tmp_path / "data/state.json").read_text())
     state["_data_files"] = [{"filename": "../private/data-00000-of-00001.arrow"}]
     (tmp_path / "data/state.json").write_text(json.dumps(state))
-    with pytest.raises(RecipeError, match="its saved state names"):
+    with pytest.raises(RecipeError, match="the saved state of the dataset names"):
         HfDataset(path=str(tmp_path / "data")).check()
 
 
@@ -214,7 +214,7 @@ def test_images_are_read_from_every_arrow_type_of_bytes(tmp_path, kind):
         ("a.parquet", b"{}", "cannot be opened as a dataset"),
         ("a.jsonl", b"PAR1\xff\xfe", "cannot be opened as a dataset"),
         ("a.zip", b"no zip", "cannot be opened as a dataset"),
-        ("a.xlsx", b"PK", "'.xlsx' is not a format of a dataset"),
+        ("a.xlsx", b"PK", "files that end in '.xlsx' are not supported"),
     ],
 )
 def test_a_file_of_another_format_is_reported_in_one_line(tmp_path, name, data, message):

@@ -51,7 +51,7 @@ def test_inline_images_are_read_with_their_bytes(tmp_path):
 
 def test_other_columns_are_refused(tmp_path):
     pq.write_table(pa.table({"image": [1], "texts": [["a"]]}), tmp_path / "x.parquet")
-    with pytest.raises(RecipeError, match=r"no column images\. The columns are image, texts"):
+    with pytest.raises(RecipeError, match=r"no column 'images'\. The columns are image, texts"):
         ObelicsParquet(path=str(tmp_path)).check()
 
 

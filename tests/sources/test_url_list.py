@@ -317,7 +317,7 @@ def test_a_column_that_cannot_be_carried_is_reported_by_name(tmp_path, column, m
 def test_a_parquet_column_that_appears_twice_is_refused(tmp_path):
     table = pa.table([pa.array(["http://a.org/"]), pa.array(["x"]), pa.array([1]), pa.array([2])], ["url", "caption", "n", "n"])
     pq.write_table(table, tmp_path / "list.parquet")
-    with pytest.raises(RecipeError, match="there are two columns 'n'"):
+    with pytest.raises(RecipeError, match="several columns have the name 'n'"):
         read_all(UrlList(path=str(tmp_path)))
     assert pairs_of(read_all(UrlList(path=str(tmp_path), extra=[]))) == [("http://a.org/", "x", None)]
 

@@ -23,8 +23,8 @@ _MARK = b"\xf4\x8f"  # the UTF-8 form of every mapped byte begins with these two
 class InUtf8(io.RawIOBase):
     """A UTF-16 or UTF-32 stream, converted to UTF-8.
 
-    Bytes of the stream that cannot be decoded become bytes that are not UTF-8. The result is bytes, because Python splits bytes
-    into lines only at \\n. It splits text at U+2028 too, which JSON may hold.
+    Bytes of the stream that cannot be decoded become bytes that are not UTF-8. The result is bytes and not text,
+    because Python splits bytes into lines only at \\n, but splits text also at U+2028, which JSON may hold.
     """
 
     def __init__(self, stream: Any, encoding: str) -> None:

@@ -13,10 +13,11 @@ BEGINNING = 256  # first bytes to check: in an image file, some are not in base6
 
 
 def image_in(value: Any) -> dict[str, Any]:
-    """Return the image in a table's cell as fields of IMAGE.
+    """Return the image in a table's cell as fields of IMAGE. If it cannot be used, `drop` and `reason` are set.
 
-    A cell without an image gives an image that is dropped as `no_image` or `bad_base64`. A cell may also be a list with one
-    item, or a mapping with `bytes`. Base64 may use either alphabet, omit its padding, and follow `data:image/jpeg;base64,`.
+    A cell holds bytes or base64 text, directly, as the only item of a list, or under the key `bytes` of a mapping. Base64 may
+    use either alphabet, may lack padding, and may follow `data:image/jpeg;base64,`. For any other cell, the reason is
+    `no_image`.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]

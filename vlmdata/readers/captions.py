@@ -23,16 +23,16 @@ HEAD = 100  # rows whose captions `check` reads
 
 
 def named_columns(names: str | Sequence[str]) -> list[str]:
-    """Return the column names in a parameter, without empty ones."""
+    """Return the column names that a recipe's parameter holds: one name or several. Empty names are left out."""
     return [name for name in ([names] if isinstance(names, str) else names) if name]
 
 
 def caption_column(columns: list[Any], encoding: str = "utf-8") -> tuple[pa.Array, pa.Array | None, np.ndarray]:
-    """Return the text of each row (never null), its alternatives, and whether one of its captions cannot be decoded.
+    """Return each row's text (never null), each row's alternatives, and whether a caption of the row cannot be decoded.
 
     A column is an Arrow array of texts or lists of texts, or a list of Python values. JSON text of a list of texts counts as
-    that list. The first caption that is not blank is the text, and the other distinct captions are its alternatives. The
-    alternatives are None if the only column holds single texts.
+    that list. The first caption that is not blank is the text, and the other distinct captions are the alternatives.
+    The alternatives are None if the only column holds single texts.
     """
     columns = [_unpacked(column, encoding) for column in columns]
     if len(columns) == 1:
@@ -110,7 +110,7 @@ def _worded(value: Any) -> Any:
 
 
 def _gather(column: Any, encoding: str, into: list[list[str]]) -> np.ndarray:
-    """Append each row's captions to its list in `into`, and return which rows hold a caption that cannot be decoded."""
+    """Append each row's captions to its list in `into`. Return a mask of the rows with a caption that cannot be decoded."""
     plain = _plain(column, encoding)
     if plain is not None:
         for row, text in zip(into, plain[0].to_pylist(), strict=True):

@@ -48,7 +48,8 @@ def record_tables(
 def join(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Append all conversations about an image to the row of the first one, so that the image is in one row only.
 
-    A conversation is joined only if it shows one image, in its first turn, and has no system turn, no tools and no `turns`.
+    A conversation is joined only if it shows exactly one image, which is in its first turn. It must also have no system turn,
+    no tools and no `turns`.
     """
     joined: list[dict[str, Any]] = []
     first: dict[str | bytes, dict[str, Any]] = {}

@@ -30,8 +30,8 @@ _FIRST_LINE = re.compile(rb"[^\r\n]*")
 def header(file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Sequence[str]) -> list[str] | None:
     """Return the column names: `names` if given, otherwise the fields of the first line. Return None if the file has no row.
 
-    If two names are equal, the second becomes `name.1`, as in pandas. Two empty names are equal. Raises Damage if the first
-    line is not a header.
+    If a name occurs twice, the second becomes `name.1`, as in pandas. If two names are empty, the second becomes `.1`. Raises
+    Damage if the first line is not a header.
     """
     head = beginning(file)
     wide = wide_encoding(head, encoding)
@@ -101,9 +101,9 @@ def tables(
 ) -> Iterator[tuple[pa.Table, list[Bad]]]:
     """Yield tables of binary columns, each with a list of the rows that were left out because they cannot be read.
 
-    Such a row has too many or too few fields, has an unclosed quote, or is too long. A file in UTF-16 or UTF-32 gives string
-    columns, in which invalid UTF-8 replaces the bytes that could not be decoded. Empty lines are skipped. If `quoted` is None,
-    quotes enclose fields in CSV, but are plain characters in TSV, as in Conceptual Captions.
+    Such a row has too many or too few fields, has an unclosed quote, or is too long. Empty lines are skipped.
+    If `quoted` is None, quotes enclose fields in CSV, but are plain characters in TSV, as in Conceptual Captions.
+    A file in UTF-16 or UTF-32 gives string columns instead, in which invalid UTF-8 marks the bytes that cannot be decoded.
     """
     odd: list[pacsv.InvalidRow] = []
 
@@ -168,7 +168,7 @@ def _columns(
 ) -> tuple[list[str] | None, Any, str, str | None]:
     """Return (column names, the whole stream in an ASCII-compatible encoding, the name of this encoding, wide encoding).
 
-    The names are None if the file has no row. The wide encoding is that of a file in UTF-16 or UTF-32, and otherwise None.
+    The names are None if the file has no row. The wide encoding is the file's encoding if it is UTF-16 or UTF-32, else None.
     """
     head = beginning(file)
     rest: Any = Chained(head, file)

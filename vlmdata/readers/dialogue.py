@@ -1,6 +1,6 @@
 """Read conversation records in any published form as messages. A message has a role, and texts and images in order.
 
-No file is opened here, because the caller's `image_of` turns a record's entry into an image.
+This module opens no file. The caller's function `image_of` returns the image that an entry of a record names.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Marked:
 
 @dataclass(frozen=True)
 class Message:
-    """One speaker's turn. Each part is a text, a Marked or an image from `image_of`."""
+    """The turn of one speaker. Each item of `parts` is a string, a `Marked` text, or an image as `image_of` returns it."""
 
     role: str
     parts: list[Any]
@@ -245,7 +245,7 @@ def _question_and_answer(turn: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _message(turn: Mapping[str, Any], image_of: ImageOf, nulls: bool) -> Message:
     """Return a turn as a message, with its reasoning first and its calls last.
 
-    An image part without an image becomes a placeholder.
+    An image part that names no image becomes a placeholder.
     """
     name = turn["role"] if turn.get("role") is not None else turn.get("from")
     content = next((turn[one] for one in ("content", "value") if turn.get(one) is not None), None)
@@ -273,7 +273,10 @@ def _message(turn: Mapping[str, Any], image_of: ImageOf, nulls: bool) -> Message
 
 
 def _with_images(parts: list[Any], turn: Mapping[str, Any], image_of: ImageOf) -> list[Any]:
-    """Return a turn's parts and images. The images replace the placeholders, or come first if there are no placeholders."""
+    """Return a turn's parts with the images of the turn's fields `image` and `images`.
+
+    The images replace the placeholders in the parts. If there are no placeholders, the images come first.
+    """
     if any(images_of(turn.get(name)) for name in UNREAD):
         raise Unfit("unknown_part")
     images = [image_of(where) for name in ("image", "images") for where in images_of(turn.get(name))]

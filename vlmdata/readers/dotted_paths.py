@@ -18,7 +18,7 @@ NO_TEXT = b"\xff"  # marks a value that is not text; these bytes never decode, s
 def resolve(name: str, known: Collection[str]) -> tuple[str, list[str]] | None:
     """Return the column of a dotted name and the path of fields inside the column, or None if there is no such column.
 
-    A column whose own name contains the dots is preferred.
+    A column `a.b` takes precedence over the field `b` of a column `a`.
     """
     words = name.split(".")
     for count in range(len(words), 0, -1):
@@ -56,7 +56,7 @@ def column_at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: b
     """Return the values at a path of fields in a column.
 
     They are an Arrow array if the path passes only through structs, else a list of Python values. A text that cannot be decoded
-    becomes NO_TEXT, which marks a value that is not text. `otherwise` is as in `reach`.
+    becomes `NO_TEXT`, which marks a value that is not text. `otherwise` is as in `reach`.
     """
     column, is_json = _stored(column)
     while path and pa.types.is_struct(column.type):

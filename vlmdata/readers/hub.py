@@ -144,9 +144,9 @@ def _on_the_hub(name: str) -> tuple[str, ...]:
 
 
 def _readable(path: str) -> list[str] | None:
-    """Return the files at a path that the library reads as tables, or [] for a folder with images or a name on the Hub.
+    """Return the files at a path that the library can read as tables, or None if all of them are empty.
 
-    Returns None if all such files are empty.
+    Return [] if the path holds image files or is the name of a dataset on the Hub.
     """
     if not is_local(path):
         return []
@@ -162,7 +162,7 @@ def _readable(path: str) -> list[str] | None:
 
 
 def _is_empty(file: File) -> bool:
-    """Say whether a local file is empty, or is a small list without a row."""
+    """Say whether a local file has no bytes, or is a small list (such as a CSV of at most 64 KiB) without a row."""
     if is_remote(file.path) or not file.size:
         return not is_remote(file.path)
     if file.size > 1 << 16 or not file.path.lower().endswith(tuple(ENDING)):
@@ -177,7 +177,7 @@ def _reader(files: Sequence[str]) -> str:
     """Return the name of the library's reader for files. Raises ValueError if their formats differ or are not supported."""
     kinds = {os.path.splitext(file)[1].lower() for file in files}
     if other := sorted(kinds - READERS.keys()):
-        raise ValueError(f"'{other[0]}' is not a format of a dataset. The formats are {', '.join(READERS)}")
+        raise ValueError(f"files that end in '{other[0]}' are not supported. The supported endings are {', '.join(READERS)}")
     readers = sorted({READERS[kind] for kind in kinds})
     if len(readers) > 1:
         several = ", ".join(sorted(kinds))
@@ -255,4 +255,4 @@ def _check_inside(name: str, base: str, folder: str) -> None:
     try:
         real_path_inside(os.path.join(base, name), folder)
     except Refused as error:
-        raise ValueError(f"its saved state names '{name}', which is not allowed ({error})") from None
+        raise ValueError(f"the saved state of the dataset names the path '{name}', which is not allowed ({error})") from None

@@ -42,7 +42,7 @@ class FileStore(Protocol):
 
 
 class Folder:
-    """A FileStore of local or fsspec folders. A link to a file outside `roots` is not read.
+    """A `FileStore` of local or fsspec folders. A link to a file outside `roots` is not read.
 
     `survey` examines the folders `whole` with all their subfolders. Outside them, it examines only folders that hold images.
     """
@@ -116,7 +116,7 @@ class Folder:
 
 
 class Zip:
-    """A FileStore of the members of a zip archive. Raises Damage if the archive cannot be read."""
+    """A `FileStore` of the members of a zip archive. Raises Damage if the archive cannot be read."""
 
     def __init__(self, path: str) -> None:
         self._path = path

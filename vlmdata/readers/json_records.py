@@ -107,7 +107,7 @@ def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
     if not buffer:
         return
     if buffer[0] not in "[{":
-        raise Damage("a JSON list must be an array of objects, consecutive objects, or one object of columns")
+        raise Damage("the file must hold an array of objects, consecutive objects, or one object whose fields are columns")
     found = _parsed(text, buffer, line)
     if buffer[0] == "{":
         one_or_two = list(itertools.islice(found, 2))
@@ -167,7 +167,10 @@ def _decoded(buffer: str, position: int) -> tuple[Any, int | None, Exception | N
 
 
 def _record_of(value: Any, raw: str, line: int, count: int, encoding: str) -> dict[str, Any] | Bad:
-    """Return a value of a JSON list if it is a record, or a Bad otherwise. `raw` is its text. `count` is its number from 1."""
+    """Return a value of a JSON list, or a `Bad` if it is not a valid record.
+
+    `raw` is the value's text. `count` is the value's number in the list, from 1.
+    """
     if WRONG in raw:
         return Bad("bad_encoding", raw.replace(WRONG, "\ufffd"), f"the record holds bytes that are not {encoding}", line)
     if isinstance(value, dict):
@@ -192,9 +195,9 @@ def _check_end(ended: bool, rest: str, count: int) -> None:
 
 
 def _transposed(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the records of {"url": [..], "caption": [..]} or {"url": {"0": ..}, ..}. Yield any other value itself.
+    """Yield the records of an object of columns: {"url": [..], "caption": [..]} or {"url": {"0": ..}, ..}.
 
-    An empty object has no records.
+    An empty object gives no record. Any other object is a record and is yielded unchanged.
     """
     columns = list(value.values())
     if all(isinstance(column, dict) for column in columns) and len({tuple(column) for column in columns}) < 2:

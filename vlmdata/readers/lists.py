@@ -194,7 +194,7 @@ def _parquet_chunks(
     others = _carried(known, wanted) if extra == "all" else extra
     names = list(dict.fromkeys(_column(name, known.names) for name in [*wanted, *others.values()]))
     if twice := [name for name in names if known.names.count(name) > 1]:
-        raise RecipeError(f"{path}: there are two columns '{twice[0]}'. Rename one, or name other columns in `extra:`")
+        raise RecipeError(f"{path}: several columns have the name '{twice[0]}'. Rename one, or name other columns in `extra:`")
     groups = None if parts is None else list(parts)
     try:
         for batch in parquet.iter_batches(batch_size=rows, columns=names, row_groups=groups):

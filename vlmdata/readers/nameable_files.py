@@ -16,9 +16,9 @@ from vlmdata.safe_path import Refused, real_path_inside
 
 
 def folder_of(path: str, endings: tuple[str, ...]) -> str:
-    """Return the folder of a user's path: the path itself, or the folder that holds the file or glob.
+    """Return the folder of a user's path: the path itself, the folder of the file, or the folder before a glob's wildcards.
 
-    An address counts as a file if it ends in one of `endings`, so that no request is needed.
+    To avoid a request, an address counts as a file if it ends in one of `endings`.
     """
     local = os.path.expanduser(path)
     if os.path.isdir(local):

@@ -77,9 +77,9 @@ class Bad(NamedTuple):
 
 
 def bad_records(file: str, raw: Sequence[Bad]) -> pa.Table:
-    """Return the dropped rows of a list's records that cannot be read, as `bad_record` does.
+    """Return a table with a dropped row for each record in `raw`. `file` is the file's name within the source.
 
-    The text of a record identifies its row, and `extra` shows the first 200 characters of the text.
+    The reason and the record's text identify the row, and `extra` shows the first 200 characters of the text.
     """
     columns = {
         "id": [f"{one.reason}\n{one.text}" for one in raw],

@@ -1,4 +1,4 @@
-"""Read conversation records in any published form as rows: `from` and `value`, or `role` and `content`, with their images."""
+"""Read conversation records as rows with their images. Turns have `from` and `value`, `role` and `content`, or similar."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def conversation_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, 
 
 
 def check_conversations(files: Sequence[File], turns: Sequence[str]) -> None:
-    """Raise RecipeError if one of the first 20 files is not JSON, JSON lines or Parquet, or has no field named in `turns`."""
+    """Raise RecipeError if one of the first 20 files is not JSON, JSON lines or Parquet, or has none of the fields `turns`."""
     for path, _ in files[:20]:
         names = column_names(path, ListFormat(format=format_within(path, FORMATS)))
         if names and not set(turns) & set(names):

@@ -61,7 +61,7 @@ def _captions(row: Mapping[str, Any]) -> set[str]:
 
 
 def _address(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the `url` and `boxes` that the JSON of the row's sample will hold. A row with several images has no `boxes`."""
+    """Return the row's `url`, and `boxes` if the row has exactly one image, as the JSON of the row's sample will hold them."""
     images = [image for image in row.get("images") or () if image]
     return {name: images[0].get(name) for name in ("url", "boxes")} if len(images) == 1 else {"url": row.get("url")}
 

@@ -67,7 +67,7 @@ def inline(data: bytes) -> dict[str, Any]:
 def from_base64(text: bytes) -> dict[str, Any]:
     """Return an image in base64 as fields of IMAGE, with its bytes.
 
-    Invalid base64 gives an image that is dropped as `bad_base64`. White space, both alphabets of base64 and missing
+    If the base64 is invalid, `drop` and the reason `bad_base64` are set. White space, both alphabets of base64 and missing
     padding are accepted.
     """
     text = b"".join(text.split()).translate(_URL_SAFE).rstrip(b"=")
@@ -81,8 +81,8 @@ def image_named(where: object, folder: str) -> dict[str, Any]:
     """Return the image that a value holds or names: bytes, an http(s) address, base64, a data: URL, or a file in `folder`.
 
     `where` is bytes, a text, or a mapping with `bytes`, `path` or `url`, as `datasets` and others store an image. An image with
-    bytes and an address keeps both. The step `download` fetches addresses. Any other value gives an image that is dropped as
-    `no_image` (nothing is named) or `bad_base64`, or with the reason from `safe_path`.
+    bytes and an address keeps both. The step `download` fetches addresses. If the image cannot be used, `drop` and `reason`
+    are set. Possible reasons are `no_image` (no image is named), `bad_base64`, and the reasons of `facts` and `safe_path`.
     """
     return image_given(where, lambda name: _file_within(name, folder))
 
@@ -119,7 +119,7 @@ def _file_within(name: str, folder: str) -> dict[str, Any]:
 
 
 def name_in_source(where: object) -> str | None:
-    """Return the text for the ledger that says which image a row names, or None for bytes or base64."""
+    """Return a sentence for the ledger that states the path or address of a row's image, or None if there is neither."""
     where = next((where[name] for name in ("path", "url") if where.get(name)), None) if isinstance(where, Mapping) else where
     if not isinstance(where, str) or not where.strip() or where[:5].lower() == "data:" or _IN_BASE64.match(where):
         return None

@@ -62,7 +62,7 @@ class Files(Source):
     def check(self) -> None:
         check_encoding(self.encoding)
         if bad := [ending for ending in (*self.images, *self.captions) if "." not in ending]:
-            raise RecipeError(f"images, captions: '{bad[0]}' is not a file ending. Write '.{bad[0]}'")
+            raise RecipeError(f"`images` and `captions` must hold file endings with a dot, such as '.{bad[0]}', not '{bad[0]}'")
         if not self.table:
             if not self.pieces():
                 raise RecipeError(f"{self.path}: there is no image with one of the endings {', '.join(self.images)}")
@@ -104,9 +104,10 @@ class Files(Source):
         return [{**found[0], "others": dict(others)}, *found[1:]] if found and others else found
 
     def warning(self) -> str | None:
-        """Return a warning if no row of the table has a caption or, without a table, if most of the first images have none.
+        """Return a warning if none of the first 100 rows of the table has a caption.
 
-        The warning names a text file that may hold the captions.
+        Without a table, return a warning if most of the first images have no caption and another place may hold their captions.
+        The warning names this place.
         """
         if self.table:
             return without_captions(self._lists(), lists.ListFormat(encoding=self.encoding), self._columns())
@@ -207,7 +208,7 @@ class Files(Source):
 
     def _lists(self) -> list[File]:
         if not isinstance(self.path, str):
-            raise RecipeError("table: `path` must be one folder, the folder that holds the table")
+            raise RecipeError("if `table` is set, `path` must be the one folder that holds the table, not a list")
         return find(f"{self.path.rstrip('/')}/{self.table}", lists.ENDINGS)
 
     def _columns(self) -> list[str]:
@@ -233,7 +234,10 @@ class Files(Source):
         return with_place({**row, "extra": clean(json_object(with_origin(rest, scored, stem, file_name=name)))}, name)
 
     def _beside(self, store: FileStore, path: str) -> tuple[list[str], Mapping[str, Any], str | None]:
-        """Return an image's captions, the JSON beside it, and the reason to drop it, or None. Raises BadText."""
+        """Return an image's captions, the JSON beside the image, and the reason to drop the image, or None if there is none.
+
+        Raises BadText if a file beside the image cannot be read.
+        """
         captions: list[str] = []
         facts: Any = {}
         fault: str | None = None

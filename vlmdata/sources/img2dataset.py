@@ -68,7 +68,7 @@ class Img2dataset(Source):
     def pieces(self) -> list[dict[str, Any]]:
         """Return a unit of work for each shard.
 
-        Its path is the first of these that exists: Parquet file, tar, statistics file, folder.
+        The unit's `path` is the shard's Parquet file or, if there is none, its tar, then its statistics file, then its folder.
         """
         shards: dict[str, str] = {}
         for ending in (".parquet", ".tar", STATISTICS):

@@ -1,4 +1,4 @@
-"""Conversations in LLaVA's form: `image`, and `conversations` of `from` and `value` with <image> for each image."""
+"""Conversations in LLaVA's form: `image` and `conversations`, with turns of `from` and `value`. <image> marks an image."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -21,8 +21,8 @@ class LlavaJson(Source):
     """Yield one row for each conversation in JSON, JSON lines or Parquet in the form of LLaVA, Qwen-VL and others.
 
     Images, texts and roles are aligned by position. A conversation with more or fewer placeholders than images, or without a
-    question or an answer, is dropped with the reason. A conversation without images stays as text. Turns may also be `messages`
-    of `role` and `content`, given as a list or as JSON text. Images may be bytes or files.
+    question or an answer, is dropped with the reason. A conversation without images stays as text. The turns may also be
+    in `messages`, with `role` and `content`, as a list or as JSON text. Images may be bytes or files.
     """
 
     id: ClassVar = "vlmdata.sources.llava_json"

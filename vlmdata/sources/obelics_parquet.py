@@ -45,9 +45,9 @@ class ObelicsParquet(Source):
         for file in self.files()[:20]:
             with _parquet(file.path) as opened:
                 names = opened.schema_arrow.names if opened else ["images", "texts"]  # an empty file needs no columns
-            missing = [name for name in ("images", "texts") if name not in names]
+            missing = [f"no column '{name}'" for name in ("images", "texts") if name not in names]
             if missing:
-                raise RecipeError(f"{file.path}: there is no column {', '.join(missing)}. The columns are {', '.join(names)}")
+                raise RecipeError(f"{file.path}: there is {' and '.join(missing)}. The columns are {', '.join(names)}")
 
     def files(self) -> list[File]:
         return find(self.path, (".parquet",))

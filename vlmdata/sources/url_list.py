@@ -74,7 +74,7 @@ class UrlList(Source):
         if self.boxes_are == "shares" and not (self.width and self.height):
             raise RecipeError("`boxes_are: shares` needs the columns `width` and `height` to turn shares into pixels")
         if self.image and (self.boxes or self.width or self.height or self.hash):
-            raise RecipeError("boxes, width, height and hash apply only to images at addresses. Remove them or `image`")
+            raise RecipeError("`boxes`, `width`, `height` and `hash` cannot be used with `image`. Remove them or `image`")
         layout = self._layout()
         for path, _ in self.files()[:CHECKED_FILES]:
             if self._captions() and (texts := _texts_apart(path)):
@@ -186,9 +186,9 @@ def _pair(cell: Any, url: str | None, text: str, others: list[str] | None, extra
 
 
 def _texts_apart(path: str) -> str | None:
-    """Return the caption file `x_texts.jsonl` beside the local file `path`, named `x_imgs.tsv`.
+    """Return the path of the file that holds the captions of the local file `path`, or None if there is none.
 
-    Return None if there is no such file. A file `x_imgs.tsv` holds only images and their numbers.
+    A file `x_imgs.tsv` holds only images and their numbers. Its captions are in `x_texts.jsonl` in the same folder.
     """
     start, found, _ = path.partition("_imgs.tsv")
     texts = f"{start}_texts.jsonl"

@@ -169,12 +169,12 @@ class Webdataset(Source):
         return [parts[name] for name in pictures or [name for name in parts if endings[name] in UNREAD_IMAGE_EXTENSIONS]]
 
     def _captions(self, key: str, parts: Mapping[str, Member], facts: Mapping[str, Any], read: Read) -> list[str]:
-        """Return the captions of the first entry of `caption` for which the sample holds a caption that is not blank.
+        """Return the captions in the first member or JSON field that is named in `caption` and is not blank.
 
-        If there is no such entry, return the captions of the only member whose name ends in an entry of `caption`. If the JSON
-        holds the sample's `key`, the sample is from vlmdata or img2dataset, and a blank caption is kept too, except if the
-        recipe sets `caption`. Raises BadSample if several members have the ending, if a named caption is missing, or if a field
-        holds no text.
+        If there is none, return the captions in the only member whose name ends in an entry of `caption`. A blank member
+        is accepted too if the sample is from vlmdata or img2dataset (its JSON holds the sample's `key`) and the recipe does not
+        set `caption`. Raises BadSample if several members have such an ending, if the caption that the recipe names is missing,
+        or if a caption cannot be read.
         """
         is_default = self.caption == list(CAPTION_EXTENSIONS)
         fault: BadSample | None = None
@@ -216,7 +216,10 @@ def _plain(name: str) -> str:
 
 
 def _named(parts: Mapping[str, Member], names: Sequence[str]) -> list[str]:
-    """Return the members with these names, in the order of `names`, or else the members whose names end in one of them."""
+    """Return the members with these names, in the order of `names`.
+
+    If there are none, return the members whose names end in one of `names`.
+    """
     plain = [_plain(name) for name in names]
     return [name for name in plain if name in parts] or [
         name for name in parts if name.endswith(tuple(f".{ending}" for ending in plain))
