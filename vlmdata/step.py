@@ -142,11 +142,11 @@ class Step:
     def run(self, rows: pa.Table, context: StepContext | None = None) -> pa.Table:
         """Measure all rows that are not rejected, then decide. Tests and notebooks can call this without an engine."""
         if self.writes:
-            living = alive(rows)
-            measured = self.measure(rows.filter(pa.array(living)), context)  # type: ignore[arg-type]
+            is_alive = alive(rows)
+            measured = self.measure(rows.filter(pa.array(is_alive)), context)  # type: ignore[arg-type]
             for name, values in measured.items():
                 old = rows[self.column(name)] if self.column(name) in rows.column_names else None
-                rows = set_column(rows, self.column(name), scatter(values, living, old))
+                rows = set_column(rows, self.column(name), scatter(values, is_alive, old))
         return self.decide(rows)
 
 

@@ -150,7 +150,7 @@ def test_the_loader_accepts_only_the_argument_names_of_pytorch(tars: Path, tmp_p
     ("state", "says"),
     [
         (5, "state must be a mapping that state_dict() returned, not 5"),
-        ({}, "this is not the state of a stream: it has no keys instead of the keys position, index and order"),
+        ({}, "this is not the state of a stream: it has no keys, but must have 'position', 'index' and 'order'"),
         ({"position": "4", "index": "a", "order": "b"}, "position must be an integer of at least 0, not '4'"),
     ],
 )

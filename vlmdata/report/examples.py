@@ -88,9 +88,9 @@ class LedgerRange:
         """
         line = self.rows.select(["key", "url", "outcome", "images", "texts"]).slice(row, 1).to_pylist()[0]
         images, texts = line["images"] or [], line["texts"] or []
-        living = [_lives(images, i) or _lives(texts, i) for i in range(max(len(images), len(texts)))]
+        is_alive = [_is_alive(images, i) or _is_alive(texts, i) for i in range(max(len(images), len(texts)))]
         here = images[place] if WHOLE < place < len(images) else None
-        is_kept = line["outcome"] == "kept" and (place == WHOLE or living[place])
+        is_kept = line["outcome"] == "kept" and (place == WHOLE or is_alive[place])
         return Example(
             self.first + row,
             line["key"],
@@ -98,9 +98,9 @@ class LedgerRange:
             value,
             redacted((here["url"] if here and here["url"] else line["url"]) or "") or None,
             is_kept,
-            sum(living[: max(place, 0)]),
+            sum(is_alive[: max(place, 0)]),
             _joined(images, texts, place),
-            sum(_lives(images, i) for i in range(max(place, 0))),
+            sum(_is_alive(images, i) for i in range(max(place, 0))),
         )
 
 
@@ -111,10 +111,10 @@ def _joined(images: list[Any], texts: list[Any], place: int) -> int:
     """
     count, is_behind_text = 0, False
     for i in range(place + 1):
-        if _lives(texts, i):
+        if _is_alive(texts, i):
             count += is_behind_text
             is_behind_text = True
-        elif _lives(images, i):
+        elif _is_alive(images, i):
             is_behind_text = False
     return count
 
@@ -149,8 +149,8 @@ def choose(
             if line is not None:
                 _add_kept(kept[rule], ledger_range, line)
         _add_clusters(clusters, ledger_range)
-        living = np.flatnonzero(pc.equal(rows["outcome"], "kept").to_numpy(zero_copy_only=False))
-        samples.add(np.zeros(len(living)), living, np.full(len(living), WHOLE), ledger_range, None)
+        kept_rows = np.flatnonzero(pc.equal(rows["outcome"], "kept").to_numpy(zero_copy_only=False))
+        samples.add(np.zeros(len(kept_rows)), kept_rows, np.full(len(kept_rows), WHOLE), ledger_range, None)
     return Chosen(
         {rule: near.examples() for rule, near in kept.items()},
         {rule: near.examples() for rule, near in rejected.items()},
@@ -194,5 +194,5 @@ def _add_clusters(clusters: dict[Cluster, tuple[Nearest, Nearest]], ledger_range
             )
 
 
-def _lives(items: list[Any], place: int) -> bool:
+def _is_alive(items: list[Any], place: int) -> bool:
     return place < len(items) and items[place] is not None and items[place]["drop"] is None

@@ -47,8 +47,8 @@ def living_images(rows: pa.Table, keep: tuple[str, ...], has: NDArray[np.bool_] 
     `has` (P,) holds one value for each position of `images`. If it is given, only images at true positions are returned.
     """
     images = flatten(rows, "images")
-    living = images.alive() & alive(rows)[images.parents]
-    places = np.flatnonzero(living if has is None else living & has)
+    is_alive = images.alive() & alive(rows)[images.parents]
+    places = np.flatnonzero(is_alive if has is None else is_alive & has)
     columns = [order_column(rows, images, name, places) for name in keep]
     keys = in_one(rows["key"]).take(pa.array(images.parents[places]))
     return Candidates(images, places, best_first(*columns, keys=keys))

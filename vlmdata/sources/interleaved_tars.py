@@ -79,10 +79,10 @@ def _row(sample: SampleMembers, blob: str | None, read: Read, *, limits: dict[st
         return frames.following()
 
     row = document(positions(texts, images, image_of), **_about(sample.key, facts))
-    living = [image for image in row["images"] if image and not image.get("drop")]
+    kept = [image for image in row["images"] if image and not image.get("drop")]
     if not row["images"]:
         return reject(row, "empty_document")
-    return reject(row, "no_image" if not living and any(row["images"]) else None)
+    return reject(row, "no_image" if not kept and any(row["images"]) else None)
 
 
 def _about(key: str, facts: dict[str, Any]) -> dict[str, Any]:

@@ -73,9 +73,9 @@ class BlockList(Step):
         alive = images.alive()
         reasons = [
             (lists.of_address(url) or lists.of_hashes(sha, like) or (self.match(data) if data is not None else None))
-            if living
+            if is_alive
             else None
-            for living, url, sha, like, data in zip(alive, *columns, strict=True)
+            for is_alive, url, sha, like, data in zip(alive, *columns, strict=True)
         ]
         found = np.array(reasons, dtype=object)
         hit = np.array([reason is not None for reason in reasons], dtype=bool)

@@ -83,13 +83,13 @@ class ClipScore(Step):
         images, texts = flatten(rows, "images"), flatten(rows, "texts")
         own = {name: images.field(name).to_pylist() for name in ("alt", "caption")}
         words = texts.field("text").to_pylist()
-        others, living = texts.field("alternatives").to_pylist(), texts.alive()
+        others, is_alive = texts.field("alternatives").to_pylist(), texts.alive()
         starts, image_starts = texts.offsets.to_pylist(), images.offsets.to_pylist()
         found: list[tuple[str, int, str]] = []
         for owner, at in enumerate(positions):
             row = int(images.parents[at])
             here = int(at) - image_starts[row]
-            near = _nearest(living[starts[row] : starts[row + 1]], here, self.around)
+            near = _nearest(is_alive[starts[row] : starts[row + 1]], here, self.around)
             found += [(values[at], owner, name) for name, values in own.items() if values[at]]
             for place, kind in near:
                 found.append((words[starts[row] + place], owner, kind))
@@ -102,8 +102,8 @@ class ClipScore(Step):
         return drop_images(rows, bad, self.name, reason="min_score", value=value, threshold=self.min_score)
 
 
-def _nearest(living: np.ndarray, here: int, around: int) -> list[tuple[int, str]]:
+def _nearest(is_alive: np.ndarray, here: int, around: int) -> list[tuple[int, str]]:
     """Return (position, side) of the remaining texts that are nearest to the position `here`, up to `around` on each side."""
-    before = [int(i) for i in np.flatnonzero(living) if i < here][::-1][:around]
-    after = [int(i) for i in np.flatnonzero(living) if i > here][:around]
+    before = [int(i) for i in np.flatnonzero(is_alive) if i < here][::-1][:around]
+    after = [int(i) for i in np.flatnonzero(is_alive) if i > here][:around]
     return [(i, "before") for i in before] + [(i, "after") for i in after]

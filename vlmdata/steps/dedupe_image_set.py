@@ -26,8 +26,8 @@ class DedupeImageSet(Step):
         flat = flatten(rows, "images")
         sets: list[set[str]] = [set() for _ in range(len(rows))]
         fields = zip(flat.field("url").to_pylist(), flat.field("sha256").to_pylist(), flat.parents, flat.alive(), strict=True)
-        for url, sha256, row, living in fields:
-            if living:
+        for url, sha256, row, is_alive in fields:
+            if is_alive:
                 inline = not url or url.startswith("data:")
                 sets[row].add((sha256 or f"{row}") if inline else url)
         groups = ["\n".join(sorted(urls)) if urls and here else None for urls, here in zip(sets, alive(rows), strict=True)]

@@ -36,8 +36,8 @@ class DocumentLanguage(Step):
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")
         words: list[list[str]] = [[] for _ in range(len(rows))]
-        for text, row, living in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):
-            if living and text:
+        for text, row, is_alive in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):
+            if is_alive and text:
                 words[row].append(text.lower())
         found = languages([" ".join(parts) for parts in words])
         return {

@@ -46,8 +46,8 @@ class DocumentQuality(QualityRules, Step):
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")
         texts: list[list[str]] = [[] for _ in range(len(rows))]
-        for text, row, living in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):
-            if living and text:
+        for text, row, is_alive in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):
+            if is_alive and text:
                 texts[row].append(text)
         return measures(["\n\n".join(parts) for parts in texts], self.lists(self.name))
 

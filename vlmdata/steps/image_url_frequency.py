@@ -28,8 +28,8 @@ class ImageUrlFrequency(Step):
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "images")
-        living = flat.alive() & alive(rows)[flat.parents]
-        keys = [_key(url) if here else None for url, here in zip(flat.field("url").to_pylist(), living, strict=True)]
+        is_alive = flat.alive() & alive(rows)[flat.parents]
+        keys = [_key(url) if here else None for url, here in zip(flat.field("url").to_pylist(), is_alive, strict=True)]
         counts = Counter(key for key in keys if key is not None)
         often = np.array([np.nan if key is None else counts[key] for key in keys], np.float64)
         return drop_images(

@@ -65,8 +65,8 @@ def _repeated(rows: pa.Table) -> np.ndarray:
     flat = flatten(rows, "images")
     seen: set[tuple[int, str]] = set()
     repeated = np.zeros(len(flat.items), bool)
-    for i, (url, row, living) in enumerate(zip(flat.field("url").to_pylist(), flat.parents, flat.alive(), strict=True)):
-        if living and url and not url.startswith("data:"):
+    for i, (url, row, is_alive) in enumerate(zip(flat.field("url").to_pylist(), flat.parents, flat.alive(), strict=True)):
+        if is_alive and url and not url.startswith("data:"):
             repeated[i] = (row, url) in seen
             seen.add((row, url))
     return repeated

@@ -58,12 +58,12 @@ class Language(Step):
 
     def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")
-        living = np.flatnonzero(flat.alive())
+        is_alive = np.flatnonzero(flat.alive())
         words = flat.field("text").to_pylist()
         codes: list[str | None] = [None] * len(words)
         sure: list[float | None] = [None] * len(words)
         find = plain_languages if self.plain else languages
-        for at, (code, probability) in zip(living, find([words[i] or "" for i in living]), strict=True):
+        for at, (code, probability) in zip(is_alive, find([words[i] or "" for i in is_alive]), strict=True):
             codes[at], sure[at] = code, probability
         return {"": flat.rebuild(pa.array(codes, pa.string())), "probability": flat.rebuild(pa.array(sure, pa.float64()))}
 

@@ -52,11 +52,11 @@ class MinScores(Step):
         if self.by_language:
             texts, codes = flatten(rows, "texts"), flatten(rows, self.language)
             words = codes.items.to_pylist()
-            living = texts.alive()
+            is_alive = texts.alive()
             starts, begins = codes.offsets.to_pylist(), texts.offsets.to_pylist()
             for row in range(len(rows)):
                 places = range(starts[row + 1] - starts[row])
-                first = next((w for n in places if (w := words[starts[row] + n]) and living[begins[row] + n]), "")
+                first = next((w for n in places if (w := words[starts[row] + n]) and is_alive[begins[row] + n]), "")
                 languages[row] = first if first in self.by_language else ""
         return languages
 

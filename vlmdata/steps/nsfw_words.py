@@ -47,8 +47,8 @@ class NsfwWords(Step):
         flat = flatten(rows, "texts")
         unspaced = unspaced_words(listed)
         total, count = np.zeros(len(rows)), np.zeros(len(rows))
-        for text, row, living in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):
-            if living and text:
+        for text, row, is_alive in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):
+            if is_alive and text:
                 words = words_of(text)
                 total[row] += count_words(text) if has_unspaced(text) else len(words)
                 count[row] += sum(word in listed for word in words if not has_unspaced(word))

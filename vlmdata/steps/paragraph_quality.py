@@ -46,8 +46,8 @@ class ParagraphQuality(QualityRules, Step):
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")
         texts = [
-            text if living and text != END_OF_DOCUMENT else None
-            for text, living in zip(flat.field("text").to_pylist(), flat.alive(), strict=True)
+            text if is_alive and text != END_OF_DOCUMENT else None
+            for text, is_alive in zip(flat.field("text").to_pylist(), flat.alive(), strict=True)
         ]
         found = measures(texts, self.lists(self.name), min_tokens=self.min_punctuation_tokens)
         return {name: flat.rebuild(values) for name, values in found.items()}

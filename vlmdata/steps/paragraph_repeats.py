@@ -28,12 +28,12 @@ class ParagraphRepeats(Step):
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "texts")
         hosts = [_host(url) for url in rows["url"].to_pylist()]
-        living = flat.alive() & alive(rows)[flat.parents]
+        is_alive = flat.alive() & alive(rows)[flat.parents]
         keys = [
             xxhash.xxh3_64_intdigest(f"{hosts[row]}\n{text}".encode("utf-8", "surrogatepass"))
             if here and text != END_OF_DOCUMENT and hosts[row]
             else None
-            for text, row, here in zip(flat.field("text").to_pylist(), flat.parents, living, strict=True)
+            for text, row, here in zip(flat.field("text").to_pylist(), flat.parents, is_alive, strict=True)
         ]
         counts = Counter(key for key in keys if key is not None)
         often = np.array([np.nan if key is None else counts[key] for key in keys], np.float64)

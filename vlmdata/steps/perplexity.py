@@ -49,8 +49,8 @@ class Perplexity(Step):
         model: Fluency = context.kept(f"kenlm {self.model} {self.pieces}", self._load)
         flat = flatten(rows, "texts")
         texts: list[list[str]] = [[] for _ in range(len(rows))]
-        for text, row, living in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):
-            if living and text:
+        for text, row, is_alive in zip(flat.field("text").to_pylist(), flat.parents, flat.alive(), strict=True):
+            if is_alive and text:
                 texts[row].append(text)
         found = [model.perplexity("\n\n".join(parts)) if parts else None for parts in texts]
         return {"": pa.array(found, pa.float32())}

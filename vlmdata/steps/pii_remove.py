@@ -36,11 +36,11 @@ class PiiRemove(Step):
 
     def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")
-        living = flat.alive()
+        is_alive = flat.alive()
         items = flat.items.to_pylist()
         calls = set(_calls(rows, flat.offsets.to_pylist()))
         counts: list[int | None] = [None] * len(items)
-        for at, (item, lives) in enumerate(zip(items, living, strict=True)):
+        for at, (item, lives) in enumerate(zip(items, is_alive, strict=True)):
             if lives:
                 counts[at] = self._clean_call(item) if at in calls else self._clean(item)
         return {

@@ -62,8 +62,8 @@ class Split(Step):
         return (*(f"images.{field}" for field in fields), "texts.text", "url", "extra", *own)
 
     def decide(self, rows: pa.Table) -> pa.Table:
-        living = alive(rows)
-        labels = components(len(rows), self._edges(rows, living))
+        is_alive = alive(rows)
+        labels = components(len(rows), self._edges(rows, is_alive))
         keys = rows["key"].to_pylist()
         least: dict[int, str] = {}
         for key, label in zip(keys, labels.tolist(), strict=True):
@@ -71,7 +71,7 @@ class Split(Step):
         sides = [self.side(least[label]) for label in labels.tolist()]
         extras = [
             json.dumps({**json.loads(extra or "{}"), "split": side}, ensure_ascii=False) if here else extra
-            for extra, side, here in zip(rows["extra"].to_pylist(), sides, living.tolist(), strict=True)
+            for extra, side, here in zip(rows["extra"].to_pylist(), sides, is_alive.tolist(), strict=True)
         ]
         rows = set_column(rows, "extra", pa.array(extras, pa.string()))
         if not self.only:
@@ -89,10 +89,10 @@ class Split(Step):
                 return side
         return next(side for side, share in reversed(self.shares.items()) if share > 0)
 
-    def _edges(self, rows: pa.Table, living: np.ndarray) -> list[Ids]:
+    def _edges(self, rows: pa.Table, is_alive: np.ndarray) -> list[Ids]:
         images, texts = flatten(rows, "images"), flatten(rows, "texts")
-        of_image = np.flatnonzero(images.alive() & living[images.parents])
-        of_text = np.flatnonzero(texts.alive() & living[texts.parents])
+        of_image = np.flatnonzero(images.alive() & is_alive[images.parents])
+        of_text = np.flatnonzero(texts.alive() & is_alive[texts.parents])
         hashes = images.field("phash")
         has = of_image[np.asarray(hashes.is_valid())[of_image]]
         found = list(edges_within(hashes.take(pa.array(has)).to_numpy(zero_copy_only=False).astype(np.uint64), self.distance))
@@ -104,10 +104,10 @@ class Split(Step):
         if self.cosine:
             has, vectors = embeddings_in(rows, self.embedding)
             near = pairs_above(quantise(vectors), self.cosine, threads=2)
-            edges += [pairs[living[pairs].all(axis=1)] for pairs in (images.parents[has][chunk] for chunk in near)]
+            edges += [pairs[is_alive[pairs].all(axis=1)] for pairs in (images.parents[has][chunk] for chunk in near)]
         if self.by_domain:
             pages = np.array([url is not None for url in rows["url"].to_pylist()], bool)
-            of_image, of_page = of_image[~pages[images.parents[of_image]]], np.flatnonzero(living & pages)
+            of_image, of_page = of_image[~pages[images.parents[of_image]]], np.flatnonzero(is_alive & pages)
             urls = [*images.field("url").take(pa.array(of_image)).to_pylist(), *rows["url"].take(pa.array(of_page)).to_pylist()]
             edges.append(same([domain(url) for url in urls], np.concatenate([images.parents[of_image], of_page])))
         return edges

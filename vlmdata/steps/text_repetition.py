@@ -43,8 +43,8 @@ class TextRepetition(Step):
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "texts")
-        living = flat.alive()
-        texts = [text if lives else None for text, lives in zip(flat.field("text").to_pylist(), living, strict=True)]
+        is_alive = flat.alive()
+        texts = [text if lives else None for text, lives in zip(flat.field("text").to_pylist(), is_alive, strict=True)]
         measures = np.array([repetition(text) if text else (np.nan,) * 4 for text in texts], dtype=np.float64).reshape(-1, 4)
         limits = {"max_chars": self.max_chars, "max_words": self.max_words}
         limits |= {"max_one_word": self.max_one_word, "max_run": self.max_run}

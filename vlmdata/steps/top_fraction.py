@@ -38,8 +38,8 @@ class TopFraction(Step):
         if is_of_images(rows, self.score):
             images = flatten(rows, "images")
             score = of_images(rows, self.score)
-            living = images.alive() & alive(rows)[images.parents] & ~np.isnan(score)
-            threshold = threshold_of(score[living], self.fraction)
+            is_alive = images.alive() & alive(rows)[images.parents] & ~np.isnan(score)
+            threshold = threshold_of(score[is_alive], self.fraction)
             return drop_images(rows, score < threshold, self.name, reason="top_fraction", value=score, threshold=threshold)
         score = of_rows(rows, self.score)
         threshold = threshold_of(score[alive(rows) & ~np.isnan(score)], self.fraction)

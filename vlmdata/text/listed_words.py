@@ -22,7 +22,7 @@ def unspaced_words(words: Collection[str]) -> tuple[frozenset[str], int]:
 def listed_in_runs(text: str, words: frozenset[str], longest: int) -> Iterator[str]:
     """Yield the occurrences of `words` in a text, from left to right without overlaps.
 
-    The longest match at a position is chosen. `words` and `longest` are the result of `unspaced_words`.
+    If several words begin at a position, yield the longest. `words` and `longest` are the result of `unspaced_words`.
     """
     if not longest or not has_unspaced(text):
         return

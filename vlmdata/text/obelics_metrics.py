@@ -46,7 +46,7 @@ class WordLists(NamedTuple):
 
 
 def measure(text: str, lists: WordLists, *, min_tokens: int = 0) -> Metrics:
-    """Return the measures of one text. `min_tokens` is as in `punctuation_ratio`."""
+    """Return the measures of one text. `min_tokens` is passed to `punctuation_ratio`."""
     text = text.translate(SPACES) if not text.isascii() else text
     found = words_of(text)
     return Metrics(

@@ -37,18 +37,18 @@ def ledger_rows(rows: pa.Table, kept_before: int, samples: int) -> pa.Table:
 
     `kept_before` is the number of kept rows in earlier partitions, and `samples` is the number of samples per shard.
     """
-    living = alive(rows)
-    number = kept_before + np.cumsum(living) - 1
-    shards = pa.array([shard_name(n // samples) if ok else None for n, ok in zip(number, living, strict=True)], pa.string())
+    is_alive = alive(rows)
+    number = kept_before + np.cumsum(is_alive) - 1
+    shards = pa.array([shard_name(n // samples) if ok else None for n, ok in zip(number, is_alive, strict=True)], pa.string())
     images = flatten(rows, "images")
-    outcome = pa.array(np.where(living, "kept", "dropped"))
+    outcome = pa.array(np.where(is_alive, "kept", "dropped"))
     columns: dict[str, Any] = {
         "key": rows["key"],
         "url": pc.coalesce(rows["url"].combine_chunks(), _first_url(images)),
         "outcome": pc.if_else(pc.fill_null(pc.equal(rows["drop"].combine_chunks(), STEP), False), REASON, outcome),
         "step": rows["drop"],
         **{name: rows[name] for name in ("reason", "value", "threshold", "cluster", "problem")},
-        "place": pc.if_else(pa.array(living), pa.scalar(None, pa.string()), in_one(rows["place"])),
+        "place": pc.if_else(pa.array(is_alive), pa.scalar(None, pa.string()), in_one(rows["place"])),
         "shard": shards,
         "images": _narrow(rows, "images", PER_IMAGE),
         "texts": _narrow(rows, "texts", PER_TEXT),

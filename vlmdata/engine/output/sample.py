@@ -74,12 +74,12 @@ def measured_columns(rows: pa.Table) -> list[str]:
 
 def _caption(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
     """Return a caption pair in the layout of img2dataset and open_clip: key.jpg, key.txt and key.json."""
-    living = [i for i, image in enumerate(row["images"] or []) if image and image["drop"] is None]
+    positions = [i for i, image in enumerate(row["images"] or []) if image and image["drop"] is None]
     texts = [text for text in row["texts"] or [] if text and text["drop"] is None]
-    assert len(living) == 1 and len(texts) <= 1, "Fit, the last bound step, drops other rows"
-    image = row["images"][living[0]]
+    assert len(positions) == 1 and len(texts) <= 1, "Fit, the last bound step, drops other rows"
+    image = row["images"][positions[0]]
     caption: dict[str, Any] = texts[0] if texts else {"text": "", "alternatives": None}
-    own = {name: _at(value, living[0], row) for name, value in scores.items()}
+    own = {name: _at(value, positions[0], row) for name, value in scores.items()}
     facts = {
         **carried(row["extra"]),
         "key": row["key"],
@@ -105,10 +105,10 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
     texts are joined with an empty line between them, as in OBELICS. A joined text has no scores. Texts of a conversation stay
     separate.
     """
-    pairs = list(itertools.zip_longest(_living(row["images"]), _living(row["texts"])))  # an image or text may be None
-    living = [i for i, (image, text) in enumerate(pairs) if image or text]
+    pairs = list(itertools.zip_longest(_kept_items(row["images"]), _kept_items(row["texts"])))  # an image or text may be None
+    positions = [i for i, (image, text) in enumerate(pairs) if image or text]
     texts = [text for _, text in pairs]
-    runs = [[i] for i in living] if row["roles"] else _runs(living, texts)
+    runs = [[i] for i in positions] if row["roles"] else _runs(positions, texts)
     images = [pairs[run[0]][0] for run in runs]
     joined = [_joined([text for i in run if (text := texts[i])]) for run in runs]
     words, others = [text for text, _ in joined], [alternatives for _, alternatives in joined]
@@ -123,8 +123,8 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
         "metadata": [_metadata(name, image) if image else None for name, image in zip(names, images, strict=True)],
         "files": [f"{row['key']}.{name}" if name else None for name in names],  # the names that NeMo Curator's reader expects
         "alternatives": others if any(others) else None,
-        "roles": [row["roles"][i] for i in living] if row["roles"] else None,
-        "turns": _turns(row, living) if row["roles"] else None,
+        "roles": [row["roles"][i] for i in positions] if row["roles"] else None,
+        "turns": _turns(row, positions) if row["roles"] else None,
         "tools": json.loads(row["tools"]) if row["tools"] else None,
         "scores": own or None,
     }
@@ -134,7 +134,7 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
     return TarSample(row["key"], sorted(members), chars, [_size(image) for image in images if image], _floats(own))
 
 
-def _living(items: list[dict[str, Any] | None] | None) -> list[dict[str, Any] | None]:
+def _kept_items(items: list[dict[str, Any] | None] | None) -> list[dict[str, Any] | None]:
     """Return images or texts, with None in place of each item that a step rejected."""
     return [item if item and item["drop"] is None else None for item in items or []]
 
@@ -157,11 +157,11 @@ def _metadata(name: str | None, image: dict[str, Any]) -> dict[str, Any]:
     return {fact: value for fact, value in facts.items() if value is not None}
 
 
-def _turns(row: dict[str, Any], living: list[int]) -> list[dict[str, Any] | None] | None:
+def _turns(row: dict[str, Any], positions: list[int]) -> list[dict[str, Any] | None] | None:
     """Return the sample's `turns`: for each kept position, a dict of facts about the message, or None.
 
-    `living` holds the kept positions. If no position has facts, return None. The facts about a message move to its first kept
-    position. Two messages of one role stay two messages, even if the message between them was rejected.
+    `positions` holds the kept positions. If no position has facts, return None. The facts about a message move to its first
+    kept position. Two messages of one role stay two messages, even if the message between them was rejected.
     """
     roles = row["roles"]
     turns = [json.loads(turn) if turn else {} for turn in row["turns"] or [None] * len(roles)]
@@ -170,7 +170,7 @@ def _turns(row: dict[str, Any], living: list[int]) -> list[dict[str, Any] | None
         starts.append(i if i == 0 or role != roles[i - 1] or turn.get("begins") else starts[-1])
     found: list[dict[str, Any] | None] = []
     before: int | None = None
-    for i in living:
+    for i in positions:
         is_first = before is None or starts[before] != starts[i]
         own = {name: value for name, value in turns[starts[i]].items() if name not in ("kind", "begins")} if is_first else {}
         if "kind" in turns[i]:
@@ -182,13 +182,13 @@ def _turns(row: dict[str, Any], living: list[int]) -> list[dict[str, Any] | None
     return found if any(found) else None
 
 
-def _runs(living: list[int], texts: list[Any]) -> list[list[int]]:
-    """Group the positions in `living`, which are the kept ones, and return the groups in order.
+def _runs(positions: list[int], texts: list[Any]) -> list[list[int]]:
+    """Group the kept positions and return the groups in order.
 
     Neighbouring texts without alternatives form one group. Every other position forms a group of one.
     """
     runs: list[list[int]] = []
-    for i in living:
+    for i in positions:
         text, before = texts[i], texts[runs[-1][-1]] if runs else None
         if text and before and not text["alternatives"] and not before["alternatives"]:
             runs[-1].append(i)

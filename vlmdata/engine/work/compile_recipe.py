@@ -117,6 +117,6 @@ def _words(rows: pa.Table, column: str) -> list[str]:
     else:
         return [repr(value) for value in rows[column].to_pylist()]
     words: list[list[str]] = [[] for _ in range(len(rows))]
-    for item, row, living in zip(items, flat.parents, flat.alive(), strict=True):
-        words[row].append(item if living else "")
+    for item, row, is_alive in zip(items, flat.parents, flat.alive(), strict=True):
+        words[row].append(item if is_alive else "")
     return ["\x1f".join(items) for items in words]

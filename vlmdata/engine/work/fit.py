@@ -36,13 +36,13 @@ class Fit(Step):
         rows = drop_images(rows, bare & flat.alive(), self.name, reason="not_downloaded")
         if not self.pairs_only:
             return rows
-        images, texts = (_living(rows, column) for column in ("images", "texts"))
+        images, texts = (_count_kept(rows, column) for column in ("images", "texts"))
         rows = drop_rows(rows, images == 0, self.name, reason="no_image")
         rows = drop_rows(rows, images > 1, self.name, reason="two_images", value=images, threshold=1.0)
         return drop_rows(rows, texts > 1, self.name, reason="two_texts", value=texts, threshold=1.0)
 
 
-def _living(rows: pa.Table, column: str) -> np.ndarray:
+def _count_kept(rows: pa.Table, column: str) -> np.ndarray:
     """Return for each row the number of its images or texts that are not dropped, float64 (N,)."""
     flat = flatten(rows, column)
     return np.bincount(flat.parents[flat.alive()], minlength=len(rows)).astype(np.float64)

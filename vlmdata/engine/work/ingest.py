@@ -137,8 +137,8 @@ class Ingest(Step):
         fields = zip(*(flat.field(name).to_pylist() for name in ("url", "blob", "offset", "boxes")), stated, strict=True)
         bodies = flat.field("data")
         groups: dict[Any, list[int]] = {}
-        for position, (identity, living) in enumerate(zip(fields, flat.alive(), strict=True)):
-            if living:
+        for position, (identity, is_alive) in enumerate(zip(fields, flat.alive(), strict=True)):
+            if is_alive:
                 data = bodies[position].as_py()
                 digest = None if data is None else hashlib.sha256(data).digest()
                 groups.setdefault(repr((*identity, digest)), []).append(position)
@@ -219,9 +219,9 @@ class Ingest(Step):
     def decide(self, rows: pa.Table) -> pa.Table:
         """Drop the rows whose images have all failed, with the reason of the first image."""
         flat = flatten(rows, "images")
-        living = flat.alive()
-        left = np.bincount(flat.parents[living], minlength=len(rows))
-        first = flat.first(flat.items.is_valid().to_numpy(zero_copy_only=False) & ~living)
+        is_alive = flat.alive()
+        left = np.bincount(flat.parents[is_alive], minlength=len(rows))
+        first = flat.first(flat.items.is_valid().to_numpy(zero_copy_only=False) & ~is_alive)
         bad = (left == 0) & (first >= 0) & alive(rows)
         at = pa.array(first, mask=first < 0)
         names = np.array(flat.field("drop").take(at).to_pylist(), dtype=object)

@@ -77,10 +77,10 @@ class Worker:
         else:
             with Path(journal).open("w+") as opened.journal_file:
                 rows = self.compute(call, opened, again)
-        living = alive(rows)
-        dead = rows.filter(pa.array(~living)).select(["drop", "reason"]).to_pylist()
+        is_alive = alive(rows)
+        dead = rows.filter(pa.array(~is_alive)).select(["drop", "reason"]).to_pylist()
         dropped = Counter(f"{row['drop']}: {row['reason'] or 'dropped'}" for row in dead)
-        return {"rows": len(rows), "alive": int(living.sum()), "dropped": dict(dropped), "bytes": opened.blob.size}
+        return {"rows": len(rows), "alive": int(is_alive.sum()), "dropped": dict(dropped), "bytes": opened.blob.size}
 
     def project(self, call: PartitionCall, columns: Columns) -> pa.Table:
         """Return these columns of a partition.
