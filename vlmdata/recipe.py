@@ -206,7 +206,7 @@ def _override(tree: dict[str, Any], place: str, value: Any, path: Path) -> None:
     for name in rest[:-1]:
         target = target.setdefault(name, {})
     if not rest or not isinstance(target, dict):
-        raise RecipeError(f"--set {place}: the part before = must name a parameter, as in --set source.path=urls.parquet")
+        raise RecipeError(f"--set {place}: the part before '=' must name a parameter, as in --set source.path=urls.parquet")
     target[rest[-1]] = value
 
 

@@ -15,7 +15,7 @@ _LOCAL = ("file://", "local://")
 
 
 class Refused(ValueError):
-    """A name that must not be opened. The message is the reason for the ledger."""
+    """Raised for a name that must not be opened. The message is the reason that the ledger records."""
 
 
 def safe_path(name: str, folder: str) -> str:

@@ -38,5 +38,5 @@ def test_semdedup_drops_a_whole_chain_but_its_first_row() -> None:
 def test_the_hardest_rows_come_first_as_in_the_paper() -> None:
     found = DedupeSemantic(cosine=LIMIT, rule="semdedup", cells=2, keep=("hard",)).run(rows_with("fixed"))
     assert 0 < found["drop"].null_count < 6
-    with pytest.raises(RecipeError, match="must be the only entry"):
+    with pytest.raises(RecipeError, match="cannot be combined with other entries"):
         DedupeSemantic(keep=("hard",)).check()

@@ -152,7 +152,7 @@ def _records_before_damage(
 def _skip_damage(
     file: Any, position: int, last: Record | None, max_bytes: int, stop: _Stop
 ) -> Generator[Record, None, int | None]:
-    """Yield a bad record for the damaged bytes, or the records there if this module can read them although FastWARC cannot.
+    """Yield the records in damaged bytes if this module can read them although FastWARC cannot, or else one bad record.
 
     Return the offset where reading continues, or None if no record follows before the end of the range. Reading began at
     `position`. `last` is the record before the damage, or None if the damage is at `position`.

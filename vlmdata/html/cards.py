@@ -97,7 +97,10 @@ def unlink_cards(layout: PageLayout) -> list[range]:
 
 
 def _runs(layout: PageLayout, *, strict: bool) -> Iterator[_LinkRun]:
-    """Yield the runs of cards outside boilerplate. If `strict`, only a block that ends like a sentence counts as a sentence."""
+    """Yield the runs of link cards outside boilerplate, with the number of sentences in each run.
+
+    If `strict`, only a block that ends like a sentence counts as one (see `_is_sentence`).
+    """
     chrome: list[bool] = []
     named: list[bool] = []
     for section in layout.sections:

@@ -57,7 +57,7 @@ def _rgb(image: Image.Image, header: ImageHeader) -> tuple[np.ndarray, bool]:
 
 
 def _rgb_of(image: Image.Image, header: ImageHeader) -> tuple[np.ndarray, bool]:
-    """Return a tile as RGB pixels, and whether they needed no conversion.
+    """Return an image, or a tile of one, as RGB pixels, and whether the pixels needed no conversion.
 
     16 bits are scaled to 8, the colour profile is applied, and alpha is blended with white.
     """

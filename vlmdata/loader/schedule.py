@@ -115,7 +115,7 @@ def make_plan(
     """
     rows = [len(dataset.index) for dataset in datasets]
     if by == "tokens" and tokens is None:
-        raise InputError('weights by="tokens" need the lengths of the samples. Pass packing=Packing(...)')
+        raise InputError('weights with by="tokens" need the lengths of the samples. Pass packing=Packing(...)')
 
     def shares(values: Sequence[float]) -> list[Fraction]:
         exact = [Fraction(str(value)) for value in values]

@@ -119,7 +119,7 @@ def ignore() -> None:
 
 @contextmanager
 def handed_to(process: subprocess.Popen) -> Iterator[None]:
-    """Let a child process handle both signals. It gets Ctrl-C from the terminal, and SIGTERM from this process."""
+    """Let a child process handle SIGINT and SIGTERM. It gets Ctrl-C from the terminal, and SIGTERM from this process."""
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate()), signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -95,8 +95,8 @@ def _texts(column: pa.Array, encoding: str) -> tuple[pa.Array, np.ndarray]:
     except TypeError as error:
         if pa.types.is_nested(column.type) or isinstance(column.type, pa.BaseExtensionType):
             near = "one of its fields with dots, such as `caption.en`, or " if not is_list(column.type) else ""
-            name = f"Name {near}a column of texts or lists of texts"
-            raise RecipeError(f"a column of captions cannot be read: {error}. {name}") from None
+            fix = f"Name {near}a column of texts or lists of texts"
+            raise RecipeError(f"a column of captions cannot be read: {error}. {fix}") from None
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_finite(column), column, pa.scalar(None, column.type))
         return column.cast(pa.string()), np.zeros(len(column), bool)

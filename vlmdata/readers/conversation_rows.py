@@ -31,7 +31,7 @@ def record_tables(
 ) -> Iterator[pa.Table]:
     """Yield tables with the rows of each batch in `some`: the good records, then the bad records.
 
-    If `joined`, conversations about one image are joined, and all good records come after all bad records.
+    If `joined`, conversations about one image are joined, and the order is reversed: all bad records, then all good records.
     """
     every: list[dict[str, Any]] = []
     for good, bad in some:

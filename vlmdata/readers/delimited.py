@@ -103,7 +103,8 @@ def tables(
 
     Such a row has too many or too few fields, has an unclosed quote, or is too long. Empty lines are skipped.
     If `quoted` is None, quotes enclose fields in CSV, but are plain characters in TSV, as in Conceptual Captions.
-    A file in UTF-16 or UTF-32 gives string columns instead, in which invalid UTF-8 marks the bytes that cannot be decoded.
+    For a file in UTF-16 or UTF-32 the columns are strings, not binary. A string holds invalid UTF-8 where bytes of the file
+    cannot be decoded.
     """
     odd: list[pacsv.InvalidRow] = []
 

@@ -38,7 +38,7 @@ def names_in(kind: pa.DataType | pa.Schema, before: str = "") -> list[str]:
 
 
 def item_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the items if `kind` is a list of any depth. Return any other type itself.
+    """Return the type of the items if `kind` is a list of any depth, or `kind` if it is not a list.
 
     An extension type that stores text or a nested type is replaced by its storage type.
     """

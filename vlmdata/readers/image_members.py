@@ -83,7 +83,7 @@ def _is_inline(where: str) -> bool:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts names by the numbers in them, as in `jpg`, `2.jpg`, `10.jpg`."""
+    """Return a key that sorts names by the numbers in them. A name without a number is first: `jpg`, `2.jpg`, `10.jpg`."""
     stem, _, ending = name.rpartition(".")
     parts = [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", stem) if part]
     return [*parts, (-2, ending)]

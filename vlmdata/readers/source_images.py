@@ -164,7 +164,7 @@ def _rejected(reason: str) -> dict[str, Any]:
 
 
 def file_in_place(path: str) -> dict[str, Any]:
-    """Return the image in a file as fields of IMAGE, from its header only.
+    """Read only the header of an image file, and return the image as fields of IMAGE.
 
     The step `resize` reads the rest and computes the hash. If the file cannot be used, `drop` and `reason` are set.
     """

@@ -177,7 +177,7 @@ def _cluster_step(facts: Facts, step: str, keys: list[str], chosen: Chosen, albu
 
 
 def _hosts(heavy: Heavy, rows: int) -> dict[str, Any]:
-    """Return the NAMES hosts with the most rows. If there are more, also return the NAMES hosts that lost the most rows."""
+    """Return up to `NAMES` hosts, those with the most rows. If there are more hosts, also return those that lost the most."""
     most = _names(heavy)
     lost = sorted(heavy.counts.items(), key=lambda item: (-(item[1].total() - item[1][None]), item[0]))[:NAMES]
     listed = [_name(host, counter) for host, counter in lost if counter.total() > counter[None]]

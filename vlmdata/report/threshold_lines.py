@@ -75,7 +75,7 @@ def _steps(recipe: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _named(facts: Facts, step: str, name: str, parameters: dict[str, Any]) -> str | None:
-    """Return the name of the score that the parameter `name` of a step limits, or None if it does not limit a score."""
+    """Return the name of the score that a step limits by its parameter `name`, or None if it limits no score by it."""
     kind, _, what = name.partition("_")
     value = parameters[name]
     if kind not in ("min", "max") or isinstance(value, bool) or not isinstance(value, int | float):

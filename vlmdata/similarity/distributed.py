@@ -4,8 +4,8 @@
 the `map` of a process pool, or the engine's function that runs each task on a worker. A task is plain data, which names pieces
 and a bucket. A piece is an array, or the path or address of an .npy file that every machine can read. Items are split into
 buckets by their keys, so items with equal keys are in one bucket. The function of a task opens the pieces, selects the items of
-the bucket, and returns pairs of global numbers. A global number counts the items of all pieces in order. Tasks only read, so a
-task can be repeated. The results equal the results of a search on one machine.
+the bucket, and returns pairs of global numbers. The global number of an item is its position if the items of all pieces are
+numbered in order. Tasks only read, so a task can be repeated. The results equal the results of a search on one machine.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def nearest_of_piece(hashes: Hashes, sorted_tables: list[SortedTable], distance:
 
 
 def cut(items: Ids, counts: Ids) -> list[Ids]:
-    """Return items split into neighbouring groups. The sum of each group's `counts` is about `CANDIDATES`."""
+    """Split items into consecutive groups and return them. The `counts` of each group sum to about `CANDIDATES`."""
     if not len(items):
         return []
     ends = np.flatnonzero(np.diff(np.cumsum(counts) // CANDIDATES)) + 1

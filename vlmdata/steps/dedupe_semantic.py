@@ -45,7 +45,7 @@ class DedupeSemantic(Step):
         if not 0 < self.cosine < 1:
             raise RecipeError(f"{self.name}.cosine must lie between 0 and 1, not {self.cosine}")
         if "hard" in self.keep and (self.keep != ("hard",) or self.rule != "semdedup"):
-            raise RecipeError(f"{self.name}.keep: `hard` must be the only entry and needs rule: semdedup")
+            raise RecipeError(f"{self.name}.keep: `hard` cannot be combined with other entries, and needs `rule: semdedup`")
 
     def columns_read(self) -> tuple[str, ...]:
         return ("images.drop", self.embedding, *(column for column in columns_of(self.keep) if column != "hard"))

@@ -39,7 +39,7 @@ class NearestCentroid(Step):
                 raise RecipeError(f"{self.name}: there is no file {path}")
         if not self.references:
             raise RecipeError(
-                f"{self.name}.references: list files with embeddings of reference images or with indices of centroids"
+                f"{self.name}.references: give a list of files that hold embeddings of reference images or indices of centroids"
             )
         shape = np.load(self.centroids, mmap_mode="r").shape
         if len(shape) != 2:

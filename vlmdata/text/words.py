@@ -49,7 +49,7 @@ _NOT_PLAIN = re.compile(  # a negated class with common letters first is three t
 
 
 def is_plain(text: str) -> bool:
-    """Return whether `str.split` finds the words of a text and HTML collapses all its spaces.
+    """Return whether `str.split` splits a text into its words, and HTML collapses every kind of white space in the text.
 
     Such a text has no letter of a script without spaces and no space outside ASCII. The result is also False for some plain
     texts with rare letters.

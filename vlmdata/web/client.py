@@ -255,7 +255,8 @@ class Client:
     def _may_pause(self, transfer: Transfer) -> bool:
         """Return whether a transfer over the budget may pause. It may if the caller holds bytes or an older transfer runs.
 
-        Both will free bytes later. The oldest transfer never waits for others, because then all could wait for each other.
+        In both cases bytes will be freed later. The oldest transfer never waits for other transfers, so that not all transfers
+        wait for each other.
         """
         under_way = (other.number for other in self._active.values() if other.received or other.paused_at)
         return self.budget.held > 0 or min(under_way, default=transfer.number) < transfer.number

@@ -78,7 +78,7 @@ class WebOptions:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
         if not self.agent or not self.agent.replace("-", "").replace("_", "").isalpha() or not self.agent.isascii():
-            raise ValueError(f"agent must be a product token of letters, - and _ (RFC 9309, 2.2.1), not {self.agent!r}")
+            raise ValueError(f"agent must be a product token of letters, '-' and '_' (RFC 9309, 2.2.1), not {self.agent!r}")
         if any(ord(sign) < 32 or ord(sign) > 126 for sign in self.contact):
             raise ValueError(f"contact must be printable ASCII, not {self.contact!r}, because it is sent in a header")
         if self.proxy and parse_url(self.proxy) is None:

@@ -116,7 +116,7 @@ class _Host:
 
 
 class RateLimiter:
-    """Grants the requests of all workers, and is thread-safe. `is_local` is True because a call takes only microseconds."""
+    """Grants the requests of all workers, and is thread-safe. `is_local` says that a call takes only microseconds."""
 
     is_local = True
 

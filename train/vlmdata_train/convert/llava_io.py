@@ -71,7 +71,8 @@ def llava_recipe(name: str) -> ModelRecipe:
 def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
     """Load the weights of the published model `name` into `model`.
 
-    Raise ValueError if `model` has another image token, a bias, scale or cap for logits, or a weight that does not fit.
+    Raise ValueError if the image token of `model` differs from the published one, if `model` changes its logits by a bias,
+    scale or cap, or if a weight does not fit.
     """
     config = _config(name)
     image_id = image_token_id(model.tokenizer)

@@ -62,8 +62,8 @@ def seed_everything(seed: int, ranks: Ranks) -> None:
 def model_parts(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
     """Return the model's parts, with their tokenizer and chat template.
 
-    The tokenizer belongs to the checkpoint in `start` or to the language model, or is a tiny tokenizer. If the run is new, this
-    function trains the tiny tokenizer.
+    The tokenizer is that of the checkpoint in `start`, that of the language model, or a tiny one if the recipe sets
+    `tokenizer`. A new run trains its tiny tokenizer here.
     """
     return with_template(_with_tokenizer(recipe, out, ranks), recipe.chat_template)
 

@@ -34,7 +34,7 @@ def check_gates(parts: Mapping[str, nn.Module], table: Mapping[str, Part]) -> No
     for name, module in parts.items():
         if table.get(name, Part()).lora is not None and (closed := closed_gates(module)):
             raise ValueError(
-                f"{name}: lora: gates are 0 (the first is {closed[0]}, their number is {len(closed)}). LoRA does not train"
+                f"{name}: lora: {len(closed)} gates are 0, the first is {closed[0]}. LoRA does not train"
                 " gates, so nothing would be learned. Train the part without `lora`, or set `start` to a model in which the"
                 " part was trained."
             )

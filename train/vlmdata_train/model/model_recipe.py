@@ -69,7 +69,10 @@ class Part:
 
 
 def check_range(part: Any, names: str, *, least: float, below: float = float("inf")) -> None:
-    """Raise ValueError if a field in `names`, split at spaces, is a number outside [`least`, `below`). None is allowed."""
+    """Raise ValueError if a field is a number outside [`least`, `below`); a field may be None.
+
+    `names` holds the names of the fields, separated by spaces.
+    """
     for name in names.split():
         value = getattr(part, name)
         if value is not None and not least <= value < below:

@@ -121,9 +121,9 @@ class Worker:
     def _erase_late_takedowns(self, partition: int, rows: pa.Table) -> None:
         """Erase rows that were taken down after this worker read the tombstones and before it committed.
 
-        Raises OSError if there was a takedown. A lock keeps runs and takedowns apart, but the worker of a killed driver may
-        still run for a moment. The worker commits, then checks for takedowns. A takedown writes its record, then checks for
-        commits. So at least one of them sees the other.
+        If there was such a takedown, raises OSError after erasing. A lock keeps runs and takedowns apart, but the worker of a
+        killed driver may still run for a moment. The worker commits, then checks for takedowns. A takedown writes its record,
+        then checks for commits. So at least one of them sees the other.
         """
         if not self._is_current():
             gone = tombstones.load(self.store).apply(rows)["drop"].to_numpy(zero_copy_only=False) == tombstones.STEP

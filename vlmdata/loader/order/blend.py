@@ -139,5 +139,5 @@ class BlendOrder:
 
 
 def _count(rate: Fraction, time: int) -> int:
-    """Return the number of draws before `time` of a dataset with this rate. Draw j has the time (j + 1/2) / rate."""
+    """Return how many draws from a dataset with this rate are before `time`. Draw j is at time (j + 1/2) / rate."""
     return max(0, ceil(rate * time - Fraction(1, 2)))
