@@ -39,7 +39,7 @@ def check_choice(choices: Collection[str], **values: Any) -> None:
 
 
 def check_path(**values: Any) -> None:
-    """Raise InputError if a value is neither a path nor an address, or is empty. An empty path would be the current folder."""
+    """Raise InputError unless each value is a path or an address. "" is refused, because it would mean the current folder."""
     for name, value in values.items():
         if not _is_path(value):
             raise wrong(name, "a path or an address", value)

@@ -166,7 +166,10 @@ def _passes(
     limit: int | None,
     retry: tuple[str, ...],
 ) -> tuple[list[PartitionCall], list[dict[str, Any]]]:
-    """Run the recipe pass by pass on all partitions. Return the calls of the last pass, one per partition, and their counts."""
+    """Run the recipe pass by pass on all partitions.
+
+    Return two lists with one entry per partition: the partition's call in the last pass, and the counts that the call returned.
+    """
     takes = _takes(made, driver, limit)
     decided: tuple[str, ...] = ()
     total = made.rows or 0

@@ -146,10 +146,12 @@ def croissant(manifest: dict[str, Any], members: list[str]) -> dict[str, Any]:
 def own_path(tars: dict[str, str]) -> str:
     """Return a relative path to the dataset's own folder, such as `.//././/`. Each dataset gets a different path.
 
-    `tars` maps the name of each tar to its SHA-256. mlcroissant caches extracted files under a hash of only the tar's
-    `contentUrl`. Without this path, a second dataset with a 00000.tar would return the images of the first dataset. The path
-    encodes 64 bits of a hash of `tars`: `./` encodes 0 and `.//` encodes 1. Tars have the same names in every dataset, and a
-    `contentUrl` must still name the file after the folder is moved. Therefore only the spelling of the path can differ.
+    mlcroissant caches extracted files under a hash of only the tar's `contentUrl`, and tars have the same names in every
+    dataset. Without this path, a second dataset with a 00000.tar would return the images of the first dataset. Only the
+    spelling of the path can differ, because a `contentUrl` must still name the file after the folder is moved.
+
+    The path encodes 64 bits of a hash of `tars`: `./` encodes 0 and `.//` encodes 1. `tars` maps the name of each tar to its
+    SHA-256.
     """
     digest = hashlib.sha256(json.dumps(tars, sort_keys=True).encode()).digest()
     return "".join("./" if bit == "0" else ".//" for bit in f"{int.from_bytes(digest[:8], 'big'):064b}")
@@ -174,9 +176,9 @@ def _file_set(name: str, tars: list[str], pattern: str, encoding: str) -> dict[s
 
 
 def _contents(files: str, kind: str) -> dict[str, Any]:
-    """Return the record set of the file set `files`, whose files hold content of the type `kind`.
+    """Return the record set (in Croissant, a table) for the files in the file set `files`, with one record per file.
 
-    A record has two fields: the name of a file, which begins with the sample's key, and the content of the file.
+    A record has two fields: the file's name, which begins with the sample's key, and the file's content of the type `kind`.
     """
     name = f"{files}-records"
     properties = {"file": ("sc:Text", "filename"), "content": (kind, "content")}

@@ -191,9 +191,10 @@ def _hashes(facts: dict[str, Any]) -> list[str | None]:
 
 
 def _steps_of(a: Side, b: Side, column: str) -> str:
-    """Return the names of the steps that rewrite `column` and are not the same in both recipes, joined by "or".
+    """Return text that names what may have caused different values in `column`: steps, joined by "or".
 
-    Return "the source" if there is no such step, and "a step" if a step of a recipe cannot be imported.
+    These are the steps that rewrite `column` and are not the same in both recipes. If there are none, return "the source". If a
+    step of a recipe cannot be imported, return "a step".
     """
     try:
         found = [{repr(step): step for step in parse(side.manifest["recipe"]).steps} for side in (a, b)]

@@ -1,4 +1,4 @@
-"""The fields that vlmdata writes to a sample's JSON, and new names for source columns that have the same names."""
+"""The fields that vlmdata writes to a sample's JSON. A source column that has the name of such a field gets a new name."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ FIELDS: dict[str, Callable[[Any], bool]] = {  # fields of both layouts; the func
 
 
 def other_names(names: Iterable[str], ours: Collection[str] = FIELDS) -> dict[str, str]:
-    """Return a new name for each of `names` that is also in `ours`, vlmdata's own fields, such as `column_key` for `key`.
+    """Return a dict from each name that is also in `ours` to a new name, such as `column_key` for `key`.
 
-    The prefix is repeated until the name is free. A new name is never in `ours`, so it does not change
-    again when the dataset is used as a source.
+    By default, `ours` are vlmdata's own fields. The prefix `column_` is repeated until the new name is free. A new name is
+    never in `ours`, so it does not change again when the dataset is used as a source.
     """
     taken = {*names, *ours}
     found = {}
@@ -43,7 +43,10 @@ def other_names(names: Iterable[str], ours: Collection[str] = FIELDS) -> dict[st
 
 
 def carried(extra: str | None) -> dict[str, Any]:
-    """Return a row's `extra`, a JSON object of source columns, as a dict with the names that a sample's JSON uses."""
+    """Return a row's `extra`, a JSON object of source columns, as a dict.
+
+    A column with the name of a vlmdata field gets the name that it has in the sample's JSON: see `other_names`.
+    """
     return renamed(json.loads(extra or "{}"))
 
 

@@ -153,7 +153,11 @@ def fingerprint(*values: Any) -> str:
 
 
 def _named(entry: Any, kind: str, where: str) -> Any:
-    """Build a source from `{type: url_list, path: ...}`, or a step from `image_size` or `{image_size: {min_side: 200}}`."""
+    """Build a source or a step from its entry in a recipe.
+
+    The entry of a source looks like `{type: url_list, path: ...}`. The entry of a step looks like `image_size` or, with
+    parameters, like `{image_size: {min_side: 200}}`.
+    """
     if kind == "sources":
         if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
             raise RecipeError(f"{where}: set `type` to one of {', '.join(catalog.names(kind))}")

@@ -1,9 +1,10 @@
-"""The schema of a row, which is a record during a build, and functions that read and reject rows, images and texts.
+"""The schema of a row, and functions that read and reject rows, images and texts.
 
-A row has two aligned lists, `images` and `texts`. At each position one of the two is null, as in OBELICS. A caption pair is
-a document with one image and one text; further captions are alternatives of that text. A conversation also has `roles`,
-and may have `turns` and `tools`. Rows are Arrow tables. Positions never change: a rejected image, text or row stays in
-place with `drop` set, and only packing leaves it out.
+During a build, each record is a row of an Arrow table. A row has two aligned lists, `images` and `texts`. At each position
+one of the two is null, as in OBELICS. A caption pair is a document with one image and one text; further captions are
+alternatives of that text. A conversation also has `roles`, and may have `turns` and `tools`.
+
+Positions never change: a rejected image, text or row stays in place with `drop` set, and only packing leaves it out.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ class Flat:
         return first
 
     def rebuild(self, items: pa.Array) -> pa.ListArray:
-        """Return a list column of the same shape that holds `items`, one per position."""
+        """Return a list column with the same offsets. Its lists hold `items`, one item per position."""
         return pa.ListArray.from_arrays(self.offsets, items)
 
 

@@ -97,7 +97,7 @@ class Step:
         return self.reads
 
     def columns_changed(self) -> tuple[str, ...]:
-        """Return the columns of ROW that a global decision (`sees_all`) of this step rewrites.
+        """Return the columns of ROW that the step rewrites when it makes a global decision (`sees_all`).
 
         Override this method if parameters name columns.
         """
@@ -130,10 +130,10 @@ class Step:
         raise NotImplementedError
 
     def column(self, name: str) -> str:
-        """Return the full name of a measured column.
+        """Return the full name of a column that the step measures.
 
-        If ROW, the schema of a row, has a column `name`, the full name is `name`. For other columns, it is the step's name, a
-        dot and `name`, or only the step's name if `name` is empty.
+        A column of ROW, the schema of a row, keeps its name. The full name of any other column is the step's name, a dot and
+        `name`. If `name` is empty, the full name is only the step's name.
         """
         if name in ROW.names:
             return name
@@ -170,9 +170,9 @@ def file_name(context: Step | Source) -> str:
 
 
 def scatter(values: pa.Array, where: Any, old: pa.Array | pa.ChunkedArray | None) -> pa.Array:
-    """Return a column with one value per item of `where`, a bool array with as many true items as there are `values`.
+    """Return a column with the items of `values`, in order, where `where` is true, and with the items of `old` elsewhere.
 
-    At true items, the column has the next item of `values`. Elsewhere, it has the value of `old`, or null if `old` is None.
+    `where` is a bool array with as many true items as there are values. If `old` is None, the column is null elsewhere.
     """
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     take = np.where(where, np.cumsum(where) - 1, -1)
@@ -223,9 +223,15 @@ class Source:
         return None
 
     def carries(self) -> Sequence[str]:
-        """Return the source's columns that are copied to the sample's JSON. This reads only the start of the source."""
+        """Return the names of the source's columns that are copied to each sample's JSON.
+
+        Only the start of the source is read.
+        """
         return ()
 
     def read_counting(self, piece: dict[str, Any], others: Counter[str]) -> Iterator[pa.Table]:
-        """Yield the same tables as `read`. `others` gets the number of records of each kind that produce no row."""
+        """Yield the tables of `read`, and count in `others` the records that give no row, by kind of record.
+
+        By default, nothing is counted.
+        """
         return self.read(piece)

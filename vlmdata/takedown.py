@@ -265,10 +265,10 @@ def _record(
 
 
 def _cells_of(store: Store, manifest: dict[str, Any], found: dict[str, np.ndarray]) -> erase.Cells | None:
-    """Return the places of the found rows in work/: partition -> row numbers in the partition.
+    """Convert the rows that were found in the ledger to places in work/: partition -> row numbers in the partition.
 
-    `found` maps ledger files to row numbers. Returns None if the row numbers cannot be converted, because the ledger does not
-    list all rows of the plan, for example after a run with a limit.
+    `found` maps each ledger file to row numbers in this file. Returns None if the row numbers cannot be converted, because the
+    ledger does not list all rows of the plan, for example after a run with a limit.
     """
     plan = plans.load(store)
     try:

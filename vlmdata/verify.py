@@ -43,9 +43,10 @@ def is_dataset(target: str | Path | Recipe) -> bool:
 
 
 def _crowd(recipe: Recipe) -> str | None:
-    """Return a warning if the rate limit of one host bounds the run. Otherwise, return None.
+    """Return a warning if the rate limit of one host slows the whole run, or None if it does not.
 
-    The share of a host is estimated from the first rows of the source. Only sources of the type `url_list` are checked.
+    The host's share of the addresses is estimated from the first rows of the source. Only sources of the type `url_list` are
+    checked.
     """
     from vlmdata.row import conform, flatten
     from vlmdata.sources.url_list import UrlList
@@ -61,9 +62,9 @@ def _crowd(recipe: Recipe) -> str | None:
 
 
 def _names(columns: Sequence[str]) -> str | None:
-    """Return a note about source columns that are renamed in a sample's JSON, or an empty string if no column is renamed.
+    """Return a note that lists the renamed source columns, or an empty string if there are none.
 
-    A column is renamed if vlmdata has a field with the same name.
+    A source column with the name of a vlmdata field gets another name in a sample's JSON.
     """
     from vlmdata.fields import other_names
 

@@ -46,9 +46,9 @@ def is_arc(file: BinaryIO) -> bool:
 def arc_records(file: BinaryIO, start: int, end: int | None, max_bytes: int) -> Iterator[dict[str, Any]]:
     """Yield the fields of a `Record`, as a dict, for each record that begins in [start, end) of an unpacked ARC.
 
-    A run of lines that are not headers makes one bad record. A line that begins like a header starts another bad record in
-    the run. If the stated length of a record reaches past the end of the file, the record's content is searched for further
-    records.
+    Where a header is expected, consecutive lines that are not valid headers give one bad record together. But a line that
+    begins like a header gives a bad record of its own, to which the next lines belong. If the stated length of a record reaches
+    past the end of the file, the record's content is searched for further records.
     """
     offset, lost = start, False
     size: int | None = None  # size of the file; measured when a stated length first reaches past the end of the file
@@ -182,8 +182,8 @@ def _header(line: bytes) -> dict[str, Any] | None:
 def _field_indexes(fields: list[bytes]) -> tuple[int, int | None, int | None] | None:
     """Return (number of fields that hold the URL, index of the date or None, index of the media type or None).
 
-    `fields` is a header line split at spaces, so a URL with spaces takes several fields. Return None if the fields contain no
-    date, no server address and no media type.
+    `fields` is a header line split at spaces, so a URL with spaces takes several fields. The date, the server
+    address or the media type after the URL shows where the URL ends. Return None if the line has none of these three.
     """
     last = len(fields) - 1  # index of the length
     dates = [i for i in range(1, last) if _DATE.fullmatch(fields[i])]

@@ -138,7 +138,10 @@ def dictionary_of(file: BinaryIO) -> bytes | None:
 
 
 def _blank_end(file: BinaryIO, offset: int) -> int | None:
-    """Return where the frame at an offset ends, or None if no frame begins there or the frame holds more than blank lines."""
+    """Return where the frame at an offset ends if it holds nothing but blank lines.
+
+    Return None if it holds anything else, or if no frame begins there.
+    """
     head = read_at(file, offset, 4)
     try:
         if head.startswith(GZIP):

@@ -22,11 +22,12 @@ def digest_fits(declared: str | None, block: bytes) -> bool:
 def record_fits(headers: Mapping[str, str], block: bytes, max_bytes: int) -> bool:
     """Return whether a record's content matches its digests. The names of `headers` are in lower case.
 
-    A record matches if its block has the declared block digest, or if it declares no block digest of a known algorithm.
-    Otherwise its payload must have the declared block digest or payload digest, because some writers confuse the two.
-    The payload may be the HTTP body as it was sent, or as it is after any of its decodings, up to `max_bytes`. If the block is
-    not an HTTP message, the payload is the block. A revisit always matches, because GNU Wget declares the digest of an empty
-    body.
+    A record may declare a digest of its block, which is its whole content, and of its payload. The payload is the HTTP body, or
+    the block if the block is not an HTTP message. A record matches if one of these conditions holds:
+    - The block has the declared block digest, or no block digest of a known algorithm is declared.
+    - The payload has one of the two digests, because some writers confuse them. The payload is tried as it was sent and after
+      each of its decodings, up to `max_bytes`.
+    - The record is a revisit, because GNU Wget declares the digest of an empty body for it.
     """
     declared = headers.get("warc-block-digest")
     if headers.get("warc-type", "").strip().lower() == "revisit" or digest_fits(declared, block):

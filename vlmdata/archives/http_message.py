@@ -15,7 +15,7 @@ _ENOUGH = 4  # encoded bytes to read for each decoded byte, because the body may
 
 @dataclass(slots=True)
 class Response:
-    """A parsed response. If it has no body, `problem` says why: http_header, bad_chunks, bad_encoding or too_large."""
+    """A parsed response. If it has no body, `problem` says why: `http_header`, `bad_chunks`, `bad_encoding` or `too_large`."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)  # names in lower case; the first of repeated headers is kept
@@ -46,9 +46,9 @@ class _Undecodable(Exception):
 
 
 def parse_response(block: bytes, *, max_bytes: int, with_body: bool = True) -> Response:
-    """Parse a response as the server sent it. If the decoded body exceeds `max_bytes`, the problem is too_large.
+    """Parse an HTTP response. Without `with_body`, parse only the status and the headers.
 
-    Without `with_body`, only the status and the headers are parsed.
+    If the decoded body exceeds `max_bytes`, the response has no body, and its `problem` is `too_large`.
     """
     head, body = _split(block)
     lines = head.split(b"\n")

@@ -1,8 +1,8 @@
-"""Reads web archives as streams of records: WARC (plain, gzip, LZ4, Zstandard), ARC, and both inside WACZ.
+"""Reads web archives as streams of records: WARC (plain, gzip, LZ4, Zstandard) and ARC, also as members of a WACZ.
 
 Memory holds one record at a time. A record that cannot be read is yielded with kind `bad_record`, and reading continues at the
-next readable record. A volume is an archive file or a member of a WACZ. A large volume is divided into pieces, which are byte
-ranges that together yield the records of the whole volume.
+next readable record. A volume is an archive file or a member of a WACZ. A large volume is divided into pieces. A piece is a
+byte range, and the pieces together yield the records of the whole volume.
 """
 
 from __future__ import annotations
@@ -152,10 +152,10 @@ def _records_before_damage(
 def _skip_damage(
     file: Any, position: int, last: Record | None, max_bytes: int, stop: _Stop
 ) -> Generator[Record, None, int | None]:
-    """Yield the records in damaged bytes if this module can read them although FastWARC cannot, or else one bad record.
+    """Yield the records in damaged bytes that this module can read although FastWARC cannot, or else at most one bad record.
 
-    Return the offset where reading continues, or None if no record follows before the end of the range. Reading began at
-    `position`. `last` is the record before the damage, or None if the damage is at `position`.
+    `position` is where reading began. `last` is the record before the damage, or None if the damage is at `position`. Return
+    the offset where reading continues, or None if no record follows before the end of the range.
     """
     at = position if last is None else proved_end(file, last.offset, max_bytes)
     if at is None and last is not None:  # the end of the last record is not known
@@ -180,9 +180,9 @@ def _skip_damage(
 class _Stop:
     """Detects the end of the byte range from which records are read, and counts records with a false stated length.
 
-    If a frame holds two records, FastWARC reports the offset of the next frame for the second record. This record may
-    therefore seem to begin at `end` although it begins before `end`. So a record at `end` is outside the range only if it has
-    the headers of the record that FastWARC reads first when it starts at `end`.
+    If a frame holds two records, FastWARC reports a wrong offset for the second record: the offset of the next frame. So a
+    record may seem to begin at `end` although it begins before `end`. To detect this, its headers are compared with the
+    headers of the record that FastWARC reads first when it starts at `end`. If they differ, the record is inside the range.
     """
 
     def __init__(self, file: BinaryIO, end: int | None):
@@ -239,10 +239,10 @@ def _unbroken_records(file: BinaryIO, position: int, max_bytes: int, stop: _Stop
 
 
 def _is_odd(record: Record, length: int) -> bool:
-    """Return whether FastWARC misread a header.
+    """Return whether FastWARC misread the header of a record. `length` is the content's length according to FastWARC.
 
-    FastWARC knows only the spelling `Content-Length`. If lines end in bare line feeds, FastWARC finds no content or joins the
-    lines.
+    FastWARC misreads two kinds of headers. If `Content-Length` is spelled differently, as in `content-length`, FastWARC finds
+    no length. If lines end in bare line feeds, it finds no content or joins the lines.
     """
     if length == 0 and stated_length(record.headers):
         return True
@@ -252,9 +252,10 @@ def _is_odd(record: Record, length: int) -> bool:
 def _read_alone(file: BinaryIO, position: int, entry: Any, max_bytes: int, stop: _Stop) -> _Odd | None:
     """Return the record at an offset, without trusting the length that its header states.
 
-    A packed record is read only from its own frame. A plain record counts as cut off if no record follows its content. If this
-    function does not apply to the record, return None and leave the file where it was. The caller uses this function after
-    many false lengths, because each of them costs a read to the end of the file.
+    A packed record is read only from its own frame. A plain record is returned as cut off if its length is false, which means
+    that neither another record nor the end of the file follows its content. If the length of a plain record is right, or if a
+    record cannot be parsed, return None and leave the file where it was. The caller uses this function only after many false
+    lengths, because without it each false length costs a read to the end of the file.
     """
     if stop.packed:
         return _odd_records(file, position, entry, max_bytes)
@@ -301,9 +302,9 @@ def _odd_records(file: BinaryIO, position: int, entry: Any, max_bytes: int) -> _
 
 
 def _other_spelling(file: BinaryIO, position: int, max_bytes: int) -> _Odd | None:
-    """Return the records at an offset if FastWARC stops there because the version is spelled like `warc/1.0`.
+    """Return the records at an offset where FastWARC stops because the version has an unusual spelling, such as `warc/1.0`.
 
-    Return None for the usual spelling and for anything else.
+    Return None if the spelling is usual, or if no record begins at the offset.
     """
     packed = is_packed(file)
     head = frame_head(file, position, dictionary_of(file)) if packed else read_at(file, position, 5)

@@ -62,9 +62,9 @@ def certain_record(file: BinaryIO, offset: int) -> int | None:
 def record_starts(file: BinaryIO, every: int, sound: Callable[[int], Iterator[int]]) -> Iterator[int]:
     """Yield 0, then the offset of the first record at or after each multiple of `every` in a plain WARC.
 
-    Records are found by their stated lengths. A stated length counts only if the header is regular and another record follows
-    the content. Otherwise the next record is found with `sound`, which uses the record reader to yield the offsets of the
-    readable records at or after a given offset.
+    A record's header states where the next record begins. If a header is irregular, or if no record begins at the stated
+    offset, the next record is searched for with `sound`. From an offset, `sound` yields the offsets of the records at or
+    after it that the record reader can read.
     """
     offset: int | None = 0
     cut = 0

@@ -53,7 +53,7 @@ class Volume:
         return sequential((*identity, "unpacked"), self._open_unpacked)
 
     def size(self) -> int:
-        """Return the size in bytes of the file, or of the member after the zip is unpacked."""
+        """Return the size of the file in bytes. For a member of a zip, return its uncompressed size."""
         with open_archive(self.path) as file:
             if self.member is None:
                 return file.seek(0, os.SEEK_END)
@@ -125,7 +125,10 @@ class FileRange:
 
 
 class _Read1:
-    """Offers a FastWARC reader's `read` as `read1`, because this `read` behaves like Python's `read1`. Skips empty frames."""
+    """Gives a FastWARC reader the method `read1`, which calls its `read` and skips empty frames.
+
+    The reader's `read` behaves like `read1` of Python's files: it may return fewer bytes than requested.
+    """
 
     def __init__(self, reader: WarcReader):
         self.reader = reader
@@ -141,10 +144,10 @@ class _Read1:
 
 @functools.lru_cache(maxsize=1000)
 def _has_record_offsets(volume: Volume, identity: tuple[Any, ...]) -> bool:
-    """Return whether each record can be read at its offset in the stored file.
+    """Return whether each record can be read at its own offset in the file as it is stored.
 
     This is true if the volume is plain, or if its first three records are compressed frames. It is false for a compressed ARC
-    and for one compressed stream over all records.
+    and for a file whose records form one compressed stream.
     """
     with volume._open_stored() as file:
         if not is_packed(file):

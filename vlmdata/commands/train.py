@@ -23,7 +23,7 @@ class Train(Verb):
     """The verb `train`. The trainer, a separate program, completes its arguments."""
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete an option. It belongs to the trainer's verb or, if the line has no such verb yet, to `train` itself."""
+        """Complete an option of the trainer's verb or, if the line names no verb yet, an option of `train` itself."""
         return verbs_of_trainer(ctx, None, incomplete) if ctx.params["words"] else super().shell_complete(ctx, incomplete)
 
 

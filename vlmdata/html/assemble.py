@@ -48,11 +48,11 @@ def assemble(layout: PageLayout, kept: list[bool]) -> tuple[list[str | None], li
 
 
 def _items(layout: PageLayout) -> tuple[list[int], list[int]]:
-    """Return two lists with an entry for each section: the item around the section, and the group around the section.
+    """Return two lists with an entry for each section: the index of its item, and the index of its group.
 
-    An item is a list item or a table cell. A group is a table, or the outermost of nested lists. An item or a group is given by
-    its index in `layout.sections`; -1 means that there is none. If a section is itself an item or a
-    group, its entry is its own index.
+    An item is a list item or a table cell. A group is a table, or the outermost of nested lists. The item of a section is the
+    innermost item around it, or the section itself if it is an item. The same holds for the group. An index is a place in
+    `layout.sections`, or -1 if there is no such item or group.
     """
     items: list[int] = []
     groups: list[int] = []
@@ -65,7 +65,10 @@ def _items(layout: PageLayout) -> tuple[list[int], list[int]]:
 
 
 def _layout_rows(layout: PageLayout, kept: list[bool], items: list[int]) -> set[int]:
-    """Return the section indexes of the table rows with a cell that holds several kept blocks."""
+    """Return the section indexes of the table rows that serve the layout of the page.
+
+    Such a row has a cell with several kept blocks. `items` is the first result of `_items`.
+    """
     seen: set[int] = set()
     rows: set[int] = set()
     for block, keep in zip(layout.blocks, kept, strict=True):

@@ -24,10 +24,11 @@ _SENTENCE = re.compile(r"[.!?…。！？।؟]\W{0,2}$")
 
 
 def _is_sentence(block: PageBlock, before: PageBlock | None) -> bool:
-    """Return whether a block is the sentence of a card and not a headline. The block must be linked and end like a sentence.
+    """Return whether a block is a sentence of a card and not a headline.
 
-    If `before` is a linked heading, a linked block of ten words or more is also a sentence, even if it does not end like one.
-    `before` is the previous block of the card. It is None for the first block, and on a page with an article.
+    The block must be linked, have six words or more, and end like a sentence. If it has ten words or more and `before` is a
+    linked heading, it may end in any way. `before` is the previous block of the run of cards. It is None for the first
+    block of the run, and for every block of a page with an article.
     """
     if block.links <= 0.7 or block.words < _CARD_WORDS:
         return False
@@ -48,10 +49,10 @@ class _LinkRun:
 
 
 def teaser_share(layout: PageLayout) -> float:
-    """Return the share of a page's prose that lists of teasers must hold to count as the content of the page.
+    """Return a threshold: lists of teasers that hold at least this share of a page's prose are the content of the page.
 
-    The share is 0.5 on a page with an article (two consecutive paragraphs, or a long one). It is 0.25 on a page that consists
-    of names and short texts.
+    The threshold is 0.5 on a page with an article (two consecutive paragraphs, or a long one). It is 0.25 on a page that
+    consists of names and short texts.
     """
     row = 0
     for block in layout.blocks:

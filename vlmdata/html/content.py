@@ -92,7 +92,7 @@ def _is_gallery(kept: list[bool], sums: Sums) -> bool:
 
 
 def _gallery(layout: PageLayout, sums: Sums) -> list[bool]:
-    """Return a list with an entry for each block of a gallery: False for boilerplate and for links without an image nearby."""
+    """Return, for each block of a gallery, whether it is kept: False for boilerplate and for links without an image nearby."""
     kept = [True] * len(layout.blocks)
     for _, s in sums.sections:
         if s.tag == "body":

@@ -10,7 +10,10 @@ from typing import AnyStr
 
 
 def cut_out(text: AnyStr, opening: AnyStr, closing: AnyStr) -> AnyStr:
-    """Return the text without the marks and the text between them. An opening mark that is never closed is kept."""
+    """Return the text without the parts from an opening mark to the next closing mark. The marks are removed too.
+
+    An opening mark that is never closed is kept.
+    """
     pieces: list[AnyStr] = []
     place = 0
     while (start := text.find(opening, place)) >= 0 and (end := text.find(closing, start + len(opening))) >= 0:

@@ -90,7 +90,7 @@ def drop_furniture(layout: PageLayout, kept: list[bool]) -> None:
 
 
 def _is_furniture(text: str, words: int) -> bool:
-    """Return whether a block is a date, a byline, the label of a button or a cookie notice."""
+    """Return whether a block is a date, a byline, a cookie notice, or the label of a button."""
     if words < 20 and len(text) < 300 and _FURNITURE.fullmatch(text.lower()):
         return True
     return 15 <= words < 80 and "ookie" in text and bool(_COOKIES.match(text[:1000]))
@@ -99,7 +99,8 @@ def _is_furniture(text: str, words: int) -> bool:
 def _drop_comments(blocks: list[PageBlock], kept: list[bool]) -> None:
     """Drop a line such as `3 comments` and all blocks after it, if at least half of the words are before the line.
 
-    A line without a number may be a heading of the text, so four fifths of the words must be before such a line.
+    For a line without a number, such as `Comments`, at least four fifths of the words must be before it, because the line may
+    be a heading of the text.
     """
     total = sum(b.words for b, keep in zip(blocks, kept, strict=True) if keep)
     before = 0
@@ -171,9 +172,10 @@ def _trim(blocks: list[PageBlock], kept: list[bool]) -> None:
 
 
 def _drop_pointers(blocks: list[PageBlock], kept: list[bool], prose: list[int]) -> None:
-    """Drop the last paragraphs of a text while they are short and contain links. Do nothing if the text has many links.
+    """Drop short paragraphs with links from the end of a text, up to the last other paragraph. Always keep three paragraphs.
 
-    `prose` holds the indexes of the paragraphs. The indexes of dropped paragraphs are removed from `prose`.
+    Do nothing if the text has many links. `prose` holds the indexes of the paragraphs. The indexes of dropped paragraphs are
+    removed from `prose`.
     """
     linked = sum(blocks[i].links * blocks[i].words for i in prose)
     if linked > 0.03 * sum(blocks[i].words for i in prose):

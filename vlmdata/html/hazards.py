@@ -106,15 +106,18 @@ def _may_be_large(html: bytes, most: int) -> bool:
 def _may_be_crowded(html: bytes, most: int) -> bool:
     """Return whether a page may have a tag with too many attributes, or would take too long to check.
 
-    The page is divided into stretches of `most` bytes. An attribute takes at least two bytes, so a tag with more than twice
-    `most` attributes is longer than four stretches, and fills at least three consecutive stretches. A tag with fewer attributes
-    may be missed. A page is searched only if it has three consecutive stretches that can be part of one tag.
+    A fast check excludes most pages. It divides the page into stretches of `most` bytes. An attribute takes at least two bytes,
+    so a tag with more than 2 * `most` attributes fills at least three consecutive stretches. The page is searched for tags only
+    if three consecutive stretches may be part of one tag. A tag with too many attributes but at most 2 * `most` may be missed.
     """
     return any(_gaps(html[start:end]) > most for start, end in _long_stretches(html, most)) and _holds_crowded(html, most)
 
 
 def _long_stretches(html: bytes, size: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of each run of three or more consecutive stretches of `size` bytes that may all be part of one tag."""
+    """Yield (start, end) of each long part of a page that may lie inside one tag.
+
+    The page is cut into stretches of `size` bytes. A long part consists of three or more consecutive stretches.
+    """
 
     def inside(number: int) -> bool:
         return may_name_attributes(html, number * size, min((number + 1) * size, len(html)))

@@ -153,9 +153,9 @@ def _is_preview(end: str) -> bool:
 def addresses(attributes: Mapping[str, str | None], sources: Iterable[Mapping[str, str | None]] = ()) -> list[str]:
     """Return the addresses of an `<img>` and of the `<source>`s of its `<picture>`, best first, without placeholders.
 
-    The addresses in a srcset with widths or densities come first. The address in the attribute of a lazy loader comes next, and
-    then `src`, which may be a preview that the lazy loader replaces. If no srcset states widths, addresses of previews come
-    last.
+    The addresses in a srcset with widths or densities come first. The address in the attribute of a lazy loader is next. Then
+    comes `src`, which may be a preview that the lazy loader replaces. Without widths in a srcset, the first address may be a
+    preview. If so, all previews are moved to the end.
     """
     texts = _sets(attributes)
     for source in sources:

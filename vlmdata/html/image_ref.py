@@ -67,11 +67,11 @@ def pixels(text: str | None) -> int | None:
 
 
 def merged(before: ImageRef, now: ImageRef, *, repeats: bool, near: bool) -> ImageRef | None:
-    """Merge two adjacent references to one image. Return None if they are different images.
+    """Merge two adjacent references to one image. Return None if they must stay separate.
 
-    An address that does not request a preview, or that requests the greater width, comes first. `repeats` says that one of the
-    two references is in a `<noscript>`. `near` says that both references are in one section, or that `before` is the first
-    content of a section that also contains `now`.
+    The result has the address that does not request a preview or, if both or neither do, the address that requests the greater
+    width. The other addresses follow in `others`. `repeats` says that one of the two references is in a `<noscript>`. `near`
+    says that both references are in one section, or that `before` is the first content of a section that also contains `now`.
     """
     same = before.data is None and now.data is None and _is_one_file(before.url, now.url)
     if not same and not (near and (repeats or before.data is not None)):

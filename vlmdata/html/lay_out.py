@@ -41,9 +41,9 @@ def lay_out(
 ) -> PageLayout:
     """Return the layout of a lexbor tree. Elements deeper than `max_depth` are dropped and counted.
 
-    `base` resolves relative addresses. `prune` selects what the walk skips. `menus` skips menus, which are half of all elements
-    on many pages and never content. `boilerplate` also skips sections that are marked as boilerplate and show no figure. The
-    layout counts the characters of these sections. The walk is not recursive.
+    `base` resolves relative addresses. The walk is not recursive. `prune` says what it skips. With "menus", it skips menus,
+    which never hold content but are half of all elements on many pages. With "boilerplate", it also skips sections that are
+    marked as boilerplate, unless they may be content. The layout counts the characters of these skipped sections.
     """
     walk = Walk(base, max_images, max_depth, max_data_bytes, prune)
     walk.enter("body", {})
@@ -98,10 +98,10 @@ def lay_out(
 
 
 def _element(walk: Walk, node: Any, tag: str, kind: int) -> tuple[Any, int]:
-    """Add one element to the layout. Return (first child of the element, number), or (None, 0) if its content is skipped.
+    """Add one element to the layout. Return (its first child, a number), or (None, 0) if its content is skipped.
 
-    The walk uses the number to close the element. The number is the index of the section around the element if the element is
-    a section, 1 if it is a link to another page, and 0 otherwise.
+    The walk needs the number when it closes the element. For a section, the number is the index of the section around it. For a
+    link to another page, it is 1. For a link within the page, it is 0.
     """
     if kind >= _PRE:
         child = node.first_child

@@ -17,8 +17,8 @@ _ICON = 64  # an image with a side of at most this many pixels is an icon
 def restore_lead(layout: PageLayout, kept: list[bool], before: list[int]) -> None:
     """Keep the title of the page, the pictures around the title, and the prose between the title and the core.
 
-    This prose is usually a summary. `before` holds the indexes of the main content's blocks before the core. Lists and headings
-    among these blocks are kept too. Tables among these blocks are kept if the page has no title.
+    This prose is usually a summary. `before` holds the indexes of the blocks that belong to the main content and come before
+    the core. Lists and headings among these blocks are kept too, and if the page has no title, also tables.
     """
     blocks = layout.blocks
     first = next((i for i, keep in enumerate(kept) if keep), 0)
@@ -40,9 +40,9 @@ def restore_lead(layout: PageLayout, kept: list[bool], before: list[int]) -> Non
 
 
 def restore_figures(blocks: list[PageBlock], kept: list[bool], after: list[int]) -> None:
-    """Keep the captioned images after the core, and their captions. Images that are links or icons are not kept.
+    """Keep the images with captions that follow the core of the main content. Keep the blocks of their captions too.
 
-    `after` holds the indexes of the blocks after the core.
+    `after` holds the indexes of the blocks after the core. Images that are links or icons are not kept.
     """
     _restore_pictures(blocks, kept, [i for i in after if (image := blocks[i].image) is None or image.caption])
 
@@ -60,9 +60,9 @@ def _restore_pictures(blocks: list[PageBlock], kept: list[bool], places: list[in
 
 
 def _outside_chrome(layout: PageLayout, start: int, end: int) -> list[int]:
-    """Return the indexes of the blocks from `start` to `end`, except the blocks in boilerplate sections.
+    """Return the indexes of the blocks from `start` to `end` that are not in a boilerplate section.
 
-    A boilerplate section that begins before `start` is ignored, so its blocks are returned.
+    A boilerplate section that begins before `start` does not exclude its blocks.
     """
     surely = [False] * len(layout.sections)
     for i, s in enumerate(layout.sections):

@@ -65,9 +65,10 @@ def prepared(html: str) -> str:
 
 
 def extract_obelics(html: bytes, url: str) -> tuple[list[str | None], list[ImageRef | None]]:
-    """Return a list of texts and a list of images from a page that went through `prepared` and is encoded in UTF-8.
+    """Return the texts and the images of a page as two lists.
 
-    The lists have equal length, and at each position one of the two is None. `url` is the address of the page.
+    The lists have equal length, and at each position one of the two holds None. `html` is the result of `prepared`, encoded in
+    UTF-8. `url` is the address of the page.
     """
     tree = LexborHTMLParser(html)
     texts: list[str | None] = []
@@ -255,13 +256,20 @@ class _TextRun:
         self.separators: set[str] = set()
 
     def leave(self, depth: int, tag: str) -> None:
-        """Close an element. Its tag may separate two texts. `depth` is the number of elements that are still open."""
+        """Close an element with this tag, which may separate the last text from the next text.
+
+        `depth` is the number of elements that are still open.
+        """
         if self.tail is not None and depth < self.depth:
             self.depth = depth
             self.separators.add(_SEPARATORS.get(tag, ""))
 
     def add(self, text: str, stack: list[str]) -> None:
-        """Append a text, after the strongest separator since the last text. `stack` holds the tags of the open elements."""
+        """Append a separator and a text. `stack` holds the tags of the open elements.
+
+        The separator is an empty line, a line break, a space or nothing. It is the strongest separator that a tag closed or
+        opened since the last text demands, or that one of the two texts has at the joint.
+        """
         if not text:
             return
         if self.tail is None:

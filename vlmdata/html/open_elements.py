@@ -33,10 +33,11 @@ _STEPS = 64  # a parser steps over this many open elements in the time in which 
 
 @dataclass(slots=True)
 class Tree:
-    """Tracks the elements that a parser may have open, and counts in `cost` how much work the parser has done so far.
+    """Tracks the elements that a parser may have open after each tag of a page.
 
-    The unit of work is the creation of one element. An end tag may have no effect while certain elements, such as tables, are
-    open inside the element that it would close. Source: WHATWG HTML, "tree construction".
+    `cost` counts the parser's work so far, in units of the creation of one element. As in a parser, an end tag may have no
+    effect while certain elements, such as tables, are open inside the element that it would close. Source: WHATWG HTML, "tree
+    construction".
     """
 
     opened: list[bytes] = field(default_factory=list)  # names of the open elements, outermost first

@@ -87,7 +87,7 @@ class Walk:
                 self.blocks.append(PageBlock(part, None, self.current, tag, count_words(part), density))
 
     def enter(self, tag: str, attributes: dict[str, str | None]) -> int:
-        """Open a section and return the index of the section around it, which `leave` needs."""
+        """Open a section and return the index of the section around it. Pass this index to `leave` to close the new section."""
         if self.pieces:
             self.flush()
         parent = self.current
@@ -185,7 +185,7 @@ class Walk:
         return sources
 
     def _is_same(self, ref: ImageRef, again: bool) -> bool:
-        """Return whether `ref` shows the same image as the last block. If it does, merge `ref` into this block's image."""
+        """Return whether `ref` shows the same image as the last block. If so, merge `ref` into the image of the last block."""
         last = self.blocks[-1] if self.blocks else None
         if last is None or last.image is None or len(self.pieces) > _FEW_PIECES:
             return False
@@ -199,7 +199,7 @@ class Walk:
         return True
 
     def _near(self) -> bool:
-        """Return whether the last block is in the current section, or is the first block of a section around this section."""
+        """Return whether the last block is directly in the current section, or begins this section or one that contains it."""
         place, around = len(self.blocks) - 1, self.current
         if self.blocks[-1].section == around:
             return True

@@ -23,8 +23,8 @@ GROWTH, SIGMA = 0.1, 0.1  # as a share of a box's longer side
 def blur_boxes(pixels: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
     """Return (H, W, 3) uint8 pixels with the boxes blurred, or the same array if no box is inside the image.
 
-    The coordinates of `boxes` are in pixels of this image. The strength of the blur is set by the longest side of all
-    boxes, limited to the image's longer side.
+    The coordinates of `boxes` are in pixels of this image. All boxes are blurred with the same strength. The strength grows
+    with the longest side of any box, up to the longer side of the image.
     """
     if not boxes:
         return pixels

@@ -1,4 +1,4 @@
-"""Estimates the memory (bytes) and time (units of cost) of decoding from the header of an image alone.
+"""Estimates, from an image's header alone, how much memory (bytes) and time (units of cost) its decoding takes.
 
 Memory is the peak growth of the process, measured with bench/bombs.py: the pixels in the decoder, the returned pixels, and the
 decoder's other buffers. One unit of cost is the decoding of a million pixels of a baseline JPEG, which takes about 10 ms on one
@@ -61,7 +61,7 @@ def decoding_bytes(header: ImageHeader, size: int, factor: int = 1, *, by_pillow
 
 
 def decoding_cost(header: ImageHeader) -> float:
-    """Return the cost of decoding in units. Shrinking a JPEG while decoding does not lower the cost."""
+    """Return the cost of decoding an image, in units of cost. Shrinking a JPEG while decoding does not lower the cost."""
     millions = max(header.width * header.height, header.coded_pixels) / 1e6
     each = ODD_JPEG_COST if header.mode == "cmyk" and header.format == "jpeg" else COSTS[header.format]
     each += PASS_COST * (header.passes - 1) + (ALPHA_COST if header.mode.endswith("alpha") else 0)
@@ -78,9 +78,9 @@ def writing_bytes(pixels: int, format: str, quality: int) -> int:
 
 
 def blurring_cost(pixels: int, longest: float) -> float:
-    """Return the cost in units of blurring boxes in an image of `pixels` pixels.
+    """Return how many units of cost it takes to blur boxes in an image of `pixels` pixels.
 
-    `longest` is the longest side of all boxes in pixels.
+    `longest` is the length in pixels of the longest side of any box.
     """
     return BLUR_COST * pixels / 1e6 * longest
 
@@ -98,7 +98,7 @@ def check_memory(needed: float, max_memory_mb: float, what: str) -> None:
 
 
 def check_cost(cost: float, max_cost: float, what: str) -> None:
-    """Raise ImageError `too_costly` if `cost` exceeds `max_cost`, both in units."""
+    """Raise ImageError `too_costly` if `cost` exceeds `max_cost`. Both are in units of cost, as defined above."""
     if cost > max_cost:
         value = round(cost, 2)
         raise ImageError(

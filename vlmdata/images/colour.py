@@ -48,7 +48,7 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Return whether a transform changes all test colours by at most `SAME_WITHIN` levels, so its profile counts as sRGB."""
+    """Return whether a transform changes no test colour by more than `SAME_WITHIN` levels. Its profile then counts as sRGB."""
     levels = np.arange(0, 256, 15, dtype=np.uint8)
     if mode == "L":
         grid = Image.fromarray(levels[None])

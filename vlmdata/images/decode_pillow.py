@@ -19,7 +19,8 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a worker has one core; dav1d would st
 def decode_pillow(data: bytes, header: ImageHeader, factor: int) -> tuple[np.ndarray, bool]:
     """Return (H, W, 3) uint8 sRGB pixels, and whether the pixels needed no conversion.
 
-    The pixels keep the stored orientation, except the pixels of a TIFF, which Pillow rotates while loading. A JPEG is shrunk by
+    Pixels need a conversion if they have more than 8 bits, alpha, CMYK colours, or a colour profile that changes them. The
+    pixels keep the stored orientation, except the pixels of a TIFF, which Pillow rotates while loading. A JPEG is shrunk by
     `factor` while decoding. Raises no exception other than ImageError.
     """
     with pillow_errors(_reason), Image.open(io.BytesIO(data), formats=_plugins(header.format)) as image:

@@ -80,8 +80,8 @@ def frames_of(data: bytes) -> Iterator[bytes]:
 def read_tiff(data: bytes) -> ImageHeader:
     """Return the header of a classic TIFF. Raises ImageError for an invalid TIFF.
 
-    A directory that claims far more bytes than the file has is an attack on the decoder's memory, and so are tiles that are far
-    larger than the image. Both are refused as corrupt.
+    Two attacks on the decoder's memory are refused as corrupt: a directory that claims far more bytes than the file has, and
+    tiles that are far larger than the image.
     """
     if data[2:4] in (b"+\0", b"\0+"):
         raise ImageError("unsupported_format", "the format BigTIFF is not supported")
@@ -109,7 +109,7 @@ def read_tiff(data: bytes) -> ImageHeader:
 
 
 def _strip_bytes(tags: dict[int, int], width: int, height: int) -> int:
-    """Return the bytes that libtiff allocates for a strip or tile, in addition to the returned pixels."""
+    """Return by how many bytes the memory that libtiff needs for a strip or tile exceeds the size of the returned pixels."""
     across, down = tags.get(TILE_WIDTH, width), tags.get(TILE_HEIGHT, min(tags.get(ROWS_PER_STRIP, height), height))
     samples = tags.get(SAMPLES, 1)
     pixel_bytes = max(samples * tags.get(BITS, 1) / 8, 4 if tags.get(PHOTOMETRIC) == YCC else 0)

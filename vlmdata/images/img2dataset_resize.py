@@ -52,10 +52,10 @@ def _resizer(mode: str, size: int, only_if_bigger: bool, skip_reencode: bool, fo
 
 
 def _header(data: bytes) -> tuple[ImageHeader, str]:
-    """Return the header, and the reason to report if img2dataset cannot decode the bytes.
+    """Return an image's header, and the reason to report if img2dataset fails to decode the image later.
 
-    img2dataset may decode bytes that `read_header` refuses. Their size must be known first, so Pillow reads the header of these
-    bytes. Raises ImageError if Pillow cannot read it.
+    img2dataset may decode an image that `read_header` refuses. The limits need the size of this image, so Pillow reads its
+    header. Raises ImageError if Pillow cannot read the header.
     """
     try:
         return read_header(data), "corrupt"

@@ -59,8 +59,8 @@ def _box(values: np.ndarray, window: int, axis: int) -> np.ndarray:
 def _quality(small: np.ndarray) -> int:
     """Return the amount of detail, 0 to 100.
 
-    This is a ninetieth of the sum of the differences between neighbouring values in `small`. Each difference is a percentage of
-    the range 0..255, truncated to an integer.
+    This is the sum of all differences between values that are next to each other in `small`, divided by 90. Each difference is
+    first converted to a percentage of 255 and truncated to an integer.
     """
     steps = [np.abs((np.diff(small, axis=axis) * 100 / 255).astype(int)).sum() for axis in (0, 1)]
     return min(100, int(sum(steps) / 90))

@@ -30,11 +30,11 @@ def phash(pixels: np.ndarray) -> int:
 
 
 def block_means(pixels: np.ndarray) -> np.ndarray:
-    """Return 256 times the mean luma of each of 32 x 32 equal blocks: (32, 32) int64. A block may end inside a pixel.
+    """Return the mean luma, times 256, of each of 32 x 32 equal blocks: (32, 32) int64.
 
-    The sums are exact, and only the final division rounds down. They come from an integral image of integers. A block that
-    ends i/32 of the way through a pixel takes i/32 of that pixel. This method takes half the time of an area resize, and its
-    result changes less if the image is resized.
+    A block may end inside a pixel. If it ends i/32 of the way through the pixel, it takes i/32 of that pixel. The sums of
+    pixels come from an integral image of integers, so they are exact, and only the final division rounds down. This method
+    takes half the time of an area resize, and its result changes less if the image is resized.
     """
     height, width = pixels.shape[:2]
     y, y_part = np.divmod(EDGES * height, SIDE)
@@ -57,11 +57,12 @@ def block_means(pixels: np.ndarray) -> np.ndarray:
 
 
 def phash_imagededup(pixels: np.ndarray) -> int:
-    """Return the PHash of imagededup 0.3 for (H, W, 3) uint8 pixels. Its 16 hex digits are `f"{value:016x}"`.
+    """Return the PHash of imagededup 0.3 for (H, W, 3) uint8 pixels, to compare it with hashes that imagededup computed.
 
-    Pillow resizes to 32 x 32 with Lanczos and converts to grey. A bit is set if its coefficient, one of the 8 x 8 lowest of a
-    DCT-II in floating point, is at least the median of the 63 coefficients that are not the mean. Use this hash to compare with
-    hashes of imagededup. Floats may differ between processors. Source: imagededup, methods/hashing.py.
+    imagededup writes this value as 16 hex digits, `f"{value:016x}"`. Pillow resizes the image to 32 x 32 with Lanczos and
+    converts it to grey. The 64 bits belong to the 8 x 8 lowest coefficients of a DCT-II in floating point. The first
+    coefficient is the mean. A bit is set if its coefficient is at least the median of the other 63. Floats may differ between
+    processors. Source: imagededup, methods/hashing.py.
     """
     from scipy.fft import dct  # imported here, because the import takes a quarter of a second
 

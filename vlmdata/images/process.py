@@ -114,7 +114,10 @@ def process(
 
 
 def processing_cost(data: bytes, rule: ResizeRule, blur: Sequence[Box] = ()) -> float:
-    """Return the cost of `process` in units, from the header alone. Raises ImageError if the header cannot be read."""
+    """Return the cost of the function `process`, in the units of `budget.py`. Only the image's header is read.
+
+    Raises ImageError if the header cannot be read.
+    """
     header = read_header(data)
     return _cost(header, transform(rule, *header.upright_size), blur)
 

@@ -92,7 +92,7 @@ def _trial(plan: Schedule, chance: random.Random, first: int) -> int:
 def _leg(layout: StepLayout, start: int, end: int, steps: int) -> Ints:
     """Return the positions that one worker yields if its rank starts at `start` and is interrupted after `steps` steps.
 
-    The positions end at `end`, but a partial last step is filled with positions after `end`.
+    The epoch ends at `end`. If the epoch's last step is not full, positions after `end` fill it.
     """
     parts: list[Any] = []
     for numbers, positions, _ in layout.deal(start, lambda _: (end, True), 2048, drop=False):

@@ -91,9 +91,9 @@ def measure_lengths(
     `measure` receives a sample whose text members are bytes. `__image_names__` holds the names of its image members, and
     `__images__` the (width, height) of each of these images. An image whose size cannot be read has the size (0, 0), and
     `__unsized__` maps the member name of such an image to the bytes of the member. `measure` returns the number of tokens of
-    the sample, which is at least 1. For a sample with alternative captions, `measure` returns a list with the number for each
-    caption. In each epoch, `draw` chooses one of them. `name` must change with everything on which `measure` depends, such as
-    tokenizer, template and preprocessing.
+    the sample, which is at least 1. For a sample with alternative captions, `measure` returns a list with one number of tokens
+    for each caption, because every epoch draws one of the captions. `name` must change with everything on which `measure`
+    depends, such as tokenizer, template and preprocessing.
 
     `workers` is the number of processes, by default one per available core. With more than one process, `measure` must be
     importable. `report(done, rows)` is called during the measurement. Errors of `measure` are raised. A damaged sample raises

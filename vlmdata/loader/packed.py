@@ -72,10 +72,11 @@ class _PackedWindow(NamedTuple):
 
 @dataclass
 class PackedPlan:
-    """A schedule whose positions are packs of the samples of `plan`.
+    """A schedule with a pack of samples at each position. The samples come from `plan`.
 
     It has the methods of `Schedule`. `lengths` holds one `Lengths` for each dataset: the lengths of its samples in tokens. A
-    window is a group of successive samples that are packed together. `cache` is the folder that keeps packed windows.
+    window is a group of successive samples, and each window is packed separately. `cache` is the folder that keeps packed
+    windows.
     """
 
     plan: Schedule
@@ -149,15 +150,15 @@ class PackedPlan:
         return next(before for at, _, before in self._known if at == epoch)
 
     def hint(self, position: int) -> list[int]:
-        """Return [epoch, window, packs before the window] for the window of the last pack before `position`.
+        """Return [epoch, window, number of packs before the window] for the window that holds the last pack before `position`.
 
-        A saved state contains this list in addition to the position.
+        A saved state contains this list, so that a resumed stream need not pack the earlier windows again to count their packs.
         """
         befores = [before for _, _, before in self._known]
         return list(self._known[max(0, bisect_right(befores, position - 1) - 1)])
 
     def use_hint(self, hint: list[int]) -> None:
-        """Start to count packs at the window in `hint`, which is a result of the method `hint`."""
+        """Count packs from the window in `hint`, not from the first window. `hint` is a result of the method `hint`."""
         epoch, window, before = hint
         self._known = [(epoch, window, before)]
 

@@ -171,8 +171,8 @@ class Samples:
     def _end(self) -> int:
         """Return the position at which the current iteration ends.
 
-        This is the start of the next epoch whose number is a multiple of `epochs`, or the end in a worker's saved
-        state. Raises TypeError for an endless stream.
+        If a worker's saved state holds the end, return it. Otherwise, return the start of the next epoch whose number is a
+        multiple of `epochs`. Raises TypeError for an endless stream.
         """
         if self._until is not None:
             return self._until
@@ -326,9 +326,10 @@ class Samples:
         return list(map(self._make, units))
 
     def _make(self, unit: Unit) -> Any:
-        """Return the sample of a job, or the list of samples of a pack.
+        """Return the sample of a unit, or a list of samples if the unit is a pack.
 
-        A damaged sample raises DamagedSample or, with on_error="skip", is counted and replaced.
+        With on_error="raise", a damaged sample raises DamagedSample. With on_error="skip", it is counted and replaced (see
+        `_replace`).
         """
         try:
             return self._sample(unit) if isinstance(unit, SampleJob) else list(map(self._sample, unit))

@@ -105,9 +105,10 @@ def make_plan(
 ) -> Schedule:
     """Return the schedule of one dataset, or of several datasets that are blended by weight.
 
-    An epoch of a single dataset has all its rows. In a blend, `by` is the meaning of a weight:
-    - by="samples": a share of the samples. An epoch has as many positions as all datasets have rows.
-    - by="tokens": a share of the tokens. `tokens` is the mean length of a sample in each dataset; an epoch is as for "samples".
+    An epoch of a single dataset has all its rows. In a blend, each dataset has a weight, and `by` says what it means:
+    - by="samples": the dataset's share of the samples. An epoch has as many positions as all datasets together have rows.
+    - by="tokens": the dataset's share of the tokens. `tokens` holds the mean length of a sample in each dataset. An epoch has
+      as many positions as with by="samples".
     - by="epochs": how often an epoch of the blend repeats each row of the dataset.
 
     `later` maps a position, counted in samples over all ranks, to the weights that apply from this position. Raises ValueError
@@ -160,10 +161,10 @@ class StepLayout:
     def deal(self, start: int, end: End, most: int, *, drop: bool) -> Iterator[tuple[Ints, Ints, int]]:
         """Yield this worker's steps in portions: (step numbers (S,), positions (S, batch_size), end position).
 
-        S is the number of steps in the portion. The end position is 2**62 if it is unknown. A rank takes every world_size-th
-        position, so ranks read different blocks of the tars if world_size divides 64 (see order.py). The first portion is
-        small, so the first batch is ready soon. Portions grow up to `most` positions. `end(upto)` returns (end, True) or, if
-        the end is unknown, (a lower bound of the end that is greater than `upto`, False).
+        S is the number of steps in the portion. The end position is 2**62 if it is unknown. A rank takes every `world_size`-th
+        position, so ranks read different blocks of the tars if `world_size` divides 64 (see order/order.py). The first portion
+        is small, so that the first batch is ready soon. Later portions grow to at most `most` positions. `drop` is as in
+        `steps`. `end(upto)` returns (end, True) or, if the end is unknown, (bound, False) with `upto < bound <= end`.
         """
         portion, first = max(1, 32 // self.batch_size), self.worker
         while True:

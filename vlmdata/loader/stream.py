@@ -63,9 +63,9 @@ class Blend:
                 raise InputError(f"`later` has weights for {unknown}, but the blend has only {list(map(str, self.weights))}")
 
     def stages(self) -> dict[int, list[float]]:
-        """Return {position: weights} for `later`, with the weights in the order of the datasets.
+        """Return `later` as {position: weights}, where `weights` is a list in the order of the datasets.
 
-        A dataset that has no weight at a position has the weight 0.
+        A dataset for which `later` gives no weight at a position has the weight 0 there.
         """
         later: Mapping[int, Mapping[Any, float]] = self.later
         return {start: [weights.get(path, 0) for path in self.weights] for start, weights in later.items()}
@@ -76,9 +76,9 @@ class ReadOptions:
     """How `stream` reads tars. Raises ValueError (InputError) for a wrong option.
 
     `threads` is the number of threads that prefetch and decode; `.loader(num_workers=N)` uses processes. With on_error="skip",
-    the next sample takes the place of a sample that cannot be read or decoded, and the stream's `.skipped` counts the damaged
-    samples. `cache` is the folder for indexes of tars that have none, for lengths and packed windows, and for up to
-    `cache_bytes` bytes of remote tars.
+    a sample that cannot be read or decoded is replaced by the next sample, and the stream's `.skipped` counts it. `cache` is a
+    folder. It holds the indexes that the loader builds, measured lengths, packed windows, and up to `cache_bytes` bytes of
+    remote tars.
     """
 
     threads: int = 0
@@ -145,8 +145,8 @@ def stream(
     where the previous iteration ended. With epochs=None, an iteration never ends. In an epoch, every sample occurs exactly once
     over all ranks and workers.
 
-    - `path`: a folder, a tar, a pattern, an address, a list of these, or {path: weight} for a blend. A `Blend` also sets the
-      meaning of the weights, and weights that change at a position.
+    - `path`: a folder, a tar, a pattern, an address, a list of these, or {path: weight} for a blend. A `Blend` also
+      sets what the weights mean, and can change the weights at given positions.
     - `batch_size`: the number of samples per step on each rank. A step is a list of samples, or the result of `collate_fn` for
       this list. None yields single samples.
     - `drop_last`: all ranks have the same number of steps. True leaves out a partial last step. False fills it with samples of

@@ -54,9 +54,10 @@ def until_stopped(work: Callable[[], int], message: str, *, is_process: bool) ->
 
 
 def _unless_interrupted(error: BaseException) -> None:
-    """Raise the error if no signal has been received. After a signal, do nothing.
+    """Raise the error, unless a signal was received or the error is a KeyboardInterrupt.
 
-    After a signal, any error may be its effect, because an import or C code may turn a KeyboardInterrupt into another error.
+    After a signal, any error may be an effect of the signal. An import or C code may turn a KeyboardInterrupt into another
+    error.
     """
     if not _received and not isinstance(error, KeyboardInterrupt):
         raise error

@@ -22,9 +22,9 @@ WORDS = (
 def is_short_of_memory(error: BaseException) -> bool:
     """Return whether lack of memory caused an error: the error or one of its causes says so, or no memory is free now.
 
-    Call this in the `except` block, while the error's frames still hold their memory. The check of free memory is needed for
-    a half-imported library, which fails later with an unrelated message. This check does not apply to an AssertionError,
-    which is a bug.
+    Call this in the `except` block, while the error's frames still hold their memory. Free memory is checked because lack of
+    memory can interrupt an import, and the half-imported library fails later with an unrelated message. For an AssertionError,
+    which is a bug, free memory is not checked.
     """
     if any(_names_memory(one) for one in _causes(error)):
         return True

@@ -43,7 +43,7 @@ class InUtf8(io.RawIOBase):
 
 
 class AsUtf8(io.RawIOBase):
-    """A stream of any bytes, mapped to UTF-8. `is_marked` is true once any byte had to be mapped."""
+    """Reads a stream of any bytes as valid UTF-8. `is_marked` is true once a byte was mapped to a private character."""
 
     def __init__(self, source: Any) -> None:
         self.is_marked = False

@@ -69,7 +69,10 @@ def none_of(path: str, names: Sequence[str], count: int) -> str:
 
 
 def _unpacked(column: Any, encoding: str) -> Any:
-    """Return a column unchanged, or as Python values if one of its texts may be JSON text of a list."""
+    """Return a column as Python values, with JSON texts of lists read as lists.
+
+    If no text begins like a JSON list, the column is returned unchanged.
+    """
     if isinstance(column, list):
         return [listed(value) for value in column]
     try:

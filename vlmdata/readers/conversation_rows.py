@@ -15,7 +15,8 @@ from vlmdata.readers.plain_rows import Bad, bad_records, document, reject, table
 def conversation(messages: Sequence[Message], **fields: Any) -> dict[str, Any]:
     """Return messages as a row. An empty message becomes one empty text.
 
-    If an image cannot be used, the row is dropped for the image's reason, because a question has no answer without its image.
+    If an image cannot be used, the whole row is dropped with the image's reason, because questions about the image cannot be
+    answered without it.
     """
     positions, roles, said = laid_out(messages)
     turns = None if said is None else [one and json.dumps(one, ensure_ascii=False, sort_keys=True) for one in said]
@@ -48,8 +49,8 @@ def record_tables(
 def join(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Append all conversations about an image to the row of the first one, so that the image is in one row only.
 
-    A conversation is joined only if it shows exactly one image, which is in its first turn. It must also have no system turn,
-    no tools and no `turns`.
+    A conversation is joined only if it has exactly one image, and this image is in its first turn. A conversation with a system
+    turn, or with a value in the column `tools` or `turns`, is not joined.
     """
     joined: list[dict[str, Any]] = []
     first: dict[str | bytes, dict[str, Any]] = {}

@@ -78,7 +78,10 @@ def _holds_rows(head: bytes, wide: str | None, *, has_header: bool) -> bool:
 
 
 def plain_text(head: bytes, wide: str | None) -> bytes:
-    """Return `head` without its byte order mark, and converted to UTF-8 if its encoding `wide` is UTF-16 or UTF-32."""
+    """Return `head` without its byte order mark. If `wide` is given, decode `head` from this encoding and encode it as UTF-8.
+
+    `wide` is UTF-16 or UTF-32, or None for any other encoding.
+    """
     return (head.decode(wide, "ignore").encode() if wide else head).removeprefix(codecs.BOM_UTF8)
 
 
@@ -134,7 +137,7 @@ def tables(
 
 
 def _options(columns: list[str], delimiter: str, quotes: bool, *, has_header: bool) -> dict[str, Any]:
-    """Return Arrow's options: binary columns, and a block size that never splits a block of the stream `WholeRows`."""
+    """Return Arrow's options. Columns are binary. The block size is so large that Arrow never splits a block of `WholeRows`."""
     kinds = dict.fromkeys(columns, pa.binary())
     most = LONGEST + 2 * READ
     return {

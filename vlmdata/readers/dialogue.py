@@ -126,9 +126,9 @@ def images_of(value: Any) -> list[Any]:
 
 
 def laid_out(messages: Iterable[Message]) -> tuple[list[Any], list[str], list[Mapping[str, Any] | None] | None]:
-    """Return messages as the positions of one row, the role of each position, and the entry of each position in `turns`.
+    """Return messages as (positions of one row, role of each position, the row's `turns`).
 
-    If all entries of `turns` are empty, None is returned for `turns`. An empty message becomes one empty text. A blank
+    `turns` has an entry per position, or is None if all entries are empty. An empty message becomes one empty text. A blank
     text beside an image is removed, because it only separates the image from the next one.
     """
     positions: list[Any] = []
@@ -355,10 +355,11 @@ def _whole(text: str) -> str:
 
 
 def _placed(messages: list[Message], images: Sequence[Any]) -> list[Message]:
-    """Return the messages with the record's images at the placeholders, in order. Images in parts stay where they are.
+    """Return the messages with the record's images in place of the placeholders, in order.
 
-    A single image without a placeholder comes before the text of the first user message, as in LLaVA's reader. Raises Unfit if
-    images and placeholders do not match.
+    A single image without a placeholder comes before the text of the first user message, as in LLaVA's reader. Messages that
+    already contain images are returned unchanged. Raises Unfit if such messages come with more images or placeholders, or if
+    the numbers of images and placeholders differ.
     """
     marks = sum(_marks(message.parts) for message in messages)
     if any(map(_has_image, messages)):

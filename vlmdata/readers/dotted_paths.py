@@ -80,13 +80,16 @@ def column_at(column: pa.Array, path: Sequence[str], encoding: str, otherwise: b
 
 
 def _stored(column: pa.Array) -> tuple[pa.Array, bool]:
-    """Return (column, whether its texts are JSON). A column of an extension type gives the texts or structs that it stores."""
+    """Return (column, whether its texts are JSON).
+
+    If a column has an extension type that stores texts or nested values, the stored column is returned.
+    """
     kind = _kept(column.type)
     return (column, False) if kind == column.type else (column.storage, column.type.extension_name == "arrow.json")
 
 
 def _kept(kind: pa.DataType) -> pa.DataType:
-    """Return the storage type of an extension type that stores text or nested values, or any other type unchanged."""
+    """Return the storage type of an extension type for text or nested values. Return any other type unchanged."""
     if not isinstance(kind, pa.BaseExtensionType):
         return kind
     stored = kind.storage_type
@@ -95,9 +98,9 @@ def _kept(kind: pa.DataType) -> pa.DataType:
 
 
 def _with_mappings(value: Any, kind: pa.DataType) -> Any:
-    """Return a Python value with dicts for maps, which Arrow converts to lists of pairs.
+    """Return a Python value in which each Arrow map is a dict. Arrow itself converts a map to a list of pairs.
 
-    A repeated key gives a list of values.
+    In the dict, the value of a repeated key is the list of all its values.
     """
     if value is None:
         return None
@@ -121,8 +124,8 @@ def value_at(record: Mapping[str, Any], name: str, otherwise: bytes | None = Non
 def reach(value: Any, path: Sequence[str], otherwise: bytes | None = None) -> Any:
     """Return the value at a path of fields.
 
-    A list on the path gives a list with one value for each item, or the value alone if there is one item. A null or a missing
-    field gives None. If the path passes through a value that is not an object, `otherwise` is returned.
+    If a value on the path is a list, the result is a list with one value for each item, or only the value if there is one item.
+    A null or a missing field gives None. If the path passes through a value that is not an object, `otherwise` is returned.
     """
     while path:
         if isinstance(value, str):

@@ -77,7 +77,7 @@ def _by_bytes(head: bytes) -> str | None:
 
 
 def _json(head: bytes, named: str) -> str:
-    """Return json if the file holds a single array, else the format that the file's name states."""
+    """Return "json" if the file holds a single array. If not, return `named`, the format that the file's name states."""
     line, _, rest = head.lstrip(b"\xef\xbb\xbf \t\r\n").partition(b"\n")
     is_array = line.startswith(b"[") and not (line.rstrip().endswith(b"]") and rest.strip())
     return "json" if is_array else named

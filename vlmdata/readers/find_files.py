@@ -89,7 +89,10 @@ def _remote(path: str, endings: Sequence[str]) -> dict[str, int]:
 
 
 def _address(fs: Any, path: str, name: str) -> str:
-    """Return the address of the file `name`, found under `path`. In a chained address, the file replaces the first part."""
+    """Return the address of the file `name`, which was found under `path`.
+
+    If `path` is a chained address, such as `zip://*.jpg::a.zip`, its first part is replaced by the file.
+    """
     first, chained, rest = path.partition("::")
     scheme = first.partition("://")[0]
     plain = name if name.startswith(f"{scheme}://") else f"{scheme}://{name.lstrip('/') if chained else name}"

@@ -25,9 +25,10 @@ CARDS = ("README.md", ".huggingface.yaml")  # files in which the library finds t
 
 @dataclass(frozen=True)
 class Opened:
-    """A split as rows in `data`, or the tables of a local image folder in `tables`.
+    """An opened split. `data` holds its rows, without decoding.
 
-    The rows are not decoded. The tables name image files. An empty split has neither, because the library cannot open it.
+    A local image folder with metadata tables has `tables` and no `data`. `tables` are the paths of the tables, which name the
+    image files. An empty split has neither, because the library cannot open it.
     """
 
     data: Any
@@ -86,7 +87,10 @@ def _builder(texts: tuple[str, ...], *source: Any, **options: Any) -> Any:
 
 
 def _saved(path: str, split: str, streaming: bool) -> Opened:
-    """Open a single split that `save_to_disk` wrote, because the library cannot open all splits if one is empty."""
+    """Open a dataset that `save_to_disk` wrote. If the dataset has splits, open only `split`.
+
+    The library itself would open all splits together, which fails if one split is empty.
+    """
     import datasets
 
     folder = path
@@ -144,7 +148,7 @@ def _on_the_hub(name: str) -> tuple[str, ...]:
 
 
 def _readable(path: str) -> list[str] | None:
-    """Return the files at a path that the library can read as tables, or None if all of them are empty.
+    """Return the files at a path that the library `datasets` can read as tables, or None if all these files are empty.
 
     Return [] if the path holds image files or is the name of a dataset on the Hub.
     """

@@ -25,7 +25,7 @@ class FileStore(Protocol):
     """A set of folders or an archive that holds images and files beside them. Paths use `/`."""
 
     def folders(self) -> set[str]:
-        """Return the folders that hold a file and that `survey` examines even if they hold no image."""
+        """Return folders that hold a file. `survey` examines these folders, and also any other folder that holds an image."""
         ...
 
     def names(self, folder: str) -> Mapping[str, list[str]]:
@@ -44,7 +44,7 @@ class FileStore(Protocol):
 class Folder:
     """A `FileStore` of local or fsspec folders. A link to a file outside `roots` is not read.
 
-    `survey` examines the folders `whole` with all their subfolders. Outside them, it examines only folders that hold images.
+    `survey` examines the folders in `whole` with all their subfolders. Of other folders, it examines only those with images.
     """
 
     def __init__(self, roots: Sequence[str], whole: Sequence[str] = ()) -> None:
@@ -57,9 +57,9 @@ class Folder:
         return {path.rpartition("/")[0] for path in self.members(("",))}
 
     def members(self, endings: tuple[str, ...]) -> list[str]:
-        """Return the paths of the files with one of these endings, at any depth in the constructor's folders `whole`.
+        """Return the paths of the files with one of these endings. Hidden files are left out.
 
-        Hidden files are left out.
+        Only the constructor's folders `whole` are searched, with their subfolders at any depth.
         """
         try:
             return [file.path for file in find(self._whole, endings)] if self._whole else []
@@ -204,7 +204,7 @@ class Survey(NamedTuple):
     archives: int  # .zip, .tar.gz, .rar and similar files, which are not opened
 
     def others(self) -> dict[str, int]:
-        """Return the counts by kind of file, without zeros."""
+        """Return the number of files of each kind, without kinds that have no files."""
         counts = {"text_without_image": self.orphans, "no_file": self.no_files, "archive": self.archives}
         return {name: count for name, count in counts.items() if count}
 
@@ -212,7 +212,7 @@ class Survey(NamedTuple):
 def survey(store: FileStore, images: Iterable[str], endings: Sequence[str], archives: Iterable[str] = ()) -> Survey:
     """Count the files that are not images, in the folders that hold `images` and in `store.folders()`.
 
-    Files with one of `endings` are texts. The files `archives` are read elsewhere and are not counted.
+    `endings` are the endings of text files. `archives` are archives that the caller reads, so they are not counted.
     """
     has_texts, orphans, no_files, unread = False, 0, 0, 0
     given: dict[str, set[str]] = {folder: set() for folder in store.folders()}

@@ -38,10 +38,10 @@ class Members:
         self._meant: set[str] = set()  # names in the JSON for a sample's only image
 
     def in_order(self, facts: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-        """Return {field name: member names} if the JSON's field of images lists as many paths as there are members.
+        """Return {field name: member names} if the JSON lists one path for each image but the paths are not members' names.
 
-        No path may be the name of a member. Such paths were written before the images were packed into the tar, and have the
-        order of the members. In any other case, return {}.
+        Such paths were written before the images were packed into the tar, so they have the order of the members. The sample
+        must have several images, and the paths must differ. In any other case, return {}.
         """
         named = images_of(first_of(facts, IMAGES))
         is_paths = len(named) == len(self.names) > 1 and all(isinstance(one, str) and not _is_inline(one) for one in named)
@@ -50,10 +50,10 @@ class Members:
         return {next(name for name in IMAGES if facts.get(name)): self.names}
 
     def find(self, where: Any) -> dict[str, Any]:
-        """Return the image of an entry of the JSON, as `image_given` does.
+        """Return the image that an entry of the JSON gives, as `image_given` does.
 
-        If the entry names a member, the field `member` holds the member's name. If the sample has only one image, the
-        first path or address that matches no member refers to this image. Any other path or address must match a member's name.
+        If the entry is a path or address with the name of a member, the field `member` of the result holds this name. If the
+        sample has only one image, the first path or address without a member's name also means this image.
         """
         image = image_given(where, self._file)
         if "member" in image or image.get("data") is not None or not image.get("url"):

@@ -32,7 +32,7 @@ def named_rows(
 ) -> Iterator[pa.Table]:
     """Yield the rows of a table whose column `file` holds one or several file names, relative to the table's folder.
 
-    `table_name` is the table's name in the source, and the place that the command `why` shows for a row begins with it.
+    `table_name` is the table's name in the source. It is the first part of each row's place, which the command `why` shows.
     `window` selects rows, counted from 0. A row with a name that cannot be decoded is dropped as `bad_encoding`.
     """
     layout = lists.ListFormat(encoding=encoding)

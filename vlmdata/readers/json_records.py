@@ -120,17 +120,17 @@ def _values(stream: Any, encoding: str) -> Iterator[dict[str, Any] | Bad]:
 
 
 def _rows_of(only: _Value, encoding: str) -> Iterator[dict[str, Any] | Bad]:
-    """Yield the records of a file that holds only one object, which may be an object of columns."""
+    """Yield the records of a file that holds only one JSON object: one record, or columns as in `_transposed`."""
     for row in _transposed(only.value):
         raw = json.dumps(row, ensure_ascii=False) if WRONG in only.raw else only.raw
         yield _record_of(row, raw, only.line, 1, encoding)
 
 
 def _parsed(text: Any, buffer: str, line: int) -> Iterator[_Value]:
-    """Yield the values of an array, or consecutive values. `buffer` is the text that was already read.
+    """Yield the values of a JSON array, or JSON values that follow each other without an array.
 
-    `line` is the line on which `buffer` begins, and `text` is the stream of the rest. Raises Damage for invalid JSON, for
-    an array without an end, and for text after the array.
+    `buffer` is the part of the text that was already read, and begins on line number `line`. `text` is the stream of the
+    rest. Raises Damage for invalid JSON, for an array without an end, and for text after the array.
     """
     is_array = buffer.startswith("[")
     position, counted = int(is_array), 0  # `line` is the line number at the position `counted`

@@ -92,7 +92,7 @@ def column_names(path: str, layout: ListFormat) -> list[str] | None:
 
 
 def check_file(path: str, layout: ListFormat, wanted: Sequence[str]) -> None:
-    """Raise RecipeError, as `check_columns` does, if a list lacks a column. A list without a row needs no columns."""
+    """Raise RecipeError if a list lacks a column in `wanted` (see `check_columns`). A list without rows is not checked."""
     if (names := column_names(path, layout)) is not None:
         check_columns(path, names, wanted)
 
@@ -210,7 +210,10 @@ def _column(name: str, known: Sequence[str]) -> str:
 
 
 def _carried(schema: pa.Schema, wanted: Sequence[str]) -> dict[str, str]:
-    """Return the columns that `extra: all` keeps: all except the columns `wanted`, pandas' index and columns of bytes."""
+    """Return the columns that `extra: all` keeps, as a dict from each name to itself.
+
+    The columns `wanted`, pandas' index and columns of bytes are left out.
+    """
     return {
         field.name: field.name
         for field in schema
@@ -260,7 +263,10 @@ def _from_table(
 
 
 def _at(table: pa.Table, name: str, encoding: str, otherwise: bytes | None = None) -> Any:
-    """Return a column, or the values at a dotted path, as an Arrow array or a list of Python values."""
+    """Return the values of a column or at a dotted path, as an Arrow array or a list of Python values.
+
+    `otherwise` is as in `reach`.
+    """
     found = resolve(name, table.column_names)
     assert found is not None, "columns were checked"
     return column_at(table[found[0]].combine_chunks(), found[1], encoding, otherwise)
@@ -302,7 +308,10 @@ def _from_records(
 
 
 def _as_json(records: list[dict[str, Any]]) -> tuple[pa.Array, np.ndarray]:
-    """Return records as JSON texts, and whether each holds an unpaired surrogate. Such records and empty ones become null."""
+    """Return records as JSON texts, and for each record whether it holds an unpaired surrogate.
+
+    An empty record becomes null, and so does a record with an unpaired surrogate.
+    """
     texts = [json_object(one) if one else None for one in records]
     try:
         return pa.array(texts, pa.string()), np.zeros(len(records), bool)

@@ -1,4 +1,4 @@
-"""Check the files that a dataset's rows name. A row may name files in the dataset's folder and files that `datasets` made."""
+"""Check the files that a dataset's rows name. They must be in the dataset's folder, or be made by the library `datasets`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlmdata.safe_path import Refused, real_path_inside
 def folder_of(path: str, endings: tuple[str, ...]) -> str:
     """Return the folder of a user's path: the path itself, the folder of the file, or the folder before a glob's wildcards.
 
-    To avoid a request, an address counts as a file if it ends in one of `endings`.
+    An address is not opened to see whether it is a file: it counts as a file if it ends in one of `endings`.
     """
     local = os.path.expanduser(path)
     if os.path.isdir(local):
@@ -42,8 +42,8 @@ def is_folder(path: str, endings: tuple[str, ...]) -> bool:
 class Reach:
     """The files that a row's image may name.
 
-    `folder` is the dataset's folder or address, and names in rows are relative to it. `made_in` holds the folders and address
-    prefixes where the library stores or finds the images of an image folder. `made_in` is empty for other datasets.
+    `folder` is the dataset's folder or address. Names in rows are relative to it. If the dataset is an image folder, `made_in`
+    holds the folders and address prefixes where the library `datasets` stores or finds the images. Otherwise, it is empty.
     """
 
     folder: str
@@ -65,7 +65,7 @@ class Reach:
             return {"drop": "source", "reason": error.reason}
 
     def _is_made(self, where: str, root: str) -> bool:
-        """Say whether the library made this path: a file in `root`, or a member of a zip in `root`."""
+        """Say whether `where` is a path that the library `datasets` makes: a file in `root`, or a member of a zip in `root`."""
         member, chained, file = where.partition("::")
         if chained and (not member.startswith("zip://") or member.count("://") > 1 or "::" in file):
             return False

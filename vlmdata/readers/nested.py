@@ -76,7 +76,7 @@ def flat(value: object) -> list[Any]:
 
 
 def listed(value: object) -> Any:
-    """Return the list that a value holds if it is JSON text of a list of texts, or any other value unchanged."""
+    """Return the list if a value is JSON text of a list of texts. Return any other value unchanged."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     try:

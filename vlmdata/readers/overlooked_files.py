@@ -35,9 +35,9 @@ def overlooked(image: str, texts: Collection[str], facts: Mapping[str, Any]) -> 
 
 
 def in_sibling(image: str, root: str) -> Iterator[str]:
-    """Yield the paths of texts that have the image's name and are in folders beside `root`, such as `../labels/a.txt`.
+    """Yield the paths of texts that have the image's name but are in a folder beside `root`. Paths are relative to `root`.
 
-    The paths are relative to `root`.
+    For the image `a.jpg` in `root`, such a path is `../labels/a.txt`.
     """
     parent, inside = os.path.dirname(root), os.path.splitext(os.path.relpath(image, root))[0]
     for folder in sorted(os.listdir(parent))[:100]:

@@ -34,10 +34,11 @@ def page_rows(
     wishes: tuple[str, ...] = (),
     find: Find | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a page's row. If `yields` is "alt_pairs", yield one row for each image with an alt text instead.
+    """Yield one row for a page. If `yields` is "alt_pairs", yield one row for each image of the page that has an alt text.
 
-    `facts` go into `extra`. `wishes` are robots directives in headers. `find` returns an image's bytes by address, or None. A
-    page that opts out of use for AI or exceeds a limit gives one dropped row.
+    `facts` go into the column `extra`. `wishes` are the robots directives in the page's HTTP headers. `find` takes an address
+    and returns the image's bytes, or None. A page that is empty, opts out of use for AI or exceeds a limit gives one dropped
+    row.
     """
     found = _extracted(html, url, charset, mode, yields)
     about: dict[str, Any] = {"title": found.title, "language": found.language, "encoding": found.encoding}

@@ -23,9 +23,10 @@ def pair(image: Mapping[str, Any], captions: Sequence[str], **fields: Any) -> di
 
 
 def captioned(images: Sequence[Mapping[str, Any]], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
-    """Return the row of images that share one text: a pair for one image, else a document with the images first.
+    """Return the row of one or more images that share one text.
 
-    A `reason` in `fields` drops the row. Otherwise, if no image can be used, the `reason` of the first image drops it.
+    A single image gives a caption pair. Several images give a document with the images before the text. The row is dropped if
+    `fields` has a `reason`, or if every image has one. In the second case, the reason of the first image is the row's reason.
     """
     if len(images) == 1:
         return pair(images[0], captions, **fields)
@@ -45,9 +46,10 @@ def reject(row: dict[str, Any], reason: str | None) -> dict[str, Any]:
 
 
 def with_place(row: dict[str, Any], where: str, problem: str | None = None) -> dict[str, Any]:
-    """Return a row, with the place `where` if the row is dropped or has no address. A place that the row already has is kept.
+    """Return a row, with `where` as its `place` if the row is dropped or has no address.
 
-    The command `why` shows the place if a later step drops the row. `problem` is added only to a row that is already dropped.
+    A place that the row already has is kept. If a later step drops the row, the command `why` shows the place. If the row is
+    already dropped, `problem` is added too.
     """
     if row.get("drop"):
         return {"place": where, "problem": problem, **row}
@@ -58,10 +60,10 @@ def with_place(row: dict[str, Any], where: str, problem: str | None = None) -> d
 def bad_record(
     file: str, problem: str, *, byte: int | None = None, line: int | None = None, reason: str = "bad_record", **fields: Any
 ) -> dict[str, Any]:
-    """Return the dropped row of a record that cannot be read, with the place and the problem that `why` shows.
+    """Return the dropped row of a record that cannot be read. The command `why` shows the row's place and problem.
 
-    `file` is the file's name within the source. `byte` counts from 0 in the decompressed file, and `line` counts from 1. If
-    `fields` has no `id`, the reason and the place identify the row.
+    The place consists of `file`, the file's name within the source, and of `byte` or `line`. `byte` counts from 0 in the
+    decompressed file, and `line` counts from 1. If `fields` has no `id`, the reason and the place identify the row.
     """
     where = place(file, byte=byte, line=line)
     return reject({"id": f"{reason}\n{where}", "place": where, "problem": problem, **fields}, reason)

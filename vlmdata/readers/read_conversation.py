@@ -47,7 +47,10 @@ def conversation_tables(
 def conversation_row(
     record: Mapping[str, Any], turns: Sequence[str], images: Sequence[str], folder: str, *, nulls: bool = True
 ) -> dict[str, Any]:
-    """Return a record as a row. If it cannot be used for training, the row is dropped with the reason."""
+    """Return a conversation record as a row.
+
+    A record that cannot be used for training becomes a dropped row that states the reason.
+    """
     identity = clean(json_object(record))
     try:
         found = read_dialogue(record, turns, images, lambda where: image_named(where, folder), nulls=nulls)
@@ -59,7 +62,7 @@ def conversation_row(
 
 
 def conversation_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list[Bad]]]:
-    """Yield batches of a file's records as pairs: the good records, each with its number from 1, and the bad records.
+    """Yield (good, bad) for batches of a file's records. `good` holds pairs (number from 1, record); `bad` holds bad records.
 
     Raises RecipeError if the file is not JSON, JSON lines or Parquet.
     """
@@ -83,7 +86,7 @@ def check_conversations(files: Sequence[File], turns: Sequence[str]) -> None:
 
 
 def conversation_columns(files: Sequence[File], used: Collection[str]) -> list[str]:
-    """Return the fields of the first file that has a record, without the fields in `used` and the fields of tools."""
+    """Return the fields of the first file that has a record, except the fields in `used` and the fields for offered tools."""
     used = {*used, *OFFERS}
     return first_columns(files, ListFormat(format=format_within(files[0].path, FORMATS)), used) if files else []
 

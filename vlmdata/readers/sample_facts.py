@@ -36,11 +36,11 @@ def stated_fields(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unstated_fields(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields in the JSON of the sample `key` that its row does not hold, so that nothing is lost.
+    """Return the fields of a sample's JSON, `facts`, that the sample's row does not hold. The caller keeps them.
 
-    `image` holds the facts that were read from the bytes of a single image. Sizes and hashes that agree with `image` are left
-    out, because they are measured later. If the JSON holds the sample's `key`, vlmdata or img2dataset wrote the sizes and
-    hashes, and all of them are left out.
+    If the sample has a single image, `image` holds the facts that were read from its bytes. Sizes and hashes that agree with
+    `image` are left out, because they are measured later. If `facts` holds the sample's `key`, the JSON was written by vlmdata
+    or img2dataset, and all sizes and hashes are left out.
     """
     captions = _captions(row)
     said = {**_address(row), **{name: image.get(name) for name in _MEASURED}}
@@ -61,7 +61,10 @@ def _captions(row: Mapping[str, Any]) -> set[str]:
 
 
 def _address(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row's `url`, and `boxes` if the row has exactly one image, as the JSON of the row's sample will hold them."""
+    """Return `url` and `boxes` as the JSON of the row's sample will hold them.
+
+    If the row has exactly one image, they are taken from this image. Otherwise, there is only the row's `url`.
+    """
     images = [image for image in row.get("images") or () if image]
     return {name: images[0].get(name) for name in ("url", "boxes")} if len(images) == 1 else {"url": row.get("url")}
 

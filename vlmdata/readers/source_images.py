@@ -88,7 +88,10 @@ def image_named(where: object, folder: str) -> dict[str, Any]:
 
 
 def image_given(where: object, file_of: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
-    """Return an image as `image_named` does, but open no file. `file_of` returns the image of a file name."""
+    """Return the image that a value holds or names, as `image_named` does, but open no file.
+
+    If the value names a file, the result is that of `file_of` for this name.
+    """
     if isinstance(where, Mapping):
         address = next((found for name in ("url", "path") if (found := web_address(where.get(name)))), None)
         inside = [where.get(name) for name in ("bytes", "path", "url")]
@@ -143,10 +146,10 @@ def web_address(value: object) -> str | None:
 
 
 def keep_addresses(images: list[dict[str, Any]], record: Mapping[str, Any]) -> set[str]:
-    """Set the images' addresses from a field of their record, and return a set with the name of this field, or an empty set.
+    """Set the addresses of a record's images from one of its fields.
 
-    The field holds an address for a single image, or a list with one value for each image. If any image already has an address,
-    no address is set.
+    Return a set with the name of this field, or an empty set if no address was set. The field holds an address for a single
+    image, or a list with one value for each image. If any image already has an address, no address is set.
     """
     for name in ADDRESSES:
         value = record.get(name)

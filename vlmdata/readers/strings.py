@@ -58,7 +58,10 @@ def _one_by_one(values: list[bytes | None], encoding: str) -> tuple[pa.Array, np
 
 
 def from_python(values: list[Any]) -> tuple[pa.Array, np.ndarray]:
-    """Return Python values as strings, and for each whether it is not text or holds an unpaired surrogate."""
+    """Return Python values as strings, and for each value whether it is bad: not text, or text with an unpaired surrogate.
+
+    A null value is not bad.
+    """
     try:
         return pa.array(values, pa.string()), np.zeros(len(values), bool)
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):

@@ -43,9 +43,10 @@ def tar_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each sample of a tar, then a dropped row for each damaged range of bytes and each unresolved link.
 
-    A sample that has no text and is next to damage is dropped as `bad_record`, because its caption may have been there.
-    `row_of` gets the sample, the path of the file in which images may stay (None for a compressed tar), and the function that
-    reads the tar. It may raise BadSample, or return None for a sample that gives no row. `longer_names` is as in `contents`.
+    A sample without a text is dropped as `bad_record` if its caption may be in a damaged range or behind an unresolved link.
+    `row_of` returns the row of a sample, or None for no row, and may raise BadSample. Its arguments are the sample, the path
+    of the tar, and the function that reads the tar. The path is None if rows cannot refer to bytes in the tar, as in a
+    compressed tar. `longer_names` is as in `contents`.
     """
     name = clean(name)
     with ExitStack() as stack:

@@ -16,11 +16,11 @@ class Unfit(ValueError):
 
 
 def calls_of(value: Any, *, nulls: bool = True) -> list[str]:
-    """Return each call as JSON text with `name`, `arguments` (an object) and `id`, if the call has one.
+    """Return each call as JSON text with the fields `name` and `arguments` (an object). If the call has an id, add `id`.
 
-    `value` is a call, a list of calls, or JSON text of either. A call is OpenAI's {"id", "type", "function": {...}}, or a name
-    with its arguments, which may also be JSON text. If `nulls` is False, nulls in the arguments are removed, because Parquet's
-    structs hold the field names of all rows. Raises Unfit for other values.
+    `value` is a call, a list of calls, or JSON text of either. A call has OpenAI's form {"id", "type", "function": {...}}, or
+    is an object with a name and arguments. The arguments may also be JSON text. If `nulls` is False, nulls in the arguments
+    are removed, because Parquet adds the fields of all other rows as nulls. Raises Unfit for other values.
     """
     found = _parsed(value, "bad_tool_call")
     return [_call(one, nulls) for one in (found if isinstance(found, list) else [found])]
@@ -42,10 +42,11 @@ def _call(call: Any, nulls: bool) -> str:
 
 
 def tools_of(record: Mapping[str, Any], *, nulls: bool = True) -> tuple[str | None, str | None]:
-    """Return a record's tools as JSON text of a list of schemas, and the name of the field that holds them.
+    """Return the tools of a record as JSON text of a list of schemas, and the name of the field that holds the tools.
 
-    Both are None if there is no such field, and the text is None if the field holds no tool. The field holds a list, one
-    schema, or JSON text of either. Entries of a list may also be JSON text. Raises Unfit for other values.
+    The field holds a list, one schema, or JSON text of either. Items of a list may also be JSON text. Raises Unfit for other
+    values. If the field holds no tool, the JSON text is None. If there is no such field, the name is None too. If `nulls` is
+    False, nulls in the schemas are removed.
     """
     name = next((one for one in OFFERS if record.get(one)), None)
     if name is None:

@@ -1,4 +1,4 @@
-"""Cut CSV and TSV into whole rows before Arrow reads them, so that a row without an end loses only that row.
+"""Cut CSV and TSV into whole rows before Arrow reads them. A row with an unclosed quote is then lost alone.
 
 Rows follow Arrow's rules. A quote opens a quoted field only at the start of the field. Inside a quoted field, two quotes mean
 one quote. Text after the closing quote belongs to the field too. A quote counts as unclosed if no closing quote follows in the
@@ -33,8 +33,8 @@ class Lost(NamedTuple):
 class WholeRows(io.RawIOBase):
     """A stream whose blocks end at row ends.
 
-    A lost row is replaced by a row with the wrong number of fields, which Arrow reports as invalid. Rows are numbered as by
-    Arrow: from 1, including the header, without empty lines.
+    A row that cannot be read is recorded in `lost`. In its place, the stream has a row with the wrong number of fields, which
+    Arrow reports as invalid. Rows are numbered as by Arrow: from 1, including the header, without empty lines.
     """
 
     def __init__(self, source: Any, delimiter: str, columns: int, *, quoted: bool) -> None:
@@ -164,7 +164,7 @@ class WholeRows(io.RawIOBase):
         self._count_row(start, end or len(self._data))
 
     def _count(self, start: int, end: int) -> None:
-        """Count the rows and the empty lines from `start` to `end`. Each of these rows is one line."""
+        """Count the rows and the empty lines from `start` to `end`, where each row takes exactly one line."""
         lines = self._data[start:end]
         ends = lines.count(b"\n")
         if b"\r" not in lines and b"\n\n" not in lines and not lines.startswith(b"\n") and lines.endswith(b"\n"):

@@ -37,7 +37,7 @@ def _archive(path: str, process: int) -> zipfile.ZipFile:
 def read_member(path: str, name: str, most: int) -> bytes:
     """Return a member's bytes. Raises Damage if the archive cannot be read.
 
-    Raises UnusableFile with the reason too_large, encrypted, unreadable_file or no_file.
+    Raises UnusableFile if the member cannot be used. Its reason is `too_large`, `encrypted`, `unreadable_file` or `no_file`.
     """
     opened = archive(path)
     try:

@@ -50,7 +50,7 @@ class Bins:
         return self.is_whole and not self.is_log and float(self.edges[1] - self.edges[0]) == 1
 
     def holds(self, line: Line) -> bool:
-        """Return whether a threshold line is on the scale."""
+        """Return whether a threshold line is between the first and the last edge."""
         return bool(self.edges[0] <= edge(line, self.is_whole) <= self.edges[-1])
 
     def ticks(self) -> list[float]:

@@ -42,7 +42,7 @@ def charts(facts: Facts, drawn: list[Line], kept: Stored) -> dict[str, list[dict
 
 
 def _hashes(score: str, tallies: list[NumberTally]) -> dict[str, Any] | None:
-    """Return an entry without a histogram for a column of hashes. Return None if the column holds counts."""
+    """Return the entry of a column of hashes, which has no histogram, or None if the column is empty or holds counts."""
     whole = merged(tallies)
     if not whole.total or whole.quantile(1) < HASHES:
         return None
@@ -119,7 +119,7 @@ def _what_if(line: Line, reached: NumberTally, is_whole: bool) -> dict[str, Any]
 
 
 def beyond(tally: NumberTally, at: float, sign: str) -> int:
-    """Return how many values a threshold at `at` rejects. `sign` is the comparison with `at` that kept values pass.
+    """Return how many values the threshold `at` rejects. `sign` (≥, >, ≤ or <) says how kept values compare to `at`.
 
     A value counts as equal to `at` if they differ only by rounding.
     """

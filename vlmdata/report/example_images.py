@@ -1,4 +1,4 @@
-"""Loads the small inline picture and the beginning of the text that the page shows for a row."""
+"""Loads what the report shows of an example row: a small inline picture and the beginning of the text."""
 
 from __future__ import annotations
 

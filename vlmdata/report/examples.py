@@ -105,9 +105,9 @@ class LedgerRange:
 
 
 def _joined(images: list[Any], texts: list[Any], place: int) -> int:
-    """Return the number of kept texts, up to position `place`, that packing joined to the text before them.
+    """Return how many texts at positions up to `place` packing joined to the kept text before them.
 
-    Packing joins two kept texts if no kept image is between them.
+    Packing joins a kept text to the kept text before it if no kept image is between them.
     """
     count, is_behind_text = 0, False
     for i in range(place + 1):
@@ -134,7 +134,8 @@ def choose(
 ) -> Chosen:
     """Read the ledger once and choose examples for the rules in `levels` and the clusters of copies in `wanted`.
 
-    `levels` maps each rule to its threshold and to the line that shows the threshold in a histogram, or None.
+    `levels` maps each rule to its threshold and to the line of this threshold in a histogram. The line is None if no
+    histogram shows the threshold.
     """
     kept = {rule: Nearest(NEAREST) for rule in levels}
     rejected = {rule: Nearest(NEAREST) for rule in levels}

@@ -90,13 +90,13 @@ def funnel(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _yaml(recipe: dict[str, Any]) -> str:
-    """Return a recipe as YAML with sorted keys, because the keys of a manifest that was read from its file are also sorted."""
+    """Return a recipe as YAML with sorted keys. A manifest that was read from its file also has sorted keys."""
     parts = [{name: recipe[name]} for name in ("source", "steps", "shards", "part_rows")]
     return "".join(yaml.safe_dump(part, sort_keys=True, allow_unicode=True, width=100) for part in parts)
 
 
 def _levels(facts: Facts, drawn: list[Line], private: set[str]) -> dict[Rule, tuple[float, Line | None]]:
-    """Return the rules that get examples: rule -> (most frequent threshold, its line in a histogram or None).
+    """Return for each rule that gets examples (its most frequent threshold, this threshold's line in a histogram or None).
 
     The rule with the most rejections is first. Rules of private steps are left out. Rules of steps that reject copies are also
     left out, because the page shows copies as clusters.
@@ -177,7 +177,7 @@ def _cluster_step(facts: Facts, step: str, keys: list[str], chosen: Chosen, albu
 
 
 def _hosts(heavy: Heavy, rows: int) -> dict[str, Any]:
-    """Return up to `NAMES` hosts, those with the most rows. If there are more hosts, also return those that lost the most."""
+    """Return up to `NAMES` hosts with the most rows. If there are more hosts, also return those with the most rejected rows."""
     most = _names(heavy)
     lost = sorted(heavy.counts.items(), key=lambda item: (-(item[1].total() - item[1][None]), item[0]))[:NAMES]
     listed = [_name(host, counter) for host, counter in lost if counter.total() > counter[None]]

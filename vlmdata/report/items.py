@@ -46,7 +46,10 @@ class Verdicts(NamedTuple):
         return np.where(keys[at] == wanted, self.code[at], -1)
 
     def fate(self, row: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """Return the code of each item's rejection, or of its row's rejection if the item has none, or -1 if both are kept."""
+        """Return for each item the code of its rejection.
+
+        For an item without a rejection, return the code of its row's rejection. If the row has none either, return -1.
+        """
         own = self.codes_at(row, place)
         return np.where(own >= 0, own, self.codes_at(row, np.full(len(row), WHOLE)))
 
@@ -85,9 +88,10 @@ def words_of(column: pa.Array) -> pa.Array:
 
 
 def flat_values(rows: pa.Table, name: str) -> tuple[pa.Array, np.ndarray, np.ndarray]:
-    """Return a measured column's values, their rows and their places.
+    """Return the values of a measured column, the row of each value, and the place of each value in its row.
 
-    A list is left out if it is not aligned with the images or the texts of its row.
+    A value that belongs to a whole row has the place WHOLE. A list is left out if its length is neither the number of images
+    nor the number of texts of its row.
     """
     column = rows[name].combine_chunks()
     if not _is_list(column.type):

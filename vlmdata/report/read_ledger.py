@@ -13,7 +13,7 @@ RANGE = 20_000  # rows at a time
 
 
 def schema(store: Store, names: Sequence[str]) -> pa.Schema:
-    """Return the union of the files' schemas, because a file without measured rows lacks some columns."""
+    """Return the union of the files' schemas. The schemas may differ: a file without measured rows lacks some columns."""
     schemas = []
     for name in names:
         with open_parquet(store, name) as file:
@@ -22,7 +22,10 @@ def schema(store: Store, names: Sequence[str]) -> pa.Schema:
 
 
 def ranges(store: Store, names: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[tuple[int, pa.Table]]:
-    """Yield (number, table) for tables of at most RANGE rows. `number` counts the rows of all files before the table."""
+    """Yield the rows of the files as (number, table), with at most RANGE rows per table.
+
+    `number` is the number of rows before the table, counted from the start of the first file.
+    """
     first = 0
     for name in names:
         with open_parquet(store, name) as file:

@@ -104,7 +104,10 @@ def _add(facts: Facts, rows: pa.Table) -> None:
 
 
 def _add_rules(facts: Facts, found: Verdicts) -> None:
-    """Count thresholds and values by rule. If a row and items in it were rejected, only the items are counted."""
+    """Count the thresholds and values of the rejections by each rule.
+
+    The rejection of a row is not counted if items of the row (images or texts) were rejected too.
+    """
     compared = np.isfinite(found.threshold) & np.isfinite(found.value)
     single = np.lexsort((-found.place, found.row))  # the items of a row, then the row itself
     keep = np.ones(len(found.code), bool)

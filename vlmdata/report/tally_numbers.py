@@ -53,7 +53,10 @@ def merged(tallies: list[NumberTally]) -> NumberTally:
 
 
 def _keys(values: np.ndarray) -> np.ndarray:
-    """Return integers that sort like the values. They are rounded leading bits of float32, inverted if negative."""
+    """Return integers that sort like the values.
+
+    An integer holds the leading bits of its value as float32, rounded. The bits of a negative value are inverted.
+    """
     single = np.clip(values, -LARGEST, LARGEST).astype(np.float32) + np.float32(0)  # minus zero becomes zero
     half = np.uint32(1 << (DROPPED_BITS - 1))
     bits = (single.view(np.uint32) + half) & ~LOW

@@ -1,8 +1,8 @@
-"""Decides in which score's histogram each threshold is drawn.
+"""Decides for each threshold in which score's histogram it is drawn.
 
-If a rule (a step and a reason) rejected something, its threshold is drawn in the histogram of the score whose values are in the
-rule's verdicts. If a rule rejected nothing, the name of the parameter decides: `min_x` of the step `s` limits the column `s.x`,
-and `min_score` limits the column `s`.
+A rule is a step and a reason. If a rule rejected something, its verdicts hold the rejected values, and its threshold is drawn
+in the histogram of the score that has these values. If a rule rejected nothing, the name of the parameter decides: `min_x` of
+the step `s` limits the column `s.x`, and `min_score` limits the column `s`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _steps(recipe: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _named(facts: Facts, step: str, name: str, parameters: dict[str, Any]) -> str | None:
-    """Return the name of the score that a step limits by its parameter `name`, or None if it limits no score by it."""
+    """Return the name of the score that the parameter `name` of a step limits, or None if this parameter limits no score."""
     kind, _, what = name.partition("_")
     value = parameters[name]
     if kind not in ("min", "max") or isinstance(value, bool) or not isinstance(value, int | float):

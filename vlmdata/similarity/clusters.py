@@ -102,8 +102,8 @@ def representatives_of_items(groups: Ids, rank: Ids, pairs: Iterable[Ids]) -> Id
     """Return the representative of each item: (N,). Items of one group are equal and share a representative.
 
     `groups` (N,) holds the group 0..G-1 of each item, and `rank` (N,) holds distinct ranks. `pairs` holds chunks (M, 2) of
-    every pair of similar groups. A group has the rank of its best item. The representative of an item is the best item of the
-    group that `representatives_of_rows` returns for the item's group.
+    every pair of similar groups. A group has the rank of its best item. `representatives_of_rows` chooses a representative
+    group for each group. The best item of the representative group represents all items of the group.
     """
     best = best_of_groups(groups, rank)
     order = np.empty(len(best), np.int64)

@@ -1,9 +1,9 @@
 """Find exactly all pairs of embeddings whose cosine is above a limit. Threads, block order and BLAS do not change the result.
 
 N rows, D width. Vectors are int8, which takes a quarter of the memory of fp32 and changes a cosine by at most a few
-thousandths. A float filter on part of the width first excludes most pairs, and exact integer products decide on the others. The
-filter cuts unit vectors into head and tail, and uses cos = head . head + tail . tail <= head . head + |tail| |tail|, with a
-margin far above the float error.
+thousandths. The search has two stages. A float filter on part of the width excludes most pairs. For the other pairs, exact
+integer products decide. The filter cuts unit vectors into a head and a tail, and multiplies only the heads. It uses the bound
+cos = head . head + tail . tail <= head . head + |tail| |tail|, with a margin far above the float error.
 """
 
 from collections.abc import Callable, Iterator
@@ -46,7 +46,10 @@ def squared_norms(rows: Int8) -> Ids:
 
 
 def pairs_above(rows: Int8, cosine: float, *, threads: int = 1) -> Iterator[Ids]:
-    """Yield once, in chunks (M, 2), every pair of rows i < j with a cosine above `cosine`. Rows of zeros have no pairs."""
+    """Yield every pair of rows i < j with a cosine above `cosine`, in chunks (M, 2).
+
+    Each pair is yielded once. Rows of zeros have no pairs.
+    """
     filtered = head_and_tail(rows, cosine)
     corners = [(top, side) for top in range(0, len(rows), BLOCK) for side in range(top, len(rows), BLOCK)]
 
@@ -73,8 +76,8 @@ def pairs_between(rows: Int8, references: Int8, cosine: float, *, threads: int =
 def in_threads(work: Callable[[tuple[int, int]], Ids], corners: list[tuple[int, int]], threads: int) -> Iterator[Ids]:
     """Yield the pairs that `work` returns for each block, in the order of `corners`.
 
-    A corner holds the first row and column of a block. Each thread takes whole blocks, and BLAS uses one thread. The products
-    of blocks are so small that BLAS would need more time with several threads. On a busy machine, it needed five times as long.
+    A corner holds the first row and column of a block. Each thread takes whole blocks, and BLAS uses one thread per product.
+    With several threads, BLAS is slower on such small products: on a busy machine it needed five times as long.
     """
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(corners), 8 * threads):  # few at once, to bound the pairs in memory
@@ -119,7 +122,7 @@ def is_above(rows: Int8, others: Int8, pairs: Ids, cosine: float) -> NDArray[np.
 
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def head_and_tail(rows: Int8, cosine: float) -> Floats:
-    """Return unit rows in the form that the filter compares: (N, D) -> (N, H + 1).
+    """Scale rows to unit length, and shorten them for the filter in `near_in_block`: (N, D) -> (N, H + 1).
 
     A rotation brings most of the length of the rows into the first axes. The first H columns are the head of each rotated row,
     and the last column is the length of its tail. H is the width with the least estimated cost.
@@ -144,7 +147,10 @@ def cut_rows(units: Floats, width: int) -> Floats:
 
 
 def best_head(sample: Floats, cosine: float) -> int:
-    """Return the head width for which filter and exact products cost least together, as estimated on pairs of a sample."""
+    """Return the width of the head that gives the least total cost of the filter and of the exact products after it.
+
+    The number of pairs that pass the filter is estimated from the pairs of `sample`.
+    """
     full = sample.shape[1]
     costs = {full: float(full)}
     for width in (width for width in HEADS if width < full):

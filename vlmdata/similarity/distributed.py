@@ -35,10 +35,11 @@ PAIRS = 50_000  # pairs compared in a task
 
 @dataclass(frozen=True)
 class Bucket:
-    """A task that searches one of `of` buckets. `number` is the number of this bucket.
+    """A task that searches bucket `number` of `of` buckets.
 
-    `table` is a pigeonhole table or the number of an LSH band. The keys of this table or band assign the items of the pieces to
-    buckets. `chosen` holds for each piece the places of the items to use. If `chosen` is empty, all items are used.
+    Items of the pieces go into buckets by their keys. `table` says which keys: those of a pigeonhole table, or those of the LSH
+    band with this number. `chosen` holds for each piece the places of the items to use. If `chosen` is empty, all items are
+    used.
     """
 
     pieces: tuple[StoredArray, ...]
@@ -81,7 +82,7 @@ def near_pairs(pieces: Sequence[StoredArray], distance: int, run: MapTasks, *, b
 
 
 def near_in_bucket(task: Bucket) -> Ids:
-    """Return the near pairs of items in the task's bucket, except pairs that an earlier table finds: (M, 2)."""
+    """Return the near pairs of items in the task's bucket: (M, 2). A pair is left out if an earlier table also finds it."""
     table = task.table
     assert isinstance(table, Table)
     low = np.uint64(64 - table.key_bits)
@@ -92,7 +93,7 @@ def near_in_bucket(task: Bucket) -> Ids:
 
 
 def chosen(task: Bucket, is_chosen: Callable[[Hashes], NDArray[np.bool_]]) -> tuple[Ids, Hashes]:
-    """Return the global numbers and the hashes of the items for whose hashes `is_chosen` returns True."""
+    """Return the global numbers and the hashes of the chosen items. `is_chosen` returns one bool for each hash that it gets."""
     rows, hashes, start = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)], 0
     for piece in task.pieces:
         part = np.ascontiguousarray(load(piece), np.uint64)
@@ -135,7 +136,7 @@ def candidates_in_bucket(task: Bucket) -> Ids:
 
 @dataclass(frozen=True)
 class PieceOfPairs:
-    """A task of `cosine_pairs`, which compares two pieces. `starts` holds the global numbers of their first rows."""
+    """A task of `cosine_pairs`: compare the pieces `left` and `right`, whose first rows have the global numbers `starts`."""
 
     left: StoredArray
     right: StoredArray
@@ -179,7 +180,10 @@ class Compared:
     pairs: Ids
 
     def where(self) -> tuple[Ids, Ids]:
-        """Return for both items of each pair the number of the piece and the place in the piece: (2M,), (2M,)."""
+        """Return two arrays (2M,): for each item, the number of its piece in `pieces`, and its place in that piece.
+
+        The two items of a pair follow each other.
+        """
         items = self.pairs.ravel()
         piece = np.searchsorted(self.starts, items, side="right") - 1
         return piece, items - self.starts[piece]

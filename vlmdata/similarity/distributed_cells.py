@@ -33,10 +33,10 @@ class Assign:
 
 @dataclass(frozen=True)
 class Cells:
-    """A task on all embeddings of some cells. `rows` holds the global numbers of these embeddings.
+    """A task on all embeddings of some consecutive cells.
 
-    `cells` holds the cell of each embedding, counted from the task's first cell. `rank` and `centroids` are None if the task
-    does not need them.
+    `rows` holds the global number of each embedding. `cells` holds the cell of each embedding, numbered from 0 within the task.
+    `rank` and `centroids` are None if the task does not need them.
     """
 
     pieces: tuple[StoredArray, ...]

@@ -62,10 +62,11 @@ def star_edges(groups: Ids, starts: Ids) -> Ids:
 
 
 def distinct_pairs(distinct: Hashes, distance: int, *, threads: int = 1) -> Iterator[Ids]:
-    """Yield chunks (M, 2) of the pairs within the distance, as places in `distinct`, which is ascending without repeats.
+    """Yield the pairs of hashes within the distance, in chunks (M, 2) of places in `distinct`.
 
-    A chunk holds pairs of one table, and chunks are in the order of the tables. Each thread takes whole tables, because numpy
-    sorts and compares without the interpreter's lock.
+    `distinct` is in ascending order and has no repeats. The pairs are searched with the tables of `pigeonhole_blocks.py`. A
+    chunk holds pairs that one table finds, and chunks are in the order of the tables. Each thread searches whole tables. The
+    threads run in parallel, because numpy sorts and compares without the interpreter's lock.
     """
     pending = tables(len(distinct), distance)
     if threads == 1:
@@ -80,7 +81,10 @@ def distinct_pairs(distinct: Hashes, distance: int, *, threads: int = 1) -> Iter
 
 
 def pairs_in_table(distinct: Hashes, distance: int, table: Table) -> Iterator[Ids]:
-    """Yield chunks (M, 2) of the pairs of places in `distinct` that this table is the first to find."""
+    """Yield chunks (M, 2) of the pairs within the distance that this table finds and no earlier table finds.
+
+    A pair holds two places in `distinct`.
+    """
     moved = move(distinct, table)
     moved.sort()
     for near in batched_rows(compared(moved, distance, table), 1 << 20):
@@ -90,9 +94,9 @@ def pairs_in_table(distinct: Hashes, distance: int, table: Table) -> Iterator[Id
 
 
 def compared(moved: Hashes, distance: int, table: Table) -> Iterator[Hashes]:
-    """Yield chunks (M, 2) of pairs of moved hashes within the distance. `moved` is sorted.
+    """Yield chunks (M, 2) of pairs of hashes within the distance. `moved` holds the result of `move`, sorted.
 
-    Every such pair with equal keys is yielded. Some pairs with different keys are yielded too.
+    All pairs within the distance that have equal keys are yielded, and also some pairs with different keys.
     """
     is_new = (moved[1:] ^ moved[:-1]) > np.uint64(table.low_mask)
     starts = np.concatenate([[0], np.flatnonzero(is_new) + 1, [len(moved)]])
@@ -127,9 +131,9 @@ def compare_small(moved: Hashes, largest: int, distance: int) -> Iterator[Hashes
 
 
 def compare_run(run: Hashes, distance: int) -> Iterator[Hashes]:
-    """Yield the pairs of hashes in `run` that are within the distance. `TILE` x `TILE` pairs are compared at a time.
+    """Yield chunks (M, 2) of the pairs of hashes in `run` that are within the distance.
 
-    `run` holds many hashes with equal keys.
+    `run` holds many moved hashes with equal keys. All pairs are compared, `TILE` x `TILE` at a time to bound memory.
     """
     for top in range(0, len(run), TILE):
         rows = run[top : top + TILE]
@@ -142,7 +146,7 @@ def compare_run(run: Hashes, distance: int) -> Iterator[Hashes]:
 
 
 def pairs_in_groups(groups: Ids, starts: Ids) -> Ids:
-    """Return all pairs of places inside groups of equal hashes: (M, 2)."""
+    """Return all pairs of places that hold equal hashes: (M, 2). `groups` and `starts` are as in `equal_groups`."""
     found = [np.zeros((0, 2), np.int64)]
     for group in np.flatnonzero(np.diff(starts) > 1):
         members = groups[starts[group] : starts[group + 1]]

@@ -46,9 +46,9 @@ def block_bits(hashes: Words, begin: int, end: int) -> NDArray[np.uint64]:
 def is_first(pairs: Ids, blocks: list[NDArray[np.uint64]], first: int) -> NDArray[np.bool_]:
     """Return for each pair of hashes whether this table is the first to find it: (M, 2) -> (M,).
 
-    A table is a choice of two blocks, and it finds the pairs of hashes that agree on both. `blocks` holds the bits of each
-    block before the second chosen block, and `first` is the number of the first chosen block. If a pair agrees on another
-    block in `blocks`, an earlier table has found the pair.
+    A table finds the pairs of hashes that agree on its two blocks. `first` is the number of its first block. `blocks` holds the
+    bits of all blocks that precede its second block. If a pair also agrees on a block in `blocks` other than number `first`,
+    an earlier table has found the pair.
     """
     is_new = np.ones(len(pairs), bool)
     for number, block in enumerate(blocks):
@@ -58,10 +58,10 @@ def is_first(pairs: Ids, blocks: list[NDArray[np.uint64]], first: int) -> NDArra
 
 
 def near_in_runs(key: Words, order: Ids, columns: list[Words], distance: int) -> Iterator[Ids]:
-    """Yield chunks (M, 2) of the pairs of hashes that have equal keys and are within the distance.
+    """Yield the pairs of hashes that have equal keys and differ in at most `distance` bits, in chunks (M, 2) of their places.
 
-    `key` holds the keys in ascending order, and `order` holds the place of each key's hash. `columns` holds four arrays (N,),
-    one for each 64-bit word of the hashes. The arrays are indexed by place.
+    `key` is sorted, and `key[i]` is the key of the hash at the place `order[i]`. `columns` holds four arrays (N,), one for each
+    64-bit word of the hashes. The arrays are indexed by place.
     """
     for places in pairs_in_runs(key):
         left, right = order[places[:, 0]], order[places[:, 1]]

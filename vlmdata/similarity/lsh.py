@@ -25,11 +25,11 @@ def similar_texts(
     permutations: int = 128,
     recall: float = 0.99,
 ) -> tuple[Ids, Ids, Ids]:
-    """Return (pairs, groups, starts): the groups of texts with equal grams, and pairs (M, 2) of similar groups.
+    """Return (pairs, groups, starts): pairs (M, 2) of similar groups, and the groups, which are texts with equal grams.
 
-    A pair holds the numbers of two groups with a Jaccard similarity of at least `threshold`. A pair at the threshold is found
-    with probability `recall` or more. `groups` and `starts` have the form that `hamming.equal_groups` returns. Each text
-    without grams is a group that contains only this text.
+    `groups` and `starts` have the form that `hamming.equal_groups` returns. Each text without grams is a group that contains
+    only this text. A pair holds the numbers of two groups with a Jaccard similarity of at least `threshold`. A pair at the
+    threshold is found with probability `recall` or more.
     """
     sketches = sketch(texts, grams, permutations=permutations)
     _, groups, starts = equal_groups(apart(sketches.fingerprints))

@@ -81,7 +81,10 @@ def minima(grams: Grams, permutations: int) -> Signatures:
 
 
 def fingerprint(grams: Grams) -> Hashes:
-    """Return a hash of the sum of each text's grams modulo 2**64, or 0 for a text without grams: (texts,)."""
+    """Return a hash for each text, or 0 for a text without grams: (texts,).
+
+    The hash is made from the sum of the text's grams modulo 2**64.
+    """
     filled = np.flatnonzero(np.diff(grams.starts))
     sums = np.zeros(len(grams.starts) - 1, np.uint64)
     if len(filled):

@@ -35,9 +35,10 @@ SortedTable = tuple[Table, Hashes, Hashes]  # a table, its moved references in o
 
 
 def sort_references(values: Hashes, first: Ids, table: Table) -> SortedTable:
-    """Return (table, moved, places): the references after `move` for this table, in ascending order, and their places.
+    """Return (table, moved, places): the references, moved for this table and sorted, and the place of each.
 
-    `values` holds the distinct references, and `first` holds the first place of each in the caller's references.
+    `values` holds the distinct references. `first` holds the first place of each in the caller's references. `moved` is the
+    result of `move` on `values`, in ascending order, and `places` holds `first` in the same order.
     """
     moved = move(values, table)
     order = np.argsort(moved)

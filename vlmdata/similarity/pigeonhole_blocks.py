@@ -22,10 +22,11 @@ ONES = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Table:
-    """The blocks on which two hashes must agree to be compared.
+    """A choice of blocks. Two hashes are compared if they agree on all chosen blocks.
 
-    `moves` holds (shift right, mask, shift left) for each run of consecutive blocks. All moves together bring the chosen blocks
-    to the top of a hash and keep distances. Hashes that agree on the chosen blocks are therefore neighbours after sorting.
+    The bits of the chosen blocks are the key of a hash. `moves` rearranges a hash so that its key comes first, in the highest
+    bits. Sorting then puts hashes with equal keys next to each other, and distances do not change. Each move (shift right,
+    mask, shift left) moves a run of consecutive blocks.
     """
 
     key_bits: int
@@ -35,12 +36,15 @@ class Table:
 
     @property
     def low_mask(self) -> int:
-        """The mask of the bits below the key in a moved hash. Two moved hashes with an xor up to this mask have equal keys."""
+        """The mask of the bits below the key in a hash that `move` returned.
+
+        Two such hashes have equal keys if their xor is not greater than this mask.
+        """
         return (1 << (64 - self.key_bits)) - 1
 
 
 def edges(blocks: int) -> list[int]:
-    """Return the start of each block, as a bit position from the top, and 64 at the end.
+    """Return the first bit of each block, counted from the top bit, and then 64, the end of the last block.
 
     The widths of blocks differ by at most one bit.
     """
@@ -80,7 +84,7 @@ def best_blocks(count: int, distance: int) -> int:
 
 
 def make_table(chosen: tuple[int, ...], blocks: int) -> Table:
-    """Return the table with the chosen block numbers, in ascending order, when 64 bits are cut into `blocks` blocks."""
+    """Return the table for the blocks `chosen`, if 64 bits are cut into `blocks` blocks. `chosen` is in ascending order."""
     begins = edges(blocks)
     order = list(chosen) + [i for i in range(blocks) if i not in chosen]
     moves: list[tuple[int, int, int]] = []
@@ -139,10 +143,10 @@ def move_back(moved: Hashes, table: Table) -> Hashes:
 
 
 def is_first(differences: Hashes, table: Table) -> NDArray[np.bool_]:
-    """Say for each xor of two hashes whether `table` is the first table to find the pair.
+    """Say for each xor of two hashes whether `table` is the first table that finds this pair of hashes.
 
-    `table` is the first if the chosen blocks agree and no other block before the last chosen block agrees. The check makes
-    each pair appear once, without storing the pairs of earlier tables.
+    It is the first if the hashes agree on all blocks that the table chose, and differ on every other block before the last
+    chosen block. With this check each pair is found once, and the pairs of earlier tables need not be stored.
     """
     first = (differences & np.uint64(table.chosen_mask)) == 0
     for mask in table.absent:

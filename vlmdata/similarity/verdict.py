@@ -55,10 +55,10 @@ def living_images(rows: pa.Table, keep: tuple[str, ...], has: NDArray[np.bool_] 
 
 
 def order_column(rows: pa.Table, images: Flat, name: str, places: Ids) -> NDArray[np.float64]:
-    """Return the number by which an order ranks each image at `places`: (M,). The greatest number is the best.
+    """Return the number by which the order `name` ranks each image at `places`: (M,). The greatest number is the best.
 
     The order `largest` uses the number of fetched pixels, `bytes` the size in bytes, and `earliest` the negative row number.
-    Any other name is a measured column of images or rows, which is rounded to 4 decimals.
+    Any other name is a measured column of images or rows. Its values are rounded to 4 decimals.
     """
     at = pa.array(places)
     if name == "largest":
@@ -138,7 +138,10 @@ def mark_cluster(rows: pa.Table, kept_row: Ids) -> pa.Table:
 
 
 def numbered(values: list[str | None] | pa.Array) -> tuple[Ids, Ids]:
-    """Return the places of the values that are not null, and for each such value the number of its group of equal values."""
+    """Return the places of the values that are not null, and the group number of each of these values.
+
+    Equal values have the same group number.
+    """
     encoded = (values if isinstance(values, pa.Array) else pa.array(values, pa.string())).dictionary_encode()
     codes = numbers(encoded.indices)
     places = np.flatnonzero(~np.isnan(codes))

@@ -127,7 +127,7 @@ def _join(by_image: dict[Any, Any], images: Mapping[Any, Any]) -> None:
 
 
 def _named(known: Mapping[Any, Any], number: object) -> Any:
-    """Return the entry with this id, or None if there is no such entry or the id is not a number or a string."""
+    """Return the entry with the id `number`, or None if there is no such entry. An id must be an integer or a string."""
     return known.get(number) if isinstance(number, int | str) else None
 
 

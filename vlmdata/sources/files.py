@@ -56,7 +56,10 @@ class Files(Source):
 
     @property
     def shuffled(self) -> bool:  # type: ignore[override]
-        """True if `table` is set, because its rows are shuffled like an address list. A folder is read slice by slice."""
+        """Whether the rows are put in the order of their keys, like those of an address list. True if `table` is set.
+
+        Without a table, a folder is read slice by slice.
+        """
         return bool(self.table)
 
     def check(self) -> None:
@@ -104,10 +107,11 @@ class Files(Source):
         return [{**found[0], "others": dict(others)}, *found[1:]] if found and others else found
 
     def warning(self) -> str | None:
-        """Return a warning if none of the first 100 rows of the table has a caption.
+        """Return a warning about missing captions, or None.
 
-        Without a table, return a warning if most of the first images have no caption and another place may hold their captions.
-        The warning names this place.
+        If the source has a table, the warning is given if none of its first 100 rows has a caption. If it has no table, two
+        conditions must hold: most of the first images have no caption, and there is another place that may hold the captions.
+        The warning then names this place.
         """
         if self.table:
             return without_captions(self._lists(), lists.ListFormat(encoding=self.encoding), self._columns())
@@ -127,7 +131,10 @@ class Files(Source):
         return hint and f"{len(bare)} of the first {len(head)} images of {self.path} have no caption. {hint}"
 
     def _is_captioned(self, store: FileStore, path: str) -> bool:
-        """Return whether an image has a caption. An unreadable file counts as a caption, because `read` reports that file."""
+        """Return whether an image has a caption.
+
+        If its caption file is unreadable, return True, because `read` reports such a file.
+        """
         try:
             captions, _, _ = self._beside(store, path)
         except BadText:
@@ -172,9 +179,10 @@ class Files(Source):
             yield self._row(store, member, f"{name}/{member}", needs_text=piece["needs_text"])
 
     def _slices(self, piece: Mapping[str, Any], images: Sequence[str], about: Survey) -> list[dict[str, Any]]:
-        """Return the units of work for a folder or zip archive.
+        """Return the units of work for a folder or zip archive: slices of its images.
 
-        In a unit with `needs_text`, images without a caption are dropped, because other images have files beside them.
+        If an image has a file beside it that may hold its caption, `needs_text` is True in all units. Images without a caption
+        are then dropped. `needs_text` is False if the recipe names no captions.
         """
         needs_text = about.has_texts and bool(self.captions or self._columns())
         return [{**piece, "start": start, "needs_text": needs_text} for start in range(0, len(images), SLICE)]
@@ -186,7 +194,7 @@ class Files(Source):
         return [folder_of(path, self._endings()) for path in self._paths()]
 
     def _whole(self) -> list[str]:
-        """Return the paths that are folders, local or remote. `survey` counts every file in them."""
+        """Return the entries of `path` that are folders, local or remote. `survey` examines all their subfolders."""
         return [path for path in self._paths() if is_folder(path, (*self._endings(), ".zip"))]
 
     def _endings(self) -> tuple[str, ...]:
@@ -234,7 +242,7 @@ class Files(Source):
         return with_place({**row, "extra": clean(json_object(with_origin(rest, scored, stem, file_name=name)))}, name)
 
     def _beside(self, store: FileStore, path: str) -> tuple[list[str], Mapping[str, Any], str | None]:
-        """Return an image's captions, the JSON beside the image, and the reason to drop the image, or None if there is none.
+        """Return an image's captions, the JSON beside the image, and the reason to drop the image (None if it is not dropped).
 
         Raises BadText if a file beside the image cannot be read.
         """

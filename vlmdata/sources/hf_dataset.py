@@ -52,7 +52,7 @@ class HfDataset(Source):
 
     @property
     def shuffled(self) -> bool:  # type: ignore[override]
-        """True for image addresses. A dataset with inline images is read slice by slice."""
+        """Whether rows are shuffled. True for image addresses. False for inline images, which are read slice by slice."""
         return bool(self.url) and not self._has_inline()
 
     def check(self) -> None:
@@ -144,9 +144,9 @@ class HfDataset(Source):
         return schema is not None and self.image in names_in(schema) and _has_bytes(_kind(schema, self.image))
 
     def _file_column(self, table: str) -> str:
-        """Return the table's column of file names, such as `photo_file_name` if `image` is "photo".
+        """Return the table's column of file names: `file_name`, or a column named after the image column.
 
-        The default is `file_name`.
+        For example, if `image` is "photo", the names `photo_file_name` and `photo_file_names` are preferred to `file_name`.
         """
         names = column_names(table, ListFormat()) or []
         many = ["file_names"] if self.image == "images" else []

@@ -68,7 +68,7 @@ class Img2dataset(Source):
     def pieces(self) -> list[dict[str, Any]]:
         """Return a unit of work for each shard.
 
-        The unit's `path` is the shard's Parquet file or, if there is none, its tar, then its statistics file, then its folder.
+        The unit's `path` is the first of these that exists: the shard's Parquet file, its tar, its statistics file, its folder.
         """
         shards: dict[str, str] = {}
         for ending in (".parquet", ".tar", STATISTICS):
@@ -115,7 +115,10 @@ class Img2dataset(Source):
 
 
 def _shard(shard: str, path: str | None) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the Parquet file at `path`, then the samples of the tar or folder that this file does not name."""
+    """Yield the rows of the Parquet file at `path`, then rows for the samples whose keys are not in this file.
+
+    The samples are those of the shard's tar or folder.
+    """
     named: set[str] = set()
     images = _images(shard) if path is not None else {}
     if path is not None:

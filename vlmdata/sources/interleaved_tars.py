@@ -93,7 +93,10 @@ def _about(key: str, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _member(members: dict[str, Member], key: str, name: str) -> Member | None:
-    """Return the member that an entry names by its full name or by the part after the sample's key, or None."""
+    """Return the member that an entry names, or None. `members` maps the part of a member's name after the key to the member.
+
+    The entry holds this part (`2.jpg`) or the full name (`key.2.jpg`).
+    """
     short = name.rpartition("/")[2].lower()
     whole = short.removeprefix(f"{key.rpartition('/')[2]}.".lower())
     return members.get(short, members.get(whole))  # in the sample `0` the entry `0.png` may mean `0.0.png`

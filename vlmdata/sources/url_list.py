@@ -54,7 +54,7 @@ class UrlList(Source):
 
     @property
     def shuffled(self) -> bool:  # type: ignore[override]
-        """False for inline images, which are read file by file and not in the order of keys."""
+        """Whether partitions follow the order of the rows' keys. False for inline images, which are read file by file."""
         return not self.image
 
     @property

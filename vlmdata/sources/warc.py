@@ -121,9 +121,9 @@ class Warc(Source):
         return functools.partial(_bytes_of, _indexed(paths))
 
     def _record_rows(self, record: Record, name: str, held: Find | None) -> tuple[list[dict[str, Any]], str | None]:
-        """Return a record's rows, and the kind under which the record is counted.
+        """Return a record's rows, and the kind under which the record is counted, or None if a row stands for the record.
 
-        The kind is None if a row represents the record.
+        The caption pairs of a page do not stand for the page, so the page is counted as `page`.
         """
         facts = {"warc_filename": name, "warc_record_offset": record.offset, "warc_date": record.headers.get("warc-date")}
         identity = record.id or f"{name}:{record.offset}"
@@ -215,7 +215,10 @@ def _up_to(limit: int, find: Find) -> Find:
 
 
 def _other(status: int, sort: str) -> str:
-    """Return the kind of a response that is not a page, such as `http_404`, or `media_image` if the status is 200."""
+    """Return the kind under which a response that is not a page is counted.
+
+    This is its medium, such as `media_image`, if the status is 200, and otherwise the status, such as `http_404`.
+    """
     if status != 200:
         return f"http_{status}" if 100 <= status <= 599 else "http_other"
     return f"media_{sort}"
@@ -229,7 +232,7 @@ def _may_be_page(response: Response, sort: str) -> bool:
 
 
 def _bad(facts: dict[str, Any], record: Record, problem: str, identity: str) -> dict[str, Any]:
-    """Return the dropped row of a record that cannot be read. The place is a byte offset in the decompressed file."""
+    """Return the dropped row of a record that cannot be read, with the record's byte offset in the decompressed file."""
     extra = json_object({**facts, "problem": problem})
     name, byte = facts["warc_filename"], facts["warc_record_offset"]
     return bad_record(name, _PROBLEMS[problem], byte=byte, id=identity, url=record.url, extra=extra)

@@ -78,7 +78,7 @@ class Webdataset(Source):
     def warning(self) -> str | None:
         """Return a warning if most of the first 100 samples of an uncompressed local tar have an image but no caption.
 
-        The warning lists the other members and JSON fields of the first such sample.
+        The warning lists the members and JSON fields of the first such sample, one of which may hold the caption.
         """
         piece = next(
             (piece for piece in self.pieces() if piece["path"].endswith(".tar") and not is_remote(piece["path"])), None
@@ -169,12 +169,12 @@ class Webdataset(Source):
         return [parts[name] for name in pictures or [name for name in parts if endings[name] in UNREAD_IMAGE_EXTENSIONS]]
 
     def _captions(self, key: str, parts: Mapping[str, Member], facts: Mapping[str, Any], read: Read) -> list[str]:
-        """Return the captions in the first member or JSON field that is named in `caption` and is not blank.
+        """Return a sample's captions: those in the first member or JSON field that `caption` names, if they are not all blank.
 
-        If there is none, return the captions in the only member whose name ends in an entry of `caption`. A blank member
-        is accepted too if the sample is from vlmdata or img2dataset (its JSON holds the sample's `key`) and the recipe does not
-        set `caption`. Raises BadSample if several members have such an ending, if the caption that the recipe names is missing,
-        or if a caption cannot be read.
+        If there is none, the only member whose name ends in an entry of `caption` is used. In a sample from vlmdata or
+        img2dataset (its JSON holds the sample's `key`), the first named member is used even if it is blank, unless the recipe
+        sets `caption`. Raises BadSample if the names of several members end in an entry of `caption`, if the caption that the
+        recipe names is missing, or if a caption cannot be read.
         """
         is_default = self.caption == list(CAPTION_EXTENSIONS)
         fault: BadSample | None = None
@@ -337,7 +337,10 @@ def _conversation_columns(facts: Mapping[str, Any], roles: list[Any]) -> dict[st
 def _image_of(
     metadata: Mapping[str, Any] | None, url: str | None, parts: Mapping[str, Member], blob: str | None, read: Read
 ) -> dict[str, Any] | None:
-    """Return the image that an entry of a document's metadata names, or None if the position holds a text."""
+    """Return the image that `metadata` names. `metadata` is one entry of a document's list.
+
+    Return None for a null entry, because its position holds a text.
+    """
     if metadata is None:
         return None
     member = parts.get(metadata["file"].lower())

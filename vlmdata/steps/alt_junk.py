@@ -1,4 +1,4 @@
-"""Reject alt texts that do not describe the image: file names, addresses, text written by programs and templates."""
+"""Reject alt texts that do not describe the image, such as file names, addresses, generated texts and a template's words."""
 
 from __future__ import annotations
 

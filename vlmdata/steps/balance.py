@@ -19,10 +19,10 @@ class Balance(Step):
     """Draw rows for each entry of a list, and keep a row if it is drawn for at least one entry.
 
     A row whose texts contain an entry is drawn for this entry with the probability `min(1, cap / count)`, where count is the
-    number of remaining rows that contain the entry. A row that contains no entry is rejected. The paper draws without a seed.
-    Here a draw is a hash of the row's key, the entry and the seed, so every run gives the same result. Other rows affect a
-    draw only through the counts. Source: Xu et al. 2023, MetaCLIP, which uses 500,000 entries and a cap of 20,000 for 400
-    million pairs.
+    number of remaining rows that contain the entry. A row that contains no entry is rejected. Other rows affect a draw only
+    through the counts. Source: Xu et al. 2023, MetaCLIP, which uses 500,000 entries and a cap of 20,000 for 400 million pairs.
+    MetaCLIP draws without a seed. Here a draw is a hash of the row's key, the entry and the seed, so every run gives the same
+    result.
     """
 
     id: ClassVar = "vlmdata.steps.balance"

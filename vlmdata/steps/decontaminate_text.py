@@ -16,12 +16,12 @@ from vlmdata.step import RecipeError, Step, StepContext
 
 @dataclass(frozen=True, kw_only=True)
 class DecontaminateText(Step):
-    """Reject a text that shares too many n-grams of words with the reference texts.
+    """Reject a text if too many of its words are in n-grams that also occur in a reference text.
 
-    A word is shared if it is in an n-gram that a reference text contains. A text is rejected if the share of such words in the
-    text, or in one of its alternatives, is above `share`. With `share: 0`, one shared n-gram is enough. Words are compared in
-    lower case and without punctuation. A reference of `min_words` to n - 1 words must match as a whole. A shorter reference is
-    ignored. In a script without spaces (Chinese, Japanese, Thai and others) two letters count as a word.
+    An n-gram is a sequence of n words. A text is rejected if the fraction of such words in the text, or in one of its
+    alternatives, is above `share`. With `share: 0`, one common n-gram is enough. Words are compared in lower case and without
+    punctuation. A reference text of `min_words` to n - 1 words must occur as a whole. A shorter reference text is ignored. In a
+    script without spaces (Chinese, Japanese, Thai and others) two letters count as a word.
     Source: Brown et al. 2020, GPT-3, appendix C.
     """
 

@@ -15,11 +15,11 @@ from vlmdata.step import Step, scatter
 
 @dataclass(frozen=True, kw_only=True)
 class DedupeExact(Step):
-    """Keep one of the images with the same fetched bytes (`by: sha256`) or the same address (`by: url`), or one of several
-    identical rows (`by: row`).
+    """Keep one image or row of each set of duplicates.
 
-    With `merge_captions`, the texts of the rejected rows become alternatives of the kept row's text, so that a picture found
-    with five captions keeps all five.
+    Duplicates are images with the same fetched bytes (`by: sha256`), images with the same address (`by: url`), or identical
+    rows (`by: row`). With `merge_captions`, the texts of the rejected rows become alternatives of the kept row's text, so that
+    a picture found with five captions keeps all five.
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_exact"
@@ -54,9 +54,9 @@ class DedupeExact(Step):
 
 
 def _merge(rows: pa.Table, lost: np.ndarray) -> pa.Table:
-    """Add the texts of each rejected row as alternatives to the first remaining text of its representative.
+    """Add the texts of each rejected row to the row that represents it, as alternatives of the first text that is not rejected.
 
-    `lost` is True for the rejected rows. The `cluster` of a rejected row is the key of its representative.
+    `lost` is True for the rejected rows. The `cluster` of a rejected row is the key of the row that represents it.
     """
     place = {key: row for row, key in enumerate(rows["key"].to_pylist())}
     texts = in_one(rows["texts"])

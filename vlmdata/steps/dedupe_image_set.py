@@ -1,4 +1,4 @@
-"""Keep one document for each set of images."""
+"""Keep one of the documents that have the same set of images."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Find images that look the same by the Hamming distance of their perceptual hashes, and keep one of them."""
+"""Find images that look the same, and keep one of them. Their perceptual hashes differ in only a few bits."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

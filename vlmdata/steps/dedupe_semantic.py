@@ -20,12 +20,13 @@ from vlmdata.step import DistributedSearch, RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class DedupeSemantic(Step):
-    """Keep the best of the images whose embeddings have a cosine above `cosine`.
+    """Keep the best of similar images. Two images are similar if their embeddings have a cosine above `cosine`.
 
-    `rule: pairs` compares all images with each other. Every dropped image has such a cosine with a kept image. This rule is
+    `rule: pairs` compares all images with each other, and rejects an image only if it is similar to a kept image. This rule is
     fast enough for a few hundred thousand images. `rule: semdedup` is the rule of Abbas et al. 2023, SemDeDup. It compares only
     images in the same k-means cell. It rejects an image that is similar to an image with a better rank, even if the image with
-    the better rank is rejected too. With `keep: [hard]` the image farthest from its centroid ranks first, as in the paper.
+    the better rank is rejected too. `keep` ranks the images. With `keep: [hard]`, the image farthest from its centroid ranks
+    first, as in the paper.
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_semantic"

@@ -14,7 +14,7 @@ from vlmdata.step import RecipeError, Step
 
 @dataclass(frozen=True, kw_only=True)
 class MinScores(Step):
-    """Reject an image whose measured scores are below their minimums. If all the scores belong to rows, reject the row.
+    """Reject images whose measured scores are below their minimums. If every listed score is one per row, reject rows instead.
 
     With `need: all`, every score must reach its minimum. With `need: any`, one score is enough. A score that was not measured
     is ignored, and an image or row without scores stays. `by_language` replaces the minimums for rows of the listed languages.
@@ -63,9 +63,10 @@ class MinScores(Step):
     def _judged(
         self, rows: pa.Table, languages: np.ndarray, values_of: Callable[[pa.Table, str], np.ndarray]
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return for each image or row whether it is rejected, and the arguments `reason`, `value` and `threshold` of a drop.
+        """Return (rejected, verdict) for the images or rows.
 
-        These arguments describe, for each rejected image or row, the first score that is too low.
+        `rejected` says for each image or row whether it is rejected. `verdict` holds arguments for `drop_images` or
+        `drop_rows`: the `reason`, `value` and `threshold` of the first score that is too low.
         """
         bad = np.zeros(len(languages), bool)
         reason, value, threshold = (

@@ -19,11 +19,11 @@ MARGIN = 1e-4  # a share of the largest product, above float32's error; closer p
 
 @dataclass(frozen=True, kw_only=True)
 class NearestCentroid(Step):
-    """Reject an image whose nearest centroid is not the nearest centroid of any reference.
+    """Reject an image unless its nearest centroid is also the nearest centroid of a reference image.
 
-    The nearest centroid is the first one with the greatest dot product. An image without an embedding stays.
-    Source: Gadre et al. 2023, DataComp's image-based filter. It uses 100,000 centroids from faiss's k-means over the pool,
-    ImageNet-1k's training images as references, and embeddings from OpenAI's ViT-L/14.
+    The nearest centroid of an image has the greatest dot product with the image's embedding. If several have, it is the first.
+    An image without an embedding stays. Source: Gadre et al. 2023, DataComp's image-based filter. It uses 100,000 centroids
+    from faiss's k-means over the pool, ImageNet-1k's training images as references, and embeddings from OpenAI's ViT-L/14.
     """
 
     id: ClassVar = "vlmdata.steps.nearest_centroid"
@@ -99,7 +99,10 @@ def _centroids(path: str) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _cells_of(centroids: str, references: tuple[str, ...]) -> np.ndarray:
-    """Return, in ascending order, the indices of all centroids that are the nearest centroid of a reference."""
+    """Return the indices of the centroids that are nearest to at least one reference embedding, in ascending order.
+
+    Each path in `references` names an array of embeddings, or a one-dimensional array of such indices.
+    """
     arrays = [np.load(path) for path in references]
     cells = [one if one.ndim == 1 else nearest(one, _centroids(centroids)) for one in arrays]
     return np.unique(np.concatenate(cells))

@@ -25,10 +25,10 @@ UNSEEN = "not_decodable"  # stored as the label of an image that cannot be decod
 class NsfwImages(Step):
     """Reject a row if an image classifier gives one of its images a probability above `max_probability` for one of `labels`.
 
-    Each label has its own value in `max_probability`. With `rejects: image`, only these images are rejected. The step stores
-    for each image the most probable of `labels` and its probability, rounded to 4 digits. Thresholds are at least 0.5, so only
-    the most probable label can exceed its threshold. An image that cannot be decoded within the default limits of memory and
-    cost is rejected as `not_decodable`.
+    Each label has its own value in `max_probability`. With `rejects: image`, the step rejects only the images themselves and
+    not their rows. For each image, it stores the most probable of `labels` and its probability, rounded to 4 digits. This is
+    enough, because limits are at least 0.5, so only the most probable label can exceed its limit. An image that cannot be
+    decoded within the default limits of memory and cost is rejected as `not_decodable`.
     """
 
     id: ClassVar = "vlmdata.steps.nsfw_images"

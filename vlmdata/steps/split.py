@@ -114,7 +114,10 @@ class Split(Step):
 
 
 def same(values: list[str | None], owners: Ids) -> Ids:
-    """Return pairs (P, 2) of owners of equal values: the first owner of a value with each later owner. Nulls are skipped."""
+    """Return pairs (P, 2) that connect the owners of equal values. Nulls are skipped.
+
+    The first owner of a value is paired with each later owner.
+    """
     first: dict[str, int] = {}
     known = [(value, owner) for value, owner in zip(values, owners.tolist(), strict=True) if value is not None]
     pairs = [(first.setdefault(value, owner), owner) for value, owner in known]

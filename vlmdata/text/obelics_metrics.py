@@ -101,7 +101,7 @@ def special_ratio(text: str) -> float:
 
 
 def punctuation_ratio(text: str, min_tokens: int = 0) -> float:
-    """Return the share of the marks `, ; : ? ! .` among the tokens of a text, which are marks and words.
+    """Return the share of punctuation among the tokens of a text. A token is a word or one of the marks `, ; : ? ! .`.
 
     The share is 0 for a text without tokens, and 1 for any other text with fewer than `min_tokens` tokens.
     """

@@ -67,7 +67,9 @@ def find_mails(text: str) -> Iterator[Span]:
 def find_ips(text: str) -> Iterator[Span]:
     """Yield the spans (start, end) of IPv4 and IPv6 addresses.
 
-    Four numbers are an address if a port or a mask follows, if a network word is near, or if they are too large for a version.
+    Four numbers with dots may also be a version. They count as an address if a port or a network mask follows, if a word such
+    as "server" is near, or if they are too large for a version and no word such as "version" precedes them. A word such as
+    "server" is ignored in "server version 10.0.19.1", where the first number is small.
     """
     for match in _IP4.finditer(text) if text.count(".") > 2 else ():
         if _DOI.search(text, max(0, match.start() - AROUND), match.start()):

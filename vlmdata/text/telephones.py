@@ -90,9 +90,9 @@ def is_another_number(number: str) -> bool:
 
 
 def _is_international(number: str, digits: str) -> bool:
-    """Return whether a number after + is a telephone number: it has at least 8 digits and is not a decimal or an amount.
+    """Return whether a number with a leading `+` is a telephone number.
 
-    Numbers with the country code 1 or 7 have 11 digits.
+    A telephone number has at least 8 digits, or 11 if its country code is 1 or 7. It is not a decimal or an amount.
     """
     zeros = len(digits) - len(digits.rstrip("0"))
     is_amount = zeros >= (4 if number[1:].isdigit() else 6)

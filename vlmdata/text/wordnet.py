@@ -67,9 +67,10 @@ def wordnet(folder: str) -> WordNet:
 
 
 def _index(path: Path) -> dict[str, int]:
-    """Return the first offset of each lemma.
+    """Read an index file of WordNet, and return the offset of the most frequent synset of each lemma.
 
-    A line holds the lemma, the part of speech, the number n of synsets, other fields, and n offsets, the most frequent first.
+    A line of the file holds the lemma, the part of speech, the number n of synsets, other fields, and the offsets of the n
+    synsets. The offset of the most frequent synset comes first.
     """
     found = {}
     with path.open(encoding="utf-8") as file:

@@ -1,8 +1,8 @@
 """Decides which network addresses are public, to keep untrusted URLs away from the machine's own network.
 
 The check is stricter than `ipaddress.is_global`, whose answer changes between Python versions. The tables below are the IANA
-registries of special-purpose addresses. All addresses of deprecated tunnels are refused, because an IPv4 address that
-the check would not see can be inside them.
+registries of special-purpose addresses. All addresses of deprecated tunnels are refused, because such an address can contain
+a private IPv4 address that the check would not find.
 """
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address

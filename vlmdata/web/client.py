@@ -1,9 +1,9 @@
 """The web client of one worker: every submitted address gets exactly one outcome, whatever the server does.
 
 The client parses the address of a row and checks it against the block lists. The row then waits for the rate limiter
-(`turns`). Then the client resolves the host name (`dns`) and transfers the body. The result is an outcome, the next hop of a
-redirect, or another attempt after a delay. A hop and another attempt wait for the rate limiter again. One thread does all this.
-Other threads only submit rows.
+(`turns`). Then the client resolves the host name (`dns`) and transfers the body. This gives the outcome, unless the server
+redirects the row or the transfer is to be repeated after a delay. In these two cases, the row waits for the rate limiter again.
+One thread does all this. Other threads only submit rows.
 """
 
 import heapq
@@ -253,10 +253,10 @@ class Client:
                 self._room.notify_all()
 
     def _may_pause(self, transfer: Transfer) -> bool:
-        """Return whether a transfer over the budget may pause. It may if the caller holds bytes or an older transfer runs.
+        """Return whether a transfer may pause because its next bytes exceed the memory budget.
 
-        In both cases bytes will be freed later. The oldest transfer never waits for other transfers, so that not all transfers
-        wait for each other.
+        It may if the caller holds bytes or an older transfer is under way, because bytes will then be freed later. The oldest
+        transfer never waits for another transfer, so at least one transfer continues.
         """
         under_way = (other.number for other in self._active.values() if other.received or other.paused_at)
         return self.budget.held > 0 or min(under_way, default=transfer.number) < transfer.number

@@ -1,9 +1,8 @@
 """Downloads with img2dataset's own code, to get exactly the same bytes. A recipe selects it: `download: {engine: img2dataset}`.
 
-The function of img2dataset, `download_image_with_retry`, uses urllib. The checks that are added here cannot change a body.
-Addresses are first checked against the block lists, urllib's opener connects only to public addresses at every hop, and a
-download ends after `timeout_s` per attempt. Without this limit, a server that sends a byte now and then would block
-img2dataset for ever.
+img2dataset's function `download_image_with_retry` uses urllib. This module adds three safeguards, which do not change a body.
+Addresses are first compared with the block lists. At every hop, urllib's opener connects only to public addresses. A download
+ends after `timeout_s` per attempt, because otherwise a server that sends a byte now and then would block img2dataset for ever.
 """
 
 import contextlib

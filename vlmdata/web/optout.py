@@ -66,7 +66,7 @@ def parse_tdmrep(body: bytes) -> tuple[tuple[bool, str], ...]:
 
 
 def file_reservation(rules: Sequence[tuple[bool, str]], path: str) -> bool | None:
-    """Return whether the first rule that matches a path with its query reserves the path, or None if no rule matches."""
+    """Return whether a path with its query is reserved, or None if no rule matches. The first rule that matches decides."""
     if not rules:
         return None
     path = normalise(path, is_pattern=False)

@@ -50,9 +50,9 @@ def add_tdmrep(policy: Policy, fetched: Fetched) -> Policy:
 
 
 class PolicyFetch:
-    """Fetches the policy files of one site one after the other, and then calls `learnt` with the policy.
+    """Fetches the policy files of one site one after the other, and then calls `learnt` with the site and its policy.
 
-    `add` queues a request. If the client closes, `learnt` is not called.
+    The function `add` queues the request for a file. If the client closes before the end, `learnt` is not called.
     """
 
     def __init__(

@@ -64,10 +64,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """A worker's report that `ended` requests to a host have ended or will never start.
+    """A worker's report on a host: `ended` requests have ended or will never start.
 
-    `trouble` says that the host asked for fewer requests or did not answer at all. `rest_s` is the host's Retry-After in
-    seconds. `answered` says that the host answered.
+    `trouble` is True if the host asked for fewer requests or did not answer. `rest_s` is the host's Retry-After in seconds.
+    `answered` is True if the host answered.
     """
 
     host: str
@@ -79,7 +79,7 @@ class HostReport:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """News from a worker: the policy of a site, or a site's refusal of the address that has the hash `url_key`."""
+    """News from a worker: a site's policy, or the refusal of an address by its site. `url_key` is the hash of the address."""
 
     origin: str = ""
     host: str = ""
@@ -116,7 +116,10 @@ class _Host:
 
 
 class RateLimiter:
-    """Grants the requests of all workers, and is thread-safe. `is_local` says that a call takes only microseconds."""
+    """Grants the requests of all workers. Thread-safe.
+
+    `is_local` tells a worker that the limiter is in the worker's own process, so that a call takes only microseconds.
+    """
 
     is_local = True
 
@@ -168,7 +171,12 @@ class RateLimiter:
         return Grant(ask.origin, starts, wait_s, interval_s, policy, fetch_policy, refused, now - host.progress_at)
 
     def _lease(self, worker: str, name: str, host: _Host, wanted: int, now: float) -> tuple[int, float, float]:
-        """Lease up to `wanted` starts to a worker. Return (starts, wait_s, interval_s)."""
+        """Allow a worker to start up to `wanted` requests to a host. Return (starts, wait_s, interval_s).
+
+        `starts` is the number of allowed requests, which count as in use from now on. The first may start after `wait_s`
+        seconds, and each further one `interval_s` seconds after the one before. If `starts` is 0, the worker may ask again
+        after `wait_s` seconds.
+        """
         interval_s = max(1.0 / host.rate if host.rate else 0.0, host.crawl_delay_s)
         if wanted <= 0:
             return 0, ASK_AGAIN_S, interval_s

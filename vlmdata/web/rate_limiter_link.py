@@ -50,7 +50,10 @@ class RateLimiterLink:
         return None
 
     def close(self, last: Messages) -> None:
-        """Send the last messages. Wait at most 5 seconds for the thread, because the rate limiter may have died."""
+        """Send the messages `last`, and end the link's thread if it has one.
+
+        The wait for the thread is at most 5 seconds, because the rate limiter may have died.
+        """
         if self._thread is None:
             self._limiter.exchange(self._worker, *last)
         else:

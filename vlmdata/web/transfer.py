@@ -134,7 +134,10 @@ class Transfer:
         return f"http_{self.status}" if self.status else "bad_response", None
 
     def _failure_of(self, code: int, message: str) -> str | None:
-        """Return the failure that left the row without an answer, or None if there is an answer."""
+        """Return the reason why the transfer has no usable answer, or None if it has one.
+
+        `code` and `message` are libcurl's result.
+        """
         if self.failure is not None:
             return self.failure
         if code == 0 or self.is_enough:

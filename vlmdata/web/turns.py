@@ -1,6 +1,7 @@
 """The queues of one worker, one queue per site, in which rows wait until the rate limiter lets them start.
 
-Only the client's thread uses them. Each site also has a policy, and the starts that are leased from the rate limiter.
+Each site also has a policy, and the number of requests that the rate limiter currently allows the worker to start. Only the
+client's thread may use this module.
 """
 
 import heapq
@@ -21,7 +22,7 @@ KEYS_AT_ONCE = 1_000  # maximum number of addresses of a site in one question to
 
 @dataclass(slots=True, eq=False)
 class Site:
-    """One origin with its waiting rows, its policy and the starts that this worker has leased."""
+    """One origin: its waiting rows, its policy, and the starts, that is, how many requests this worker may still start."""
 
     origin: str
     host: str
@@ -40,7 +41,10 @@ class Site:
     awaits_slot: bool = False  # True if no start was granted because the host has its maximum of concurrent requests
 
     def is_idle(self) -> bool:
-        """Return whether the site can be forgotten: it has no rows and no leased starts, and does not wait for an answer."""
+        """Return whether the site can be forgotten.
+
+        It can if its queues are empty, no granted starts are left, and neither an answer nor a policy is awaited.
+        """
         return not (self.waiting or self.urgent or self.starts or self.is_asking or self.fetching_policy)
 
 
@@ -117,7 +121,7 @@ class Turns:
                 self._touched[site.origin] = site
 
     def learn_refusal(self, key: int, failure: str) -> None:
-        """Report to all workers that the site refuses the address with this key."""
+        """Report to all workers that a site refuses an address. `key` is the hash of the address."""
         self._news.append(News(url_key=key, failure=failure))
 
     def learn_policy(self, site: Site, policy: Policy, now: float) -> None:
@@ -171,7 +175,10 @@ class Turns:
                 self._refuse_late(site, now)
 
     def drain(self) -> Iterator[Fetch]:
-        """Yield every queued row, and put all leases into a last report as ended. The client calls this when it closes."""
+        """Yield every queued row, and report all leased starts and all running requests as ended.
+
+        The client calls this when it closes.
+        """
         for site in self._sites.values():
             yield from site.urgent
             yield from site.waiting
@@ -198,7 +205,7 @@ class Turns:
     def _startable(self, site: Site) -> deque[Fetch]:
         """Return the queue that holds the site's next request, or an empty queue if no request may start.
 
-        Rows may not start before the site's policy is known.
+        Until the site's policy is known, only the policy requests in `urgent` may start.
         """
         return site.urgent if site.urgent or self._lacks_policy(site) else site.waiting
 

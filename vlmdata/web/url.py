@@ -82,9 +82,9 @@ def join_url(base: Url, location: str) -> Url | None:
 def location_text(location: str) -> str:
     """Return the address that browsers read in a Location header. `location` has one character per byte of the header.
 
-    UTF-8 is decoded, and any other byte above 127 is percent-encoded. Servers send unescaped paths in UTF-8 or Latin-1, and
-    thus get the same bytes back. Before the query, \\ means /, and extra slashes before the host are ignored. Source: WHATWG
-    URL, "basic URL parser"; Chromium, HttpResponseHeaders::IsRedirect.
+    Servers send unescaped paths in UTF-8 or Latin-1. UTF-8 is decoded, and any other byte above 127 is percent-encoded, so that
+    the next request sends back the same bytes. Before the query, a backslash means a slash, and extra slashes before the host
+    are ignored. Source: WHATWG URL, "basic URL parser"; Chromium, HttpResponseHeaders::IsRedirect.
     """
     text = _INNER.sub("", location.strip(_BLANK)).encode("latin-1").decode("utf-8", "surrogateescape")
     text = _BYTE.sub(lambda found: f"%{ord(found.group()) - 0xDC00:02X}", text)

@@ -48,7 +48,7 @@ class QFormer:
     dropout: float = 0.1  # as in the training of BERT
 
     def grid_of(self, grid: Grid) -> Grid:
-        """Return a grid without rows and columns. Its extra tokens are the queries."""
+        """Return a grid without rows and columns, with one extra token per query."""
         return Grid(0, 0, extra=self.queries)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:

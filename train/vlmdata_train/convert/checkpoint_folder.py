@@ -1,4 +1,4 @@
-"""Checks checkpoint folders and the `start` of a run. To report mistakes at once, this module does not import torch."""
+"""Checks checkpoint folders and the `start` of a run. It does not import torch, so it reports mistakes without delay."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def check_start(start: str) -> None:
 
 
 def model_of(start: str) -> ModelRecipe:
-    """Return the recipe of the model at `start`. Its entry `language` sets the tokenizer that is stored at `start`.
+    """Return the recipe of the model at `start`. The recipe's entry `language` names the tokenizer that is stored at `start`.
 
-    Raise RecipeError if there is no model, or if the model is published but not in LLaVA's format.
+    Raise RecipeError if there is no model, or if a published model does not have LLaVA's format.
     """
     check_start(start)
     if is_checkpoint(start):

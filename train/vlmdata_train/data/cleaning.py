@@ -24,11 +24,11 @@ class Cleaner:
         self._patterns: tuple[ChatTemplate, tuple[re.Pattern[str], re.Pattern[str] | None]] | None = None
 
     def clean(self, text: str, template: ChatTemplate) -> str:
-        """Return the text with the names of the template's control tokens broken up, and with reserved characters replaced.
+        """Return the text with the names of untrusted control tokens broken up, and with reserved characters replaced.
 
-        A character is inserted into each name, so that the tokenizer does not read the name as a token. The reserved characters
-        are the noncharacters that `marks.py` uses as marks. They become U+FFFD. Trusted tokens are kept. Added tokens that are
-        ordinary text are kept too, such as line ends, blanks, tags and <think>.
+        A character is inserted into each name, so that the tokenizer does not read the name as a token. Trusted tokens are
+        those that the user allows in texts. Added tokens that are ordinary text also stay, such as line ends, blanks, tags and
+        <think>. The reserved characters are the noncharacters that `marks.py` uses as marks. They become U+FFFD.
         """
         # A word joiner inside a token's name keeps the name readable, but the text can no longer close its turn.
         control, normalized_control = self._control_of(template)
@@ -39,9 +39,10 @@ class Cleaner:
         return text
 
     def _control_of(self, template: ChatTemplate) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
-        """Return a pattern that finds the names of untrusted control tokens in a text, and a pattern for the normalized text.
+        """Return two patterns: for the names of untrusted control tokens in a text, and for these names in a normalized text.
 
-        The second pattern finds the same names after the tokenizer's normalizer. It is None if there is no normalizer.
+        A normalized text is a text after the tokenizer's normalizer. If there is no normalizer, the second pattern is None. The
+        second pattern has only the tokens that the tokenizer also finds in normalized text.
         """
         if self._patterns is None or self._patterns[0] is not template:
             names, normalized = (template.control | {self.image_token}) - self.trusted, None
@@ -68,9 +69,10 @@ class Cleaner:
 
 
 def _broken(text: str, pattern: re.Pattern[str], joint: str) -> str:
-    """Insert `joint` after the first character of each match of `pattern` until nothing matches, and return the text.
+    """Return the text, changed so that `pattern` no longer matches.
 
-    A match of a single character becomes U+FFFD.
+    In each match, `joint` is inserted after the first character. A match of one character becomes U+FFFD. This is repeated
+    until nothing matches.
     """
     while pattern.search(text):
         text = pattern.sub(lambda m: m[0][:1] + joint + m[0][1:] if len(m[0]) > 1 else "\ufffd", text)

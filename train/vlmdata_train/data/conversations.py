@@ -16,10 +16,10 @@ from vlmdata_train.data.document import Document, Turn
 def read_conversation(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
     """Return the document of a sample whose JSON holds the turns of a conversation.
 
-    The JSON may contain the images as base64, or name image files of the sample. Otherwise, image placeholders in the text and
-    empty image parts refer to the sample's image files, in the order of the numbers in the files' names. Raises `Unfit`,
-    which is a ValueError. The error's text is the reason that `read_dialogue` gives, or `no_file` if the sample lacks an image
-    that the JSON names.
+    The JSON may contain the images as base64, or name image files of the sample. If it does neither, the image placeholders in
+    the text and the empty image parts refer to the sample's image files, in the order of the numbers in the files' names.
+    Raises `Unfit`, a ValueError, if the sample cannot be used. The error's text is the reason: a reason of `read_dialogue`, or
+    `no_file` if the sample lacks an image that the JSON names.
     """
     own = Members((name for name in sample if name.rpartition(".")[2] in IMAGE_EXTENSIONS), str(sample.get("__key__", "")))
 

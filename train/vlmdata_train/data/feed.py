@@ -1,7 +1,8 @@
 """Build batches from a stream in threads, ahead of their use. Each batch comes with the stream's position after the batch.
 
-With packing, a unit of the stream is a pack, which the loader plans from the measured lengths. Without packing, a unit is one
-sample that training does not leave out. A batch holds one pack in one row, or several samples with one row each.
+The stream yields units. With packing, a unit is a pack of samples, which the loader plans from the measured lengths. A batch
+then holds one pack in one row. Without packing, a unit is one sample that training can use. A batch then holds several samples,
+one in each row.
 """
 
 from __future__ import annotations
@@ -119,10 +120,10 @@ class Feed:
             yield from finish()
 
     def _steps(self) -> Iterator[tuple[list[Sample], FeedPosition, int]]:
-        """Yield the samples of each batch, the position after them, and the number of samples that were read for the batch.
+        """Yield for each batch (samples, position after the batch, number of samples that were read).
 
-        The number includes the damaged samples of a pack, which are not yielded. The batches for `position.pieces` come
-        first. These pieces are steps that ranks had not done when the run stopped (see `sample_positions.py`).
+        The number includes the damaged samples of packs, which are not yielded. The batches for `position.pieces` come first.
+        A piece is a step that an earlier rank had not done when the run stopped (see `sample_positions.py`).
         """
         start = self.position
         for number, piece in enumerate(start.pieces, 1):

@@ -110,10 +110,10 @@ class LeftOutCounts:
             self.first.setdefault(names[number], (dataset, int(rows[first])))
 
     def record(self, plan: PackedPlan, prompt: PromptOf) -> dict[str, Any]:
-        """Return the counts for the log.
+        """Return the counts for the log, with an example for each reason.
 
-        For each reason, the result also has the first sample, as "TAR KEY", and details of what is wrong with it. `prompt` is
-        `Reading.prompt`. It is called with these samples, because the error that it raises holds the details.
+        The example is the first sample that was left out for this reason, as "TAR KEY", with details of what is wrong with it.
+        To get the details, `prompt` (`Reading.prompt`) is called with the sample. The error that it raises holds them.
         """
         reasons = self.reasons.most_common()
         first = {reason: place_of(plan, *self.first[reason]) for reason, _ in reasons}
@@ -123,7 +123,7 @@ class LeftOutCounts:
 
 
 def count_left_out(plan: PackedPlan) -> LeftOutCounts:
-    """Return the counts of the used and left-out samples in a stream's datasets, from their measured lengths."""
+    """Count the used and left-out samples in a stream's datasets. The length of a left-out sample is the code of its reason."""
     found = LeftOutCounts()
     for number, lengths in enumerate(plan.lengths):
         found.add(number, lengths)

@@ -56,8 +56,9 @@ def _mark_inner(text: str, number: int) -> str:
 def split_at_images(content: str) -> list[tuple[str, str, str]]:
     """Split the content of a message at its images, and return a tuple (start, text, end) for each piece.
 
-    `start` and `end` are a line end, or "". `Prompter.messages` adds these line ends between texts and images. They are not
-    part of the text, so marks do not enclose them. A template that accepts a list of texts and images does not need them.
+    `start` and `end` are the line ends that `Prompter.messages` adds between a text and an image, or "" where there is none.
+    They are not part of the text. The marks around an answer therefore do not enclose them, and a template that accepts a list
+    of texts and images does not need them.
     """
     pieces = content.split(IMAGE_MARK)
     split = []
@@ -69,7 +70,10 @@ def split_at_images(content: str) -> list[tuple[str, str, str]]:
 
 
 def marked_message(message: Mapping[str, Any], number: int, mark: Callable[[str, int], str]) -> dict[str, Any]:
-    """Return a message with its content and reasoning marked by `mark`, and with marks around the names of its tool calls."""
+    """Return a message with marks, which contain `number`, around its texts.
+
+    `mark` adds the marks to the content and the reasoning. The names of tool calls are marked as a whole.
+    """
     pieces = [before + mark(text, number) + after for before, text, after in split_at_images(message["content"])]
     marked = {**message, "content": IMAGE_MARK.join(pieces)}
     if message.get("reasoning_content"):
@@ -107,10 +111,10 @@ def mask(text: str) -> str:
 
 
 def unmask(masked: str, texts: Mapping[int, str], plain: str) -> dict[int, tuple[int, int]]:
-    """Return the range (start, end) that each text has in `plain`, which is the output of a template.
+    """Return the range (start, end) of each text in `plain`, which is the output of a template.
 
-    `masked` is the template's output for the same conversation with each text replaced by `mask(text)`. Return an empty dict if
-    the masked parts and the texts do not correspond one to one, in order.
+    `masked` is the template's output for the same conversation with each text replaced by `mask(text)`. Return an empty dict
+    unless each run of marks in `masked` belongs to one text, in order, and `plain` is `masked` with the texts put back.
     """
     runs = [found.span() for found in re.finditer(f"{_MASK}+", masked)]
     if [end - start for start, end in runs] != [len(text) for text in texts.values()]:

@@ -121,8 +121,8 @@ class Prompter:
     def messages(self, document: Document) -> list[dict[str, Any]]:
         """Return the messages of a conversation. Raises ValueError for an unknown role.
 
-        Consecutive texts and images of one role become one message, unless a turn has `begins`. An image and the text next to
-        it are on separate lines.
+        Consecutive texts and images of one role form one message. A turn with `begins` always starts a new message. An
+        image and the text next to it are on separate lines.
         """
         assert document.roles is not None
         messages: list[dict[str, Any]] = []
@@ -221,7 +221,7 @@ def _images(document: Document) -> list[Picture]:
 
 
 def _joined(said: list[str], between: str) -> Iterator[str]:
-    """Yield the texts and images in order, and the string `between` between neighbours that are not both images."""
+    """Yield the texts and images in order, with `between` as the separator. Two successive images have no separator."""
     for number, piece in enumerate(said):
         if number > 0 and not said[number - 1] == piece == IMAGE_MARK:
             yield between
@@ -247,9 +247,10 @@ def written_before(tokenizer: Any, text: str) -> list[int]:
 
 
 def _check_trusted(name: str, template: ChatTemplate, image_token: str) -> None:
-    """Raise RecipeError if the vocabulary lacks the token `name`, or if no text may contain it.
+    """Raise RecipeError if a recipe cannot trust the token `name`, that is, allow it in texts.
 
-    No text may contain the tokens that open or end turns or texts, the padding token, and the image token.
+    The vocabulary must have the token. Tokens that open or end turns or texts, the padding token and the image token cannot be
+    trusted.
     """
     tokenizer = template.tokenizer
     if name not in tokenizer.get_vocab():

@@ -44,7 +44,10 @@ class Reading:
         return self.held_out == 0 or is_held_out(key, self.held_out) == self.wants_held_out
 
     def can_use(self, sample: Sample) -> bool:
-        """Return whether a sample is on this reading's side of the split and has a prompt."""
+        """Return whether this reading takes a sample and the sample has a prompt.
+
+        A reading takes either the held-out samples or the others (see `takes`).
+        """
         try:
             return self.takes(sample["__key__"]) and bool(self.prompt(sample).input_ids)
         except UnusableSample:
@@ -146,7 +149,7 @@ def _check_answers(document: Document) -> None:
 def _image_members(sample: Sample, facts: Mapping[str, Any]) -> Iterable[str]:
     """Return the names of a sample's image members, in the same order as the image sizes in `__images__`.
 
-    For a document, both are in the order of the images in the document.
+    For a document, this is the order in which the images occur in it.
     """
     if not is_document(facts, sample):
         return sample["__image_names__"]

@@ -1,10 +1,10 @@
 """Sample positions: where each rank reads in the data, and how a run resumes with a different number of ranks.
 
-The ranks take the units of a stream (packs, or samples) in turn. A unit may have no usable sample, so the ranks may be at
-different positions. If the number of ranks changes, the run must still read the units that the slower ranks have not read, up
-to the position of the fastest rank. A piece is one step that an old rank has not done in this range. It is read exactly as that
-rank would have read it. The new ranks share the pieces, and then read the stream from the position of the fastest old rank. No
-sample is lost, and none is read twice.
+The ranks take the units of a stream (packs, or samples) in turn. A unit may have no usable sample, so some ranks are further
+than others when a run stops. If the run resumes with a different number of ranks, the new ranks first do the steps that the
+slower old ranks had not done, up to the position of the fastest old rank. Each of these steps is called a piece. It reads the
+units that the old rank would have read. The new ranks share the pieces. Then they read the stream from the position of the
+fastest old rank. No sample is lost, and none is read twice.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ class SamplePosition:
 
 @dataclass(frozen=True)
 class FeedPosition:
-    """The position at which a feed resumes. The feed reads one step at each of `pieces`, then the stream from `main`."""
+    """The position at which a feed resumes.
+
+    `pieces` are the positions of single steps that old ranks had not done when the run stopped. The feed does these steps
+    first, and then reads the stream from `main`.
+    """
 
     main: SamplePosition
     pieces: tuple[SamplePosition, ...] = ()

@@ -129,7 +129,10 @@ class ChatTemplate:
         return [(start, self._end(plain, messages[number], end)) for number, (start, end) in places.items()]
 
     def _span(self, plain: str, number: int, message: Message, places: Mapping[int, Span]) -> Span:
-        """Return the span of an answer, which is message `number`. `places` maps marked messages to their ranges in `plain`."""
+        """Return the span, in `plain`, of the answer `message`. `number` is the index of this message in the conversation.
+
+        `places` maps the index of each marked message to the range of its marked text in `plain`.
+        """
         first, last = places[number]
         start = first
         words = message["content"].strip()
@@ -145,9 +148,10 @@ class ChatTemplate:
     def _start(self, plain: str, before: int, mark: int) -> int:
         """Return the start, in `plain`, of an answer that begins with a thought or a tool call.
 
-        Marks enclose the answer's text in the message, but the template may begin the answer earlier, for example with <think>.
-        So the answer starts after the last text that opens a turn between `before` and `mark`. `before` is the end of the
-        previous message, and `mark` is the start of the marked text.
+        The marks enclose only the content of the message, but the template may write other parts of the answer before the
+        content, for example <think>. So the answer starts after the last text that opens a turn between `before` and `mark`.
+        `before` is the end of the previous message, and `mark` is the start of the marked content. If no text opens a turn
+        there, the answer starts at a <think> directly before `mark`, or at `mark`.
         """
         for openings in self._markup.openings:
             opened = [at + len(text) for text in openings if (at := plain.rfind(text, before, mark)) >= 0]
@@ -157,9 +161,10 @@ class ChatTemplate:
         return before + len(words) - len("<think>") if words.endswith("<think>") else mark
 
     def _end(self, plain: str, message: Message, mark: int) -> int:
-        """Return the end of a turn in `plain`, after the token that ends the turn. `mark` is the end of the turn's marked text.
+        """Return the offset in `plain` after the token that ends a turn.
 
-        If no token ends the turn, a turn with tool calls ends before the next turn, and any other turn ends at `mark`.
+        `mark` is the offset at which the marked text of the turn ends. If no token ends the turn, a turn with tool calls ends
+        before the next turn, and any other turn ends at `mark` or after a `</think>` there.
         """
         ending = self._markup.ending
         if message.get("tool_calls"):  # the marks enclose only the name; the JSON continues after them

@@ -66,9 +66,9 @@ class TurnMarkup:
 
     @cached_property
     def _headers(self) -> list[str]:
-        """Four texts, each from the start of a conversation to the words of a message.
+        """Four texts. Each is what the template writes in a conversation before the words of the last message.
 
-        The messages are a question, a question after a system message, a system message, and a tool message.
+        The conversations are: a question, a system message with a question, a system message alone, and a tool message alone.
         """
         after_system = self.renderer.probe({"role": "system", "content": MORE}, user(WORD)).partition(WORD)[0]
         alone = [self.renderer.probe({"role": role, "content": WORD}).partition(WORD)[0] for role in ("system", "tool")]
@@ -76,7 +76,10 @@ class TurnMarkup:
 
     @cached_property
     def openers(self) -> frozenset[str]:
-        """The tokens that open turns. Words and numbers before a message do not count, even if they are added tokens."""
+        """The tokens that open turns: the added tokens that the template writes before messages.
+
+        Words, numbers and the tokens that end turns are left out.
+        """
         written = self.added.findall("\n".join([*self._headers, self.between, self._opening]))
         return frozenset(name for name in written if not name.isalnum()) - self.enders - {"<tool_response>"}
 
@@ -84,8 +87,9 @@ class TurnMarkup:
     def openings(self) -> list[list[str]]:
         """Two lists of texts that may precede an answer with a thought or a tool call. The first list is more reliable.
 
-        The first list holds the text that opens the assistant's turn. The second list holds two other texts that end
-        directly before an answer. One follows a question, and one follows a tool message. Both begin at the last added token.
+        The first list holds the text that opens the assistant's turn. The second list holds the ends of two other texts: the
+        text between a question and its answer, and the text between a tool message and its answer. Each end begins at the last
+        added token. Both lists also hold their texts without trailing white space.
         """
         called = {**answer(""), "tool_calls": [{"id": CALL_ID, "name": ANSWER, "arguments": {}}]}
         result = {"role": "tool", "content": MORE, "tool_call_id": CALL_ID}
@@ -100,9 +104,11 @@ class TurnMarkup:
 
     @cached_property
     def endings(self) -> list[str]:
-        """The texts that end an assistant's turn. Usually this is one text, which follows every answer in a conversation.
+        """The texts that end an assistant's turn.
 
-        If that text has no added token, the list begins with tokens that follow only the last answer, or only earlier answers.
+        Usually this is one text with an added token, which follows every answer in a conversation. If the text after every
+        answer has no added token, two added tokens come before it in the list, as far as they exist: one that follows only the
+        last answer, and one that follows only earlier answers. If no text follows every answer, the list has only these tokens.
         """
         next_question = self.renderer.probe(user(WORD), answer(ANSWER), user(MORE)).partition(ANSWER)[2].partition(MORE)[0]
         shared = self._shared_ending(next_question)
@@ -113,10 +119,11 @@ class TurnMarkup:
         return [*tokens, shared] if shared else tokens
 
     def _shared_ending(self, next_question: str) -> str:
-        """Return the common prefix of the text after the last answer (`_tail`) and the text after other answers.
+        """Return the common prefix of `next_question` and `_tail`, which is the text after the last answer.
 
-        `next_question` is the text between an answer and the next question. The prefix ends before a token that it would split.
-        If `next_question` is empty, return `_tail` up to the end of its first token.
+        `next_question` is the text between an earlier answer and the question after it. The prefix is cut before a token that
+        it would split. If `next_question` is empty, return the token at the beginning of `_tail`, or all of `_tail` if it
+        begins with other text.
         """
         if next_question:
             shared = _common_prefix(self._tail, next_question)
@@ -131,8 +138,8 @@ class TurnMarkup:
     def _single_ending_tokens(self, next_question: str) -> list[str]:
         """Return the first token after the last answer, and the token that separates turns, if these tokens exist.
 
-        A token separates turns if the text before a later question and the text before an answer begin with the token, but the
-        text before the first question does not.
+        A token separates turns if every turn except the first begins with it. So the text before an answer and the text before
+        a later question begin with this token, but the text before the first question does not.
         """
         first, separator = self._next.match(self._tail), self._next.match(next_question)
         tokens = [first[1]] if first else []
@@ -143,7 +150,7 @@ class TurnMarkup:
 
     @cached_property
     def ending(self) -> re.Pattern[str]:
-        """A pattern for any of `endings` and for the end-of-sequence token. If none exists, the pattern matches nothing."""
+        """A pattern that matches any of `endings` and the end-of-sequence token, or nothing if there are no such texts."""
         texts = [*self.endings, self.renderer.tokenizer.eos_token or ""]
         marked = [r"\s*" + re.escape(text.strip()) for text in texts if self.added.search(text)]
         worded = [re.escape(text.rstrip() or text) for text in texts if text and not self.added.search(text)]

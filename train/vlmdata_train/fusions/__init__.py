@@ -18,7 +18,10 @@ from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
 def embedding_width(facts: EncoderFacts, language_width: int) -> int:
-    """Return the language model's width. Raises ValueError if the image encoder also returns features of earlier layers."""
+    """Return the language model's width, for a fusion that reads only the tower's final features.
+
+    Raises ValueError if the tower also returns features of earlier layers.
+    """
     if facts.levels:
         raise ValueError(
             f"fusion: the tower also returns features of {facts.levels} earlier layers. Use the fusion `deep_tokens`."

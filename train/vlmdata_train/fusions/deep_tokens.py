@@ -25,7 +25,7 @@ class Deeper:
     levels: list[Tensor]
 
     def at(self, places: Tensor) -> Deeper:
-        """Return an empty object, because generated tokens are never image tokens."""
+        """Return a `Deeper` without tensors, because generated tokens are never image tokens."""
         return Deeper([])
 
 
@@ -72,7 +72,7 @@ class DeepTokens:
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the language model's width, multiplied by 1 plus the number of levels.
+        """Return the width of the features that the fusion needs: the language model's width times (1 + the number of levels).
 
         A level is the features of one earlier layer of the encoder. Raises ValueError if the encoder returns no levels.
         """

@@ -58,7 +58,10 @@ class Tokens:
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the language model's width. Raises ValueError if the encoder also returns features of earlier layers."""
+        """Return the width of the features that the fusion reads, which is the language model's width.
+
+        Raises ValueError if the encoder also returns features of earlier layers.
+        """
         return embedding_width(facts, language_width)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:

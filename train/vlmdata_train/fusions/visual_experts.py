@@ -27,14 +27,15 @@ class ImagePlaces:
     marks: Tensor | None
 
     def at(self, places: Tensor) -> ImagePlaces:
-        """Return the mask for generated tokens, which are never image tokens."""
+        """Return `ImagePlaces(None)` for generated tokens, because they are never image tokens."""
         return ImagePlaces(None)
 
 
 class Experts(InPlace):
     """Copies of the language model's linear layers, called experts. Their outputs are used for image tokens.
 
-    An expert and the original layer both process every token, and one of the two outputs is used.
+    An expert and its original layer both process every token. The expert's output is used for image tokens, and the original
+    layer's output for all other tokens.
     """
 
     def __init__(self, language: nn.Module, image_token_id: int) -> None:
@@ -90,7 +91,10 @@ class VisualExperts:
         return tokens
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the language model's width. Raises ValueError if the encoder also returns features of earlier layers."""
+        """Return the language model's width, because the fusion reads only the encoder's final features.
+
+        Raises ValueError if the encoder also returns features of earlier layers.
+        """
         return embedding_width(facts, language_width)
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:

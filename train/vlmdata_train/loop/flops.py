@@ -14,10 +14,11 @@ from vlmdata_train.fusions.cross_attention import CrossLayer
 def flops_per_token(parts: Mapping[str, nn.Module], trained: Mapping[str, bool]) -> dict[str, float]:
     """Return the FLOPs of each part for one token that passes through it: forward and backward, without recomputation.
 
-    Each weight costs 2 FLOPs in the forward pass, 2 for the gradient of the input if its part or an earlier part is trained,
-    and 2 for its own gradient if it is trained. So a language model of N weights costs 6 N for each token if it is trained, and
-    4 N if only the projector is trained. With LoRA it costs 4 N, and 6 for each LoRA weight. Source: Kaplan et al. 2020. The
-    products of attention are not counted, and an embedding table counts like any weight.
+    Each weight costs 2 FLOPs in the forward pass. It costs 2 more for the gradient of its input if its part or an earlier part
+    is trained, and 2 more for its own gradient if the weight itself is trained. So a language model of N weights costs 6 N for
+    each token if it is trained, and 4 N if only the projector is trained. A language model with LoRA costs 4 N, plus 6 for each
+    LoRA weight. The products of attention are not counted, and an embedding table counts like any weight. Source: Kaplan et al.
+    2020.
 
     `meter.add_step` counts the tokens that pass through each part. Cross-attention computes keys and values from image
     features, not from text. In a model with cross-attention, the weights for these keys and values have a separate entry,

@@ -48,9 +48,10 @@ def make_optimizer(groups: list[dict[str, Any]], choice: Optimizer) -> TorchOpti
 
 
 def optimizer_bytes(weights: list[nn.Parameter], compact: bool) -> float:
-    """Return the bytes of AdamW's state on this rank: two moments of each weight, and the lower half of each bf16 weight.
+    """Return the bytes of AdamW's state on this rank.
 
-    With `compact`, the first moment of a bf16 weight is bf16.
+    The state holds two moments of each weight. For a bf16 weight, it also holds the lower half of the weight's fp32 value. With
+    `compact`, the first moment of a bf16 weight is bf16.
     """
     return sum(local(p).numel() * (8 if p.dtype == torch.float32 or compact else 10) for p in weights)
 

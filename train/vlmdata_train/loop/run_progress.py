@@ -46,12 +46,12 @@ def used_samples(plan: PackedPlan, epochs: float) -> float:
 
 
 def samples_of_steps(plan: PackedPlan, rounds: int, batch: int, world: int, accumulate: int) -> float:
-    """Return how many samples the complete steps of these epochs take. Samples that do not fill a last step are not trained on.
+    """Return how many samples are trained on in `rounds` epochs. Samples that do not fill a last step are not trained on.
 
-    A forward pass takes `batch` units of the plan on each rank, and a step has `accumulate` forward passes. The loader
-    plans the packs of one window (a range of samples) at a time, and caches the plans of a few windows. If these epochs have
-    more windows, return infinity, because counting their packs would be slow. The samples of an incomplete last step are then
-    only a small share of the run.
+    A step has `accumulate` forward passes, and a forward pass takes `batch` units of the plan on each of `world` ranks. The
+    loader plans the packs of one window (a range of samples) at a time, and caches the plans of a few windows. If `rounds`
+    epochs have more windows than the cache holds, return infinity, because counting the packs would be slow. In that case,
+    the samples that do not fill a last step are only a small share of the run.
     """
     is_single = plan.packing.single
     if not is_single and rounds * plan.epoch_windows > KEPT_WINDOWS:

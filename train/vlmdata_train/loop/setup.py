@@ -62,8 +62,8 @@ def seed_everything(seed: int, ranks: Ranks) -> None:
 def model_parts(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
     """Return the model's parts, with their tokenizer and chat template.
 
-    The tokenizer is that of the checkpoint in `start`, that of the language model, or a tiny one if the recipe sets
-    `tokenizer`. A new run trains its tiny tokenizer here.
+    A run that starts from a checkpoint uses the checkpoint's tokenizer. Any other run uses a tiny tokenizer if the recipe sets
+    `tokenizer`, and the language model's tokenizer if not. A new run trains its tiny tokenizer here.
     """
     return with_template(_with_tokenizer(recipe, out, ranks), recipe.chat_template)
 

@@ -1,4 +1,4 @@
-"""Copy one micro-batch to the device with the positions that have a loss, and compute its loss.
+"""Copy a micro-batch, and the positions of its tokens that have a loss, to the device, and compute the loss.
 
 B rows, T tokens, D width, N tokens with a loss, S samples.
 """
@@ -80,7 +80,7 @@ class ModelWithLoss(nn.Module):
         self.autocast = autocast
 
     def forward(self, micro: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Return the summed loss, and each sample's share of it, (S,), which has no gradient."""
+        """Return the summed loss, and the part of this sum that each sample contributes: (S,). Only the sum has a gradient."""
         device = micro.positions.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
             hidden = self.model(micro.batch)  # (B, T, D)

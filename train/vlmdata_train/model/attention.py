@@ -116,10 +116,11 @@ def segment_block_mask(segment_ids: Tensor, window: int | None = None, prefix: T
 def block_mask(
     tested: Tensor, full: Tensor, visible: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], lengths: tuple[int, int]
 ) -> BlockMask:
-    """Return FlexAttention's mask from two sets of block pairs.
+    """Return FlexAttention's mask from two sets of block pairs (query block, key block).
 
-    Each set is bool (B, Q, K), for Q query blocks and K key blocks. `visible` tests each element in the pairs of `tested`. The
-    pairs of `full` are visible as a whole. `lengths` is (number of queries, number of keys).
+    Each set is bool (B, Q, K), for Q query blocks and K key blocks. In the pairs of `full`, each query sees each key. In the
+    pairs of `tested`, `visible` says for each query and key whether the query sees the key. `lengths` is (number of queries,
+    number of keys).
     """
     counts, order = _block_list(tested)
     full_counts, full_order = _block_list(full)

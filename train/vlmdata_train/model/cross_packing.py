@@ -74,9 +74,9 @@ class Seen:
         return seen
 
     def at(self, places: Tensor) -> Seen:
-        """Return a `Seen` for one token of each row. `places` (B,) holds the index of this token in each row.
+        """Return a `Seen` for one token of each row. `places` (B,) holds the index of this token in its row.
 
-        The tokens that are generated after this token read the same images.
+        It is also valid for the tokens that are generated later, because they read the same images as this token.
         """
         latest, first = (images.gather(1, places[:, None]) for images in (self.latest, self.first))
         return Seen(self.features, self.of_feature, latest, first, self.backend)

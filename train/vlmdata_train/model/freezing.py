@@ -13,8 +13,8 @@ from vlmdata_train.model.model_recipe import Part
 def apply_parts(parts: Mapping[str, nn.Module], table: Mapping[str, Part]) -> None:
     """Freeze each part, train it, or add LoRA to it, as `table` says. A part that is not in `table` is trained.
 
-    Call this function before any block is compiled. A block that is compiled while frozen would get no gradients later, without
-    an error. Raises ValueError for a part that cannot have LoRA.
+    Call this function before any block is compiled. A block that is compiled while its weights are frozen gets no gradients
+    when it is trained later, and no error shows this. Raises ValueError for a part that cannot have LoRA.
     """
     for name, module in parts.items():
         part = table.get(name, Part())

@@ -61,9 +61,10 @@ def head_of(language: Any) -> Head:
 
 
 def _run(language: Any, layer: nn.Module, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Run a language model's decoder alone, then the whole model with `known` as the result of its output layer.
+    """Return (input of a language model's output layer, last hidden states of its decoder, logits of the last token).
 
-    Return the output layer's input, the decoder's last hidden states, and the last token's logits.
+    The hidden states are from a run of the decoder alone. The other two are from a run of the whole model, in which `known`
+    replaces the result of the output layer.
     """
     read: list[Tensor] = []
 

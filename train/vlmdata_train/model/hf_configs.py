@@ -12,11 +12,12 @@ from vlmdata_train.model.special_ids import id_fields
 
 
 def config_of(values: dict[str, Any]) -> PreTrainedConfig:
-    """Return the configuration with these fields. Raises ValueError for a misspelt field, or a value that transformers refuses.
+    """Return the configuration with these fields.
 
-    transformers accepts unknown fields. It then leaves the intended field at its default, which has the size of a published
-    model. It also accepts older names of fields, which it does not list. So only an unknown field that resembles a known field
-    is refused.
+    Raises ValueError for a field that seems misspelt, an unknown `model_type`, or a value that transformers refuses.
+    transformers accepts a misspelt field, and the field that was meant keeps its default, which has the size of a published
+    model. An unknown field counts as misspelt only if it resembles a known field, because transformers also accepts older names
+    of fields, which it does not list.
     """
     kind = values["model_type"]
     if kind not in CONFIG_MAPPING:

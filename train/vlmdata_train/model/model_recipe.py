@@ -36,7 +36,7 @@ def with_template(model: ModelRecipe, chat_template: str | None) -> ModelRecipe:
 
 
 def _with(model: ModelRecipe, **choices: str) -> ModelRecipe:
-    """Return the parts with these parameters in the language model's entry."""
+    """Return the model's parts with `choices` as parameters of the language model."""
     entry = model.language if not isinstance(model.language, str) else {model.language: {}}
     ((name, parameters),) = entry.items()
     return dataclasses.replace(model, language={name: {**(parameters or {}), **choices}})

@@ -38,7 +38,7 @@ def pad(image: np.ndarray, height: int, width: int, *, top: int, left: int, colo
 
 
 def mean_colour(mean: Sequence[float]) -> tuple[int, ...]:
-    """Return the colour that normalises to about zero, rounded down as in LLaVA."""
+    """Return the colour that becomes about zero when it is normalised with this mean. It is rounded down, as in LLaVA."""
     return tuple(int(value * 255) for value in mean)
 
 

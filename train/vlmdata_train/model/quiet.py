@@ -1,6 +1,6 @@
-"""Suppress transformers' warnings about what the trainer does on purpose, if no argument turns these warnings off.
+"""Suppress transformers' warnings about something that the trainer does on purpose.
 
-Other warnings are shown, because the user needs them.
+This is only for warnings that no argument turns off. All other warnings are shown, because the user needs them.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def compile_blocks(blocks: list[nn.Module]) -> None:
 
 
 def recompute(blocks: list[nn.Module], which: list[bool]) -> None:
-    """Set for each block whether the backward pass recomputes its activations. Otherwise the block keeps them.
+    """Set for each block whether it recomputes its activations in the backward pass (true) or keeps them (false).
 
     Raises ValueError for a block that does not support recomputation.
     """

@@ -29,7 +29,10 @@ def with_special_ids(values: dict[str, Any], tokenizer: PreTrainedTokenizerBase,
 
 
 def _ids(kind: str, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> dict[str, int | None]:
-    """Return the id for every field that holds a special token's id in the configuration of this kind of model."""
+    """Map each field for the id of a special token, in the configuration of this kind of model, to the id.
+
+    If the tokenizer or the vocabulary has no such token, the value is None, or 0 if the field must not be None.
+    """
     ids: dict[str, int | None] = {}
     for name, may_be_none in id_fields(kind).items():
         number = getattr(tokenizer, name, None)

@@ -41,7 +41,7 @@ def grid_positions(marks: Tensor, segment_ids: Tensor, grids: list[tuple[int, in
 
 
 class GridRotary(nn.Module):
-    """A language model's rotary angles, divided among the three axes."""
+    """Computes a language model's rotary angles. Each angle depends on one of a token's positions: time, row or column."""
 
     def __init__(self, rotary: Any, sections: tuple[int, ...]) -> None:
         super().__init__()
@@ -59,7 +59,10 @@ class GridRotary(nn.Module):
         return (both.cos() * scale).to(states.dtype), (both.sin() * scale).to(states.dtype)
 
     def share_out(self, angles: Tensor) -> Tensor:
-        """Select the axis of each angle, which depends on the section of the angle: (3, B, T, E / 2) -> (B, T, E / 2)."""
+        """Return each angle as computed for one axis: (3, B, T, E / 2) -> (B, T, E / 2).
+
+        The angles of section `n` belong to axis `n % 3`.
+        """
         return torch.cat([axis[number % 3] for number, axis in enumerate(angles.split(self.sections, -1))], -1)
 
 
@@ -83,7 +86,10 @@ class Mrope:
         return grid_positions(batch.input_ids == image_token_id, batch.segment_ids, grids)
 
     def after(self, positions: Tensor, lengths: Tensor) -> Tensor:
-        """Return the largest position of each row plus 1: (B,). `lengths` (B,) counts a row's tokens without padding."""
+        """Return the next position of each row, which is its largest position plus 1: (B,).
+
+        `lengths` (B,) is the number of tokens in each row. The padding after them does not count.
+        """
         is_own = torch.arange(positions.shape[2], device=positions.device) < lengths[:, None]
         return positions.amax(0).masked_fill(~is_own, -1).amax(1) + 1
 

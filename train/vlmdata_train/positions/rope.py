@@ -13,7 +13,7 @@ from vlmdata_train.model.image_plan import ImagePlan
 
 @dataclass(frozen=True)
 class Rope:
-    """The positions of the batch, in which each image token has its own position."""
+    """Positions that count every token of a sample, including each image token. The batch already holds them."""
 
     def position_ids(self, batch: Batch, plan: ImagePlan, image_token_id: int) -> Tensor:
         """Return (B, T) positions, which restart at every segment."""

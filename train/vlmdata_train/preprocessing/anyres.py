@@ -82,13 +82,19 @@ class Anyres:
         return 1 + (rows // facts.image_size) * (columns // facts.image_size)
 
     def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the number of tokens: those of the base tile, plus `rows * (columns + 1)` for the large copy; see `kept`."""
+        """Return the number of tokens of the base tile and of the large copy.
+
+        Each row of the large copy ends with a newline token. `kept` returns the rows and columns without the newlines.
+        """
         tile = grid_of(facts.image_size, facts.image_size)
         rows, columns = self.kept(width, height, facts.image_size, tile)
         return tile.tokens + rows * (columns + 1)
 
     def kept(self, width: int, height: int, side: int, tile: Grid) -> tuple[int, int]:
-        """Return the (rows, columns) of tokens of the large copy, without padding and scaled down to `max_tiles`."""
+        """Return the (rows, columns) of the tokens that are kept of the large copy, the image that the other tiles show.
+
+        Tokens of padding are cut off. If clearly more tokens remain than `max_tiles` tiles have, they are scaled down.
+        """
         canvas = self._canvas(width, height, side)
         all_rows, all_columns = canvas[0] // side * tile.rows, canvas[1] // side * tile.columns
         across, along = unpadded(width, height, all_rows, all_columns)

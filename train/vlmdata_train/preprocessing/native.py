@@ -77,7 +77,7 @@ class RowEnds(nn.Module):
         self.end = nn.Parameter(torch.randn(width) / math.sqrt(width)) if ends_image else None
 
     def forward(self, tiles: Tensor, *, width: int, height: int) -> Tensor:
-        """Return the sequence: the tile's tokens row by row, with the vectors after the rows."""
+        """Return the tile's tokens as a sequence, row by row, with a learned vector after each row."""
         grid = self.grid_of(*self.tile_size(width, height, self.facts))
         picture = tiles[0].unflatten(0, (grid.rows, grid.columns))
         ends = self.newline.to(picture.dtype).expand(grid.rows, -1)  # (rows, D)

@@ -82,10 +82,12 @@ class Driver:
     ) -> Iterator[tuple[tuple[Any, ...], Any]]:
         """Yield the arguments and the result of every call, in the order of completion.
 
-        Raises WorkFailed if a call ends with an error. At most `together` calls run at once on one worker. With `with_models`,
-        calls run only on the workers that have a GPU, if any worker has one. With `tracked`, a call that runs alone gets two
-        more arguments: the positions of the images to skip, and the file in which the worker records the image that it decodes.
-        With these, the driver finds and skips an image that kills its worker.
+        At most `together` calls run at once on one worker. With `with_models`, calls run only on workers with a GPU, or on all
+        workers if none has a GPU. Raises WorkFailed if a call ends with an error.
+
+        A call whose worker died twice runs alone. With `tracked`, this call gets two more arguments: the positions of the
+        images to skip, and the file in which the worker records the image that it decodes. So the driver finds and skips an
+        image that kills its worker.
         """
         todo = _Calls(calls, self.workers.count)
         most = together or self.together

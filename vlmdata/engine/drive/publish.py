@@ -56,7 +56,7 @@ def shard_pieces(calls: list[PartitionCall], kept: list[int], samples: int) -> l
 
 
 def ledger_pieces(calls: list[PartitionCall], kept: list[int], part_rows: int) -> list[list[tuple[PartitionCall, int]]]:
-    """Return the partitions of each ledger file, each with the number of kept rows in all earlier partitions.
+    """Return for each ledger file its partitions, as (call, number of kept rows in all earlier partitions).
 
     `kept` is the number of kept rows of each partition, and `part_rows` is the maximum number of rows of a partition.
     """
@@ -78,10 +78,11 @@ def pack_and_publish(
     counts: list[dict[str, Any]],
     limit: int | None,
 ) -> dict[str, Any]:
-    """Pack and publish the output of a run. Return the manifest. OUT is not readable until the caller writes the manifest.
+    """Pack and publish the output of a run, and return the manifest, which the caller must write.
 
-    `counts` holds the number of rows (`rows`) and of kept rows (`alive`) of every partition. The manifest records `limit`,
-    the `--limit` of the run. Raises SumsDiffer if rows were lost or doubled.
+    Until the manifest is written, the dataset cannot be read. `counts` holds for each partition the number of its rows
+    (`rows`) and of its kept rows (`alive`). `limit` is the `--limit` of the run, which the manifest records. Raises SumsDiffer
+    if a row is missing or appears twice.
     """
     kept = [count["alive"] for count in counts]
     pieces = list(enumerate(shard_pieces(calls, kept, recipe.shards.samples)))

@@ -89,8 +89,8 @@ def _erase_plan(store: Store, plan: PartitionPlan, cells: Cells) -> None:
 def _blank_as(rows: pa.Table, hit: np.ndarray) -> pa.Table:
     """Return all rows, with the content erased where `hit` is true. The result has the same columns as `rows`.
 
-    If the table lacks the columns `drop` and `reason`, it cannot mark a row as forgotten. In that case, the tombstones mark
-    the row when it is read.
+    If `rows` lacks the columns `drop` and `reason`, the result cannot mark the erased rows as forgotten. The tombstones then
+    mark these rows when they are read.
     """
     return blank(rows, hit).select(rows.column_names).cast(rows.schema)
 
@@ -178,9 +178,9 @@ def _erase_decisions(store: Store, cells: Cells) -> None:
 
 
 def _files_if_without(store: Store, name: str, keys: pa.Array) -> list[str]:
-    """Return the names of a packed shard's files (record, tar, index) if the shard holds none of these keys.
+    """Return the names of a packed shard's files (record, tar, index), or an empty list if the shard holds one of `keys`.
 
-    `name` is the shard's record. If the shard holds one of the keys, delete the record and return an empty list.
+    In the second case, the record is deleted. `name` is the name of the record.
     """
     record: dict[str, Any] = json.loads(store.read(name))
     with store.open(record["index"]) as opened:

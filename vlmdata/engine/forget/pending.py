@@ -22,9 +22,9 @@ Pages = Callable[[Store, dict[str, Any]], dict[str, Any]]
 
 
 def finish_pending(store: Store, pages: Pages) -> None:
-    """Finish the last takedown if its record was written but not all of its steps were done.
+    """Finish the last takedown if it was interrupted after its record was written.
 
-    Delete the files of a takedown that was killed before its record was written. `pages` writes the report and the card.
+    If a takedown was interrupted before its record was written, delete its files. `pages` writes the report and the card.
     """
     if is_pending(store):
         roll_forward(store, *tombstones.records(store)[-1], pages)

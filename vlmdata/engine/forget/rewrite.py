@@ -1,7 +1,7 @@
 """Writes new versions of published files, without the samples that a takedown removes.
 
-These files are the index, each tar that holds such a sample, and each ledger and lookup file that holds its row. New files are
-written to a separate folder. The takedown replaces the published files later.
+The rewritten files are the index, the tars that hold a removed sample, and the ledger and lookup files that hold the row of a
+removed sample. The new versions are written to a separate folder. The takedown replaces the published files later.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ THREADS = 4
 def shards_without(store: Store, folder: str, keys: pa.Array) -> tuple[dict[str, dict[str, Any] | None], Tally]:
     """Write new versions of the index and of the tars into `folder`, without the samples that have these keys.
 
-    A tar without such a sample is not rewritten. Return a dict and the provenance of the removed samples. The dict maps the
-    published name of each file to the new file's name, size and hash, or to None for a tar that would be empty and is to be
-    deleted.
+    A tar that holds none of these samples is not rewritten. Return (files, provenance of the removed samples). `files` maps the
+    published name of each changed file to the new file's name, size and hash. A tar that would be empty is mapped to None, and
+    is to be deleted.
     """
     written: dict[str, dict[str, Any] | None] = {}
     gone: list[bytes] = []
@@ -116,9 +116,10 @@ def _shifted(table: pa.Table, keep: np.ndarray) -> pa.Table:
 
 
 def ledger_without(store: Store, folder: str, name: str, rows: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Write a new version of a ledger file and of its lookup, in which some rows are forgotten.
+    """Write a new version of the ledger file `name` and of its lookup, in which some rows are forgotten.
 
-    `rows` are the sorted numbers of these rows. Return the name, size and hash of both new files, by published name.
+    `rows` holds the numbers of these rows in ascending order. Return a mapping from the published name of each of the two
+    files to the name, size and hash of its new version.
     """
     keys: list[str] = []
     sink = io.BytesIO()

@@ -1,8 +1,9 @@
 """The lookup: for each file of the ledger, an index from words to the rows that contain them.
 
-A word is a key, an address of a page or an image, or the SHA-256 of an image. A lookup file is a Parquet file of sorted 48-bit
-hashes. The statistics of its row groups show which few row groups to read. The reader compares the words themselves, because
-hashes may collide. Bloom filters could show which row group of the ledger may hold a word, but pyarrow cannot query them.
+A word is a key, an address of a page or an image, or the SHA-256 of an image. A lookup file is a Parquet file with the 48-bit
+hashes of the words, sorted. A search reads only the few row groups whose statistics allow the word's hash. It then compares the
+words themselves, because hashes may collide. Bloom filters in the ledger could replace the lookup, but pyarrow cannot query
+them.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ class BlobPlace(NamedTuple):
 class TarSample(NamedTuple):
     """A training sample as it is written to a tar. `images` holds the (width, height) of each image.
 
-    `members` are sorted pairs of a name, such as `jpg` or `0.jpg`, and the bytes or their place in a blob.
+    `members` holds a pair for each member, sorted by name. The first item is the name, such as `jpg` or `0.jpg`. The second is
+    the bytes, or their place in a blob.
     """
 
     key: str
@@ -100,10 +101,10 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
 def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
     """Return a document as a sample: the images key.0.jpg, key.1.jpg …, and key.json.
 
-    The JSON has the lists texts, images, metadata, files, roles and turns, with one entry for each position that was not
-    rejected. Measured lists with one value per position lose the same positions. If no image is left between two texts, the
-    texts are joined with an empty line between them, as in OBELICS. A joined text has no scores. Texts of a conversation stay
-    separate.
+    The JSON has the lists texts, images, metadata, files, roles and turns. Each list has one entry for each position that was
+    not rejected. Measured lists with one value per position are shortened in the same way. If no image is left between two
+    texts, the texts are joined into one entry with an empty line between them, as in OBELICS. A joined text has no scores.
+    Texts of a conversation and texts with alternatives stay separate.
     """
     pairs = list(itertools.zip_longest(_kept_items(row["images"]), _kept_items(row["texts"])))  # an image or text may be None
     positions = [i for i, (image, text) in enumerate(pairs) if image or text]
@@ -183,9 +184,10 @@ def _turns(row: dict[str, Any], positions: list[int]) -> list[dict[str, Any] | N
 
 
 def _runs(positions: list[int], texts: list[Any]) -> list[list[int]]:
-    """Group the kept positions and return the groups in order.
+    """Divide the kept positions into groups, in order.
 
-    Neighbouring texts without alternatives form one group. Every other position forms a group of one.
+    Consecutive texts without alternatives, with no image left between them, form one group. Any other position is a group of
+    its own.
     """
     runs: list[list[int]] = []
     for i in positions:
@@ -229,9 +231,10 @@ def _is_aligned(value: Any, row: dict[str, Any]) -> bool:
 
 
 def _at(value: Any, position: int, row: dict[str, Any]) -> Any:
-    """Return the score of a caption pair, given the value of a measured column.
+    """Return the score of a caption pair from `value`, which is the row's value of a measured column.
 
-    If the value is a list with one entry per position, return the entry of the image or, if that is None, of the text.
+    If `value` is a list with one entry per position, return the image's entry or, if that is None, the text's entry. Any other
+    `value` is the score itself.
     """
     if not _is_aligned(value, row):
         return value

@@ -12,9 +12,9 @@ from vlmdata.engine.store.store_protocol import Store
 
 
 def by_shard(index: SamplesIndex) -> Iterator[tuple[str, pa.Table]]:
-    """Yield the name of every shard and its rows of the index.
+    """Yield, for every shard, its name and the index rows of its samples.
 
-    The rows of a shard are contiguous, but a row group may hold parts of several shards.
+    In the index, the rows of a shard are contiguous, but a row group may hold rows of several shards.
     """
     rest: pa.Table | None = None
     for group in index.groups():

@@ -96,9 +96,9 @@ class _DecisionFile:
 
 
 def _merged(rows: pa.Table, changed: pa.Table, column: str, where: np.ndarray) -> pa.ListArray:
-    """Return `images` or `texts` of the rows after a change.
+    """Return `images` or `texts` of all rows, with new values in the rows where `where` (N,) is true.
 
-    `changed` holds the rows where `where` is true, with only the fields that changed.
+    `changed` holds only these rows, and only the fields that changed.
     """
     old, new = flatten(rows, column), flatten(changed, column)
     at = where[old.parents]

@@ -66,10 +66,7 @@ class PartitionLog:
         return have, (pa.concat_arrays(arrays).take(pa.array(found[have])) if arrays else None)
 
     def others(self) -> dict[str, int]:
-        """Return the number of records of an archive from which no rows were made, by kind of record.
-
-        Only the piece of the archive that this partition reads is counted.
-        """
+        """Return how many records gave no row, by kind of record, in the piece of an archive that this partition reads."""
         return next((entry["others"] for entry in self.entries if entry["rows"]), {})
 
     def commit(
@@ -81,11 +78,11 @@ class PartitionLog:
         rows: bool = False,
         others: Mapping[str, int] | None = None,
     ) -> bool:
-        """Add an entry of measurements or, with `rows`, of rows read from an archive. Return True.
+        """Add an entry and return True. If another worker has added one since this log was read, return False.
 
-        `measures` names the measurements in `table`, and `blobs` names the files with its images. `others` counts, by
-        kind, the records of the archive from which no rows were made. If another worker has added an entry since this log was
-        read, delete the new files and return False.
+        The entry holds measurements or, with `rows`, rows read from an archive. `measures` names the measurements in `table`,
+        and `blobs` names the files with its images. `others` counts, by kind, the records of the archive from which no rows
+        were made. If the result is False, the new files are deleted.
         """
         name = attempt_name("work/data", self.partition, "parquet")
         with self.store.new_file(name) as file:

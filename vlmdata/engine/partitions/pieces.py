@@ -22,6 +22,6 @@ def keep_piece(store: Store, array: np.ndarray) -> str:
 
 
 def clear_pieces(store: Store) -> None:
-    """Delete the stored arrays, because they hold texts and embeddings of rows."""
+    """Delete all stored arrays, so that no texts and embeddings of rows stay on disk."""
     for name in store.list(FOLDER):
         store.delete(name)

@@ -72,9 +72,9 @@ class PartitionPlan:
         return not self.pieces
 
     def read_partition(self, store: Store, partition: int) -> pa.Table:
-        """Return the rows of a partition of a list, as the source yielded them but with keys added.
+        """Return the rows of one partition of a list: the rows of the source, with a key for each row.
 
-        An empty list gives an empty table.
+        If the list is empty, the table is empty.
         """
         if not self.files:
             return ROW.empty_table()

@@ -173,9 +173,9 @@ def load(store: Store, recipe: Recipe | None = None) -> Tombstones:
 
 
 def are_all(store: Store, known: Tombstones) -> bool:
-    """Return whether `known` still holds all tombstones, which means that no takedown happened since it was loaded.
+    """Return whether `known` holds all tombstones. If it does not, a takedown happened after `known` was loaded.
 
-    This lists one folder of the store.
+    The check is cheap, because it only lists one folder of the store.
     """
     return len(_names(store)) == known.records
 

@@ -15,9 +15,9 @@ from vlmdata.step import RecipeError
 
 @contextlib.contextmanager
 def open_parquet(store: Store, name: str) -> Iterator[pq.ParquetFile]:
-    """Open the index, a ledger file or a lookup file for the block.
+    """Open the index, a ledger file or a lookup file for a `with` block.
 
-    Raises RecipeError, which names the file, if columns are missing or have wrong types, or if a read in the block finds
+    Raises RecipeError, which names the file, if columns are missing or have wrong types, or if a read inside the block finds
     damage.
     """
     with store.open(name) as opened:

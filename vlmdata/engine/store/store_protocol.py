@@ -66,7 +66,7 @@ class Store(Protocol):
         ...
 
     def folders(self, folder: str) -> Sequence[str]:
-        """Return the sorted names of the folders in a folder, each with the folder's name."""
+        """Return the names of the folders in `folder`, sorted. Each name begins with `folder`, such as `a/b` for `a`."""
         ...
 
     def delete_folder(self, folder: str) -> None:
@@ -74,9 +74,9 @@ class Store(Protocol):
         ...
 
     def alone(self, name: str, waits: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
-        """Hold an exclusive lock for the block.
+        """Return a context manager that holds the exclusive lock `name` inside a `with` block.
 
-        If another process holds the lock, call `waits` with the name of that process, then wait.
+        If another process holds the lock, `waits` is called with the name of that process. Then this process waits.
         """
         ...
 

@@ -21,7 +21,8 @@ from vlmdata.steps.resize import Resize
 class BoundStep:
     """A step of a compiled recipe.
 
-    `measure` is the name of the step's measurement: a hash of the step, its version and its dependencies, without thresholds.
+    `measure` is the name of the step's measurement, or None if the step measures nothing. The name contains a hash of all that
+    affects the measurement: the step, its version, its parameters except thresholds, and the measurements that it reads.
     """
 
     step: Step
@@ -29,7 +30,7 @@ class BoundStep:
 
     @property
     def kind(self) -> str:
-        """The kind of pass that the step belongs to. Neighbouring steps of one kind run in one pass."""
+        """The kind of pass that runs the step. Consecutive steps of the same kind run in one pass."""
         if self.step.sees_all:
             return "all"
         if isinstance(self.step, Ingest):
@@ -72,9 +73,10 @@ def _joined(steps: tuple[Step, ...]) -> list[Step]:
 
 
 def pass_ends(bound_steps: list[BoundStep]) -> list[int]:
-    """Return the number of bound steps up to the end of each pass.
+    """Return where the passes over the rows end: for each pass, the number of bound steps up to its end.
 
-    A pass ends where the kind of steps changes, and before each global decision.
+    A pass ends where the kind of the measuring steps changes, and before each global decision. Steps that measure nothing do
+    not end a pass.
     """
     ends = []
     working = None  # the kind of the last step that measures
@@ -104,7 +106,7 @@ def inputs(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
 
 
 def _words(rows: pa.Table, column: str) -> list[str]:
-    """Return one string for each row. It identifies the row's value of a column, without images and texts that are dropped."""
+    """Return one string for each row, which identifies the row's value in `column`. Dropped images and texts count as empty."""
     if column == "images":
         flat = flatten(rows, "images")
         names = ("sha256", "url", "blob", "offset")

@@ -59,7 +59,7 @@ class Ingest(Step):
         """Return the settings of `download` that change its result: the engine and the kind of hash to verify.
 
         The string is empty for the default: the engine `vlmdata`, and no hash to verify. If the string changes, all images are
-        fetched again. A change of engine also needs this, because engines produce different pixels.
+        fetched again. The engine is included because engines produce different pixels.
         """
         words = [self._engine(), f"verify {self._verified()}"] if self._verified() else [self._engine()]
         return " ".join(word for word in words if word != "vlmdata")
@@ -93,9 +93,9 @@ class Ingest(Step):
     def _outcomes(
         self, flat: Flat, before: dict[str, list[Any]], stated: list[str | None], context: OpenPartition
     ) -> Iterator[tuple[list[int], dict[str, Any]]]:
-        """Yield the positions and the outcome of each image. The outcome maps fields of the image to their new values.
+        """Yield the outcome of each image, with the positions that hold this image. An outcome maps fields to their new values.
 
-        Images that exceed the cost limit of their row are rejected last.
+        Rejections of images that exceed the cost limit of their row come last, because they depend on all images of the row.
         """
         rule, boxes, twins = self._rule(), before["boxes"], self._twins(flat, stated)
         costs = RowCosts(twins, flat.parents, rule.max_cost)

@@ -32,7 +32,7 @@ class RowCosts:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  closed with the object
 
     def admits(self, image: int, cost: float) -> bool:
-        """Record the cost of an image and return whether to decode it now."""
+        """Record the cost of an image, and return whether to decode it now. If not, the caller passes its bytes to `park`."""
         self._costs[image] = cost
         if any(self._spent[row] + cost > self.max_cost for row in self._rows[image]):
             return False
@@ -46,9 +46,9 @@ class RowCosts:
         self._file.write(body)
 
     def beyond(self) -> dict[int, float]:
-        """Return the positions at which an image exceeds the limit of its row.
+        """Return {position: total} for each position of an image at which the total cost of the row exceeds the limit.
 
-        Each is mapped to the total cost of the row's images up to and including this one.
+        `total` is the cost of the row's images up to and including this position.
         """
         found: dict[int, float] = {}
         sums: dict[int, float] = defaultdict(float)
@@ -63,7 +63,10 @@ class RowCosts:
         return found
 
     def parked(self, beyond: Mapping[int, float]) -> Iterator[tuple[int, bytes]]:
-        """Yield each parked image that is within the limit at one of its positions, with its bytes, in order of position."""
+        """Yield (image, bytes) for each parked image that is accepted, in order of position.
+
+        An image is accepted if at least one of its positions is not in `beyond`, the result of the method `beyond`.
+        """
         wanted = {self._image[position] for position in self._image if position not in beyond}
         for image in sorted(wanted & self._parked.keys()):
             offset, size = self._parked[image]

@@ -92,10 +92,10 @@ class Worker:
         return set_column(table, "row", pa.array(np.arange(len(table), dtype=np.int32)))
 
     def piece(self, call: PartitionCall, columns: Columns, number: int) -> tuple[pa.Table, dict[str, str]]:
-        """Return what a distributed global decision needs from one partition: rows and the paths of arrays by name.
+        """Return one partition's input for a distributed global decision: a table of rows, and {array name: path}.
 
-        The rows are as `project` returns them. The search of the decision reads the arrays, which are stored where every worker
-        can read them. `number` is the position of the step in the compiled recipe.
+        The step makes the rows and the arrays from the result of `project`. The arrays are stored where every worker can read
+        them, for the search of the decision. `number` is the position of the step in the compiled recipe.
         """
         table, arrays = self.bound_steps[number].step.piece(self.project(call, columns))
         return table, {name: keep_piece(self.store, array) for name, array in arrays.items()}
@@ -136,7 +136,10 @@ class Worker:
     def _run_steps(
         self, call: PartitionCall, opened: OpenPartition, log: PartitionLog, again: tuple[str, ...]
     ) -> tuple[pa.Table, dict[str, pa.StructArray]]:
-        """Take measured values from the log, measure the missing ones and decide. Return the rows and the new values."""
+        """Run the call's steps on its partition. Return the rows with the steps' decisions, and the values that were measured.
+
+        Only values that the log does not have are measured.
+        """
         fresh: dict[str, pa.StructArray] = {}
         if self.plan.is_list:
             rows = self.plan.read_partition(self.store, call.partition)

@@ -44,8 +44,8 @@ def first_outside(base: str, names: Iterable[str], listed_in: Path) -> str | Non
     """Return the first name that points outside of `base` (a folder or an address), or None if there is none.
 
     A name points outside if it is empty, an absolute path or an address, if it contains `..`, or if it is a link to a place
-    outside. A link into the folder of `listed_in`, the file that lists the names, is allowed too. If `listed_in` is itself a
-    link, the folder of its target counts, because in a download cache all files of a dataset may be links into one folder.
+    outside. But a link may point into the folder of `listed_in`, the file that lists the names. If `listed_in` is itself a
+    link, the folder of its target counts, because all files of a dataset in a download cache may be links into one folder.
     """
     links: set[str] = set()
     allowed = [Path(base).resolve(), listed_in.resolve().parent]

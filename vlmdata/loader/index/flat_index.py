@@ -251,7 +251,10 @@ class _Flattener:
         self.rows += len(batch)
 
     def _put(self, name: str, values: NDArray[Any]) -> None:
-        """Append values to an array or, with a folder, to the file of the array, which is mapped later."""
+        """Append values to the array `name`.
+
+        If there is a folder, the values are appended to the array's file in it, and `finish` maps the file.
+        """
         if self.folder is not None:
             with open(self.folder / name, "ab") as file:
                 file.write(np.ascontiguousarray(values).data)
@@ -291,9 +294,9 @@ class _Flattener:
         self.key_bytes += len(text)
 
     def _add_layouts(self, names: pa.Array, counts: Ints) -> None:
-        """Append the number of each sample's layout. A layout is a tuple of member names.
+        """Append, for each sample, the number that identifies its layout. A layout is a tuple of member names.
 
-        Equal layouts are found by a 64-bit hash.
+        Layouts with the same 64-bit hash are taken as equal.
         """
         encoded = names.dictionary_encode()
         known = [self.names.setdefault(name, len(self.names)) for name in encoded.dictionary.to_pylist()]

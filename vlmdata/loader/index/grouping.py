@@ -15,7 +15,7 @@ _MAX_DOTS = 16  # limit of dots in an extension, because each dot takes a lookup
 
 
 class SampleMembers(NamedTuple):
-    """A sample: its key, and its members as (extension, member) in the order of the tar. They need not be adjacent."""
+    """A sample: its key, and its members as (extension, member) in tar order. Other samples' members may be between them."""
 
     key: str
     members: list[tuple[str, Member]]
@@ -32,7 +32,8 @@ class TarContents(NamedTuple):
 def contents(found: Sequence[Member | Link | TarDamage], *, longer_names: bool = True) -> TarContents:
     """Return the samples, damaged stretches and links among the results of `tar.members`.
 
-    With longer_names=False, names with several dots also follow webdataset's rule.
+    Samples are grouped by webdataset's rule. With `longer_names`, names with several dots may follow the rule of
+    `_by_longer_names`.
     """
     grouped = samples(one for one in found if isinstance(one, Member))
     if longer_names and any("." in sample.members[0][0] for sample in grouped):
@@ -75,10 +76,11 @@ def key_of(name: str) -> str:
 def _by_longer_names(sample: SampleMembers) -> list[SampleMembers]:
     """Split a sample whose names have more dots than webdataset's rule expects.
 
-    For example, `22.05.png` and `22.05.txt` get the key `22.05`, where webdataset's rule gives `22`. An image and a text match
-    if the text's name without its last extension, here `22.05`, is the image's name up to some dot. The sample is split if
-    every extension contains a dot, and if more than half of the images and more than half of the texts match. Otherwise it is
-    returned unchanged. In a split sample, a member without a match gets its name without the last extension as its key.
+    By webdataset's rule, `22.05.png` and `22.05.txt` have the key `22`. After the split, they have the key `22.05`. An image
+    and a text match if the text's name without its last extension, here `22.05`, is the image's name up to some dot. The sample
+    is split if every extension by webdataset's rule contains a dot, and if more than half of the images and more than half of
+    the texts match. Any other sample is returned unchanged. In a split sample, the key of a member without a match is its name
+    without the last extension.
     """
     if any(not 0 < extension.count(".") <= _MAX_DOTS for extension, _ in sample.members):
         return [sample]

@@ -48,15 +48,16 @@ class Dataset:
     def is_remote(self) -> bool:
         """Whether any tar is remote.
 
-        The names of the shards are checked in addition to `base`, because tars on different servers have no base.
+        The names of the tars are checked in addition to `base`. Tars on different servers have no common base, so their names
+        are whole addresses.
         """
         return is_remote(self.base) or any(map(is_remote, self.index.shards))
 
     def state(self) -> str:
-        """Return a hash of the index and of the sizes and times of local tars, to be used as a cache key.
+        """Return a hash of the index, its path, and the sizes and times of local tars, to be used as a cache key.
 
-        The hash includes the path of the index. The path of an index that was built from remote tars depends on the sizes and
-        versions of these tars, so they are not queried again.
+        Remote tars are not queried for their sizes and versions. If the index was built from remote tars, its path already
+        depends on these facts.
         """
         facts = [self.index.digest, self.base, str(self.index_file)]
         for shard in range(0 if self.is_remote else len(self.index.shards)):
@@ -107,8 +108,8 @@ def _opened(file: Path, name: str, cache: Path) -> FlatIndex:
 def _base_of(index: FlatIndex, path: PathLike | Sequence[PathLike], file: Path, *, is_given: bool) -> str:
     """Return the folder or address of an index's tars.
 
-    This is the base that the index records or, if the index records no base, the folder of the index. A recorded base is
-    accepted only if `is_given` is true, which means that the user named the index file. Otherwise, InputError is raised.
+    This is the base that the index records or, if the index records no base, the folder of the index. `is_given` says whether
+    the user named the index file. Raises InputError if the index records a base but the user did not name the file.
     """
     base = _folder_of(path)
     if index.base is not None:

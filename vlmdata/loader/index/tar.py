@@ -170,11 +170,10 @@ def _extra(read: Read, position: int, length: int, header: bytes, extras: "_Extr
 
 
 def _no_header(read: Read, position: int, length: int, block: bytes, start: int) -> Found:
-    """Return the damage and the position of the next header for a block that is not a header.
+    """Handle a block that is not a header. Return (damage or None, position of the next header).
 
-    Zero blocks are skipped, and the damage is then None. If extended headers precede the zero blocks, these headers are the
-    damage, because their member is missing. `start` is the position of the first extended header, or `position` if there is
-    none.
+    `start` is the position of the first extended header before the block, or `position` if there is none. Zero blocks are
+    skipped. They are not damage, but extended headers before them are damage, because the member of these headers is missing.
     """
     end = position if block[:1].strip(b"\0") else _after_zeros(read, position, length)
     if end > position:
@@ -185,7 +184,10 @@ def _no_header(read: Read, position: int, length: int, block: bytes, start: int)
 
 
 def _lost(read: Read, start: int, search: int, length: int, why: str) -> Found:
-    """Return the damage from `start` to the next header at `search` or later, and the position of that header."""
+    """Return the damage from `start` to the next header, and the position of this header.
+
+    The search for the header begins at `search`. If there is no header, its position is the length of the tar.
+    """
     end = _next_header(read, search, length)
     return TarDamage(start, end, why), end
 
@@ -205,9 +207,10 @@ def _next_header(read: Read, position: int, length: int) -> int:
 
 
 def _after_zeros(read: Read, position: int, length: int) -> int:
-    """Return the start of the first block that is not all zeros, or the file's length if there is none.
+    """Return the start of the first block from `position` on that is not all zeros, or the file's length if there is none.
 
-    If the block is not a header, but a header starts at its first nonzero byte, return the start of this header.
+    A header may begin inside the block, at its first nonzero byte. If the block itself does not begin with a header, return the
+    start of that header.
     """
     for chunk_start, chunk in _chunks(read, position, length):
         zeros = len(chunk) - len(chunk.lstrip(b"\0"))
@@ -249,8 +252,8 @@ def _end_of_other(read: Read, data: int, size: int, length: int, has_data: bool)
 def _after_sparse_map(read: Read, header: bytes, data: int) -> int:
     """Return the start of an old GNU sparse member's data.
 
-    The list of the member's stretches of data may continue in blocks after the header. Byte 504 of such a block is set if
-    another block follows.
+    The header lists the parts of the file that hold data. This list may continue in blocks after the header. Byte 504 of
+    such a block is set if another block follows.
     """
     more = header[482:483]
     while more not in (b"\0", b""):
@@ -308,7 +311,7 @@ class _Extras:
         return b"sparse" in self.own
 
     def following(self) -> "_Extras":
-        """Return the metadata that also applies to later members, which is the metadata of global headers."""
+        """Return the state after the next member. It holds only the metadata of global headers, which stays valid."""
         return _Extras(self.everywhere)
 
     def take(self, kind: bytes, size: int, data: Callable[[], bytes]) -> None:
@@ -350,9 +353,9 @@ class _Extras:
 
 
 def _read_extra(kind: bytes, data: bytes, own: dict[bytes, bytes], everywhere: dict[bytes, bytes]) -> None:
-    """Store the metadata of an extended header in `own`, the metadata of the next member.
+    """Add the metadata of an extended header to `own`, which holds the metadata of the next member.
 
-    The metadata of a global header is also stored in `everywhere`, the metadata of all later members. Raises ValueError for
+    If the header is global, also add it to `everywhere`, which holds the metadata of all later members. Raises ValueError for
     invalid pax records.
     """
     if kind in (b"L", b"K"):

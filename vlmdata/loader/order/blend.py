@@ -37,10 +37,10 @@ def as_rates(weights: Sequence[float | Fraction]) -> list[Fraction]:
 
 @dataclass
 class BlendOrder:
-    """The order of a blend whose rates may change: the rates `rates[s]` apply from position `starts[s]`, and `starts[0]` is 0.
+    """The order of a blend whose rates may change. Stage s starts at position `starts[s]` and has the rates `rates[s]`.
 
-    The positions are cut into periods of `period` positions, and the shuffling moves no draw to another period. A dataset that
-    has an integer number of draws per period therefore has exactly this number in each period. With period=0, there are no
+    `starts[0]` is 0. Positions are cut into periods of `period` positions, and shuffling keeps each draw within its period. So
+    a dataset with an integer number of draws per period has exactly this number in each period. With period=0, there are no
     periods.
     """
 
@@ -60,9 +60,9 @@ class BlendOrder:
             self._before.append(self.counts(self.starts[stage], stage - 1))
 
     def counts(self, position: int, stage: int | None = None) -> Ints:
-        """Return the number of draws of each dataset before a position.
+        """Return how many of the positions before `position` belong to each dataset.
 
-        `stage` is the stage whose rates apply, by default the stage of the position.
+        `stage` is the stage whose rates apply up to `position`, by default the stage that contains `position`.
         """
         stage = self._stage_of(position) if stage is None else stage
         inside = position - self.starts[stage]
@@ -72,7 +72,10 @@ class BlendOrder:
         return self._before[stage] + np.array(drawn) + early
 
     def at(self, positions: Ints) -> tuple[Ints, Ints]:
-        """Return the dataset of each position, and the number of the draw from that dataset. Positions must ascend."""
+        """Return two arrays: the dataset of each position, and the number of earlier draws from that dataset.
+
+        The positions must ascend.
+        """
         if len(self.rates[0]) == 1:
             return np.zeros_like(positions), positions
         datasets, draws = np.empty_like(positions), np.empty_like(positions)
@@ -110,7 +113,10 @@ class BlendOrder:
         return sum(_count(rate, span * SPAN) for rate in self.rates[stage])
 
     def _span(self, stage: int, number: int) -> tuple[int, Ints, Ints]:
-        """Return (first position of a span, dataset of each of its positions, number of the draw at each position)."""
+        """Return a span: its first position in the stage, and for each position the dataset and the draw number.
+
+        The draw number is the number of earlier draws from the same dataset, in all stages.
+        """
         known = self._spans.get((stage, number))
         if known is not None:
             return known

@@ -30,8 +30,8 @@ class Slots(NamedTuple):
 def best_fit(histogram: Ints, size: int) -> Slots:
     """Fill packs of `size` tokens by best-fit decreasing. `histogram[n]` is the number of samples of n tokens, `0 < n <= size`.
 
-    A sample goes into the open pack with the least room that is enough for the sample. Each step handles all packs with the
-    same room, and puts as many samples of one length into them as fit.
+    Long samples are placed first. A sample goes into the fullest open pack that has room for it, or into a new pack. Samples of
+    one length are placed together: each step takes all packs with the same room and fills them with these samples.
     """
     by_room: dict[int, list[Ints]] = {}
     rooms = 0  # bit r is set if a pack with room r is open
@@ -67,13 +67,14 @@ def best_fit(histogram: Ints, size: int) -> Slots:
 
 
 def match(histogram: Ints, size: int, seed: int) -> Slots:
-    """Fill packs of `size` tokens with random samples, and choose the last two samples of each pack so that they fit.
+    """Fill packs of `size` tokens with random samples, and choose the last one or two samples of each pack so that they fit.
 
-    Packs are filled in rounds. A pack that no samples complete to within 1/256 of its size is dissolved, and its samples are
-    drawn again. `best_fit` packs the remaining samples. Let s be the average number of samples that fill a pack. The rounds
-    alternate: one makes packs of s samples, rounded down, from all samples. The next makes packs of s samples, rounded up, from
-    the shortest samples only, because that number of random samples rarely fits. For s = 5.2, the packs have five or six
-    samples.
+    Packs are filled in rounds. A pack that cannot be filled to within 1/256 of its size is dissolved, and later rounds can draw
+    its samples again. After the last round, `best_fit` packs the remaining samples.
+
+    Let s be the average number of samples that fill a pack, for example 5.2. The rounds alternate between s rounded down (packs
+    of five) and s rounded up (packs of six). Samples for packs of five are drawn from all samples. Samples for packs of six are
+    drawn from the shortest samples only, because six samples of any length rarely fit.
     """
     left = histogram.copy()
     lengths, owners, packs, idle = [], [], 0, 0
@@ -104,9 +105,9 @@ def match(histogram: Ints, size: int, seed: int) -> Slots:
 
 
 def _smallest(left: Ints, mean: float) -> Ints:
-    """Return the histogram of the shortest samples in the histogram `left`.
+    """Return a histogram of the shortest samples in the histogram `left`.
 
-    The result holds all samples up to the greatest length for which the mean length of these samples is at most `mean`.
+    As many samples are taken as have a mean length of at most `mean`. Of each length, all samples are taken or none.
     """
     lengths = np.arange(len(left))
     counts, sums = np.cumsum(left), np.cumsum(left * lengths)
@@ -114,10 +115,10 @@ def _smallest(left: Ints, mean: float) -> Ints:
 
 
 def _draw(left: Ints, most: int, wanted: int, of: int) -> Ints:
-    """Return the lengths of `most` random samples for each of `wanted` packs: (packs, most).
+    """Draw `most` random samples for each of `wanted` packs, and return their lengths: (packs, most).
 
-    The samples are those in the histogram `left`, and `of` is the random key. There are fewer packs if packs of `most` + 2
-    samples would take more than half of all samples.
+    The samples are drawn from the histogram `left`, and `of` is the random key. Each pack will get two more samples. If the
+    `wanted` packs would then use more than half of all samples, fewer packs are drawn.
     """
     pool = np.repeat(np.arange(len(left)), left)
     packs = max(1, min(wanted, len(pool) // (most + 2) // 2))
@@ -128,11 +129,11 @@ def _draw(left: Ints, most: int, wanted: int, of: int) -> Ints:
 
 
 def _end_packs(rooms: Ints, left: Ints, size: int, *, ascending: bool) -> Ints:
-    """Return one or two lengths that complete each pack, or zeros if no samples complete it: (packs, 2).
+    """Choose one or two samples to complete each pack, and return their lengths: (packs, 2). Unused entries are 0.
 
-    `rooms` holds the free tokens of each pack, and `left` is the histogram of the remaining samples, from which the chosen
-    samples are removed. With `ascending`, pairs of a short and a long sample are chosen first. Otherwise, pairs of nearly equal
-    length are chosen first.
+    A pack that no samples complete has two zeros. `rooms` holds the number of free tokens of each pack. `left` is the histogram
+    of the remaining samples; the chosen samples are removed from it. If `ascending` is true, pairs of a short and a long sample
+    are chosen first, otherwise pairs of nearly equal length.
     """
     ends = np.zeros((len(rooms), 2), np.int64)
     slack = min(16, max(1, size // 256))

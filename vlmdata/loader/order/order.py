@@ -1,14 +1,15 @@
 """Computes the order of an epoch: a pure function of (seed, epoch, position), with random access and constant memory.
 
-- Blocks: the rows of an index are cut into blocks of 64 adjacent rows. The cut starts at another row in each epoch.
+- Blocks: the rows of an index are cut into blocks of 64 adjacent rows. The cut starts at a different row in each epoch.
 - Windows: a keyed permutation, which is computed and not stored, puts the blocks in random order. 1,024 successive blocks in
   this order are a window.
 - Lanes: the blocks of a window are dealt to 64 lanes of 16 blocks. The samples of each lane are shuffled. A window is read
   across its lanes, one sample of each lane in turn.
 
-Adjacent samples in the order therefore come from different shards, and one window is read from 1,024 places in the tars. Ranks
-that take every W-th position share no blocks if W divides 64, so each byte of a remote shard is sent to only one machine.
-Datasets of less than 65,536 rows have smaller blocks. With blocks of one row, the order is a plain global shuffle.
+Adjacent samples in the order therefore come from different shards, and one window is read from 1,024 places in the tars. If
+each of W ranks takes every W-th position and W divides 64, no two ranks read the same block. Each byte of a remote shard is
+then sent to only one machine. Datasets of less than 65,536 rows have smaller blocks. With blocks of one row, the order is a
+plain global shuffle.
 
 The arithmetic on 64-bit integers is implemented here, because numpy's generators may change between versions.
 """
@@ -50,10 +51,10 @@ def noise(of: int, numbers: Ints) -> NDArray[np.uint64]:
 
 
 def permute(numbers: Ints, count: int, of: int, *, inverse: bool = False) -> Ints:
-    """Return the numbers to which a random permutation of range(count), or its inverse, maps `numbers`.
+    """Return `numbers` mapped by a random permutation of range(count), or by its inverse.
 
-    The key `of` determines the permutation, which needs no table. It is a Feistel network over the next even power of two,
-    which is repeated until the result is below `count`. Source: Black and Rogaway 2002.
+    The key `of` determines the permutation, so no table is needed. It is a Feistel network over the next even power of two. A
+    result that is not below `count` is mapped again until it is. Source: Black and Rogaway 2002.
     """
     half = max(1, (max(count - 1, 1).bit_length() + 1) // 2)
     mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
@@ -125,14 +126,15 @@ class _Cut:
     ragged: tuple[tuple[int, int], ...]
 
     def start(self, window: int) -> int:
-        """Return the position at which a window starts. For any number after the last window, return the number of rows."""
+        """Return the position at which a window starts. If `window` is past the last window, return the number of all rows."""
         slot = min(window * WINDOW_BLOCKS, self.blocks)
         return slot * self.block - sum(lack for at, lack in self.ragged if at < slot)
 
     def window_of(self, positions: Ints) -> Ints:
         """Return the window of each position.
 
-        Ragged blocks move the start of a window by less than two blocks, so the first guess is off by at most one.
+        The first guess assumes that no block lacks rows. Windows start less than two blocks earlier than it assumes, so the
+        guess is too low by at most one window.
         """
         guess = positions // (WINDOW_BLOCKS * self.block)
         first, last = int(guess.min(initial=1 << 62)), int(guess.max(initial=0))
@@ -140,7 +142,7 @@ class _Cut:
         return first + np.searchsorted(starts, positions, "right") - 1
 
     def window(self, number: int) -> "_Window":
-        """Return a window, with its blocks dealt to the lanes."""
+        """Return the window with this number: the rows of its blocks, divided among the 64 lanes."""
         slots = np.arange(number * WINDOW_BLOCKS, min((number + 1) * WINDOW_BLOCKS, self.blocks))
         firsts = permute(slots, self.blocks, self.of) * self.block - self.shift
         rows = (firsts[:, None] + np.arange(self.block)).ravel()
@@ -162,7 +164,7 @@ class _Window(NamedTuple):
     of: int
 
     def at(self, positions: Ints) -> Ints:
-        """Return the rows at these positions of the window. Position q is sample q // 64 of lane q % 64."""
+        """Return the rows at these positions of the window. Lanes take turns: position q is sample q // 64 of lane q % 64."""
         lanes = positions % LANES
         waiting = np.flatnonzero(np.bincount(lanes, minlength=LANES).astype(bool) & ~self.shuffled)
         if len(waiting):

@@ -1,7 +1,8 @@
 """Packs samples into sequences by their lengths, as a pure function.
 
 Samples of one length are interchangeable. `fill.py` chooses the lengths that share a pack. Then the samples of each length are
-dealt to the packs in the order of their positions, so that successive packs read the samples in nearly their order.
+dealt to the packs in the order of their positions. So the packs, read one after the other, give the samples in nearly the order
+of their positions.
 """
 
 from dataclasses import dataclass
@@ -47,9 +48,11 @@ def pack(lengths: Ints, size: int, *, seed: int = 0, overlong: Overlong = "alone
     """Return packs of `size` tokens that hold samples of these lengths. Each length must be at least 1.
 
     With overlong="alone", a sample longer than `size` gets its own pack, and the collate function must truncate its text. With
-    overlong="drop", such a sample is left out and counted. Packs of nearly equal cost form groups of 64. The order of the
-    groups is random, and so is the order in a group. Ranks with adjacent packs therefore wait little for each other. The cost
-    of a pack is the sum of its squared lengths, which is the cost of attention.
+    overlong="drop", such a sample is left out and counted.
+
+    The cost of a pack is the sum of its squared lengths, which is the cost of attention. Packs of nearly equal cost form groups
+    of 64. The groups are in random order, and so are the packs in each group. So adjacent packs usually have nearly equal cost,
+    and ranks that process them at the same time wait little for each other.
     """
     if size < 1 or (len(lengths) and lengths.min() < 1):
         least = lengths.min(initial=1)
