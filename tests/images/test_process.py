@@ -119,7 +119,7 @@ def test_the_jpeg_equals_that_of_pillow() -> None:
 
 
 def test_an_unknown_format_raises() -> None:
-    with pytest.raises(ValueError, match="jpeg, png, webp"):
+    with pytest.raises(ValueError, match="must be jpeg, png or webp"):
         encode(photo(8, 8), "avif")
 
 
