@@ -52,7 +52,7 @@ def imported(name: str, problem: str) -> Any:
 def only_class(module: str, is_meant: Callable[[type], bool], what: str) -> type:
     """Return the only class that `module` defines and that `is_meant` accepts.
 
-    Raises AssertionError if there is not exactly one. Its message uses the noun `what` for such a class.
+    Raises AssertionError if there is not exactly one. `what` is the noun for the class in the error's message.
     """
     own = [value for value in vars(importlib.import_module(module)).values() if getattr(value, "__module__", "") == module]
     found = [value for value in own if inspect.isclass(value) and is_meant(value)]

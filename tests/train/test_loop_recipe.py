@@ -79,7 +79,7 @@ def test_misuse_is_reported_in_one_line_on_stderr_with_exit_status_2(words, mess
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("model.abstractor={pixel_shuffle: {factor: 4}}", r"model: a grid of 6 x 6 patches cannot be divided into squares of 4"),
+        ("model.abstractor={pixel_shuffle: {factor: 4}}", r"model: a grid of 6 x 6 patches cannot be divided into squares"),
         ("model.abstractor={pixel_shuffle: {factor: 0}}", r"model: the side of a square must be 1 patch or more, not 0"),
         (
             "model.encoder={open_clip: {config: {width: 96, layers: 3, patch_size: 16, image_size: 96}, layer: -9}}",

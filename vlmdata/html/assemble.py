@@ -50,9 +50,9 @@ def assemble(layout: PageLayout, kept: list[bool]) -> tuple[list[str | None], li
 def _items(layout: PageLayout) -> tuple[list[int], list[int]]:
     """Return two lists with an entry for each section: the index of its item, and the index of its group.
 
-    An item is a list item or a table cell. A group is a table, or the outermost of nested lists. The item of a section is the
-    innermost item around it, or the section itself if it is an item. The same holds for the group. An index is a place in
-    `layout.sections`, or -1 if there is no such item or group.
+    An item is a list item or a table cell. A group is a table, or a list that is not inside another list of the same group. A
+    section that is an item is its own item. The item of any other section is the innermost item around it. Groups are found in
+    the same way. An index is a place in `layout.sections`, or -1 if there is no such item or group.
     """
     items: list[int] = []
     groups: list[int] = []

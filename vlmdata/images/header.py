@@ -69,7 +69,7 @@ def read_header(data: bytes) -> ImageHeader:
     except (struct.error, IndexError):
         raise ImageError("truncated", f"the {name} header runs past the end of the data") from None
     if header.width < 1 or header.height < 1:
-        raise ImageError("corrupt", f"the {name} has {header.width} x {header.height} pixels")
+        raise ImageError("corrupt", f"the {name} has the invalid size {header.width} x {header.height} pixels")
     return header
 
 

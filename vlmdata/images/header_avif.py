@@ -196,7 +196,7 @@ def _skip_timing(take: Callable[[int], int]) -> None:
 
 
 def _skip_tools(take: Callable[[int], int]) -> None:
-    """Skip the coding tools between the size and the colours of a full sequence header."""
+    """Skip the flags of coding tools, which are between the size and the colours of a sequence header that is not reduced."""
     if take(1):  # lengths of the frame ids
         take(7)
     take(7)  # flags of superblocks and prediction

@@ -37,7 +37,7 @@ def read_jpeg(data: bytes) -> ImageHeader:
     else:
         raise ImageError("corrupt", f"the JPEG has more than {MAX_SEGMENTS} segments")
     if len(size) < 6 or len(size) < 6 + 3 * size[5]:
-        raise ImageError("corrupt", "the JPEG has a scan before its size")
+        raise ImageError("corrupt", "the JPEG has a scan before the header with its size")
     header = _header(size_marker, size, orientation, adobe, _joined(profile))
     if header.width * header.height > PIXELS_PER_BYTE * len(data):
         raise ImageError("truncated", f"{len(data)} bytes of JPEG cannot hold {header.width} x {header.height} pixels")

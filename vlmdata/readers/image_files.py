@@ -25,7 +25,7 @@ class FileStore(Protocol):
     """A set of folders or an archive that holds images and files beside them. Paths use `/`."""
 
     def folders(self) -> set[str]:
-        """Return folders that hold a file. `survey` examines these folders, and also any other folder that holds an image."""
+        """Return folders that hold a file. The list may be incomplete, so `survey` also examines the folders of its images."""
         ...
 
     def names(self, folder: str) -> Mapping[str, list[str]]:

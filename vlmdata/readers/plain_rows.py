@@ -60,7 +60,7 @@ def with_place(row: dict[str, Any], where: str, problem: str | None = None) -> d
 def bad_record(
     file: str, problem: str, *, byte: int | None = None, line: int | None = None, reason: str = "bad_record", **fields: Any
 ) -> dict[str, Any]:
-    """Return the dropped row of a record that cannot be read. The command `why` shows the row's place and problem.
+    """Return a row, marked as dropped, for a record that cannot be read. The command `why` shows the row's place and problem.
 
     The place consists of `file`, the file's name within the source, and of `byte` or `line`. `byte` counts from 0 in the
     decompressed file, and `line` counts from 1. If `fields` has no `id`, the reason and the place identify the row.

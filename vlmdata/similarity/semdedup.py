@@ -1,4 +1,4 @@
-"""SemDeDup drops a row if a row that ranks before it in the same k-means cell is too similar.
+"""SemDeDup drops a row that is too similar to a row that ranks before it in the same k-means cell.
 
 Source: Abbas et al. 2023, SemDeDup, and its released code. An earlier row counts even if it is dropped itself, so only the
 first row of a chain of similar rows stays. Cosines are compared by exact integer products, as in `cosine.py`.

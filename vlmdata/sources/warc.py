@@ -217,7 +217,8 @@ def _up_to(limit: int, find: Find) -> Find:
 def _other(status: int, sort: str) -> str:
     """Return the kind under which a response that is not a page is counted.
 
-    This is its medium, such as `media_image`, if the status is 200, and otherwise the status, such as `http_404`.
+    If the status is 200, the kind names the type of the content, such as `media_image`. Otherwise it is the status, such as
+    `http_404`.
     """
     if status != 200:
         return f"http_{status}" if 100 <= status <= 599 else "http_other"

@@ -1,4 +1,4 @@
-"""Reject images of pages before they are fetched, by their address and by the size at which the page shows them."""
+"""Reject the images on web pages before they are fetched, by address and by the size at which the page shows an image."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar

@@ -42,7 +42,10 @@ class _Socket(socket.socket):
 
 
 class Budget:
-    """Counts the bytes of a worker's bodies that are in transfer or held by the caller. Only the client's thread may use it."""
+    """Counts the bytes of the response bodies that a worker is receiving or that its caller still holds.
+
+    Only the client's thread may use it.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

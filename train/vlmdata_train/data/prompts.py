@@ -104,7 +104,7 @@ class Prompter:
         return self._encode(self.template.render(messages, tools=tools, add_generation_prompt=True), [], images)
 
     def beginning(self, images: list[Picture], text: str) -> Prompt:
-        """Return the prompt of images and the beginning of a caption. The model continues the caption."""
+        """Return a prompt that consists of images and the beginning of a caption. The model continues the caption."""
         return self._encode(self.template.image_text * len(images) + self.clean(text), [], images)
 
     def before_answer(self, document: Document) -> tuple[Prompt, str]:

@@ -66,7 +66,7 @@ class TurnMarkup:
 
     @cached_property
     def _headers(self) -> list[str]:
-        """Four texts. Each is what the template writes in a conversation before the words of the last message.
+        """The text that the template writes before the words of the last message, for each of four conversations.
 
         The conversations are: a question, a system message with a question, a system message alone, and a tool message alone.
         """

@@ -205,7 +205,7 @@ class Run:
         share = self.progress.share(self.step, self.seen)
         self.learning_rates = set_learning_rates(learner.optimizer, schedule_factor(choice.schedule, share, choice.warmup))
         if is_first and self.recipe.speed.recompute == "auto" and self.ranks.device.type == "cuda":
-            self.log.say(f"recomputing {learner.fit(micros[0])} of {len(learner.layers)} blocks")
+            self.log.say(f"recomputing the activations of {learner.fit(micros[0])} of {len(learner.layers)} blocks")
         shares = learner.add_gradients(micros, answers)
         self.source.fetch()  # the next batch is decoded and copied while the device works
         if is_first:

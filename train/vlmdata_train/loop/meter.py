@@ -74,10 +74,10 @@ def add_step(
 ) -> None:
     """Add one step to the meter. `sums` are the summed losses of the samples. `costs` is the result of `flops_per_token`.
 
-    The FLOPs of a part are its cost per token times its number of tokens. For the encoder, this is the number of patches of all
-    tiles, plus the class and register tokens that the encoder returns. For the abstractor, it is the number of tokens that it
-    returns. For the language model and the fusion, it is the number of tokens of text and images, without padding. All numbers
-    are known on the host, so the host does not wait for the device.
+    The FLOPs of a part are its cost per token times its number of tokens. The tokens of the encoder are the patches of all
+    tiles and the class and register tokens that it returns. The tokens of the abstractor are those that it returns. The tokens
+    of the language model and the fusion are those of text and images, without padding. All numbers are known on the host, so
+    the host does not wait for the device.
     """
     remaining = iter(sums)
     meter.steps += 1

@@ -1,4 +1,5 @@
-"""LoRA (Hu et al. 2021) with peft: add low-rank updates to the linear layers of a part, and merge them at the end.
+"""LoRA (Hu et al. 2021) with peft: add low-rank updates to the linear layers of a part of the model, and merge
+them at the end.
 
 The model keeps its class and the names of its weights, so that packing, hooks and saving still work.
 """

@@ -1,6 +1,8 @@
 """The image is padded to whole patches, and only a large image is scaled down. A newline vector ends each row of patches.
 
-Bavishi et al. 2023, Fuyu-8B; OtterHD does the same. M tokens of an image, D width.
+Source: Bavishi et al. 2023, Fuyu-8B. OtterHD does the same.
+
+M tokens of an image, D width.
 """
 
 from __future__ import annotations

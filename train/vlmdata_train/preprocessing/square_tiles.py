@@ -46,7 +46,7 @@ class SquareTiles:
         return self.tiles_of(width, height, facts) * grid_of(facts.image_size, facts.image_size).tokens
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return None, because the features of the tiles are concatenated in order."""
+        """Return None: no module is needed, because the features of the tiles are only concatenated in order."""
         return None
 
     def _sizes(self, width: int, height: int, side: int) -> tuple[tuple[int, int], tuple[int, int]]:
