@@ -65,7 +65,7 @@ class Reach:
             return {"drop": "source", "reason": error.reason}
 
     def _is_made(self, where: str, root: str) -> bool:
-        """Say whether `where` is a path as the library `datasets` writes it: a file in `root`, or a member of a zip in `root`."""
+        """Say whether `where` is a path as the library `datasets` writes it: a file or a member of a zip, in `root`."""
         member, chained, file = where.partition("::")
         if chained and (not member.startswith("zip://") or member.count("://") > 1 or "::" in file):
             return False
