@@ -26,8 +26,8 @@ from vlmdata_train.convert.clip_weights import clip_config, clip_weights
 from vlmdata_train.convert.llava_io import NAMES, RESAMPLE
 from vlmdata_train.data.prompts import written_before
 from vlmdata_train.data.templates import ChatTemplate
-from vlmdata_train.encoders.hf_vision import Tower
-from vlmdata_train.encoders.open_clip import Tower as OpenClipTower
+from vlmdata_train.encoders.hf_vision import HfVisionTower
+from vlmdata_train.encoders.open_clip import OpenClipTower
 from vlmdata_train.fusions.tokens import Tokens
 from vlmdata_train.model.head import Head
 from vlmdata_train.model.model import VisionLanguageModel
@@ -88,7 +88,7 @@ def _check_form(model: VisionLanguageModel) -> None:
         except ValueError as error:
             raise ValueError(f"encoder: {error}. This model cannot be saved in LLaVA's format") from None
     is_tower = isinstance(encoder, OpenClipTower) or (
-        isinstance(encoder, Tower) and encoder.extra <= 1 and not encoder.interpolate
+        isinstance(encoder, HfVisionTower) and encoder.extra <= 1 and not encoder.interpolate
     )
     forms = {
         "encoder": (

@@ -20,7 +20,7 @@ from vlmdata_train.model.repeated_blocks import blocks_of
 from vlmdata_train.model.unused_weights import set_unused_aside
 
 
-class Tower(nn.Module):
+class HfVisionTower(nn.Module):
     """Maps normalised pixels (P, 3, H, W) to features (P, N, C). Several layers are concatenated along C.
 
     It calls the blocks one by one up to the last chosen layer, so no later layer is computed.
@@ -124,7 +124,7 @@ class HfVision:
             model = AutoModel.from_pretrained(self.name, config=config, dtype=torch.float32)
         size = self.image_size or _one(config.image_size)
         extra = self._extra(config, size, _one(config.patch_size)) if self.tokens == "patches" else 0
-        tower = Tower(model, self.layers, extra, self.norm, interpolate=self.image_size is not None)
+        tower = HfVisionTower(model, self.layers, extra, self.norm, interpolate=self.image_size is not None)
         set_unused_aside(tower, size, size)
         return tower
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vlmdata_train.encoders.pixtral import Pixtral, Tower
+from vlmdata_train.encoders.pixtral import Pixtral, PixtralTower
 from vlmdata_train.model.encoder_facts import EncoderFacts
 
 
-class SquareTower(Tower):
+class SquareTower(PixtralTower):
     """Maps normalised pixels (P, 3, H, W) to features (P, N, C), one square of s x s patches after the other."""
 
     def __init__(self, model: nn.Module, side: int) -> None:

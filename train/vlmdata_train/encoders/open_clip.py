@@ -21,7 +21,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts
 from vlmdata_train.model.unused_weights import set_unused_aside
 
 
-class Tower(nn.Module):
+class OpenClipTower(nn.Module):
     """Maps normalised pixels (P, 3, H, W) to features (P, N, C). Several layers are concatenated along C."""
 
     visual: Any  # a tower of open_clip or timm with `forward_intermediates`
@@ -102,7 +102,7 @@ class OpenClip:
 
     def build(self) -> nn.Module:
         """Return the tower with its weights."""
-        tower = Tower(self._visual(weights=True), self.layers, self.tokens, self.norm)
+        tower = OpenClipTower(self._visual(weights=True), self.layers, self.tokens, self.norm)
         size = self.facts().image_size
         try:
             set_unused_aside(tower, size, size)

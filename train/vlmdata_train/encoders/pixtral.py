@@ -16,7 +16,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts
 from vlmdata_train.model.vision_half import VisionHalf
 
 
-class Tower(nn.Module):
+class PixtralTower(nn.Module):
     """Maps normalised pixels (P, 3, H, W) to features (P, N, C), in reading order."""
 
     def __init__(self, model: Any) -> None:
@@ -51,4 +51,4 @@ class Pixtral(VisionHalf):
 
     def build(self) -> nn.Module:
         """Return the tower with its weights."""
-        return Tower(self.load_model())
+        return PixtralTower(self.load_model())

@@ -16,7 +16,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts
 from vlmdata_train.model.vision_half import VisionHalf
 
 
-class Tower(nn.Module):
+class Qwen2VlTower(nn.Module):
     """Maps normalised pixels (P, 3, H, W) to features (P, N, C), one square of s x s patches after the other."""
 
     def __init__(self, model: Any) -> None:
@@ -63,4 +63,4 @@ class Qwen2Vl(VisionHalf):
 
     def build(self) -> nn.Module:
         """Return the tower with its weights."""
-        return Tower(self.load_model())
+        return Qwen2VlTower(self.load_model())

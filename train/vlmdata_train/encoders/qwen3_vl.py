@@ -19,7 +19,7 @@ from vlmdata_train.model.vision_half import VisionHalf
 HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of the published processor
 
 
-class Tower(nn.Module):
+class Qwen3VlTower(nn.Module):
     """Maps normalised pixels (P, 3, H, W) to features (P, N, (1 + L) C), one square of patches after the other.
 
     The features of a patch are those of the last layer and of L earlier layers, concatenated.
@@ -55,4 +55,4 @@ class Qwen3Vl(VisionHalf):
 
     def build(self) -> nn.Module:
         """Return the tower with its weights."""
-        return Tower(self.load_model())
+        return Qwen3VlTower(self.load_model())
