@@ -177,7 +177,7 @@ def test_a_nan_loss_on_the_second_rank_is_reported_by_the_first(tmp_path):
     done = start(2, "vlmdata_train", "instruct", str(recipe))
     assert done.returncode != 0
     # printed as a line and in the error; other ranks may write before the line
-    printed = re.findall("step 1: nan.*highest loss: (.*)", done.stderr)
+    printed = re.findall(r"step 1: the loss nan is broken .*highest loss: (.*)", done.stderr)
     assert {samples.split()[1] for samples in printed} == {key}
 
 
