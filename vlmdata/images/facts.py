@@ -11,7 +11,7 @@ REASONS = {
     "too_large": "decoding would take more memory than the limit allows (estimate and limit in MB)",
     "too_costly": "decoding the image after the earlier images of its row takes too long (estimate and limit in units of cost)",
     "too_many_pixels": "the image or its resized version has more pixels than the limit allows",
-    "too_many_scans": "the progressive JPEG has so many scans that it must be an attack",
+    "too_many_scans": "the number of scans of the progressive JPEG shows an attack",
 }
 
 
