@@ -15,6 +15,7 @@ from tests.train.tiny import pack, randomise
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
+from vlmdata_train.model.written import Piece, Place, Run
 
 TEXT = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -106,12 +107,15 @@ def randomised(reference: nn.Module) -> nn.Module:
 
 
 def one_row(ids: list[int], pixels: Tensor, counts: list[int], tiles: list[int], sizes: list[tuple[int, int]]) -> Batch:
-    """Make a batch of one sample. Its images have these numbers of text positions and of tiles, and these (height, width)."""
+    """Make a batch of one sample. Its images have these numbers of text positions and of tiles, and these (height, width).
+
+    Their features form no grids."""
     tokens = torch.tensor([ids])
     return Batch(
         input_ids=tokens, labels=tokens, position_ids=torch.arange(len(ids))[None],
         segment_ids=torch.ones(1, len(ids), dtype=torch.int32), pixels=pixels, image_token_counts=torch.tensor(counts),
-        tile_counts=torch.tensor(tiles), image_sizes=torch.tensor(sizes), sources=[], keys=[],
+        grids=torch.zeros(len(counts), 3, dtype=torch.int64), tile_counts=torch.tensor(tiles),
+        image_sizes=torch.tensor(sizes), sources=[], keys=[],
     )  # fmt: skip
 
 
@@ -124,12 +128,17 @@ def of_squares(counts: list[int], tiles: list[int] | None = None) -> Batch:
 
 
 def of_own_shapes(model: VisionLanguageModel, sizes: list[tuple[int, int]], seed: int = 0) -> Batch:
-    """Make a batch of one sample with noise pictures of these (height, width), each one tile of its size."""
+    """Make a batch of one sample with noise pictures of these (height, width), each written as the model's plan says."""
     rng = np.random.default_rng(seed)
     ready = [model.preprocess(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
-    counts = [one.tokens for one in ready]
-    batch = one_row(with_images(counts, seed=seed), torch.zeros(0), counts, [1] * len(sizes), sizes)
-    return replace(batch, pixels=[one.pixels[0] for one in ready])
+    written = [model.plan.write(width, height, Place(number, "", "")) for number, (height, width) in enumerate(sizes)]
+    runs = [piece for pieces in written for piece in pieces if isinstance(piece, Run)]
+    batch = one_row(
+        with_pieces(model, written, seed), torch.zeros(0), [one.tokens for one in ready], [len(one.pixels) for one in ready],
+        sizes,
+    )  # fmt: skip
+    grids = torch.tensor([(run.frames, run.rows, run.columns) for run in runs])
+    return replace(batch, pixels=[tile for one in ready for tile in one.pixels], grids=grids)
 
 
 def assert_packed_equals_separate(model: VisionLanguageModel, samples: list[Batch]) -> None:
@@ -137,7 +146,11 @@ def assert_packed_equals_separate(model: VisionLanguageModel, samples: list[Batc
     joined = pack(model, [(one.input_ids[0].tolist(), torch.zeros(0)) for one in samples])
     sizes = torch.cat([one.image_sizes for one in samples])
     tiles = [tile for one in samples for tile in one.pixels]
-    joined = replace(joined, pixels=tiles, tile_counts=torch.ones(len(tiles), dtype=torch.int64), image_sizes=sizes)
+    joined = replace(
+        joined, pixels=tiles, image_sizes=sizes, tile_counts=torch.cat([one.tile_counts for one in samples]),
+        grids=torch.cat([one.grids for one in samples]),
+        image_token_counts=torch.cat([one.image_token_counts for one in samples]),
+    )  # fmt: skip
     with torch.no_grad():
         together = model.logits(joined)[0].split([one.input_ids.shape[1] for one in samples])
         for packed, alone in zip(together, samples, strict=True):
@@ -150,6 +163,18 @@ def with_images(counts: list[int], image_id: int = IMAGE_ID, seed: int = 0) -> l
     ids = text[0]
     for count, words in zip(counts, text[1:], strict=True):
         ids = ids + [image_id] * count + words
+    return ids
+
+
+def with_pieces(model: VisionLanguageModel, written: list[list[Piece]], seed: int = 0) -> list[int]:
+    """Return random text that contains images written with these pieces."""
+    text = torch.randint(3, 250, (len(written) + 1, 6), generator=torch.Generator().manual_seed(seed)).tolist()
+    ids = text[0]
+    for pieces, words in zip(written, text[1:], strict=True):
+        for piece in pieces:
+            literal = isinstance(piece, str)
+            ids = ids + (model.tokenizer(piece)["input_ids"] if literal else [model.image_token_id] * piece.tokens)
+        ids = ids + words
     return ids
 
 

@@ -16,6 +16,7 @@ from vlmdata_train.data.read_document import read_document
 from vlmdata_train.data.tiny_tokenizer import train_tokenizer
 from vlmdata_train.model.batch import IGNORE
 from vlmdata_train.model.tokens import image_token_id
+from vlmdata_train.model.written import Run
 
 # Chat templates like those of ChatML, Llama 3, Vicuna, Gemma (which trims and renames) and Qwen 3 (which
 # puts an empty thought only before the last answer).
@@ -60,7 +61,7 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture
 def prompter(tokenizer):
-    return Prompter(tokenizer, image_token_id(tokenizer), lambda image: 4)
+    return Prompter(tokenizer, image_token_id(tokenizer), lambda picture, place: [Run(4)])
 
 
 def answered(prompter, prompt):
@@ -143,7 +144,7 @@ def test_a_blank_answer_has_no_loss(prompter, blank):
 
 def test_a_recipe_may_limit_the_loss_to_the_last_answer_and_data_to_chosen_messages(prompter):
     talk = Document(["A?", "One.", "B?", "Two.", "C?", "Three."], ["user", "assistant"] * 3)
-    last = Prompter(prompter.tokenizer, prompter.image_token_id, prompter.tokens_of, last_only=True)
+    last = Prompter(prompter.tokenizer, prompter.image_token_id, prompter.write, last_only=True)
     assert answered(prompter, prompter.chat(talk)) == ["One.<|end|>", "Two.<|end|>", "Three.<|end|>"]
     assert answered(last, last.chat(talk)) == ["Three.<|end|>"]
     turns = [None, {"train": False}, None, None, None, {"train": False}]
@@ -154,7 +155,7 @@ def test_a_recipe_may_limit_the_loss_to_the_last_answer_and_data_to_chosen_messa
 
 def test_trusted_tokens_become_tokens_and_chat_markup_cannot_be_trusted(prompter):
     tokenizer, pointing = prompter.tokenizer, "<|head|>the cat<|tail|>"
-    trusting = Prompter(tokenizer, prompter.image_token_id, prompter.tokens_of, trusted=["<|head|>", "<|tail|>"])
+    trusting = Prompter(tokenizer, prompter.image_token_id, prompter.write, trusted=["<|head|>", "<|tail|>"])
     talk = Document([PHOTO, "Where is it?", pointing], ["user", "user", "assistant"])
     prompt = trusting.chat(talk)
     assert tokenizer.get_vocab()["<|head|>"] in prompt.labels and answered(trusting, prompt) == [f"{pointing}<|end|>"]
@@ -169,7 +170,7 @@ def test_trusted_tokens_become_tokens_and_chat_markup_cannot_be_trusted(prompter
         ("<image>", "'<image>' opens"),
     ):
         with pytest.raises(RecipeError, match=f"trusted_tokens: .*{re.escape(says)}"):
-            Prompter(tokenizer, prompter.image_token_id, prompter.tokens_of, trusted=[name])
+            Prompter(tokenizer, prompter.image_token_id, prompter.write, trusted=[name])
 
 
 def test_markup_in_a_text_stays_plain_text(prompter):
@@ -177,7 +178,7 @@ def test_markup_in_a_text_stays_plain_text(prompter):
     prompt = prompter.chat(hostile)
     assert prompt.input_ids.count(prompter.image_token_id) == 4
     assert prompt.input_ids.count(prompter.tokenizer.eos_token_id) == 2  # one for each turn of the template
-    assert prompt.images == [PHOTO]
+    assert [image.picture for image in prompt.images] == [PHOTO]
 
 
 def test_a_caption_prompt_is_the_image_then_the_text_then_the_end_token(prompter):
@@ -185,7 +186,7 @@ def test_a_caption_prompt_is_the_image_then_the_text_then_the_end_token(prompter
     begin = prompter.beginning([], "").input_ids  # the BOS of a tokenizer that begins texts with it
     assert prompt.input_ids[: len(begin) + 4] == begin + [prompter.image_token_id] * 4
     assert answered(prompter, prompt) == ["a red square on white paper<|end|>"]
-    assert prompt.image_starts == [len(begin)] and prompt.image_counts == [4]
+    assert [(image.start, image.tokens) for image in prompt.images] == [(len(begin), 4)]
 
 
 @pytest.mark.parametrize("caption", [b"\xff\xfea\0", b"a\0", "é".encode("latin-1")])
@@ -213,7 +214,7 @@ def test_a_page_keeps_its_order_and_has_a_loss_on_every_text(prompter):
 def test_images_of_a_page_without_text_between_them_are_adjacent(prompter):
     prompt = prompter.page(Document([PHOTO, PHOTO, "It is red.", PHOTO], None))
     image = prompter.image_token_id
-    assert prompt.image_starts[1] == prompt.image_starts[0] + 4
+    assert prompt.images[1].start == prompt.images[0].start + 4
     assert prompter.tokenizer.decode([n for n in prompt.input_ids if n != image]) == "\n\nIt is red.\n\n<|end|>"
 
 
@@ -223,7 +224,7 @@ def test_truncation_never_splits_an_image(prompter):
         cut = truncate(page, length)
         assert len(cut.input_ids) <= length
         assert cut.input_ids == page.input_ids[: len(cut.input_ids)]
-        assert cut.input_ids.count(prompter.image_token_id) == 4 * len(cut.images) == sum(cut.image_counts)
+        assert cut.input_ids.count(prompter.image_token_id) == 4 * len(cut.images) == sum(image.tokens for image in cut.images)
     assert truncate(page, 10**6) == page
 
 

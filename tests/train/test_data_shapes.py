@@ -21,6 +21,7 @@ from vlmdata_train.data.prompt import Prompt
 from vlmdata_train.data.prompts import Prompter
 from vlmdata_train.model.batch import IGNORE
 from vlmdata_train.model.tokens import image_token, image_token_id, load_tokenizer
+from vlmdata_train.model.written import Run
 
 PHOTO = jpeg(drawing("red", "circle", 32))
 ODD = "  def f():\n    return 1\n\n\n<b>bold</b>\t\tand <table>\u2028 é 😀  end \n"
@@ -40,7 +41,7 @@ TALKS = {
 def prompter_of(name: str) -> Prompter:
     """Return the Prompter of a shape. An image is four tokens."""
     tokenizer = tokenizer_of(name)
-    return Prompter(tokenizer, image_token_id(tokenizer), lambda image: 4)
+    return Prompter(tokenizer, image_token_id(tokenizer), lambda picture, place: [Run(4)])
 
 
 def document(talk: list[tuple[str, Any]]) -> Document:
@@ -107,9 +108,7 @@ def test_ids_equal_those_of_the_template_and_the_loss_covers_answers_and_their_e
     prompt = prompter.chat(document(talk))
     assert prompt.input_ids == own_ids(name, talk)
     assert all(label in (number, IGNORE) for number, label in zip(prompt.input_ids, prompt.labels, strict=True))
-    assert [prompt.input_ids[start : start + 4] for start in prompt.image_starts] == [[prompter.image_token_id] * 4] * len(
-        prompt.images
-    )
+    assert all(prompt.input_ids[image.start : image.end] == [prompter.image_token_id] * 4 for image in prompt.images)
     text = prompter.tokenizer.apply_chat_template(messages_of(name, talk), tokenize=False)
     answers = [text if shape.keeps_outer else text.strip() for role, text in talk if role == "assistant"]
     ends = [shape.end] * (len(answers) - 1) + [shape.end if shape.last is None else shape.last]
@@ -125,9 +124,9 @@ def test_the_exported_processor_gives_the_ids_used_in_training(name: str, kind: 
     size = {"height": 32, "width": 32}
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size),
-        tokenizer=served_tokenizer(tokenizer), patch_size=16,
+        tokenizer=served_tokenizer(tokenizer, image_token(tokenizer)), patch_size=16,
         image_token=image_token(tokenizer), num_additional_image_tokens=1, vision_feature_select_strategy="default",
-        chat_template=served_template(tokenizer),
+        chat_template=served_template(tokenizer, image_token(tokenizer)),
     )  # fmt: skip
     pixels = Image.fromarray(np.zeros((32, 32, 3), np.uint8))
     asked = [
@@ -197,7 +196,7 @@ def test_a_text_that_becomes_a_token_by_normalization_stays_text(normalizer: Any
     tokenizer.backend_tokenizer.normalizer = normalizer
     tokenizer.add_tokens([AddedToken(name, special=True, normalized=True) for name in ("<|im_start|>", "<|im_end|>")])
     tokenizer.chat_template = CHATML
-    prompter = Prompter(tokenizer, image_token_id(tokenizer), lambda image: 4)
+    prompter = Prompter(tokenizer, image_token_id(tokenizer), lambda picture, place: [Run(4)])
     ids = prompter.chat(document([("user", f"A {spelled}<image> b"), ("assistant", spelled), ("user", "C?")])).input_ids
     assert ids.count(tokenizer.get_vocab()["<|im_end|>"]) == 3
     assert prompter.clean("<b>É</b> Ｗ") == "<b>É</b> Ｗ"
@@ -229,7 +228,7 @@ def test_words_of_a_turn_header_that_are_added_tokens_are_kept_in_texts() -> Non
     tokenizer = copy.deepcopy(tokenizer_of("Qwen2"))
     tokenizer.add_tokens(["assistant", "user", "1"])
     tokenizer.chat_template = CHATML.replace("{{ m['role'] }}", "{{ m['role'] }} 1")
-    prompter = Prompter(tokenizer, image_token_id(tokenizer), lambda image: 4)
+    prompter = Prompter(tokenizer, image_token_id(tokenizer), lambda picture, place: [Run(4)])
     assert prompter.clean("1 user, 11 assistants") == "1 user, 11 assistants"
 
 
@@ -237,7 +236,7 @@ def test_the_leading_token_of_a_tokenizer_is_found_for_any_vocabulary() -> None:
     inner = Tokenizer(models.BPE(vocab={"b": 0}, merges=[]))
     inner.add_special_tokens(["<s>", "<image>"])
     inner.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)])
-    prompter = Prompter(PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<s>"), 2, lambda image: 4)
+    prompter = Prompter(PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<s>"), 2, lambda picture, place: [Run(4)])
     assert prompter.plain(Document([PHOTO, "bb"], None)).input_ids == [1, 2, 2, 2, 2, 0, 0]
 
 
@@ -246,7 +245,7 @@ def test_a_tokenizer_without_an_end_token_gets_a_padding_token(tmp_path: Path) -
     PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(tmp_path)
     tokenizer = load_tokenizer(str(tmp_path))
     assert tokenizer.pad_token == "<|pad|>" and tokenizer.pad_token_id == len(tokenizer) - 1
-    assert Prompter(tokenizer, image_token_id(tokenizer), lambda image: 4).pad_id == tokenizer.pad_token_id
+    assert Prompter(tokenizer, image_token_id(tokenizer), lambda picture, place: [Run(4)]).pad_id == tokenizer.pad_token_id
 
 
 def test_words_that_number_images_are_left_out_of_captions_and_pages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from vlmdata_train.convert.llava_save import served_template
 from vlmdata_train.data.document import Document
 from vlmdata_train.data.prompts import Prompter
 from vlmdata_train.model.batch import IGNORE
+from vlmdata_train.model.written import Run
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 CALL = {"name": "weather", "arguments": {"city": "Zürich", "days": 2}}
@@ -106,7 +107,7 @@ def test_a_template_with_the_role_observation_gets_tool_results_under_it() -> No
     assert tokenizer.chat_template == CHATML
     tokenizer.chat_template = source
     try:
-        prompter = Prompter(tokenizer, tokenizer.convert_tokens_to_ids("<image>"), lambda image: 4)
+        prompter = Prompter(tokenizer, tokenizer.convert_tokens_to_ids("<image>"), lambda picture, place: [Run(4)])
         talk = Document(["Warm?", "Wait.", "21", "Yes."], ["user", "assistant", "tool", "assistant"])
         assert "OBS <|im_start|>observation\n21" in tokenizer.decode(prompter.chat(talk).input_ids)
     finally:
@@ -130,10 +131,10 @@ def test_markup_in_calls_and_tool_results_closes_no_turn() -> None:
 def test_the_exported_processor_formats_calls_and_thoughts_as_in_training() -> None:
     prompter = prompter_of("Qwen3")
     tokenizer = prompter.tokenizer
-    assert "tool_calls" in served_template(tokenizer)
+    assert "tool_calls" in served_template(tokenizer, "<image>")
     asked = [{**MESSAGES[0], "content": [{"type": "image"}, {"type": "text", "text": TALK.positions[1]}]}, *MESSAGES[1:-1]]
     served = tokenizer.apply_chat_template(
-        asked, chat_template=served_template(tokenizer), tools=[TOOL], tokenize=True, add_generation_prompt=True,
+        asked, chat_template=served_template(tokenizer, "<image>"), tools=[TOOL], tokenize=True, add_generation_prompt=True,
         return_dict=False,
     )  # fmt: skip
     before = replace(TALK, positions=TALK.positions[:-1], roles=TALK.roles[:-1], turns=TALK.turns[:-1])  # type: ignore[index]
@@ -168,7 +169,9 @@ def learnt_by(monkeypatch: pytest.MonkeyPatch, name: str, template: str, documen
     """Return the texts with a loss that a shape's tokenizer with another template finds in a document."""
     tokenizer = tokenizer_of(name)
     monkeypatch.setattr(tokenizer, "chat_template", template)
-    prompt = Prompter(tokenizer, tokenizer.convert_tokens_to_ids("<image>"), lambda image: 4, **options).chat(document)
+    prompt = Prompter(tokenizer, tokenizer.convert_tokens_to_ids("<image>"), lambda picture, place: [Run(4)], **options).chat(
+        document
+    )
     runs, run = [], list[int]()
     for label in [*prompt.labels, IGNORE]:
         if label != IGNORE:

@@ -94,7 +94,7 @@ def test_fuyu_equals_transformers_on_an_image_that_is_not_square() -> None:
     reference = randomised(FuyuForCausalLM(config))
     persimmon = {name: value for name, value in config.text_config.to_dict().items() if value is not None}
     recipe = ModelRecipe(
-        encoder={"raw_patches": {"patch_size": 4}}, preprocessing={"native": {"newline": False}}, abstractor="linear",
+        encoder={"raw_patches": {"patch_size": 4}}, preprocessing="native", abstractor="linear",
         language={"hf_causal": {"config": persimmon}},
     )  # fmt: skip
     model = copy_weights(reference, recipe, our_name)

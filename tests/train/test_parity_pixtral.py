@@ -38,11 +38,11 @@ from vlmdata_train.model.pixels import normalise
 
 VISION = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 64,
           "patch_size": 8, "head_dim": 8}  # fmt: skip
-BREAK_ID, END_ID = 270, 271
 SIZES = [(50, 90), (8, 30)]
 RECIPE = ModelRecipe(
     encoder={"pixtral": {"config": VISION}}, preprocessing={"longest_edge": {"longest": 64}}, abstractor="mlp",
     language={"hf_causal": {"config": {"model_type": "mistral", **TEXT}}},
+    writing={"rows": {"row_end": "[IMG_BREAK]", "last_row_end": "[IMG_END]"}},
 )  # fmt: skip
 RECIPE_3 = replace(
     RECIPE, encoder={"mistral3": {"config": VISION}}, preprocessing={"longest_edge": {"longest": 64, "square": 2}},
@@ -68,7 +68,7 @@ def our_name(family: str) -> Callable[[str], str]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_two_images_with_different_shapes_and_row_ends_equal_transformers(family: str) -> None:
+def test_two_images_with_different_shapes_and_row_tokens_equal_transformers(family: str) -> None:
     recipe, configuration, reference_of, unit, expected_sides = FAMILIES[family]
     options = {"vision_feature_select_strategy": "full"} if family == "Pixtral" else {}
     config = configuration(
@@ -76,23 +76,12 @@ def test_two_images_with_different_shapes_and_row_ends_equal_transformers(family
         vision_feature_layer=-1, **options,
     )  # fmt: skip
     reference = randomised(reference_of(config))
-    words = reference.get_input_embeddings().weight
-    # The tokens that the reference reads as text between the rows belong to the arrangement of the image in our model.
-    ends = {"arrangement.newline": words[BREAK_ID], "arrangement.end": words[END_ID]}
-    model = copy_weights(reference, recipe, our_name(family), more=ends)
+    model = copy_weights(reference, recipe, our_name(family))
     batch = of_own_shapes(model, SIZES)
     sides = [model.plan.preprocessing.tile_size(width, height, model.plan.facts) for height, width in SIZES]
     assert sides == expected_sides
-    assert batch.image_token_counts.tolist() == [rows // unit * (columns // unit + 1) for rows, columns in sides]
-
-    theirs_ids = batch.input_ids.clone()
-    places = (theirs_ids[0] == IMAGE_ID).nonzero()[:, 0].split(batch.image_token_counts.tolist())
-    for own, (_, columns) in zip(places, sides, strict=True):
-        rows = own.view(-1, columns // unit + 1)
-        theirs_ids[0, rows[:, -1]] = BREAK_ID
-        theirs_ids[0, rows[-1, -1]] = END_ID
-
-    answers = answers_of(reference, replace(batch, input_ids=theirs_ids), image_sizes=torch.tensor(sides))
+    assert batch.image_token_counts.tolist() == [rows // unit * (columns // unit) for rows, columns in sides]
+    answers = answers_of(reference, batch, image_sizes=torch.tensor(sides))
 
     def theirs(tiles: list[torch.Tensor]) -> torch.Tensor:
         facts, most = model.plan.facts, [max(side) for side in zip(*sides, strict=True)]
@@ -130,5 +119,5 @@ def test_sizes_and_pixels_equal_those_of_pixtral(family: str) -> None:
         theirs = processor(images=Image.fromarray(image), return_tensors="pt")["pixel_values"][0].to(torch.uint8)
         prepared = model.preprocess(image)
         assert torch.equal(prepared.pixels[0], theirs)
-        assert prepared.tokens == theirs.shape[1] // unit * (theirs.shape[2] // unit + 1)
+        assert prepared.tokens == theirs.shape[1] // unit * (theirs.shape[2] // unit)
     assert model.plan.preprocessing.tile_size(10_000, 1, model.plan.facts) == (unit, 64)

@@ -21,12 +21,11 @@ from transformers.models.llava import LlavaImageProcessor, LlavaImageProcessorPi
 from transformers.models.llava_next import LlavaNextImageProcessor, LlavaNextImageProcessorPil, LlavaNextProcessor
 from transformers.models.siglip import SiglipImageProcessor, SiglipImageProcessorPil
 
-from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.parts import make_part, part_names
 from vlmdata_train.model.pixels import normalise
 from vlmdata_train.preprocessing.anyres import Anyres, fitted, select_best_resolution, unpadded
 from vlmdata_train.preprocessing.dynamic_tiles import nearest_grid
-from vlmdata_train.preprocessing.native import Native
 
 SIDE = 56
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -99,8 +98,8 @@ def test_native_pixels_equal_those_of_fuyu_up_to_the_last_patch_of_the_image() -
             # the reference ends at the border of the canvas
             filled = tiles[:, :, : expected.shape[2], : expected.shape[3]].float()
             assert (filled - expected).abs().max() <= (0 if processor is FuyuImageProcessorPil else 1)
-        rows, columns = tiles.shape[2] // 14, tiles.shape[3] // 14
-        assert part.tokens_of(size[1], size[0], FACTS, FACTS.grid) == rows * (columns + 1)
+        expected_grid = Grid(tiles.shape[2] // 14, tiles.shape[3] // 14)
+        assert part.regions(size[1], size[0], FACTS, FACTS.grid) == [Region(expected_grid)]
 
 
 def test_normalised_pixels_equal_those_of_the_image_processor() -> None:
@@ -138,6 +137,11 @@ def test_the_nearest_grid_equals_that_of_internvl() -> None:
         assert nearest_grid(width, height, 448, 1, 12) == (rows, columns)
 
 
+def tokens_of(part: Any, width: int, height: int, facts: EncoderFacts) -> int:
+    """Return the number of features that a preprocessing plans for an image of this size."""
+    return sum(region.tokens for region in part.regions(width, height, facts, facts.grid))
+
+
 def test_anyres_counts_tokens_as_llava_next_does() -> None:
     part = Anyres()
     facts = EncoderFacts(width=8, image_size=336, patch_size=14, mean=MEAN, std=STD)
@@ -147,25 +151,22 @@ def test_anyres_counts_tokens_as_llava_next_does() -> None:
     counter.patch_size, counter.num_additional_image_tokens = 14, 0
     most = 0
     for width, height in sizes(500):
-        ours = part.tokens_of(width, height, facts, lambda h, w: Grid(h // 14, w // 14))
+        ours = tokens_of(part, width, height, facts)
         assert ours == counter._get_number_of_features(height, width, 336, 336)
         most = max(most, ours)
     assert most <= 2928, "2,304 of four tiles, 48 newlines and 576 of the base"
-    assert part.tokens_of(672, 672, facts, lambda h, w: Grid(h // 14, w // 14)) == 2928
+    assert tokens_of(part, 672, 672, facts) == 2928
 
 
 def test_the_arrangement_gives_the_planned_number_of_tokens() -> None:
-    for part in (Anyres(), Anyres(max_tiles=1), Native(100, 150)):
+    for part in (Anyres(), Anyres(max_tiles=1)):
         module = part.build(FACTS, FACTS.grid, 4)
         assert module is not None
         for width, height in sizes(60, seed=1):
             if max(width, height) > 40 * min(width, height):
                 continue
-            tokens = 16
-            if isinstance(part, Native):
-                tokens = part.tokens_of(width, height, FACTS, FACTS.grid) - part.tile_size(width, height, FACTS)[0] // 14
-            tiles = torch.zeros(part.tiles_of(width, height, FACTS), tokens, 4)
-            assert len(module(tiles, width=width, height=height)) == part.tokens_of(width, height, FACTS, FACTS.grid)
+            tiles = torch.zeros(part.tiles_of(width, height, FACTS), 16, 4)
+            assert len(module(tiles, width=width, height=height)) == tokens_of(part, width, height, FACTS)
 
 
 def test_unpadding_removes_every_token_that_holds_only_padding() -> None:

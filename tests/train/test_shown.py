@@ -6,8 +6,9 @@ from tests.train.test_data_feed import model
 from vlmdata_train.data.document import Document
 from vlmdata_train.data.first_sample import HEAD, LINE, TAIL, shown
 from vlmdata_train.data.open_feed import prompter_of
-from vlmdata_train.data.prompt import Prompt
+from vlmdata_train.data.prompt import PlacedImage, Prompt
 from vlmdata_train.model.batch import IGNORE
+from vlmdata_train.model.written import Run
 
 
 def prompt(positions, roles=None):
@@ -31,7 +32,8 @@ def test_adjacent_and_empty_images_are_each_shown():
     tokenizer = model().tokenizer
     image = model().fusion.image_token_id
     ids = [image] * 5 + tokenizer("ab")["input_ids"]
-    made = Prompt(ids, [IGNORE] * 6 + ids[6:], [(1, 1)] * 3, [0, 3, 3], [3, 0, 2])
+    images = [PlacedImage((1, 1), start, end, (Run(end - start),)) for start, end in ((0, 3), (3, 3), (3, 5))]
+    made = Prompt(ids, [IGNORE] * 6 + ids[6:], images)
     assert shown(tokenizer, made) == "<image x 3><image x 2>a[[b]]"
 
 
@@ -74,5 +76,5 @@ def test_a_tokenizer_that_strips_a_leading_blank_keeps_it_between_the_marks():
         def decode(self, ids):
             return "".join(self.words[i] for i in ids).replace("▁", " ").removeprefix(" ")
 
-    made = Prompt([1, 2, 3], [IGNORE, 2, 3], [], [], [])
+    made = Prompt([1, 2, 3], [IGNORE, 2, 3], [])
     assert shown(Sentences(), made) == "A[[ cat sat]]"

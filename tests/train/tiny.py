@@ -69,7 +69,8 @@ def rows(
         input_ids=tokens, labels=tokens.clone(), position_ids=torch.tensor(positions),
         segment_ids=torch.tensor(segments, dtype=torch.int32), pixels=pixels,
         image_token_counts=torch.full((images,), model.tokens_of(side, side)),
-        tile_counts=torch.ones(images, dtype=torch.int64), image_sizes=torch.full((images, 2), side), sources=[], keys=[],
+        grids=torch.zeros(images, 3, dtype=torch.int64), tile_counts=torch.ones(images, dtype=torch.int64),
+        image_sizes=torch.full((images, 2), side), sources=[], keys=[],
     )  # fmt: skip
 
 

@@ -18,7 +18,6 @@ from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.quiet import quiet
 from vlmdata_train.model.special_ids import drop_foreign_ids
-from vlmdata_train.model.tokens import image_token_id
 
 NAMES = (  # (transformers' prefix, our prefix)
     ("model.vision_tower.", "encoder.model."),
@@ -75,7 +74,7 @@ def fill_from_llava(model: VisionLanguageModel, name: str) -> None:
     scale or cap, or if a weight does not fit.
     """
     config = _config(name)
-    image_id = image_token_id(model.tokenizer)
+    image_id = model.image_token_id
     if image_id != config.image_token_id:
         raise ValueError(
             f"{name}: the image token has the id {config.image_token_id} in the model, but {image_id} in the tokenizer"

@@ -31,12 +31,13 @@ from vlmdata_train.encoders.open_clip import OpenClipTower
 from vlmdata_train.fusions.tokens import Tokens
 from vlmdata_train.model.head import Head
 from vlmdata_train.model.model import VisionLanguageModel
-from vlmdata_train.model.tokens import IMAGE, image_token, image_token_id
+from vlmdata_train.model.tokens import IMAGE
 from vlmdata_train.positions.rope import Rope
 from vlmdata_train.preprocessing.anyres import Anyres
 from vlmdata_train.preprocessing.centre_crop import CentreCrop
 from vlmdata_train.preprocessing.pad import Pad
 from vlmdata_train.preprocessing.resize import Resize
+from vlmdata_train.writings.plain import Plain
 
 # transformers' processors pass lists of parts to the template. A language model's template may accept texts only, or may write
 # a text differently from a list of one text. This prefix joins the parts as the trainer does: without a separator between
@@ -106,6 +107,7 @@ def _check_form(model: VisionLanguageModel) -> None:
         ),
         "fusion": (isinstance(plan.fusion, Tokens) and not plan.fusion.prefix, "tokens, without prefix"),
         "positions": (isinstance(model.positions, Rope), "rope"),
+        "writing": (isinstance(plan.writing, Plain) and plan.writing.bos == "first", "plain, with BOS first"),
         "language": (
             model.head == Head() and model.lm_head.bias is None, "an output layer without bias, scale and cap"
         ),
@@ -138,7 +140,7 @@ def _config(model: VisionLanguageModel, vision: Any, kind: type) -> Any:
     text.architectures = [type(model.language).__name__]  # vLLM reads the class of the language model here
     return kind(
         vision_config=vision, text_config=text,
-        image_token_index=image_token_id(model.tokenizer), image_seq_length=plan.grid_of(side, side).tokens,
+        image_token_index=model.image_token_id, image_seq_length=plan.grid_of(side, side).tokens,
         vision_feature_layer=layers[0] if len(layers) == 1 else layers,
         vision_feature_select_strategy="default" if _drops_class_token(encoder) else "full",
         projector_hidden_act=plan.abstractor.activation, multimodal_projector_bias=plan.abstractor.bias,
@@ -154,11 +156,11 @@ def _generation(model: VisionLanguageModel) -> GenerationConfig:
     """Return transformers' settings that stop generation where the chat template ends a turn, and suppress image tokens."""
     config, tokenizer = model.language.generation_config, model.tokenizer
     own = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    stops = ChatTemplate(tokenizer, image_token(tokenizer)).stop_ids
+    stops = ChatTemplate(tokenizer, model.image_token).stop_ids
     config.eos_token_id = own if set(stops) <= set(own) else stops if len(stops) > 1 else stops[0]
     config.bos_token_id, config.pad_token_id = tokenizer.bos_token_id, tokenizer.pad_token_id
     rows = model.language.get_input_embeddings().weight.shape[0]
-    config.suppress_tokens = [image_token_id(tokenizer), *range(len(tokenizer), rows)]
+    config.suppress_tokens = [model.image_token_id, *range(len(tokenizer), rows)]
     return config
 
 
@@ -181,40 +183,40 @@ def _processor(model: VisionLanguageModel, config: Any) -> Any:
     has_class_token = _drops_class_token(model.encoder) or plan.facts.extra > 0
     options = {"patch_size": plan.facts.patch_size, "num_additional_image_tokens": int(has_class_token)}
     return (LlavaNextProcessor if isinstance(plan.preprocessing, Anyres) else LlavaProcessor)(
-        image_processor=images, tokenizer=served_tokenizer(model.tokenizer), image_token=image_token(model.tokenizer),
+        image_processor=images, tokenizer=served_tokenizer(model.tokenizer, model.image_token), image_token=model.image_token,
         **options, vision_feature_select_strategy=config.vision_feature_select_strategy,
-        chat_template=served_template(model.tokenizer),
+        chat_template=served_template(model.tokenizer, model.image_token),
     )  # fmt: skip
 
 
-def served_template(tokenizer: Any) -> str | dict[str, str] | None:
+def served_template(tokenizer: Any, image_token: str) -> str | dict[str, str] | None:
     """Return a chat template with which a processor writes the same prompts as the trainer.
 
     In this template, the content of a message may be a list of texts and images. If the tokenizer has several templates, return
     a dict of them. If it has no template, return None. Raise ValueError if the tokenizer's template cannot accept images.
     """
-    template = ChatTemplate(tokenizer, image_token(tokenizer))
+    template = ChatTemplate(tokenizer, image_token)
     if template.form == "text_parts":
         raise ValueError(
             "chat_template: the template accepts a list of texts as the content of a message, but no images."
             " Set a different template"
         )
-    flatten = {"text": FLATTEN.replace(IMAGE, image_token(tokenizer)), "both": FLATTEN_TEXTS}.get(template.form or "", "")
+    flatten = {"text": FLATTEN.replace(IMAGE, image_token), "both": FLATTEN_TEXTS}.get(template.form or "", "")
     if isinstance(template.source, dict):
         return {name: flatten + text.removeprefix(flatten) for name, text in template.source.items()}
     return template.source and flatten + template.source.removeprefix(flatten)
 
 
-def served_tokenizer(tokenizer: Any) -> Any:
+def served_tokenizer(tokenizer: Any, image_token: str) -> Any:
     """Return a tokenizer with which a processor does not write the first token of a text, such as `<s>`, twice.
 
     The tokenizer and the chat template may both write this token. A processor of transformers then removes the second copy only
     if the token is `bos_token`. If another token begins a text, return a copy of the tokenizer with that token as `bos_token`.
     """
-    begin = tokenizer.convert_ids_to_tokens(written_before(tokenizer, image_token(tokenizer)))
+    begin = tokenizer.convert_ids_to_tokens(written_before(tokenizer, image_token))
     if not begin or begin[0] == tokenizer.bos_token:
         return tokenizer
-    if not ChatTemplate(tokenizer, image_token(tokenizer)).header.startswith("".join(begin)):
+    if not ChatTemplate(tokenizer, image_token).header.startswith("".join(begin)):
         return tokenizer
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.bos_token = begin[0]

@@ -19,6 +19,7 @@ from vlmdata_train.data.document import Picture
 from vlmdata_train.data.prompt import Prompt, truncate
 from vlmdata_train.model.batch import IGNORE, Batch
 from vlmdata_train.model.image_plan import ImagePlan
+from vlmdata_train.model.written import Piece, Place
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
         row = _within(row, packed_tokens)
     for ready in row:
         labels = ready.prompt.labels
-        for image in ready.prompt.images:
+        for image in (placed.picture for placed in ready.prompt.images):
             assert isinstance(image, bytes)  # prompts hold sizes instead of bytes only while lengths are measured
             try:
                 tiles.append(plan.preprocess(decode(image).pixels).pixels)
@@ -53,14 +54,17 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
         texts.append((ready.prompt.input_ids, labels))
     ids, all_labels, positions, segments = lay_out(texts, pad_id, packed_tokens)
     has_one_size = len({tile.shape[1:] for tile in tiles}) == 1
-    sizes = [size_of(image) for ready in row for image in ready.prompt.images]
+    images = [image for ready in row for image in ready.prompt.images]
+    sizes = [size_of(image.picture) for image in images]
+    grids = [(run.frames, run.rows, run.columns) for image in images for run in image.runs]
     return Batch(
         input_ids=ids,
         labels=all_labels,
         position_ids=positions,
         segment_ids=segments,
         pixels=torch.cat(tiles) if has_one_size else [tile for image in tiles for tile in image],
-        image_token_counts=torch.tensor([c for r in row for c in r.prompt.image_counts], dtype=torch.int64),
+        image_token_counts=torch.tensor([image.tokens for image in images], dtype=torch.int64),
+        grids=torch.tensor(grids, dtype=torch.int64).view(-1, 3),
         tile_counts=torch.tensor([len(t) for t in tiles], dtype=torch.int64),
         image_sizes=torch.tensor([(height, width) for width, height in sizes], dtype=torch.int64).reshape(-1, 2),
         sources=[r.source for r in row],
@@ -125,9 +129,9 @@ def size_of(picture: Picture) -> tuple[int, int]:
     return read_header(picture).upright_size
 
 
-def tokens_of_picture(plan: ImagePlan, picture: Picture) -> int:
-    """Return the number of tokens for a picture in the prompt. Raises ImageError if the picture's size is unknown."""
-    return plan.tokens_of(*size_of(picture))
+def write_picture(plan: ImagePlan, picture: Picture, place: Place) -> list[Piece]:
+    """Return the pieces that are written for a picture in a prompt. Raises ImageError if the picture's size is unknown."""
+    return plan.write(*size_of(picture), place)
 
 
 def _grey(width: int, height: int) -> np.ndarray:

@@ -19,8 +19,8 @@ Piece = tuple[str, bool]  # a character, an escape or an image, and whether it h
 def shown(tokenizer: Any, prompt: Prompt) -> str:
     """Return a prompt as text for a terminal, shortened to about one screen.
 
-    `[[` and `]]` enclose text with a loss. An image of 576 tokens, for example, is shown as `<image x 576>`. Control characters
-    are escaped. A backslash precedes each pair of brackets that the sample itself contains.
+    `[[` and `]]` enclose text with a loss. An image for which 576 tokens are written is shown as `<image x 576>`. Control
+    characters are escaped. A backslash precedes each pair of brackets that the sample itself contains.
     """
     pieces = list(_pieces(tokenizer, prompt))
     head = _fitting(pieces, HEAD)
@@ -33,7 +33,7 @@ def shown(tokenizer: Any, prompt: Prompt) -> str:
 
 def _pieces(tokenizer: Any, prompt: Prompt) -> Iterator[Piece]:
     """Yield each character or image of a prompt, and whether it has a loss. Control characters, `[[` and `]]` are escaped."""
-    images = {start: count for start, count in zip(prompt.image_starts, prompt.image_counts, strict=True) if count}
+    images = {image.start: image.end - image.start for image in prompt.images if image.end > image.start}
     at, end = 0, len(prompt.input_ids)
     while at < end:
         if at in images:

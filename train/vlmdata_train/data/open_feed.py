@@ -14,7 +14,7 @@ from vlmdata.loader.packed import Packing
 from vlmdata.loader.stream import ReadOptions
 from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
-from vlmdata_train.data.collate import tokens_of_picture
+from vlmdata_train.data.collate import write_picture
 from vlmdata_train.data.count_line import CountLine
 from vlmdata_train.data.feed import Feed, SampleStream
 from vlmdata_train.data.no_samples import check_used
@@ -23,7 +23,6 @@ from vlmdata_train.data.reading import Reading, Sample
 from vlmdata_train.data.sample_positions import FeedPosition, SamplePosition, redistribute
 from vlmdata_train.distributed import Ranks, all_gather_objects, barrier
 from vlmdata_train.model.model import VisionLanguageModel
-from vlmdata_train.model.tokens import image_token_id
 from vlmdata_train.recipe import Recipe
 
 
@@ -85,8 +84,10 @@ def prompter_of(model: VisionLanguageModel, *, trusted: Collection[str] = (), la
 
     Raises RecipeError if `trusted` has an unknown token, or a token that no text may contain.
     """
-    tokens_of = partial(tokens_of_picture, model.plan)
-    return Prompter(model.tokenizer, image_token_id(model.tokenizer), tokens_of, trusted=trusted, last_only=last_only)
+    write, after_images = partial(write_picture, model.plan), model.plan.writing.bos == "after_images"
+    return Prompter(
+        model.tokenizer, model.image_token_id, write, trusted=trusted, last_only=last_only, bos_after_images=after_images
+    )
 
 
 def open_stream(

@@ -6,17 +6,31 @@ from dataclasses import dataclass, replace
 
 from vlmdata_train.data.document import Picture
 from vlmdata_train.model.batch import IGNORE
+from vlmdata_train.model.written import Run
+
+
+@dataclass(frozen=True)
+class PlacedImage:
+    """An image of a prompt, and the tokens that are written for it: image tokens, and perhaps literal tokens around them."""
+
+    picture: Picture
+    start: int  # index of the first token that is written for the image
+    end: int  # index after the last one
+    runs: tuple[Run, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Number of image tokens, without literal tokens."""
+        return sum(run.tokens for run in self.runs)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The tokens of one sample. Image i has `image_counts[i]` tokens, the first of them at `image_starts[i]`."""
+    """The tokens of one sample. The images are in the order of the tokens."""
 
     input_ids: list[int]
     labels: list[int]  # one for each of input_ids; IGNORE for a token without a loss
-    images: list[Picture]
-    image_starts: list[int]
-    image_counts: list[int]
+    images: list[PlacedImage]
     blank_answers: int = 0  # empty or blank messages of the assistant, which have no loss
 
     def answer_tokens(self) -> int:
@@ -27,16 +41,10 @@ class Prompt:
 def truncate(prompt: Prompt, max_tokens: int) -> Prompt:
     """Return the prompt, cut to at most `max_tokens` tokens.
 
-    An image is never cut. If it does not fit as a whole, the result ends before the image.
+    An image is never cut. If the tokens of an image do not fit as a whole, the result ends before the image.
     """
     end = min(max_tokens, len(prompt.input_ids))
-    kept = 0
-    for start, count in zip(prompt.image_starts, prompt.image_counts, strict=True):
-        if start + count > end:
-            end = min(end, start)
-            break
-        kept += 1
-    return replace(
-        prompt, input_ids=prompt.input_ids[:end], labels=prompt.labels[:end], images=prompt.images[:kept],
-        image_starts=prompt.image_starts[:kept], image_counts=prompt.image_counts[:kept],
-    )  # fmt: skip
+    cut = next((number for number, image in enumerate(prompt.images) if image.end > end), None)
+    if cut is not None:
+        end = min(end, prompt.images[cut].start)
+    return replace(prompt, input_ids=prompt.input_ids[:end], labels=prompt.labels[:end], images=prompt.images[:cut])

@@ -7,7 +7,7 @@ as when the model is served. `templates.py` finds the answers in the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +18,9 @@ from vlmdata.readers.strings import is_blank
 from vlmdata.step import RecipeError
 from vlmdata_train.data.cleaning import Cleaner
 from vlmdata_train.data.document import Document, Picture
+from vlmdata_train.data.expansion import Expansion, Span, Write, expand
 from vlmdata_train.data.marks import IMAGE_MARK
-from vlmdata_train.data.prompt import Prompt
+from vlmdata_train.data.prompt import PlacedImage, Prompt
 from vlmdata_train.data.render import Message
 from vlmdata_train.data.templates import ChatTemplate
 from vlmdata_train.data.tool_calls import read_call
@@ -32,15 +33,16 @@ _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "functio
 
 
 class Prompter:
-    """Turns documents into prompts for one tokenizer. `tokens_of(picture)` returns the number of tokens for an image.
+    """Turns documents into prompts for one tokenizer. `write(picture, place)` returns the pieces that are written for an image.
 
     `trusted` are control tokens that the data may contain. With `last_only`, only the last answer of a conversation has a loss.
-    Raises RecipeError if `trusted` has an unknown token, or a token that no text may contain.
+    With `bos_after_images`, the BOS token follows the images that begin a text. Raises RecipeError if `trusted` has an unknown
+    token, or a token that no text may contain.
     """
 
     def __init__(
-        self, tokenizer: Any, image_token_id: int, tokens_of: Callable[[Picture], int], *, trusted: Collection[str] = (),
-        last_only: bool = False,
+        self, tokenizer: Any, image_token_id: int, write: Write, *, trusted: Collection[str] = (),
+        last_only: bool = False, bos_after_images: bool = False,
     ) -> None:  # fmt: skip
         if not tokenizer.is_fast:
             raise ValueError(
@@ -50,10 +52,11 @@ class Prompter:
         self.tokenizer = tokenizer
         self.image_token_id = image_token_id
         self.image_token: str = tokenizer.convert_ids_to_tokens(image_token_id)
-        self.tokens_of = tokens_of
+        self.write, self.bos_after_images = write, bos_after_images
         self.trusted, self.last_only = frozenset(trusted), last_only
         self.pad_id: int = tokenizer.pad_token_id
         self._begin = written_before(tokenizer, self.image_token)
+        self._bos = "".join(tokenizer.convert_ids_to_tokens(self._begin))
         self._names = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
         self._name_ids = np.array(sorted(self._names))
         self._template = ChatTemplate(tokenizer, self.image_token)
@@ -172,37 +175,46 @@ class Prompter:
         """Return the end-of-sequence token, or a line end if the tokenizer has none."""
         return self.tokenizer.eos_token or "\n"
 
-    def _encode(self, text: str, answers: Sequence[tuple[int, int]], images: list[Picture]) -> Prompt:
-        """Return the prompt of a text. The text is tokenized as a whole. Each image token is repeated `tokens_of(image)` times.
+    def _encode(self, text: str, answers: Sequence[Span], pictures: list[Picture]) -> Prompt:
+        """Return the prompt of a text. The text is tokenized as a whole, with the literal tokens of its images.
 
-        `answers` are the character ranges (start, end) that have a loss. Raises ValueError if the text does not have one image
-        token for each image.
+        `answers` are the ranges of characters (start, end) that have a loss. The tokens of images have no loss. Raises
+        ValueError if the text does not have one image token for each picture.
         """
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        tokens = encoded["input_ids"]
-        begin = [] if tokens[: len(self._begin)] == self._begin else self._begin
-        if tokens.count(self.image_token_id) != len(images):
-            found, name = tokens.count(self.image_token_id), self.tokenizer.name_or_path
-            raise ValueError(f"the chat template of {name} writes {found} image tokens for {len(images)} images")
+        expansion, name = expand(text, self.image_token, pictures, self.write), self.tokenizer.name_or_path
+        if expansion is None:
+            found = text.count(self.image_token)
+            raise ValueError(f"the chat template of {name} writes {found} image tokens for {len(pictures)} images")
+        if self.bos_after_images and self._bos and not expansion.text.startswith(self._bos, expansion.lead):
+            expansion = expansion.inserted(expansion.lead, self._bos)
+        encoded = self.tokenizer(expansion.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        tokens, offsets = encoded["input_ids"], np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
         ids = np.array(tokens, dtype=np.int64)
-        labels = np.where(self._learned(text, ids, encoded["offset_mapping"], answers), ids, IGNORE)
-        counts = [self.tokens_of(image) for image in images]
-        repeats = np.ones(len(ids), dtype=np.int64)
+        has_begun = self.bos_after_images or tokens[: len(self._begin)] == self._begin
+        begin = [] if has_begun else self._begin
+        runs = [run.tokens for image in expansion.runs for run in image]
         places = np.flatnonzero(ids == self.image_token_id)
-        repeats[places] = counts
-        starts = len(begin) + (np.cumsum(repeats) - repeats)[places]
+        if len(places) != len(runs):
+            raise ValueError(f"the tokenizer {name} finds {len(places)} image tokens in a text with {len(runs)}")
+        labels = np.where(self._learned(expansion, ids, offsets, answers), ids, IGNORE)
+        repeats = np.ones(len(ids), dtype=np.int64)
+        repeats[places] = runs
+        index = len(begin) + np.concatenate([[0], np.cumsum(repeats)])  # of each token after the repetition
         return Prompt(
-            [*begin, *np.repeat(ids, repeats).tolist()], [IGNORE] * len(begin) + np.repeat(labels, repeats).tolist(), images,
-            starts.tolist(), counts,
+            [*begin, *np.repeat(ids, repeats).tolist()], [IGNORE] * len(begin) + np.repeat(labels, repeats).tolist(),
+            _placed(expansion, pictures, index, offsets[:, 0], places),
         )  # fmt: skip
 
-    def _learned(self, text: str, ids: Ints, offsets: list[tuple[int, int]], answers: Sequence[tuple[int, int]]) -> Bools:
-        """Return which tokens have a loss, bool (T,): all tokens with a character in an answer, except image tokens."""
+    def _learned(self, expansion: Expansion, ids: Ints, offsets: Ints, answers: Sequence[Span]) -> Bools:
+        """Return which tokens have a loss, bool (T,): all tokens with a character in an answer, except those of images."""
+        text = expansion.text
         has_loss = np.zeros(len(text) + 1, dtype=np.int64)
-        for start, end in answers:
+        for start, end in expansion.moved(answers):
             has_loss[start:end] = 1
+        for start, end in expansion.spans:
+            has_loss[start:end] = 0
         before = np.concatenate([[0], np.cumsum(has_loss)])
-        starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T.copy()
+        starts, ends = offsets.T.copy()
         last = np.concatenate([[0], ends[:-1]])
         # A token with an empty range is white space that some tokenizers exclude from ranges, or a blank that the tokenizer
         # added. An added blank belongs to the text after it.
@@ -213,6 +225,23 @@ class Prompter:
             if at >= 0:  # the range of an added token may include white space around it
                 starts[i], ends[i] = at, at + 1
         return (before[ends] > before[starts]) & (ids != self.image_token_id)
+
+
+def _placed(expansion: Expansion, pictures: Sequence[Picture], index: Ints, starts: Ints, places: Ints) -> list[PlacedImage]:
+    """Return the images of a prompt with the ranges of their tokens.
+
+    `starts` holds the first character of each token of the expanded text, and `index` the index of each such token in the
+    prompt. `places` are the image tokens of the text, one for each run.
+    """
+    placed, seen = [], 0
+    for picture, (start, end), runs in zip(pictures, expansion.spans, expansion.runs, strict=True):
+        own = places[seen : seen + len(runs)]
+        seen += len(runs)
+        first, last = np.searchsorted(starts, (start, end))
+        # a tokenizer may count white space before a special token as part of the token
+        first, last = min([first, *own]), max([last, *(own + 1)])
+        placed.append(PlacedImage(picture, int(index[first]), int(index[last]), runs))
+    return placed
 
 
 def _images(document: Document) -> list[Picture]:

@@ -1,6 +1,6 @@
 """Language models. Methods of a part:
 
-- `build(vocabulary)` returns a Hugging Face causal language model with at least `vocabulary` tokens,
+- `build(tokenizer)` returns a Hugging Face causal language model with an embedding for each token of the tokenizer,
 - `width()` returns the width of its embeddings, without loading weights,
-- `load_tokenizer()` returns its tokenizer.
+- `load_tokenizer(image=, literals=)` returns its tokenizer, with an image token and the tokens that are written for images.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,14 +32,15 @@ class HfCausal:
         if self.config is not None and "model_type" not in self.config:
             raise ValueError("config needs a model_type, such as llama")
 
-    def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load the tokenizer. A model from scratch has a tokenizer of bytes by default."""
-        return load_tokenizer(self.tokenizer or self.name or BYTES, self.chat_template)
+    def load_tokenizer(self, *, image: str | None = None, literals: Sequence[str] = ()) -> PreTrainedTokenizerBase:
+        """Load the tokenizer; see `tokens.load_tokenizer`. A model from scratch has a tokenizer of bytes by default."""
+        return load_tokenizer(self.tokenizer or self.name or BYTES, self.chat_template, image=image, literals=literals)
 
-    def load_config(self) -> PreTrainedConfig:
+    def load_config(self, tokenizer: PreTrainedTokenizerBase | None = None) -> PreTrainedConfig:
         """Return the model's configuration without loading weights.
 
         A model from scratch has the vocabulary size and the special ids of its tokenizer, if `config` does not set them.
+        `tokenizer` is the model's tokenizer if it is already loaded.
         """
         if self.name is not None:
             with quiet():  # transformers warns about the ids that are dropped below
@@ -46,7 +48,7 @@ class HfCausal:
             drop_foreign_ids(config)
             return config
         assert self.config is not None
-        tokenizer = self.load_tokenizer()
+        tokenizer = tokenizer or self.load_tokenizer()
         size = -(-len(tokenizer) // 64) * 64  # rounded up to whole tiles of the matrix units
         values = {"vocab_size": size, **self.config}
         if isinstance(values["vocab_size"], int):  # the configuration's class refuses other types
@@ -57,13 +59,13 @@ class HfCausal:
         """Return the width of the embeddings."""
         return int(self.load_config().get_text_config().hidden_size)
 
-    def build(self, vocabulary: int) -> PreTrainedModel:
-        """Return the model. Rows are added to its embeddings if there are fewer than `vocabulary` rows.
+    def build(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """Return the model. Rows are added to its embeddings if the tokenizer has more tokens than there are rows.
 
         Added rows are drawn around the mean of the old rows, so that a new token does not dominate the softmax. Raises
-        ValueError if a model from scratch has a `vocab_size` below `vocabulary`.
+        ValueError if a model from scratch has a `vocab_size` below the number of tokens.
         """
-        dtype, config = getattr(torch, self.dtype), self.load_config()
+        dtype, config, vocabulary = getattr(torch, self.dtype), self.load_config(tokenizer), len(tokenizer)
         if self.name is not None:
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(self.name, config=config, dtype=dtype)
             if model.get_input_embeddings().get_parameter("weight").shape[0] < vocabulary:

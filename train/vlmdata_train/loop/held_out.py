@@ -86,6 +86,6 @@ def empty_batch() -> Batch:
     none = torch.zeros(0, dtype=torch.int64)
     return Batch(
         input_ids=one, labels=torch.full_like(one, IGNORE), position_ids=one, segment_ids=torch.ones(1, 1, dtype=torch.int32),
-        pixels=torch.zeros(0, 3, 1, 1), image_token_counts=none, tile_counts=none, image_sizes=none.view(0, 2), sources=["-"],
-        keys=["-"],
+        pixels=torch.zeros(0, 3, 1, 1), image_token_counts=none, grids=none.view(0, 3), tile_counts=none,
+        image_sizes=none.view(0, 2), sources=["-"], keys=["-"],
     )  # fmt: skip

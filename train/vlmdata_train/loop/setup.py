@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ def resumable(recipe: Recipe, checkpoints: Path) -> Path | None:
         return None
     now = json.loads(json.dumps(recipe.describe()))
     before = DEFAULTS_BEFORE | json.loads((found / "recipe.json").read_text())
+    before["model"] = dataclasses.asdict(ModelRecipe(**before["model"]))  # with the defaults of parts that are missing
     changed = [name for name in now if name not in MAY_CHANGE and now[name] != before.get(name)]
     if changed:
         raise RecipeError(

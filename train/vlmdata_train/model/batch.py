@@ -1,6 +1,7 @@
 """A batch of packed or padded tokens with its images, passed from `data` to `model`.
 
-B rows (1 if packed), T tokens, P tiles of all images, I images.
+B rows (1 if packed), T tokens, P tiles of all images, I images, R runs of image tokens. A run is a sequence of image tokens
+that the writing of an image makes. Many writings make one run for each image.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Batch:
     segment_ids: Tensor  # (B, T) int32: 1, 2, ... for packed samples, 0 for padding
     pixels: list[Tensor] | Tensor  # (P, 3, H, W) if all have one size, else a list of (3, H, W)
     image_token_counts: Tensor  # (I,) tokens of each image, in reading order
+    grids: Tensor  # (R, 3) frames, rows and columns of each run of image tokens, or zeros for a run without a grid
     tile_counts: Tensor  # (I,) tiles of each image, 1 without tiling; they sum to P
     image_sizes: Tensor  # (I, 2) original (height, width)
     sources: list[str]  # dataset of each sample, for the loss per source

@@ -23,6 +23,25 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Region:
+    """A part of an image whose features follow each other: a tile, or the whole image.
+
+    The regions of an image are in the order of its features.
+    """
+
+    grid: Grid
+    row: int = 0  # place among the tiles
+    column: int = 0
+    is_overview: bool = False  # shows the whole image, although the image also has tiles
+    added: int = 0  # features that the preprocessing's module adds, such as a newline after each row
+
+    @property
+    def tokens(self) -> int:
+        """Number of features, including the added features."""
+        return self.grid.tokens + self.added
+
+
+@dataclass(frozen=True)
 class EncoderFacts:
     """Facts of an image tower. Sizes are in pixels. `mean` and `std` are for channels in [0, 1]."""
 

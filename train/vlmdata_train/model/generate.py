@@ -14,7 +14,6 @@ from transformers import DynamicCache
 from vlmdata_train.model.attention import AttentionPlan
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.model import VisionLanguageModel
-from vlmdata_train.model.tokens import image_token_id
 
 
 @torch.no_grad()
@@ -50,7 +49,7 @@ def generate(
     for step in range(max_new_tokens):
         logits = model.logits_of(hidden).float()
         logits[:, len(model.tokenizer) :] = -torch.inf  # ids that only pad the embedding matrix
-        logits[:, image_token_id(model.tokenizer)] = -torch.inf  # images cannot be generated
+        logits[:, model.image_token_id] = -torch.inf  # images cannot be generated
         token = choose(logits, temperature, top_p, generator)  # (B,)
         done |= torch.isin(token, stops)
         for row, (finished, number) in enumerate(zip(done.tolist(), token.tolist(), strict=True)):

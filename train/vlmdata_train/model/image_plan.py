@@ -1,4 +1,4 @@
-"""Plan an image without weights: its tiles, and its number of image tokens in the prompt."""
+"""Plan an image without weights: its tiles, and how it is written in a prompt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
+from vlmdata_train.model.written import Piece, Place, Run
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """The parts of a model that determine how many tiles and tokens an image becomes.
+    """The parts of a model that determine how many tiles an image becomes, and how it is written in a prompt.
 
     A plan is small and picklable, because the loader's workers plan and preprocess with a copy.
     """
@@ -31,6 +32,7 @@ class ImagePlan:
     preprocessing: Any
     abstractor: Any
     fusion: Any
+    writing: Any
 
     def grid_of(self, height: int, width: int) -> Grid:
         """Return the grid of tokens that the abstractor makes from one tile of this size."""
@@ -38,14 +40,23 @@ class ImagePlan:
 
     def features_of(self, width: int, height: int) -> int:
         """Return how many features an image of this size has, including added features such as newlines."""
-        return self.preprocessing.tokens_of(width, height, self.facts, self.grid_of)
+        return sum(region.tokens for region in self._regions(width, height))
+
+    def write(self, width: int, height: int, place: Place) -> list[Piece]:
+        """Return the pieces that are written for an image of this size at a place of a text.
+
+        The numbers of their tokens are exact, because packing depends on them.
+        """
+        regions = self._regions(width, height)
+        features = sum(region.tokens for region in regions)
+        if (tokens := self.fusion.positions_of(features)) != features:
+            regions = [Region(Grid(0, 0, extra=tokens))]
+        return self.writing.write(regions, place)
 
     def tokens_of(self, width: int, height: int) -> int:
-        """Return the number of image tokens in the prompt for an image of this size.
-
-        The number is exact, because packing depends on it.
-        """
-        return self.fusion.positions_of(self.features_of(width, height))
+        """Return the number of image tokens in the prompt for an image of this size, without literal tokens around them."""
+        pieces = self.write(width, height, Place(0, "", ""))
+        return sum(piece.tokens for piece in pieces if isinstance(piece, Run))
 
     def preprocess(self, image: np.ndarray) -> Prepared:
         """Return an image, uint8 (H, W, 3), as tiles. Raises ValueError for a different shape or dtype."""
@@ -54,3 +65,6 @@ class ImagePlan:
         height, width = image.shape[:2]
         pixels = self.preprocessing.prepare(image, self.facts)
         return Prepared(pixels, self.tokens_of(width, height), (height, width))
+
+    def _regions(self, width: int, height: int) -> list[Region]:
+        return self.preprocessing.regions(width, height, self.facts, self.grid_of)

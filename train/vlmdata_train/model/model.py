@@ -28,21 +28,23 @@ Entry = str | Mapping[str, Any]
 def image_plan(parts: ModelRecipe) -> ImagePlan:
     """Return the plan with which a loader preprocesses images. This does not build a model."""
     encoder = make_part("encoder", parts.encoder)
-    others = {kind: make_part(kind, getattr(parts, kind)) for kind in ("preprocessing", "abstractor", "fusion")}
+    kinds = ("preprocessing", "abstractor", "fusion", "writing")
+    others = {kind: make_part(kind, getattr(parts, kind)) for kind in kinds}
     return ImagePlan(facts=encoder.facts(), **others)
 
 
 def load_tokenizer(parts: ModelRecipe) -> PreTrainedTokenizerBase:
-    """Return the language model's tokenizer with an image token. This does not build a model."""
-    return make_part("language", parts.language).load_tokenizer()
+    """Return the language model's tokenizer with the tokens that are written for images. This does not build a model."""
+    writing = make_part("writing", parts.writing)
+    return make_part("language", parts.language).load_tokenizer(image=writing.token, literals=writing.tokens())
 
 
 def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     """Return the whole model. Raises RecipeError for a wrong name or parameter, before any weight is loaded."""
     made = {kind: make_part(kind, getattr(parts, kind)) for kind in ModelRecipe.__dataclass_fields__}
     plan = image_plan(parts)
-    tokenizer = made["language"].load_tokenizer()
-    language = made["language"].build(len(tokenizer))
+    tokenizer = load_tokenizer(parts)
+    language = made["language"].build(tokenizer)
     check_packing(language)
     head = head_of(language)
     made["positions"].prepare(language)
@@ -53,7 +55,7 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
         "encoder": made["encoder"].build(),
         "abstractor": made["abstractor"].build(plan.facts, reads, plan.facts.grid(side, side)),
         "arrangement": made["preprocessing"].build(plan.facts, plan.grid_of, reads),
-        "fusion": made["fusion"].build(language, reads, image_token_id(tokenizer)),
+        "fusion": made["fusion"].build(language, reads, image_token_id(tokenizer, plan.writing.token)),
         "language": language,
     }
     probe = torch.ones(1, 2, dtype=torch.int32)
@@ -95,7 +97,7 @@ class VisionLanguageModel(nn.Module):
 
     def place(self, batch: Batch) -> Tensor:
         """Return the language model's position ids: (B, T), or (axes, B, T)."""
-        return self.positions.position_ids(batch, self.plan, self.fusion.image_token_id)
+        return self.positions.position_ids(batch, self.image_token_id)
 
     def embed(self, batch: Batch, packing: Any) -> Tensor:
         """Return the input of the first layer, (B, T, D), which the fusion makes from text embeddings and image features."""
@@ -191,6 +193,16 @@ class VisionLanguageModel(nn.Module):
             if getattr(module, name).dtype != dtype:
                 setattr(module, name, exact[module, name].to(getattr(module, name).device))
         return self
+
+    @property
+    def image_token_id(self) -> int:
+        """The id of the token that the features of an image replace."""
+        return int(self.fusion.image_token_id)
+
+    @property
+    def image_token(self) -> str:
+        """The token that the features of an image replace."""
+        return str(self.tokenizer.convert_ids_to_tokens(self.image_token_id))
 
     @property
     def lm_head(self) -> Any:

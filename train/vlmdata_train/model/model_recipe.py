@@ -23,6 +23,7 @@ class ModelRecipe:
     abstractor: Any = "mlp"
     fusion: Any = "tokens"
     positions: Any = "rope"
+    writing: Any = "plain"
 
 
 def with_tokenizer(model: ModelRecipe, tokenizer: str) -> ModelRecipe:

@@ -23,6 +23,7 @@ FOLDERS = {  # kind of part: its folder
     "abstractor": "abstractors",
     "fusion": "fusions",
     "positions": "positions",
+    "writing": "writings",
     "language": "languages",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -23,18 +24,22 @@ CHAT_TEMPLATE = (
 )
 
 
-def load_tokenizer(name: str, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    name: str, chat_template: str | None = None, *, image: str | None = None, literals: Sequence[str] = ()
+) -> PreTrainedTokenizerBase:
     """Return a tokenizer with an image token, a padding token and its model's chat template.
 
-    `name` is a name on the hub, a folder, or `bytes` for the built-in tokenizer. `chat_template` replaces the chat template. An
-    image token that the tokenizer already has keeps its id. Otherwise the image token is added after the last id.
+    `name` is a name on the hub, a folder, or `bytes` for the built-in tokenizer. `chat_template` replaces the chat template.
+    `image` is the image token, or None for the token that `image_token` returns. `literals` are other tokens that are written
+    for images. A token that the tokenizer already has keeps its id. Missing tokens are added after the last id.
     """
     tokenizer = byte_tokenizer() if name == BYTES else AutoTokenizer.from_pretrained(name)
     template = chat_template or (None if name == BYTES else processor_template(name))
     if template is not None:
         tokenizer.chat_template = template
-    if image_token(tokenizer) not in tokenizer.get_vocab():
-        tokenizer.add_tokens([AddedToken(IMAGE, special=True, normalized=False)])
+    names = [image or image_token(tokenizer), *literals]
+    known = tokenizer.get_vocab()
+    tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in names if name not in known])
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": tokenizer.eos_token or PAD})
     return tokenizer
@@ -57,8 +62,10 @@ def processor_template(name: str) -> str | None:
     return None
 
 
-def image_token(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the token that the features of an image replace: `<image>`, or the tokenizer's own image token."""
+def image_token(tokenizer: PreTrainedTokenizerBase, image: str | None = None) -> str:
+    """Return the token that the features of an image replace: `image`, else `<image>` or the tokenizer's own image token."""
+    if image is not None:
+        return image
     known = tokenizer.backend_tokenizer.token_to_id
     if known(IMAGE) is None:
         template = json.dumps(tokenizer.chat_template, ensure_ascii=False)
@@ -66,9 +73,9 @@ def image_token(tokenizer: PreTrainedTokenizerBase) -> str:
     return IMAGE
 
 
-def image_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the id of the image token."""
-    return int(tokenizer.backend_tokenizer.token_to_id(image_token(tokenizer)))
+def image_token_id(tokenizer: PreTrainedTokenizerBase, image: str | None = None) -> int:
+    """Return the id of the image token; see `image_token`."""
+    return int(tokenizer.backend_tokenizer.token_to_id(image_token(tokenizer, image)))
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

@@ -1,7 +1,8 @@
 """Qwen2-VL's M-RoPE: each token has positions on the axes time, row and column. Each axis has a share of the rotary angles.
 
 Wang et al. 2024, Qwen2-VL. The three positions of a text token are equal. All tokens of an image have the same time. The text
-after an image starts at this time plus the longer side of the image's grid. B rows, T tokens, E head width.
+after an image starts at this time plus the longer side of the image's grid. B rows, T tokens, R runs of image tokens, E head
+width.
 """
 
 from __future__ import annotations
@@ -13,31 +14,33 @@ import torch
 from torch import Tensor, nn
 
 from vlmdata_train.model.batch import Batch
-from vlmdata_train.model.image_plan import ImagePlan
 
 
-def grid_positions(marks: Tensor, segment_ids: Tensor, grids: list[tuple[int, int]]) -> Tensor:
+def grid_positions(marks: Tensor, segment_ids: Tensor, grids: Tensor) -> Tensor:
     """Return the positions (3, B, T) of time, row and column, without a host sync.
 
-    `marks` (B, T) is true at image tokens, `segment_ids` (B, T) numbers the samples in each row, and `grids` has the
-    numbers of rows and columns of each image's tokens. A text token increases the positions after it by 1. The last token of
-    an image increases them by the longer side of its grid.
+    `marks` (B, T) is true at image tokens, `segment_ids` (B, T) numbers the samples in each row, and `grids` (R, 3) has the
+    numbers of frames, rows and columns of each run of image tokens. A text token increases the positions after it by 1. The
+    last token of a run increases them by the longest side of its grid.
     """
-    shape = torch.tensor(grids, device=marks.device).view(-1, 2)
-    ends = shape.prod(1).cumsum(0)  # number of image tokens up to the end of each image
+    grids = grids.to(marks.device)
+    if not len(grids):
+        grids = torch.ones(1, 3, dtype=torch.int64, device=marks.device)
+    ends = grids.prod(1).cumsum(0)  # number of image tokens up to the end of each run
     number = marks.flatten().cumsum(0).view_as(marks)  # number of image tokens up to and including this token
-    image = torch.searchsorted(ends, number).clamp(max=max(len(grids) - 1, 0))
-    rows_columns = shape[image] if grids else torch.ones(*marks.shape, 2, dtype=torch.int64, device=marks.device)
-    within = number - 1 - (ends[image] - rows_columns.prod(-1) if grids else 0)
-    is_last = marks & (within == rows_columns.prod(-1) - 1)
-    adds = torch.where(marks, torch.where(is_last, rows_columns.amax(-1), 0), 1)
+    run = torch.searchsorted(ends, number).clamp(max=len(grids) - 1)
+    sides = grids[run]  # (B, T, 3)
+    size = sides.prod(-1)
+    within = number - 1 - (ends[run] - size)
+    adds = torch.where(marks, torch.where(within == size - 1, sides.amax(-1), 0), 1)
     before = adds.cumsum(1) - adds
     begins = torch.ones_like(marks)
     begins[:, 1:] = segment_ids[:, 1:] != segment_ids[:, :-1]
     start = torch.where(begins, torch.arange(marks.shape[1], device=marks.device), 0).cummax(1).values
     base = before - before.gather(1, start)
-    row, column = within // rows_columns[..., 1], within % rows_columns[..., 1]
-    return torch.stack([base, base + torch.where(marks, row, 0), base + torch.where(marks, column, 0)])
+    frame, row = within // (sides[..., 1] * sides[..., 2]), within // sides[..., 2] % sides[..., 1]
+    column = within % sides[..., 2]
+    return torch.stack([base + torch.where(marks, axis, 0) for axis in (frame, row, column)])
 
 
 class GridRotary(nn.Module):
@@ -73,17 +76,14 @@ class Mrope:
     rotary: ClassVar[type[GridRotary]] = GridRotary  # divides the angles among the axes
     sections: tuple[int, ...] = (16, 24, 24)  # as in Qwen2-VL, for heads of width 128
 
-    def position_ids(self, batch: Batch, plan: ImagePlan, image_token_id: int) -> Tensor:
-        """Return (3, B, T) positions, which restart at every segment. Raises ValueError if the preprocessing does not fit."""
-        if not hasattr(plan.preprocessing, "tile_size"):
+    def position_ids(self, batch: Batch, image_token_id: int) -> Tensor:
+        """Return (3, B, T) positions, which restart at every segment. Raises ValueError for image tokens without a grid."""
+        if not bool(batch.grids.all()):  # on the host
             raise ValueError(
-                "positions: mrope needs a preprocessing that makes one tile of about the image's size. Use smart_size"
+                "positions: mrope needs image tokens in a grid. Use a preprocessing that makes one tile of about the image's"
+                " size, such as smart_size"
             )
-        grids = []
-        for height, width in batch.image_sizes.tolist():
-            grid = plan.grid_of(*plan.preprocessing.tile_size(width, height, plan.facts))
-            grids.append((grid.rows, grid.columns))
-        return grid_positions(batch.input_ids == image_token_id, batch.segment_ids, grids)
+        return grid_positions(batch.input_ids == image_token_id, batch.segment_ids, batch.grids)
 
     def after(self, positions: Tensor, lengths: Tensor) -> Tensor:
         """Return the next position of each row, which is its largest position plus 1: (B,).

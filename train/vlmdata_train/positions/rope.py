@@ -8,14 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from vlmdata_train.model.batch import Batch
-from vlmdata_train.model.image_plan import ImagePlan
 
 
 @dataclass(frozen=True)
 class Rope:
     """Positions that count every token of a sample, including each image token. The batch already holds them."""
 
-    def position_ids(self, batch: Batch, plan: ImagePlan, image_token_id: int) -> Tensor:
+    def position_ids(self, batch: Batch, image_token_id: int) -> Tensor:
         """Return (B, T) positions, which restart at every segment."""
         return batch.position_ids
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from vlmdata_train.model.batch import Batch
-from vlmdata_train.model.image_plan import ImagePlan
 
 
 def shared_positions(marks: Tensor, segment_ids: Tensor, counts: Tensor) -> Tensor:
@@ -35,7 +34,7 @@ def shared_positions(marks: Tensor, segment_ids: Tensor, counts: Tensor) -> Tens
 class Shared:
     """One position per image, for any fusion. The result differs from `rope` only if an image has several tokens."""
 
-    def position_ids(self, batch: Batch, plan: ImagePlan, image_token_id: int) -> Tensor:
+    def position_ids(self, batch: Batch, image_token_id: int) -> Tensor:
         """Return (B, T) positions, which restart at every segment."""
         return shared_positions(batch.input_ids == image_token_id, batch.segment_ids, batch.image_token_counts)
 

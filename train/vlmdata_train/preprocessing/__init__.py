@@ -2,8 +2,8 @@
 
 - `prepare(image, facts)` returns the tiles: uint8 (H, W, 3) -> uint8 (tiles, 3, side, side),
 - `tiles_of(width, height, facts)` returns the number of tiles,
-- `tokens_of(width, height, facts, grid_of)` returns the number of features of the image for the language model.
-  `grid_of(height, width)` returns the grid of one tile after the abstractor,
+- `regions(width, height, facts, grid_of)` returns the regions of the image (`Region` in `model/encoder_facts.py`), in the order
+  of its features for the language model. `grid_of(height, width)` returns the grid of one tile after the abstractor,
 - `build(facts, grid_of, width)` returns None, or the module that arranges the features of an image's tiles (tiles, M, D) as one
   sequence: `forward(tiles, width=, height=)` -> (tokens, D).
 
@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 
 
 class OneTile:
@@ -27,9 +27,9 @@ class OneTile:
         """Return the number of tiles, which is 1 for any size."""
         return 1
 
-    def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the number of features of one tile, for any size."""
-        return grid_of(facts.image_size, facts.image_size).tokens
+    def regions(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> list[Region]:
+        """Return one region, which is the same for any size."""
+        return [Region(grid_of(facts.image_size, facts.image_size))]
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
         """Return None, because one tile needs no arrangement."""

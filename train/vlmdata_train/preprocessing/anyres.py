@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, pad, resize, to_tiles
 
 
@@ -81,14 +81,14 @@ class Anyres:
         rows, columns = self._canvas(width, height, facts.image_size)
         return 1 + (rows // facts.image_size) * (columns // facts.image_size)
 
-    def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the number of tokens of the base tile and of the large copy.
+    def regions(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> list[Region]:
+        """Return the base tile and the large copy.
 
-        Each row of the large copy ends with a newline token. `kept` returns the rows and columns without the newlines.
+        A newline follows each row of the large copy. `kept` returns the rows and columns without the newlines.
         """
         tile = grid_of(facts.image_size, facts.image_size)
         rows, columns = self.kept(width, height, facts.image_size, tile)
-        return tile.tokens + rows * (columns + 1)
+        return [Region(tile, is_overview=True), Region(Grid(rows, columns), added=rows)]
 
     def kept(self, width: int, height: int, side: int, tile: Grid) -> tuple[int, int]:
         """Return the (rows, columns) of the tokens that are kept of the large copy, the image that the other tiles show.

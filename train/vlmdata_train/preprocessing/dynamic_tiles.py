@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from torch import Tensor, nn
 
-from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, resize, to_tiles
 
 
@@ -65,9 +65,12 @@ class DynamicTiles:
         rows, columns = nearest_grid(width, height, facts.image_size, self.min_tiles, self.max_tiles)
         return rows * columns + (self.thumbnail and rows * columns > 1)
 
-    def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the number of features of all tiles."""
-        return self.tiles_of(width, height, facts) * grid_of(facts.image_size, facts.image_size).tokens
+    def regions(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> list[Region]:
+        """Return the tiles row by row, then the thumbnail."""
+        rows, columns = nearest_grid(width, height, facts.image_size, self.min_tiles, self.max_tiles)
+        grid = grid_of(facts.image_size, facts.image_size)
+        thumbnail = [Region(grid, is_overview=True)] if self.thumbnail and rows * columns > 1 else []
+        return [*(Region(grid, row, column) for row in range(rows) for column in range(columns)), *thumbnail]
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
         """Return None, because the features of the tiles are concatenated in order."""

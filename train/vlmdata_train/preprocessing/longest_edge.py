@@ -1,6 +1,6 @@
 """The image keeps its aspect ratio and is resized to whole patches or squares of patches, as in Pixtral and Mistral 3.
 
-Agrawal et al. 2024, Pixtral 12B. M tokens of an image, D width.
+Agrawal et al. 2024, Pixtral 12B. The writing `rows` puts the tokens [IMG_BREAK] and [IMG_END] after the rows.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, resize, to_tiles
-from vlmdata_train.preprocessing.native import RowEnds
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,6 @@ class LongestEdge:
     """
 
     longest: int = 1024  # maximum of the longer side; the value of Pixtral's processor
-    ends: bool = True  # add learned vectors after each row of patches and after the last row: [IMG_BREAK], [IMG_END]
     square: int = 1  # side, in patches, of a square that the abstractor merges; Mistral 3: 2
     resample: Resample = "bicubic"
 
@@ -44,11 +42,10 @@ class LongestEdge:
         """Return the number of tiles, which is 1 for any size."""
         return 1
 
-    def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the number of tokens of the image's grid, plus one learned vector for each row if `ends` is true."""
-        grid = grid_of(*self.tile_size(width, height, facts))
-        return grid.tokens + (grid.rows if self.ends else 0)
+    def regions(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> list[Region]:
+        """Return one region with the image's grid."""
+        return [Region(grid_of(*self.tile_size(width, height, facts)))]
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
-        """Return the module that adds a learned vector after each row, or None if `ends` is false."""
-        return RowEnds(self.tile_size, facts, grid_of, width, ends_image=True) if self.ends else None
+        """Return None, because one tile needs no arrangement."""
+        return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, resize, to_tiles
 
 
@@ -54,9 +54,9 @@ class SmartSize:
         """Return the number of tiles, which is 1 for any size."""
         return 1
 
-    def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the number of tokens of the image's grid."""
-        return grid_of(*self.tile_size(width, height, facts)).tokens
+    def regions(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> list[Region]:
+        """Return one region with the image's grid."""
+        return [Region(grid_of(*self.tile_size(width, height, facts)))]
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
         """Return None, because one tile needs no arrangement."""

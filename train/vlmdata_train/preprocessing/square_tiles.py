@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, resize, to_tiles
 
 MAX_SIDE = 4096  # maximum side in pixels, as in Idefics3
@@ -41,9 +41,12 @@ class SquareTiles:
         rows, columns = (size // facts.image_size for size in self._sizes(width, height, facts.image_size)[1])
         return 1 if rows * columns == 1 else rows * columns + 1
 
-    def tokens_of(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> int:
-        """Return the number of features of all tiles."""
-        return self.tiles_of(width, height, facts) * grid_of(facts.image_size, facts.image_size).tokens
+    def regions(self, width: int, height: int, facts: EncoderFacts, grid_of: Callable[[int, int], Grid]) -> list[Region]:
+        """Return the tiles row by row, then the whole image. An image of one tile has one region, which is the whole image."""
+        rows, columns = (size // facts.image_size for size in self._sizes(width, height, facts.image_size)[1])
+        grid = grid_of(facts.image_size, facts.image_size)
+        tiles = [Region(grid, row, column) for row in range(rows) for column in range(columns)] if rows * columns > 1 else []
+        return [*tiles, Region(grid, is_overview=True)]
 
     def build(self, facts: EncoderFacts, grid_of: Callable[[int, int], Grid], width: int) -> nn.Module | None:
         """Return None: no module is needed, because the features of the tiles are only concatenated in order."""

@@ -1,0 +1,72 @@
+"""Replace each image token of a text by the pieces of an image: literal text, and one image token for each run of features."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from vlmdata_train.data.document import Picture
+from vlmdata_train.model.written import Piece, Place, Run
+
+Span = tuple[int, int]  # (start, end) of a text, in characters
+Write = Callable[[Picture, Place], list[Piece]]  # returns the pieces of a picture
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """A text in which each image is written with its pieces, and where the images are in it."""
+
+    text: str
+    spans: list[Span]  # of each image
+    runs: list[tuple[Run, ...]]  # of each image; the text has one image token for each run
+    ends: list[int]  # of each image, before the expansion
+    shifts: list[int]  # how far the text after each image has moved
+
+    def moved(self, spans: Iterable[Span]) -> list[Span]:
+        """Return the spans of texts after the expansion, from their spans before it."""
+        return [(self._moved(start), self._moved(end)) for start, end in spans]
+
+    def _moved(self, place: int) -> int:
+        images = bisect_right(self.ends, place)
+        return place + (self.shifts[images - 1] if images else 0)
+
+    @property
+    def lead(self) -> int:
+        """The end of the images that begin the text."""
+        end = 0
+        for start, stop in self.spans:
+            if start != end:
+                break
+            end = stop
+        return end
+
+    def inserted(self, place: int, text: str) -> Expansion:
+        """Return the expansion with `text` inserted at `place`, which must not be inside an image."""
+        spans = [(start + len(text), end + len(text)) if start >= place else (start, end) for start, end in self.spans]
+        shifts = [shift + (len(text) if span[1] >= place else 0) for span, shift in zip(self.spans, self.shifts, strict=True)]
+        return Expansion(self.text[:place] + text + self.text[place:], spans, self.runs, self.ends, shifts)
+
+
+def expand(text: str, image_token: str, pictures: Sequence[Picture], write: Write) -> Expansion | None:
+    """Return the text with the pieces of each picture in place of its image token.
+
+    Return None if the text does not have one image token for each picture.
+    """
+    between = text.split(image_token)
+    if len(between) != len(pictures) + 1:
+        return None
+    spans, runs, ends, shifts = [], [], [], []
+    written, at = between[0], len(between[0])
+    for number, picture in enumerate(pictures):
+        after = between[number + 1]
+        pieces = write(picture, Place(number, written, after))
+        start = len(written)
+        written += "".join(piece if isinstance(piece, str) else image_token for piece in pieces)
+        at += len(image_token)
+        spans.append((start, len(written)))
+        runs.append(tuple(piece for piece in pieces if isinstance(piece, Run)))
+        ends.append(at)
+        shifts.append(len(written) - at)
+        written, at = written + after, at + len(after)
+    return Expansion(written, spans, runs, ends, shifts)

@@ -1,0 +1,34 @@
+"""Writings say how an image is written in a prompt. A writing has these methods:
+
+- `write(regions, place)` returns the pieces of an image in order: literal text (string), and runs of image tokens (`Run`),
+  which features replace. The runs have as many tokens as the regions together. `place` says where the image is in the text.
+- `tokens()` returns the literal tokens that must be in the tokenizer's vocabulary. Missing tokens are added.
+
+`Region` is in `model/encoder_facts.py`; `Place` and `Run` are in `model/written.py`. With a fusion that puts one image token
+into the text for each image, the writing gets a single region of one token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vlmdata_train.model.encoder_facts import Region
+from vlmdata_train.model.written import Piece, Place
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Base class of writings, with the parameters of all of them."""
+
+    token: str | None = None  # the image token; None: `<image>`, or the image token that the chat template writes
+    bos: Literal["first", "after_images"] = "first"  # PaliGemma and BLIP-2 have BOS after the images that begin a text
+
+    def tokens(self) -> list[str]:
+        """Return the literal tokens, which are none by default."""
+        return []
+
+    def write(self, regions: Sequence[Region], place: Place) -> list[Piece]:
+        """Return the pieces of an image. Every writing must have this method."""
+        raise NotImplementedError
