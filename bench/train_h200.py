@@ -42,6 +42,7 @@ from vlmdata_train.loop.flops import flops_per_token, matrix_peak
 from vlmdata_train.loop.loop import run_training
 from vlmdata_train.loop.meter import memory_bytes
 from vlmdata_train.loop.prefetch import Prefetcher
+from vlmdata_train.model import encode_images
 from vlmdata_train.model.model import VisionLanguageModel, image_plan, load_tokenizer
 from vlmdata_train.model.model_recipe import Part
 from vlmdata_train.model.tokens import image_token_id
@@ -66,8 +67,8 @@ ROW_S = 240  # seconds that one row may take
 
 def one_image_at_a_time() -> None:
     """Run the tower for each tile separately."""
-    encode = VisionLanguageModel.encode_tiles
-    VisionLanguageModel.encode_tiles = lambda self, pixels: torch.cat([encode(self, p[None]) for p in pixels])  # type: ignore[method-assign]
+    encode = encode_images.encode_tower
+    encode_images.encode_tower = lambda model, pixels: torch.cat([encode(model, tile[None]) for tile in pixels])
 
 
 def nothing_ahead() -> None:

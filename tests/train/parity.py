@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tests.train.tiny import pack, randomise
+from tests.train.tiny import of_images, pack, randomise
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
@@ -115,7 +115,7 @@ def one_row(ids: list[int], pixels: Tensor, counts: list[int], tiles: list[int],
         input_ids=tokens, labels=tokens, position_ids=torch.arange(len(ids))[None],
         segment_ids=torch.ones(1, len(ids), dtype=torch.int32), pixels=pixels, image_token_counts=torch.tensor(counts),
         grids=torch.zeros(len(counts), 3, dtype=torch.int64), tile_counts=torch.tensor(tiles),
-        image_sizes=torch.tensor(sizes), sources=[], keys=[],
+        image_sizes=torch.tensor(sizes), sources=[], keys=[], **of_images([0] * len(counts), sum(tiles)),
     )  # fmt: skip
 
 
@@ -150,6 +150,7 @@ def assert_packed_equals_separate(model: VisionLanguageModel, samples: list[Batc
         joined, pixels=tiles, image_sizes=sizes, tile_counts=torch.cat([one.tile_counts for one in samples]),
         grids=torch.cat([one.grids for one in samples]),
         image_token_counts=torch.cat([one.image_token_counts for one in samples]),
+        **of_images([number for number, one in enumerate(samples) for _ in one.tile_counts], len(tiles)),
     )  # fmt: skip
     with torch.no_grad():
         together = model.logits(joined)[0].split([one.input_ids.shape[1] for one in samples])

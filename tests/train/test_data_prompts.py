@@ -10,6 +10,7 @@ from bench.inputs.tars import document_sample, jpeg
 from tests.train.shards import caption_samples, drawing
 from vlmdata.step import RecipeError
 from vlmdata_train.data.document import Document
+from vlmdata_train.data.media_text import MediaText
 from vlmdata_train.data.prompt import truncate
 from vlmdata_train.data.prompts import Prompter
 from vlmdata_train.data.read_document import read_document
@@ -61,7 +62,7 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture
 def prompter(tokenizer):
-    return Prompter(tokenizer, image_token_id(tokenizer), lambda picture, place: [Run(4)])
+    return Prompter(tokenizer, MediaText(lambda picture, place: [Run(4)], image_token_id(tokenizer)))
 
 
 def answered(prompter, prompt):
@@ -144,7 +145,7 @@ def test_a_blank_answer_has_no_loss(prompter, blank):
 
 def test_a_recipe_may_limit_the_loss_to_the_last_answer_and_data_to_chosen_messages(prompter):
     talk = Document(["A?", "One.", "B?", "Two.", "C?", "Three."], ["user", "assistant"] * 3)
-    last = Prompter(prompter.tokenizer, prompter.image_token_id, prompter.write, last_only=True)
+    last = Prompter(prompter.tokenizer, prompter.media, last_only=True)
     assert answered(prompter, prompter.chat(talk)) == ["One.<|end|>", "Two.<|end|>", "Three.<|end|>"]
     assert answered(last, last.chat(talk)) == ["Three.<|end|>"]
     turns = [None, {"train": False}, None, None, None, {"train": False}]
@@ -155,7 +156,7 @@ def test_a_recipe_may_limit_the_loss_to_the_last_answer_and_data_to_chosen_messa
 
 def test_trusted_tokens_become_tokens_and_chat_markup_cannot_be_trusted(prompter):
     tokenizer, pointing = prompter.tokenizer, "<|head|>the cat<|tail|>"
-    trusting = Prompter(tokenizer, prompter.image_token_id, prompter.write, trusted=["<|head|>", "<|tail|>"])
+    trusting = Prompter(tokenizer, prompter.media, trusted=["<|head|>", "<|tail|>"])
     talk = Document([PHOTO, "Where is it?", pointing], ["user", "user", "assistant"])
     prompt = trusting.chat(talk)
     assert tokenizer.get_vocab()["<|head|>"] in prompt.labels and answered(trusting, prompt) == [f"{pointing}<|end|>"]
@@ -170,7 +171,7 @@ def test_trusted_tokens_become_tokens_and_chat_markup_cannot_be_trusted(prompter
         ("<image>", "'<image>' opens"),
     ):
         with pytest.raises(RecipeError, match=f"trusted_tokens: .*{re.escape(says)}"):
-            Prompter(tokenizer, prompter.image_token_id, prompter.write, trusted=[name])
+            Prompter(tokenizer, prompter.media, trusted=[name])
 
 
 def test_markup_in_a_text_stays_plain_text(prompter):

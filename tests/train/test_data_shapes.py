@@ -17,6 +17,7 @@ from tests.train.shapes import CHATML, SHAPES, tokenizer_of
 from tests.train.shards import drawing
 from vlmdata_train.convert.llava_save import served_template, served_tokenizer
 from vlmdata_train.data.document import Document
+from vlmdata_train.data.media_text import MediaText
 from vlmdata_train.data.prompt import Prompt
 from vlmdata_train.data.prompts import Prompter
 from vlmdata_train.model.batch import IGNORE
@@ -41,7 +42,7 @@ TALKS = {
 def prompter_of(name: str) -> Prompter:
     """Return the Prompter of a shape. An image is four tokens."""
     tokenizer = tokenizer_of(name)
-    return Prompter(tokenizer, image_token_id(tokenizer), lambda picture, place: [Run(4)])
+    return Prompter(tokenizer, MediaText(lambda picture, place: [Run(4)], image_token_id(tokenizer)))
 
 
 def document(talk: list[tuple[str, Any]]) -> Document:
@@ -196,7 +197,7 @@ def test_a_text_that_becomes_a_token_by_normalization_stays_text(normalizer: Any
     tokenizer.backend_tokenizer.normalizer = normalizer
     tokenizer.add_tokens([AddedToken(name, special=True, normalized=True) for name in ("<|im_start|>", "<|im_end|>")])
     tokenizer.chat_template = CHATML
-    prompter = Prompter(tokenizer, image_token_id(tokenizer), lambda picture, place: [Run(4)])
+    prompter = Prompter(tokenizer, MediaText(lambda picture, place: [Run(4)], image_token_id(tokenizer)))
     ids = prompter.chat(document([("user", f"A {spelled}<image> b"), ("assistant", spelled), ("user", "C?")])).input_ids
     assert ids.count(tokenizer.get_vocab()["<|im_end|>"]) == 3
     assert prompter.clean("<b>É</b> Ｗ") == "<b>É</b> Ｗ"
@@ -228,7 +229,7 @@ def test_words_of_a_turn_header_that_are_added_tokens_are_kept_in_texts() -> Non
     tokenizer = copy.deepcopy(tokenizer_of("Qwen2"))
     tokenizer.add_tokens(["assistant", "user", "1"])
     tokenizer.chat_template = CHATML.replace("{{ m['role'] }}", "{{ m['role'] }} 1")
-    prompter = Prompter(tokenizer, image_token_id(tokenizer), lambda picture, place: [Run(4)])
+    prompter = Prompter(tokenizer, MediaText(lambda picture, place: [Run(4)], image_token_id(tokenizer)))
     assert prompter.clean("1 user, 11 assistants") == "1 user, 11 assistants"
 
 
@@ -236,7 +237,9 @@ def test_the_leading_token_of_a_tokenizer_is_found_for_any_vocabulary() -> None:
     inner = Tokenizer(models.BPE(vocab={"b": 0}, merges=[]))
     inner.add_special_tokens(["<s>", "<image>"])
     inner.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)])
-    prompter = Prompter(PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<s>"), 2, lambda picture, place: [Run(4)])
+    prompter = Prompter(
+        PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<s>"), MediaText(lambda picture, place: [Run(4)], 2)
+    )
     assert prompter.plain(Document([PHOTO, "bb"], None)).input_ids == [1, 2, 2, 2, 2, 0, 0]
 
 
@@ -245,7 +248,10 @@ def test_a_tokenizer_without_an_end_token_gets_a_padding_token(tmp_path: Path) -
     PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(tmp_path)
     tokenizer = load_tokenizer(str(tmp_path))
     assert tokenizer.pad_token == "<|pad|>" and tokenizer.pad_token_id == len(tokenizer) - 1
-    assert Prompter(tokenizer, image_token_id(tokenizer), lambda picture, place: [Run(4)]).pad_id == tokenizer.pad_token_id
+    assert (
+        Prompter(tokenizer, MediaText(lambda picture, place: [Run(4)], image_token_id(tokenizer))).pad_id
+        == tokenizer.pad_token_id
+    )
 
 
 def test_words_that_number_images_are_left_out_of_captions_and_pages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from tests.train.shapes import CHATML, tokenizer_of
 from tests.train.test_data_shapes import PHOTO, learnt, own_expanded, prompter_of
 from vlmdata_train.convert.llava_save import served_template
 from vlmdata_train.data.document import Document
+from vlmdata_train.data.media_text import MediaText
 from vlmdata_train.data.prompts import Prompter
 from vlmdata_train.model.batch import IGNORE
 from vlmdata_train.model.written import Run
@@ -107,7 +108,7 @@ def test_a_template_with_the_role_observation_gets_tool_results_under_it() -> No
     assert tokenizer.chat_template == CHATML
     tokenizer.chat_template = source
     try:
-        prompter = Prompter(tokenizer, tokenizer.convert_tokens_to_ids("<image>"), lambda picture, place: [Run(4)])
+        prompter = Prompter(tokenizer, MediaText(lambda picture, place: [Run(4)], tokenizer.convert_tokens_to_ids("<image>")))
         talk = Document(["Warm?", "Wait.", "21", "Yes."], ["user", "assistant", "tool", "assistant"])
         assert "OBS <|im_start|>observation\n21" in tokenizer.decode(prompter.chat(talk).input_ids)
     finally:
@@ -169,9 +170,9 @@ def learnt_by(monkeypatch: pytest.MonkeyPatch, name: str, template: str, documen
     """Return the texts with a loss that a shape's tokenizer with another template finds in a document."""
     tokenizer = tokenizer_of(name)
     monkeypatch.setattr(tokenizer, "chat_template", template)
-    prompt = Prompter(tokenizer, tokenizer.convert_tokens_to_ids("<image>"), lambda picture, place: [Run(4)], **options).chat(
-        document
-    )
+    prompt = Prompter(
+        tokenizer, MediaText(lambda picture, place: [Run(4)], tokenizer.convert_tokens_to_ids("<image>")), **options
+    ).chat(document)
     runs, run = [], list[int]()
     for label in [*prompt.labels, IGNORE]:
         if label != IGNORE:

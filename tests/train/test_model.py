@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.train.tiny import TINY, pack, rows, sample, tiny_model
+from tests.train.tiny import TINY, of_images, pack, rows, sample, tiny_model
 from vlmdata.step import RecipeError
 from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import build_model, image_plan
@@ -151,7 +151,7 @@ def test_images_keep_their_size_if_the_preprocessing_allows_it() -> None:
     ids = [token for one in prepared for token in [7] * 3 + [model.fusion.image_token_id] * one.tokens]
     batch = replace(
         pack(model, [(ids, torch.zeros(0, 3, 8, 8))]), pixels=[one.pixels[0] for one in prepared],
-        tile_counts=torch.tensor([1, 1]), image_sizes=torch.tensor([one.size for one in prepared]),
+        tile_counts=torch.tensor([1, 1]), image_sizes=torch.tensor([one.size for one in prepared]), **of_images([0, 0], 2),
     )  # fmt: skip
     features, counts = model.encode_images(batch)
     assert counts == [15, 1] and len(features) == 16

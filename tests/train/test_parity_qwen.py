@@ -168,7 +168,7 @@ def test_generation_continues_after_the_images(family: str) -> None:
         assert int(values.argmax()) == number
         ids = [*batch.input_ids[0].tolist(), number]
         longer = one_row(ids, torch.zeros(0), [0, 0], [1, 1], SIZES)
-        batch = replace(longer, pixels=batch.pixels)
+        batch = replace(longer, pixels=batch.pixels, grids=batch.grids)
 
 
 def test_sizes_and_pixels_equal_those_of_qwen2_vl_and_its_successors() -> None:

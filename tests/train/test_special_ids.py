@@ -113,7 +113,8 @@ def test_an_end_token_that_also_pads_does_not_start_with_zero_weights(tmp_path: 
     tokenizer = byte_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
     tokenizer.save_pretrained(tmp_path)
-    language = HfCausal(config={"model_type": "llama", **SHAPE}, tokenizer=str(tmp_path)).build(263)
+    part = HfCausal(config={"model_type": "llama", **SHAPE}, tokenizer=str(tmp_path))
+    language = part.build(part.load_tokenizer())
     assert language.config.eos_token_id == tokenizer.eos_token_id and language.config.pad_token_id is None
     assert language.get_input_embeddings().weight[tokenizer.eos_token_id].abs().sum() > 0
     assert image_token_id(tokenizer) < 263

@@ -70,8 +70,17 @@ def rows(
         segment_ids=torch.tensor(segments, dtype=torch.int32), pixels=pixels,
         image_token_counts=torch.full((images,), model.tokens_of(side, side)),
         grids=torch.zeros(images, 3, dtype=torch.int64), tile_counts=torch.ones(images, dtype=torch.int64),
-        image_sizes=torch.full((images, 2), side), sources=[], keys=[],
+        image_sizes=torch.full((images, 2), side), sources=[], keys=[], **of_images([0] * images, images),
     )  # fmt: skip
+
+
+def of_images(of_sample: Sequence[int], tiles: int) -> dict[str, Tensor]:
+    """Return the fields of a batch for images, not videos, of these samples, without questions."""
+    return {
+        "of_sample": torch.tensor(of_sample, dtype=torch.int64), "is_video": torch.zeros(len(of_sample), dtype=torch.bool),
+        "times": torch.zeros(tiles), "intervals": torch.zeros(len(of_sample)),
+        "questions": torch.zeros(max(of_sample, default=0) + 1, 0, dtype=torch.int64),
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,8 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
     """Build a recipe from plain values, which must include `model`. Raises RecipeError with the place of the first mistake."""
     recipe = _build(Recipe, tree, where)
     for kind, entry in dataclasses.asdict(recipe.model).items():
+        if kind == "video" and entry is None:
+            continue
         try:
             check_name(kind, entry)
         except RecipeError as error:

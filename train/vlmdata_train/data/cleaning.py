@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from vlmdata_train.data.marks import MARKS
@@ -13,10 +14,13 @@ _DEEPEST = 100
 
 
 class Cleaner:
-    """Cleans texts for one tokenizer. `trusted` holds the control tokens that texts may contain."""
+    """Cleans texts for one tokenizer.
 
-    def __init__(self, tokenizer: Any, image_token: str, trusted: frozenset[str]) -> None:
-        self.image_token, self.trusted = image_token, trusted
+    `media` are the tokens of images and videos. `trusted` holds the control tokens that texts may contain.
+    """
+
+    def __init__(self, tokenizer: Any, media: Collection[str], trusted: frozenset[str]) -> None:
+        self.media, self.trusted = frozenset(media), trusted
         self._normalizer = tokenizer.backend_tokenizer.normalizer
         # Tokens that the tokenizer also finds in normalized text
         self._found_normalized = {token.content for token in tokenizer.added_tokens_decoder.values() if token.normalized}
@@ -45,7 +49,7 @@ class Cleaner:
         second pattern has only the tokens that the tokenizer also finds in normalized text.
         """
         if self._patterns is None or self._patterns[0] is not template:
-            names, normalized = (template.control | {self.image_token}) - self.trusted, None
+            names, normalized = (template.control | self.media) - self.trusted, None
             if self._normalizer is not None:
                 found = names & self._found_normalized
                 normalized = any_of(self._normalizer.normalize_str(name).lstrip("▁") for name in found)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
-from vlmdata_train.data.document import Picture
+from vlmdata_train.data.document import Media, Video
 from vlmdata_train.data.prompt import Prompt, truncate
 from vlmdata_train.model.batch import IGNORE, Batch
 from vlmdata_train.model.image_plan import ImagePlan
@@ -32,7 +33,7 @@ class Ready:
 
 
 def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens: int | None, broken: Counter[str]) -> Batch:
-    """Return a batch of prompts, with their images decoded.
+    """Return a batch of prompts, with their images and videos decoded.
 
     With `packed_tokens`, all prompts share one row of that many tokens. With None, each prompt has a padded row. An image that
     fails to decode becomes grey, and its sample has no loss. `broken` counts such images by reason.
@@ -43,33 +44,68 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
         row = _within(row, packed_tokens)
     for ready in row:
         labels = ready.prompt.labels
-        for image in (placed.picture for placed in ready.prompt.images):
-            assert isinstance(image, bytes)  # prompts hold sizes instead of bytes only while lengths are measured
+        for image in ready.prompt.images:
             try:
-                tiles.append(plan.preprocess(decode(image).pixels).pixels)
+                tiles.append(decode_tiles(image.picture, plan))
             except ImageError as error:
                 broken[error.reason] += 1
-                tiles.append(plan.preprocess(_grey(*size_of(image))).pixels)
+                tiles.append(decode_tiles(image.picture, plan, is_grey=True))
                 labels = [IGNORE] * len(labels)
         texts.append((ready.prompt.input_ids, labels))
     ids, all_labels, positions, segments = lay_out(texts, pad_id, packed_tokens)
     has_one_size = len({tile.shape[1:] for tile in tiles}) == 1
     images = [image for ready in row for image in ready.prompt.images]
+    runs = [run for image in images for run in image.runs]
     sizes = [size_of(image.picture) for image in images]
-    grids = [(run.frames, run.rows, run.columns) for image in images for run in image.runs]
+    times = [time for image, own in zip(images, tiles, strict=True) for time in _times(image.picture, len(own), plan)]
     return Batch(
         input_ids=ids,
         labels=all_labels,
         position_ids=positions,
         segment_ids=segments,
         pixels=torch.cat(tiles) if has_one_size else [tile for image in tiles for tile in image],
-        image_token_counts=torch.tensor([image.tokens for image in images], dtype=torch.int64),
-        grids=torch.tensor(grids, dtype=torch.int64).view(-1, 3),
-        tile_counts=torch.tensor([len(t) for t in tiles], dtype=torch.int64),
-        image_sizes=torch.tensor([(height, width) for width, height in sizes], dtype=torch.int64).reshape(-1, 2),
+        image_token_counts=_ints([image.tokens for image in images]),
+        grids=_ints([(run.frames, run.rows, run.columns) for run in runs]).view(-1, 3),
+        intervals=torch.tensor([run.interval for run in runs], dtype=torch.float32),
+        tile_counts=_ints([len(t) for t in tiles]),
+        image_sizes=_ints([(height, width) for width, height in sizes]).view(-1, 2),
+        of_sample=_ints([number for number, ready in enumerate(row) for _ in ready.prompt.images]),
+        is_video=torch.tensor([isinstance(image.picture, Video) for image in images], dtype=torch.bool),
+        times=torch.tensor(times, dtype=torch.float32),
+        questions=_padded([ready.prompt.question for ready in row]),
         sources=[r.source for r in row],
         keys=[r.key for r in row],
     )
+
+
+def decode_tiles(item: Media, plan: ImagePlan, *, is_grey: bool = False) -> Tensor:
+    """Return the tiles of an image or a video, uint8 (tiles, 3, H, W), with grey pixels if `is_grey` is True.
+
+    Raises ImageError if an image cannot be decoded.
+    """
+    frames = []
+    for picture in item.frames if isinstance(item, Video) else [item]:
+        assert isinstance(picture, bytes)  # prompts hold sizes instead of bytes only while lengths are measured
+        frames.append(_grey(*size_of(picture)) if is_grey else decode(picture).pixels)
+    return plan.video.prepare(frames, plan) if isinstance(item, Video) else plan.preprocess(frames[0]).pixels
+
+
+def _times(item: Media, tiles: int, plan: ImagePlan) -> list[float]:
+    """Return the time of each tile in its video, in seconds from the first frame, or 0 for each tile of an image."""
+    if not isinstance(item, Video):
+        return [0.0] * tiles
+    seconds: list[float] = plan.video.seconds(item.times)
+    return [time - seconds[0] for time in seconds]
+
+
+def _ints(values: list[Any]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64)
+
+
+def _padded(questions: list[list[int]]) -> Tensor:
+    """Return ids as one tensor (S, L), padded with -1."""
+    longest = max(map(len, questions), default=0)
+    return _ints([ids + [-1] * (longest - len(ids)) for ids in questions]).view(len(questions), longest)
 
 
 def lay_out(
@@ -117,11 +153,13 @@ def _within(row: list[Ready], tokens: int) -> list[Ready]:
     return kept
 
 
-def size_of(picture: Picture) -> tuple[int, int]:
-    """Return the (width, height) of a picture. For an encoded image, this is the size after EXIF rotation.
+def size_of(picture: Media) -> tuple[int, int]:
+    """Return the (width, height) of a picture, or of the first frame of a video. EXIF rotation counts.
 
     Raises ImageError if the size is unknown.
     """
+    if isinstance(picture, Video):
+        return size_of(picture.frames[0])
     if not isinstance(picture, bytes):
         if min(picture) < 1:
             raise ImageError("corrupt", "the header of the image cannot be read")
@@ -129,9 +167,11 @@ def size_of(picture: Picture) -> tuple[int, int]:
     return read_header(picture).upright_size
 
 
-def write_picture(plan: ImagePlan, picture: Picture, place: Place) -> list[Piece]:
-    """Return the pieces that are written for a picture in a prompt. Raises ImageError if the picture's size is unknown."""
-    return plan.write(*size_of(picture), place)
+def write_media(plan: ImagePlan, item: Media, place: Place) -> list[Piece]:
+    """Return the pieces that are written for an image or a video in a prompt. Raises ImageError if its size is unknown."""
+    if isinstance(item, Video):
+        return plan.write_video(item.times, *size_of(item), place)
+    return plan.write(*size_of(item), place)
 
 
 def _grey(width: int, height: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The content of a sample: texts and pictures in order, and the role of each text or picture."""
+"""The content of a sample: texts, pictures and videos in order, and the role of each of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,21 @@ from typing import Any, Literal, TypedDict
 Picture = bytes | tuple[int, int]  # an encoded image, or only its width and height while lengths are measured
 
 
-class Turn(TypedDict, total=False):
-    """Properties of one text or picture in a conversation.
+@dataclass(frozen=True)
+class Video:
+    """Two or more frames of a video, in the order of their times."""
 
-    Properties of a whole message are stored with the first text or picture of the message.
+    frames: tuple[Picture, ...]
+    times: tuple[float, ...]  # of each frame, in seconds
+
+
+Media = Picture | Video
+
+
+class Turn(TypedDict, total=False):
+    """Properties of one position in a conversation.
+
+    Properties of a whole message are stored with the first position of the message.
     """
 
     begins: bool  # a new message begins here, although its role is that of the message before
@@ -23,9 +34,9 @@ class Turn(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Document:
-    """One sample in the form that all readers return. Each position is a picture or a text, and has a role."""
+    """One sample in the form that all readers return. Each position is a text, a picture or a video, and has a role."""
 
-    positions: list[str | Picture]
+    positions: list[str | Media]
     roles: list[str] | None  # user, assistant, system or tool, for each position; None: not a conversation
     turns: list[Turn | None] | None = None  # other properties of each position
     tools: list[Any] | None = None  # JSON schemas of the functions, for the chat template

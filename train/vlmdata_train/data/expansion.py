@@ -1,24 +1,25 @@
-"""Replace each image token of a text by the pieces of an image: literal text, and one image token for each run of features."""
+"""Replace the token of each image or video in a text by its pieces: literal text, and one token for each run of features."""
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from vlmdata_train.data.document import Picture
+from vlmdata_train.data.document import Media, Video
 from vlmdata_train.model.written import Piece, Place, Run
 
 Span = tuple[int, int]  # (start, end) of a text, in characters
-Write = Callable[[Picture, Place], list[Piece]]  # returns the pieces of a picture
+Write = Callable[[Media, Place], list[Piece]]  # returns the pieces of an image or a video
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """A text in which each image is written with its pieces, and where the images are in it."""
+    """A text in which each image or video is written with its pieces, and where the images and videos are in it."""
 
     text: str
-    spans: list[Span]  # of each image
+    spans: list[Span]  # of each image or video
     runs: list[tuple[Run, ...]]  # of each image; the text has one image token for each run
     ends: list[int]  # of each image, before the expansion
     shifts: list[int]  # how far the text after each image has moved
@@ -48,22 +49,24 @@ class Expansion:
         return Expansion(self.text[:place] + text + self.text[place:], spans, self.runs, self.ends, shifts)
 
 
-def expand(text: str, image_token: str, pictures: Sequence[Picture], write: Write) -> Expansion | None:
-    """Return the text with the pieces of each picture in place of its image token.
+def expand(text: str, tokens: tuple[str, str], media: Sequence[Media], write: Write) -> Expansion | None:
+    """Return the text with the pieces of each image or video in place of its token.
 
-    Return None if the text does not have one image token for each picture.
+    `tokens` are the image token and the video token, which may be equal. Return None if the text does not have one of them for
+    each image and video.
     """
-    between = text.split(image_token)
-    if len(between) != len(pictures) + 1:
+    token = re.compile("|".join(map(re.escape, tokens)))
+    between, lengths = token.split(text), [len(found) for found in token.findall(text)]
+    if len(lengths) != len(media):
         return None
     spans, runs, ends, shifts = [], [], [], []
     written, at = between[0], len(between[0])
-    for number, picture in enumerate(pictures):
+    for number, item in enumerate(media):
         after = between[number + 1]
-        pieces = write(picture, Place(number, written, after))
-        start = len(written)
-        written += "".join(piece if isinstance(piece, str) else image_token for piece in pieces)
-        at += len(image_token)
+        pieces = write(item, Place(number, written, after))
+        start, own = len(written), tokens[isinstance(item, Video)]
+        written += "".join(piece if isinstance(piece, str) else own for piece in pieces)
+        at += lengths[number]
         spans.append((start, len(written)))
         runs.append(tuple(piece for piece in pieces if isinstance(piece, Run)))
         ends.append(at)

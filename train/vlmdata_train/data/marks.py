@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 IMAGE_MARK = "\ufdd0"  # marks the place of an image in the content of a message
+VIDEO_MARK = "\ufdd4"  # marks the place of a video
+MEDIA = re.compile(f"[{IMAGE_MARK}{VIDEO_MARK}]")
 _OPEN, _CLOSE = "\ufdd1", "\ufdd2"  # before and after an answer; the number of the message follows each mark
 MARKS = re.compile("[\ufdd0-\ufdef\ud800-\udfff]")  # marks, and halves of surrogate pairs, which no tokenizer accepts
 _MASK = "\ufdd3"  # replaces each character of an answer
@@ -53,14 +55,14 @@ def _mark_inner(text: str, number: int) -> str:
     return text[:start] + _mark(words, number) + text[start + len(words) :]
 
 
-def split_at_images(content: str) -> list[tuple[str, str, str]]:
-    """Split the content of a message at its images, and return a tuple (start, text, end) for each piece.
+def split_at_media(content: str) -> list[tuple[str, str, str]]:
+    """Split the content of a message at its images and videos, and return a tuple (start, text, end) for each piece.
 
     `start` and `end` are the line ends that `Prompter.messages` adds between a text and an image, or "" where there is none.
     They are not part of the text. The marks around an answer therefore do not enclose them, and a template that accepts a list
     of texts and images does not need them.
     """
-    pieces = content.split(IMAGE_MARK)
+    pieces = MEDIA.split(content)
     split = []
     for number, piece in enumerate(pieces):
         start = int(number > 0 and piece.startswith("\n"))
@@ -74,8 +76,9 @@ def marked_message(message: Mapping[str, Any], number: int, mark: Callable[[str,
 
     `mark` adds the marks to the content and the reasoning. The names of tool calls are marked as a whole.
     """
-    pieces = [before + mark(text, number) + after for before, text, after in split_at_images(message["content"])]
-    marked = {**message, "content": IMAGE_MARK.join(pieces)}
+    pieces = [before + mark(text, number) + after for before, text, after in split_at_media(message["content"])]
+    media = [*MEDIA.findall(message["content"]), ""]
+    marked = {**message, "content": "".join(map("".join, zip(pieces, media, strict=True)))}
     if message.get("reasoning_content"):
         marked["reasoning_content"] = mark(message["reasoning_content"], number)
     if message.get("tool_calls"):

@@ -14,9 +14,10 @@ from vlmdata.loader.packed import Packing
 from vlmdata.loader.stream import ReadOptions
 from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
-from vlmdata_train.data.collate import write_picture
+from vlmdata_train.data.collate import write_media
 from vlmdata_train.data.count_line import CountLine
 from vlmdata_train.data.feed import Feed, SampleStream
+from vlmdata_train.data.media_text import MediaText
 from vlmdata_train.data.no_samples import check_used
 from vlmdata_train.data.prompts import Prompter
 from vlmdata_train.data.reading import Reading, Sample
@@ -84,10 +85,11 @@ def prompter_of(model: VisionLanguageModel, *, trusted: Collection[str] = (), la
 
     Raises RecipeError if `trusted` has an unknown token, or a token that no text may contain.
     """
-    write, after_images = partial(write_picture, model.plan), model.plan.writing.bos == "after_images"
-    return Prompter(
-        model.tokenizer, model.image_token_id, write, trusted=trusted, last_only=last_only, bos_after_images=after_images
-    )
+    media = MediaText(
+        partial(write_media, model.plan), model.image_token_id, model.video_token_id,
+        bos_after_images=model.plan.writing.bos == "after_images", question_ids=model.question_ids,
+    )  # fmt: skip
+    return Prompter(model.tokenizer, media, trusted=trusted, last_only=last_only)
 
 
 def open_stream(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from vlmdata_train.data.document import Picture
+from vlmdata_train.data.document import Media
 from vlmdata_train.model.batch import IGNORE
 from vlmdata_train.model.written import Run
 
 
 @dataclass(frozen=True)
 class PlacedImage:
-    """An image of a prompt, and the tokens that are written for it: image tokens, and perhaps literal tokens around them."""
+    """An image or a video of a prompt, and the tokens that are written for it: image tokens, and perhaps literal tokens."""
 
-    picture: Picture
+    picture: Media
     start: int  # index of the first token that is written for the image
     end: int  # index after the last one
     runs: tuple[Run, ...]
@@ -31,6 +31,7 @@ class Prompt:
     input_ids: list[int]
     labels: list[int]  # one for each of input_ids; IGNORE for a token without a loss
     images: list[PlacedImage]
+    question: list[int] = field(default_factory=list)  # for an abstractor that reads the question; see `Prompter`
     blank_answers: int = 0  # empty or blank messages of the assistant, which have no loss
 
     def answer_tokens(self) -> int:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from vlmdata.readers.strings import is_blank
 from vlmdata.step import RecipeError
 from vlmdata_train.data.cleaning import Cleaner
-from vlmdata_train.data.document import Document, Picture
-from vlmdata_train.data.expansion import Expansion, Span, Write, expand
-from vlmdata_train.data.marks import IMAGE_MARK
+from vlmdata_train.data.document import Document, Media, Video
+from vlmdata_train.data.expansion import Expansion, Span, expand
+from vlmdata_train.data.marks import IMAGE_MARK, MEDIA, VIDEO_MARK
+from vlmdata_train.data.media_text import MediaText
 from vlmdata_train.data.prompt import PlacedImage, Prompt
 from vlmdata_train.data.render import Message
 from vlmdata_train.data.templates import ChatTemplate
@@ -33,34 +34,29 @@ _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "functio
 
 
 class Prompter:
-    """Turns documents into prompts for one tokenizer. `write(picture, place)` returns the pieces that are written for an image.
+    """Turns documents into prompts for one tokenizer.
 
     `trusted` are control tokens that the data may contain. With `last_only`, only the last answer of a conversation has a loss.
-    With `bos_after_images`, the BOS token follows the images that begin a text. Raises RecipeError if `trusted` has an unknown
-    token, or a token that no text may contain.
+    Raises RecipeError if `trusted` has an unknown token, or a token that no text may contain.
     """
 
-    def __init__(
-        self, tokenizer: Any, image_token_id: int, write: Write, *, trusted: Collection[str] = (),
-        last_only: bool = False, bos_after_images: bool = False,
-    ) -> None:  # fmt: skip
+    def __init__(self, tokenizer: Any, media: MediaText, *, trusted: Collection[str] = (), last_only: bool = False) -> None:
         if not tokenizer.is_fast:
             raise ValueError(
                 f"the tokenizer {tokenizer.name_or_path} must be a fast tokenizer, because only fast tokenizers report"
                 " where tokens are in a text"
             )
-        self.tokenizer = tokenizer
-        self.image_token_id = image_token_id
-        self.image_token: str = tokenizer.convert_ids_to_tokens(image_token_id)
-        self.write, self.bos_after_images = write, bos_after_images
+        self.tokenizer, self.media, self.image_token_id = tokenizer, media, media.image_token_id
+        self.image_token, self.video_token = media.tokens(tokenizer)
         self.trusted, self.last_only = frozenset(trusted), last_only
         self.pad_id: int = tokenizer.pad_token_id
         self._begin = written_before(tokenizer, self.image_token)
         self._bos = "".join(tokenizer.convert_ids_to_tokens(self._begin))
+        self._media_ids = np.array([media.image_token_id, -1 if media.video_token_id is None else media.video_token_id])
         self._names = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
         self._name_ids = np.array(sorted(self._names))
-        self._template = ChatTemplate(tokenizer, self.image_token)
-        self._cleaner = Cleaner(tokenizer, self.image_token, self.trusted)
+        self._template = ChatTemplate(tokenizer, self.image_token, media.video_token(tokenizer))
+        self._cleaner = Cleaner(tokenizer, {self.image_token, self.video_token}, self.trusted)
         for name in sorted(self.trusted):
             _check_trusted(name, self.template, self.image_token)
 
@@ -68,23 +64,24 @@ class Prompter:
     def template(self) -> ChatTemplate:
         """The tokenizer's current chat template."""
         if self._template.source != self.tokenizer.chat_template:
-            self._template = ChatTemplate(self.tokenizer, self.image_token)
+            self._template = ChatTemplate(self.tokenizer, self.image_token, self.media.video_token(self.tokenizer))
         return self._template
 
     def plain(self, document: Document) -> Prompt:
         """Return the "plain" prompt of LLaVA's stage 1: image tokens, then the caption and the end token, which have a loss."""
-        images = self.template.image_text * len(_images(document))
+        images = "".join(map(self._written, _media(document)))
         caption = " ".join(self.clean(p).strip() for p in document.positions if isinstance(p, str)) + self._end()
-        return self._encode(images + caption, [(len(images), len(images) + len(caption))], _images(document))
+        return self._encode(images + caption, [(len(images), len(images) + len(caption))], _media(document))
 
     def page(self, document: Document) -> Prompt:
         """Return the prompt of an interleaved page: its paragraphs and images, in order. Every text has a loss.
 
         Empty lines separate paragraphs from each other and from images. Nothing separates consecutive images.
         """
-        said = [self.clean(p) if isinstance(p, str) else IMAGE_MARK for p in document.positions]
-        text = "".join(_joined(said, "\n\n")).replace(IMAGE_MARK, self.template.image_text) + self._end()
-        return self._encode(text, [(0, len(text))], _images(document))
+        said = [self.clean(p) if isinstance(p, str) else _mark_of(p) for p in document.positions]
+        media = iter(_media(document))
+        text = MEDIA.sub(lambda _: self._written(next(media)), "".join(_joined(said, "\n\n"))) + self._end()
+        return self._encode(text, [(0, len(text))], _media(document))
 
     def chat(self, document: Document) -> Prompt:
         """Return the prompt of a conversation, as the chat template writes it.
@@ -97,28 +94,30 @@ class Prompter:
         trained = [number for number in candidates if messages[number].get("train", True)]
         wanted = [number for number in trained if _says_something(messages[number])]
         text, answers = self.template.find_answers(messages, wanted, self._tools(document))
-        return replace(self._encode(text, answers, _images(document)), blank_answers=len(trained) - len(wanted))
+        prompt = self._encode(text, answers, _media(document), self._first_question(messages))
+        return replace(prompt, blank_answers=len(trained) - len(wanted))
 
-    def question(self, messages: Sequence[Message], images: list[Picture], *, tools: list[Any] | None = None) -> Prompt:
+    def question(self, messages: Sequence[Message], media: Sequence[Media], *, tools: list[Any] | None = None) -> Prompt:
         """Return the prompt of a conversation up to the answer that the model will generate.
 
-        Each IMAGE_MARK in the contents of the messages is the place of an image.
+        Each IMAGE_MARK or VIDEO_MARK in the contents of the messages is the place of an image or a video.
         """
-        return self._encode(self.template.render(messages, tools=tools, add_generation_prompt=True), [], images)
+        text = self.template.render(messages, tools=tools, add_generation_prompt=True)
+        return self._encode(text, [], media, self._first_question(messages))
 
-    def beginning(self, images: list[Picture], text: str) -> Prompt:
+    def beginning(self, media: Sequence[Media], text: str) -> Prompt:
         """Return a prompt that consists of images and the beginning of a caption. The model continues the caption."""
-        return self._encode(self.template.image_text * len(images) + self.clean(text), [], images)
+        return self._encode("".join(map(self._written, media)) + self.clean(text), [], media)
 
     def before_answer(self, document: Document) -> tuple[Prompt, str]:
         """Return the prompt up to the last answer or the caption, and the text of that answer or caption, for evaluation."""
         if document.roles is None:
             text = " ".join(p.strip() for p in document.positions if isinstance(p, str))
-            return self.beginning(_images(document), ""), text
+            return self.beginning(_media(document), ""), text
         messages = self.messages(document)
         last = max(i for i, m in enumerate(messages) if m["role"] == "assistant")
-        seen = sum(m["content"].count(IMAGE_MARK) for m in messages[:last])
-        prompt = self.question(messages[:last], _images(document)[:seen], tools=self._tools(document))
+        seen = sum(len(MEDIA.findall(m["content"])) for m in messages[:last])
+        prompt = self.question(messages[:last], _media(document)[:seen], tools=self._tools(document))
         return prompt, messages[last]["content"]
 
     def messages(self, document: Document) -> list[dict[str, Any]]:
@@ -143,10 +142,10 @@ class Prompter:
             message["content"] = "".join(_joined(message.pop("said", []), "\n"))
         return messages
 
-    def _add(self, message: dict[str, Any], position: str | Picture, kind: str | None) -> None:
-        """Add an image, reasoning, a tool call or other text to a message. `kind` is None for other text."""
+    def _add(self, message: dict[str, Any], position: str | Media, kind: str | None) -> None:
+        """Add an image, a video, reasoning, a tool call or other text to a message. `kind` is None for other text."""
         if not isinstance(position, str):
-            message.setdefault("said", []).append(IMAGE_MARK)
+            message.setdefault("said", []).append(_mark_of(position))
         elif kind == "reasoning":
             before = [message["reasoning_content"]] if "reasoning_content" in message else []
             message["reasoning_content"] = "\n".join([*before, self.clean(position)])
@@ -175,38 +174,57 @@ class Prompter:
         """Return the end-of-sequence token, or a line end if the tokenizer has none."""
         return self.tokenizer.eos_token or "\n"
 
-    def _encode(self, text: str, answers: Sequence[Span], pictures: list[Picture]) -> Prompt:
+    def _written(self, item: Media) -> str:
+        """Return the text for an image or a video outside of a conversation: its token, with the template's tokens."""
+        if isinstance(item, Video):
+            return self.template.image_text.replace(self.image_token, self.video_token)
+        return self.template.image_text
+
+    def _first_question(self, messages: Sequence[Message]) -> str:
+        """Return the texts of the user before the first answer, for an abstractor that reads the question.
+
+        Later questions are left out, because an image would otherwise show what follows an answer.
+        """
+        first = next((number for number, message in enumerate(messages) if message["role"] == "assistant"), len(messages))
+        asked = [MEDIA.sub("", message["content"]).strip() for message in messages[:first] if message["role"] == "user"]
+        return "\n".join(asked)
+
+    def _encode(self, text: str, answers: Sequence[Span], media: Sequence[Media], question: str = "") -> Prompt:
         """Return the prompt of a text. The text is tokenized as a whole, with the literal tokens of its images.
 
         `answers` are the ranges of characters (start, end) that have a loss. The tokens of images have no loss. Raises
-        ValueError if the text does not have one image token for each picture.
+        ValueError if the text does not have one image token for each image or video.
         """
-        expansion, name = expand(text, self.image_token, pictures, self.write), self.tokenizer.name_or_path
+        tokens = (self.image_token, self.video_token)
+        expansion, name = expand(text, tokens, media, self.media.write), self.tokenizer.name_or_path
         if expansion is None:
-            found = text.count(self.image_token)
-            raise ValueError(f"the chat template of {name} writes {found} image tokens for {len(pictures)} images")
-        if self.bos_after_images and self._bos and not expansion.text.startswith(self._bos, expansion.lead):
+            found = sum(map(text.count, set(tokens)))
+            raise ValueError(f"the chat template of {name} writes {found} image tokens for {len(media)} images")
+        after_images = self.media.bos_after_images
+        if after_images and self._bos and not expansion.text.startswith(self._bos, expansion.lead):
             expansion = expansion.inserted(expansion.lead, self._bos)
         encoded = self.tokenizer(expansion.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        tokens, offsets = encoded["input_ids"], np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-        ids = np.array(tokens, dtype=np.int64)
-        has_begun = self.bos_after_images or tokens[: len(self._begin)] == self._begin
-        begin = [] if has_begun else self._begin
+        ids, offsets = (np.array(encoded[name], dtype=np.int64) for name in ("input_ids", "offset_mapping"))
+        starts, ends = _with_blanks(offsets.reshape(-1, 2))
+        begin = [] if after_images or ids[: len(self._begin)].tolist() == self._begin else self._begin
         runs = [run.tokens for image in expansion.runs for run in image]
-        places = np.flatnonzero(ids == self.image_token_id)
+        places = np.flatnonzero(np.isin(ids, self._media_ids))
         if len(places) != len(runs):
             raise ValueError(f"the tokenizer {name} finds {len(places)} image tokens in a text with {len(runs)}")
-        labels = np.where(self._learned(expansion, ids, offsets, answers), ids, IGNORE)
+        labels = np.where(self._learned(expansion, ids, starts, ends, answers), ids, IGNORE)
         repeats = np.ones(len(ids), dtype=np.int64)
         repeats[places] = runs
         index = len(begin) + np.concatenate([[0], np.cumsum(repeats)])  # of each token after the repetition
         return Prompt(
             [*begin, *np.repeat(ids, repeats).tolist()], [IGNORE] * len(begin) + np.repeat(labels, repeats).tolist(),
-            _placed(expansion, pictures, index, offsets[:, 0], places),
+            _placed(expansion, media, index, starts, places), self.media.question(question),
         )  # fmt: skip
 
-    def _learned(self, expansion: Expansion, ids: Ints, offsets: Ints, answers: Sequence[Span]) -> Bools:
-        """Return which tokens have a loss, bool (T,): all tokens with a character in an answer, except those of images."""
+    def _learned(self, expansion: Expansion, ids: Ints, starts: Ints, ends: Ints, answers: Sequence[Span]) -> Bools:
+        """Return which tokens have a loss, bool (T,): all tokens with a character in an answer, except those of images.
+
+        `starts` and `ends` are the ranges of the tokens in the text.
+        """
         text = expansion.text
         has_loss = np.zeros(len(text) + 1, dtype=np.int64)
         for start, end in expansion.moved(answers):
@@ -214,45 +232,57 @@ class Prompter:
         for start, end in expansion.spans:
             has_loss[start:end] = 0
         before = np.concatenate([[0], np.cumsum(has_loss)])
-        starts, ends = offsets.T.copy()
-        last = np.concatenate([[0], ends[:-1]])
-        # A token with an empty range is white space that some tokenizers exclude from ranges, or a blank that the tokenizer
-        # added. An added blank belongs to the text after it.
-        is_left_out = (starts == ends) & (last < starts)
-        starts, ends = np.where(is_left_out, last, starts), np.where(is_left_out, starts, np.maximum(ends, starts + 1))
+        starts, ends = starts.copy(), ends.copy()
         for i in np.flatnonzero(np.isin(ids, self._name_ids)).tolist():
             at = text.find(self._names[int(ids[i])], starts[i], ends[i])
             if at >= 0:  # the range of an added token may include white space around it
                 starts[i], ends[i] = at, at + 1
-        return (before[ends] > before[starts]) & (ids != self.image_token_id)
+        return (before[ends] > before[starts]) & ~np.isin(ids, self._media_ids)
 
 
-def _placed(expansion: Expansion, pictures: Sequence[Picture], index: Ints, starts: Ints, places: Ints) -> list[PlacedImage]:
-    """Return the images of a prompt with the ranges of their tokens.
+def _with_blanks(offsets: Ints) -> tuple[Ints, Ints]:
+    """Return the starts and ends of tokens, (T,) each, from their ranges (T, 2), without empty ranges.
+
+    A token with an empty range is white space that some tokenizers exclude from ranges, or a blank that the tokenizer added. An
+    added blank belongs to the text after it.
+    """
+    starts, ends = offsets.T
+    last = np.concatenate([[0], ends[:-1]])
+    is_left_out = (starts == ends) & (last < starts)
+    return np.where(is_left_out, last, starts), np.where(is_left_out, starts, np.maximum(ends, starts + 1))
+
+
+def _placed(expansion: Expansion, media: Sequence[Media], index: Ints, starts: Ints, places: Ints) -> list[PlacedImage]:
+    """Return the images and videos of a prompt with the ranges of their tokens.
 
     `starts` holds the first character of each token of the expanded text, and `index` the index of each such token in the
     prompt. `places` are the image tokens of the text, one for each run.
     """
     placed, seen = [], 0
-    for picture, (start, end), runs in zip(pictures, expansion.spans, expansion.runs, strict=True):
+    for item, (start, end), runs in zip(media, expansion.spans, expansion.runs, strict=True):
         own = places[seen : seen + len(runs)]
         seen += len(runs)
         first, last = np.searchsorted(starts, (start, end))
         # a tokenizer may count white space before a special token as part of the token
         first, last = min([first, *own]), max([last, *(own + 1)])
-        placed.append(PlacedImage(picture, int(index[first]), int(index[last]), runs))
+        placed.append(PlacedImage(item, int(index[first]), int(index[last]), runs))
     return placed
 
 
-def _images(document: Document) -> list[Picture]:
-    """Return the pictures of a document, in order."""
+def _mark_of(item: Media) -> str:
+    """Return the mark of an image or of a video."""
+    return VIDEO_MARK if isinstance(item, Video) else IMAGE_MARK
+
+
+def _media(document: Document) -> list[Media]:
+    """Return the images and videos of a document, in order."""
     return [p for p in document.positions if not isinstance(p, str)]
 
 
 def _joined(said: list[str], between: str) -> Iterator[str]:
     """Yield the texts and images in order, with `between` as the separator. Two successive images have no separator."""
     for number, piece in enumerate(said):
-        if number > 0 and not said[number - 1] == piece == IMAGE_MARK:
+        if number > 0 and not (MEDIA.fullmatch(said[number - 1]) and MEDIA.fullmatch(piece)):
             yield between
         yield piece
 
@@ -260,9 +290,7 @@ def _joined(said: list[str], between: str) -> Iterator[str]:
 def _says_something(message: Message) -> bool:
     """Return whether a message has a tool call, or text other than blanks, images and empty thoughts."""
     said = [message["content"], message.get("reasoning_content", "")]
-    return bool(message.get("tool_calls")) or not all(
-        is_blank(_EMPTY_THOUGHT.sub("", text).replace(IMAGE_MARK, "")) for text in said
-    )
+    return bool(message.get("tool_calls")) or not all(is_blank(MEDIA.sub("", _EMPTY_THOUGHT.sub("", text))) for text in said)
 
 
 def written_before(tokenizer: Any, text: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection, Mapping
 from typing import Any, cast
@@ -13,7 +14,8 @@ from vlmdata.readers.dialogue import checked_turns
 from vlmdata.readers.image_members import holds_turns, turns_alone
 from vlmdata.readers.tool_calls import Unfit, calls_of, checked_tools
 from vlmdata_train.data.conversations import read_conversation
-from vlmdata_train.data.document import Document, Picture, Turn
+from vlmdata_train.data.document import Document, Turn
+from vlmdata_train.data.videos_of import Entry, with_videos
 
 _IMAGE_MEMBER = re.compile(rf"(?:\d+\.)?(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})")
 
@@ -43,28 +45,34 @@ def read_document(sample: Mapping[str, Any]) -> Document:
 def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
     """Return the document of a sample that vlmdata wrote, from the lists in its JSON.
 
-    Item i of each list describes position i. A position that has no text and no image is skipped.
+    Item i of each list describes position i. A position that has no text and no image is skipped. Neighbouring images with
+    times are a video.
     """
     count = len(facts["texts"])
     all_roles = facts.get("roles")  # None if the document is not a conversation
     turns = checked_turns(facts.get("turns"), all_roles) if all_roles else None
     tools = checked_tools(facts.get("tools")) if all_roles else None
-    positions: list[str | Picture] = []
-    roles: list[str] = []
-    kept_turns: list[Turn | None] = []
+    found: list[Entry] = []
     entries = zip(facts["texts"], facts["metadata"], all_roles or [""] * count, turns or [None] * count, strict=True)
     for text, image, role, turn in entries:
         if isinstance(text, str):
-            positions.append(_call(text) if turn and turn.get("kind") == "tool_call" else text)
+            item, time = _call(text) if turn and turn.get("kind") == "tool_call" else text, None
         elif isinstance(image, dict) and "file" in image:
-            positions.append(sample[image["file"].removeprefix(sample["__key__"] + ".")])
+            item, time = sample[image["file"].removeprefix(sample["__key__"] + ".")], time_of(image)
         elif turn:
             raise ValueError("bad_turns")  # an empty position must not have properties
         else:
             continue
-        roles.append(role)
-        kept_turns.append(cast(Turn | None, turn))
+        found.append((item, role, cast(Turn | None, turn), time))
+    positions, roles, kept_turns = [list(column) for column in zip(*with_videos(found), strict=True)] or [[], [], []]
     return Document(positions, roles if all_roles else None, kept_turns if any(kept_turns) else None, tools)
+
+
+def time_of(image: Mapping[str, Any]) -> float | None:
+    """Return the time of a video frame in seconds, from its entry in `metadata`, or None for other images."""
+    time = image.get("time_s")
+    is_number = isinstance(time, int | float) and not isinstance(time, bool)
+    return float(time) if is_number and math.isfinite(time) else None
 
 
 def _call(text: str) -> str:

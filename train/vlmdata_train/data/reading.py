@@ -22,6 +22,7 @@ from vlmdata_train.data.left_out import HELD_OUT, REASONS, UnusableSample, reaso
 from vlmdata_train.data.prompt import Prompt, truncate
 from vlmdata_train.data.prompts import Prompter
 from vlmdata_train.data.read_document import facts_of, is_document, read_document
+from vlmdata_train.data.videos_of import with_chosen_frames
 from vlmdata_train.model.image_plan import ImagePlan
 
 Sample = Mapping[str, Any]
@@ -56,7 +57,7 @@ class Reading:
     def prompt(self, sample: Sample) -> Prompt:
         """Return a sample's prompt, cut to at most `sample_tokens` tokens. Raises UnusableSample if it has no prompt."""
         try:
-            document = read_document(sample)
+            document = with_chosen_frames(read_document(sample), self.plan.video)
         except Unfit as error:
             raise UnusableSample(str(error) if str(error) in REASONS else "unreadable") from None
         except (KeyError, TypeError, ValueError) as error:  # for example, the JSON has an unexpected shape

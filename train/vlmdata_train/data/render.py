@@ -12,21 +12,24 @@ from typing import Any
 from jinja2 import TemplateError
 
 from vlmdata.step import RecipeError
-from vlmdata_train.data.marks import IMAGE_MARK, split_at_images
+from vlmdata_train.data.marks import IMAGE_MARK, MEDIA, VIDEO_MARK, split_at_media
 from vlmdata_train.data.tool_calls import shown_call, with_short_ids
 
 WORD, ANSWER, MORE = "Qxq", "Axa", "Mxm"  # the texts in the small conversations
 CALL_ID = "c00000000"  # nine letters and digits, as in `with_short_ids`
 
-Message = Mapping[str, Any]  # `role`, `content` (text with IMAGE_MARKs), and other keys that transformers documents
+Message = Mapping[str, Any]  # `role`, `content` (text with marks of images and videos), and other keys of transformers
 
 
 class Renderer:
-    """Renders messages with the chat template of a tokenizer. The tokenizer may lack a template."""
+    """Renders messages with the chat template of a tokenizer. The tokenizer may lack a template.
 
-    def __init__(self, tokenizer: Any, image_token: str) -> None:
+    A video is written as an image if there is no `video_token`, or if the template does not write this token.
+    """
+
+    def __init__(self, tokenizer: Any, image_token: str, video_token: str | None = None) -> None:
         self.tokenizer = tokenizer
-        self.image_token = image_token
+        self.image_token, self.video_token = image_token, video_token
         self.source = tokenizer.chat_template
 
     @cached_property
@@ -92,6 +95,12 @@ class Renderer:
         return "text_parts" if WORD in self.run_as_is([user([{"type": "text", "text": WORD}])]) else None
 
     @cached_property
+    def _takes_videos(self) -> bool:
+        """Whether the template accepts a list with a video, and writes the video token for it."""
+        shown = self.run_as_is([user([{"type": "video"}, {"type": "text", "text": WORD}])])
+        return self.video_token is not None and shown.count(self.video_token) == 1
+
+    @cached_property
     def _shows_thoughts(self) -> bool:
         """Whether the template writes the reasoning that an answer has in the field `reasoning_content`."""
         shown = {**answer(self._content(ANSWER)), "reasoning_content": MORE}
@@ -142,10 +151,9 @@ class Renderer:
 
     def _content(self, content: str) -> str | list[dict[str, str]]:
         """Return the content of a message in the form that the template accepts."""
-        has_image = IMAGE_MARK in content
-        if self.form == "parts" or (self.form == "both" and has_image):
-            return _parts(content)
-        text = content.replace(IMAGE_MARK, self.image_token)
+        if self.form == "parts" or (self.form == "both" and MEDIA.search(content)):
+            return _parts(content if self._takes_videos else content.replace(VIDEO_MARK, IMAGE_MARK))
+        text = content.replace(IMAGE_MARK, self.image_token).replace(VIDEO_MARK, self.video_token or self.image_token)
         return [{"type": "text", "text": text}] if self.form == "text_parts" else text
 
 
@@ -160,11 +168,12 @@ def answer(content: Any) -> dict[str, Any]:
 
 
 def _parts(content: str) -> list[dict[str, str]]:
-    """Return the content of a message as image and text parts, without the line ends between texts and images."""
+    """Return the content of a message as image, video and text parts, without the line ends between texts and images."""
     parts: list[dict[str, str]] = []
-    for number, (_, text, _) in enumerate(split_at_images(content)):
+    media = MEDIA.findall(content)
+    for number, (_, text, _) in enumerate(split_at_media(content)):
         if number > 0:
-            parts.append({"type": "image"})
+            parts.append({"type": "video" if media[number - 1] == VIDEO_MARK else "image"})
         if text:
             parts.append({"type": "text", "text": text})
     return parts or [{"type": "text", "text": ""}]

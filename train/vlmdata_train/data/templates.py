@@ -22,9 +22,9 @@ Span = tuple[int, int]  # (start, end) of a text, in characters
 class ChatTemplate:
     """The chat template of a tokenizer. If the tokenizer has none, only its special tokens are known."""
 
-    def __init__(self, tokenizer: Any, image_token: str) -> None:
+    def __init__(self, tokenizer: Any, image_token: str, video_token: str | None = None) -> None:
         self.tokenizer = tokenizer
-        self._renderer = Renderer(tokenizer, image_token)
+        self._renderer = Renderer(tokenizer, image_token, video_token)
         self._markup = TurnMarkup(self._renderer)
 
     @property

@@ -82,10 +82,10 @@ def blanked(batch: Batch) -> Batch:
 
 def empty_batch() -> Batch:
     """Return a batch of one token that has no loss and no images."""
-    one = torch.zeros(1, 1, dtype=torch.int64)
-    none = torch.zeros(0, dtype=torch.int64)
+    one, none = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
     return Batch(
         input_ids=one, labels=torch.full_like(one, IGNORE), position_ids=one, segment_ids=torch.ones(1, 1, dtype=torch.int32),
-        pixels=torch.zeros(0, 3, 1, 1), image_token_counts=none, grids=none.view(0, 3), tile_counts=none,
-        image_sizes=none.view(0, 2), sources=["-"], keys=["-"],
+        pixels=torch.zeros(0, 3, 1, 1), image_token_counts=none, grids=none.view(0, 3), intervals=torch.zeros(0),
+        tile_counts=none, image_sizes=none.view(0, 2), of_sample=none, is_video=none.bool(), times=torch.zeros(0),
+        questions=one[:, :0], sources=["-"], keys=["-"],
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """A batch of packed or padded tokens with its images, passed from `data` to `model`.
 
-B rows (1 if packed), T tokens, P tiles of all images, I images, R runs of image tokens. A run is a sequence of image tokens
-that the writing of an image makes. Many writings make one run for each image.
+B rows (1 if packed), T tokens, P tiles of all images, I images and videos, R runs of image tokens, S samples. A run is
+a sequence of image tokens that the writing of an image makes. Many writings make one run for each image.
 """
 
 from __future__ import annotations
@@ -24,8 +24,13 @@ class Batch:
     pixels: list[Tensor] | Tensor  # (P, 3, H, W) if all have one size, else a list of (3, H, W)
     image_token_counts: Tensor  # (I,) tokens of each image, in reading order
     grids: Tensor  # (R, 3) frames, rows and columns of each run of image tokens, or zeros for a run without a grid
+    intervals: Tensor  # (R,) float32 seconds between the frames of each run
     tile_counts: Tensor  # (I,) tiles of each image, 1 without tiling; they sum to P
-    image_sizes: Tensor  # (I, 2) original (height, width)
+    image_sizes: Tensor  # (I, 2) original (height, width); of a video, that of its first frame
+    of_sample: Tensor  # (I,) index of the sample of each image
+    is_video: Tensor  # (I,) bool
+    times: Tensor  # (P,) float32 time of each tile in its video, in seconds; 0 for images
+    questions: Tensor  # (S, L) ids of each sample's question, padded with -1; L is 0 if the abstractor reads no question
     sources: list[str]  # dataset of each sample, for the loss per source
     keys: list[str]  # "TAR KEY" of each sample, for errors
     taken: int = 0  # samples read since the previous batch, used or not

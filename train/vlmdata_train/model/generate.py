@@ -49,7 +49,7 @@ def generate(
     for step in range(max_new_tokens):
         logits = model.logits_of(hidden).float()
         logits[:, len(model.tokenizer) :] = -torch.inf  # ids that only pad the embedding matrix
-        logits[:, model.image_token_id] = -torch.inf  # images cannot be generated
+        logits[:, [model.image_token_id, model.video_token_id or model.image_token_id]] = -torch.inf  # cannot be generated
         token = choose(logits, temperature, top_p, generator)  # (B,)
         done |= torch.isin(token, stops)
         for row, (finished, number) in enumerate(zip(done.tolist(), token.tolist(), strict=True)):

@@ -1,7 +1,8 @@
-"""Plan an image without weights: its tiles, and how it is written in a prompt."""
+"""Plan an image or a video without weights: its tiles, and how it is written in a prompt."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """The parts of a model that determine how many tiles an image becomes, and how it is written in a prompt.
+    """The parts of a model that determine how many tiles an image or a video becomes, and how it is written in a prompt.
 
     A plan is small and picklable, because the loader's workers plan and preprocess with a copy.
     """
@@ -33,6 +34,7 @@ class ImagePlan:
     abstractor: Any
     fusion: Any
     writing: Any
+    video: Any = None  # None: each frame of a video is an image
 
     def grid_of(self, height: int, width: int) -> Grid:
         """Return the grid of tokens that the abstractor makes from one tile of this size."""
@@ -52,6 +54,14 @@ class ImagePlan:
         if (tokens := self.fusion.positions_of(features)) != features:
             regions = [Region(Grid(0, 0, extra=tokens))]
         return self.writing.write(regions, place)
+
+    def write_video(self, times: Sequence[float], width: int, height: int, place: Place) -> list[Piece]:
+        """Return the pieces that are written for a video with frames of this size at these times (seconds)."""
+        regions: list[Region] = self.video.regions(times, width, height, self)
+        features = sum(region.tokens for region in regions)
+        if (tokens := self.fusion.positions_of(features)) != features:
+            return self.writing.write([Region(Grid(0, 0, extra=tokens))], place)
+        return self.writing.write_video(regions, self.video.seconds(times), place)
 
     def tokens_of(self, width: int, height: int) -> int:
         """Return the number of image tokens in the prompt for an image of this size, without literal tokens around them."""

@@ -1,12 +1,14 @@
 """A vision-language model, built from the parts that a recipe names.
 
-B rows, T tokens, P tiles of all images, N patches, C tower width, M tokens of a tile, V features of all images, D width.
+B rows, T tokens, V features of all images, D width.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,33 +17,35 @@ from transformers import PreTrainedTokenizerBase
 
 from vlmdata_train.model.attention import check_packing, layer_windows, plan_attention
 from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.encode_images import encode_images
 from vlmdata_train.model.head import Head, head_of
 from vlmdata_train.model.image_plan import ImagePlan, Prepared
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.parts import make_part
-from vlmdata_train.model.pixels import normalise
 from vlmdata_train.model.tokens import image_token_id
 
 Entry = str | Mapping[str, Any]
+PLANNED = ("preprocessing", "abstractor", "fusion", "writing")  # kinds of parts that a plan has
 
 
 def image_plan(parts: ModelRecipe) -> ImagePlan:
     """Return the plan with which a loader preprocesses images. This does not build a model."""
     encoder = make_part("encoder", parts.encoder)
-    kinds = ("preprocessing", "abstractor", "fusion", "writing")
-    others = {kind: make_part(kind, getattr(parts, kind)) for kind in kinds}
-    return ImagePlan(facts=encoder.facts(), **others)
+    others = {kind: make_part(kind, getattr(parts, kind)) for kind in PLANNED}
+    video = None if parts.video is None else make_part("video", parts.video)
+    return ImagePlan(facts=encoder.facts(), video=video, **others)
 
 
 def load_tokenizer(parts: ModelRecipe) -> PreTrainedTokenizerBase:
     """Return the language model's tokenizer with the tokens that are written for images. This does not build a model."""
     writing = make_part("writing", parts.writing)
-    return make_part("language", parts.language).load_tokenizer(image=writing.token, literals=writing.tokens())
+    literals = [*writing.tokens(), *([writing.video_token] if writing.video_token else [])]
+    return make_part("language", parts.language).load_tokenizer(image=writing.token, literals=literals)
 
 
 def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     """Return the whole model. Raises RecipeError for a wrong name or parameter, before any weight is loaded."""
-    made = {kind: make_part(kind, getattr(parts, kind)) for kind in ModelRecipe.__dataclass_fields__}
+    made = {kind: make_part(kind, getattr(parts, kind)) for kind in ("encoder", "language", *PLANNED, "positions")}
     plan = image_plan(parts)
     tokenizer = load_tokenizer(parts)
     language = made["language"].build(tokenizer)
@@ -97,13 +101,18 @@ class VisionLanguageModel(nn.Module):
 
     def place(self, batch: Batch) -> Tensor:
         """Return the language model's position ids: (B, T), or (axes, B, T)."""
-        return self.positions.position_ids(batch, self.image_token_id)
+        return self.positions.position_ids(replace(batch, input_ids=self._ids(batch)), self.image_token_id)
 
     def embed(self, batch: Batch, packing: Any) -> Tensor:
         """Return the input of the first layer, (B, T, D), which the fusion makes from text embeddings and image features."""
         embeddings = self.language.get_input_embeddings()(batch.input_ids)
         features, counts = self.encode_images(batch)
-        return self.fusion(batch.input_ids, embeddings, features, counts, batch.segment_ids, packing)
+        return self.fusion(self._ids(batch), embeddings, features, counts, batch.segment_ids, packing)
+
+    def _ids(self, batch: Batch) -> Tensor:
+        """Return the input ids (B, T) with image tokens in place of video tokens, because features replace both."""
+        ids, video = batch.input_ids, self.video_token_id
+        return ids if video is None else ids.masked_fill(ids == video, self.image_token_id)
 
     def run_language(self, embeddings: Tensor, position_ids: Tensor, packing: Any, cache: Any = None) -> Tensor:
         """Return the decoder's last hidden states (B, T, D) for embeddings (B, T, D), without the output layer."""
@@ -114,67 +123,8 @@ class VisionLanguageModel(nn.Module):
         return out.last_hidden_state
 
     def encode_images(self, batch: Batch) -> tuple[Tensor, list[int]]:
-        """Return the features (V, D) of all images in reading order, and how many features each image has.
-
-        In training, a tile is encoded even for a batch without images, because every rank must run every part in each step.
-        Otherwise the other ranks would wait forever. The features of this tile are not returned.
-        """
-        tiles = len(batch.pixels)
-        if tiles == 0:
-            return self._no_features(), []
-        per_tile = self.encode_tiles(batch.pixels)  # list of (M, D), or (P, M, D)
-        sizes = batch.image_sizes.tolist()
-        splits = batch.tile_counts.tolist()
-        if sum(splits) != tiles:
-            raise ValueError(f"tile_counts sum to {sum(splits)}, but there are {tiles} tiles")
-        if self.arrangement is None and isinstance(per_tile, Tensor):
-            return per_tile.flatten(0, 1), [tiles_of_image * per_tile.shape[1] for tiles_of_image in splits]
-        images, start = [], 0
-        for count, (height, width) in zip(splits, sizes, strict=True):
-            own = per_tile[start : start + count]
-            start += count
-            if self.arrangement is None:
-                images.append(torch.cat(list(own)))
-            else:
-                images.append(self.arrangement(own, width=width, height=height))
-        return torch.cat(images), [len(image) for image in images]
-
-    def encode_tiles(self, pixels: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
-        """Return the features (M, D) of each tile, or (P, M, D) if all have one size.
-
-        The tower encodes all tiles of one size at once.
-        """
-        if isinstance(pixels, Tensor):
-            return self._encode(pixels)
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for number, tile in enumerate(pixels):
-            groups.setdefault(tuple(tile.shape), []).append(number)
-        features: dict[int, Tensor] = {}
-        for numbers in groups.values():
-            features.update(zip(numbers, self._encode(torch.stack([pixels[n] for n in numbers])), strict=True))
-        if len(groups) == 1:
-            return torch.stack([features[number] for number in range(len(pixels))])
-        return [features[number] for number in range(len(pixels))]
-
-    def _encode(self, pixels: Tensor) -> Tensor:
-        facts, dtype = self.plan.facts, self.language.get_input_embeddings().weight.dtype
-        return self.abstractor(self.encoder(normalise(pixels, facts.mean, facts.std, dtype)))
-
-    def _no_features(self) -> Tensor:
-        """Return an empty tensor of features, (0, D).
-
-        In training it depends on the weights of the tower, of the abstractor and of the module that arranges tiles, so that all
-        of these weights get gradients.
-        """
-        side = self.plan.facts.image_size
-        device = self.language.get_input_embeddings().weight.device
-        if not (self.training and torch.is_grad_enabled()):
-            return torch.zeros(0, self.feature_width, device=device)
-        tile = self._encode(torch.zeros(1, 3, side, side, device=device))
-        if self.arrangement is not None:
-            tiles = tile.expand(self.plan.preprocessing.tiles_of(side, side, self.plan.facts), -1, -1)
-            tile = self.arrangement(tiles, width=side, height=side)
-        return tile.flatten(0, -2)[:0]
+        """Return the features (V, D) of all images and videos in reading order, and how many features each of them has."""
+        return encode_images(self, batch)
 
     def _apply(self, fn: Any, recurse: bool = True) -> VisionLanguageModel:
         """Apply a function to all tensors, but keep the dtype of computed buffers.
@@ -198,6 +148,18 @@ class VisionLanguageModel(nn.Module):
     def image_token_id(self) -> int:
         """The id of the token that the features of an image replace."""
         return int(self.fusion.image_token_id)
+
+    @property
+    def video_token_id(self) -> int | None:
+        """The id of the token that the features of a video replace, or None if it is the image token."""
+        token = self.plan.writing.video_token
+        return None if token is None else int(self.tokenizer.backend_tokenizer.token_to_id(token))
+
+    @property
+    def question_ids(self) -> Callable[[str], list[int]] | None:
+        """A function that returns the ids of a question for the abstractor, or None if the abstractor reads no question."""
+        tokenize = getattr(self.plan.abstractor, "question_ids", None)
+        return None if tokenize is None else partial(tokenize, self.tokenizer)
 
     @property
     def image_token(self) -> str:

@@ -24,6 +24,7 @@ class ModelRecipe:
     fusion: Any = "tokens"
     positions: Any = "rope"
     writing: Any = "plain"
+    video: Any = None  # None: each frame of a video is an image
 
 
 def with_tokenizer(model: ModelRecipe, tokenizer: str) -> ModelRecipe:

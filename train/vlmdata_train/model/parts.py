@@ -24,6 +24,7 @@ FOLDERS = {  # kind of part: its folder
     "fusion": "fusions",
     "positions": "positions",
     "writing": "writings",
+    "video": "videos",
     "language": "languages",
 }
 

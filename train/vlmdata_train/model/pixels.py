@@ -50,9 +50,10 @@ def to_tiles(tiles: Sequence[np.ndarray]) -> Tensor:
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> Tensor:
     """Return pixels, uint8 (P, 3, H, W), as (x / 255 - mean) / std in `dtype`. The computation is in fp32.
 
-    Pixels that are not uint8 count as already normalised.
+    Pixels that are not uint8 count as already normalised. A tile of k frames has 3 k channels, frame by frame.
     """
     if pixels.dtype != torch.uint8:
         return pixels.to(dtype)
-    centre, scale = (torch.tensor(values, device=pixels.device)[:, None, None] * 255 for values in (mean, std))
+    frames = pixels.shape[1] // len(mean)
+    centre, scale = (torch.tensor([*values] * frames, device=pixels.device)[:, None, None] * 255 for values in (mean, std))
     return ((pixels.float() - centre) / scale).to(dtype)

@@ -16,6 +16,7 @@ class Run:
     frames: int = 0
     rows: int = 0
     columns: int = 0
+    interval: float = 0.0  # seconds between the frames
 
 
 Piece = str | Run
@@ -37,3 +38,12 @@ def run_of(regions: Sequence[Region]) -> Run:
     if len(regions) == 1 and tokens == grid.rows * grid.columns:
         return Run(tokens, 1, grid.rows, grid.columns)
     return Run(tokens)
+
+
+def run_of_video(regions: Sequence[Region], seconds: Sequence[float]) -> Run:
+    """Return the run of image tokens for the features of a video. Regions of one size, without added features, have a grid."""
+    tokens, grid = sum(region.tokens for region in regions), regions[0].grid
+    if {region.grid for region in regions} != {grid} or tokens != len(regions) * grid.rows * grid.columns:
+        return Run(tokens)
+    interval = (seconds[-1] - seconds[0]) / (len(seconds) - 1) if len(seconds) > 1 else 0.0
+    return Run(tokens, len(regions), grid.rows, grid.columns, interval)

@@ -2,6 +2,7 @@
 
 - `write(regions, place)` returns the pieces of an image in order: literal text (string), and runs of image tokens (`Run`),
   which features replace. The runs have as many tokens as the regions together. `place` says where the image is in the text.
+- `write_video(regions, seconds, place)` returns the pieces of a video, with the time of each region.
 - `tokens()` returns the literal tokens that must be in the tokenizer's vocabulary. Missing tokens are added.
 
 `Region` is in `model/encoder_facts.py`; `Place` and `Run` are in `model/written.py`. With a fusion that puts one image token
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vlmdata_train.model.encoder_facts import Region
-from vlmdata_train.model.written import Piece, Place
+from vlmdata_train.model.written import Piece, Place, run_of_video
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Writing:
     """Base class of writings, with the parameters of all of them."""
 
     token: str | None = None  # the image token; None: `<image>`, or the image token that the chat template writes
+    video_token: str | None = None  # the token of videos; None: the image token
     bos: Literal["first", "after_images"] = "first"  # PaliGemma and BLIP-2 have BOS after the images that begin a text
 
     def tokens(self) -> list[str]:
@@ -32,3 +34,7 @@ class Writing:
     def write(self, regions: Sequence[Region], place: Place) -> list[Piece]:
         """Return the pieces of an image. Every writing must have this method."""
         raise NotImplementedError
+
+    def write_video(self, regions: Sequence[Region], seconds: Sequence[float], place: Place) -> list[Piece]:
+        """Return the pieces of a video, by default one run for all regions."""
+        return [run_of_video(regions, seconds)]

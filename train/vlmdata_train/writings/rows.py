@@ -41,7 +41,7 @@ class Rows(Writing):
             start = self.overview_start if region.is_overview and self.overview_start is not None else self.start
             pieces += [] if start is None else [start]
             for row in range(grid.rows):
-                is_last = row == grid.rows - 1 and self.last_row_end is not None
-                pieces += [Run(grid.columns, 1, 1, grid.columns), self.last_row_end if is_last else self.row_end]
+                end = self.row_end if row < grid.rows - 1 or self.last_row_end is None else self.last_row_end
+                pieces += [Run(grid.columns, 1, 1, grid.columns), end]
             pieces += [] if self.end is None else [self.end]
         return pieces
