@@ -146,8 +146,9 @@ def assert_packed_equals_separate(model: VisionLanguageModel, samples: list[Batc
     joined = pack(model, [(one.input_ids[0].tolist(), torch.zeros(0)) for one in samples])
     sizes = torch.cat([one.image_sizes for one in samples])
     tiles = [tile for one in samples for tile in one.pixels]
+    pixels = torch.stack(tiles) if len({tile.shape for tile in tiles}) == 1 else tiles
     joined = replace(
-        joined, pixels=tiles, image_sizes=sizes, tile_counts=torch.cat([one.tile_counts for one in samples]),
+        joined, pixels=pixels, image_sizes=sizes, tile_counts=torch.cat([one.tile_counts for one in samples]),
         grids=torch.cat([one.grids for one in samples]),
         image_token_counts=torch.cat([one.image_token_counts for one in samples]),
         **of_images([number for number, one in enumerate(samples) for _ in one.tile_counts], len(tiles)),

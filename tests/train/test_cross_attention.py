@@ -117,8 +117,9 @@ def test_a_run_of_images_is_read_from_its_first_image_and_ends_with_its_sample()
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("heads", [2, 4])  # for 2 heads of keys
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_every_backend_reads_the_same_images() -> None:
+def test_every_backend_reads_the_same_images(heads: int) -> None:
     generator = torch.Generator().manual_seed(0)
     marks = torch.rand(2, 150, generator=generator) < 0.4
     segments = torch.arange(150).div(40, rounding_mode="floor").add(1).expand(2, -1)
@@ -127,14 +128,16 @@ def test_every_backend_reads_the_same_images() -> None:
     assert (latest - first).max() >= 3
     counts = torch.randint(1, 7, (int(marks.sum()),), generator=generator).tolist()
     features = torch.zeros(sum(counts), 8)
-    query, key, value = (torch.randn(1, 2, tokens, 16, generator=generator) for tokens in (300, sum(counts), sum(counts)))
-    expected = torch.zeros(300, 2, 16)
+    query = torch.randn(1, heads, 300, 16, generator=generator)
+    key, value = (torch.randn(1, 2, sum(counts), 16, generator=generator) for _ in range(2))
+    every_key, every_value = (states.repeat_interleave(heads // 2, 1) for states in (key, value))
+    expected = torch.zeros(300, heads, 16)
     starts = torch.tensor([0, *counts]).cumsum(0)
     for token, (begin, end) in enumerate(zip(first.flatten(), latest.flatten(), strict=True)):
         if end >= 0:
             images = slice(starts[begin], starts[end + 1])
-            scores = (query[0, :, token, None] * key[0, :, images]).sum(-1) / 4
-            expected[token] = (scores.softmax(-1)[..., None] * value[0, :, images]).sum(1)
+            scores = (query[0, :, token, None] * every_key[0, :, images]).sum(-1) / 4
+            expected[token] = (scores.softmax(-1)[..., None] * every_value[0, :, images]).sum(1)
     for backend in ("segments", "mask", "flex", "varlen"):
         read = cross_attend(Seen.of(features, counts, latest, first, backend), query, key, value)
         torch.testing.assert_close(read, expected, rtol=1e-4, atol=1e-5, msg=backend)

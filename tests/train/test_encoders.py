@@ -45,7 +45,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def test_every_encoder_is_tested() -> None:
-    elsewhere = ["mistral3", "pixtral", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"]  # tested with their families in test_parity_*
+    # tested with their families in test_parity_*
+    elsewhere = ["mistral3", "mllama", "pixtral", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"]
     assert part_names("encoder") == sorted(["hf_vision", "open_clip", "raw_patches", "side_by_side", *elsewhere])
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from tests.train.parity import of_own_shapes
 from tests.train.test_abstractors import CASES
 from tests.train.test_encoders import FAMILIES, SMALL
+from tests.train.test_parity_mllama import RECIPE as MLLAMA
 from tests.train.test_parity_pixtral import RECIPE as PIXTRAL
 from tests.train.test_parity_pixtral import RECIPE_3 as MISTRAL_3
 from tests.train.test_parity_qwen import RECIPE as QWEN_2
@@ -43,6 +44,7 @@ ENCODERS = {
         for family, options in FAMILIES.items()
     ],
     "qwen3_vl": [QWEN_3], "pixtral": [PIXTRAL], "mistral3": [MISTRAL_3],
+    "mllama": [MLLAMA, replace(TINY, encoder=MLLAMA.encoder, preprocessing="tiles_by_aspect")],
     "raw_patches": [replace(TINY, encoder={"raw_patches": {"image_size": 32, "patch_size": 8}})],
 }  # fmt: skip
 DESIGNS = [

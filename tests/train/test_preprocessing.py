@@ -4,6 +4,7 @@ Pixels are bit-equal to their Pillow backend. Their torchvision backend differs 
 """
 
 import random
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -19,6 +20,9 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 from transformers.models.idefics3 import Idefics3ImageProcessor, Idefics3ImageProcessorPil
 from transformers.models.llava import LlavaImageProcessor, LlavaImageProcessorPil
 from transformers.models.llava_next import LlavaNextImageProcessor, LlavaNextImageProcessorPil, LlavaNextProcessor
+from transformers.models.mllama import MllamaImageProcessor, MllamaImageProcessorPil
+from transformers.models.mllama.image_processing_pil_mllama import get_all_supported_aspect_ratios
+from transformers.models.mllama.image_processing_pil_mllama import get_optimal_tiled_canvas as mllama_canvas
 from transformers.models.siglip import SiglipImageProcessor, SiglipImageProcessorPil
 
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
@@ -26,6 +30,7 @@ from vlmdata_train.model.parts import make_part, part_names
 from vlmdata_train.model.pixels import normalise
 from vlmdata_train.preprocessing.anyres import Anyres, fitted, select_best_resolution, unpadded
 from vlmdata_train.preprocessing.dynamic_tiles import nearest_grid
+from vlmdata_train.preprocessing.tiles_by_aspect import TilesByAspect, all_grids, best_grid
 
 SIDE = 56
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -45,6 +50,7 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         Idefics3ImageProcessorPil, Idefics3ImageProcessor,
         {"size": {"longest_edge": 4 * SIDE}, "max_image_size": {"longest_edge": SIDE}},
     ),
+    "tiles_by_aspect": (MllamaImageProcessorPil, MllamaImageProcessor, {"size": SQUARE}),
 }  # fmt: skip
 TORCHVISION_HAS_LANCZOS = tuple(map(int, version("torchvision").split(".")[:2])) >= (0, 27)
 PARAMETERS: dict[str, dict[str, Any]] = {"square_tiles": {"longest": 4 * SIDE}}
@@ -59,9 +65,10 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 def theirs(processor: Any, image: np.ndarray, **options: Any) -> torch.Tensor:
-    """Return a processor's tiles (tiles, 3, H, W)."""
-    found = processor(images=Image.fromarray(image), return_tensors="pt", **options)["pixel_values"]
-    return found.reshape(-1, *found.shape[-3:])
+    """Return a processor's tiles (tiles, 3, H, W), without the zeros that stand for absent tiles."""
+    found = processor(images=Image.fromarray(image), return_tensors="pt", **options)
+    tiles = found["pixel_values"].flatten(0, -4)
+    return tiles[: found["num_tiles"][0][0]] if "num_tiles" in found else tiles
 
 
 def test_every_preprocessing_is_compared() -> None:
@@ -140,6 +147,35 @@ def test_the_nearest_grid_equals_that_of_internvl() -> None:
 def tokens_of(part: Any, width: int, height: int, facts: EncoderFacts) -> int:
     """Return the number of features that a preprocessing plans for an image of this size."""
     return sum(region.tokens for region in part.regions(width, height, facts, facts.grid))
+
+
+def test_the_grid_that_fits_best_equals_that_of_llama_3_2_vision() -> None:
+    for most in (1, 3, 4, 6):
+        assert list(all_grids(most)) == get_all_supported_aspect_ratios(most)
+    for side in (56, 560):
+        for width, height in [*sizes(2000), (side, side), (2 * side, side), (2 * side + 1, 2 * side)]:
+            rows, columns = best_grid(width, height, side, all_grids(4))
+            assert (rows * side, columns * side) == mllama_canvas.__wrapped__(height, width, 4, side)
+
+
+def test_tiles_by_aspect_equal_those_of_llama_3_2_vision_on_many_sizes() -> None:
+    part, rng = TilesByAspect(), random.Random(0)
+    processor = MllamaImageProcessorPil(size=SQUARE, do_rescale=False, do_normalize=False)
+    found = set()
+    for _ in range(400):
+        width, height = rng.randint(1, 300), rng.choice([1, 9, rng.randint(1, 300)])
+        image = picture(height, width)
+        theirs = processor(images=Image.fromarray(image), return_tensors="np")
+        grid = part.tile_grid(width, height, FACTS)
+        assert all_grids(4).index(grid) + 1 == theirs["aspect_ratio_ids"].item()
+        assert np.array_equal(part.prepare(image, FACTS), theirs["pixel_values"][0, 0, : theirs["num_tiles"][0][0]])
+        found.add(grid)
+    assert found == set(all_grids(4))
+
+
+def test_a_tower_that_reads_whole_images_determines_the_grids() -> None:
+    facts = replace(FACTS, tile_grids=((1, 1), (1, 2)))
+    assert [TilesByAspect().tile_grid(*size, facts) for size in [(56, 500), (500, 56)]] == [(1, 1), (1, 2)]
 
 
 def test_anyres_counts_tokens_as_llava_next_does() -> None:

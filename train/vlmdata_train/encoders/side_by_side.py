@@ -55,7 +55,10 @@ class SideBySide:
             raise ValueError("side_by_side needs at least two towers")
 
     def facts(self) -> EncoderFacts:
-        """Return the facts of the first tower, with the sum of all widths. Raise ValueError if the grids differ."""
+        """Return the facts of the first tower, with the sum of all widths.
+
+        Raise ValueError if the grids differ, or if a tower reads all tiles of an image at once.
+        """
         all_facts = [make_part("encoder", entry).facts() for entry in self.towers]
         grids = [facts.grid(facts.image_size, facts.image_size) for facts in all_facts]
         if any(grid != grids[0] for grid in grids):
@@ -63,6 +66,8 @@ class SideBySide:
                 "side_by_side: all towers must have the same grid of patches, but these have grids of "
                 f"{', '.join(f'{grid.rows} x {grid.columns}' for grid in grids)}"
             )
+        if any(facts.tile_grids for facts in all_facts):
+            raise ValueError("side_by_side: a tower that reads all tiles of an image at once must be the only tower")
         first = all_facts[0]
         width = sum(facts.width for facts in all_facts)
         return EncoderFacts(width, first.image_size, first.patch_size, first.mean, first.std, first.extra)

@@ -1,6 +1,7 @@
 """Flamingo's gated cross-attention: new layers in the language model attend to preceding images.
 
-Alayrac et al. 2022, Flamingo; the layers have the form of Idefics 1 (RMS norms and a gated MLP, as in Llama).
+Alayrac et al. 2022, Flamingo; the layers have the form of Idefics 1 (RMS norms and a gated MLP, as in Llama). The parameters
+also describe the layers of Llama 3.2 Vision (Dubey et al. 2024, The Llama 3 Herd of Models).
 B rows, T tokens, V features of all images, W their width, D width, H heads, E head width.
 """
 
@@ -25,11 +26,14 @@ class CrossLayer(nn.Module):
     def __init__(self, width: int, feature_width: int, heads: int, part: CrossAttention) -> None:
         super().__init__()
         head_width = width // heads
-        self.heads = heads
+        key_heads = part.key_heads or heads
+        if heads % key_heads:
+            raise ValueError(f"cross_attention: the number of heads, {heads}, must be a multiple of key_heads, {key_heads}")
+        self.head_width, self.mlp_without_image = head_width, part.mlp_without_image
         self.attention_norm, self.mlp_norm = nn.RMSNorm(width, eps=part.eps), nn.RMSNorm(width, eps=part.eps)
         self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(feature_width, width, bias=False)
-        self.value = nn.Linear(feature_width, width, bias=False)
+        self.key = nn.Linear(feature_width, key_heads * head_width, bias=False)
+        self.value = nn.Linear(feature_width, key_heads * head_width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
         self.query_norm = nn.RMSNorm(head_width, eps=part.eps) if part.qk_norm else nn.Identity()
         self.key_norm = nn.RMSNorm(head_width, eps=part.eps) if part.qk_norm else nn.Identity()
@@ -48,12 +52,15 @@ class CrossLayer(nn.Module):
         read = self._read(self.attention_norm(hidden), seen)
         hidden = hidden + self.attention_gate.tanh() * read
         inner = self.mlp_norm(hidden)
-        return hidden + self.mlp_gate.tanh() * self.down(functional.silu(self.gate(inner)) * self.up(inner))
+        inner = self.down(functional.silu(self.gate(inner)) * self.up(inner))
+        if not self.mlp_without_image:
+            inner = inner * (seen.latest >= 0)[..., None]
+        return hidden + self.mlp_gate.tanh() * inner
 
     def _read(self, hidden: Tensor, seen: Seen) -> Tensor:
         features = seen.features.to(hidden.dtype)
         query, key, value = (
-            states.unflatten(-1, (self.heads, -1)).transpose(0, 1)[None]  # (1, H, B T or V, E)
+            states.unflatten(-1, (-1, self.head_width)).transpose(0, 1)[None]  # (1, heads, B T or V, E)
             for states in (self.query(hidden).flatten(0, 1), self.key(features), self.value(features))
         )
         read = cross_attend(seen, self.query_norm(query), self.key_norm(key), value)  # (B T, H, E)
@@ -61,7 +68,7 @@ class CrossLayer(nn.Module):
 
 
 class CrossLayers(nn.Module):
-    """The cross-attention layers. One runs before every `part.every`-th layer of the language model."""
+    """The cross-attention layers. One runs before every `part.every`-th layer of the language model, from `part.first` on."""
 
     def __init__(self, language: nn.Module, feature_width: int, image_token_id: int, part: CrossAttention) -> None:
         super().__init__()
@@ -69,8 +76,10 @@ class CrossLayers(nn.Module):
         config: Any = language.config
         config = config.get_text_config()
         blocks = blocks_of(language)
+        if part.first >= len(blocks):
+            raise ValueError(f"cross_attention: first must be less than the number of layers, {len(blocks)}, not {part.first}")
         self.layers = nn.ModuleList()
-        for block in blocks[:: part.every]:
+        for block in blocks[part.first :: part.every]:
             layer = CrossLayer(config.hidden_size, feature_width, part.heads or config.num_attention_heads, part)
             self.layers.append(layer)
             # a hook, so that the language model keeps its classes and the names of its weights
@@ -108,9 +117,14 @@ class CrossAttention:
     """Fusion by cross-attention: the text has one token for each image, and the image features stay outside the text."""
 
     every: int = 4  # layers of the language model for each new one; Flamingo: 1 (3B), 4 (9B), 7 (80B)
+    first: int = 0  # number of layers of the language model before the first new one; Llama 3.2 Vision: 3
     heads: int | None = None  # None: as many heads as the language model has
+    key_heads: int | None = None  # heads of keys and values, each read by several query heads; None: as many as `heads`
     mlp_width: int | None = None  # width of the gated MLP; None: 4 times the width
-    qk_norm: bool = False
+    qk_norm: bool = False  # RMS norms on queries and keys
+    mlp_without_image: bool = True  # also run the MLP for tokens that read no image; Llama 3.2 Vision: false
+    # width of the features that the abstractor makes: the tower's (Flamingo), or the language model's (Llama 3.2 Vision)
+    features: Literal["tower", "language"] = "tower"
     gates: Literal["scalar", "vector"] = "scalar"
     # images that text after consecutive images reads: all (whole), or the last (latest, as in Idefics 1 and OpenFlamingo)
     runs: Literal["whole", "latest"] = "whole"
@@ -119,14 +133,16 @@ class CrossAttention:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"every must be 1 or more, not {self.every}")
+        if self.first < 0:
+            raise ValueError(f"first must be 0 or more, not {self.first}")
 
     def positions_of(self, tokens: int) -> int:
         """Return 1, because the text has one image token for each image."""
         return 1
 
     def reads(self, facts: EncoderFacts, language_width: int) -> int:
-        """Return the tower's width, because keys and values are computed directly from the tower's features."""
-        return facts.width
+        """Return the width of the features from which keys and values are computed: the tower's, or the language model's."""
+        return facts.width if self.features == "tower" else language_width
 
     def build(self, language: nn.Module, width: int, image_token_id: int) -> nn.Module:
         """Return the layers. Hooks run them in the language model."""

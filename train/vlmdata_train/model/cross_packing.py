@@ -3,7 +3,7 @@
 Consecutive images without a token between them are a run. The text after a run reads all images of the run. If a prompt has a
 token between two images, such as Idefics' `<fake_token_around_image>`, the token is text and ends the run.
 
-B rows, T tokens, I images, V features of all images, W feature width, Q queries, H heads, E head width.
+B rows, T tokens, I images, V features of all images, W feature width, Q queries, H heads, G heads of keys, E head width.
 """
 
 from __future__ import annotations
@@ -126,21 +126,22 @@ def _blocks(values: Tensor, filler: int) -> Tensor:
 def cross_attend(seen: Seen, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return the attention of tokens to features, (B T, H, E). It is 0 for tokens that read no image.
 
-    `query` is (1, H, B T, E). `key` and `value` are (1, H, V, E).
+    `query` is (1, H, B T, E). `key` and `value` are (1, G, V, E). H / G query heads in a row read the same key head.
     """
+    grouped = query.shape[1] != key.shape[1]
     if key.shape[2] == 0:  # zeros that depend on every weight, because all ranks must have gradients for the same weights
         out = query * 0 + key.sum() + value.sum()
     elif seen.backend == "segments":
         out = torch.zeros_like(query)
         for start, end, first, last in seen.runs:
             out[:, :, start:end] = functional.scaled_dot_product_attention(
-                query[:, :, start:end], key[:, :, first:last], value[:, :, first:last]
+                query[:, :, start:end], key[:, :, first:last], value[:, :, first:last], enable_gqa=grouped
             )
     elif seen.backend == "mask":
         begins, latest = seen.first.flatten()[:, None], seen.latest.flatten()[:, None]
         visible = (begins <= seen.of_feature) & (seen.of_feature <= latest)  # (B T, V)
-        out = functional.scaled_dot_product_attention(query, key, value, visible)
+        out = functional.scaled_dot_product_attention(query, key, value, visible, enable_gqa=grouped)
         out = torch.where(visible.any(1)[:, None], out, 0.0)
     else:
-        out = flex(query.is_cuda)(query, key, value, block_mask=seen.mask)
+        out = flex(query.is_cuda)(query, key, value, block_mask=seen.mask, enable_gqa=grouped)
     return out[0].transpose(0, 1)

@@ -27,12 +27,13 @@ def encode_images(model: Any, batch: Batch) -> tuple[Tensor, list[int]]:
         raise ValueError(f"tile_counts sum to {sum(splits)}, but there are {len(batch.pixels)} tiles")
     if not splits:
         return _no_features(model), []
+    grids = _tile_grids(model, batch)
     if _reads_surroundings(model):
-        patches = _by_size(batch.pixels, lambda pixels: encode_tower(model, pixels))
+        patches = _by_size(batch.pixels, lambda pixels: encode_tower(model, pixels, grids))
         images = model.abstractor(list(patches), surroundings(model, batch))
         return torch.cat(images), [len(image) for image in images]
     # list of (M, D), or (P, M, D)
-    per_tile = _by_size(batch.pixels, lambda pixels: model.abstractor(encode_tower(model, pixels)))
+    per_tile = _by_size(batch.pixels, lambda pixels: model.abstractor(encode_tower(model, pixels, grids)))
     if model.arrangement is None and isinstance(per_tile, Tensor) and not batch.is_video.any():
         return per_tile.flatten(0, 1), [count * per_tile.shape[1] for count in splits]
     images, start = [], 0
@@ -65,10 +66,25 @@ def _reads_surroundings(model: Any) -> bool:
     return bool(getattr(model.abstractor, "reads_surroundings", False))
 
 
-def encode_tower(model: Any, pixels: Tensor) -> Tensor:
-    """Return the tower's features (P, N, C) of tiles of one size, uint8 (P, 3, H, W)."""
+def encode_tower(model: Any, pixels: Tensor, grids: list[tuple[int, int]] | None) -> Tensor:
+    """Return the tower's features (P, N, C) of tiles of one size, uint8 (P, 3, H, W).
+
+    For a tower that reads all tiles of an image at once, `grids` has the (rows, columns) of tiles of each image.
+    """
     facts, dtype = model.plan.facts, model.language.get_input_embeddings().weight.dtype
-    return model.encoder(normalise(pixels, facts.mean, facts.std, dtype))
+    pixels = normalise(pixels, facts.mean, facts.std, dtype)
+    return model.encoder(pixels) if grids is None else model.encoder(pixels, grids)
+
+
+def _tile_grids(model: Any, batch: Batch) -> list[tuple[int, int]] | None:
+    """Return the (rows, columns) of tiles of each image, for a tower that reads whole images. A frame of a video is one tile."""
+    if not model.plan.facts.tile_grids:
+        return None
+    images = zip(batch.tile_counts.tolist(), batch.image_sizes.tolist(), batch.is_video.tolist(), strict=True)
+    grids = []
+    for count, (height, width), is_video in images:
+        grids += [(1, 1)] * count if is_video else [model.plan.preprocessing.tile_grid(width, height, model.plan.facts)]
+    return grids
 
 
 def _by_size(pixels: Tensor | list[Tensor], encode: Callable[[Tensor], Tensor]) -> Tensor | list[Tensor]:
@@ -99,7 +115,8 @@ def _no_features(model: Any) -> Tensor:
     side, device = facts.image_size, embeddings.weight.device
     if not (model.training and torch.is_grad_enabled()):
         return torch.zeros(0, model.feature_width, device=device)
-    patches = encode_tower(model, torch.zeros(1, 3, side, side, device=device))
+    grids = [model.plan.preprocessing.tile_grid(side, side, facts)] if facts.tile_grids else None
+    patches = encode_tower(model, torch.zeros(1, 3, side, side, device=device), grids)
     if _reads_surroundings(model):
         (tile,) = model.abstractor([patches[0]], Surroundings.of_one_tile(device, embeddings))
         return tile[:0]

@@ -36,6 +36,12 @@ class ImagePlan:
     writing: Any
     video: Any = None  # None: each frame of a video is an image
 
+    def __post_init__(self) -> None:
+        if self.facts.tile_grids and not hasattr(self.preprocessing, "tile_grid"):
+            raise ValueError(
+                "preprocessing: the tower reads all tiles of an image at once. Use the preprocessing `tiles_by_aspect`."
+            )
+
     def grid_of(self, height: int, width: int) -> Grid:
         """Return the grid of tokens that the abstractor makes from one tile of this size."""
         return self.abstractor.grid_of(self.facts.grid(height, width))
