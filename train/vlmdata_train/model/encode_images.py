@@ -77,7 +77,7 @@ def encode_tower(model: Any, pixels: Tensor, grids: list[tuple[int, int]] | None
 
 
 def _tile_grids(model: Any, batch: Batch) -> list[tuple[int, int]] | None:
-    """Return the (rows, columns) of tiles of each image, for a tower that reads whole images. A frame of a video is one tile."""
+    """Return the (rows, columns) of tiles of each image, for a tower that reads whole images. A video frame is one tile."""
     if not model.plan.facts.tile_grids:
         return None
     images = zip(batch.tile_counts.tolist(), batch.image_sizes.tolist(), batch.is_video.tolist(), strict=True)
