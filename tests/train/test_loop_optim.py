@@ -81,7 +81,7 @@ def test_each_part_has_its_rate_and_only_matrices_decay():
     table = {"encoder": Part(lr=2e-6, weight_decay=0.5)}
     apply_parts(parts, table)
     groups = parameter_groups(parts, table, 1e-3, 0.1)
-    described = [(g["part"], g["lr"], g["weight_decay"], sum(p.numel() for p in g["params"])) for g in groups]
+    described = [(g["label"], g["lr"], g["weight_decay"], sum(p.numel() for p in g["params"])) for g in groups]
     assert described[:2] == [("encoder", 2e-6, 0.5, 12), ("encoder", 2e-6, 0.0, 4)]
     assert described[2:] == [("language", 1e-3, 0.1, 20), ("language", 1e-3, 0.0, 13)]
     optimizer = make_optimizer(groups, Optimizer())
@@ -93,5 +93,5 @@ def test_frozen_parts_have_no_parameter_group_and_lora_parts_only_their_updates(
     table = {"encoder": Part(frozen=True), "language": Part(lora=Lora(rank=2, alpha=4))}
     apply_parts(parts, table)
     groups = parameter_groups(parts, table, 1e-3, 0.0)
-    assert [g["part"] for g in groups] == ["language"]
+    assert [g["label"] for g in groups] == ["language"]
     assert sum(p.numel() for p in groups[0]["params"]) == 2 * 4 + 5 * 2

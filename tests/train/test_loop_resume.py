@@ -23,13 +23,18 @@ LORA = {"encoder": {"frozen": True}, "language": {"lora": {"rank": 2, "alpha": 4
     ids=["plain", "lora with dropout", "bf16", "padded, two micro-batches"],
 )
 def test_a_run_stopped_after_k_steps_resumes_to_the_weights_of_an_unbroken_run(tmp_path, changes):
-    data = write_data(tmp_path / "data", captions=30, conversations=10)
-    whole = run_training(tiny_recipe(data, tmp_path / "whole", **changes))
+    resumed_like_unbroken(tmp_path, changes)
+
+
+def resumed_like_unbroken(folder, changes):
+    """Check that a run of six steps that is stopped after three resumes to the weights of an unbroken run."""
+    data = write_data(folder / "data", captions=30, conversations=10)
+    whole = run_training(tiny_recipe(data, folder / "whole", **changes))
     # A kill after step 3 leaves the run's folder with its first checkpoint only.
-    shutil.copytree(tmp_path / "whole", tmp_path / "broken")
-    shutil.rmtree(tmp_path / "broken/checkpoints/step_00000006")
+    shutil.copytree(folder / "whole", folder / "broken")
+    shutil.rmtree(folder / "broken/checkpoints/step_00000006")
     torch.manual_seed(12345)  # whatever else happened in this process
-    resumed = run_training(tiny_recipe(data, tmp_path / "broken", **changes))
+    resumed = run_training(tiny_recipe(data, folder / "broken", **changes))
     assert len(resumed.losses) == 3 and resumed.losses == whole.losses[3:]
     wanted, got = weights(whole.checkpoint), weights(resumed.checkpoint)
     assert wanted.keys() == got.keys()

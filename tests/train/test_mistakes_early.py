@@ -31,6 +31,10 @@ MISTAKES = [
     ),
     (["align", "tiny", *DATA, "--set", "model.fusion={{token: {{}}}}"], "fusion: there is no 'token'. Did you mean 'tokens'?"),
     (["align", "tiny", *DATA, "--set", "model.language=3"], "language must be one name with its parameters"),
+    (
+        ["align", "tiny", *DATA, "--set", "parts.encoder.rules=[{{weights: norms}}]"],
+        "parts, encoder, rules, 1: Rule: a rule must set `frozen`, `lr` or `weight_decay`",
+    ),
     (["align", "tiny", *DATA, "--set", "lr=-1"], "lr must be 0 or more, not -1"),
     (["align", "tiny", *DATA, "--set", "steps=null", "--set", "epochs=0"], "epochs must be more than 0, not 0"),
     (["align", "tiny", *DATA, "--set", "steps=null", "--set", "epochs=.inf"], "epochs must be more than 0, not inf"),

@@ -173,16 +173,20 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
         raise RecipeError(f"{where}: set either `steps` or `epochs`")
     if isinstance(recipe.data, dict) and recipe.epochs is not None:
         raise RecipeError(f"{where}: a mixture has no end, so `epochs` cannot be used. Set `steps`")
-    if not any(not recipe.parts.get(name, Part()).frozen for name in ("encoder", "abstractor", "fusion", "language")):
+    if not any(recipe.parts.get(name, Part()).is_trained for name in ("encoder", "abstractor", "fusion", "language")):
         raise RecipeError(f"{where}, parts: every part is frozen, so nothing would be trained")
-    for name, part in recipe.parts.items():
+    for name in recipe.parts:
         if name not in ("encoder", "abstractor", "fusion", "language"):
             raise RecipeError(
                 f"{where}, parts: a model has no part '{name}'. The parts are encoder, abstractor, fusion and language"
             )
-        if part.frozen and (part.lora or part.lr is not None):
-            raise RecipeError(f"{where}, parts, {name}: a frozen part cannot have `lr` or `lora`")
     return recipe
+
+
+def build_parts(tree: Any, where: str) -> dict[str, Part]:
+    """Build a recipe's `parts` from plain values. Raises RecipeError with the place of the first mistake."""
+    parts: dict[str, Part] = _inner(dict[str, Part], tree, where)
+    return parts
 
 
 def _build(cls: type, tree: Any, where: str) -> Any:
@@ -205,6 +209,8 @@ def _inner(kind: Any, value: Any, where: str) -> Any:
     if isinstance(kind, types.UnionType):
         inner = next((k for k in typing.get_args(kind) if dataclasses.is_dataclass(k)), None)
         return _build(typing.cast(type, inner), value, where) if inner and isinstance(value, dict) else value
+    if typing.get_origin(kind) is list and dataclasses.is_dataclass(typing.get_args(kind)[0]) and isinstance(value, list):
+        return [_build(typing.get_args(kind)[0], entry, f"{where}, {number}") for number, entry in enumerate(value, 1)]
     if typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]) and isinstance(value, dict):
         return {name: _build(typing.get_args(kind)[1], entry or {}, f"{where}, {name}") for name, entry in value.items()}
     return value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,8 +13,8 @@ from vlmdata_train.convert.checkpoint_folder import check_checkpoint, is_checkpo
 from vlmdata_train.model.freezing import apply_parts
 from vlmdata_train.model.lora import merge_lora
 from vlmdata_train.model.model import VisionLanguageModel, build_model
-from vlmdata_train.model.model_recipe import Lora, Part, with_tokenizer
-from vlmdata_train.recipe import Recipe, build_recipe
+from vlmdata_train.model.model_recipe import with_tokenizer
+from vlmdata_train.recipe import Recipe, build_parts, build_recipe
 
 
 def restore(folder: Path, device: str) -> tuple[VisionLanguageModel, Recipe]:
@@ -39,8 +38,11 @@ def restore(folder: Path, device: str) -> tuple[VisionLanguageModel, Recipe]:
 def fill(model: VisionLanguageModel, start: str) -> None:
     """Load the weights of `start`, a checkpoint or a published model, into `model`. Raise RecipeError if they do not fit."""
     if is_checkpoint(start):
-        facts = json.loads((Path(start) / "recipe.json").read_text())
-        apply_parts(model.parts(), {name: _part(part) for name, part in facts["parts"].items()})  # creates LoRA's modules
+        file = Path(start) / "recipe.json"
+        try:
+            apply_parts(model.parts(), build_parts(json.loads(file.read_text())["parts"], f"{file}, parts"))  # LoRA's modules
+        except ValueError as error:
+            raise RecipeError(f"start: the parts of {start} do not fit the model: {error}") from None
         checkpoint.load_model(Path(start), model)
         merge_lora(model)
         return
@@ -50,7 +52,3 @@ def fill(model: VisionLanguageModel, start: str) -> None:
         fill_from_llava(model, start)
     except ValueError as error:
         raise RecipeError(f"start: {error}") from None
-
-
-def _part(values: dict[str, Any]) -> Part:
-    return Part(lora=Lora(**values["lora"]) if values["lora"] else None)

@@ -12,28 +12,38 @@ from torch.optim import Optimizer as TorchOptimizer
 
 from vlmdata_train.loop.adamw import SplitAdamW, local
 from vlmdata_train.model.model_recipe import Part
+from vlmdata_train.model.weight_rules import ruled_weights
 from vlmdata_train.recipe import Optimizer
 
 
 def parameter_groups(
     parts: Mapping[str, nn.Module], table: Mapping[str, Part], lr: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Return AdamW's parameter groups. Each part has two: trained matrices with weight decay, and trained vectors without it.
+    """Return AdamW's parameter groups. Each part has one for each of its learning rates and weight decays.
 
-    A weight that two parts share, such as tied embeddings, belongs to the first of the two.
+    Only matrices have weight decay. The `label` of a group is its part, or `part/rule` if a rule sets its learning rate. A
+    weight that two parts share, such as tied embeddings, belongs to the first of the two.
     """
     groups = []
     taken: set[int] = set()
     for name, module in parts.items():
         part = table.get(name, Part())
-        rate = lr if part.lr is None else part.lr
-        decay = weight_decay if part.weight_decay is None else part.weight_decay
-        own = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
-        taken |= {id(p) for p in own}
-        for params, wd in (([p for p in own if p.ndim > 1], decay), ([p for p in own if p.ndim <= 1], 0.0)):
-            if params:
-                groups.append({"params": params, "lr": rate, "initial_lr": rate, "weight_decay": wd, "part": name})
+        own = [one for one in ruled_weights(module, part.rules) if one.weight.requires_grad and id(one.weight) not in taken]
+        taken |= {id(one.weight) for one in own}
+        alike: dict[tuple[str, float, float], list[nn.Parameter]] = {}
+        for one in sorted(own, key=lambda one: one.weight.ndim <= 1):  # matrices first
+            rate = _first(one.lr, part.lr, lr)
+            decay = _first(one.weight_decay, part.weight_decay, weight_decay) if one.weight.ndim > 1 else 0.0
+            label = f"{name}/{one.lr_rule.label}" if one.lr_rule else name
+            alike.setdefault((label, rate, decay), []).append(one.weight)
+        for (label, rate, decay), weights in alike.items():
+            groups.append({"params": weights, "lr": rate, "initial_lr": rate, "weight_decay": decay, "label": label})
     return groups
+
+
+def _first(*values: float | None) -> float:
+    """Return the first value that is not None."""
+    return next(value for value in values if value is not None)
 
 
 def make_optimizer(groups: list[dict[str, Any]], choice: Optimizer) -> TorchOptimizer:
@@ -71,7 +81,7 @@ def schedule_factor(kind: str, progress: float, warmup: float) -> float:
 
 
 def set_learning_rates(optimizer: TorchOptimizer, factor: float) -> dict[str, float]:
-    """Set each group's learning rate to its initial rate times `factor`, and return the learning rate of each part."""
+    """Set each group's learning rate to its initial rate times `factor`, and return the rates by the labels of the groups."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
-    return {group["part"]: group["lr"] for group in optimizer.param_groups}
+    return {group["label"]: group["lr"] for group in optimizer.param_groups}

@@ -23,8 +23,9 @@ from vlmdata_train.data.tiny_tokenizer import train_tokenizer
 from vlmdata_train.distributed import Ranks, barrier
 from vlmdata_train.model.freezing import apply_parts, check_gates
 from vlmdata_train.model.model import VisionLanguageModel, build_model
-from vlmdata_train.model.model_recipe import ModelRecipe, Part, with_template, with_tokenizer
-from vlmdata_train.recipe import Recipe
+from vlmdata_train.model.model_recipe import ModelRecipe, Part, Rule, with_template, with_tokenizer
+from vlmdata_train.model.weight_rules import RuledWeight, ruled_weights, selected
+from vlmdata_train.recipe import Recipe, build_parts
 
 # Keys that a resumed run may change, because they do not affect the steps already done.
 MAY_CHANGE = ("steps", "epochs", "out", "speed", "checkpoints", "held_out", "logs")
@@ -46,12 +47,18 @@ def resumable(recipe: Recipe, checkpoints: Path) -> Path | None:
     now = json.loads(json.dumps(recipe.describe()))
     before = DEFAULTS_BEFORE | json.loads((found / "recipe.json").read_text())
     before["model"] = dataclasses.asdict(ModelRecipe(**before["model"]))  # with the defaults of parts that are missing
+    before["parts"] = _with_new_keys(before["parts"], str(found / "recipe.json"))
     changed = [name for name in now if name not in MAY_CHANGE and now[name] != before.get(name)]
     if changed:
         raise RecipeError(
             f"{recipe.out} holds a run with a different `{changed[0]}`. Choose a different `out`, or remove this folder."
         )
     return found
+
+
+def _with_new_keys(parts: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the `parts` of a saved recipe with the defaults of keys that recipes of earlier versions lack."""
+    return {name: dataclasses.asdict(part) for name, part in build_parts(parts, f"{where}, parts").items()}
 
 
 def seed_everything(seed: int, ranks: Ranks) -> None:
@@ -121,14 +128,31 @@ def make_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLangua
 
 
 def summary(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> str:
-    """Return text that shows the data, the device and the weights of each part, for the terminal."""
+    """Return text that shows the data, the device, and the weights of each part and of each rule, for the terminal."""
     lines = [f"{recipe.stage} on {recipe.data}, {ranks.world} rank(s), {ranks.device.type}, {recipe.speed.precision}"]
-    for name, part in model.parts().items():
-        weights = sum(p.numel() for p in part.parameters())
-        trained = sum(p.numel() for p in part.parameters() if p.requires_grad)
-        choice = recipe.parts.get(name, Part())
-        rate = recipe.lr if choice.lr is None else choice.lr
-        how = f"lr {rate:g}" + (", LoRA" if choice.lora else "") if trained else "frozen"
-        if weights:
-            lines.append(f"  {name:<10} {weights / 1e6:10.3f} M weights, {trained / 1e6:10.3f} M trained, {how}")
+    for name, module in model.parts().items():
+        part, weights = recipe.parts.get(name, Part()), ruled_weights(module, [])
+        if not weights:
+            continue
+        is_trained = any(one.weight.requires_grad for one in weights) and not part.frozen
+        rate = recipe.lr if part.lr is None else part.lr
+        how = f"lr {rate:g}" + (", LoRA" if part.lora else "") if is_trained else "frozen"
+        lines.append(f"  {name:<10} {_counts(weights)}, {how}")
+        lines += [f"  {'':<10} {_counts(selected(rule.weights, weights))}, {_text(rule, rate)}" for rule in part.rules]
     return "\n".join(lines)
+
+
+def _counts(weights: list[RuledWeight]) -> str:
+    """Return how many weights there are and how many of them are trained, in millions."""
+    trained = sum(one.weight.numel() for one in weights if one.weight.requires_grad)
+    return f"{sum(one.weight.numel() for one in weights) / 1e6:10.3f} M weights, {trained / 1e6:10.3f} M trained"
+
+
+def _text(rule: Rule, rate: float) -> str:
+    """Return a rule as text. `rate` is the learning rate of its part."""
+    if rule.frozen:
+        return f"{rule.label}: frozen"
+    is_shown = rule.lr is not None or rule.frozen is False
+    how = [f"lr {rate if rule.lr is None else rule.lr:g}"] if is_shown else []
+    how += [] if rule.weight_decay is None else [f"weight decay {rule.weight_decay:g}"]
+    return f"{rule.label}: {', '.join(how)}"

@@ -7,12 +7,14 @@ The model keeps its class and the names of its weights, so that packing, hooks a
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from vlmdata_train.model.model_recipe import Lora
+from vlmdata_train.model.model_recipe import Lora, patterns_of
+from vlmdata_train.model.weight_rules import matches, plain_name, suggestion
 
 # These modules pass the weights of their linear layers to a kernel. They do not call the layers, so an update would not run.
 UNCALLED_IN = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
@@ -22,14 +24,15 @@ HOOKS = (
 )  # fmt: skip
 
 
-def add_lora(module: nn.Module, lora: Lora) -> int:
-    """Add a low-rank update to each of a part's `linear_layers`, freeze all other weights, and return the number of updates.
+def add_lora(module: nn.Module, lora: Lora, apart: Collection[nn.Parameter] = ()) -> int:
+    """Add a low-rank update to those of a part's `linear_layers` that `lora.layers` selects, and freeze all other weights.
 
-    Hooks of these layers move to the modules that replace the layers. Raises ValueError if the part has no such layer.
+    Returns the number of updates. A layer whose weight is in `apart` gets no update. Hooks of these layers move to the modules
+    that replace the layers. Raises ValueError if the part has no such layer.
     """
     from peft import LoraConfig, inject_adapter_in_model  # the extra vlmdata[train]
 
-    layers = linear_layers(module)
+    layers = _chosen(module, lora, {id(weight) for weight in apart})
     if not layers:
         raise ValueError(f"lora: {type(module).__name__} has no linear layer to update. Train the part without `lora`.")
     targets = "|".join(map(re.escape, layers))  # a pattern of whole names: in a list, `1` would match `block.1` too
@@ -43,6 +46,21 @@ def add_lora(module: nn.Module, lora: Lora) -> int:
             _swap_hooks(layer, updated[layer])
         setattr(owner, leaf, updated[layer])  # peft does not replace a shared layer at its second place
     return len(updated)
+
+
+def _chosen(module: nn.Module, lora: Lora, apart: set[int]) -> dict[str, nn.Linear]:
+    """Return the linear layers that get an update, by name.
+
+    `apart` holds the ids of weights whose layers get none. Raises ValueError for a pattern of `lora.layers` without a layer.
+    """
+    layers = linear_layers(module)
+    names = {name: plain_name(module, name) for name in layers}
+    patterns = patterns_of("*" if lora.layers is None else lora.layers)
+    for pattern in patterns if layers else ():
+        if not any(matches(pattern, name) for name in names.values()):
+            raise ValueError(f"lora, layers: no linear layer matches '{pattern}'.{suggestion(pattern, [*names.values()], [])}")
+    chosen = {layer for name, layer in layers.items() if any(matches(pattern, names[name]) for pattern in patterns)}
+    return {name: layer for name, layer in layers.items() if layer in chosen and id(layer.weight) not in apart}
 
 
 def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
@@ -69,8 +87,12 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
 
 
 def closed_gates(module: nn.Module) -> list[str]:
-    """Return the names of a part's closed gates. A gate is a number or a vector, and is closed if it is 0 everywhere."""
-    return [name for name, p in module.named_parameters() if name.endswith("_gate") and p.ndim <= 1 and not p.any()]
+    """Return the names of a part's frozen gates that are closed.
+
+    A gate is a number or a vector, and is closed if it is 0 everywhere.
+    """
+    frozen = [(name, p) for name, p in module.named_parameters() if not p.requires_grad]
+    return [name for name, p in frozen if name.endswith("_gate") and p.ndim <= 1 and not p.any()]
 
 
 def merge_lora(module: nn.Module) -> int:

@@ -6,7 +6,7 @@ This file imports no torch, so that mistakes are reported at once.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -51,23 +51,71 @@ class Lora:
     rank: int = 128  # default of LLaVA-1.5's script
     alpha: int = 256  # default of LLaVA-1.5's script; the update is scaled by alpha / rank
     dropout: float = 0.05  # default of LLaVA-1.5's script
+    layers: str | list[str] | None = None  # patterns of the names of the linear layers to update; None: all
 
     def __post_init__(self) -> None:
         check_range(self, "rank alpha", least=1)
         check_range(self, "dropout", least=0, below=1)
+        if self.layers is not None:
+            _check_patterns(self.layers, "layers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How some weights of a part are trained, in place of the part's own choices."""
+
+    weights: str | list[str]  # patterns of names (see weight_rules.py), or the words `norms` and `biases`
+    frozen: bool | None = None  # None: as the part; false: train these weights fully, also if the part is frozen or has LoRA
+    lr: float | None = None  # None: the part's
+    weight_decay: float | None = None  # None: the part's
+
+    def __post_init__(self) -> None:
+        check_range(self, "lr weight_decay", least=0)
+        _check_patterns(self.weights, "weights")
+        is_tuned = self.lr is not None or self.weight_decay is not None
+        if self.frozen is None and not is_tuned:
+            raise ValueError("a rule must set `frozen`, `lr` or `weight_decay`")
+        if self.frozen and is_tuned:
+            raise ValueError("frozen weights cannot have `lr` or `weight_decay`")
+
+    @property
+    def label(self) -> str:
+        """The patterns as one text, for logs."""
+        return ", ".join(patterns_of(self.weights))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """How one part of the model is trained: frozen, at a learning rate, or with LoRA."""
+    """How one part of the model is trained: frozen, at a learning rate, or with LoRA. Rules change this for some weights."""
 
     frozen: bool = False
     lr: float | None = None  # None: the recipe's `lr`
     weight_decay: float | None = None  # None: the optimizer's `weight_decay`
     lora: Lora | None = None
+    rules: list[Rule] = field(default_factory=list)  # a later rule overrides an earlier one
 
     def __post_init__(self) -> None:
         check_range(self, "lr weight_decay", least=0)
+        if not self.is_trained and (self.lora or self.rules or self.lr is not None):
+            raise ValueError("a frozen part cannot have `lr`, `lora` or `rules`, unless a rule sets `frozen: false`")
+        if self.frozen and self.lora:
+            raise ValueError("a frozen part cannot have `lora`. Remove `frozen`, because LoRA freezes the part's own weights")
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether some weights of the part are trained."""
+        return not self.frozen or any(rule.frozen is False for rule in self.rules)
+
+
+def patterns_of(patterns: str | list[str]) -> list[str]:
+    """Return one or several patterns as a list."""
+    return [patterns] if isinstance(patterns, str) else patterns
+
+
+def _check_patterns(patterns: str | list[str], name: str) -> None:
+    """Raise ValueError if there is no pattern, or if one is empty."""
+    if not patterns or not all(patterns_of(patterns)):
+        raise ValueError(f"{name} must be a pattern of names, or a list of patterns, not {patterns!r}")
 
 
 def check_range(part: Any, names: str, *, least: float, below: float = float("inf")) -> None:
