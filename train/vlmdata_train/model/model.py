@@ -156,7 +156,10 @@ class VisionLanguageModel(nn.Module):
 
     def _encode(self, pixels: Tensor) -> Tensor:
         facts, dtype = self.plan.facts, self.language.get_input_embeddings().weight.dtype
-        return self.abstractor(self.encoder(normalise(pixels, facts.mean, facts.std, dtype)))
+        features = self.encoder(normalise(pixels, facts.mean, facts.std, dtype))
+        if getattr(self.abstractor, "takes_grid", False):
+            return self.abstractor(features, grid=facts.grid(*pixels.shape[-2:]))
+        return self.abstractor(features)
 
     def _no_features(self) -> Tensor:
         """Return an empty tensor of features, (0, D).
