@@ -13,6 +13,7 @@ from vlmdata_train.model.parts import make_part, part_names
 CASES: dict[str, dict[str, Any]] = {
     "linear": {}, "mlp": {"layers": 3, "norm": True}, "pixel_shuffle": {"factor": 2, "layers": 2, "norm": True},
     "average_pool": {"factor": 2}, "patch_merger": {}, "deep_merger": {}, "normed_merger": {},
+    "gated_mlp": {"mlp_width": 10}, "kosmos_resampler": {"queries": 3, "head_width": 4},
     "query_resampler": {"queries": 4, "head_width": 4},
     "c_abstractor": {"side": 2, "width": 8, "blocks": 2},
     "q_former": {"queries": 3, "width": 8, "layers": 2, "heads": 2, "mlp_width": 12, "dropout": 0.0},
