@@ -15,6 +15,7 @@ CASES: dict[str, dict[str, Any]] = {
     "average_pool": {"factor": 2}, "patch_merger": {}, "deep_merger": {}, "normed_merger": {},
     "gated_mlp": {"mlp_width": 10}, "kosmos_resampler": {"queries": 3, "head_width": 4},
     "query_resampler": {"queries": 4, "head_width": 4},
+    "d_abstractor": {"side": 2, "width": 8, "layers": 2, "heads": 2, "points": 3, "mlp_width": 6, "dropout": 0.0},
     "c_abstractor": {"side": 2, "width": 8, "blocks": 2},
     "q_former": {"queries": 3, "width": 8, "layers": 2, "heads": 2, "mlp_width": 12, "dropout": 0.0},
     "gated_resampler": {"latents": 4, "layers": 2, "heads": 2, "key_heads": 1, "head_width": 4},
@@ -66,6 +67,15 @@ def test_pixel_shuffle_orders_channels_by_row_then_column_of_the_square() -> Non
     features = torch.arange(24).view(1, 24, 1)  # the number of each patch of 4 x 6
     assert shuffle(features, GRID, 2)[0, 0].tolist() == [0, 1, 6, 7]
     assert shuffle(features, GRID, 2)[0, 5].tolist() == [16, 17, 22, 23]
+
+
+@pytest.mark.parametrize("name", ["pixel_shuffle", "average_pool"])
+def test_tiles_of_another_grid_with_as_many_patches_are_divided_into_their_own_squares(name: str) -> None:
+    part, features = make_part("abstractor", {name: {"factor": 2}}), torch.randn(1, GRID.tokens, 3)
+    module, other = part.build(tower(3), 5, GRID), part.build(tower(3), 5, Grid(2, 12))
+    other.load_state_dict(module.state_dict())
+    torch.testing.assert_close(module(features, grid=Grid(2, 12)), other(features))
+    assert (other(features) - module(features)).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("grid", [Grid(5, 4), Grid(4, 5), Grid(4, 4, extra=1)])

@@ -2,7 +2,7 @@
 
 Source: Peng et al. 2023, Kosmos-2: Grounding Multimodal Large Language Models to the World.
 
-P images, N patches, Q queries, C and D widths, H heads, E head width.
+P images, N patches, Q queries, C and D widths.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlmdata_train.abstractors.query_resampler import attend
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 
 
@@ -32,11 +33,7 @@ class JointAttention(nn.Module):
             features = functional.normalize(features, dim=-1)
         queries = self.queries.to(features.dtype).expand(len(features), -1, -1)
         context = torch.cat([self.project(features), queries], 1)  # (P, N + Q, D)
-        query, key, value = (
-            states.unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # (P, H, tokens, E)
-            for states in (self.query(queries), self.key(context), self.value(context))
-        )
-        return self.output(functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        return self.output(attend(self.query(queries), self.key(context), self.value(context), self.head_width))
 
 
 @dataclass(frozen=True)

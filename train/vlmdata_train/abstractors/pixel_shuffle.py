@@ -42,15 +42,20 @@ def coarser(grid: Grid, side: int) -> Grid:
 
 
 class SquareLayers(nn.Module):
-    """Merges each square to one token, then runs the layers of an MLP."""
+    """Merges each square to one token, then runs the layers of an MLP, for tiles of any grid that can be divided."""
+
+    takes_grid = True
 
     def __init__(self, grid: Grid, side: int, merge: Callable[[Tensor, Grid, int], Tensor], layers: nn.Module) -> None:
         super().__init__()
         self.grid, self.side, self.merge, self.layers = grid, side, merge, layers
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Merge the squares and run the layers: (P, N, C) -> (P, N / s^2, D)."""
-        return self.layers(self.merge(features, self.grid, self.side))
+    def forward(self, features: Tensor, grid: Grid | None = None) -> Tensor:
+        """Merge the squares of tiles with this grid and run the layers: (P, N, C) -> (P, N / s^2, D).
+
+        A grid of None is that of `build`.
+        """
+        return self.layers(self.merge(features, grid or self.grid, self.side))
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class PixelShuffle(Mlp):
         return coarser(grid, self.factor)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Return the module for tiles of this grid."""
+        """Return the module. It accepts tiles of any grid that can be divided into squares."""
         squares = replace(facts, width=facts.width * self.factor**2)
         layers = super().build(squares, out_width, self.grid_of(grid))
         return SquareLayers(grid, self.factor, shuffle, layers)

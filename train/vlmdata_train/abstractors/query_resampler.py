@@ -40,6 +40,12 @@ def stretched(positions: Tensor, side: int, grid: Grid) -> Tensor:
     return picture[0].flatten(1).T
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, head_width: int) -> Tensor:
+    """Return the attention of heads of this width, without linear layers: (P, Q, D), (P, N, D), (P, N, D) -> (P, Q, D)."""
+    heads = (states.unflatten(-1, (-1, head_width)).transpose(1, 2) for states in (query, key, value))  # (P, H, tokens, E)
+    return functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+
+
 class QueryAttention(nn.Module):
     """The network of `QueryResampler`: patches (P, N, C) -> tokens (P, Q, D), for tiles of any size."""
 
@@ -60,11 +66,7 @@ class QueryAttention(nn.Module):
         context = self.context_norm(self.project(features))  # (P, N, D)
         of_queries, of_patches = self._positions(grid or self.grid, context)
         queries = (self.queries_norm(self.queries.to(context.dtype)) + of_queries).expand(len(context), -1, -1)
-        query, key, value = (
-            states.unflatten(-1, (-1, self.head_width)).transpose(1, 2)  # (P, H, tokens, E)
-            for states in (self.query(queries), self.key(context + of_patches), self.value(context))
-        )
-        read = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        read = attend(self.query(queries), self.key(context + of_patches), self.value(context), self.head_width)
         return self.last(self.norm(self.output(read)))
 
     def _positions(self, grid: Grid, like: Tensor) -> tuple[Tensor | float, Tensor]:
