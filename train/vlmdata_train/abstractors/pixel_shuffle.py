@@ -1,4 +1,5 @@
-"""Concatenate the patches of each square to one token, then apply an MLP, as in Idefics3, SmolVLM, InternVL and nanoVLM.
+"""Concatenate the patches of each square to one token, then apply an MLP, as in Idefics3, SmolVLM, InternVL, nanoVLM and
+Phi-3-Vision.
 
 P tiles, N = r x c patches, s the side of a square, C and D widths.
 """
@@ -63,6 +64,7 @@ class PixelShuffle(Mlp):
     """Turns each square of `factor` x `factor` patches into one token.
 
     Idefics3 has factor 2 and 1 layer without bias. SmolVLM has factor 3 or 4. InternVL has factor 2, a norm and 2 layers.
+    Phi-3-Vision has factor 2 and 2 layers.
     """
 
     factor: int = 2
