@@ -53,6 +53,17 @@ def test_features_of_different_images_are_not_mixed(name: str) -> None:
     torch.testing.assert_close(module(pixels)[1], module(pixels[1:])[0])
 
 
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_in_bf16_the_result_is_bf16_and_near_that_in_fp32(name: str) -> None:
+    module = make_part("abstractor", {name: CASES[name]}).build(tower(8), 12, GRID).eval()
+    randomise(module)
+    features = torch.randn(2, GRID.tokens, 8, generator=torch.Generator().manual_seed(0))
+    exact = module(features)
+    found = module.bfloat16()(features.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert (found - exact).abs().max() < 0.05 * exact.abs().max()
+
+
 @pytest.mark.parametrize("name", ["pixel_shuffle", "average_pool", "attention_pool"])
 def test_a_token_depends_only_on_its_square_of_patches(name: str) -> None:
     part = make_part("abstractor", {name: {"factor": 2}})
