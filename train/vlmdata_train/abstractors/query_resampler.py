@@ -84,6 +84,7 @@ class QueryResampler:
 
     Qwen-VL: the queries form a square grid with positions, and the patches get these positions, interpolated to their own grid.
     MiniCPM-V 2.5 and 2.6 (`grid_queries: false`): the queries have no positions, and a patch has that of its row and column.
+    A tower that returns patches square by square, such as `qwen2_vl`, does not fit.
     """
 
     queries: int = 256  # Qwen-VL; MiniCPM-V 2.5: 96, 2.6: 64 (these two not checked at their source)
