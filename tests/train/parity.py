@@ -211,3 +211,20 @@ def other_epsilons(module: nn.Module) -> Iterator[None]:
     yield
     for norm, name, value in before:
         setattr(norm, name, value)
+
+
+def assert_same_gradients(model: nn.Module, reference: nn.Module, rename: Callable[[str], str]) -> None:
+    """Compare the gradients of all weights, to 1e-5 of the largest gradient of each weight.
+
+    A weight of the reference without a gradient must have none here either. The gradient of a key's bias is only rounding, so
+    a hundredth of the largest gradient of all weights counts as the least size."""
+    ours = {name: weight.grad for name, weight in model.named_parameters()}
+    least = 0.01 * max(weight.grad.abs().max() for weight in reference.parameters() if weight.grad is not None)
+    for name, weight in reference.named_parameters():
+        mine = ours.get(rename(name))
+        if weight.grad is None or not weight.grad.any():
+            assert mine is None or not mine.any(), f"{name}: only ours has a gradient"
+        else:
+            assert mine is not None, f"{name}: only the reference's has a gradient"
+            theirs = weight.grad.view_as(mine)
+            assert (mine - theirs).abs().max() < 1e-5 * max(theirs.abs().max(), least), f"{name}: other gradients"

@@ -13,6 +13,10 @@ from vlmdata_train.model.parts import make_part, part_names
 CASES: dict[str, dict[str, Any]] = {
     "linear": {}, "mlp": {"layers": 3, "norm": True}, "pixel_shuffle": {"factor": 2, "layers": 2, "norm": True},
     "average_pool": {"factor": 2}, "patch_merger": {}, "deep_merger": {}, "normed_merger": {},
+    "gated_mlp": {"mlp_width": 10}, "kosmos_resampler": {"queries": 3, "head_width": 4},
+    "query_resampler": {"queries": 4, "head_width": 4},
+    "attention_pool": {"heads": 2, "head_width": 3, "mlp_width": 10},
+    "d_abstractor": {"side": 2, "width": 8, "layers": 2, "heads": 2, "points": 3, "mlp_width": 6, "dropout": 0.0},
     "c_abstractor": {"side": 2, "width": 8, "blocks": 2},
     "q_former": {"queries": 3, "width": 8, "layers": 2, "heads": 2, "mlp_width": 12, "dropout": 0.0},
     "gated_resampler": {"latents": 4, "layers": 2, "heads": 2, "key_heads": 1, "head_width": 4},
@@ -49,10 +53,21 @@ def test_features_of_different_images_are_not_mixed(name: str) -> None:
     torch.testing.assert_close(module(pixels)[1], module(pixels[1:])[0])
 
 
-@pytest.mark.parametrize("name", ["pixel_shuffle", "average_pool"])
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_in_bf16_the_result_is_bf16_and_near_that_in_fp32(name: str) -> None:
+    module = make_part("abstractor", {name: CASES[name]}).build(tower(8), 12, GRID).eval()
+    randomise(module)
+    features = torch.randn(2, GRID.tokens, 8, generator=torch.Generator().manual_seed(0))
+    exact = module(features)
+    found = module.bfloat16()(features.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert (found - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+@pytest.mark.parametrize("name", ["pixel_shuffle", "average_pool", "attention_pool"])
 def test_a_token_depends_only_on_its_square_of_patches(name: str) -> None:
     part = make_part("abstractor", {name: {"factor": 2}})
-    module, features = part.build(tower(3), 5, GRID), torch.randn(1, GRID.tokens, 3)
+    module, features = part.build(tower(4), 5, GRID), torch.randn(1, GRID.tokens, 4)
     before = module(features)
     changed = features.clone()
     changed[0, 2 * 6 + 5] += 1.0  # row 2, column 5: square (1, 2), the last of 2 x 3
@@ -64,6 +79,16 @@ def test_pixel_shuffle_orders_channels_by_row_then_column_of_the_square() -> Non
     features = torch.arange(24).view(1, 24, 1)  # the number of each patch of 4 x 6
     assert shuffle(features, GRID, 2)[0, 0].tolist() == [0, 1, 6, 7]
     assert shuffle(features, GRID, 2)[0, 5].tolist() == [16, 17, 22, 23]
+
+
+@pytest.mark.parametrize("name", ["pixel_shuffle", "average_pool", "attention_pool"])
+def test_tiles_of_another_grid_with_as_many_patches_are_divided_into_their_own_squares(name: str) -> None:
+    part, features = make_part("abstractor", {name: {"factor": 2}}), torch.randn(1, GRID.tokens, 4)
+    module, other = part.build(tower(4), 5, GRID), part.build(tower(4), 5, Grid(2, 12))
+    randomise(module, scale=0.5)
+    other.load_state_dict(module.state_dict())
+    torch.testing.assert_close(module(features, grid=Grid(2, 12)), other(features))
+    assert (other(features) - module(features)).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("grid", [Grid(5, 4), Grid(4, 5), Grid(4, 4, extra=1)])

@@ -146,6 +146,11 @@ def test_transformers_generates_the_same_text(tmp_path: Path) -> None:
         (replace(LLAVA, preprocessing={"anyres": {"max_tiles": 4}}), "preprocessing: LLaVA's format supports only pad"),
         (replace(LLAVA, positions="shared"), "positions: LLaVA's format supports only rope"),
         (replace(LLAVA, abstractor={"mlp": {"layers": 3}}), "abstractor: LLaVA's format supports only an mlp of 2 layers"),
+        (
+            replace(LLAVA, abstractor={"mlp": {"norm_after": True}}),
+            "abstractor: LLaVA's format supports only an mlp of 2 layers",
+        ),
+        (replace(LLAVA, abstractor={"pixel_shuffle": {"layers": 2}}), "abstractor: LLaVA's format supports only an mlp"),
         (replace(LLAVA, preprocessing="dynamic_tiles"), "preprocessing: LLaVA's format supports only pad"),
         (over({"model_type": "phi"}), "language: LLaVA's format supports only an output layer without bias"),
         (over({"model_type": "gemma2", "head_dim": 8}), "language: LLaVA's format supports only an output layer without bias"),

@@ -1,6 +1,7 @@
 """Honeybee's C-Abstractor: convolutions, pooling to a square grid, and more convolutions. Convolutions preserve locality.
 
-Source: Cha et al. 2023, Honeybee: Locality-enhanced Projector. The residual block is RegNet's, with squeeze and excitation.
+Source: Cha et al. 2023, Honeybee: Locality-enhanced Projector. The residual block is RegNet's, with squeeze and excitation
+and groups of one channel, as in Honeybee's code.
 
 P images, r x c patches, s x s tokens, C, W and D widths.
 """
@@ -25,13 +26,18 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class Block(nn.Module):
-    """A residual block of 1x1, 3x3 and 1x1 convolutions, with a gate for each channel."""
+    """A residual block of 1x1, 3x3 and 1x1 convolutions, with a gate for each channel.
+
+    The 3x3 convolution filters each channel separately.
+    """
 
     def __init__(self, in_width: int, width: int) -> None:
         super().__init__()
         self.first = nn.Sequential(nn.Conv2d(in_width, width, 1, bias=False), ChannelNorm(width), nn.SiLU())
-        self.middle = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), ChannelNorm(width), nn.SiLU())
-        squeezed = max(1, in_width // 4)  # a quarter of the block's input width, as in RegNet
+        self.middle = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), ChannelNorm(width), nn.SiLU()
+        )
+        squeezed = max(1, round(in_width / 4))  # a quarter of the block's input width, as in RegNet
         self.excite = nn.Sequential(nn.Conv2d(width, squeezed, 1), nn.SiLU(), nn.Conv2d(squeezed, width, 1), nn.Sigmoid())
         self.last = nn.Sequential(nn.Conv2d(width, width, 1, bias=False), ChannelNorm(width))
         same = in_width == width
@@ -74,6 +80,10 @@ class CAbstractor:
     side: int = 12
     width: int = 1024
     blocks: int = 3
+
+    def __post_init__(self) -> None:
+        if min(self.side, self.blocks) < 1:
+            raise ValueError(f"side and blocks must be 1 or more, but are {self.side} and {self.blocks}")
 
     def grid_of(self, grid: Grid) -> Grid:
         """Return the grid of `side` x `side` tokens, which is the same for any grid of patches."""

@@ -1,4 +1,4 @@
-"""Apply an MLP to each feature, as in LLaVA 1.5.
+"""Apply an MLP to each feature, as in LLaVA 1.5, ViP-LLaVA and Yi-VL.
 
 Source: Liu et al. 2023, Improved Baselines with Visual Instruction Tuning. P tiles, N patches, C and D widths.
 """
@@ -25,7 +25,8 @@ class Mlp:
 
     layers: int = 2  # LLaVA 1.5's mlp2x_gelu
     activation: Literal["gelu", "gelu_pytorch_tanh", "relu", "silu"] = "gelu"
-    norm: bool = False  # a layer norm first, as in InternVL
+    norm: bool = False  # a layer norm first, as in InternVL and ViP-LLaVA
+    norm_after: bool = False  # a layer norm after each linear layer, as in Yi-VL's mlp2x_gelu_Norm
     bias: bool = True
 
     def __post_init__(self) -> None:
@@ -39,7 +40,8 @@ class Mlp:
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
         """Return the layers. The first linear layer changes the width."""
         modules: list[nn.Module] = [nn.LayerNorm(facts.width)] if self.norm else []
-        modules.append(nn.Linear(facts.width, out_width, bias=self.bias))
-        for _ in range(self.layers - 1):
-            modules += [ACTIVATIONS[self.activation](), nn.Linear(out_width, out_width, bias=self.bias)]
+        for number in range(self.layers):
+            modules += [ACTIVATIONS[self.activation]()] if number else []
+            modules.append(nn.Linear(out_width if number else facts.width, out_width, bias=self.bias))
+            modules += [nn.LayerNorm(out_width)] if self.norm_after else []
         return nn.Sequential(*modules)

@@ -1,4 +1,5 @@
-"""Concatenate the patches of each square to one token, then apply an MLP, as in Idefics3, SmolVLM, InternVL and nanoVLM.
+"""Concatenate the patches of each square to one token, then apply an MLP, as in Idefics3, SmolVLM, InternVL, nanoVLM and
+Phi-3-Vision.
 
 P tiles, N = r x c patches, s the side of a square, C and D widths.
 """
@@ -42,15 +43,20 @@ def coarser(grid: Grid, side: int) -> Grid:
 
 
 class SquareLayers(nn.Module):
-    """Merges each square to one token, then runs the layers of an MLP."""
+    """Merges each square to one token, then runs the layers of an MLP, for tiles of any grid that can be divided."""
+
+    takes_grid = True
 
     def __init__(self, grid: Grid, side: int, merge: Callable[[Tensor, Grid, int], Tensor], layers: nn.Module) -> None:
         super().__init__()
         self.grid, self.side, self.merge, self.layers = grid, side, merge, layers
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Merge the squares and run the layers: (P, N, C) -> (P, N / s^2, D)."""
-        return self.layers(self.merge(features, self.grid, self.side))
+    def forward(self, features: Tensor, grid: Grid | None = None) -> Tensor:
+        """Merge the squares of tiles with this grid and run the layers: (P, N, C) -> (P, N / s^2, D).
+
+        A grid of None is that of `build`.
+        """
+        return self.layers(self.merge(features, grid or self.grid, self.side))
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class PixelShuffle(Mlp):
     """Turns each square of `factor` x `factor` patches into one token.
 
     Idefics3 has factor 2 and 1 layer without bias. SmolVLM has factor 3 or 4. InternVL has factor 2, a norm and 2 layers.
+    Phi-3-Vision has factor 2 and 2 layers.
     """
 
     factor: int = 2
@@ -68,7 +75,7 @@ class PixelShuffle(Mlp):
         return coarser(grid, self.factor)
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
-        """Return the module for tiles of this grid."""
+        """Return the module. It accepts tiles of any grid that can be divided into squares."""
         squares = replace(facts, width=facts.width * self.factor**2)
         layers = super().build(squares, out_width, self.grid_of(grid))
         return SquareLayers(grid, self.factor, shuffle, layers)

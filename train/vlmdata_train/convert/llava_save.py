@@ -102,8 +102,9 @@ def _check_form(model: VisionLanguageModel) -> None:
             "pad, centre_crop, resize or anyres without max_tiles",
         ),
         "abstractor": (
-            isinstance(plan.abstractor, Mlp) and plan.abstractor.layers == 2 and not plan.abstractor.norm,
-            "an mlp of 2 layers without norm",
+            type(plan.abstractor) is Mlp and plan.abstractor.layers == 2  # a subclass also merges patches
+            and not (plan.abstractor.norm or plan.abstractor.norm_after),
+            "an mlp of 2 layers without norms",
         ),
         "fusion": (isinstance(plan.fusion, Tokens) and not plan.fusion.prefix, "tokens, without prefix"),
         "positions": (isinstance(model.positions, Rope), "rope"),

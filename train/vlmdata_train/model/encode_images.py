@@ -33,7 +33,7 @@ def encode_images(model: Any, batch: Batch) -> tuple[Tensor, list[int]]:
         images = model.abstractor(list(patches), surroundings(model, batch))
         return torch.cat(images), [len(image) for image in images]
     # list of (M, D), or (P, M, D)
-    per_tile = _by_size(batch.pixels, lambda pixels: model.abstractor(encode_tower(model, pixels, grids)))
+    per_tile = _by_size(batch.pixels, lambda pixels: _abstracted(model, encode_tower(model, pixels, grids), pixels))
     if model.arrangement is None and isinstance(per_tile, Tensor) and not batch.is_video.any():
         return per_tile.flatten(0, 1), [count * per_tile.shape[1] for count in splits]
     images, start = [], 0
@@ -74,6 +74,13 @@ def encode_tower(model: Any, pixels: Tensor, grids: list[tuple[int, int]] | None
     facts, dtype = model.plan.facts, model.language.get_input_embeddings().weight.dtype
     pixels = normalise(pixels, facts.mean, facts.std, dtype)
     return model.encoder(pixels) if grids is None else model.encoder(pixels, grids)
+
+
+def _abstracted(model: Any, patches: Tensor, pixels: Tensor) -> Tensor:
+    """Return the abstractor's features (P, M, D) of patches (P, N, C). `pixels` (P, 3, H, W) has the tiles' size."""
+    if getattr(model.abstractor, "takes_grid", False):
+        return model.abstractor(patches, grid=model.plan.facts.grid(*pixels.shape[-2:]))
+    return model.abstractor(patches)
 
 
 def _tile_grids(model: Any, batch: Batch) -> list[tuple[int, int]] | None:
@@ -120,7 +127,7 @@ def _no_features(model: Any) -> Tensor:
     if _reads_surroundings(model):
         (tile,) = model.abstractor([patches[0]], Surroundings.of_one_tile(device, embeddings))
         return tile[:0]
-    tile = model.abstractor(patches)
+    tile = _abstracted(model, patches, torch.empty(0, 3, side, side))
     if model.arrangement is not None:
         tiles = tile.expand(model.plan.preprocessing.tiles_of(side, side, facts), -1, -1)
         tile = model.arrangement(tiles, width=side, height=side)
