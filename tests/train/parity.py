@@ -124,12 +124,12 @@ def of_squares(counts: list[int], tiles: list[int] | None = None) -> Batch:
 
 
 def of_own_shapes(model: VisionLanguageModel, sizes: list[tuple[int, int]], seed: int = 0) -> Batch:
-    """Make a batch of one sample with noise pictures of these (height, width), each one tile of its size."""
+    """Make a batch of one sample with noise pictures of these (height, width), whose tiles have their own sizes."""
     rng = np.random.default_rng(seed)
     ready = [model.preprocess(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
     counts = [one.tokens for one in ready]
-    batch = one_row(with_images(counts, seed=seed), torch.zeros(0), counts, [1] * len(sizes), sizes)
-    return replace(batch, pixels=[one.pixels[0] for one in ready])
+    batch = one_row(with_images(counts, seed=seed), torch.zeros(0), counts, [len(one.pixels) for one in ready], sizes)
+    return replace(batch, pixels=[tile for one in ready for tile in one.pixels])
 
 
 def assert_packed_equals_separate(model: VisionLanguageModel, samples: list[Batch]) -> None:
@@ -137,7 +137,7 @@ def assert_packed_equals_separate(model: VisionLanguageModel, samples: list[Batc
     joined = pack(model, [(one.input_ids[0].tolist(), torch.zeros(0)) for one in samples])
     sizes = torch.cat([one.image_sizes for one in samples])
     tiles = [tile for one in samples for tile in one.pixels]
-    joined = replace(joined, pixels=tiles, tile_counts=torch.ones(len(tiles), dtype=torch.int64), image_sizes=sizes)
+    joined = replace(joined, pixels=tiles, tile_counts=torch.cat([one.tile_counts for one in samples]), image_sizes=sizes)
     with torch.no_grad():
         together = model.logits(joined)[0].split([one.input_ids.shape[1] for one in samples])
         for packed, alone in zip(together, samples, strict=True):

@@ -6,6 +6,7 @@ B rows, T tokens.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,7 +37,7 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
     With `packed_tokens`, all prompts share one row of that many tokens. With None, each prompt has a padded row. An image that
     fails to decode becomes grey, and its sample has no loss. `broken` counts such images by reason.
     """
-    tiles: list[Tensor] = []
+    tiles: list[Sequence[Tensor]] = []  # (3, H, W) each, of each image
     texts: list[tuple[list[int], list[int]]] = []
     if packed_tokens is not None:
         row = _within(row, packed_tokens)
@@ -52,14 +53,15 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
                 labels = [IGNORE] * len(labels)
         texts.append((ready.prompt.input_ids, labels))
     ids, all_labels, positions, segments = lay_out(texts, pad_id, packed_tokens)
-    has_one_size = len({tile.shape[1:] for tile in tiles}) == 1
+    pixels = [tile for image in tiles for tile in image]
+    has_one_size = len({tile.shape for tile in pixels}) == 1
     sizes = [size_of(image) for ready in row for image in ready.prompt.images]
     return Batch(
         input_ids=ids,
         labels=all_labels,
         position_ids=positions,
         segment_ids=segments,
-        pixels=torch.cat(tiles) if has_one_size else [tile for image in tiles for tile in image],
+        pixels=torch.stack(pixels) if has_one_size else pixels,
         image_token_counts=torch.tensor([c for r in row for c in r.prompt.image_counts], dtype=torch.int64),
         tile_counts=torch.tensor([len(t) for t in tiles], dtype=torch.int64),
         image_sizes=torch.tensor([(height, width) for width, height in sizes], dtype=torch.int64).reshape(-1, 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 class Prepared:
     """One preprocessed image."""
 
-    pixels: Tensor  # (tiles, 3, side, side) uint8
+    pixels: Sequence[Tensor]  # a tensor (tiles, 3, H, W) uint8, or a list of (3, H, W) whose sizes may differ
     tokens: int  # number of image tokens in the prompt
     size: tuple[int, int]  # original height and width
 
