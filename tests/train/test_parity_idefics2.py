@@ -126,7 +126,10 @@ def test_images_of_their_own_shapes_equal_a_padded_batch_of_transformers(sizes: 
     ours = dict(model.named_parameters())
     for name, weight in reference.named_parameters():
         mine, their = ours[our_name(name)].grad, weight.grad
-        assert their.abs().max() > 0 and (mine - their).abs().max() < 1e-5 * their.abs().max().clamp(min=1), name
+        if name.endswith("k_proj.bias"):  # adds the same to all scores of a query, so only rounding gives it a gradient
+            assert max(mine.abs().max(), their.abs().max()) < 1e-8
+        else:
+            assert (mine - their).abs().max() < 1e-5 * their.abs().max(), name
 
 
 def test_packed_samples_equal_separate_ones() -> None:
