@@ -8,7 +8,9 @@ import torch
 from tests.train.tiny import randomise
 from vlmdata_train.abstractors.pixel_shuffle import shuffle
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.image_plan import ImagePlan
 from vlmdata_train.model.parts import make_part, part_names
+from vlmdata_train.model.tile_check import check_tiles
 
 CASES: dict[str, dict[str, Any]] = {
     "linear": {}, "mlp": {"layers": 3, "norm": True}, "pixel_shuffle": {"factor": 2, "layers": 2, "norm": True},
@@ -23,6 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "perceiver": {"latents": 5, "layers": 2, "heads": 2, "head_width": 4},
 }  # fmt: skip
 GRID = Grid(4, 6)
+FOR_ONE_GRID = {"pixel_shuffle", "average_pool", "c_abstractor"}
 
 
 def tower(width: int) -> EncoderFacts:
@@ -95,3 +98,15 @@ def test_tiles_of_another_grid_with_as_many_patches_are_divided_into_their_own_s
 def test_a_grid_that_does_not_divide_into_squares_is_refused(grid: Grid) -> None:
     with pytest.raises(ValueError, match="squares of 2"):
         make_part("abstractor", "pixel_shuffle").build(tower(8), 12, grid)
+
+
+@pytest.mark.parametrize("preprocessing", ["resize", "edges", "smart_size", "anyres"])
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_an_abstractor_for_one_grid_is_refused_for_tiles_of_any_size(name: str, preprocessing: str) -> None:
+    parts = {"abstractor": {name: CASES[name]}, "preprocessing": preprocessing}
+    plan = ImagePlan(tower(8), fusion=None, **{kind: make_part(kind, part) for kind, part in parts.items()})
+    if name in FOR_ONE_GRID and preprocessing in ("edges", "smart_size"):
+        with pytest.raises(ValueError, match="does not accept 60 x 80 patches, which the preprocessing"):
+            check_tiles(plan, 12)
+    else:
+        check_tiles(plan, 12)

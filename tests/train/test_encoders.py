@@ -12,6 +12,8 @@ from transformers import (
     AutoModel,
     CLIPConfig,
     CLIPModel,
+    Idefics2Config,
+    Idefics2ForConditionalGeneration,
     LlavaConfig,
     LlavaForConditionalGeneration,
     Mistral3Config,
@@ -46,7 +48,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def test_every_encoder_is_tested() -> None:
     # tested with their families in test_parity_*
-    elsewhere = ["mistral3", "mllama", "pixtral", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"]
+    elsewhere = ["mistral3", "mllama", "pixtral", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "siglip_navit"]
     assert part_names("encoder") == sorted(["hf_vision", "open_clip", "raw_patches", "side_by_side", *elsewhere])
 
 
@@ -223,6 +225,11 @@ WHOLE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {"model_type": "pixtral", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 8,
          "intermediate_size": 20},
     ),
+    "siglip_navit": (
+        Idefics2Config, Idefics2ForConditionalGeneration,
+        {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 20, "image_size": 32,
+         "patch_size": 8},
+    ),
 }  # fmt: skip
 
 
@@ -234,7 +241,7 @@ def test_the_tower_of_a_published_model_is_loaded_with_its_weights(tower: str, t
     model_of(configuration(vision_config=vision, text_config=text)).save_pretrained(tmp_path)
     part = make_part("encoder", {tower: {"name": str(tmp_path)}})
     built, whole = part.build(), model_of.from_pretrained(tmp_path)
-    theirs = whole.model.visual if hasattr(whole.model, "visual") else whole.model.vision_tower
+    theirs = whole.model.get_submodule(part.place)
     for name, value in built.model.state_dict().items():
         assert torch.equal(value, theirs.state_dict()[name])
     facts = part.facts()

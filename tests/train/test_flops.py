@@ -13,6 +13,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.train.parity import of_own_shapes
+from tests.train.test_parity_idefics2 import RECIPE as IDEFICS_2
 from tests.train.test_parity_qwen import RECIPE, RECIPE_3, RECIPE_25
 from tests.train.tiny import TINY, pack, sample, tiny_model
 from vlmdata_train.loop.flops import flops_per_token
@@ -32,6 +33,8 @@ TILES = replace(FIXED, preprocessing={"anyres": {"tiles": ((1, 2), (2, 1))}})
 SHUFFLED = replace(FIXED, abstractor={"pixel_shuffle": {"layers": 2}})
 TWO_TOWERS = replace(FIXED, encoder={"side_by_side": {"towers": [TOWER, {"hf_vision": {"config": {**SIGLIP, "patch_size": 16,
                      "image_size": 64, "hidden_size": 48}}}]}})  # fmt: skip
+NAVIT = replace(IDEFICS_2, abstractor="mlp")
+QUARTERS = replace(NAVIT, preprocessing={"edges": {"longest": 70, "shortest": 27, "split": True}})
 LORA = Part(lora=Lora(rank=2, alpha=4))
 FROZEN = Part(frozen=True)
 KINDS = (nn.Linear, nn.Conv2d, nn.Conv3d)
@@ -91,6 +94,7 @@ CASES: dict[str, tuple[ModelRecipe, Any, int, int]] = {  # each with its number 
     "squares of four patches": (SHUFFLED, squares, 32, 8), "two towers": (TWO_TOWERS, squares, 32, 32),
     "Qwen2-VL": (RECIPE, own_shapes, 124, 31), "Qwen2.5-VL": (RECIPE_25, own_shapes, 124, 31),
     "Qwen3-VL": (RECIPE_3, own_shapes, 124, 31),
+    "Idefics2's tower": (NAVIT, own_shapes, 5 * 3 + 4 * 4, 31), "and quarters": (QUARTERS, own_shapes, 31 + 8 * 9, 103),
 }  # fmt: skip
 
 

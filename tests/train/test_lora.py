@@ -12,6 +12,7 @@ from torch.nn import functional
 from tests.train.parity import of_own_shapes
 from tests.train.test_abstractors import CASES
 from tests.train.test_encoders import FAMILIES, SMALL
+from tests.train.test_parity_idefics2 import RECIPE as IDEFICS_2
 from tests.train.test_parity_mllama import RECIPE as MLLAMA
 from tests.train.test_parity_pixtral import RECIPE as PIXTRAL
 from tests.train.test_parity_pixtral import RECIPE_3 as MISTRAL_3
@@ -43,7 +44,7 @@ ENCODERS = {
         replace(TINY, encoder={"hf_vision": {"config": {"model_type": family, **SMALL, **options}}})
         for family, options in FAMILIES.items()
     ],
-    "qwen3_vl": [QWEN_3], "pixtral": [PIXTRAL], "mistral3": [MISTRAL_3],
+    "qwen3_vl": [QWEN_3], "pixtral": [PIXTRAL], "siglip_navit": [IDEFICS_2], "mistral3": [MISTRAL_3],
     "mllama": [MLLAMA, replace(TINY, encoder=MLLAMA.encoder, preprocessing="tiles_by_aspect")],
     "raw_patches": [replace(TINY, encoder={"raw_patches": {"image_size": 32, "patch_size": 8}})],
 }  # fmt: skip
@@ -68,7 +69,7 @@ def named(designs: list[tuple[str, str, ModelRecipe]]) -> Any:
 
 def batch_of(model: VisionLanguageModel) -> Batch:
     """Make two packed samples with three images, or one sample with two images of their own shapes."""
-    if model.plan.preprocessing.__class__.__name__ in ("SmartSize", "LongestEdge"):
+    if model.plan.preprocessing.__class__.__name__ in ("SmartSize", "LongestEdge", "Edges"):
         return of_own_shapes(model, [(40, 22), (9, 30)])
     return pack(model, [sample(model, 9, 1, 1), sample(model, 20, 2, 2)], padding=3)
 

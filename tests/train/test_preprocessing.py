@@ -17,6 +17,7 @@ from transformers.models.clip import CLIPImageProcessor, CLIPImageProcessorPil
 from transformers.models.fuyu import FuyuImageProcessor, FuyuImageProcessorPil
 from transformers.models.got_ocr2 import GotOcr2ImageProcessor, GotOcr2ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
+from transformers.models.idefics2 import Idefics2ImageProcessor, Idefics2ImageProcessorPil
 from transformers.models.idefics3 import Idefics3ImageProcessor, Idefics3ImageProcessorPil
 from transformers.models.llava import LlavaImageProcessor, LlavaImageProcessorPil
 from transformers.models.llava_next import LlavaNextImageProcessor, LlavaNextImageProcessorPil, LlavaNextProcessor
@@ -25,6 +26,7 @@ from transformers.models.mllama.image_processing_pil_mllama import get_all_suppo
 from transformers.models.mllama.image_processing_pil_mllama import get_optimal_tiled_canvas as mllama_canvas
 from transformers.models.siglip import SiglipImageProcessor, SiglipImageProcessorPil
 
+from vlmdata.step import RecipeError
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.parts import make_part, part_names
 from vlmdata_train.model.pixels import normalise
@@ -72,7 +74,7 @@ def theirs(processor: Any, image: np.ndarray, **options: Any) -> torch.Tensor:
 
 
 def test_every_preprocessing_is_compared() -> None:
-    assert sorted([*CASES, "longest_edge", "native", "smart_size"]) == part_names("preprocessing")
+    assert sorted([*CASES, "edges", "longest_edge", "native", "smart_size"]) == part_names("preprocessing")
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -107,6 +109,41 @@ def test_native_pixels_equal_those_of_fuyu_up_to_the_last_patch_of_the_image() -
             assert (filled - expected).abs().max() <= (0 if processor is FuyuImageProcessorPil else 1)
         expected_grid = Grid(tiles.shape[2] // 14, tiles.shape[3] // 14)
         assert part.regions(size[1], size[0], FACTS, FACTS.grid) == [Region(expected_grid)]
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])
+def test_pixels_of_any_shape_equal_those_of_idefics2(split: bool) -> None:
+    facts, rng = EncoderFacts(8, 980, 14, MEAN, STD), random.Random(0)
+    options = {"do_rescale": False, "do_normalize": False, "do_pad": False, "do_image_splitting": split}
+    small = [(50, 110, rng.randint(2, 300), rng.choice([2, 3, rng.randint(2, 300)])) for _ in range(150)]
+    for shortest, longest, height, width in [*small, (378, 980, 700, 533), (378, 980, 2, 1500), (378, 980, 1999, 751)]:
+        part = make_part("preprocessing", {"edges": {"shortest": shortest, "longest": longest, "split": split}})
+        image = picture(height, width)
+        tiles, limits = part.prepare(image, facts), {"shortest_edge": shortest, "longest_edge": longest}
+        for processor in (Idefics2ImageProcessorPil, Idefics2ImageProcessor):
+            found = processor(size=limits, **options)(images=[Image.fromarray(image)])["pixel_values"][0]
+            expected = [torch.as_tensor(np.asarray(one)).float() for one in found]
+            assert [tile.shape for tile in tiles] == [one.shape for one in expected]
+            most = max(float((tile - one).abs().max()) for tile, one in zip(tiles, expected, strict=True))
+            assert most <= (0 if processor is Idefics2ImageProcessorPil else 2)
+        sizes = part.tile_sizes(width, height, facts)
+        assert sizes == [tuple(tile.shape[1:]) for tile in tiles] and len(sizes) == part.tiles_of(width, height, facts)
+        patches = sum((rows // 14) * (columns // 14) for rows, columns in sizes)
+        assert tokens_of(part, width, height, facts) == patches
+
+
+def test_an_image_of_one_pixel_is_split_into_five_equal_tiles() -> None:
+    tiles = make_part("preprocessing", {"edges": {"shortest": 20, "longest": 50, "split": True}}).prepare(picture(1, 1), FACTS)
+    assert [tuple(tile.shape) for tile in tiles] == [(3, 20, 20)] * 5
+    assert all(torch.equal(tile, tiles[0]) for tile in tiles)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"longest": 9, "shortest": 10}, "at most longest"), ({"shortest": 9}, "a patch")]
+)
+def test_edges_that_cannot_hold_a_patch_are_refused(options: dict[str, int], message: str) -> None:
+    with pytest.raises((ValueError, RecipeError), match=message):
+        make_part("preprocessing", {"edges": options}).build(FACTS, FACTS.grid, 8)
 
 
 def test_normalised_pixels_equal_those_of_the_image_processor() -> None:

@@ -6,6 +6,7 @@ B rows, T tokens.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,7 +39,7 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
     With `packed_tokens`, all prompts share one row of that many tokens. With None, each prompt has a padded row. An image that
     fails to decode becomes grey, and its sample has no loss. `broken` counts such images by reason.
     """
-    tiles: list[Tensor] = []
+    tiles: list[Sequence[Tensor]] = []  # (3, H, W) each, of each image
     texts: list[tuple[list[int], list[int]]] = []
     if packed_tokens is not None:
         row = _within(row, packed_tokens)
@@ -53,7 +54,8 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
                 labels = [IGNORE] * len(labels)
         texts.append((ready.prompt.input_ids, labels))
     ids, all_labels, positions, segments = lay_out(texts, pad_id, packed_tokens)
-    has_one_size = len({tile.shape[1:] for tile in tiles}) == 1
+    pixels = [tile for image in tiles for tile in image]
+    has_one_size = len({tile.shape for tile in pixels}) == 1
     images = [image for ready in row for image in ready.prompt.images]
     runs = [run for image in images for run in image.runs]
     sizes = [size_of(image.picture) for image in images]
@@ -63,7 +65,7 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
         labels=all_labels,
         position_ids=positions,
         segment_ids=segments,
-        pixels=torch.cat(tiles) if has_one_size else [tile for image in tiles for tile in image],
+        pixels=torch.stack(pixels) if has_one_size else pixels,
         image_token_counts=_ints([image.tokens for image in images]),
         grids=_ints([(run.frames, run.rows, run.columns) for run in runs]).view(-1, 3),
         intervals=torch.tensor([run.interval for run in runs], dtype=torch.float32),
@@ -78,8 +80,8 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
     )
 
 
-def decode_tiles(item: Media, plan: ImagePlan, *, is_grey: bool = False) -> Tensor:
-    """Return the tiles of an image or a video, uint8 (tiles, 3, H, W), with grey pixels if `is_grey` is True.
+def decode_tiles(item: Media, plan: ImagePlan, *, is_grey: bool = False) -> Sequence[Tensor]:
+    """Return the tiles of an image or a video, uint8 (3, H, W) each, with grey pixels if `is_grey` is True.
 
     Raises ImageError if an image cannot be decoded.
     """

@@ -17,7 +17,7 @@ from vlmdata_train.model.written import Piece, Place, Run
 class Prepared:
     """One preprocessed image."""
 
-    pixels: Tensor  # (tiles, 3, side, side) uint8
+    pixels: Sequence[Tensor]  # a tensor (tiles, 3, H, W) uint8, or a list of (3, H, W) whose sizes may differ
     tokens: int  # number of image tokens in the prompt
     size: tuple[int, int]  # original height and width
 

@@ -22,6 +22,7 @@ from vlmdata_train.model.head import Head, head_of
 from vlmdata_train.model.image_plan import ImagePlan, Prepared
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.parts import make_part
+from vlmdata_train.model.tile_check import check_tiles
 from vlmdata_train.model.tokens import image_token_id
 
 Entry = str | Mapping[str, Any]
@@ -54,6 +55,7 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     made["positions"].prepare(language)
     width = language.get_input_embeddings().embedding_dim
     reads = made["fusion"].reads(plan.facts, width)  # the width of the features
+    check_tiles(plan, reads)
     side = plan.facts.image_size
     modules = {
         "encoder": made["encoder"].build(),

@@ -1,6 +1,7 @@
 """Preprocessing turns an image into tiles for the tower. A preprocessing part has these methods:
 
-- `prepare(image, facts)` returns the tiles: uint8 (H, W, 3) -> uint8 (tiles, 3, side, side),
+- `prepare(image, facts)` returns the tiles: uint8 (H, W, 3) -> uint8 (tiles, 3, side, side), or a list of (3, H, W) whose sizes
+  may differ,
 - `tiles_of(width, height, facts)` returns the number of tiles,
 - `regions(width, height, facts, grid_of)` returns the regions of the image (`Region` in `model/encoder_facts.py`), in the order
   of its features for the language model. `grid_of(height, width)` returns the grid of one tile after the abstractor,
