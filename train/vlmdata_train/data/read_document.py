@@ -71,8 +71,10 @@ def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
 def time_of(image: Mapping[str, Any]) -> float | None:
     """Return the time of a video frame in seconds, from its entry in `metadata`, or None for other images."""
     time = image.get("time_s")
-    is_number = isinstance(time, int | float) and not isinstance(time, bool)
-    return float(time) if is_number and math.isfinite(time) else None
+    if not isinstance(time, int | float) or isinstance(time, bool) or not math.isfinite(time):
+        return None
+    return float(time)
+
 
 
 def _call(text: str) -> str:
