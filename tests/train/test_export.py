@@ -68,7 +68,7 @@ def test_an_exported_run_with_lora_answers_as_its_checkpoint_does(tmp_path, caps
     heard: list[Any] = []
     kept = lambda model, batch, **options: heard.append(batch) or generate(model, batch, **options)  # noqa: E731
     monkeypatch.setattr("vlmdata_train.chat.generate", kept)
-    talk = Conversation.open(str(checkpoint), [png(tmp_path / "p.png")], device="cpu", max_tokens=12, temperature=0.0)
+    talk = Conversation.open(str(checkpoint), [png(tmp_path / "p.png")], device="cpu", max_tokens=12)
     talk.model = ours
     answer = talk.ask("What colour is it?")
     theirs, inputs, logits = served(tmp_path / "llava")

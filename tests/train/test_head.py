@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from tests.train.tiny import LLAMA, TINY, pack, sample, tiny_model
 from vlmdata_train.data.templates import ChatTemplate
 from vlmdata_train.loop.train_step import MicroBatch, ModelWithLoss
+from vlmdata_train.model.decoding import Decoding
 from vlmdata_train.model.freezing import apply_parts
 from vlmdata_train.model.generate import generate
 from vlmdata_train.model.head import Head, head_of
@@ -90,8 +91,8 @@ def test_sampling_draws_from_the_capped_logits() -> None:
     model = model_of({**GEMMA_2, "final_logit_softcapping": 0.01})
     batch = pack(model, [sample(model, 10, 1, 1)])
     [likeliest] = generate(model, batch, max_new_tokens=1, stop_ids=[])
-    generator = torch.Generator().manual_seed(0)
-    drawn = [generate(model, batch, max_new_tokens=1, stop_ids=[], temperature=1.0, generator=generator)[0] for _ in range(20)]
+    ways = [Decoding(temperature=1.0, seed=seed) for seed in range(20)]
+    drawn = [generate(model, batch, max_new_tokens=1, stop_ids=[], decoding=way)[0] for way in ways]
     assert drawn.count(likeliest) < 3
 
 

@@ -62,6 +62,7 @@ MISTAKES = [
     (["chat", "{run}/checkpoints/step_00000003", "--max-tokens", "0"], "--max-tokens must be 1 or more, not 0"),
     (["chat", "{run}/checkpoints/step_00000003", "--temperature", "nan"], "--temperature must be 0 or more, not nan"),
     (["chat", "{run}/checkpoints/step_00000003", "no.jpg"], "cannot read no.jpg as an image: there is no such file"),
+    (["chat", "{run}/checkpoints/step_00000003", "--top-p", "2"], "--top-p must be more than 0 and at most 1, not 2"),
     (["export", "{run}/checkpoints/step_00000003", "{data}"], "{data} is not empty. Choose another folder"),
     (["export", "{data}", "{data}/new"], "{data} is not a checkpoint, because it has no recipe.json"),
     (["evalute", "{run}", "{data}"], "No such verb 'evalute'. Did you mean 'evaluate'?"),

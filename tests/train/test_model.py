@@ -9,6 +9,7 @@ import torch
 
 from tests.train.tiny import TINY, of_images, pack, rows, sample, tiny_model
 from vlmdata.step import RecipeError
+from vlmdata_train.model.decoding import Decoding
 from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import build_model, image_plan
 
@@ -126,8 +127,8 @@ def test_sampling_is_repeatable_and_top_p_near_zero_is_greedy() -> None:
     batch = pack(model, [sample(model, 10, 1, 1)])
 
     def draw(top_p: float, seed: int) -> list[list[int]]:
-        generator = torch.Generator().manual_seed(seed)
-        return generate(model, batch, max_new_tokens=8, stop_ids=[], temperature=1.0, top_p=top_p, generator=generator)
+        way = Decoding(temperature=1.0, top_p=top_p, seed=seed)
+        return generate(model, batch, max_new_tokens=8, stop_ids=[], decoding=way)
 
     assert draw(1.0, 3) == draw(1.0, 3) != draw(1.0, 4)
     assert draw(1e-6, 3) == generate(model, batch, max_new_tokens=8, stop_ids=[])

@@ -7,15 +7,18 @@ import traceback
 
 from vlmdata.process import interrupt
 
-STOPPED = "vlmdata train: stopped; run the same command again to resume from the last checkpoint"
+STOPPED = "vlmdata train: stopped"
+RESUMES = f"{STOPPED}; run the same command again to resume from the last checkpoint"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a verb. Return 0, or 1 after a failure, 2 after a usage error, 130 after Ctrl-C or 143 after SIGTERM."""
-    return interrupt.until_stopped(lambda: _main(arguments), STOPPED, is_process=arguments is None)
+    words = sys.argv[1:] if arguments is None else arguments
+    message = RESUMES if words[:1] in (["align"], ["instruct"]) else STOPPED
+    return interrupt.until_stopped(lambda: _main(words), message, is_process=arguments is None)
 
 
-def _main(arguments: list[str] | None) -> int:
+def _main(words: list[str]) -> int:
     from vlmdata.verbs import Verbs, call  # imported only after the signal handlers are set
     from vlmdata_train import commands
 
@@ -26,7 +29,7 @@ def _main(arguments: list[str] | None) -> int:
         first=("align", "instruct", "evaluate", "chat", "export"),
     )
     try:
-        return call(verbs, sys.argv[1:] if arguments is None else arguments)
+        return call(verbs, words)
     except Exception as error:  # process boundary: errors of libraries may contain addresses with secrets
         return _failed(error)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vlmdata.loader.index.find_tars import find_shards, is_remote
 from vlmdata.loader.index.index_file import INDEX_FILE
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import check_checkpoint, check_start
+from vlmdata_train.model.decoding import Decoding
 from vlmdata_train.recipe import Recipe
 
 
@@ -31,14 +34,39 @@ def check_evaluation(checkpoint: str, data: str, *, samples: int, answer_tokens:
     check_data(data, "data")
 
 
-def check_chat(checkpoint: str, images: Sequence[str], *, max_tokens: int, temperature: float) -> None:
-    """Raise RecipeError if the folder is not a checkpoint, an image is missing, or a number is out of range."""
+def check_chat(checkpoint: str, images: Sequence[str], videos: Sequence[str], *, max_tokens: int, fps: float) -> None:
+    """Raise RecipeError if the folder is not a checkpoint, an image or a video is missing, or a number is out of range."""
     check_least(1, **{"--max-tokens": max_tokens})
-    check_least(0, **{"--temperature": temperature})
+    if not 0 < fps < math.inf:
+        raise RecipeError(f"--fps must be more than 0, not {fps}")
     check_checkpoint(Path(checkpoint))
     for image in images:
         if not os.path.isfile(image):
-            raise RecipeError(f"cannot read {image} as an image: there is no such file")
+            hint = f". For a folder of frames, use --video {image}" if os.path.isdir(image) else ""
+            raise RecipeError(f"cannot read {image} as an image: there is no such file{hint}")
+    for video in videos:
+        frames_in(video)
+
+
+def read_decoding(**options: Any) -> Decoding:
+    """Return the decoding that options of the command line describe. Raises RecipeError with the name of a wrong option."""
+    try:
+        return Decoding(**options)
+    except ValueError as error:
+        raise RecipeError(f"--{error}".replace("_", "-")) from None
+
+
+def frames_in(folder: str) -> list[Path]:
+    """Return the files in a folder of frames, in the order of their names. Numbers in names count as numbers: 2 precedes 10.
+
+    Hidden files are left out. Raises RecipeError if there is no folder or no file.
+    """
+    if not os.path.isdir(folder):
+        raise RecipeError(f"--video {folder}: there is no such folder. A video is a folder of image files, one for each frame")
+    files = [path for path in Path(folder).iterdir() if path.is_file() and not path.name.startswith(".")]
+    if not files:
+        raise RecipeError(f"--video {folder}: the folder has no files. A video is a folder of image files, one for each frame")
+    return sorted(files, key=lambda path: [(part.isdecimal() and int(part), part) for part in re.split(r"(\d+)", path.name)])
 
 
 def check_export(checkpoint: str, folder: str) -> None:

@@ -1,4 +1,6 @@
-"""Chat with a checkpoint about images."""
+"""Chat with a checkpoint about images and videos."""
+
+from typing import Any
 
 import click
 
@@ -6,13 +8,22 @@ from vlmdata.verbs import Verb, argument, files, folders
 
 EXAMPLES = """
 python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 photo.jpg
-python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 photo.jpg --ask "What is in the picture?"
+python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 a.jpg b.jpg --ask "What differs?" --beams 4
+python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 --video frames --fps 2 --temperature 0.7 --top-p 0.9
 """
 
 
 @click.command(cls=Verb)
 @argument("checkpoint", "folder of a checkpoint", shell_complete=folders)
 @argument("image", "image files, shown before the first question", nargs=-1, shell_complete=files)
+@click.option(
+    "--video",
+    multiple=True,
+    metavar="FOLDER",
+    shell_complete=folders,
+    help="folder of image files that are the frames of a video, in the order of their names; shown after the images",
+)
+@click.option("--fps", type=float, default=1.0, show_default=True, metavar="NUMBER", help="frames per second of --video")
 @click.option("--ask", metavar="TEXT", help="ask one question and exit (default: read questions from stdin, one per line)")
 @click.option("--max-tokens", type=int, default=256, show_default=True, metavar="N", help="maximum tokens per answer")
 @click.option(
@@ -23,16 +34,41 @@ python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 photo.jpg --ask
     metavar="NUMBER",
     help="sampling temperature; 0 means greedy decoding",
 )
+@click.option("--top-k", type=int, metavar="N", help="sample from the N most likely tokens (default: from all)")
+@click.option(
+    "--top-p",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="NUMBER",
+    help="sample from the most likely tokens whose probabilities sum to this number",
+)
+@click.option("--beams", type=int, default=1, show_default=True, metavar="N", help="beams of beam search; 1 means none")
+@click.option(
+    "--repetition-penalty",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="NUMBER",
+    help="above 1, makes tokens that are already in the conversation less likely",
+)
+@click.option("--seed", type=int, metavar="N", help="seed of sampling, the same for each answer (default: random)")
 @click.option(
     "--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="where to compute"
 )
-def command(checkpoint: str, image: tuple[str, ...], ask: str | None, max_tokens: int, temperature: float, device: str) -> None:
-    from vlmdata_train.checks import check_chat
+def command(
+    checkpoint: str, image: tuple[str, ...], video: tuple[str, ...], fps: float, ask: str | None, max_tokens: int, device: str,
+    **decoding: Any,
+) -> None:  # fmt: skip
+    from vlmdata_train.checks import check_chat, read_decoding
 
-    check_chat(checkpoint, image, max_tokens=max_tokens, temperature=temperature)
+    how = read_decoding(**decoding)
+    check_chat(checkpoint, image, video, max_tokens=max_tokens, fps=fps)
     from vlmdata_train.chat import Conversation, talk
 
-    conversation = Conversation.open(checkpoint, image, device=device, max_tokens=max_tokens, temperature=temperature)
+    conversation = Conversation.open(
+        checkpoint, image, device=device, max_tokens=max_tokens, decoding=how, videos=video, fps=fps
+    )
     if ask is not None:
         print(conversation.ask(ask))
     else:

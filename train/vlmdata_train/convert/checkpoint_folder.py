@@ -20,12 +20,20 @@ def is_checkpoint(start: str) -> bool:
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Raise RecipeError if a folder is not a checkpoint. For the folder of a run, the error names the newest checkpoint."""
+    """Raise RecipeError if a folder is not a checkpoint. For the folder of a run, the error names the newest checkpoint.
+
+    For an exported model, the error says what to use instead.
+    """
     if is_checkpoint(str(folder)):
         return
     newest = latest(folder) or latest(folder / "checkpoints")
     if newest:
         raise RecipeError(f"{folder} is not a checkpoint, because it has no recipe.json. Did you mean '{newest}'?")
+    if (folder / "config.json").exists():
+        raise RecipeError(
+            f"{folder} is a model in transformers' format, not a checkpoint. Use the checkpoint from which it was exported, or"
+            " load it with transformers"
+        )
     reason = "it has no recipe.json" if folder.exists() else "it does not exist"
     raise RecipeError(f"{folder} is not a checkpoint, because {reason}")
 

@@ -58,13 +58,24 @@ class CrossLayer(nn.Module):
         return hidden + self.mlp_gate.tanh() * inner
 
     def _read(self, hidden: Tensor, seen: Seen) -> Tensor:
-        features = seen.features.to(hidden.dtype)
-        query, key, value = (
-            states.unflatten(-1, (-1, self.head_width)).transpose(0, 1)[None]  # (1, heads, B T or V, E)
-            for states in (self.query(hidden).flatten(0, 1), self.key(features), self.value(features))
-        )
-        read = cross_attend(seen, self.query_norm(query), self.key_norm(key), value)  # (B T, H, E)
+        query = self._in_heads(self.query(hidden).flatten(0, 1))
+        key, value = self._keys_and_values(seen, hidden.dtype)
+        read = cross_attend(seen, self.query_norm(query), key, value)  # (B T, H, E)
         return self.output(read.flatten(1)).view_as(hidden)  # no bias, so a token that reads no image stays unchanged
+
+    def _keys_and_values(self, seen: Seen, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of the image features, (1, G, V, E) each for G heads of keys."""
+        if seen.kept is not None and self in seen.kept:
+            return seen.kept[self]
+        features = seen.features.to(dtype)
+        key, value = self.key_norm(self._in_heads(self.key(features))), self._in_heads(self.value(features))
+        if seen.kept is not None:
+            seen.kept[self] = key, value
+        return key, value
+
+    def _in_heads(self, states: Tensor) -> Tensor:
+        """Divide states among heads: (B T or V, H E) -> (1, H, B T or V, E)."""
+        return states.unflatten(-1, (-1, self.head_width)).transpose(0, 1)[None]
 
 
 class CrossLayers(nn.Module):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmdata_train.model.attention import BLOCK, block_mask, flex
@@ -59,6 +59,8 @@ class Seen:
     backend: str  # a backend of attention.py
     runs: list[tuple[int, int, int, int]] = field(default_factory=list)  # (start, end) of tokens, (start, end) of features
     mask: Any = None  # FlexAttention's BlockMask of the tokens of all rows and the features
+    # keys and values of the features in each layer, which are computed once while tokens are generated; None: not kept
+    kept: dict[nn.Module, tuple[Tensor, Tensor]] | None = None
 
     @staticmethod
     def of(features: Tensor, counts: list[int], latest: Tensor, first: Tensor, backend: str) -> Seen:
@@ -74,12 +76,14 @@ class Seen:
         return seen
 
     def at(self, places: Tensor) -> Seen:
-        """Return a `Seen` for one token of each row. `places` (B,) holds the index of this token in its row.
+        """Return a `Seen` for one token of each text. Each of B rows has one or several texts, N in all.
 
-        It is also valid for the tokens that are generated later, because they read the same images as this token.
+        `places` (N,) holds the index of this token in its row, in the order of the rows. The result is also valid for the
+        tokens that are generated later, because they read the same images as this token.
         """
-        latest, first = (images.gather(1, places[:, None]) for images in (self.latest, self.first))
-        return Seen(self.features, self.of_feature, latest, first, self.backend)
+        own = places.view(len(self.latest), -1)
+        latest, first = (images.gather(1, own).view(-1, 1) for images in (self.latest, self.first))
+        return Seen(self.features, self.of_feature, latest, first, self.backend, kept={})
 
 
 def reading_runs(latest: Tensor, first: Tensor, counts: list[int]) -> list[tuple[int, int, int, int]]:
