@@ -1,5 +1,6 @@
 """Abstractors keep neighbours together, return the number of tokens that they declare, and give every weight a gradient."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,16 +23,17 @@ CASES: dict[str, dict[str, Any]] = {
     "c_abstractor": {"side": 2, "width": 8, "blocks": 2},
     "q_former": {"queries": 3, "width": 8, "layers": 2, "heads": 2, "mlp_width": 12, "dropout": 0.0},
     "gated_resampler": {"latents": 4, "layers": 2, "heads": 2, "key_heads": 1, "head_width": 4},
-    "perceiver": {"latents": 5, "layers": 2, "heads": 2, "head_width": 4},
+    "perceiver": {"latents": 5, "layers": 2, "heads": 2, "head_width": 4}, "hybrid_mlp": {},
 }  # fmt: skip
 GRID = Grid(4, 6)
 FOR_ONE_GRID = {"pixel_shuffle", "average_pool", "c_abstractor"}
 
 
 def tower(width: int) -> EncoderFacts:
-    """Return the facts of a tower with features of this width."""
+    """Return the facts of two towers whose features together have this width."""
     half = (0.5, 0.5, 0.5)
-    return EncoderFacts(width, image_size=32, patch_size=8, mean=half, std=half)
+    facts = EncoderFacts(width, image_size=32, patch_size=8, mean=half, std=half)
+    return replace(facts, towers=(replace(facts, width=1), replace(facts, width=width - 1)))
 
 
 def test_every_abstractor_is_tested() -> None:
@@ -104,7 +106,7 @@ def test_a_grid_that_does_not_divide_into_squares_is_refused(grid: Grid) -> None
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_an_abstractor_for_one_grid_is_refused_for_tiles_of_any_size(name: str, preprocessing: str) -> None:
     parts = {"abstractor": {name: CASES[name]}, "preprocessing": preprocessing}
-    plan = ImagePlan(tower(8), fusion=None, **{kind: make_part(kind, part) for kind, part in parts.items()})
+    plan = ImagePlan(tower(8), fusion=None, writing=None, **{kind: make_part(kind, part) for kind, part in parts.items()})
     if name in FOR_ONE_GRID and preprocessing in ("edges", "smart_size"):
         with pytest.raises(ValueError, match="does not accept 60 x 80 patches, which the preprocessing"):
             check_tiles(plan, 12)

@@ -21,7 +21,8 @@ def check_tiles(plan: ImagePlan, out_width: int) -> None:
     Some abstractors are built for one grid of patches, but some preprocessings make tiles of any size.
     """
     facts, abstractor = plan.facts, plan.abstractor
-    sizes = sorted({tuple(tile.shape[1:]) for tile in plan.preprocessing.prepare(np.zeros((*PHOTO, 3), np.uint8), facts)})
+    tiles = plan.preprocessing.prepare(np.zeros((*PHOTO, 3), np.uint8), facts)
+    sizes = sorted({tuple(tile.shape[1:]) for tile in tiles[:: plan.copies]})
     with torch.device("meta"), torch.no_grad():
         module = abstractor.build(facts, out_width, facts.grid(facts.image_size, facts.image_size))
         for height, width in sizes:
