@@ -41,7 +41,8 @@ FUSIONS = {
     "visual_experts": replace(TINY, fusion="visual_experts", positions="shared"),
 }  # fmt: skip
 ENCODERS = {
-    "open_clip": [TINY], "side_by_side": [replace(TINY, encoder=SEVERAL), DEEPSEEK], "qwen2_vl": [QWEN_2], "qwen2_5_vl": [QWEN_25],
+    "open_clip": [TINY], "side_by_side": [replace(TINY, encoder=SEVERAL), DEEPSEEK],
+    "qwen2_vl": [QWEN_2], "qwen2_5_vl": [QWEN_25],
     "hf_vision": [
         replace(TINY, encoder={"hf_vision": {"config": {"model_type": family, **SMALL, **options}}})
         for family, options in FAMILIES.items()
@@ -51,13 +52,9 @@ ENCODERS = {
     "sam": [replace(TINY, encoder=SAM)],
     "raw_patches": [replace(TINY, encoder={"raw_patches": {"image_size": 32, "patch_size": 8}})],
 }  # fmt: skip
+FOR = {"hybrid_mlp": DEEPSEEK}  # the design of an abstractor that is not for one tower
 DESIGNS = [
-    *[
-        ("abstractor", name, replace(TINY, abstractor={name: options}))
-        for name, options in CASES.items()
-        if name != "hybrid_mlp"
-    ],
-    ("abstractor", "hybrid_mlp", DEEPSEEK),
+    *[("abstractor", name, replace(FOR.get(name, TINY), abstractor={name: options})) for name, options in CASES.items()],
     ("abstractor", "mlp with an arrangement", PIXTRAL),
     ("abstractor", "linear with an arrangement", replace(PIXTRAL, abstractor="linear")),
     *[(part, name, recipe) for name, recipe in FUSIONS.items() for part in ("fusion", "language")],

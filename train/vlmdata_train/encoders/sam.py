@@ -1,7 +1,8 @@
 """The image tower of Segment Anything: windowed attention, relative positions and a neck of convolutions.
 
-Sources: Kirillov et al. 2023, Segment Anything; Lu et al. 2024, DeepSeek-VL, which also reduces the grid. P images, N patches, C
-width, (R, R) grid of patches, S side of the reduced grid.
+Sources: Kirillov et al. 2023, Segment Anything; Lu et al. 2024, DeepSeek-VL, which also reduces the grid.
+
+P images, N patches, C width, (R, R) grid of patches, S side of the reduced grid.
 """
 
 from __future__ import annotations

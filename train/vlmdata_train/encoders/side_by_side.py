@@ -1,4 +1,4 @@
-"""Several towers whose features are concatenated for each patch, such as Prismatic's DINOv2 + SigLIP or DeepSeek-VL's SAM + SigLIP.
+"""Several towers whose features are concatenated for each patch: DINOv2 + SigLIP in Prismatic, SAM + SigLIP in DeepSeek-VL.
 
 Sources: Karamcheti et al. 2024, Prismatic VLMs; Lu et al. 2024, DeepSeek-VL. P images, N patches, C the sum of the widths.
 """

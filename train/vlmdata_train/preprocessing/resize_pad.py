@@ -44,7 +44,7 @@ class ResizePad(OneTile):
         return len(facts.towers) or 1
 
     def _square(self, image: np.ndarray, facts: EncoderFacts) -> np.ndarray:
-        """Return an image, uint8 (H, W, 3), as a square of the tower's size. Raises ValueError if `shortest` exceeds its side."""
+        """Return an image, uint8 (H, W, 3), as a square of the tower's size. Raises ValueError if `shortest` is larger."""
         side = facts.image_size
         if self.shortest > side:
             raise ValueError(f"shortest must be at most the side of a tile, {side} px, but it is {self.shortest}")
