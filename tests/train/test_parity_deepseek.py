@@ -31,6 +31,7 @@ from tests.train.parity import (
     randomised,
     renamed,
 )
+from tests.train.test_encoders import SAM
 from tests.train.tiny import pack
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.generate import generate
@@ -42,10 +43,6 @@ from vlmdata_train.model.pixels import normalise
 from vlmdata_train.model.vision_half import CLIP_MEAN, CLIP_STD
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-SAM = {  # windows of 3 patches do not divide the grid of 8 x 8; the reducer interpolates 8 x 8 to 16 x 16
-    "hidden_size": 32, "output_channels": 6, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 64,
-    "patch_size": 8, "window_size": 3, "global_attn_indexes": [1, 3], "mlp_dim": 40,
-}  # fmt: skip
 SIGLIP = {"hf_vision": {"config": {"model_type": "siglip_vision_model", **VISION}, "layer": -1, "norm": True}}
 HIGH = {"sam": {"config": SAM, "side": 4, "mean": CLIP_MEAN, "std": CLIP_STD}}
 ONE_TOWER = ModelRecipe(
