@@ -31,7 +31,7 @@ from tests.train.parity import (
     randomised,
     renamed,
 )
-from tests.train.test_encoders import SAM
+from tests.train.test_sam import SAM
 from tests.train.tiny import pack
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.generate import generate
