@@ -183,7 +183,7 @@ SHAPES = [(1024, 1024), (384, 384), (700, 1100), (50, 33), (3, 900), (1500, 20),
 
 @pytest.mark.parametrize("means", [(HALF[0], CLIP_MEAN), (CLIP_MEAN, CLIP_MEAN)], ids=["unequal", "equal"])
 def test_pixels_of_both_tiles_equal_those_of_the_image_processor(means: tuple[Any, Any]) -> None:
-    raw = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
+    raw: dict[str, Any] = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
     low_mean, high_mean = means
     low, high = make_part("encoder", SIGLIP).facts(), make_part("encoder", HIGH).facts()
     low, high = replace(low, image_size=384, mean=low_mean), replace(high, image_size=1024, mean=high_mean)

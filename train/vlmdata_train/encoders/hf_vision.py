@@ -137,16 +137,17 @@ class HfVision:
 
     def _load(self, config: PreTrainedConfig) -> tuple[Any, set[str]]:
         """Return the published tower, and the names of its weights that are not among the published weights."""
-        whole = AutoConfig.from_pretrained(str(self.name))
-        if type(whole) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:  # AutoModel would not find the tower in these models
-            model, info = AutoModelForImageTextToText.from_pretrained(
-                self.name, config=whole, dtype=torch.float32, output_loading_info=True
-            )
-            kind = _class_of(config)
-            place, tower = next((name, each) for name, each in model.named_modules() if type(each) is kind)
-            return tower, {name.removeprefix(f"{place}.") for name in info["missing_keys"]}
-        model, info = AutoModel.from_pretrained(self.name, config=config, dtype=torch.float32, output_loading_info=True)
-        return model, set(info["missing_keys"])
+        name = str(self.name)
+        whole = AutoConfig.from_pretrained(name)
+        options = {"dtype": torch.float32, "output_loading_info": True}
+        if type(whole) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+            tower, info = AutoModel.from_pretrained(name, config=config, **options)
+            return tower, set(info["missing_keys"])
+        load: Any = AutoModelForImageTextToText.from_pretrained  # AutoModel would not find the tower in these models
+        model, info = load(name, config=whole, **options)
+        kind = _class_of(config)
+        place, tower = next((place, each) for place, each in model.named_modules() if type(each) is kind)
+        return tower, {key.removeprefix(f"{place}.") for key in info["missing_keys"]}
 
     def _extra(self, config: PreTrainedConfig, size: int, patch: int) -> int:
         """Return the number of tokens before the patches, which is the number of all tokens minus the number of patches."""
