@@ -1,5 +1,6 @@
 """Abstractors keep neighbours together, return the number of tokens that they declare, and give every weight a gradient."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ CASES: dict[str, dict[str, Any]] = {
     "c_abstractor": {"side": 2, "width": 8, "blocks": 2},
     "q_former": {"queries": 3, "width": 8, "layers": 2, "heads": 2, "mlp_width": 12, "dropout": 0.0},
     "gated_resampler": {"latents": 4, "layers": 2, "heads": 2, "key_heads": 1, "head_width": 4},
-    "perceiver": {"latents": 5, "layers": 2, "heads": 2, "head_width": 4},
+    "perceiver": {"latents": 5, "layers": 2, "heads": 2, "head_width": 4}, "hybrid_mlp": {},
 }  # fmt: skip
 GRID = Grid(4, 6)
 FOR_ONE_GRID = {"c_abstractor", "d_abstractor"}
@@ -30,9 +31,10 @@ FOR_EVEN_GRIDS = {"pixel_shuffle", "average_pool", "patch_merger", "deep_merger"
 
 
 def tower(width: int) -> EncoderFacts:
-    """Return the facts of a tower with features of this width."""
+    """Return the facts of two towers whose features together have this width."""
     half = (0.5, 0.5, 0.5)
-    return EncoderFacts(width, image_size=32, patch_size=8, mean=half, std=half)
+    facts = EncoderFacts(width, image_size=32, patch_size=8, mean=half, std=half)
+    return replace(facts, towers=(replace(facts, width=1), replace(facts, width=width - 1)))
 
 
 def test_every_abstractor_is_tested() -> None:

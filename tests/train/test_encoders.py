@@ -14,6 +14,8 @@ from transformers import (
     CLIPModel,
     Idefics2Config,
     Idefics2ForConditionalGeneration,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
     LlavaConfig,
     LlavaForConditionalGeneration,
     Mistral3Config,
@@ -47,8 +49,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def test_every_encoder_is_tested() -> None:
-    # tested with their families in test_parity_*
-    elsewhere = ["mistral3", "mllama", "pixtral", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "siglip_navit"]
+    # tested with their families in test_parity_* and test_sam
+    elsewhere = ["mistral3", "mllama", "pixtral", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "sam", "siglip_navit"]
     assert part_names("encoder") == sorted(["hf_vision", "open_clip", "raw_patches", "side_by_side", *elsewhere])
 
 
@@ -95,6 +97,26 @@ def test_hf_vision_loads_the_tower_of_a_clip_with_its_normalisation(tmp_path: Pa
         states = clip.vision_model(pixels, output_hidden_states=True).hidden_states
         torch.testing.assert_close(part.build().eval()(pixels), states[-2][:, 1:])
     assert (part.facts().mean, part.facts().std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def test_hf_vision_loads_the_tower_of_a_whole_vision_language_model(tmp_path: Path) -> None:
+    text = {"model_type": "qwen2", "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 30}  # fmt: skip
+    vision = {**SMALL, **FAMILIES["internvl_vision"]}
+    whole = InternVLForConditionalGeneration(InternVLConfig(vision_config=vision, text_config=text, image_token_id=5))
+    randomise(whole)
+    whole.save_pretrained(tmp_path)
+    half = (0.5, 0.5, 0.5)
+    tower = HfVision(name=str(tmp_path), layer=-1, mean=half, std=half).build()
+    for name, value in whole.model.vision_tower.state_dict().items():
+        assert torch.equal(value, tower.model.state_dict()[name])
+
+
+def test_hf_vision_refuses_a_folder_without_the_weights_of_the_tower(tmp_path: Path) -> None:
+    AutoModel.from_config(AutoConfig.for_model("vit", **SMALL)).save_pretrained(tmp_path)
+    AutoConfig.for_model("dinov2", **SMALL).save_pretrained(tmp_path)  # the weights have the names of another model
+    with pytest.raises(ValueError, match="has no weights of an image tower with the name encoder"):
+        HfVision(name=str(tmp_path), mean=(0.5,) * 3, std=(0.5,) * 3).build()
 
 
 def test_hf_vision_accepts_another_image_size() -> None:

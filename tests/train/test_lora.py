@@ -12,6 +12,8 @@ from torch.nn import functional
 from tests.train.parity import of_own_shapes
 from tests.train.test_abstractors import CASES
 from tests.train.test_encoders import FAMILIES, SMALL
+from tests.train.test_parity_deepseek import HIGH as SAM
+from tests.train.test_parity_deepseek import TWO_TOWERS as DEEPSEEK
 from tests.train.test_parity_idefics2 import RECIPE as IDEFICS_2
 from tests.train.test_parity_mllama import RECIPE as MLLAMA
 from tests.train.test_parity_pixtral import RECIPE as PIXTRAL
@@ -39,17 +41,20 @@ FUSIONS = {
     "visual_experts": replace(TINY, fusion="visual_experts", positions="shared"),
 }  # fmt: skip
 ENCODERS = {
-    "open_clip": [TINY], "side_by_side": [replace(TINY, encoder=SEVERAL)], "qwen2_vl": [QWEN_2], "qwen2_5_vl": [QWEN_25],
+    "open_clip": [TINY], "side_by_side": [replace(TINY, encoder=SEVERAL), DEEPSEEK],
+    "qwen2_vl": [QWEN_2], "qwen2_5_vl": [QWEN_25],
     "hf_vision": [
         replace(TINY, encoder={"hf_vision": {"config": {"model_type": family, **SMALL, **options}}})
         for family, options in FAMILIES.items()
     ],
     "qwen3_vl": [QWEN_3], "pixtral": [PIXTRAL], "siglip_navit": [IDEFICS_2], "mistral3": [MISTRAL_3],
     "mllama": [MLLAMA, replace(TINY, encoder=MLLAMA.encoder, preprocessing="tiles_by_aspect")],
+    "sam": [replace(TINY, encoder=SAM)],
     "raw_patches": [replace(TINY, encoder={"raw_patches": {"image_size": 32, "patch_size": 8}})],
 }  # fmt: skip
+FOR = {"hybrid_mlp": DEEPSEEK}  # the design of an abstractor that is not for one tower
 DESIGNS = [
-    *[("abstractor", name, replace(TINY, abstractor={name: options})) for name, options in CASES.items()],
+    *[("abstractor", name, replace(FOR.get(name, TINY), abstractor={name: options})) for name, options in CASES.items()],
     ("abstractor", "mlp with an arrangement", PIXTRAL),
     ("abstractor", "linear with an arrangement", replace(PIXTRAL, abstractor="linear")),
     *[(part, name, recipe) for name, recipe in FUSIONS.items() for part in ("fusion", "language")],
@@ -69,7 +74,7 @@ def named(designs: list[tuple[str, str, ModelRecipe]]) -> Any:
 
 def batch_of(model: VisionLanguageModel) -> Batch:
     """Make two packed samples with three images, or one sample with two images of their own shapes."""
-    if model.plan.preprocessing.__class__.__name__ in ("SmartSize", "LongestEdge", "Edges"):
+    if model.plan.preprocessing.__class__.__name__ in ("SmartSize", "LongestEdge", "Edges", "ResizePad"):
         return of_own_shapes(model, [(40, 22), (9, 30)])
     return pack(model, [sample(model, 9, 1, 1), sample(model, 20, 2, 2)], padding=3)
 

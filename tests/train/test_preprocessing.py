@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from transformers.image_processing_utils import select_best_resolution as their_resolution
 from transformers.models.clip import CLIPImageProcessor, CLIPImageProcessorPil
+from transformers.models.deepseek_vl import DeepseekVLImageProcessor, DeepseekVLImageProcessorPil
 from transformers.models.fuyu import FuyuImageProcessor, FuyuImageProcessorPil
 from transformers.models.got_ocr2 import GotOcr2ImageProcessor, GotOcr2ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
@@ -45,6 +46,7 @@ PINPOINTS = [[rows * SIDE, columns * SIDE] for rows, columns in Anyres().tiles]
 CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "centre_crop": (CLIPImageProcessorPil, CLIPImageProcessor, SHORT),
     "resize": (SiglipImageProcessorPil, SiglipImageProcessor, {"size": SQUARE, "resample": 3}),
+    "resize_pad": (DeepseekVLImageProcessorPil, DeepseekVLImageProcessor, {"size": SQUARE}),
     "pad": (LlavaImageProcessorPil, LlavaImageProcessor, {**SHORT, "do_pad": True}),
     "anyres": (LlavaNextImageProcessorPil, LlavaNextImageProcessor, {**SHORT, "image_grid_pinpoints": PINPOINTS}),
     "dynamic_tiles": (GotOcr2ImageProcessorPil, GotOcr2ImageProcessor, {"size": SQUARE, "crop_to_patches": True}),

@@ -12,7 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+)
 
 from vlmdata_train.model.encoder_facts import EncoderFacts
 from vlmdata_train.model.hf_configs import config_of
@@ -73,7 +80,7 @@ def last_norm(model: Any) -> nn.Module:
 class HfVision:
     """A tower with the published weights of `name`, or with the configuration `config` and random weights. Set exactly one.
 
-    If `name` is a whole CLIP or SigLIP, only its image tower is used.
+    If `name` is a whole model, such as a CLIP, a SigLIP or an InternVL, only its image tower is used.
     """
 
     name: str | None = None  # a hub name or a folder
@@ -119,14 +126,28 @@ class HfVision:
     def build(self) -> nn.Module:
         """Return the tower with its weights."""
         config = self.load_config()
-        model = AutoModel.from_config(config)
-        if self.name is not None:
-            model = AutoModel.from_pretrained(self.name, config=config, dtype=torch.float32)
+        model, missing = (AutoModel.from_config(config), set()) if self.name is None else self._load(config)
         size = self.image_size or _one(config.image_size)
         extra = self._extra(config, size, _one(config.patch_size)) if self.tokens == "patches" else 0
         tower = HfVisionTower(model, self.layers, extra, self.norm, interpolate=self.image_size is not None)
         set_unused_aside(tower, size, size)
+        if lost := sorted(missing & {name for name, _ in model.named_parameters()}):
+            raise ValueError(f"hf_vision: {self.name} has no weights of an image tower with the name {lost[0]}")
         return tower
+
+    def _load(self, config: PreTrainedConfig) -> tuple[Any, set[str]]:
+        """Return the published tower, and the names of its weights that are not among the published weights."""
+        name = str(self.name)
+        whole = AutoConfig.from_pretrained(name)
+        options = {"dtype": torch.float32, "output_loading_info": True}
+        if type(whole) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+            tower, info = AutoModel.from_pretrained(name, config=config, **options)
+            return tower, set(info["missing_keys"])
+        load: Any = AutoModelForImageTextToText.from_pretrained  # AutoModel would not find the tower in these models
+        model, info = load(name, config=whole, **options)
+        kind = _class_of(config)
+        place, tower = next((place, each) for place, each in model.named_modules() if type(each) is kind)
+        return tower, {key.removeprefix(f"{place}.") for key in info["missing_keys"]}
 
     def _extra(self, config: PreTrainedConfig, size: int, patch: int) -> int:
         """Return the number of tokens before the patches, which is the number of all tokens minus the number of patches."""
@@ -141,6 +162,12 @@ class HfVision:
             return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
         processor = AutoImageProcessor.from_pretrained(self.name)
         return tuple(processor.image_mean), tuple(processor.image_std)
+
+
+def _class_of(config: PreTrainedConfig) -> type:
+    """Return the class of the tower with this configuration."""
+    with torch.device("meta"):
+        return type(AutoModel.from_config(config))
 
 
 def _one(size: Any) -> int:

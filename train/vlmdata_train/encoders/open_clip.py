@@ -14,6 +14,7 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from timm.models.nfnet import NormFreeNet
 from torch import Tensor, nn
 
 from vlmdata.catalog import suggest
@@ -57,7 +58,9 @@ class OpenClip:
 
     model: str | None = None
     pretrained: str | None = None  # a tag of open_clip, such as `openai`, or a file; None: random weights
-    config: dict[str, Any] | None = None  # fields of open_clip's CLIPVisionCfg: width, layers, patch_size, image_size
+    # fields of open_clip's CLIPVisionCfg: width, layers, patch_size, image_size; or a tower of timm, such as NFNet-F6 with its
+    # published weights: {timm_model_name: dm_nfnet_f6, timm_model_pretrained: true, image_size: 448}
+    config: dict[str, Any] | None = None
     image_size: int | None = None  # if it is not the model's size, position embeddings are interpolated
     layer: int | tuple[int, ...] = -2  # -1 is the last block, and k > 0 is the k-th block; LLaVA uses -2
     tokens: str = "patches"  # `patches`, or `all`, which adds the class token before the patches
@@ -87,6 +90,7 @@ class OpenClip:
     def facts(self) -> EncoderFacts:
         """Return the tower's facts from a build on the meta device."""
         visual = self.bare()
+        self._check_layers(visual)
         size = visual.image_size
         mean, std = self._normalisation(visual)
         if isinstance(visual, open_clip.model.VisionTransformer):
@@ -98,6 +102,7 @@ class OpenClip:
         return EncoderFacts(
             width=width * len(self.layers), image_size=size[0] if isinstance(size, tuple) else size, patch_size=patch,
             mean=mean, std=std, extra=1 if self.tokens == "all" else 0,
+            rounds_up=isinstance(getattr(visual, "trunk", None), NormFreeNet),  # its convolutions pad the last patch
         )  # fmt: skip
 
     def build(self) -> nn.Module:
@@ -109,6 +114,19 @@ class OpenClip:
         except AssertionError as error:  # timm and open_clip raise this for a layer that the tower does not have
             raise ValueError(f"open_clip: layer {self.layer}: {error}") from None
         return tower
+
+    def _check_layers(self, visual: Any) -> None:
+        """Raise ValueError if layers of different grids are chosen, or the class token of a tower of convolutions."""
+        stages = {info["reduction"] for info in visual.trunk.feature_info} if hasattr(visual, "trunk") else set()
+        if not (len(stages) > 1 or hasattr(visual, "layer4")):
+            return
+        if self.layers != (-1,) or self.tokens == "all":
+            raise ValueError(
+                "open_clip: in a tower of convolutions each layer has another grid and there is no class token. Set `layer: -1`"
+                " and omit `tokens`"
+            )
+        if hasattr(visual, "layer4") and visual.image_size % 32:
+            raise ValueError("open_clip: the image_size of CLIP's ResNet must be a multiple of 32")
 
     def bare(self) -> Any:
         """Return open_clip's tower without weights, on the meta device."""
@@ -123,8 +141,12 @@ class OpenClip:
     def _visual(self, *, weights: bool) -> Any:
         if self.config is not None:
             vision = {**self.config, **({"image_size": self.image_size} if self.image_size else {})}
+            vision["timm_model_pretrained"] = weights and bool(self.config.get("timm_model_pretrained"))
             text = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}  # small, because it is not used
-            return open_clip.CLIP(embed_dim=8, vision_cfg=vision, text_cfg=text).visual
+            visual = open_clip.CLIP(embed_dim=8, vision_cfg=vision, text_cfg=text).visual
+            if hasattr(visual, "trunk"):  # open_clip does this only for models that it knows by name
+                visual.set_input_size(visual.image_size)
+            return visual
         assert self.model is not None
         model = open_clip.create_model(
             self.model, pretrained=self.pretrained if weights else None, load_weights=weights,
@@ -141,7 +163,9 @@ class OpenClip:
 
     def _normalisation(self, visual: Any) -> tuple[Any, Any]:
         known = self._published()
-        if self.model is not None and ":" in self.model:
+        if self.config is not None and self.config.get("timm_model_pretrained"):
+            known = visual.trunk.default_cfg  # timm's weights were trained with timm's values
+        elif self.model is not None and ":" in self.model:
             known = visual.preprocess_cfg  # the folder or repository holds a configuration file
         elif self.model is not None and not known:  # random weights or a file: use the values of the first published weights
             tag = next(iter(open_clip.list_pretrained_tags_by_model(self.model)), None)

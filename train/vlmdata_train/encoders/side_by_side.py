@@ -1,12 +1,12 @@
-"""Several towers whose features are concatenated for each patch, such as Prismatic's DINOv2 + SigLIP.
+"""Several towers whose features are concatenated for each patch: DINOv2 + SigLIP in Prismatic, SAM + SigLIP in DeepSeek-VL.
 
-Karamcheti et al. 2024, Prismatic VLMs. P images, N patches, C the sum of the widths.
+Sources: Karamcheti et al. 2024, Prismatic VLMs; Lu et al. 2024, DeepSeek-VL. P images, N patches, C the sum of the widths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,15 +18,17 @@ from vlmdata_train.model.parts import make_part
 
 
 class Towers(nn.Module):
-    """Maps normalised pixels (P, 3, H, W) to features (P, N, C). Each tower gets pixels in its size and normalisation."""
+    """Maps normalised pixels to features (P, N, C). Each tower gets pixels in its size and normalisation."""
 
     def __init__(self, towers: Sequence[nn.Module], facts: Sequence[EncoderFacts]) -> None:
         super().__init__()
         self.towers, self.facts = nn.ModuleList(towers), tuple(facts)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Encode pixels that have the size and normalisation of the first tower."""
-        return torch.cat([tower(self._for(facts, pixels)) for tower, facts in zip(self.towers, self.facts, strict=True)], -1)
+    def forward(self, pixels: Tensor | list[Tensor]) -> Tensor:
+        """Encode the pixels of each tower, or pixels (P, 3, H, W) that have the size and normalisation of the first tower."""
+        if isinstance(pixels, Tensor):
+            pixels = [self._for(facts, pixels) for facts in self.facts]
+        return torch.cat([tower(own) for tower, own in zip(self.towers, pixels, strict=True)], -1)
 
     def _for(self, facts: EncoderFacts, pixels: Tensor) -> Tensor:
         """Return pixels of the first tower in the size and normalisation of another tower."""
@@ -46,7 +48,11 @@ def _colours(values: Sequence[float], like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Several towers with the same grid of patches. An entry of `towers` is written like the recipe's `encoder`."""
+    """Several towers with the same grid of patches. An entry of `towers` is written like the recipe's `encoder`.
+
+    The preprocessing `resize_pad` makes a tile for each tower. With any other, each tower gets the first tower's tile in its
+    size.
+    """
 
     towers: tuple[Any, ...]
 
@@ -55,7 +61,7 @@ class SideBySide:
             raise ValueError("side_by_side needs at least two towers")
 
     def facts(self) -> EncoderFacts:
-        """Return the facts of the first tower, with the sum of all widths.
+        """Return the facts of the first tower, with the sum of all widths and the facts of each tower.
 
         Raise ValueError if the grids differ, or if a tower reads all tiles of an image at once.
         """
@@ -68,9 +74,8 @@ class SideBySide:
             )
         if any(facts.tile_grids for facts in all_facts):
             raise ValueError("side_by_side: a tower that reads all tiles of an image at once must be the only tower")
-        first = all_facts[0]
         width = sum(facts.width for facts in all_facts)
-        return EncoderFacts(width, first.image_size, first.patch_size, first.mean, first.std, first.extra)
+        return replace(all_facts[0], width=width, levels=0, towers=tuple(all_facts))
 
     def build(self) -> nn.Module:
         """Return the towers with their weights."""

@@ -6,6 +6,7 @@ P tiles of all images, M tokens of a tile, N patches, C tower width, V features 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,13 +28,14 @@ def encode_images(model: Any, batch: Batch) -> tuple[Tensor, list[int]]:
         raise ValueError(f"tile_counts sum to {sum(splits)}, but there are {len(batch.pixels)} tiles")
     if not splits:
         return _no_features(model), []
+    splits = [count // model.plan.copies for count in splits]  # the tiles for each tower make one sequence of features
     grids = _tile_grids(model, batch)
     if _reads_surroundings(model):
-        patches = _by_size(batch.pixels, lambda pixels: encode_tower(model, pixels, grids))
+        patches = _of_tiles(model, batch, grids, lambda patches, pixels: patches)
         images = model.abstractor(list(patches), surroundings(model, batch))
         return torch.cat(images), [len(image) for image in images]
     # list of (M, D), or (P, M, D)
-    per_tile = _by_size(batch.pixels, lambda pixels: _abstracted(model, encode_tower(model, pixels, grids), pixels))
+    per_tile = _of_tiles(model, batch, grids, partial(_abstracted, model))
     if model.arrangement is None and isinstance(per_tile, Tensor) and not batch.is_video.any():
         return per_tile.flatten(0, 1), [count * per_tile.shape[1] for count in splits]
     images, start = [], 0
@@ -54,10 +56,11 @@ def encode_images(model: Any, batch: Batch) -> tuple[Tensor, list[int]]:
 def surroundings(model: Any, batch: Batch) -> Surroundings:
     """Return what an abstractor may read besides each tile of a batch."""
     device = batch.input_ids.device
-    counts = batch.tile_counts
+    counts = batch.tile_counts // model.plan.copies
     of_image = torch.arange(len(counts)).repeat_interleave(counts)
+    times = batch.times[:: model.plan.copies]
     return Surroundings(
-        of_image.to(device), batch.of_sample[of_image].to(device), batch.times.to(device), batch.questions.to(device),
+        of_image.to(device), batch.of_sample[of_image].to(device), times.to(device), batch.questions.to(device),
         model.language.get_input_embeddings(),
     )  # fmt: skip
 
@@ -66,12 +69,29 @@ def _reads_surroundings(model: Any) -> bool:
     return bool(getattr(model.abstractor, "reads_surroundings", False))
 
 
-def encode_tower(model: Any, pixels: Tensor, grids: list[tuple[int, int]] | None) -> Tensor:
-    """Return the tower's features (P, N, C) of tiles of one size, uint8 (P, 3, H, W).
+def _of_tiles(
+    model: Any, batch: Batch, grids: list[tuple[int, int]] | None, finish: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor | list[Tensor]:
+    """Return what `finish` makes of the tower's features (P, N, C) and the pixels (P, 3, H, W), for each tile in order.
+
+    `finish` is called for all tiles of one size. If each tower has its own tiles, it gets the pixels of the first tower.
+    """
+    copies = model.plan.copies
+    if copies == 1:
+        return _by_size(batch.pixels, lambda pixels: finish(encode_tower(model, pixels, grids), pixels))
+    pixels = [torch.stack(list(batch.pixels[number::copies])) for number in range(copies)]
+    return finish(encode_tower(model, pixels, grids), pixels[0])
+
+
+def encode_tower(model: Any, pixels: Tensor | list[Tensor], grids: list[tuple[int, int]] | None) -> Tensor:
+    """Return the tower's features (P, N, C) of tiles of one size, uint8 (P, 3, H, W), or of such tiles for each tower.
 
     For a tower that reads all tiles of an image at once, `grids` has the (rows, columns) of tiles of each image.
     """
     facts, dtype = model.plan.facts, model.language.get_input_embeddings().weight.dtype
+    if isinstance(pixels, list):
+        towers = zip(pixels, facts.towers, strict=True)
+        return model.encoder([normalise(own, tower.mean, tower.std, dtype) for own, tower in towers])
     pixels = normalise(pixels, facts.mean, facts.std, dtype)
     return model.encoder(pixels) if grids is None else model.encoder(pixels, grids)
 
@@ -123,7 +143,8 @@ def _no_features(model: Any) -> Tensor:
     if not (model.training and torch.is_grad_enabled()):
         return torch.zeros(0, model.feature_width, device=device)
     grids = [model.plan.preprocessing.tile_grid(side, side, facts)] if facts.tile_grids else None
-    patches = encode_tower(model, torch.zeros(1, 3, side, side, device=device), grids)
+    blank = [torch.zeros(1, 3, own.image_size, own.image_size, device=device) for own in (facts.towers or (facts,))]
+    patches = encode_tower(model, blank if model.plan.copies > 1 else blank[0], grids)
     if _reads_surroundings(model):
         (tile,) = model.abstractor([patches[0]], Surroundings.of_one_tile(device, embeddings))
         return tile[:0]

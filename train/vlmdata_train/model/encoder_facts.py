@@ -53,7 +53,14 @@ class EncoderFacts:
     extra: int = 0  # number of class and register tokens that the tower also returns
     levels: int = 0  # number of earlier layers, whose features follow the features of the last layer in each vector
     tile_grids: tuple[tuple[int, int], ...] = ()  # (rows, columns) of tiles, if the tower reads all tiles of an image at once
+    side: int = 0  # rows and columns of every grid, if they do not depend on the size of a tile
+    rounds_up: bool = False  # also count a patch that is only partly in the image, as towers of convolutions do
+    towers: tuple[EncoderFacts, ...] = ()  # facts of each tower, if several towers' features are concatenated
 
     def grid(self, height: int, width: int) -> Grid:
         """Return the grid of patches of an image with this size in pixels."""
+        if self.side:
+            return Grid(self.side, self.side, self.extra)
+        if self.rounds_up:
+            return Grid(-(-height // self.patch_size), -(-width // self.patch_size), self.extra)
         return Grid(height // self.patch_size, width // self.patch_size, self.extra)

@@ -41,6 +41,16 @@ class ImagePlan:
             raise ValueError(
                 "preprocessing: the tower reads all tiles of an image at once. Use the preprocessing `tiles_by_aspect`."
             )
+        if self.copies > 1 and self.video is not None:
+            raise ValueError(
+                f"video: {type(self.preprocessing).__name__} makes a tile for each tower, but a video part makes one tile of a "
+                "frame. Use another preprocessing, or omit `video`, so that each frame is an image."
+            )
+
+    @property
+    def copies(self) -> int:
+        """The number of tiles that show the same part of an image: one for each tower, or 1."""
+        return len(self.facts.towers) if self.facts.towers and getattr(self.preprocessing, "for_each_tower", False) else 1
 
     def grid_of(self, height: int, width: int) -> Grid:
         """Return the grid of tokens that the abstractor makes from one tile of this size."""

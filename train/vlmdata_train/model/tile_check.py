@@ -24,7 +24,7 @@ def check_tiles(plan: ImagePlan, out_width: int) -> None:
     facts, abstractor = plan.facts, plan.abstractor
     sizes = {
         (tuple(tile.shape[1:]), photo)
-        for photo in PHOTOS for tile in plan.preprocessing.prepare(np.zeros((*photo, 3), np.uint8), facts)
+        for photo in PHOTOS for tile in plan.preprocessing.prepare(np.zeros((*photo, 3), np.uint8), facts)[:: plan.copies]
     }  # fmt: skip
     with torch.device("meta"), torch.no_grad():
         module = abstractor.build(facts, out_width, facts.grid(facts.image_size, facts.image_size))

@@ -10,6 +10,9 @@
 - `tile_grid(width, height, facts)` returns the (rows, columns) of the tiles. Only a tower that reads all tiles of an image at
   once needs this method.
 
+A part with the attribute `for_each_tower = True` makes a tile for each tower of `facts.towers`, in their order, in place of
+every tile. Its regions are those of one tower.
+
 M is the number of tokens of a tile, D the width. The numbers of tiles and features depend only on sizes, so that the
 loader's workers can plan without weights.
 """
