@@ -3,6 +3,9 @@
 Properties of processors that the trainer does not copy:
 - PaliGemma's processor puts BOS after the last image of a prompt, and the trainer after the images that begin a prompt.
 - Idefics 1's processor removes blanks next to images.
+- Kosmos-2's processor writes ordinary tokens where features belong; the test replaces them.
+- LLaVA-OneVision's processor treats a flat list of images as single images, so the test gives it one list for each sample.
+- Llama 3.2 Vision's processor writes BOS twice for a text without BOS, unless `add_special_tokens` is False, as here.
 - Fuyu's processor fails with its image processor of the Pillow backend, so only the torchvision backend is compared.
 """
 
