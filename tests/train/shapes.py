@@ -274,7 +274,7 @@ SHAPES = {
 def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
     """Make the tokenizer of a shape, with an image token."""
     shape = SHAPES[name]
-    inner = _bytes() if shape.kind == "bytes" else _pieces(shape.kind)
+    inner = of_bytes() if shape.kind == "bytes" else of_pieces(shape.kind)
     inner.add_special_tokens(
         [
             AddedToken(token, special=True, normalized=False, rstrip=token in shape.strips)
@@ -299,7 +299,8 @@ def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _bytes() -> Tokenizer:
+def of_bytes() -> Tokenizer:
+    """Return a tokenizer of bytes and a few longer pieces."""
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
@@ -308,7 +309,7 @@ def _bytes() -> Tokenizer:
     return inner
 
 
-def _pieces(kind: str) -> Tokenizer:
+def of_pieces(kind: str) -> Tokenizer:
     """Return a tokenizer with pieces like SentencePiece's, where unknown characters become bytes."""
     learned = Tokenizer(models.BPE())
     learned.pre_tokenizer = pre_tokenizers.Metaspace(

@@ -144,6 +144,8 @@ def test_transformers_generates_the_same_text(tmp_path: Path) -> None:
             "encoder: LLaVA's format supports only an hf",
         ),
         (replace(LLAVA, preprocessing={"anyres": {"max_tiles": 4}}), "preprocessing: LLaVA's format supports only pad"),
+        (replace(LLAVA, preprocessing={"anyres": {"several": "pad"}}), "preprocessing: LLaVA's format supports only pad"),
+        (replace(LLAVA, writing={"plain": {"placeholder": "<pic>"}}), "writing: LLaVA's format supports only plain"),
         (replace(LLAVA, positions="shared"), "positions: LLaVA's format supports only rope"),
         (replace(LLAVA, abstractor={"mlp": {"layers": 3}}), "abstractor: LLaVA's format supports only an mlp of 2 layers"),
         (

@@ -20,6 +20,7 @@ from tests.train.parity import (
     TEXT,
     VISION,
     answers_of,
+    assert_same_gradients,
     assert_same_logits_and_images_matter,
     copy_weights,
     of_squares,
@@ -89,7 +90,8 @@ def test_llava_next_equals_transformers_on_a_wide_a_high_and_a_small_image() -> 
     assert_same_logits_and_images_matter(model, batch, lambda pixels: answers(as_they_pad(pixels, tiles)))
 
 
-def test_llava_onevision_scales_an_image_down_to_its_largest_number_of_tiles() -> None:
+def onevision(**anyres: object) -> tuple[LlavaOnevisionForConditionalGeneration, VisionLanguageModel]:
+    """Return a reference of LLaVA-OneVision with at most 4 tiles, and our model with the same weights."""
     grid = [[32 * rows, 32 * columns] for rows in range(1, 5) for columns in range(1, 5)]
     vision = {**TOWER, "vision_use_head": False}
     config = LlavaOnevisionConfig(
@@ -101,12 +103,29 @@ def test_llava_onevision_scales_an_image_down_to_its_largest_number_of_tiles() -
     tiles_of = [(rows, columns) for rows in range(1, 5) for columns in range(1, 5)]
     recipe = ModelRecipe(
         encoder={"hf_vision": {"config": {"model_type": "siglip_vision_model", **vision}}}, abstractor="mlp",
-        preprocessing={"anyres": {"tiles": tiles_of, "max_tiles": 4}}, language=LLAMA,
+        preprocessing={"anyres": {"tiles": tiles_of, "max_tiles": 4, **anyres}}, language=LLAMA,
     )  # fmt: skip
-    model = copy_weights(reference, recipe, our_name)
+    return reference, copy_weights(reference, recipe, our_name)
+
+
+def test_llava_onevision_scales_an_image_down_to_its_largest_number_of_tiles() -> None:
+    reference, model = onevision()
     sizes = [(128, 120), (40, 30)]
     batch, tiles = pictures(model, sizes)
 
     assert int(batch.image_token_counts[0]) < 16 + 16 * 16 + 16, "the first image must be scaled down"
     answers = answers_of(reference, batch, image_sizes=batch.image_sizes, batch_num_images=torch.tensor([1, 1]))
     assert_same_logits_and_images_matter(model, batch, lambda pixels: answers(as_they_pad(pixels, tiles)))
+
+
+def test_llava_onevision_equals_transformers_on_several_images_of_one_tile() -> None:
+    reference, model = onevision(several="pad")
+    sizes = [(128, 120), (40, 30), (9, 99)]
+    counts = [model.plan.tokens_of(width, height, several=True) for height, width in sizes]
+    assert counts == [17, 17, 17]
+    batch = replace(of_squares(counts), image_sizes=torch.tensor(sizes))
+    answers = answers_of(reference, batch, image_sizes=batch.image_sizes, batch_num_images=torch.tensor([3]))
+    assert_same_logits_and_images_matter(model, batch, lambda pixels: answers(pixels[:, None]))
+    model.logits(batch).square().sum().backward()
+    answers(batch.pixels[:, None]).square().sum().backward()
+    assert_same_gradients(model, reference, our_name)

@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from bench.inputs.tars import document_sample
+from tests.train.shards import caption_samples
 from tests.train.tiny import TINY
 from vlmdata.step import RecipeError
 from vlmdata_train.data.document import Document
 from vlmdata_train.data.open_feed import prompter_of
 from vlmdata_train.data.prompt import truncate
+from vlmdata_train.data.reading import Reading
 from vlmdata_train.model.batch import IGNORE
 from vlmdata_train.model.encoder_facts import Grid, Region
 from vlmdata_train.model.model import build_model, image_plan
@@ -19,6 +22,8 @@ from vlmdata_train.model.written import Place, Run
 HERE = Place(0, "", "")
 TILES = [Region(Grid(2, 2), 0, 0), Region(Grid(2, 2), 0, 1), Region(Grid(2, 2), is_overview=True)]
 FAKE = "<fake_token_around_image>"
+ROWS = {"rows": {"row_end": "[IMG_BREAK]", "last_row_end": "[IMG_END]"}}
+WRITTEN = "<image>[IMG_BREAK]" * 3 + "<image>[IMG_END]"  # an image of 4 x 4 tokens, as `text_of` returns it
 
 
 def write(entry, regions, place=HERE):
@@ -33,6 +38,11 @@ def text_of(model, prompt):
     while "<image><image>" in text:
         text = text.replace("<image><image>", "<image>")
     return text
+
+
+def learnt(model, prompt):
+    """Return the text of the tokens that have a loss."""
+    return model.tokenizer.decode([number for number in prompt.labels if number != IGNORE])
 
 
 def model_with(**parts):
@@ -56,8 +66,7 @@ def test_neighbours_share_the_token_between_them_if_start_and_end_are_equal():
 
 
 def test_rows_end_with_a_token_and_the_last_row_with_another():
-    entry = {"rows": {"row_end": "[IMG_BREAK]", "last_row_end": "[IMG_END]"}}
-    assert write(entry, [Region(Grid(3, 2))]) == [2, "[IMG_BREAK]", 2, "[IMG_BREAK]", 2, "[IMG_END]"]
+    assert write(ROWS, [Region(Grid(3, 2))]) == [2, "[IMG_BREAK]", 2, "[IMG_BREAK]", 2, "[IMG_END]"]
     assert write({"rows": {"row_end": "|NEWLINE|"}}, [Region(Grid(2, 3))]) == [3, "|NEWLINE|", 3, "|NEWLINE|"]
 
 
@@ -83,27 +92,74 @@ def test_tiles_are_named_by_row_and_column_and_the_whole_image_comes_last():
 
 
 def test_the_literal_tokens_of_a_writing_are_in_the_vocabulary_and_in_the_embeddings():
-    model = model_with(writing={"rows": {"row_end": "[IMG_BREAK]", "last_row_end": "[IMG_END]", "token": "[IMG]"}})
+    model = model_with(writing={"rows": {**ROWS["rows"], "token": "[IMG]"}})
     ids = [model.tokenizer(name)["input_ids"] for name in ("[IMG]", "[IMG_BREAK]", "[IMG_END]")]
     assert all(len(one) == 1 and one[0] < model.language.get_input_embeddings().num_embeddings for one in ids)
     assert model.image_token == "[IMG]" and [model.image_token_id] == ids[0]
 
 
 def test_literal_tokens_have_no_loss_and_answers_keep_theirs():
-    model = model_with(writing={"rows": {"row_end": "[IMG_BREAK]", "last_row_end": "[IMG_END]"}})
+    model = model_with(writing=ROWS)
     prompter = prompter_of(model)
     talk = Document(
         [(32, 32), "What?", "A cat.", (32, 32), "Why?", "Fur."], ["user", "user", "assistant", "user", "user", "assistant"]
     )
     prompt = prompter.chat(talk)
-    learnt = [number for number in prompt.labels if number != IGNORE]
-    assert model.tokenizer.decode(learnt) == "A cat.<|end|>Fur.<|end|>"
-    rows = "<image>[IMG_BREAK]" * 3 + "<image>[IMG_END]"
+    assert learnt(model, prompt) == "A cat.<|end|>Fur.<|end|>"
     assert text_of(model, prompt) == (
-        f"<|user|>{rows}\nWhat?<|end|><|assistant|>A cat.<|end|><|user|>{rows}\nWhy?<|end|><|assistant|>Fur.<|end|>"
+        f"<|user|>{WRITTEN}\nWhat?<|end|><|assistant|>A cat.<|end|><|user|>{WRITTEN}\nWhy?<|end|><|assistant|>Fur.<|end|>"
     )
-    page = prompter.page(Document(["One.", (32, 32), "Two."], None))
-    assert model.tokenizer.decode([number for number in page.labels if number != IGNORE]) == "One.\n\n\n\nTwo.<|end|>"
+
+
+def test_the_stage_align_reads_a_caption_after_the_literal_tokens_of_its_image():
+    model = model_with(writing=ROWS)
+    (sample,) = caption_samples(1)
+    prompt = Reading(prompter_of(model), model.plan, "align", 4096).prompt(sample)
+    caption = sample["txt"].decode() + "<|end|>"
+    assert text_of(model, prompt) == WRITTEN + caption
+    assert learnt(model, prompt) == caption
+
+
+def test_a_page_is_read_with_the_literal_tokens_of_its_images_at_their_places():
+    model = model_with(writing=ROWS)
+    photo = caption_samples(1)[0]["jpg"]
+    page = document_sample("p", ["One.", photo, photo, "Two.", photo])
+    prompt = Reading(prompter_of(model), model.plan, "instruct", 4096).prompt(page)
+    assert text_of(model, prompt) == f"One.\n\n{WRITTEN}{WRITTEN}\n\nTwo.\n\n{WRITTEN}<|end|>"
+    assert learnt(model, prompt) == "One.\n\n\n\nTwo.\n\n<|end|>"
+
+
+def test_a_placeholder_in_the_template_is_replaced_and_a_text_cannot_contain_it():
+    model = model_with(writing={"between": {"start": "<img>", "end": "</img>", "token": "<ctx>", "placeholder": "<pic>"}})
+    prompter = prompter_of(model)
+    written = "<img>" + "<ctx>" * 16 + "</img>"
+    template = model.tokenizer.chat_template
+    parts = (
+        "{% for m in messages %}{{ m['role'] }}: {% for c in m['content'] %}"
+        "{{ '<pic>' if c['type'] == 'image' else c['text'] }}{% endfor %}{{ eos_token }}{% endfor %}"
+    )
+    talk = Document([(32, 32), "Is this <pic> or <ctx>?", "Yes."], ["user", "user", "assistant"])
+    safe = "Is this <\u2060pic> or <\u2060ctx>?"
+    assert model.tokenizer.decode(prompter.chat(talk).input_ids) == (
+        f"<|user|>{written}\n{safe}<|end|><|assistant|>Yes.<|end|>"
+    )
+    assert model.tokenizer.decode(prompter.plain(Document([(32, 32), "A cat."], None)).input_ids) == f"{written}A cat.<|end|>"
+    model.tokenizer.chat_template = parts
+    assert model.tokenizer.decode(prompter.chat(talk).input_ids) == f"user: {written}{safe}<|end|>assistant: Yes.<|end|>"
+    assert prompter.template.image_text == "<pic>"
+    model.tokenizer.chat_template = template
+
+
+def test_a_blank_follows_an_image_only_before_a_word():
+    entry = {"between": {"start": FAKE, "end": FAKE, "blank": True}}
+    after = ["word", " word", "\nword", "<b>word", "", "éclair"]
+    ends = [write(entry, TILES[2:], Place(0, "", text))[-1] for text in after]
+    assert ends == [" ", FAKE, FAKE, FAKE, FAKE, " "]
+
+
+def test_white_space_around_a_literal_token_is_not_part_of_the_token():
+    between = make_part("writing", {"between": {"start": "\n\n<start_of_image>", "end": "<end_of_image>\n\n"}})
+    assert between.tokens() == ["<start_of_image>", "<end_of_image>"]
 
 
 def test_a_prompt_is_never_cut_within_the_tokens_of_an_image():

@@ -49,7 +49,7 @@ def llava_recipe(name: str) -> ModelRecipe:
         raise ValueError(
             f"{name} is a {config.model_type} model, but only models in LLaVA's format can be loaded: {', '.join(FORMS)}"
         )
-    if config.vision_config.model_type == "pixtral":  # transformers ends rows with text tokens, but the trainer with vectors
+    if config.vision_config.model_type == "pixtral":
         raise ValueError(f"{name} has Pixtral's tower. Such a model can be trained, but its published weights cannot be loaded")
     images = AutoImageProcessor.from_pretrained(name)
     vision = {
@@ -125,4 +125,5 @@ def _preprocessing(config: Any, images: Any) -> Any:
     side = config.vision_config.image_size
     tiles = tuple((rows // side, columns // side) for rows, columns in config.image_grid_pinpoints)
     limit = re.fullmatch(r"anyres_max_(\d+)", getattr(config, "vision_aspect_ratio", ""))
-    return {"anyres": {"tiles": tiles, "max_tiles": int(limit[1]) if limit else None, "resample": resample}}
+    several = {"several": "pad"} if config.model_type == "llava_onevision" else {}
+    return {"anyres": {"tiles": tiles, "max_tiles": int(limit[1]) if limit else None, "resample": resample, **several}}

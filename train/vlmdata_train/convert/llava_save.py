@@ -97,9 +97,8 @@ def _check_form(model: VisionLanguageModel) -> None:
             "an hf_vision or open_clip tower at its own image size, without norm and register tokens",
         ),
         "preprocessing": (
-            isinstance(plan.preprocessing, Pad | CentreCrop | Resize)
-            or (isinstance(plan.preprocessing, Anyres) and plan.preprocessing.max_tiles is None),
-            "pad, centre_crop, resize or anyres without max_tiles",
+            isinstance(plan.preprocessing, Pad | CentreCrop | Resize) or _is_next(plan.preprocessing),
+            "pad, centre_crop, resize or anyres without max_tiles and `several: pad`",
         ),
         "abstractor": (
             type(plan.abstractor) is Mlp and plan.abstractor.layers == 2  # a subclass also merges patches
@@ -108,7 +107,10 @@ def _check_form(model: VisionLanguageModel) -> None:
         ),
         "fusion": (isinstance(plan.fusion, Tokens) and not plan.fusion.prefix, "tokens, without prefix"),
         "positions": (isinstance(model.positions, Rope), "rope"),
-        "writing": (isinstance(plan.writing, Plain) and plan.writing.bos == "first", "plain, with BOS first"),
+        "writing": (
+            isinstance(plan.writing, Plain) and plan.writing.bos == "first" and plan.writing.placeholder is None,
+            "plain, with BOS first and without a placeholder",
+        ),
         "language": (
             model.head == Head() and model.lm_head.bias is None, "an output layer without bias, scale and cap"
         ),
@@ -118,6 +120,12 @@ def _check_form(model: VisionLanguageModel) -> None:
             raise ValueError(f"{part}: LLaVA's format supports only {form}. This model cannot be saved in LLaVA's format")
     if any("lora_" in name for name, _ in model.named_parameters()):
         raise ValueError("merge the LoRA updates first, with vlmdata_train.model.lora.merge_lora(model)")
+
+
+def _is_next(preprocessing: Any) -> bool:
+    """Return whether a preprocessing is that of LLaVA-NeXT."""
+    has_tiles = isinstance(preprocessing, Anyres) and bool(preprocessing.tiles)
+    return has_tiles and preprocessing.max_tiles is None and preprocessing.several == "tiles"
 
 
 def _tower(encoder: Any) -> tuple[Any, dict[str, Tensor]]:

@@ -18,7 +18,7 @@ from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
 from vlmdata_train.data.document import Media, Video
-from vlmdata_train.data.prompt import Prompt, truncate
+from vlmdata_train.data.prompt import PlacedImage, Prompt, truncate
 from vlmdata_train.model.batch import IGNORE, Batch
 from vlmdata_train.model.image_plan import ImagePlan
 from vlmdata_train.model.written import Piece, Place
@@ -47,10 +47,10 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
         labels = ready.prompt.labels
         for image in ready.prompt.images:
             try:
-                tiles.append(decode_tiles(image.picture, plan))
+                tiles.append(decode_tiles(image, plan))
             except ImageError as error:
                 broken[error.reason] += 1
-                tiles.append(decode_tiles(image.picture, plan, is_grey=True))
+                tiles.append(decode_tiles(image, plan, is_grey=True))
                 labels = [IGNORE] * len(labels)
         texts.append((ready.prompt.input_ids, labels))
     ids, all_labels, positions, segments = lay_out(texts, pad_id, packed_tokens)
@@ -80,16 +80,18 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
     )
 
 
-def decode_tiles(item: Media, plan: ImagePlan, *, is_grey: bool = False) -> Sequence[Tensor]:
+def decode_tiles(image: PlacedImage, plan: ImagePlan, *, is_grey: bool = False) -> Sequence[Tensor]:
     """Return the tiles of an image or a video, uint8 (3, H, W) each, with grey pixels if `is_grey` is True.
 
     Raises ImageError if an image cannot be decoded.
     """
-    frames = []
+    item, frames = image.picture, []
     for picture in item.frames if isinstance(item, Video) else [item]:
         assert isinstance(picture, bytes)  # prompts hold sizes instead of bytes only while lengths are measured
         frames.append(_grey(*size_of(picture)) if is_grey else decode(picture).pixels)
-    return plan.video.prepare(frames, plan) if isinstance(item, Video) else plan.preprocess(frames[0]).pixels
+    if isinstance(item, Video):
+        return list(plan.video.prepare(frames, plan))
+    return plan.preprocess(frames[0], several=image.several).pixels
 
 
 def _times(item: Media, tiles: int, plan: ImagePlan) -> list[float]:

@@ -49,21 +49,35 @@ class Expansion:
         return Expansion(self.text[:place] + text + self.text[place:], spans, self.runs, self.ends, shifts)
 
 
-def expand(text: str, tokens: tuple[str, str], media: Sequence[Media], write: Write) -> Expansion | None:
+def has_several(media: Sequence[Media]) -> bool:
+    """Return whether there is more than one image. Videos do not count."""
+    return sum(not isinstance(item, Video) for item in media) > 1
+
+
+def marks(tokens: tuple[str, str], placeholder: str | None) -> tuple[str, str]:
+    """Return the texts that a chat template writes for an image and for a video, from the image token and the video token."""
+    image, video = tokens
+    return (placeholder or image, (placeholder or image) if video == image else video)
+
+
+def expand(
+    text: str, tokens: tuple[str, str], media: Sequence[Media], write: Write, *, placeholder: str | None = None
+) -> Expansion | None:
     """Return the text with the pieces of each image or video in place of its token.
 
-    `tokens` are the image token and the video token, which may be equal. Return None if the text does not have one of them for
-    each image and video.
+    `tokens` are the image token and the video token, which may be equal. If the text has a placeholder in place of the image
+    token, `placeholder` is this text. Return None if the text does not have one of them for each image and video.
     """
-    token = re.compile("|".join(map(re.escape, tokens)))
+    token = re.compile("|".join(map(re.escape, marks(tokens, placeholder))))
     between, lengths = token.split(text), [len(found) for found in token.findall(text)]
     if len(lengths) != len(media):
         return None
+    several = has_several(media)
     spans, runs, ends, shifts = [], [], [], []
     written, at = between[0], len(between[0])
     for number, item in enumerate(media):
         after = between[number + 1]
-        pieces = write(item, Place(number, written, after))
+        pieces = write(item, Place(number, written, after, several))
         start, own = len(written), tokens[isinstance(item, Video)]
         written += "".join(piece if isinstance(piece, str) else own for piece in pieces)
         at += lengths[number]

@@ -19,6 +19,7 @@ class MediaText:
     write: Write
     image_token_id: int
     video_token_id: int | None = None  # None: videos have image tokens
+    placeholder: str | None = None  # what the chat template writes for an image; None: the image token
     bos_after_images: bool = False  # the BOS token follows the images that begin a text
     question_ids: Callable[[str], list[int]] | None = None  # the ids of a question for the abstractor; None: it reads none
 

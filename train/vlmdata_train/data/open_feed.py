@@ -86,7 +86,7 @@ def prompter_of(model: VisionLanguageModel, *, trusted: Collection[str] = (), la
     Raises RecipeError if `trusted` has an unknown token, or a token that no text may contain.
     """
     media = MediaText(
-        partial(write_media, model.plan), model.image_token_id, model.video_token_id,
+        partial(write_media, model.plan), model.image_token_id, model.video_token_id, model.plan.writing.placeholder,
         bos_after_images=model.plan.writing.bos == "after_images", question_ids=model.question_ids,
     )  # fmt: skip
     return Prompter(model.tokenizer, media, trusted=trusted, last_only=last_only)

@@ -17,6 +17,7 @@ class PlacedImage:
     start: int  # index of the first token that is written for the image
     end: int  # index after the last one
     runs: tuple[Run, ...]
+    several: bool = False  # the sample had more than one image before it was cut
 
     @property
     def tokens(self) -> int:

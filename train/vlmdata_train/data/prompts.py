@@ -18,7 +18,7 @@ from vlmdata.readers.strings import is_blank
 from vlmdata.step import RecipeError
 from vlmdata_train.data.cleaning import Cleaner
 from vlmdata_train.data.document import Document, Media, Video
-from vlmdata_train.data.expansion import Expansion, Span, expand
+from vlmdata_train.data.expansion import Expansion, Span, expand, has_several, marks
 from vlmdata_train.data.marks import IMAGE_MARK, MEDIA, VIDEO_MARK
 from vlmdata_train.data.media_text import MediaText
 from vlmdata_train.data.prompt import PlacedImage, Prompt
@@ -47,16 +47,17 @@ class Prompter:
                 " where tokens are in a text"
             )
         self.tokenizer, self.media, self.image_token_id = tokenizer, media, media.image_token_id
-        self.image_token, self.video_token = media.tokens(tokenizer)
+        self.image_token, self.video_token = tokens = media.tokens(tokenizer)
+        self._image_mark, self._video_mark = marks(tokens, media.placeholder)  # in the output of the chat template
         self.trusted, self.last_only = frozenset(trusted), last_only
         self.pad_id: int = tokenizer.pad_token_id
         self._begin = written_before(tokenizer, self.image_token)
-        self._bos = "".join(tokenizer.convert_ids_to_tokens(self._begin))
+        self._bos = "".join(tokenizer.convert_ids_to_tokens(self._begin)) or tokenizer.bos_token or ""  # after images
         self._media_ids = np.array([media.image_token_id, -1 if media.video_token_id is None else media.video_token_id])
         self._names = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
         self._name_ids = np.array(sorted(self._names))
-        self._template = ChatTemplate(tokenizer, self.image_token, media.video_token(tokenizer))
-        self._cleaner = Cleaner(tokenizer, {self.image_token, self.video_token}, self.trusted)
+        self._template = self._read_template()
+        self._cleaner = Cleaner(tokenizer, {*tokens, self._image_mark}, self.trusted)
         for name in sorted(self.trusted):
             _check_trusted(name, self.template, self.image_token)
 
@@ -64,8 +65,11 @@ class Prompter:
     def template(self) -> ChatTemplate:
         """The tokenizer's current chat template."""
         if self._template.source != self.tokenizer.chat_template:
-            self._template = ChatTemplate(self.tokenizer, self.image_token, self.media.video_token(self.tokenizer))
+            self._template = self._read_template()
         return self._template
+
+    def _read_template(self) -> ChatTemplate:
+        return ChatTemplate(self.tokenizer, self._image_mark, self.media.video_token(self.tokenizer))
 
     def plain(self, document: Document) -> Prompt:
         """Return the "plain" prompt of LLaVA's stage 1: image tokens, then the caption and the end token, which have a loss."""
@@ -177,7 +181,7 @@ class Prompter:
     def _written(self, item: Media) -> str:
         """Return the text for an image or a video outside of a conversation: its token, with the template's tokens."""
         if isinstance(item, Video):
-            return self.template.image_text.replace(self.image_token, self.video_token)
+            return self.template.image_text.replace(self._image_mark, self._video_mark)
         return self.template.image_text
 
     def _first_question(self, messages: Sequence[Message]) -> str:
@@ -196,16 +200,16 @@ class Prompter:
         ValueError if the text does not have one image token for each image or video.
         """
         tokens = (self.image_token, self.video_token)
-        expansion, name = expand(text, tokens, media, self.media.write), self.tokenizer.name_or_path
+        expansion = expand(text, tokens, media, self.media.write, placeholder=self.media.placeholder)
+        name = self.tokenizer.name_or_path
         if expansion is None:
-            found = sum(map(text.count, set(tokens)))
+            found = sum(map(text.count, {self._image_mark, self._video_mark}))
             raise ValueError(f"the chat template of {name} writes {found} image tokens for {len(media)} images")
-        after_images = self.media.bos_after_images
+        after_images, cut = self.media.bos_after_images, 0
         if after_images and self._bos and not expansion.text.startswith(self._bos, expansion.lead):
+            cut = expansion.lead + len(self._bos)
             expansion = expansion.inserted(expansion.lead, self._bos)
-        encoded = self.tokenizer(expansion.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        ids, offsets = (np.array(encoded[name], dtype=np.int64) for name in ("input_ids", "offset_mapping"))
-        starts, ends = _with_blanks(offsets.reshape(-1, 2))
+        ids, starts, ends = self._tokenize(expansion.text, cut)
         begin = [] if after_images or ids[: len(self._begin)].tolist() == self._begin else self._begin
         runs = [run.tokens for image in expansion.runs for run in image]
         places = np.flatnonzero(np.isin(ids, self._media_ids))
@@ -219,6 +223,19 @@ class Prompter:
             [*begin, *np.repeat(ids, repeats).tolist()], [IGNORE] * len(begin) + np.repeat(labels, repeats).tolist(),
             _placed(expansion, media, index, starts, places), self.media.question(question),
         )  # fmt: skip
+
+    def _tokenize(self, text: str, cut: int) -> tuple[Ints, Ints, Ints]:
+        """Return the ids of a text, and the first character and the end of each token, (T,) each.
+
+        The text after `cut` is tokenized separately, because a tokenizer may put a blank before the first word of a text.
+        InstructBLIP and Fuyu have this blank after a BOS that follows an image.
+        """
+        ids, offsets = [], []
+        for start, piece in ((0, text[:cut]), (cut, text[cut:])):
+            encoded = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            ids.append(np.array(encoded["input_ids"] if piece else [], dtype=np.int64))
+            offsets.append(np.array(encoded["offset_mapping"] if piece else [], dtype=np.int64).reshape(-1, 2) + start)
+        return np.concatenate(ids), *_with_blanks(np.concatenate(offsets))
 
     def _learned(self, expansion: Expansion, ids: Ints, starts: Ints, ends: Ints, answers: Sequence[Span]) -> Bools:
         """Return which tokens have a loss, bool (T,): all tokens with a character in an answer, except those of images.
@@ -258,14 +275,14 @@ def _placed(expansion: Expansion, media: Sequence[Media], index: Ints, starts: I
     `starts` holds the first character of each token of the expanded text, and `index` the index of each such token in the
     prompt. `places` are the image tokens of the text, one for each run.
     """
-    placed, seen = [], 0
+    placed, seen, several = [], 0, has_several(media)
     for item, (start, end), runs in zip(media, expansion.spans, expansion.runs, strict=True):
         own = places[seen : seen + len(runs)]
         seen += len(runs)
         first, last = np.searchsorted(starts, (start, end))
         # a tokenizer may count white space before a special token as part of the token
         first, last = min([first, *own]), max([last, *(own + 1)])
-        placed.append(PlacedImage(item, int(index[first]), int(index[last]), runs))
+        placed.append(PlacedImage(item, int(index[first]), int(index[last]), runs, several))
     return placed
 
 

@@ -37,8 +37,9 @@ class TurnMarkup:
         with_image = self.renderer.run_as_is([user([{"type": "image"}, {"type": "text", "text": WORD}])])
         header = self.renderer.run_as_is([user([{"type": "text", "text": WORD}])]).partition(WORD)[0]
         written = with_image[len(header) :].partition(WORD)[0] if with_image.startswith(header) else ""
-        tokens = list(self.added.finditer(written))
-        return written[tokens[0].start() : tokens[-1].end()] if image_token in written else image_token
+        places = [found.span() for found in [*self.added.finditer(written), *re.finditer(re.escape(image_token), written)]]
+        starts, ends = zip(*places, strict=True) if places else ((0,), (0,))
+        return written[min(starts) : max(ends)] if image_token in written else image_token
 
     @cached_property
     def header(self) -> str:

@@ -60,12 +60,17 @@ class ImagePlan:
         """Return how many features an image of this size has, including added features such as newlines."""
         return sum(region.tokens for region in self._regions(width, height))
 
+    def preprocessing_of(self, several: bool) -> Any:
+        """Return the preprocessing of the images of a sample with one image, or with several."""
+        has_other = several and hasattr(self.preprocessing, "for_several")
+        return self.preprocessing.for_several() if has_other else self.preprocessing
+
     def write(self, width: int, height: int, place: Place) -> list[Piece]:
         """Return the pieces that are written for an image of this size at a place of a text.
 
         The numbers of their tokens are exact, because packing depends on them.
         """
-        regions = self._regions(width, height)
+        regions = self._regions(width, height, place.several)
         features = sum(region.tokens for region in regions)
         if (tokens := self.fusion.positions_of(features)) != features:
             regions = [Region(Grid(0, 0, extra=tokens))]
@@ -79,18 +84,25 @@ class ImagePlan:
             return self.writing.write([Region(Grid(0, 0, extra=tokens))], place)
         return self.writing.write_video(regions, self.video.seconds(times), place)
 
-    def tokens_of(self, width: int, height: int) -> int:
-        """Return the number of image tokens in the prompt for an image of this size, without literal tokens around them."""
-        pieces = self.write(width, height, Place(0, "", ""))
+    def tokens_of(self, width: int, height: int, *, several: bool = False) -> int:
+        """Return the number of image tokens in the prompt for an image of this size, without literal tokens around them.
+
+        `several` is True if the sample has more than one image.
+        """
+        pieces = self.write(width, height, Place(0, "", "", several))
         return sum(piece.tokens for piece in pieces if isinstance(piece, Run))
 
-    def preprocess(self, image: np.ndarray) -> Prepared:
-        """Return an image, uint8 (H, W, 3), as tiles. Raises ValueError for a different shape or dtype."""
+    def preprocess(self, image: np.ndarray, *, several: bool = False) -> Prepared:
+        """Return an image, uint8 (H, W, 3), as tiles. `several` is True if the sample has more than one image.
+
+        Raises ValueError for a different shape or dtype.
+        """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"an image must be uint8 (height, width, 3), not {image.dtype} {image.shape}")
         height, width = image.shape[:2]
-        pixels = self.preprocessing.prepare(image, self.facts)
-        return Prepared(pixels, self.tokens_of(width, height), (height, width))
+        pixels = self.preprocessing_of(several).prepare(image, self.facts)
+        return Prepared(pixels, self.tokens_of(width, height, several=several), (height, width))
 
-    def _regions(self, width: int, height: int) -> list[Region]:
-        return self.preprocessing.regions(width, height, self.facts, self.grid_of)
+    def _regions(self, width: int, height: int, several: bool = False) -> list[Region]:
+        regions: list[Region] = self.preprocessing_of(several).regions(width, height, self.facts, self.grid_of)
+        return regions

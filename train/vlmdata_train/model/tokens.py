@@ -12,7 +12,7 @@ from transformers.utils import cached_file
 
 IMAGE = "<image>"
 # Image tokens of published models. A tokenizer uses one of them if its chat template writes it.
-OTHERS = ("<|image_pad|>", "<|image|>", "<IMG_CONTEXT>", "<image_soft_token>", "[IMG]")
+OTHERS = ("<|image_pad|>", "<|image|>", "<IMG_CONTEXT>", "<image_soft_token>", "[IMG]", "<image_placeholder>")
 BYTES = "bytes"  # the name of the built-in tokenizer
 BEGIN, END, PAD = "<|begin|>", "<|end|>", "<|pad|>"  # special tokens of our own tokenizers
 ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
@@ -31,14 +31,15 @@ def load_tokenizer(
 
     `name` is a name on the hub, a folder, or `bytes` for the built-in tokenizer. `chat_template` replaces the chat template.
     `image` is the image token, or None for the token that `image_token` returns. `literals` are other tokens that are written
-    for images. A token that the tokenizer already has keeps its id. Missing tokens are added after the last id.
+    for images. A token that the tokenizer already has keeps its id. Missing tokens are added after the last id. All of them
+    become special tokens, even if the vocabulary has them as ordinary pieces, as in Fuyu.
     """
     tokenizer = byte_tokenizer() if name == BYTES else AutoTokenizer.from_pretrained(name)
     template = chat_template or (None if name == BYTES else processor_template(name))
     if template is not None:
         tokenizer.chat_template = template
     names = [image or image_token(tokenizer), *literals]
-    known = tokenizer.get_vocab()
+    known = tokenizer.get_added_vocab()
     tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in names if name not in known])
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": tokenizer.eos_token or PAD})

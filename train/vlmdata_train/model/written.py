@@ -28,7 +28,8 @@ class Place:
 
     number: int  # images before this one in the sample
     before: str  # the text before the image
-    after: str  # the text after the image, in which other images are still single image tokens
+    after: str  # the text after the image, up to the next image
+    several: bool = False  # the sample has more than one image
 
 
 def run_of(regions: Sequence[Region]) -> Run:

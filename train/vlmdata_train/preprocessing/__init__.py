@@ -8,7 +8,9 @@
 - `build(facts, grid_of, width)` returns None, or the module that arranges the features of an image's tiles (tiles, M, D) as one
   sequence: `forward(tiles, width=, height=)` -> (tokens, D),
 - `tile_grid(width, height, facts)` returns the (rows, columns) of the tiles. Only a tower that reads all tiles of an image at
-  once needs this method.
+  once needs this method,
+- `for_several()` returns the part that prepares the images of a sample with more than one image. Only a part that prepares such
+  images in another way needs this method. The module that `build` returns arranges the tiles of both parts.
 
 A part with the attribute `for_each_tower = True` makes a tile for each tower of `facts.towers`, in their order, in place of
 every tile. Its regions are those of one tower.

@@ -1,7 +1,7 @@
 """LLaVA-NeXT's AnyRes: a small copy of the whole image, then a large copy in tiles.
 
 Tokens of padding are left out of the large copy, and a newline follows each row of its tokens.
-Liu et al. 2024, LLaVA-NeXT; `max_tiles` is from LLaVA-OneVision's anyres_max_9 (Li et al. 2024).
+Liu et al. 2024, LLaVA-NeXT; `max_tiles` and `several` are from LLaVA-OneVision (Li et al. 2024).
 n tiles, M tokens of a tile, D width.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, pad, resize, to_tiles
+from vlmdata_train.preprocessing.pad import Pad
 
 
 def select_best_resolution(width: int, height: int, canvases: list[tuple[int, int]]) -> tuple[int, int]:
@@ -56,15 +58,19 @@ def unpadded(width: int, height: int, rows: int, columns: int) -> tuple[slice, s
 class Anyres:
     """Turns an image into a base tile, which shows the whole image, and the tiles of one of the grids in `tiles`.
 
-    The padding is black, as in LLaVA-NeXT.
+    The padding is black, as in LLaVA-NeXT. Without grids (`tiles: []`) an image is one tile, padded to a square with the mean
+    colour, and a newline follows its tokens.
     """
 
     tiles: tuple[tuple[int, int], ...] = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))  # (rows, columns), as in LLaVA-NeXT
     max_tiles: int | None = None  # tokens of more tiles than this are scaled down; LLaVA-OneVision: 9
+    several: Literal["tiles", "pad"] = "tiles"  # `pad`: one padded tile for each image of several; LLaVA-OneVision
     resample: Resample = "bicubic"
 
     def prepare(self, image: np.ndarray, facts: EncoderFacts) -> Tensor:
         """Return the base tile, then the others row by row: uint8 (H, W, 3) -> uint8 (1 + rows * columns, 3, side, side)."""
+        if not self.tiles:
+            return Pad(self.resample).prepare(image, facts)
         height, width = image.shape[:2]
         side = facts.image_size
         canvas = self._canvas(width, height, side)
@@ -78,6 +84,8 @@ class Anyres:
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return the number of tiles of an image, including the base tile."""
+        if not self.tiles:
+            return 1
         rows, columns = self._canvas(width, height, facts.image_size)
         return 1 + (rows // facts.image_size) * (columns // facts.image_size)
 
@@ -87,8 +95,14 @@ class Anyres:
         A newline follows each row of the large copy. `kept` returns the rows and columns without the newlines.
         """
         tile = grid_of(facts.image_size, facts.image_size)
+        if not self.tiles:
+            return [Region(tile, added=1)]
         rows, columns = self.kept(width, height, facts.image_size, tile)
         return [Region(tile, is_overview=True), Region(Grid(rows, columns), added=rows)]
+
+    def for_several(self) -> Anyres:
+        """Return the part for the images of a sample with more than one image."""
+        return replace(self, tiles=()) if self.several == "pad" else self
 
     def kept(self, width: int, height: int, side: int, tile: Grid) -> tuple[int, int]:
         """Return the (rows, columns) of the tokens that are kept of the large copy, the image that the other tiles show.
@@ -128,7 +142,12 @@ class Arrangement(nn.Module):
         self.newline = nn.Parameter(torch.randn(width) / math.sqrt(width))
 
     def forward(self, tiles: Tensor, *, width: int, height: int) -> Tensor:
-        """Return the base tile, then the other tiles as one unpadded picture with the newline vector after each row."""
+        """Return the base tile, then the other tiles as one unpadded picture with the newline vector after each row.
+
+        A tile without other tiles is followed by one newline vector.
+        """
+        if len(tiles) == 1:
+            return torch.cat([tiles[0], self.newline.to(tiles.dtype)[None]])
         canvas = self.plan._canvas(width, height, self.side)
         down, across = canvas[0] // self.side, canvas[1] // self.side
         picture = tiles[1:].unflatten(0, (down, across)).unflatten(2, (self.tile.rows, self.tile.columns))

@@ -24,8 +24,10 @@ class Writing:
     """Base class of writings, with the parameters of all of them."""
 
     token: str | None = None  # the image token; None: `<image>`, or the image token that the chat template writes
+    placeholder: str | None = None  # what the chat template writes for an image, if this is not the image token
     video_token: str | None = None  # the token of videos; None: the image token
-    bos: Literal["first", "after_images"] = "first"  # PaliGemma and BLIP-2 have BOS after the images that begin a text
+    # `after_images`: BOS follows the images that begin a text, as in PaliGemma, BLIP-2, Fuyu and Llama 3.2 Vision's captions
+    bos: Literal["first", "after_images"] = "first"
 
     def tokens(self) -> list[str]:
         """Return the literal tokens, which are none by default."""

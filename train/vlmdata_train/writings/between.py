@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,22 +11,26 @@ from vlmdata_train.model.encoder_facts import Region
 from vlmdata_train.model.written import Piece, Place, run_of
 from vlmdata_train.writings import Writing
 
+_BEFORE_WORD = re.compile(r"[^\s<]")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Between(Writing):
     """Image tokens between two literal tokens.
 
     A literal token is not written if the text already has this token at its place. So a chat template may write the tokens too,
-    and two images with the same token before and after them share the token between them, as in Idefics 1 and 2.
+    and two images with the same token before and after them share the token between them, as in Idefics 1 and 2. White space
+    around a literal token is text, as in Gemma 3's `"\n\n<start_of_image>"` and Kosmos-2's `"</image> "`.
     """
 
     start: str
     end: str
     around: Literal["image", "tile"] = "image"  # `tile`: around each tile; Idefics2 with image splitting
+    blank: bool = False  # a blank before a text that follows and begins with neither white space nor `<`, as in Idefics2
 
     def tokens(self) -> list[str]:
         """Return the two literal tokens."""
-        return list(dict.fromkeys((self.start, self.end)))
+        return list(dict.fromkeys((self.start.strip(), self.end.strip())))
 
     def write(self, regions: Sequence[Region], place: Place) -> list[Piece]:
         """Return the runs with the literal tokens around them."""
@@ -35,4 +40,6 @@ class Between(Writing):
             if number > 0 and self.start != self.end:
                 pieces.append(self.start)
             pieces += [run, self.end]
-        return pieces[:-1] if place.after.startswith(self.end) else pieces
+        if place.after.startswith(self.end):
+            return pieces[:-1]
+        return [*pieces, " "] if self.blank and _BEFORE_WORD.match(place.after) else pieces
