@@ -313,7 +313,7 @@ FAMILIES = {
         chat(("", ""), (" Answer: ", "</s>"), "<feature>", generation=" Answer:"),
         {
             "preprocessing": "centre_crop", "abstractor": {"kosmos_resampler": {"queries": 64, "head_width": 4}},
-            "writing": {"between": {"start": "<image>", "end": "</image> ", "token": "<feature>"}},
+            "writing": {"between": {"start": "<image>", "end": "</image> ", "image_token": "<feature>"}},
         },
         kosmos, (1,), True, 1, outer=False,
     ),
@@ -326,7 +326,7 @@ FAMILIES = {
         {
             "encoder": {"raw_patches": {"patch_size": 10}}, "preprocessing": {"native": {"max_height": 80, "max_width": 120}},
             "abstractor": "linear",
-            "writing": {"rows": {"row_end": "|NEWLINE|", "token": "|SPEAKER|", "bos": "after_images"}},
+            "writing": {"rows": {"row_end": "|NEWLINE|", "image_token": "|SPEAKER|", "bos": "after_images"}},
         },
         fuyu, (1,), True, 1, ends=False, pillow=False,
     ),
@@ -353,7 +353,7 @@ FAMILIES = {
             "writing": {
                 "rows": {
                     "row_end": "<im_col>", "start": "<im_start>", "overview_start": "<low_res_im_start>", "end": "<im_end>",
-                    "token": "<im_patch>", "placeholder": "<|image|>",
+                    "image_token": "<im_patch>", "placeholder": "<|image|>",
                 }
             },
         },
@@ -369,7 +369,7 @@ FAMILIES = {
         {
             "writing": {
                 "between": {
-                    "start": "\n\n<start_of_image>", "end": "<end_of_image>\n\n", "token": "<image_soft_token>",
+                    "start": "\n\n<start_of_image>", "end": "<end_of_image>\n\n", "image_token": "<image_soft_token>",
                     "placeholder": "<start_of_image>",
                 }
             }

@@ -92,7 +92,7 @@ def test_tiles_are_named_by_row_and_column_and_the_whole_image_comes_last():
 
 
 def test_the_literal_tokens_of_a_writing_are_in_the_vocabulary_and_in_the_embeddings():
-    model = model_with(writing={"rows": {**ROWS["rows"], "token": "[IMG]"}})
+    model = model_with(writing={"rows": {**ROWS["rows"], "image_token": "[IMG]"}})
     ids = [model.tokenizer(name)["input_ids"] for name in ("[IMG]", "[IMG_BREAK]", "[IMG_END]")]
     assert all(len(one) == 1 and one[0] < model.language.get_input_embeddings().num_embeddings for one in ids)
     assert model.image_token == "[IMG]" and [model.image_token_id] == ids[0]
@@ -130,7 +130,7 @@ def test_a_page_is_read_with_the_literal_tokens_of_its_images_at_their_places():
 
 
 def test_a_placeholder_in_the_template_is_replaced_and_a_text_cannot_contain_it():
-    model = model_with(writing={"between": {"start": "<img>", "end": "</img>", "token": "<ctx>", "placeholder": "<pic>"}})
+    model = model_with(writing={"between": {"start": "<img>", "end": "</img>", "image_token": "<ctx>", "placeholder": "<pic>"}})
     prompter = prompter_of(model)
     written = "<img>" + "<ctx>" * 16 + "</img>"
     template = model.tokenizer.chat_template

@@ -23,7 +23,7 @@ from vlmdata_train.model.written import Piece, Place, run_of_video
 class Writing:
     """Base class of writings, with the parameters of all of them."""
 
-    token: str | None = None  # the image token; None: `<image>`, or the image token that the chat template writes
+    image_token: str | None = None  # None: `<image>`, or the image token that the chat template writes
     placeholder: str | None = None  # what the chat template writes for an image, if this is not the image token
     video_token: str | None = None  # the token of videos; None: the image token
     # `after_images`: BOS follows the images that begin a text, as in PaliGemma, BLIP-2, Fuyu and Llama 3.2 Vision's captions
