@@ -30,10 +30,12 @@ def encode_images(model: Any, batch: Batch) -> tuple[Tensor, list[int]]:
     grids = _tile_grids(model, batch)
     if _reads_surroundings(model):
         patches = _by_size(batch.pixels, lambda pixels: encode_tower(model, pixels, grids))
-        images = model.abstractor(list(patches), surroundings(model, batch))
-        return torch.cat(images), [len(image) for image in images]
-    # list of (M, D), or (P, M, D)
-    per_tile = _by_size(batch.pixels, lambda pixels: _abstracted(model, encode_tower(model, pixels, grids), pixels))
+        made = model.abstractor(list(patches), surroundings(model, batch))
+        if not _returns_tiles(model):
+            return torch.cat(made), [len(image) for image in made]
+        per_tile = torch.stack(made) if len({tile.shape for tile in made}) == 1 else made
+    else:  # list of (M, D), or (P, M, D)
+        per_tile = _by_size(batch.pixels, lambda pixels: _abstracted(model, encode_tower(model, pixels, grids), pixels))
     if model.arrangement is None and isinstance(per_tile, Tensor) and not batch.is_video.any():
         return per_tile.flatten(0, 1), [count * per_tile.shape[1] for count in splits]
     images, start = [], 0
@@ -64,6 +66,10 @@ def surroundings(model: Any, batch: Batch) -> Surroundings:
 
 def _reads_surroundings(model: Any) -> bool:
     return bool(getattr(model.abstractor, "reads_surroundings", False))
+
+
+def _returns_tiles(model: Any) -> bool:
+    return bool(getattr(model.abstractor, "returns_tiles", False))
 
 
 def encode_tower(model: Any, pixels: Tensor, grids: list[tuple[int, int]] | None) -> Tensor:
@@ -125,9 +131,12 @@ def _no_features(model: Any) -> Tensor:
     grids = [model.plan.preprocessing.tile_grid(side, side, facts)] if facts.tile_grids else None
     patches = encode_tower(model, torch.zeros(1, 3, side, side, device=device), grids)
     if _reads_surroundings(model):
-        (tile,) = model.abstractor([patches[0]], Surroundings.of_one_tile(device, embeddings))
-        return tile[:0]
-    tile = _abstracted(model, patches, torch.empty(0, 3, side, side))
+        made = model.abstractor([patches[0]], Surroundings.of_one_tile(device, embeddings))
+        if not _returns_tiles(model):
+            return made[0][:0]
+        tile = made[0][None]
+    else:
+        tile = _abstracted(model, patches, torch.empty(0, 3, side, side))
     if model.arrangement is not None:
         tiles = tile.expand(model.plan.preprocessing.tiles_of(side, side, facts), -1, -1)
         tile = model.arrangement(tiles, width=side, height=side)
