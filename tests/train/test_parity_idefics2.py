@@ -36,10 +36,10 @@ from tests.train.parity import (
     of_own_shapes,
     randomised,
     renamed,
-    with_images,
 )
 from vlmdata_train.data.collate import Ready, build_batch
-from vlmdata_train.data.prompt import Prompt
+from vlmdata_train.data.document import Document
+from vlmdata_train.data.open_feed import prompter_of
 from vlmdata_train.encoders.siglip_navit import SiglipNavit
 from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
@@ -218,9 +218,8 @@ def ready(model: VisionLanguageModel, sizes: list[tuple[int, int]]) -> Ready:
         file = io.BytesIO()
         Image.fromarray(noise(*size)).save(file, "PNG")
         images.append(file.getvalue())
-    counts = [model.tokens_of(width, height) for height, width in sizes]
-    ids = with_images(counts)
-    return Ready(Prompt(ids, ids, images, [0] * len(sizes), counts), "a", "k")
+    prompt = prompter_of(model).page(Document([*images, "What is it?"], None))
+    return Ready(prompt, "a", "k")
 
 
 @pytest.mark.parametrize("abstractor", [{"gated_resampler": RESAMPLER}, "mlp"], ids=str)

@@ -21,7 +21,7 @@ GRID = Grid(4, 6)
 QWEN = {"queries": 4, "head_width": 4}
 MINICPM = {"queries": 5, "head_width": 4, "grid_queries": False}
 OWN_SHAPES = ModelRecipe(
-    encoder={"tests.train.tiny.MeanColours": {}}, preprocessing={"longest_edge": {"ends": False}},
+    encoder={"tests.train.tiny.MeanColours": {}}, preprocessing="longest_edge",
     abstractor={"query_resampler": MINICPM}, language={"hf_causal": {"config": LLAMA}},
 )  # fmt: skip
 
@@ -101,12 +101,13 @@ def test_the_model_reads_slices_of_different_shapes_each_in_its_own_grid() -> No
     shapes = [(32, 32), (16, 64), (24, 40), (32, 32)]
     rng = np.random.default_rng(0)
     tiles = [torch.from_numpy(rng.integers(0, 256, (3, *shape), dtype=np.uint8)) for shape in shapes]
-    together = model.encode_tiles(tiles)
-    for tile, (height, width), found in zip(tiles, shapes, together, strict=True):
+    features, counts = model.encode_images(replace(of_own_shapes(model, shapes), pixels=tiles))
+    for tile, (height, width), found in zip(tiles, shapes, features.split(counts), strict=True):
         features = model.encoder((tile[None] / 255 - 0.5) / 0.5)
         alone = model.abstractor(features, grid=Grid(height // 8, width // 8))[0]
         torch.testing.assert_close(found, alone)
-        torch.testing.assert_close(model.encode_tiles([tile])[0], alone)
+        single = replace(of_own_shapes(model, [(height, width)]), pixels=[tile])
+        torch.testing.assert_close(model.encode_images(single)[0], alone)
 
 
 def test_samples_with_images_of_different_shapes_packed_equal_separate_ones() -> None:

@@ -76,7 +76,6 @@ def time_of(image: Mapping[str, Any]) -> float | None:
     return float(time)
 
 
-
 def _call(text: str) -> str:
     """Return a tool call as a JSON with `name` and `arguments`. Raises ValueError if the text is not exactly one call."""
     calls = calls_of(text)

@@ -12,19 +12,23 @@ from vlmdata_train.model.encoder_facts import Grid
 from vlmdata_train.model.image_plan import ImagePlan
 from vlmdata_train.model.surroundings import Surroundings, TextFacts, build_abstractor
 
-PHOTO = (480, 640)  # height and width of an image that is not square, so that tiles of the image's own shape are not either
+# heights and widths of images that are not square, so that tiles of an image's own shape have grids of even and odd numbers
+PHOTOS = ((480, 640), (427, 613))
 
 
 def check_tiles(plan: ImagePlan, out_width: int, text: TextFacts) -> None:
-    """Run the abstractor for the tiles of a photo, on the meta device. Raises ValueError if it does not accept them.
+    """Run the abstractor for the tiles of two photos, on the meta device. Raises ValueError if it does not accept them.
 
     Some abstractors are built for one grid of patches, but some preprocessings make tiles of any size.
     """
     facts, abstractor = plan.facts, plan.abstractor
-    sizes = sorted({tuple(tile.shape[1:]) for tile in plan.preprocessing.prepare(np.zeros((*PHOTO, 3), np.uint8), facts)})
+    sizes = {
+        (tuple(tile.shape[1:]), photo)
+        for photo in PHOTOS for tile in plan.preprocessing.prepare(np.zeros((*photo, 3), np.uint8), facts)
+    }  # fmt: skip
     with torch.device("meta"), torch.no_grad():
         module = build_abstractor(abstractor, facts, out_width, facts.grid(facts.image_size, facts.image_size), text)
-        for height, width in sizes:
+        for (height, width), photo in sorted(sizes):
             grid = facts.grid(height, width)
             try:
                 made = _run(module, torch.empty(1, grid.tokens, facts.width), grid, text)
@@ -33,7 +37,7 @@ def check_tiles(plan: ImagePlan, out_width: int, text: TextFacts) -> None:
             except (RuntimeError, ValueError) as error:
                 raise ValueError(
                     f"abstractor: {type(abstractor).__name__} does not accept {grid.rows} x {grid.columns} patches, which the "
-                    f"preprocessing {type(plan.preprocessing).__name__} makes from an image of {PHOTO[1]} x {PHOTO[0]} px. Use "
+                    f"preprocessing {type(plan.preprocessing).__name__} makes from an image of {photo[1]} x {photo[0]} px. Use "
                     "an abstractor for any number of patches, such as mlp, perceiver or gated_resampler"
                 ) from error
 
