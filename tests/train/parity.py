@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from tests.train.tiny import of_images, pack, randomise
 from vlmdata_train.model.batch import Batch
@@ -153,6 +154,7 @@ def assert_packed_equals_separate(model: VisionLanguageModel, samples: list[Batc
         image_token_counts=torch.cat([one.image_token_counts for one in samples]),
         **of_images([number for number, one in enumerate(samples) for _ in one.tile_counts], len(tiles)),
     )  # fmt: skip
+    joined = replace(joined, questions=pad_sequence([one.questions[0] for one in samples], True, padding_value=-1))
     with torch.no_grad():
         together = model.logits(joined)[0].split([one.input_ids.shape[1] for one in samples])
         for packed, alone in zip(together, samples, strict=True):

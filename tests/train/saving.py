@@ -25,4 +25,5 @@ class NoTokenizer:
 def save(folder: Path, model: nn.Module, optimizer: Any, step: int) -> Path:
     """Write the checkpoint of one step."""
     saved = checkpoint.Saved(step, [], [checkpoint.random_states(RANKS.device)], {})
-    return checkpoint.save(folder, model, optimizer, saved=saved, recipe={}, tokenizer=NoTokenizer(), ranks=RANKS)
+    tokenizers = {"tokenizer": NoTokenizer()}
+    return checkpoint.save(folder, model, optimizer, saved=saved, recipe={}, tokenizers=tokenizers, ranks=RANKS)

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.train.tiny import randomise
 from vlmdata_train.abstractors.pixel_shuffle import shuffle
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
 from vlmdata_train.model.image_plan import ImagePlan
 from vlmdata_train.model.parts import make_part, part_names
+from vlmdata_train.model.surroundings import Surroundings, TextFacts, build_abstractor
 from vlmdata_train.model.tile_check import check_tiles
 
 CASES: dict[str, dict[str, Any]] = {
@@ -23,10 +25,14 @@ CASES: dict[str, dict[str, Any]] = {
     "c_abstractor": {"side": 2, "width": 8, "blocks": 2},
     "q_former": {"queries": 3, "width": 8, "layers": 2, "heads": 2, "mlp_width": 12, "dropout": 0.0},
     "gated_resampler": {"latents": 4, "layers": 2, "heads": 2, "key_heads": 1, "head_width": 4},
-    "perceiver": {"latents": 5, "layers": 2, "heads": 2, "head_width": 4}, "hybrid_mlp": {},
+    "perceiver": {"latents": 5, "layers": 2, "heads": 2, "head_width": 4},
+    "instruct_q_former": {"queries": 3, "width": 8, "layers": 2, "heads": 2, "mlp_width": 12, "dropout": 0.0},
+    "context_tokens": {"side": 2}, "prompt_projection": {"reads": "both", "heads": 2, "head_width": 4},
+    "hybrid_mlp": {},
 }  # fmt: skip
 GRID = Grid(4, 6)
-FOR_ONE_GRID = {"c_abstractor", "d_abstractor"}
+TEXT = TextFacts(width=6, vocabulary=300)
+FOR_ONE_GRID = {"c_abstractor", "d_abstractor", "context_tokens"}
 FOR_EVEN_GRIDS = {"pixel_shuffle", "average_pool", "patch_merger", "deep_merger", "normed_merger"}
 
 
@@ -37,6 +43,21 @@ def tower(width: int) -> EncoderFacts:
     return replace(facts, towers=(replace(facts, width=1), replace(facts, width=width - 1)))
 
 
+def build(part: Any) -> nn.Module:
+    """Build a part for a small tower."""
+    return build_abstractor(part, tower(8), 12, GRID, TEXT)
+
+
+def run(module: nn.Module, features: torch.Tensor, *, one_sample: bool = False) -> torch.Tensor:
+    """Return the features of tiles (P, N, C), each an image of one sample or of its own sample, with the same question."""
+    if not getattr(module, "reads_surroundings", False):
+        return module(features)
+    numbers, table = torch.arange(len(features)), torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
+    of_sample, questions = numbers * (not one_sample), torch.tensor([[5, 9, 2, 7]]).expand(len(features), -1)
+    surroundings = Surroundings(numbers, of_sample, numbers.float(), questions, lambda ids: table[ids].to(features.dtype))
+    return torch.stack(module(list(features), surroundings))
+
+
 def test_every_abstractor_is_tested() -> None:
     assert sorted(CASES) == part_names("abstractor")
 
@@ -44,28 +65,28 @@ def test_every_abstractor_is_tested() -> None:
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_the_number_of_tokens_is_that_of_the_grid_and_every_weight_learns(name: str) -> None:
     part = make_part("abstractor", {name: CASES[name]})
-    module = part.build(tower(8), 12, GRID)
+    module = build(part)
     randomise(module)  # equal latents would get equal gradients, and some would get none
-    out = module(torch.randn(3, GRID.tokens, 8))
+    out = run(module, torch.randn(3, GRID.tokens, 8), one_sample=True)
     assert out.shape == (3, part.grid_of(GRID).tokens, 12)
     out.square().sum().backward()
     assert [key for key, weight in module.named_parameters() if weight.grad is None or not weight.grad.any()] == []
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_features_of_different_images_are_not_mixed(name: str) -> None:
-    module = make_part("abstractor", {name: CASES[name]}).build(tower(8), 12, GRID).eval()
+def test_features_of_images_of_different_samples_are_not_mixed(name: str) -> None:
+    module = build(make_part("abstractor", {name: CASES[name]})).eval()
     pixels = torch.randn(2, GRID.tokens, 8)
-    torch.testing.assert_close(module(pixels)[1], module(pixels[1:])[0])
+    torch.testing.assert_close(run(module, pixels)[1], run(module, pixels[1:])[0])
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_in_bf16_the_result_is_bf16_and_near_that_in_fp32(name: str) -> None:
-    module = make_part("abstractor", {name: CASES[name]}).build(tower(8), 12, GRID).eval()
+    module = build(make_part("abstractor", {name: CASES[name]})).eval()
     randomise(module)
     features = torch.randn(2, GRID.tokens, 8, generator=torch.Generator().manual_seed(0))
-    exact = module(features)
-    found = module.bfloat16()(features.bfloat16())
+    exact = run(module, features)
+    found = run(module.bfloat16(), features.bfloat16())
     assert found.dtype == torch.bfloat16
     assert (found - exact).abs().max() < 0.05 * exact.abs().max()
 
@@ -111,6 +132,6 @@ def test_an_abstractor_that_cannot_read_tiles_of_any_size_is_refused_for_them(na
     of_any_size = ["edges", "smart_size"] if name in FOR_ONE_GRID else ["edges"] if name in FOR_EVEN_GRIDS else []
     if preprocessing in of_any_size:
         with pytest.raises(ValueError, match=r"does not accept \d+ x \d+ patches, which the preprocessing"):
-            check_tiles(plan, 12)
+            check_tiles(plan, 12, TEXT)
     else:
-        check_tiles(plan, 12)
+        check_tiles(plan, 12, TEXT)

@@ -55,6 +55,11 @@ ENCODERS = {
 FOR = {"hybrid_mlp": DEEPSEEK}  # the design of an abstractor that is not for one tower
 DESIGNS = [
     *[("abstractor", name, replace(FOR.get(name, TINY), abstractor={name: options})) for name, options in CASES.items()],
+    (
+        "abstractor",
+        "context_tokens with a Q-Former",
+        replace(TINY, abstractor={"context_tokens": {"q_former": CASES["instruct_q_former"]}}),
+    ),
     ("abstractor", "mlp with an arrangement", PIXTRAL),
     ("abstractor", "linear with an arrangement", replace(PIXTRAL, abstractor="linear")),
     *[(part, name, recipe) for name, recipe in FUSIONS.items() for part in ("fusion", "language")],

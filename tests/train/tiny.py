@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,11 +52,15 @@ def sample(model: VisionLanguageModel, length: int, images: int, seed: int) -> t
 
 
 def pack(model: VisionLanguageModel, samples: Sequence[tuple[list[int], Tensor]], padding: int = 0) -> Batch:
-    """Pack samples into one row, as the loader does."""
+    """Pack samples into one row, as the loader does. If the model reads questions, each sample has one of random tokens."""
     ids = [number for tokens, _ in samples for number in tokens] + [0] * padding
     positions = [place for tokens, _ in samples for place in range(len(tokens))] + [0] * padding
     segments = [number for number, (tokens, _) in enumerate(samples, 1) for _ in tokens] + [0] * padding
-    return rows(model, [ids], [positions], [segments], torch.cat([pixels for _, pixels in samples]))
+    batch = rows(model, [ids], [positions], [segments], torch.cat([pixels for _, pixels in samples]))
+    of_sample = [number for number, (_, pixels) in enumerate(samples) for _ in pixels]
+    length = 4 if model.question_ids else 0
+    questions = torch.randint(0, 200, (len(samples), length), generator=torch.Generator().manual_seed(len(ids)))
+    return replace(batch, of_sample=torch.tensor(of_sample, dtype=torch.int64), questions=questions)
 
 
 def rows(

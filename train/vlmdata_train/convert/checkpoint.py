@@ -7,7 +7,7 @@ is always complete. A checkpoint holds:
     frozen-00000.safetensors …      frozen weights, written once and hard-linked from checkpoint to checkpoint
     optimizer-00000.safetensors …   the optimizer's tensors, as `weight/state`
     state.json                      step, loader position, random states, losses
-    recipe.json, tokenizer/         to build and use the model
+    recipe.json, tokenizer/         to build and use the model; question_tokenizer/ too, if the abstractor has its own
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import os
 import random
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,13 @@ def save(
     *,
     saved: Saved,
     recipe: dict[str, Any],
-    tokenizer: Any,
+    tokenizers: Mapping[str, Any],
     ranks: Ranks,
 ) -> Path:
-    """Write the checkpoint `folder/step_N` atomically and return its path. Every rank must call this function."""
+    """Write the checkpoint `folder/step_N` atomically and return its path. Every rank must call this function.
+
+    `tokenizers` are by the names of their folders in the checkpoint.
+    """
     final = folder / f"step_{saved.step:08d}"
     previous = latest(folder)
     part = folder / f".part-{uuid.uuid4().hex[:8]}"
@@ -73,7 +76,8 @@ def save(
         _write(part, "frozen", ((n, p) for n, p in named if n in frozen), ranks)
     _write(part, "optimizer", _optimizer_tensors(dict(named), optimizer), ranks)
     if ranks.is_first:
-        tokenizer.save_pretrained(part / "tokenizer")
+        for name, tokenizer in tokenizers.items():
+            tokenizer.save_pretrained(part / name)
         (part / "recipe.json").write_text(json.dumps(recipe, indent=1))
         state = {"step": saved.step, "data": saved.data, "random": saved.random, "facts": saved.facts}
         (part / "state.json").write_text(json.dumps(state))

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from vlmdata.step import RecipeError
-from vlmdata_train.model.model_recipe import ModelRecipe, with_tokenizer
+from vlmdata_train.model.model_recipe import ModelRecipe, with_stored_tokenizers
 
 
 def latest(folder: Path) -> Path | None:
@@ -51,14 +51,14 @@ def check_start(start: str) -> None:
 
 
 def model_of(start: str) -> ModelRecipe:
-    """Return the recipe of the model at `start`. The recipe's entry `language` names the tokenizer that is stored at `start`.
+    """Return the recipe of the model at `start`. Its entries name the tokenizers that are stored at `start`.
 
     Raise RecipeError if there is no model, or if a published model does not have LLaVA's format.
     """
     check_start(start)
     if is_checkpoint(start):
         facts = json.loads((Path(start) / "recipe.json").read_text())
-        return with_tokenizer(ModelRecipe(**facts["model"]), str(Path(start) / "tokenizer"))
+        return with_stored_tokenizers(ModelRecipe(**facts["model"]), Path(start))
     from vlmdata_train.convert.llava_io import llava_recipe  # transformers' models take seconds to import
 
     try:

@@ -13,7 +13,7 @@ from vlmdata_train.convert.checkpoint_folder import check_checkpoint, is_checkpo
 from vlmdata_train.model.freezing import apply_parts
 from vlmdata_train.model.lora import merge_lora
 from vlmdata_train.model.model import VisionLanguageModel, build_model
-from vlmdata_train.model.model_recipe import with_tokenizer
+from vlmdata_train.model.model_recipe import with_stored_tokenizers
 from vlmdata_train.recipe import Recipe, build_parts, build_recipe
 
 
@@ -27,7 +27,7 @@ def restore(folder: Path, device: str) -> tuple[VisionLanguageModel, Recipe]:
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("--device cuda: torch sees no CUDA device")
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    model = build_model(with_tokenizer(choice.model, str(folder / "tokenizer")))
+    model = build_model(with_stored_tokenizers(choice.model, folder))
     if choice.speed.precision == "bf16":
         model.to(torch.bfloat16)
     apply_parts(model.parts(), choice.parts)  # creates the modules for LoRA's weights

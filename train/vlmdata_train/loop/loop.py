@@ -282,7 +282,7 @@ class Run:
         state = checkpoint.Saved(self.step, position, checkpoint.all_random_states(self.ranks), facts)
         self.last_saved = checkpoint.save(
             self.checkpoints, self.model, self.learner.optimizer, saved=state, recipe=self.recipe.describe(),
-            tokenizer=self.model.tokenizer, ranks=self.ranks,
+            tokenizers=self.model.tokenizers, ranks=self.ranks,
         )  # fmt: skip
         self.saved_at = self.step
         if self.ranks.is_first:

@@ -23,7 +23,7 @@ from vlmdata_train.data.tiny_tokenizer import train_tokenizer
 from vlmdata_train.distributed import Ranks, barrier
 from vlmdata_train.model.freezing import apply_parts, check_gates
 from vlmdata_train.model.model import VisionLanguageModel, build_model
-from vlmdata_train.model.model_recipe import ModelRecipe, Part, Rule, with_template, with_tokenizer
+from vlmdata_train.model.model_recipe import ModelRecipe, Part, Rule, with_stored_tokenizers, with_template, with_tokenizer
 from vlmdata_train.model.weight_rules import RuledWeight, ruled_weights, selected
 from vlmdata_train.recipe import Recipe, build_parts
 
@@ -78,8 +78,8 @@ def model_parts(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
 
 
 def _with_tokenizer(recipe: Recipe, out: Path, ranks: Ranks) -> ModelRecipe:
-    if recipe.start is not None and is_checkpoint(recipe.start):  # the weights fit only the tokenizer of the checkpoint
-        return with_tokenizer(recipe.model, str(Path(recipe.start) / "tokenizer"))
+    if recipe.start is not None and is_checkpoint(recipe.start):  # the weights fit only the tokenizers of the checkpoint
+        return with_stored_tokenizers(recipe.model, Path(recipe.start))
     choice = recipe.tokenizer
     if choice is not None:
         folder = out / "tokenizer"

@@ -32,10 +32,12 @@ def encode_images(model: Any, batch: Batch) -> tuple[Tensor, list[int]]:
     grids = _tile_grids(model, batch)
     if _reads_surroundings(model):
         patches = _of_tiles(model, batch, grids, lambda patches, pixels: patches)
-        images = model.abstractor(list(patches), surroundings(model, batch))
-        return torch.cat(images), [len(image) for image in images]
-    # list of (M, D), or (P, M, D)
-    per_tile = _of_tiles(model, batch, grids, partial(_abstracted, model))
+        made = model.abstractor(list(patches), surroundings(model, batch))
+        if not _returns_tiles(model):
+            return torch.cat(made), [len(image) for image in made]
+        per_tile = torch.stack(made) if len({tile.shape for tile in made}) == 1 else made
+    else:  # list of (M, D), or (P, M, D)
+        per_tile = _of_tiles(model, batch, grids, partial(_abstracted, model))
     if model.arrangement is None and isinstance(per_tile, Tensor) and not batch.is_video.any():
         return per_tile.flatten(0, 1), [count * per_tile.shape[1] for count in splits]
     images, start = [], 0
@@ -67,6 +69,10 @@ def surroundings(model: Any, batch: Batch) -> Surroundings:
 
 def _reads_surroundings(model: Any) -> bool:
     return bool(getattr(model.abstractor, "reads_surroundings", False))
+
+
+def _returns_tiles(model: Any) -> bool:
+    return bool(getattr(model.abstractor, "returns_tiles", False))
 
 
 def _of_tiles(
@@ -146,9 +152,12 @@ def _no_features(model: Any) -> Tensor:
     blank = [torch.zeros(1, 3, own.image_size, own.image_size, device=device) for own in (facts.towers or (facts,))]
     patches = encode_tower(model, blank if model.plan.copies > 1 else blank[0], grids)
     if _reads_surroundings(model):
-        (tile,) = model.abstractor([patches[0]], Surroundings.of_one_tile(device, embeddings))
-        return tile[:0]
-    tile = _abstracted(model, patches, torch.empty(0, 3, side, side))
+        made = model.abstractor([patches[0]], Surroundings.of_one_tile(device, embeddings))
+        if not _returns_tiles(model):
+            return made[0][:0]
+        tile = made[0][None]
+    else:
+        tile = _abstracted(model, patches, torch.empty(0, 3, side, side))
     if model.arrangement is not None:
         tiles = tile.expand(model.plan.preprocessing.tiles_of(side, side, facts), -1, -1)
         tile = model.arrangement(tiles, width=side, height=side)

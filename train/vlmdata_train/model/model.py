@@ -20,8 +20,9 @@ from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.encode_images import encode_images
 from vlmdata_train.model.head import Head, head_of
 from vlmdata_train.model.image_plan import ImagePlan, Prepared
-from vlmdata_train.model.model_recipe import ModelRecipe
+from vlmdata_train.model.model_recipe import QUESTION_TOKENIZER, ModelRecipe
 from vlmdata_train.model.parts import make_part
+from vlmdata_train.model.surroundings import TextFacts, build_abstractor
 from vlmdata_train.model.tile_check import check_tiles
 from vlmdata_train.model.tokens import image_token_id
 
@@ -55,11 +56,12 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     made["positions"].prepare(language)
     width = language.get_input_embeddings().embedding_dim
     reads = made["fusion"].reads(plan.facts, width)  # the width of the features
-    check_tiles(plan, reads)
+    text = TextFacts(width, len(tokenizer))
+    check_tiles(plan, reads, text)
     side = plan.facts.image_size
     modules = {
         "encoder": made["encoder"].build(),
-        "abstractor": made["abstractor"].build(plan.facts, reads, plan.facts.grid(side, side)),
+        "abstractor": build_abstractor(plan.abstractor, plan.facts, reads, plan.facts.grid(side, side), text),
         "arrangement": made["preprocessing"].build(plan.facts, plan.grid_of, reads),
         "fusion": made["fusion"].build(language, reads, image_token_id(tokenizer, plan.writing.image_token)),
         "language": language,
@@ -162,6 +164,15 @@ class VisionLanguageModel(nn.Module):
         """A function that returns the ids of a question for the abstractor, or None if the abstractor reads no question."""
         tokenize = getattr(self.plan.abstractor, "question_ids", None)
         return None if tokenize is None else partial(tokenize, self.tokenizer)
+
+    @property
+    def tokenizers(self) -> dict[str, PreTrainedTokenizerBase]:
+        """The tokenizers that a checkpoint holds, by the names of their folders: the language model's and the abstractor's."""
+        found = {"tokenizer": self.tokenizer}
+        second = getattr(self.plan.abstractor, "question_tokenizer", None)
+        if second is not None and (tokenizer := second()) is not None:
+            found[QUESTION_TOKENIZER] = tokenizer
+        return found
 
     @property
     def image_token(self) -> str:

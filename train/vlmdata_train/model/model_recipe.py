@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+QUESTION_TOKENIZER = "question_tokenizer"  # a checkpoint's folder with the tokenizer of an abstractor that reads the question
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,19 @@ class ModelRecipe:
 def with_tokenizer(model: ModelRecipe, tokenizer: str) -> ModelRecipe:
     """Return the parts with this tokenizer in the language model's entry."""
     return _with(model, tokenizer=tokenizer)
+
+
+def with_stored_tokenizers(model: ModelRecipe, checkpoint: Path) -> ModelRecipe:
+    """Return the parts with the tokenizers of a checkpoint: the language model's, and the abstractor's if it has its own."""
+    model = with_tokenizer(model, str(checkpoint / "tokenizer"))
+    entry = model.abstractor
+    if isinstance(entry, str):
+        return model
+    ((name, parameters),) = entry.items()
+    stored = checkpoint / QUESTION_TOKENIZER
+    if (parameters or {}).get("tokenizer") is None or not stored.is_dir():
+        return model
+    return dataclasses.replace(model, abstractor={name: {**parameters, "tokenizer": str(stored)}})
 
 
 def with_template(model: ModelRecipe, chat_template: str | None) -> ModelRecipe:

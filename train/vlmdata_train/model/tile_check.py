@@ -10,13 +10,13 @@ from torch import Tensor
 
 from vlmdata_train.model.encoder_facts import Grid
 from vlmdata_train.model.image_plan import ImagePlan
-from vlmdata_train.model.surroundings import Surroundings
+from vlmdata_train.model.surroundings import Surroundings, TextFacts, build_abstractor
 
 # heights and widths of images that are not square, so that tiles of an image's own shape have grids of even and odd numbers
 PHOTOS = ((480, 640), (427, 613))
 
 
-def check_tiles(plan: ImagePlan, out_width: int) -> None:
+def check_tiles(plan: ImagePlan, out_width: int, text: TextFacts) -> None:
     """Run the abstractor for the tiles of two photos, on the meta device. Raises ValueError if it does not accept them.
 
     Some abstractors are built for one grid of patches, but some preprocessings make tiles of any size.
@@ -27,11 +27,11 @@ def check_tiles(plan: ImagePlan, out_width: int) -> None:
         for photo in PHOTOS for tile in plan.preprocessing.prepare(np.zeros((*photo, 3), np.uint8), facts)[:: plan.copies]
     }  # fmt: skip
     with torch.device("meta"), torch.no_grad():
-        module = abstractor.build(facts, out_width, facts.grid(facts.image_size, facts.image_size))
+        module = build_abstractor(abstractor, facts, out_width, facts.grid(facts.image_size, facts.image_size), text)
         for (height, width), photo in sorted(sizes):
             grid = facts.grid(height, width)
             try:
-                made = _run(module, torch.empty(1, grid.tokens, facts.width), grid)
+                made = _run(module, torch.empty(1, grid.tokens, facts.width), grid, text)
                 if made != abstractor.grid_of(grid).tokens:
                     raise ValueError(f"it makes {made} tokens")
             except (RuntimeError, ValueError) as error:
@@ -42,10 +42,9 @@ def check_tiles(plan: ImagePlan, out_width: int) -> None:
                 ) from error
 
 
-def _run(module: Any, patches: Tensor, grid: Grid) -> int:
+def _run(module: Any, patches: Tensor, grid: Grid, text: TextFacts) -> int:
     """Return how many tokens an abstractor's module makes from one tile, (1, N, C)."""
     if getattr(module, "reads_surroundings", False):
-        width = patches.shape[-1]
-        alone = Surroundings.of_one_tile(patches.device, lambda ids: torch.empty(*ids.shape, width))
+        alone = Surroundings.of_one_tile(patches.device, lambda ids: torch.empty(*ids.shape, text.width))
         return len(module([patches[0]], alone)[0])
     return module(patches, **({"grid": grid} if getattr(module, "takes_grid", False) else {})).shape[1]

@@ -5,6 +5,8 @@ These weights stay in the checkpoint but are not trained.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -44,10 +46,15 @@ def set_unused_aside(tower: nn.Module, height: int, width: int) -> list[str]:
     for layer, hook in zip(linear, hooks, strict=True):
         hook.remove()
         layer.is_called = layer in called  # type: ignore[assignment]
+    to_buffers(tower, names)
+    return names
+
+
+def to_buffers(module: nn.Module, names: Iterable[str]) -> None:
+    """Turn the parameters with these names into buffers, which keep their place in the state dict and are never trained."""
     for name in names:
         owner_name, _, leaf = name.rpartition(".")
-        owner = tower.get_submodule(owner_name)
+        owner = module.get_submodule(owner_name)
         value = owner.get_parameter(leaf).detach()
         delattr(owner, leaf)
         owner.register_buffer(leaf, value)
-    return names

@@ -1,0 +1,37 @@
+"""The ids of a question for an abstractor: with the language model's tokenizer, or with a second tokenizer."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from vlmdata_train.model.tokens import BYTES, byte_tokenizer
+
+
+@cache
+def load_question_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer with this name on the hub, in this folder, or `bytes` for the built-in tokenizer."""
+    tokenizer = byte_tokenizer() if name == BYTES else AutoTokenizer.from_pretrained(name)
+    tokenizer("")  # removes the truncation and padding of its file, which several threads must not do at once
+    return tokenizer
+
+
+def question_ids(tokenizer: Any, text: str, most: int) -> list[int]:
+    """Return the ids of a text, with the tokens that the tokenizer adds around any text, and at most `most` in all.
+
+    If there are more, the last tokens of the text are left out. The added tokens stay. This is what truncation by transformers
+    does, but truncation would change the tokenizer while other threads use it.
+    """
+    encoded = tokenizer(text, return_special_tokens_mask=True, verbose=False)
+    ids, added = encoded["input_ids"], encoded["special_tokens_mask"]
+    words = [number for number, is_added in enumerate(added) if not is_added]
+    left_out = set(words[max(0, most - sum(added)) :])
+    return [token for number, token in enumerate(ids) if number not in left_out]
+
+
+def words_of(tokenizer: Any, text: str, most: int) -> list[int]:
+    """Return the first `most` ids of a text, without tokens that the tokenizer adds around it."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids[:most]
