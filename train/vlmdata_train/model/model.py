@@ -55,12 +55,13 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     made["positions"].prepare(language)
     width = language.get_input_embeddings().embedding_dim
     reads = made["fusion"].reads(plan.facts, width)  # the width of the features
-    check_tiles(plan, reads)
+    arrangement = made["preprocessing"].build(plan.facts, plan.grid_of, reads)
+    check_tiles(plan, reads, arrangement)
     side = plan.facts.image_size
     modules = {
         "encoder": made["encoder"].build(),
         "abstractor": made["abstractor"].build(plan.facts, reads, plan.facts.grid(side, side)),
-        "arrangement": made["preprocessing"].build(plan.facts, plan.grid_of, reads),
+        "arrangement": arrangement,
         "fusion": made["fusion"].build(language, reads, image_token_id(tokenizer, plan.writing.token)),
         "language": language,
     }
