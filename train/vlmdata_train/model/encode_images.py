@@ -86,8 +86,8 @@ def _joined(model: Any, batch: Batch, patches: Tensor | list[Tensor]) -> list[Te
     features = iter(_of_pictures(model, pictures))
     images = []
     for count, is_video in zip(counts, batch.is_video.tolist(), strict=True):
-        own = [next(features) for _ in range(count)]
-        images.append(model.plan.video.arrange(own, None) if is_video else torch.cat(own))
+        made = [next(features) for _ in range(count)]
+        images.append(model.plan.video.arrange(made, None) if is_video else torch.cat(made))
     return images
 
 

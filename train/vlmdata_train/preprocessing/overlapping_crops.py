@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
-from vlmdata_train.model.pixels import pad, resize, to_tiles
+from vlmdata_train.model.pixels import pad, resize, resize_sharply, to_tiles
 from vlmdata_train.preprocessing.tiles_by_aspect import all_grids, best_grid
 
 
@@ -42,13 +41,6 @@ def stitch(crops: Tensor, rows: int, columns: int, margin: int) -> Tensor:
         own = crops[row * columns : (row + 1) * columns, kept(row, rows)]
         lines.append(torch.cat([own[column, :, kept(column, columns)] for column in range(columns)], 1))
     return torch.cat(lines)
-
-
-def resize_sharply(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return an image, uint8 (H, W, 3), resized bilinearly without antialiasing."""
-    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
-    resized = functional.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
-    return resized.round().clamp(0, 255).byte()[0].permute(1, 2, 0).numpy()
 
 
 @dataclass(frozen=True)
@@ -129,7 +121,7 @@ class OverlappingCrops:
         inner = (rows, columns)
         if self.keep_aspect:
             inner = min(max(int(height * scale), 1), rows), min(max(int(width * scale), 1), columns)
-        sized = resize(image, *inner, "bilinear") if self.antialias else resize_sharply(image, *inner)
+        sized = resize(image, *inner, "bilinear") if self.antialias else resize_sharply(image, *inner, "bilinear")
         return pad(sized, rows, columns, top=(rows - inner[0]) // 2, left=(columns - inner[1]) // 2, colour=(0, 0, 0))
 
 
