@@ -74,7 +74,7 @@ def theirs(processor: Any, image: np.ndarray, **options: Any) -> torch.Tensor:
 
 
 def test_every_preprocessing_is_compared() -> None:
-    elsewhere = ["edges", "hd_crops", "longest_edge", "native", "overlapping_crops", "slices", "smart_size"]
+    elsewhere = ["edges", "hd_crops", "longest_edge", "native", "overlapping_crops", "paired_crops", "slices", "smart_size"]
     assert sorted([*CASES, *elsewhere]) == part_names("preprocessing")
 
 

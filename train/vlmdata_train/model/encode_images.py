@@ -34,14 +34,15 @@ def encode_images(model: Any, batch: Batch) -> tuple[Tensor, list[int]]:
         images = model.abstractor(list(patches), surroundings(model, batch))
         return torch.cat(images), [len(image) for image in images]
     if joins_patches(model.arrangement):
-        images = _joined(model, batch, _by_size(batch.pixels, lambda pixels: encode_tower(model, pixels, grids)))
+        patches = _by_size(batch.pixels, lambda pixels: encode_tower(model, pixels, grids))
+        images = _joined(model, batch, splits, patches)
         return torch.cat(images), [len(image) for image in images]
     # list of (M, D), or (P, M, D)
-    per_tile = _by_size(batch.pixels, lambda pixels: _tile_features(model, pixels, grids))
+    per_tile = _by_size(batch.pixels, lambda pixels: _abstracted(model, encode_tower(model, pixels, grids), pixels))
     if model.arrangement is None and isinstance(per_tile, Tensor) and not batch.is_video.any():
         return per_tile.flatten(0, 1), [count * per_tile.shape[1] for count in splits]
     images = []
-    for tiles, height, width, is_video in _images_of(batch):
+    for tiles, height, width, is_video in _images_of(batch, splits):
         own = per_tile[tiles]
         if is_video:
             images.append(model.plan.video.arrange(list(own), model.arrangement))
@@ -59,23 +60,25 @@ def joins_patches(arrangement: Any) -> bool:
     return bool(getattr(arrangement, "joins_patches", False))
 
 
-def _images_of(batch: Batch) -> Iterator[tuple[slice, int, int, bool]]:
-    """Yield the range of tiles, the original height and width, and whether it is a video, of each image in reading order."""
+def _images_of(batch: Batch, splits: list[int]) -> Iterator[tuple[slice, int, int, bool]]:
+    """Yield the range of tiles, the original height and width, and whether it is a video, of each image in reading order.
+
+    `splits` holds the number of tiles of each image.
+    """
     start = 0
-    counts, sizes, is_video = batch.tile_counts.tolist(), batch.image_sizes.tolist(), batch.is_video.tolist()
-    for count, (height, width), video in zip(counts, sizes, is_video, strict=True):
-        yield slice(start, start + count), height, width, video
+    for count, (height, width), is_video in zip(splits, batch.image_sizes.tolist(), batch.is_video.tolist(), strict=True):
+        yield slice(start, start + count), height, width, is_video
         start += count
 
 
-def _joined(model: Any, batch: Batch, patches: Tensor | list[Tensor]) -> list[Tensor]:
+def _joined(model: Any, batch: Batch, splits: list[int], patches: Tensor | list[Tensor]) -> list[Tensor]:
     """Return the features (M, D) of each image from its tiles' patches, (N, C) each, joined before the abstractor.
 
     A frame of a video is one tile, whose patches are not joined with others.
     """
     pictures: list[tuple[Tensor, Grid]] = []
     counts = []
-    for tiles, height, width, is_video in _images_of(batch):
+    for tiles, height, width, is_video in _images_of(batch, splits):
         if is_video:
             frames = zip(patches[tiles], batch.pixels[tiles], strict=True)
             own = [(frame, model.plan.facts.grid(*pixels.shape[-2:])) for frame, pixels in frames]
@@ -94,7 +97,7 @@ def _joined(model: Any, batch: Batch, patches: Tensor | list[Tensor]) -> list[Te
 def _of_pictures(model: Any, pictures: Sequence[tuple[Tensor, Grid]]) -> list[Tensor]:
     """Return the abstractor's features (M, D) of each picture, which is patches (N, C) and their grid."""
     grids = [grid for _, grid in pictures]
-    return _in_groups([patches for patches, _ in pictures], grids, lambda patches, grid: _abstracted(model, patches, grid))
+    return _in_groups([patches for patches, _ in pictures], grids, lambda patches, grid: _on_grid(model, patches, grid))
 
 
 def surroundings(model: Any, batch: Batch) -> Surroundings:
@@ -122,12 +125,12 @@ def encode_tower(model: Any, pixels: Tensor, grids: list[tuple[int, int]] | None
     return model.encoder(pixels) if grids is None else model.encoder(pixels, grids)
 
 
-def _tile_features(model: Any, pixels: Tensor, grids: list[tuple[int, int]] | None) -> Tensor:
-    """Return the abstractor's features (P, M, D) of tiles of one size, uint8 (P, 3, H, W); see `encode_tower`."""
-    return _abstracted(model, encode_tower(model, pixels, grids), model.plan.facts.grid(*pixels.shape[-2:]))
+def _abstracted(model: Any, patches: Tensor, pixels: Tensor) -> Tensor:
+    """Return the abstractor's features (P, M, D) of patches (P, N, C). `pixels` (P, 3, H, W) has the tiles' size."""
+    return _on_grid(model, patches, model.plan.facts.grid(*pixels.shape[-2:]))
 
 
-def _abstracted(model: Any, patches: Tensor, grid: Grid) -> Tensor:
+def _on_grid(model: Any, patches: Tensor, grid: Grid) -> Tensor:
     """Return the abstractor's features (P, M, D) of patches (P, N, C), which form this grid."""
     if getattr(model.abstractor, "takes_grid", False):
         return model.abstractor(patches, grid=grid)
@@ -186,7 +189,7 @@ def _no_features(model: Any) -> Tensor:
     if joins_patches(model.arrangement):
         pictures = model.arrangement(patches.expand(count, -1, -1), width=side, height=side)
         return torch.cat(_of_pictures(model, pictures))[:0]
-    tile = _abstracted(model, patches, facts.grid(side, side))
+    tile = _abstracted(model, patches, torch.empty(0, 3, side, side))
     if model.arrangement is not None:
         tile = model.arrangement(tile.expand(count, -1, -1), width=side, height=side)
     return tile.flatten(0, -2)[:0]

@@ -6,13 +6,14 @@ B rows, one prompt per row, padded on the right; T prompt tokens, S all tokens s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from vlmdata_train.model.attention import AttentionPlan
-from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.batch import IGNORE, Batch
 from vlmdata_train.model.model import VisionLanguageModel
 
 
@@ -34,8 +35,9 @@ def generate(
     seen = batch.segment_ids > 0  # (B, S), keys that are not padding
     positions = batch.position_ids
     masks = causal_masks(seen, positions, positions, model.windows)
-    if model.fusion.prefix_of(batch.labels, batch.segment_ids) is not None:  # the whole prompt is the prefix
-        masks = {None: seen[:, None, None].expand(-1, -1, seen.shape[1], -1)}
+    prefix = model.prefix_of(replace(batch, labels=torch.full_like(batch.labels, IGNORE)))  # a prompt has no answers
+    if prefix is not None:
+        masks = {window: mask | prefix[:, None, None] for window, mask in masks.items()}
     packing = AttentionPlan("mask", masks=masks)
     places = model.place(batch)
     hidden = model.run_language(model.embed(batch, packing), places, packing, cache)

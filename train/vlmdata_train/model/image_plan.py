@@ -41,6 +41,17 @@ class ImagePlan:
             raise ValueError(
                 "preprocessing: the tower reads all tiles of an image at once. Use the preprocessing `tiles_by_aspect`."
             )
+        if self.video is not None and self.patch_facts.width != self.facts.width:
+            raise ValueError(
+                f"video: the preprocessing {type(self.preprocessing).__name__} joins several tiles of an image to one, but a "
+                "frame has one tile. Remove `video`, so that each frame is an image, or use another preprocessing."
+            )
+
+    @property
+    def patch_facts(self) -> EncoderFacts:
+        """The facts of the abstractor's input: the tower's facts, unless the preprocessing joins tiles to wider patches."""
+        joined_facts = getattr(self.preprocessing, "joined_facts", None)
+        return self.facts if joined_facts is None else joined_facts(self.facts)
 
     def grid_of(self, height: int, width: int) -> Grid:
         """Return the grid of tokens that the abstractor makes from one tile of this size."""

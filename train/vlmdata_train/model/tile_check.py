@@ -25,7 +25,7 @@ def check_tiles(plan: ImagePlan, out_width: int, arrangement: Any = None) -> Non
     """
     facts, abstractor = plan.facts, plan.abstractor
     with torch.device("meta"), torch.no_grad():
-        module = abstractor.build(facts, out_width, facts.grid(facts.image_size, facts.image_size))
+        module = abstractor.build(plan.patch_facts, out_width, facts.grid(facts.image_size, facts.image_size))
         if joins_patches(arrangement) and getattr(module, "reads_surroundings", False):
             raise ValueError(
                 f"abstractor: {type(abstractor).__name__} reads tiles one by one, but the preprocessing "
@@ -33,7 +33,7 @@ def check_tiles(plan: ImagePlan, out_width: int, arrangement: Any = None) -> Non
             )
         for photo, grid in ((size, grid) for size in PHOTOS for grid in _grids(plan, size, arrangement)):
             try:
-                made = _run(module, torch.empty(1, grid.tokens, facts.width), grid)
+                made = _run(module, torch.empty(1, grid.tokens, plan.patch_facts.width), grid)
                 if made != abstractor.grid_of(grid).tokens:
                     raise ValueError(f"it makes {made} tokens")
             except (RuntimeError, ValueError) as error:

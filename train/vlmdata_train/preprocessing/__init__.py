@@ -10,6 +10,7 @@
   A module with the attribute `joins_patches = True` runs before the abstractor, with the patches (tiles, N, C), and
   `forward` returns the pictures that the abstractor gets: a list of (patches (N, C), their `Grid`). The features of the
   pictures follow each other. `grid_of` takes the size of a picture in pixels,
+- `joined_facts(facts)` returns the facts of joined patches. Only a part whose module changes their width needs this method,
 - `tile_grid(width, height, facts)` returns the (rows, columns) of the tiles. Only a tower that reads all tiles of an image at
   once needs this method.
 

@@ -43,6 +43,29 @@ def stitch(crops: Tensor, rows: int, columns: int, margin: int) -> Tensor:
     return torch.cat(lines)
 
 
+def step_of(facts: EncoderFacts, margin: int) -> int:
+    """Return the distance of neighbouring crops in pixels, if each has this margin, in patches, on each side."""
+    return facts.image_size - 2 * margin * facts.patch_size
+
+
+def canvas_of(rows: int, columns: int, facts: EncoderFacts, margin: int) -> tuple[int, int]:
+    """Return the (height, width), in pixels, that these rows and columns of crops show together."""
+    margins, step = 2 * margin * facts.patch_size, step_of(facts, margin)
+    return rows * step + margins, columns * step + margins
+
+
+def check_crops(facts: EncoderFacts, margin: int, name: str) -> None:
+    """Raise ValueError for tiles with a class token, or for a margin that leaves no patch of a crop.
+
+    `name` is the name of the preprocessing.
+    """
+    side = facts.image_size // facts.patch_size
+    if facts.extra:
+        raise ValueError(f"{name} cannot use a class token, because it has no place in the grid of patches")
+    if 2 * margin >= side:
+        raise ValueError(f"margin must be less than half of the {side} patches of a crop's side, but it is {margin}")
+
+
 @dataclass(frozen=True)
 class OverlappingCrops:
     """Turns an image into a tile of the whole image and the crops of a large copy.
@@ -68,9 +91,8 @@ class OverlappingCrops:
         side = facts.image_size
         rows, columns = self.crops(width, height, facts)
         canvas = self._placed(image, *self.canvas(width, height, facts))
-        return to_tiles([
-            self._placed(image, side, side), *cut_crops(canvas, rows, columns, side, self._step(facts))
-        ])  # fmt: skip
+        crops = cut_crops(canvas, rows, columns, side, step_of(facts, self.margin))
+        return to_tiles([self._placed(image, side, side), *crops])
 
     def crops(self, width: int, height: int, facts: EncoderFacts) -> tuple[int, int]:
         """Return the (rows, columns) of the crops.
@@ -79,14 +101,12 @@ class OverlappingCrops:
         """
         margins = 2 * self.margin * facts.patch_size
         inner = [side - margins or 1e-9 for side in (width, height)]  # 1e-9, because 0 would be divided by
-        rows, columns = best_grid(inner[0], inner[1], self._step(facts), all_grids(self.max_crops))
+        rows, columns = best_grid(inner[0], inner[1], step_of(facts, self.margin), all_grids(self.max_crops))
         return rows, columns
 
     def canvas(self, width: int, height: int, facts: EncoderFacts) -> tuple[int, int]:
         """Return the (height, width) of the large copy, in pixels."""
-        margins, step = 2 * self.margin * facts.patch_size, self._step(facts)
-        rows, columns = self.crops(width, height, facts)
-        return rows * step + margins, columns * step + margins
+        return canvas_of(*self.crops(width, height, facts), facts, self.margin)
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return the number of tiles of an image, including the tile of the whole image."""
@@ -103,16 +123,8 @@ class OverlappingCrops:
 
         Raises ValueError for tiles with a class token, or for a margin that leaves no patch of a crop.
         """
-        side = facts.image_size // facts.patch_size
-        if facts.extra:
-            raise ValueError("overlapping_crops cannot use a class token, because it has no place in the grid of patches")
-        if 2 * self.margin >= side:
-            raise ValueError(f"margin must be less than half of the {side} patches of a crop's side, but it is {self.margin}")
+        check_crops(facts, self.margin, "overlapping_crops")
         return Joining(self, facts)
-
-    def _step(self, facts: EncoderFacts) -> int:
-        """Return the distance of neighbouring crops in pixels."""
-        return facts.image_size - 2 * self.margin * facts.patch_size
 
     def _placed(self, image: np.ndarray, rows: int, columns: int) -> np.ndarray:
         """Return the image on a canvas of this size in pixels, in the middle of black padding or stretched."""
