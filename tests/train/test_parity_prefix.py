@@ -21,10 +21,12 @@ from tests.train.tiny import TINY, pack, sample, tiny_model
 from vlmdata_train.model.attention import segment_block_mask
 from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model_recipe import ModelRecipe
+from vlmdata_train.model.parts import make_part
 
 TOWER = {"model_type": "siglip_vision_model", **VISION, "vision_use_head": False}
 GEMMA = {"model_type": "gemma", **TEXT, "head_dim": 8}
 PREFIX = replace(TINY, fusion={"tokens": {"prefix": True}})
+UNTIL_IMAGES = replace(TINY, fusion={"tokens": {"prefix": "images"}})
 NAMES = {
     "model.vision_tower.": "encoder.model.", "model.multi_modal_projector.linear.": "abstractor.",
     "model.language_model.": "language.model.", "lm_head.": "language.lm_head.",
@@ -67,6 +69,38 @@ def test_packed_equals_separate_and_prefix_tokens_see_later_prefix_tokens(backen
         assert (model.logits(causal)[0, :19] - first[:19]).abs().max() > 0.01, "without a prefix nothing is seen from before"
 
 
+def test_a_prefix_until_the_images_ends_with_the_first_run_of_image_tokens() -> None:
+    """The numbers are segments, image tokens (9) and tokens of answers (5): an image, two images, none, and an answer first."""
+    fusion = tiny_model(UNTIL_IMAGES).fusion
+    segments = torch.tensor([[1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 4, 4, 4, 0]])
+    texts = torch.tensor([[1, 9, 9, 1, 9, 9, 9, 1, 9, 5, 1, 1, 1, 5, 9, 0]])
+    ids = torch.where(texts == 9, fusion.image_token_id, texts)
+    labels = torch.where(texts == 5, ids, -100)
+    found = fusion.prefix_of(labels, segments, ids)
+    assert found is not None
+    assert found[0].int().tolist() == [1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0]
+
+
+def test_a_prefix_until_the_images_packs_exactly_and_leaves_the_question_causal() -> None:
+    model = tiny_model(UNTIL_IMAGES)
+    ids, pixels = sample(model, 12, 1, 1)  # one token, 16 of the image, 11 of the question
+    other = sample(model, 9, 1, 2)
+    batches = [pack(model, [(ids, pixels), other]), pack(model, [(ids, pixels)]), pack(model, [([*ids[:-1], 3], pixels)])]
+    for batch in batches:
+        batch.labels.fill_(-100)
+    with torch.no_grad():
+        together, alone, changed = (model.logits(batch)[0] for batch in batches)
+        causal = tiny_model(TINY).logits(batches[1])[0]
+    assert (together[: len(ids)] - alone).abs().max() < 1e-5
+    assert (alone[: len(ids) - 1] - changed[: len(ids) - 1]).abs().max() < 1e-6, "no token sees a later token of the question"
+    assert (alone[0] - causal[0]).abs().max() > 0.01, "the first token sees the image"
+
+
+def test_an_unknown_prefix_is_refused() -> None:
+    with pytest.raises(Exception, match="prefix must be true, false or images, not 'image'"):
+        make_part("fusion", {"tokens": {"prefix": "image"}})
+
+
 def test_no_token_sees_a_later_answer_token() -> None:
     model = tiny_model(PREFIX)
     ids, pixels = sample(model, 12, 1, 1)
@@ -78,8 +112,9 @@ def test_no_token_sees_a_later_answer_token() -> None:
     torch.testing.assert_close(one, other)
 
 
-def test_generation_reads_the_whole_prompt_in_both_directions() -> None:
-    model = tiny_model(PREFIX)
+@pytest.mark.parametrize("recipe", [PREFIX, UNTIL_IMAGES], ids=["all", "images"])
+def test_generation_reads_the_prefix_in_both_directions(recipe: ModelRecipe) -> None:
+    model = tiny_model(recipe)
     ids, pixels = sample(model, 12, 1, 1)
     batch = pack(model, [(ids, pixels)])
     batch.labels.fill_(-100)

@@ -76,7 +76,8 @@ def theirs(processor: Any, image: np.ndarray, **options: Any) -> torch.Tensor:
 
 
 def test_every_preprocessing_is_compared() -> None:
-    assert sorted([*CASES, "edges", "longest_edge", "native", "smart_size"]) == part_names("preprocessing")
+    elsewhere = ["edges", "hd_crops", "longest_edge", "native", "overlapping_crops", "paired_crops", "slices", "smart_size"]
+    assert sorted([*CASES, *elsewhere]) == part_names("preprocessing")
 
 
 @pytest.mark.parametrize("name", sorted(CASES))

@@ -102,8 +102,8 @@ def _check_form(model: VisionLanguageModel) -> None:
         ),
         "abstractor": (
             type(plan.abstractor) is Mlp and plan.abstractor.layers == 2  # a subclass also merges patches
-            and not (plan.abstractor.norm or plan.abstractor.norm_after),
-            "an mlp of 2 layers without norms",
+            and not (plan.abstractor.norm or plan.abstractor.norm_after or plan.abstractor.mlp_width),
+            "an mlp of 2 layers without norms and mlp_width",
         ),
         "fusion": (isinstance(plan.fusion, Tokens) and not plan.fusion.prefix, "tokens, without prefix"),
         "positions": (isinstance(model.positions, Rope), "rope"),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vlmdata_train.loop.train_step import MicroBatch
+from vlmdata_train.model.encode_images import joins_patches
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.recipe import Recipe
 
@@ -90,7 +91,11 @@ def add_step(
         grids = [model.plan.facts.grid(tile.shape[-2], tile.shape[-1]) for tile in batch.pixels]
         meter.flops += micro.tokens * (costs["language"] + costs["fusion"])
         meter.flops += sum(grid.tokens for grid in grids) * costs["encoder"]
-        meter.flops += sum(model.plan.abstractor.grid_of(grid).tokens for grid in grids) * costs["abstractor"]
+        if joins_patches(model.arrangement):
+            made = sum(model.plan.features_of(width, height) for height, width in batch.image_sizes.tolist())
+        else:
+            made = sum(model.plan.abstractor.grid_of(grid).tokens for grid in grids)
+        meter.flops += made * costs["abstractor"]
         if "fusion_features" in costs:
             features = sum(model.plan.features_of(width, height) for height, width in batch.image_sizes.tolist())
             meter.flops += features * costs["fusion_features"]

@@ -7,6 +7,7 @@ D width.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from vlmdata_train.model.attention import AttentionPlan
-from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.batch import IGNORE, Batch
 from vlmdata_train.model.model import VisionLanguageModel
 
 
@@ -35,8 +36,9 @@ class Continuation:
         seen, positions = batch.segment_ids > 0, batch.position_ids  # (B, T), `seen` is False for padding
         lengths = seen.sum(1)  # (B,)
         masks = causal_masks(seen, positions, positions, model.windows)
-        if model.fusion.prefix_of(batch.labels, batch.segment_ids) is not None:  # the whole prompt is the prefix
-            masks = {None: seen[:, None, None].expand(-1, -1, seen.shape[1], -1)}
+        prefix = model.prefix_of(replace(batch, labels=torch.full_like(batch.labels, IGNORE)))  # a prompt has no answers
+        if prefix is not None:
+            masks = {window: mask | prefix[:, None, None] for window, mask in masks.items()}
         packing = AttentionPlan("mask", masks=masks)
         places = model.place(batch)
         hidden = model.run_language(model.embed(batch, packing), places, packing, self._cache)

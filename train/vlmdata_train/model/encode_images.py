@@ -1,11 +1,11 @@
 """Encode the images and videos of a batch: tower, abstractor, and the arrangement of tiles.
 
-P tiles of all images, M tokens of a tile, N patches, C tower width, V features of all images, D width.
+P tiles of all images, M tokens of a tile or picture, N patches, C tower width, V features of all images, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.encoder_facts import Grid
 from vlmdata_train.model.pixels import normalise
 from vlmdata_train.model.surroundings import Surroundings
 
@@ -36,14 +37,16 @@ def encode_images(model: Any, batch: Batch) -> tuple[Tensor, list[int]]:
         if not _returns_tiles(model):
             return torch.cat(made), [len(image) for image in made]
         per_tile = torch.stack(made) if len({tile.shape for tile in made}) == 1 else made
+    elif joins_patches(model.arrangement):
+        images = _joined(model, batch, splits, _of_tiles(model, batch, grids, lambda patches, pixels: patches))
+        return torch.cat(images), [len(image) for image in images]
     else:  # list of (M, D), or (P, M, D)
         per_tile = _of_tiles(model, batch, grids, partial(_abstracted, model))
     if model.arrangement is None and isinstance(per_tile, Tensor) and not batch.is_video.any():
         return per_tile.flatten(0, 1), [count * per_tile.shape[1] for count in splits]
-    images, start = [], 0
-    for count, (height, width), is_video in zip(splits, batch.image_sizes.tolist(), batch.is_video.tolist(), strict=True):
-        own = per_tile[start : start + count]
-        start += count
+    images = []
+    for tiles, height, width, is_video in _images_of(batch, splits):
+        own = per_tile[tiles]
         if is_video:
             images.append(model.plan.video.arrange(list(own), model.arrangement))
         elif model.arrangement is None:
@@ -53,6 +56,51 @@ def encode_images(model: Any, batch: Batch) -> tuple[Tensor, list[int]]:
     if model.arrangement is not None and batch.is_video.all():  # its weights need gradients (of zeros)
         images[0] = images[0] + 0 * sum(weight.sum() for weight in model.arrangement.parameters())
     return torch.cat(images), [len(image) for image in images]
+
+
+def joins_patches(arrangement: Any) -> bool:
+    """Return whether a preprocessing's module joins the patches of an image's tiles before the abstractor."""
+    return bool(getattr(arrangement, "joins_patches", False))
+
+
+def _images_of(batch: Batch, splits: list[int]) -> Iterator[tuple[slice, int, int, bool]]:
+    """Yield the range of tiles, the original height and width, and whether it is a video, of each image in reading order.
+
+    `splits` holds the number of tiles of each image.
+    """
+    start = 0
+    for count, (height, width), is_video in zip(splits, batch.image_sizes.tolist(), batch.is_video.tolist(), strict=True):
+        yield slice(start, start + count), height, width, is_video
+        start += count
+
+
+def _joined(model: Any, batch: Batch, splits: list[int], patches: Tensor | list[Tensor]) -> list[Tensor]:
+    """Return the features (M, D) of each image from its tiles' patches, (N, C) each, joined before the abstractor.
+
+    A frame of a video is one tile, whose patches are not joined with others.
+    """
+    pictures: list[tuple[Tensor, Grid]] = []
+    counts = []
+    for tiles, height, width, is_video in _images_of(batch, splits):
+        if is_video:
+            frames = zip(patches[tiles], batch.pixels[tiles], strict=True)
+            own = [(frame, model.plan.facts.grid(*pixels.shape[-2:])) for frame, pixels in frames]
+        else:
+            own = model.arrangement(patches[tiles], width=width, height=height)
+        pictures += own
+        counts.append(len(own))
+    features = iter(_of_pictures(model, pictures))
+    images = []
+    for count, is_video in zip(counts, batch.is_video.tolist(), strict=True):
+        made = [next(features) for _ in range(count)]
+        images.append(model.plan.video.arrange(made, None) if is_video else torch.cat(made))
+    return images
+
+
+def _of_pictures(model: Any, pictures: Sequence[tuple[Tensor, Grid]]) -> list[Tensor]:
+    """Return the abstractor's features (M, D) of each picture, which is patches (N, C) and their grid."""
+    grids = [grid for _, grid in pictures]
+    return _in_groups([patches for patches, _ in pictures], grids, lambda patches, grid: _on_grid(model, patches, grid))
 
 
 def surroundings(model: Any, batch: Batch) -> Surroundings:
@@ -104,8 +152,13 @@ def encode_tower(model: Any, pixels: Tensor | list[Tensor], grids: list[tuple[in
 
 def _abstracted(model: Any, patches: Tensor, pixels: Tensor) -> Tensor:
     """Return the abstractor's features (P, M, D) of patches (P, N, C). `pixels` (P, 3, H, W) has the tiles' size."""
+    return _on_grid(model, patches, model.plan.facts.grid(*pixels.shape[-2:]))
+
+
+def _on_grid(model: Any, patches: Tensor, grid: Grid) -> Tensor:
+    """Return the abstractor's features (P, M, D) of patches (P, N, C), which form this grid."""
     if getattr(model.abstractor, "takes_grid", False):
-        return model.abstractor(patches, grid=model.plan.facts.grid(*pixels.shape[-2:]))
+        return model.abstractor(patches, grid=grid)
     return model.abstractor(patches)
 
 
@@ -127,15 +180,19 @@ def _by_size(pixels: Tensor | list[Tensor], encode: Callable[[Tensor], Tensor]) 
     """
     if isinstance(pixels, Tensor):
         return encode(pixels)
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for number, tile in enumerate(pixels):
-        groups.setdefault(tuple(tile.shape), []).append(number)
+    features = _in_groups(pixels, [tuple(tile.shape) for tile in pixels], lambda tiles, _: encode(tiles))
+    return torch.stack(features) if len({tile.shape for tile in pixels}) == 1 else features
+
+
+def _in_groups(items: Sequence[Tensor], keys: Sequence[Any], encode: Callable[[Tensor, Any], Tensor]) -> list[Tensor]:
+    """Return the features of each item, in order. `encode` is called once for all items with the same key."""
+    groups: dict[Hashable, list[int]] = {}
+    for number, key in enumerate(keys):
+        groups.setdefault(key, []).append(number)
     features: dict[int, Tensor] = {}
-    for numbers in groups.values():
-        features.update(zip(numbers, encode(torch.stack([pixels[n] for n in numbers])), strict=True))
-    if len(groups) == 1:
-        return torch.stack([features[number] for number in range(len(pixels))])
-    return [features[number] for number in range(len(pixels))]
+    for key, numbers in groups.items():
+        features.update(zip(numbers, encode(torch.stack([items[n] for n in numbers]), key), strict=True))
+    return [features[number] for number in range(len(items))]
 
 
 def _no_features(model: Any) -> Tensor:
@@ -156,9 +213,13 @@ def _no_features(model: Any) -> Tensor:
         if not _returns_tiles(model):
             return made[0][:0]
         tile = made[0][None]
+    elif joins_patches(model.arrangement):
+        count = model.plan.preprocessing.tiles_of(side, side, facts)
+        pictures = model.arrangement(patches.expand(count, -1, -1), width=side, height=side)
+        return torch.cat(_of_pictures(model, pictures))[:0]
     else:
         tile = _abstracted(model, patches, torch.empty(0, 3, side, side))
     if model.arrangement is not None:
-        tiles = tile.expand(model.plan.preprocessing.tiles_of(side, side, facts), -1, -1)
-        tile = model.arrangement(tiles, width=side, height=side)
+        count = model.plan.preprocessing.tiles_of(side, side, facts)
+        tile = model.arrangement(tile.expand(count, -1, -1), width=side, height=side)
     return tile.flatten(0, -2)[:0]

@@ -46,11 +46,22 @@ class ImagePlan:
                 f"video: {type(self.preprocessing).__name__} makes a tile for each tower, but a video part makes one tile of a "
                 "frame. Use another preprocessing, or omit `video`, so that each frame is an image."
             )
+        if self.video is not None and self.patch_facts.width != self.facts.width:
+            raise ValueError(
+                f"video: the preprocessing {type(self.preprocessing).__name__} joins several tiles of an image to one, but a "
+                "frame has one tile. Remove `video`, so that each frame is an image, or use another preprocessing."
+            )
 
     @property
     def copies(self) -> int:
         """The number of tiles that show the same part of an image: one for each tower, or 1."""
         return len(self.facts.towers) if self.facts.towers and getattr(self.preprocessing, "for_each_tower", False) else 1
+
+    @property
+    def patch_facts(self) -> EncoderFacts:
+        """The facts of the abstractor's input: the tower's facts, unless the preprocessing joins tiles to wider patches."""
+        joined_facts = getattr(self.preprocessing, "joined_facts", None)
+        return self.facts if joined_facts is None else joined_facts(self.facts)
 
     def grid_of(self, height: int, width: int) -> Grid:
         """Return the grid of tokens that the abstractor makes from one tile of this size."""

@@ -57,18 +57,19 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     width = language.get_input_embeddings().embedding_dim
     reads = made["fusion"].reads(plan.facts, width)  # the width of the features
     text = TextFacts(width, len(tokenizer))
-    check_tiles(plan, reads, text)
+    arrangement = made["preprocessing"].build(plan.facts, plan.grid_of, reads)
+    check_tiles(plan, reads, text, arrangement)
     side = plan.facts.image_size
     modules = {
         "encoder": made["encoder"].build(),
-        "abstractor": build_abstractor(plan.abstractor, plan.facts, reads, plan.facts.grid(side, side), text),
-        "arrangement": made["preprocessing"].build(plan.facts, plan.grid_of, reads),
+        "abstractor": build_abstractor(plan.abstractor, plan.patch_facts, reads, plan.facts.grid(side, side), text),
+        "arrangement": arrangement,
         "fusion": made["fusion"].build(language, reads, image_token_id(tokenizer, plan.writing.image_token)),
         "language": language,
     }
     probe = torch.ones(1, 2, dtype=torch.int32)
     plan_attention(
-        probe, windows=layer_windows(language.config), prefix=modules["fusion"].prefix_of(probe, probe)
+        probe, windows=layer_windows(language.config), prefix=modules["fusion"].prefix_of(probe, probe, probe)
     )  # raises ValueError for a prefix with sliding windows
     dtype = next(language.parameters()).dtype
     modules = {name: module if module is None else module.to(dtype) for name, module in modules.items()}
@@ -98,10 +99,14 @@ class VisionLanguageModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the last hidden states (B, T, D), after the final norm. `logits_of` turns them into logits."""
-        prefix = self.fusion.prefix_of(batch.labels, batch.segment_ids)
+        prefix = self.prefix_of(batch)
         packing = plan_attention(batch.segment_ids, backend=self.attention, windows=self.windows, prefix=prefix)
         embeddings = self.embed(batch, packing)
         return self.run_language(embeddings, self.place(batch), packing)
+
+    def prefix_of(self, batch: Batch) -> Tensor | None:
+        """Return a mask (B, T) of the tokens to which all tokens of their sample attend, or None if attention is causal."""
+        return self.fusion.prefix_of(batch.labels, batch.segment_ids, self._ids(batch))
 
     def place(self, batch: Batch) -> Tensor:
         """Return the language model's position ids: (B, T), or (axes, B, T)."""

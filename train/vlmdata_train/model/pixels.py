@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -27,6 +28,13 @@ def resize(image: np.ndarray, height: int, width: int, resample: Resample = "bic
         return image
     method = Image.Resampling[resample.upper()]
     return np.asarray(Image.fromarray(image).resize((width, height), method))
+
+
+def resize_sharply(image: np.ndarray, height: int, width: int, resample: Literal["bilinear", "bicubic"]) -> np.ndarray:
+    """Return an image, uint8 (H, W, 3), resized without antialiasing. Values are rounded and limited to 0...255."""
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+    resized = functional.interpolate(pixels, (height, width), mode=resample, align_corners=False)
+    return resized.round().clamp(0, 255).byte()[0].permute(1, 2, 0).numpy()
 
 
 def pad(image: np.ndarray, height: int, width: int, *, top: int, left: int, colour: Sequence[int]) -> np.ndarray:

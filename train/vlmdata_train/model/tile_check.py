@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlmdata_train.model.encode_images import joins_patches
 from vlmdata_train.model.encoder_facts import Grid
 from vlmdata_train.model.image_plan import ImagePlan
 from vlmdata_train.model.surroundings import Surroundings, TextFacts, build_abstractor
@@ -16,22 +17,24 @@ from vlmdata_train.model.surroundings import Surroundings, TextFacts, build_abst
 PHOTOS = ((480, 640), (427, 613))
 
 
-def check_tiles(plan: ImagePlan, out_width: int, text: TextFacts) -> None:
+def check_tiles(plan: ImagePlan, out_width: int, text: TextFacts, arrangement: Any = None) -> None:
     """Run the abstractor for the tiles of two photos, on the meta device. Raises ValueError if it does not accept them.
 
-    Some abstractors are built for one grid of patches, but some preprocessings make tiles of any size.
+    Some abstractors are built for one grid of patches, but some preprocessings make tiles of any size. `arrangement` is the
+    preprocessing's module, which may join tiles before the abstractor.
     """
     facts, abstractor = plan.facts, plan.abstractor
-    sizes = {
-        (tuple(tile.shape[1:]), photo)
-        for photo in PHOTOS for tile in plan.preprocessing.prepare(np.zeros((*photo, 3), np.uint8), facts)[:: plan.copies]
-    }  # fmt: skip
     with torch.device("meta"), torch.no_grad():
-        module = build_abstractor(abstractor, facts, out_width, facts.grid(facts.image_size, facts.image_size), text)
-        for (height, width), photo in sorted(sizes):
-            grid = facts.grid(height, width)
+        side = facts.image_size
+        module = build_abstractor(abstractor, plan.patch_facts, out_width, facts.grid(side, side), text)
+        if joins_patches(arrangement) and getattr(module, "reads_surroundings", False):
+            raise ValueError(
+                f"abstractor: {type(abstractor).__name__} reads tiles one by one, but the preprocessing "
+                f"{type(plan.preprocessing).__name__} joins the patches of an image's tiles. Use another abstractor"
+            )
+        for photo, grid in ((size, grid) for size in PHOTOS for grid in _grids(plan, size, arrangement)):
             try:
-                made = _run(module, torch.empty(1, grid.tokens, facts.width), grid, text)
+                made = _run(module, torch.empty(1, grid.tokens, plan.patch_facts.width), grid, text)
                 if made != abstractor.grid_of(grid).tokens:
                     raise ValueError(f"it makes {made} tokens")
             except (RuntimeError, ValueError) as error:
@@ -40,6 +43,16 @@ def check_tiles(plan: ImagePlan, out_width: int, text: TextFacts) -> None:
                     f"preprocessing {type(plan.preprocessing).__name__} makes from an image of {photo[1]} x {photo[0]} px. Use "
                     "an abstractor for any number of patches, such as mlp, perceiver or gated_resampler"
                 ) from error
+
+
+def _grids(plan: ImagePlan, photo: tuple[int, int], arrangement: Any) -> list[Grid]:
+    """Return the different grids of patches that the abstractor gets for a photo of this (height, width)."""
+    tiles = plan.preprocessing.prepare(np.zeros((*photo, 3), np.uint8), plan.facts)[:: plan.copies]
+    grids = [plan.facts.grid(*tile.shape[1:]) for tile in tiles]
+    if joins_patches(arrangement):
+        patches = torch.empty(len(tiles), grids[0].tokens, plan.facts.width)
+        grids = [grid for _, grid in arrangement(patches, width=photo[1], height=photo[0])]
+    return sorted(set(grids), key=lambda grid: (grid.rows, grid.columns))
 
 
 def _run(module: Any, patches: Tensor, grid: Grid, text: TextFacts) -> int:

@@ -6,7 +6,11 @@
 - `regions(width, height, facts, grid_of)` returns the regions of the image (`Region` in `model/encoder_facts.py`), in the order
   of its features for the language model. `grid_of(height, width)` returns the grid of one tile after the abstractor,
 - `build(facts, grid_of, width)` returns None, or the module that arranges the features of an image's tiles (tiles, M, D) as one
-  sequence: `forward(tiles, width=, height=)` -> (tokens, D),
+  sequence: `forward(tiles, width=, height=)` -> (tokens, D).
+  A module with the attribute `joins_patches = True` runs before the abstractor, with the patches (tiles, N, C), and
+  `forward` returns the pictures that the abstractor gets: a list of (patches (N, C), their `Grid`). The features of the
+  pictures follow each other. `grid_of` takes the size of a picture in pixels,
+- `joined_facts(facts)` returns the facts of joined patches. Only a part whose module changes their width needs this method,
 - `tile_grid(width, height, facts)` returns the (rows, columns) of the tiles. Only a tower that reads all tiles of an image at
   once needs this method,
 - `for_several()` returns the part that prepares the images of a sample with more than one image. Only a part that prepares such
@@ -15,8 +19,8 @@
 A part with the attribute `for_each_tower = True` makes a tile for each tower of `facts.towers`, in their order, in place of
 every tile. Its regions are those of one tower.
 
-M is the number of tokens of a tile, D the width. The numbers of tiles and features depend only on sizes, so that the
-loader's workers can plan without weights.
+N is the number of patches, M the number of tokens of a tile, C the tower's width, D the width. The numbers of tiles and
+features depend only on sizes, so that the loader's workers can plan without weights.
 """
 
 from __future__ import annotations

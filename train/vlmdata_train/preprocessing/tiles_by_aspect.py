@@ -22,7 +22,7 @@ def all_grids(max_tiles: int) -> tuple[tuple[int, int], ...]:
     return tuple((rows, columns) for rows in sides for columns in sides if rows * columns <= max_tiles)
 
 
-def best_grid(width: int, height: int, side: int, grids: Sequence[tuple[int, int]]) -> tuple[int, int]:
+def best_grid(width: float, height: float, side: int, grids: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """Return the grid (rows, columns) of tiles onto which the image is enlarged least.
 
     If the image is too large for every grid, return the grid for which it is reduced least. If there are several such grids,
