@@ -1,4 +1,4 @@
-"""What every export has beside its weights: chat template, tokenizer and generation settings that give the trainer's prompts."""
+"""What an export has beside its weights: chat template, tokenizer and settings of generation that give the trainer's prompts."""
 
 from __future__ import annotations
 
