@@ -83,7 +83,7 @@ def test_tiles_are_named_by_row_and_column_and_the_whole_image_comes_last():
 
 
 def test_the_literal_tokens_of_a_writing_are_in_the_vocabulary_and_in_the_embeddings():
-    model = model_with(writing={"rows": {"row_end": "[IMG_BREAK]", "last_row_end": "[IMG_END]", "token": "[IMG]"}})
+    model = model_with(writing={"rows": {"row_end": "[IMG_BREAK]", "last_row_end": "[IMG_END]", "image_token": "[IMG]"}})
     ids = [model.tokenizer(name)["input_ids"] for name in ("[IMG]", "[IMG_BREAK]", "[IMG_END]")]
     assert all(len(one) == 1 and one[0] < model.language.get_input_embeddings().num_embeddings for one in ids)
     assert model.image_token == "[IMG]" and [model.image_token_id] == ids[0]

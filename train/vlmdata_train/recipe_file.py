@@ -13,15 +13,16 @@ from jinja2 import Environment, TemplateSyntaxError
 from vlmdata import catalog
 from vlmdata.recipe import PIPELINES
 from vlmdata.step import RecipeError
-from vlmdata_train.convert.checkpoint_folder import model_of
+from vlmdata_train.convert.checkpoint_folder import is_checkpoint, model_of
 from vlmdata_train.recipe import Recipe, build_recipe
 
 
 def load(recipe: str | Path, *, stage: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
     """Read and check a recipe, which is a file or the name of a shipped recipe, such as `tiny`.
 
-    `stage` replaces the recipe's stage. `overrides` maps dotted paths, such as `optimizer.clip`, to values. Raises RecipeError
-    if the recipe cannot be read or is not valid.
+    `stage` replaces the recipe's stage. `overrides` maps dotted paths, such as `optimizer.clip`, to values. If they set `start`
+    of a shipped recipe to a published model, but no part of `model`, the recipe gets the parts of the published model. Raises
+    RecipeError if the recipe cannot be read or is not valid.
     """
     path = _locate(str(recipe))
     try:
@@ -30,7 +31,12 @@ def load(recipe: str | Path, *, stage: str | None = None, overrides: dict[str, A
         raise RecipeError(f"cannot read {path} as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a training recipe must be a mapping with model, data and parts")
-    for place, value in (overrides or {}).items():
+    overrides = overrides or {}
+    start = overrides.get("start")
+    is_shipped = path.resolve().is_relative_to(PIPELINES.resolve())
+    if is_shipped and isinstance(start, str) and not is_checkpoint(start) and not any(p.startswith("model") for p in overrides):
+        tree["model"] = None
+    for place, value in overrides.items():
         _override(tree, place, value)
     if stage is not None:
         tree["stage"] = stage

@@ -66,7 +66,7 @@ def save(
         for left_over in folder.glob(".part-*"):  # left by a killed run
             shutil.rmtree(left_over)
         part.mkdir()
-    named = _unshared(model)
+    named = unshared(model)
     frozen = {name for name, p in named if isinstance(p, nn.Parameter) and not p.requires_grad}
     _write(part, "model", ((n, p) for n, p in named if n not in frozen), ranks)
     if not _linked_frozen(previous, part, ranks):
@@ -106,7 +106,7 @@ def read_saved(path: Path) -> Saved:
 
 def load_model(path: Path, model: nn.Module) -> None:
     """Load the weights of a checkpoint into a model. Raise RecipeError for the first weight that does not fit."""
-    weights = dict(_unshared(model))
+    weights = dict(unshared(model))
     missing = dict(weights)
     with torch.no_grad():
         for name, tensor in _read(path, "model", "frozen"):
@@ -130,7 +130,7 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
 
     Each tensor keeps its saved dtype. `Optimizer.load_state_dict` would cast it to the dtype of the weight.
     """
-    parameters = dict(_unshared(model))
+    parameters = dict(unshared(model))
     for name, tensor in _read(path, "optimizer"):
         weight, _, key = name.rpartition("/")
         p = parameters[weight]
@@ -169,7 +169,7 @@ def all_random_states(ranks: Ranks) -> list[dict[str, Any]]:
     return all_gather_objects(random_states(ranks.device), ranks)
 
 
-def _unshared(model: nn.Module) -> list[tuple[str, Tensor]]:
+def unshared(model: nn.Module) -> list[tuple[str, Tensor]]:
     """Return (name, tensor) of parameters and persistent buffers. A shared tensor is listed once, with its first name."""
     names = model.state_dict(keep_vars=True)
     seen: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""What an export has beside its weights: chat template, tokenizer and settings of generation that give the trainer's prompts."""
+"""The chat template, the tokenizer and the settings of generation with which an export gives the trainer's prompts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from vlmdata_train.data.prompts import written_before
 from vlmdata_train.data.templates import ChatTemplate
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.tokens import IMAGE
+
+FILTERS = ("nearest", "lanczos", "bilinear", "bicubic")  # resampling filters, in the order of Pillow's numbers
 
 # transformers' processors pass lists of parts to the template. A language model's template may accept texts only, or may write
 # a text differently from a list of one text. This prefix joins the parts as the trainer does: without a separator between

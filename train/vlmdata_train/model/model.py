@@ -41,7 +41,7 @@ def load_tokenizer(parts: ModelRecipe) -> PreTrainedTokenizerBase:
     """Return the language model's tokenizer with the tokens that are written for images. This does not build a model."""
     writing = make_part("writing", parts.writing)
     literals = [*writing.tokens(), *([writing.video_token] if writing.video_token else [])]
-    return make_part("language", parts.language).load_tokenizer(image=writing.token, literals=literals)
+    return make_part("language", parts.language).load_tokenizer(image=writing.image_token, literals=literals)
 
 
 def build_model(parts: ModelRecipe) -> VisionLanguageModel:
@@ -61,7 +61,7 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
         "encoder": made["encoder"].build(),
         "abstractor": made["abstractor"].build(plan.facts, reads, plan.facts.grid(side, side)),
         "arrangement": made["preprocessing"].build(plan.facts, plan.grid_of, reads),
-        "fusion": made["fusion"].build(language, reads, image_token_id(tokenizer, plan.writing.token)),
+        "fusion": made["fusion"].build(language, reads, image_token_id(tokenizer, plan.writing.image_token)),
         "language": language,
     }
     probe = torch.ones(1, 2, dtype=torch.int32)

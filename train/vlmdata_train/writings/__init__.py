@@ -23,7 +23,7 @@ from vlmdata_train.model.written import Piece, Place, run_of_video
 class Writing:
     """Base class of writings, with the parameters of all of them."""
 
-    token: str | None = None  # the image token; None: `<image>`, or the image token that the chat template writes
+    image_token: str | None = None  # None: `<image>`, or the image token that the chat template writes
     video_token: str | None = None  # the token of videos; None: the image token
     bos: Literal["first", "after_images"] = "first"  # PaliGemma and BLIP-2 have BOS after the images that begin a text
 
