@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
@@ -139,6 +140,31 @@ def test_a_missing_or_foreign_weight_is_named_with_its_part(family: str, tmp_pat
     save_file({**tensors, first: tensors[first].flatten()[:3].clone()}, file)
     with pytest.raises(ValueError, match=r"the weight '.*' has the shape \(3,\), but the model needs"):
         loaded(start)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lora_is_exported_as_an_adapter_that_peft_adds_to_the_published_model(family: str, tmp_path: Path) -> None:
+    start = write_published(family, tmp_path / "start")
+    data = write_data(tmp_path / "data", captions=0, conversations=12)
+    parts = {"language": {"lora": {"rank": 4, "alpha": 32}}, "encoder": {"lora": {"rank": 2, "alpha": 8}}}
+    recipe = load("instruct", overrides={
+        "start": str(start), "data": data, "out": str(tmp_path / "run"), "epochs": None, "steps": 2, "speed": {"device": "cpu"},
+        "batches": {"tokens": 512, "sample_tokens": 256}, "lr": 1e-2, "held_out": {}, "logs.tensorboard": False,
+        "parts": parts,
+    })  # fmt: skip
+    checkpoint = run_training(recipe).checkpoint
+    assert checkpoint is not None
+    export(checkpoint, tmp_path / "adapter", adapter=True)
+    export(checkpoint, tmp_path / "merged")
+    assert not (tmp_path / "adapter/model.safetensors").exists()
+    merged, inputs = served(tmp_path / "merged", 2)
+    base = AutoModelForImageTextToText.from_pretrained(start, dtype=torch.float32)
+    adapted = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).eval()
+    with torch.no_grad():
+        expected = merged(**inputs).logits
+        assert (adapted(**inputs).logits - expected).abs().max() < TOLERANCE * expected.abs().max()
+        with adapted.disable_adapter():
+            assert (adapted(**inputs).logits - expected).abs().max() > 0.01 * expected.abs().max()
 
 
 def test_an_index_that_names_a_file_elsewhere_is_refused(tmp_path: Path) -> None:

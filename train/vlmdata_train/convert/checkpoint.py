@@ -109,7 +109,7 @@ def load_model(path: Path, model: nn.Module) -> None:
     weights = dict(unshared(model))
     missing = dict(weights)
     with torch.no_grad():
-        for name, tensor in _read(path, "model", "frozen"):
+        for name, tensor in read_tensors(path, "model", "frozen"):
             if name not in weights:
                 raise RecipeError(
                     f"{path}: the model has no weight '{name}'. Set the model's parts in the recipe as in {path}/recipe.json"
@@ -131,7 +131,7 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
     Each tensor keeps its saved dtype. `Optimizer.load_state_dict` would cast it to the dtype of the weight.
     """
     parameters = dict(unshared(model))
-    for name, tensor in _read(path, "optimizer"):
+    for name, tensor in read_tensors(path, "optimizer"):
         weight, _, key = name.rpartition("/")
         p = parameters[weight]
         if key != "step":
@@ -201,7 +201,8 @@ def _write(folder: Path, kind: str, tensors: Iterable[tuple[str, Tensor]], ranks
         save_file(pending, folder / f"{kind}-{files:05d}.safetensors")
 
 
-def _read(path: Path, *kinds: str) -> Iterator[tuple[str, Tensor]]:
+def read_tensors(path: Path, *kinds: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name and the tensor of each tensor in a checkpoint's files of these kinds: model, frozen or optimizer."""
     for kind in kinds:
         for file in sorted(path.glob(f"{kind}-*.safetensors")):
             try:

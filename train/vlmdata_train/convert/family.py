@@ -51,16 +51,19 @@ class Family:
         """Return our name of a weight of transformers, or None if no part of ours has such a weight."""
         return _renamed(name, self.names)
 
+    def their_name(self, name: str) -> str | None:
+        """Return the name in transformers of one of our weights, or None if the table does not have it."""
+        return _renamed(name, tuple((ours, theirs) for theirs, ours in self.names))
+
     def our_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
         """Return our weights that `names` has to map."""
         return model.state_dict()
 
     def their_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
         """Return the weights by their names in transformers' memory."""
-        back = tuple((ours, theirs) for theirs, ours in self.names)
         weights = {}
         for name, value in self.our_weights(model).items():
-            theirs = _renamed(name, back)
+            theirs = self.their_name(name)
             assert theirs is not None, name
             weights[theirs] = value.detach().cpu().contiguous()
         return weights

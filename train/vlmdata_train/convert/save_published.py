@@ -20,9 +20,14 @@ def save_published(model: VisionLanguageModel, folder: Path) -> None:
     family = format_of(model)
     reference = family.their_model(model)
     reference.generation_config = generation_config(model)
-    processor = family.processor(model)
     folder.mkdir(parents=True, exist_ok=True)
     reference.save_pretrained(folder)
+    save_processor(family, model, folder)
+
+
+def save_processor(family: Family, model: VisionLanguageModel, folder: Path) -> None:
+    """Write a model's processor and tokenizer."""
+    processor = family.processor(model)
     processor.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)  # `preprocessor_config.json`, which vLLM and older programs read
 
