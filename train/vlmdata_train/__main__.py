@@ -23,7 +23,7 @@ def _main(arguments: list[str] | None) -> int:
         "vlmdata train",
         "Train vision-language models.",
         commands,
-        first=("align", "instruct", "evaluate", "chat", "export"),
+        first=("align", "instruct", "stages", "evaluate", "chat", "export"),
     )
     try:
         return call(verbs, sys.argv[1:] if arguments is None else arguments)
