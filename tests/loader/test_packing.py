@@ -4,6 +4,8 @@ import functools
 import json
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +301,17 @@ def test_damaged_samples_are_dropped_from_packs_only_while_they_are_damaged(tmp_
     tar.write_bytes(whole)
     os.utime(tar, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert samples() == 80
+
+
+def read_epochs(folder: Path, cache: Path, epochs: int) -> int:
+    """Read packs of several epochs, each of which has several windows, and return their number."""
+    packing = Packing(64, tokens_of, "three a letter", window=20, workers=1)
+    return sum(1 for _ in stream(folder, packing=packing, epochs=epochs, reading=ReadOptions(cache=cache), torch=False))
+
+
+def test_processes_that_share_the_cache_do_not_fail_when_one_deletes_old_windows(tmp_path: Path) -> None:
+    folder = caption_set(tmp_path / "tars", [30, 30])
+    expected = read_epochs(folder, tmp_path / "alone", 1)
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as processes:
+        counts = list(processes.map(read_epochs, [folder] * 4, [tmp_path / "shared"] * 4, [60] * 4))
+    assert len(set(counts)) == 1 and counts[0] > 50 * expected

@@ -15,7 +15,7 @@ from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizer
 from bench.inputs.tars import jpeg
 from tests.train.shapes import CHATML, SHAPES, tokenizer_of
 from tests.train.shards import drawing
-from vlmdata_train.convert.llava_save import served_template, served_tokenizer
+from vlmdata_train.convert.served import served_template, served_tokenizer
 from vlmdata_train.data.document import Document
 from vlmdata_train.data.media_text import MediaText
 from vlmdata_train.data.prompt import Prompt

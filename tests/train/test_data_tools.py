@@ -8,7 +8,7 @@ import pytest
 
 from tests.train.shapes import CHATML, tokenizer_of
 from tests.train.test_data_shapes import PHOTO, learnt, own_expanded, prompter_of
-from vlmdata_train.convert.llava_save import served_template
+from vlmdata_train.convert.served import served_template
 from vlmdata_train.data.document import Document
 from vlmdata_train.data.media_text import MediaText
 from vlmdata_train.data.prompts import Prompter

@@ -21,7 +21,7 @@ from tests.train.test_parity_qwen import RECIPE as QWEN_2
 from tests.train.test_parity_qwen import RECIPE_3 as QWEN_3
 from tests.train.test_visual_experts import COGVLM
 from tests.train.tiny import LLAMA, TINY, of_images, pack, sample, tiny_model
-from vlmdata_train.convert.llava_save import save_llava
+from vlmdata_train.convert.save_published import save_published
 from vlmdata_train.data.collate import Ready, build_batch
 from vlmdata_train.data.document import Video
 from vlmdata_train.data.marks import IMAGE_MARK, VIDEO_MARK
@@ -164,7 +164,7 @@ def test_keys_and_values_of_images_are_computed_once_while_generating() -> None:
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[VisionLanguageModel, Any]:
     """Make a model with random weights, and its export as transformers loads it."""
     model, folder = tiny_model(LLAVA), tmp_path_factory.mktemp("llava")
-    save_llava(model, folder)
+    save_published(model, folder)
     return model, LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
 
 

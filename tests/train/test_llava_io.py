@@ -20,8 +20,9 @@ from transformers import (
 
 from tests.train.parity import TEXT, one_row
 from tests.train.tiny import TINY, TOWER, tiny_model
-from vlmdata_train.convert.llava_io import fill_from_llava, llava_recipe
-from vlmdata_train.convert.llava_save import save_llava
+from vlmdata_train.convert.checkpoint_folder import model_of
+from vlmdata_train.convert.fill import fill_from_published
+from vlmdata_train.convert.save_published import save_published
 from vlmdata_train.encoders.open_clip import OpenClip
 from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import VisionLanguageModel, build_model
@@ -37,7 +38,7 @@ VISION = {
 CLIP_COLOURS = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
 LLAVA = ModelRecipe(
     encoder={"hf_vision": {"config": VISION, **CLIP_COLOURS}}, preprocessing="pad", abstractor="mlp",
-    language={"hf_causal": {"config": {"model_type": "llama", **TEXT}}},
+    language={"hf_causal": {"config": {"model_type": "llama", **TEXT}}}, writing={"plain": {"image_token": "<image>"}},
 )  # fmt: skip
 
 
@@ -65,8 +66,8 @@ def ask(model: VisionLanguageModel, image: np.ndarray) -> tuple[torch.Tensor, li
 
 def loaded_from(folder: Path) -> VisionLanguageModel:
     """Load a published model, as a run starts from one."""
-    model = build_model(llava_recipe(str(folder)))
-    fill_from_llava(model, str(folder))
+    model = build_model(model_of(str(folder)))
+    fill_from_published(model, str(folder))
     return model
 
 
@@ -74,7 +75,7 @@ def loaded_from(folder: Path) -> VisionLanguageModel:
 @pytest.mark.parametrize("size", [(50, 90), (70, 40)])
 def test_a_saved_model_gives_the_same_answer_in_transformers(preprocessing: str, size: tuple[int, int], tmp_path: Path) -> None:
     model = tiny_model(replace(LLAVA, preprocessing=preprocessing))
-    save_llava(model, tmp_path / "llava")
+    save_published(model, tmp_path / "llava")
     image = picture(*size)
     ours, ids = ask(model, image)
 
@@ -97,7 +98,7 @@ def test_a_saved_model_gives_the_same_answer_in_transformers(preprocessing: str,
 @pytest.mark.parametrize("preprocessing", ["pad", {"centre_crop": {"resample": "bilinear"}}, "resize", "anyres"])
 def test_a_published_checkpoint_is_loaded_with_its_preprocessing(preprocessing: Any, tmp_path: Path) -> None:
     model = tiny_model(replace(LLAVA, preprocessing=preprocessing))
-    save_llava(model, tmp_path / "llava")
+    save_published(model, tmp_path / "llava")
     loaded = loaded_from(tmp_path / "llava").eval()
     assert loaded.plan == model.plan
     assert {name: value.sum() for name, value in loaded.state_dict().items()} == {
@@ -119,7 +120,7 @@ def test_a_published_llava_with_gemma_2_is_refused_because_it_does_not_cap_logit
 
 def test_transformers_generates_the_same_text(tmp_path: Path) -> None:
     model = tiny_model(LLAVA)
-    save_llava(model, tmp_path / "llava")
+    save_published(model, tmp_path / "llava")
     served = AutoModelForImageTextToText.from_pretrained(tmp_path / "llava", dtype=torch.float32).eval()
     prepared = model.preprocess(picture(40, 60))
     ids = [image_token_id(model.tokenizer)] * prepared.tokens + [5, 6, 7]
@@ -137,7 +138,10 @@ def test_transformers_generates_the_same_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (replace(TINY, encoder={"open_clip": {"config": {**TOWER, "ls_init_value": 0.1}}}), "encoder: the open_clip tower has"),
+        (
+            replace(TINY, encoder={"open_clip": {"config": {**TOWER, "ls_init_value": 0.1}}}),
+            "encoder: LLaVA's format supports only an hf_vision or plain open_clip",
+        ),
         (replace(TINY, encoder={"raw_patches": {"patch_size": 8}}), "encoder: LLaVA's format supports only an hf_vision"),
         (
             replace(LLAVA, encoder={"hf_vision": {"config": VISION, "norm": True}}),
@@ -161,7 +165,7 @@ def test_transformers_generates_the_same_text(tmp_path: Path) -> None:
 )
 def test_parts_that_llava_does_not_have_are_refused_by_name(recipe: ModelRecipe, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        save_llava(tiny_model(recipe), tmp_path)
+        save_published(tiny_model(recipe), tmp_path)
 
 
 TOWERS: dict[str, dict[str, Any]] = {
@@ -176,7 +180,7 @@ TOWERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("tower", TOWERS)
 def test_any_tower_that_transformers_supports_is_saved_exactly(tower: str, tmp_path: Path) -> None:
     model = tiny_model(replace(LLAVA, encoder=TOWERS[tower], preprocessing="resize"))
-    save_llava(model, tmp_path / "llava")
+    save_published(model, tmp_path / "llava")
     served = AutoModelForImageTextToText.from_pretrained(tmp_path / "llava", dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(tmp_path / "llava")
     image = picture(32, 32)  # the picture has the tower's size, so nothing is resized and the pixels are equal too

@@ -26,7 +26,7 @@ from tests.train.parity import (
     of_squares,
     randomised,
 )
-from vlmdata_train.convert.llava_io import our_name
+from vlmdata_train.convert.families.llava import Llava
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
@@ -57,7 +57,7 @@ def test_llava_1_5_equals_transformers() -> None:
     )  # fmt: skip
     reference = randomised(LlavaForConditionalGeneration(config))
     recipe = ModelRecipe(encoder=CLIP, preprocessing="pad", abstractor="mlp", language=LLAMA)
-    model = copy_weights(reference, recipe, our_name)
+    model = copy_weights(reference, recipe, Llava().our_name)
     batch = of_squares([16, 16])
     assert_same_logits_and_images_matter(model, batch, answers_of(reference, batch))
 
@@ -70,7 +70,7 @@ def test_llava_with_several_feature_layers_and_class_token_equals_transformers()
     )  # fmt: skip
     reference = randomised(LlavaForConditionalGeneration(config))
     tower = {"hf_vision": {**CLIP["hf_vision"], "layer": layers, "tokens": "all"}}
-    model = copy_weights(reference, ModelRecipe(encoder=tower, abstractor="mlp", language=LLAMA), our_name)
+    model = copy_weights(reference, ModelRecipe(encoder=tower, abstractor="mlp", language=LLAMA), Llava().our_name)
     batch = of_squares([17])
     assert_same_logits_and_images_matter(model, batch, answers_of(reference, batch))
 
@@ -82,7 +82,7 @@ def test_llava_next_equals_transformers_on_a_wide_a_high_and_a_small_image() -> 
     )  # fmt: skip
     reference = randomised(LlavaNextForConditionalGeneration(config))
     recipe = ModelRecipe(encoder=CLIP, preprocessing="anyres", abstractor="mlp", language=LLAMA)
-    model = copy_weights(reference, recipe, our_name)
+    model = copy_weights(reference, recipe, Llava().our_name)
     sizes = [(40, 100), (333, 57), (20, 20)]
     batch, tiles = pictures(model, sizes)
 
@@ -105,7 +105,7 @@ def onevision(**anyres: object) -> tuple[LlavaOnevisionForConditionalGeneration,
         encoder={"hf_vision": {"config": {"model_type": "siglip_vision_model", **vision}}}, abstractor="mlp",
         preprocessing={"anyres": {"tiles": tiles_of, "max_tiles": 4, **anyres}}, language=LLAMA,
     )  # fmt: skip
-    return reference, copy_weights(reference, recipe, our_name)
+    return reference, copy_weights(reference, recipe, Llava().our_name)
 
 
 def test_llava_onevision_scales_an_image_down_to_its_largest_number_of_tiles() -> None:

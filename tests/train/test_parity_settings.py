@@ -16,7 +16,7 @@ from tests.train.parity import (
     of_squares,
     randomised,
 )
-from vlmdata_train.convert.llava_io import our_name
+from vlmdata_train.convert.families.llava import Llava
 from vlmdata_train.model.model_recipe import ModelRecipe
 
 RECIPE = ModelRecipe(
@@ -46,20 +46,20 @@ def reference(text: dict[str, Any], vision: dict[str, Any]) -> Any:
 )
 def test_a_different_setting_fails_a_parity_test_and_is_named(text: dict, vision: dict, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
-        copy_weights(reference(text, vision), RECIPE, our_name)
+        copy_weights(reference(text, vision), RECIPE, Llava().our_name)
 
 
 def test_a_norm_with_another_epsilon_fails_a_parity_test() -> None:
     other = reference({}, {})
     other.model.language_model.norm.variance_epsilon = 1e-5
     with pytest.raises(AssertionError, match=r"model\.language_model\.norm\.weight: 1e-06 and the reference's 1e-05"):
-        copy_weights(other, RECIPE, our_name)
+        copy_weights(other, RECIPE, Llava().our_name)
 
 
 def test_logits_of_norms_with_another_epsilon_are_not_the_same() -> None:
     """This happened with Qwen2-VL, whose logits were equal to 1e-4 but not the same."""
     other = reference({}, {})
-    model, batch = copy_weights(other, RECIPE, our_name), of_squares([16, 16])
+    model, batch = copy_weights(other, RECIPE, Llava().our_name), of_squares([16, 16])
     assert_same_logits_and_images_matter(model, batch, answers_of(other, batch))
     for norm in other.model.language_model.modules():
         if hasattr(norm, "variance_epsilon"):

@@ -14,7 +14,7 @@ from tests.train.families import PINPOINTS, SQUARE
 from tests.train.parity import TEXT, VISION
 from tests.train.test_preprocessing import picture
 from tests.train.tiny import TINY, tiny_model
-from vlmdata_train.convert.llava_io import llava_recipe
+from vlmdata_train.convert.checkpoint_folder import model_of
 from vlmdata_train.data.collate import Ready, build_batch
 from vlmdata_train.data.document import Document
 from vlmdata_train.data.open_feed import prompter_of
@@ -87,5 +87,5 @@ def test_a_run_that_starts_from_llava_onevision_pads_images_of_several(tmp_path)
         vision_config=SiglipVisionConfig(**VISION), text_config=LlamaConfig(**TEXT), image_grid_pinpoints=PINPOINTS
     ).save_pretrained(tmp_path)
     LlavaOnevisionImageProcessorPil(size=SQUARE, image_grid_pinpoints=PINPOINTS).save_pretrained(tmp_path)
-    anyres = llava_recipe(str(tmp_path)).preprocessing["anyres"]
+    anyres = model_of(str(tmp_path)).preprocessing["anyres"]
     assert (anyres["tiles"], anyres["max_tiles"], anyres["several"]) == (Anyres().tiles, 9, "pad")

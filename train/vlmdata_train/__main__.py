@@ -26,7 +26,7 @@ def _main(words: list[str]) -> int:
         "vlmdata train",
         "Train vision-language models.",
         commands,
-        first=("align", "instruct", "evaluate", "chat", "export"),
+        first=("align", "instruct", "stages", "evaluate", "chat", "export"),
     )
     try:
         return call(verbs, words)

@@ -5,22 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 
 from vlmdata.step import RecipeError
-from vlmdata_train.convert.llava_save import save_llava
+from vlmdata_train.convert.adapter import save_adapter
+from vlmdata_train.convert.checkpoint import read_tensors
+from vlmdata_train.convert.checkpoint_folder import is_checkpoint
 from vlmdata_train.convert.restore import restore
+from vlmdata_train.convert.save_published import save_published
 from vlmdata_train.model.lora import merge_lora
+from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.recipe import Recipe
 
 
-def export(checkpoint: Path, folder: Path) -> None:
-    """Write a checkpoint as `LlavaForConditionalGeneration` or LLaVA-NeXT, with LoRA merged.
+def export(checkpoint: Path, folder: Path, *, adapter: bool = False) -> None:
+    """Write a checkpoint in the format of its family in transformers, with LoRA merged.
 
-    Raises RecipeError if `folder` is not empty, or if LLaVA's format cannot hold the model.
+    With `adapter`, write only LoRA's updates and the other trained weights, as an adapter of peft for the published model from
+    which the run started. Raises RecipeError if `folder` is not empty, or if the format cannot hold the model.
     """
     if folder.exists() and any(folder.iterdir()):
         raise RecipeError(f"{folder} is not empty. Choose another folder")
-    model, _ = restore(checkpoint, "cpu")
-    dtype = next(model.parameters()).dtype
-    merge_lora(model.float())  # in bf16 the sum would round the updates away
+    model, recipe = restore(checkpoint, "cpu")
     try:
-        save_llava(model.to(dtype), folder)
+        if adapter:
+            _save_adapter(model, recipe, checkpoint, folder)
+            return
+        dtype = next(model.parameters()).dtype
+        merge_lora(model.float())  # in bf16 the sum would round the updates away
+        save_published(model.to(dtype), folder)
     except ValueError as error:
         raise RecipeError(f"{checkpoint}: {error}") from None
+
+
+def _save_adapter(model: VisionLanguageModel, recipe: Recipe, checkpoint: Path, folder: Path) -> None:
+    """Write an adapter. Raises ValueError if the run did not start from a published model."""
+    if recipe.start is None or is_checkpoint(recipe.start):
+        raise ValueError("--adapter: the run must have started from a published model, to which an adapter can be added")
+    trained = {name for name, _ in read_tensors(checkpoint, "model")}  # without frozen weights
+    save_adapter(model, folder, base=recipe.start, trained=trained)

@@ -13,25 +13,28 @@ from jinja2 import Environment, TemplateSyntaxError
 from vlmdata import catalog
 from vlmdata.recipe import PIPELINES
 from vlmdata.step import RecipeError
-from vlmdata_train.convert.checkpoint_folder import model_of
+from vlmdata_train.convert.checkpoint_folder import is_checkpoint, model_of
 from vlmdata_train.recipe import Recipe, build_recipe
 
 
 def load(recipe: str | Path, *, stage: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
     """Read and check a recipe, which is a file or the name of a shipped recipe, such as `tiny`.
 
-    `stage` replaces the recipe's stage. `overrides` maps dotted paths, such as `optimizer.clip`, to values. Raises RecipeError
-    if the recipe cannot be read or is not valid.
+    `stage` replaces the recipe's stage. `overrides` maps dotted paths, such as `optimizer.clip`, to values. If they set `start`
+    of a shipped recipe to a published model, but no part of `model`, the recipe gets the parts of the published model. Raises
+    RecipeError if the recipe cannot be read or is not valid.
     """
-    path = _locate(str(recipe))
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"cannot read {path} as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise RecipeError(f"{path}: a training recipe must be a mapping with model, data and parts")
-    for place, value in (overrides or {}).items():
-        _override(tree, place, value)
+    path = locate(str(recipe), sorted(PIPELINES.glob("train/*.yaml")))
+    tree = read_tree(path)
+    if "stages" in tree:
+        raise RecipeError(f"{path} is a recipe of several stages. Use `vlmdata train stages {recipe}`")
+    overrides = overrides or {}
+    start = overrides.get("start")
+    is_shipped = path.resolve().is_relative_to(PIPELINES.resolve())
+    if is_shipped and isinstance(start, str) and not is_checkpoint(start) and not any(p.startswith("model") for p in overrides):
+        tree["model"] = None
+    for place, value in overrides.items():
+        override(tree, place, value)
     if stage is not None:
         tree["stage"] = stage
     return parse(tree, str(path))
@@ -46,10 +49,21 @@ def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
     return build_recipe(tree, where)
 
 
-def _locate(recipe: str) -> Path:
+def read_tree(path: Path) -> dict[str, Any]:
+    """Return the content of a recipe file. Raises RecipeError if it cannot be read as a mapping."""
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"cannot read {path} as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path}: a training recipe must be a mapping with model, data and parts")
+    return tree
+
+
+def locate(recipe: str, shipped: list[Path]) -> Path:
+    """Return the path of a recipe, which is a file or the name of a shipped one. Raises RecipeError if there is none."""
     if Path(recipe).is_file():
         return Path(recipe)
-    shipped = sorted(PIPELINES.glob("train/*.yaml"))
     for path in shipped:
         if recipe in (path.stem, str(Path(*path.parts[-3:]))):
             return path
@@ -75,7 +89,8 @@ def _template(entry: str, where: str) -> str:
     return text
 
 
-def _override(tree: dict[str, Any], place: str, value: Any) -> None:
+def override(tree: dict[str, Any], place: str, value: Any) -> None:
+    """Set the value at a dotted path of a tree. Missing mappings are added."""
     *heads, last = place.split(".")
     target = tree
     for name in heads:

@@ -7,6 +7,7 @@ number of packs before it. A resume then packs only this window, or reads it fro
 import os
 from bisect import bisect_right
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -203,11 +204,11 @@ class PackedPlan:
         found = self._windows.get((epoch, window))
         if found is None:
             file = self._folder / f"{epoch}-{window}.npy"
-            found = _load(file) if file.exists() else None
+            found = _load(file)
             if found is None:
-                self._save(file, self._make(epoch, window))
-                found = _load(file)
-                assert found is not None
+                made = self._make(epoch, window)
+                self._save(file, made)
+                found = _load(file) or made  # another process may already have deleted the file
             self._windows[epoch, window] = found
             while len(self._windows) > 2:
                 self._windows.popitem(last=False)
@@ -252,13 +253,16 @@ class PackedPlan:
             np.save(target, flat)
         os.replace(part, file)
         file.with_suffix(f".{len(window.starts) - 1}.packs").touch()
-        old = sorted(self._folder.glob("*.npy"), key=lambda one: one.stat().st_mtime_ns)[:-KEPT_WINDOWS]
-        for one in old:
+        ages = []
+        for one in self._folder.glob("*.npy"):
+            with suppress(FileNotFoundError):  # another process has deleted it
+                ages.append((one.stat().st_mtime_ns, one))
+        for _, one in sorted(ages)[:-KEPT_WINDOWS]:
             one.unlink(missing_ok=True)
 
 
 def _load(file: Path) -> _PackedWindow | None:
-    """Return the window in a file that `_save` wrote, or None if the file is damaged.
+    """Return the window in a file that `_save` wrote, or None if the file is missing or damaged.
 
     The file is mapped into memory, because a batch needs only a few of the window's samples.
     """

@@ -1,4 +1,4 @@
-"""Write a checkpoint in the format of transformers' LLaVA."""
+"""Write a checkpoint in the format of its family in transformers."""
 
 from pathlib import Path
 
@@ -6,13 +6,17 @@ import click
 
 from vlmdata.verbs import Verb, argument, folders
 
-EXAMPLES = "python -m vlmdata_train export runs/instruct/checkpoints/step_00005200 my-llava"
+EXAMPLES = """
+python -m vlmdata_train export runs/instruct/checkpoints/step_00005200 my-llava
+python -m vlmdata_train export runs/lora/checkpoints/step_00005200 my-adapter --adapter
+"""
 
 
 @click.command(cls=Verb)
 @argument("checkpoint", "folder of a checkpoint", shell_complete=folders)
 @argument("folder", "a new or empty folder, for from_pretrained, vLLM or the Hugging Face Hub", shell_complete=folders)
-def command(checkpoint: str, folder: str) -> None:
+@click.option("--adapter", is_flag=True, help="write LoRA as an adapter of peft for the published model of `start`")
+def command(checkpoint: str, folder: str, adapter: bool) -> None:
     from vlmdata_train.checks import check_export
 
     check_export(checkpoint, folder)
@@ -20,5 +24,5 @@ def command(checkpoint: str, folder: str) -> None:
     from vlmdata_train.model.quiet import quiet
 
     with quiet():  # no progress bars for the written files
-        export(Path(checkpoint), Path(folder))
+        export(Path(checkpoint), Path(folder), adapter=adapter)
     print(folder)

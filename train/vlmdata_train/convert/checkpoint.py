@@ -69,7 +69,7 @@ def save(
         for left_over in folder.glob(".part-*"):  # left by a killed run
             shutil.rmtree(left_over)
         part.mkdir()
-    named = _unshared(model)
+    named = unshared(model)
     frozen = {name for name, p in named if isinstance(p, nn.Parameter) and not p.requires_grad}
     _write(part, "model", ((n, p) for n, p in named if n not in frozen), ranks)
     if not _linked_frozen(previous, part, ranks):
@@ -110,10 +110,10 @@ def read_saved(path: Path) -> Saved:
 
 def load_model(path: Path, model: nn.Module) -> None:
     """Load the weights of a checkpoint into a model. Raise RecipeError for the first weight that does not fit."""
-    weights = dict(_unshared(model))
+    weights = dict(unshared(model))
     missing = dict(weights)
     with torch.no_grad():
-        for name, tensor in _read(path, "model", "frozen"):
+        for name, tensor in read_tensors(path, "model", "frozen"):
             if name not in weights:
                 raise RecipeError(
                     f"{path}: the model has no weight '{name}'. Set the model's parts in the recipe as in {path}/recipe.json"
@@ -134,8 +134,8 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
 
     Each tensor keeps its saved dtype. `Optimizer.load_state_dict` would cast it to the dtype of the weight.
     """
-    parameters = dict(_unshared(model))
-    for name, tensor in _read(path, "optimizer"):
+    parameters = dict(unshared(model))
+    for name, tensor in read_tensors(path, "optimizer"):
         weight, _, key = name.rpartition("/")
         p = parameters[weight]
         if key != "step":
@@ -173,7 +173,7 @@ def all_random_states(ranks: Ranks) -> list[dict[str, Any]]:
     return all_gather_objects(random_states(ranks.device), ranks)
 
 
-def _unshared(model: nn.Module) -> list[tuple[str, Tensor]]:
+def unshared(model: nn.Module) -> list[tuple[str, Tensor]]:
     """Return (name, tensor) of parameters and persistent buffers. A shared tensor is listed once, with its first name."""
     names = model.state_dict(keep_vars=True)
     seen: dict[int, str] = {}
@@ -205,7 +205,8 @@ def _write(folder: Path, kind: str, tensors: Iterable[tuple[str, Tensor]], ranks
         save_file(pending, folder / f"{kind}-{files:05d}.safetensors")
 
 
-def _read(path: Path, *kinds: str) -> Iterator[tuple[str, Tensor]]:
+def read_tensors(path: Path, *kinds: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name and the tensor of each tensor in a checkpoint's files of these kinds: model, frozen or optimizer."""
     for kind in kinds:
         for file in sorted(path.glob(f"{kind}-*.safetensors")):
             try:

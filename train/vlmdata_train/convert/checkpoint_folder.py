@@ -53,19 +53,21 @@ def check_start(start: str) -> None:
 def model_of(start: str) -> ModelRecipe:
     """Return the recipe of the model at `start`. Its entries name the tokenizers that are stored at `start`.
 
-    Raise RecipeError if there is no model, or if a published model does not have LLaVA's format.
+    Raise RecipeError if there is no model, or if no family in `convert/families` has the format of a published model.
     """
     check_start(start)
     if is_checkpoint(start):
         facts = json.loads((Path(start) / "recipe.json").read_text())
         return with_stored_tokenizers(ModelRecipe(**facts["model"]), Path(start))
-    from vlmdata_train.convert.llava_io import llava_recipe  # transformers' models take seconds to import
+    from vlmdata_train.convert.family import family_of  # transformers' models take seconds to import
+    from vlmdata_train.convert.published import Published
 
+    published = Published(start)
     try:
-        return llava_recipe(start)
-    except OSError:
-        raise RecipeError(
-            f"start: {start} is not a checkpoint, and transformers finds no model with this name or path"
-        ) from None
+        return family_of(published).recipe(published)
+    except RecipeError:
+        raise
+    except OSError as error:
+        raise RecipeError(f"start: {start} lacks a file of a published model: {' '.join(str(error).split())}") from None
     except ValueError as error:
         raise RecipeError(f"start: {' '.join(str(error).split())}") from None

@@ -46,9 +46,9 @@ def fill(model: VisionLanguageModel, start: str) -> None:
         checkpoint.load_model(Path(start), model)
         merge_lora(model)
         return
-    from vlmdata_train.convert.llava_io import fill_from_llava
+    from vlmdata_train.convert.fill import fill_from_published  # transformers' models take seconds to import
 
     try:
-        fill_from_llava(model, start)
+        fill_from_published(model, start)
     except ValueError as error:
         raise RecipeError(f"start: {error}") from None

@@ -1,0 +1,181 @@
+"""A published model of each family is loaded, trained for two steps and exported, and transformers loads the export."""
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+
+from tests.train.published import FAMILIES, write_published
+from tests.train.runs import write_data
+from vlmdata.step import RecipeError
+from vlmdata_train.convert.checkpoint_folder import model_of
+from vlmdata_train.convert.fill import fill_from_published
+from vlmdata_train.convert.published import Published
+from vlmdata_train.convert.restore import restore
+from vlmdata_train.convert.save_published import save_published
+from vlmdata_train.data.collate import Ready, build_batch
+from vlmdata_train.data.marks import IMAGE_MARK
+from vlmdata_train.data.open_feed import prompter_of
+from vlmdata_train.export import export
+from vlmdata_train.loop.loop import run_training
+from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.generate import generate
+from vlmdata_train.model.model import VisionLanguageModel, build_model
+from vlmdata_train.recipe_file import load
+
+pytestmark = pytest.mark.whole
+
+TOLERANCE = 1e-5  # of logits, as a share of the largest
+SIZES = [(40, 60), (33, 20), (24, 24)]
+
+
+def picture(number: int) -> Image.Image:
+    """Return a picture of noise."""
+    return Image.fromarray(np.random.default_rng(number).integers(0, 256, (*SIZES[number], 3), dtype=np.uint8))
+
+
+def served(folder: Path, images: int) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Load a folder as any user of transformers does. Return its model, and its inputs for a question with some images."""
+    processor = AutoProcessor.from_pretrained(folder)
+    processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")  # pixels bit-equal to ours
+    content = [{"type": "image", "image": picture(n)} for n in range(images)]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": [*content, {"type": "text", "text": "What is it?"}]}],
+        add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+    )  # fmt: skip
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval(), inputs
+
+
+def png(number: int) -> bytes:
+    """Return the same picture, encoded without loss."""
+    file = io.BytesIO()
+    picture(number).save(file, "PNG")
+    return file.getvalue()
+
+
+def batch_of(model: VisionLanguageModel, images: int) -> Batch:
+    """Return our batch of the same question."""
+    text = IMAGE_MARK * images + ("\n" if images else "") + "What is it?"
+    prompt = prompter_of(model).question([{"role": "user", "content": text}], [png(n) for n in range(images)])
+    return build_batch([Ready(prompt, "a", "k")], model.plan, 0, packed_tokens=None, broken=Counter())
+
+
+def loaded(folder: Path) -> VisionLanguageModel:
+    """Return our model of a published one, with its weights."""
+    model = build_model(model_of(str(folder))).eval()
+    fill_from_published(model, str(folder))
+    return model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_published_model_is_trained_and_exported_and_transformers_answers_alike(family: str, tmp_path: Path) -> None:
+    start = write_published(family, tmp_path / "start")
+    data = write_data(tmp_path / "data", captions=0, conversations=12)
+    recipe = load("instruct", overrides={
+        "start": str(start), "data": data, "out": str(tmp_path / "run"), "epochs": None, "steps": 2, "speed": {"device": "cpu"},
+        "batches": {"tokens": 512, "sample_tokens": 256}, "lr": 1e-2, "held_out": {}, "logs.tensorboard": False,
+    })  # fmt: skip
+    checkpoint = run_training(recipe).checkpoint
+    assert checkpoint is not None
+    export(checkpoint, tmp_path / "export")
+    ours, _ = restore(checkpoint, "cpu")
+    assert type(served(start, 0)[0]) is type(served(tmp_path / "export", 0)[0])
+    for images in (0, 1, 3):
+        theirs, inputs = served(tmp_path / "export", images)
+        batch = batch_of(ours, images)
+        assert inputs["input_ids"].tolist() == batch.input_ids.tolist()
+        with torch.no_grad():
+            logits = theirs(**inputs).logits[0]
+            assert (ours.logits(batch)[0] - logits).abs().max() < TOLERANCE * logits.abs().max()
+        given = theirs.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :].tolist()
+        stops = prompter_of(ours).template.stop_ids
+        assert given == generate(ours, batch, max_new_tokens=8, stop_ids=stops)[0][: len(given)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_that_is_loaded_and_saved_again_has_the_same_configuration_and_weights(family: str, tmp_path: Path) -> None:
+    start = write_published(family, tmp_path / "start", max_shard_size="60KB")
+    assert len(list(start.glob("model-*.safetensors"))) > 2
+    save_published(loaded(start), tmp_path / "again")
+    before, after = Published(str(start)), Published(str(tmp_path / "again"))
+    one, other = dict(before.weights()), dict(after.weights())
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert differences(before.config.to_dict(), after.config.to_dict()) == {}
+
+
+def differences(one: dict[str, Any], other: dict[str, Any], place: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return the entries with different values. The folder and special ids that generation does not need may differ."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in sorted(one.keys() | other.keys()):
+        a, b = one.get(name), other.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= differences(a, b, f"{place}{name}.")
+        elif a != b and name not in ("_name_or_path", "dtype", "bos_token_id", "architectures"):
+            found[place + name] = (a, b)
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_missing_or_foreign_weight_is_named_with_its_part(family: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    start = write_published(family, tmp_path / "start")
+    file = start / "model.safetensors"
+    tensors = load_file(file)
+    first = sorted(tensors)[0]
+    save_file({name: tensor for name, tensor in tensors.items() if name != first}, file)
+    with pytest.raises(ValueError, match=r"the files lack the weight '.*' \(missing weights: 1\)"):
+        loaded(start)
+    save_file({**tensors, "oddly.named": torch.zeros(2)}, file)
+    with pytest.raises(ValueError, match=r"the model has no place for the weight 'oddly\.named'"):
+        loaded(start)
+    save_file({**tensors, first: tensors[first].flatten()[:3].clone()}, file)
+    with pytest.raises(ValueError, match=r"the weight '.*' has the shape \(3,\), but the model needs"):
+        loaded(start)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lora_is_exported_as_an_adapter_that_peft_adds_to_the_published_model(family: str, tmp_path: Path) -> None:
+    start = write_published(family, tmp_path / "start")
+    data = write_data(tmp_path / "data", captions=0, conversations=12)
+    parts = {"language": {"lora": {"rank": 4, "alpha": 32}}, "encoder": {"lora": {"rank": 2, "alpha": 8}}}
+    recipe = load("instruct", overrides={
+        "start": str(start), "data": data, "out": str(tmp_path / "run"), "epochs": None, "steps": 2, "speed": {"device": "cpu"},
+        "batches": {"tokens": 512, "sample_tokens": 256}, "lr": 1e-2, "held_out": {}, "logs.tensorboard": False,
+        "parts": parts,
+    })  # fmt: skip
+    checkpoint = run_training(recipe).checkpoint
+    assert checkpoint is not None
+    export(checkpoint, tmp_path / "adapter", adapter=True)
+    export(checkpoint, tmp_path / "merged")
+    assert not (tmp_path / "adapter/model.safetensors").exists()
+    merged, inputs = served(tmp_path / "merged", 2)
+    base = AutoModelForImageTextToText.from_pretrained(start, dtype=torch.float32)
+    adapted = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).eval()
+    with torch.no_grad():
+        expected = merged(**inputs).logits
+        assert (adapted(**inputs).logits - expected).abs().max() < TOLERANCE * expected.abs().max()
+        with adapted.disable_adapter():
+            assert (adapted(**inputs).logits - expected).abs().max() > 0.01 * expected.abs().max()
+
+
+def test_an_index_that_names_a_file_elsewhere_is_refused(tmp_path: Path) -> None:
+    start = write_published("Qwen2-VL", tmp_path / "start")
+    (start / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": "../secret.safetensors"}}))
+    with pytest.raises(RecipeError, match=r"names '\.\./secret\.safetensors', which must be a file beside it"):
+        list(Published(str(start)).weights())
+
+
+def test_a_damaged_file_of_weights_is_named(tmp_path: Path) -> None:
+    start = write_published("Qwen2-VL", tmp_path / "start")
+    (start / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(RecipeError, match=r"model\.safetensors is damaged"):
+        list(Published(str(start)).weights())

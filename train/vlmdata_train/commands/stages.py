@@ -1,0 +1,36 @@
+"""Train the stages of a recipe one after another."""
+
+import os
+
+import click
+
+from vlmdata.verbs import CompletionItem, Verb, argument, files, words
+
+EXAMPLES = """
+python -m vlmdata_train stages llava --set stages.align.data=CAPTIONS --set stages.instruct.data=CHATS
+torchrun --nproc-per-node 8 -m vlmdata_train stages qwen2_vl --set data=CHATS --set speed.parallel=fsdp
+"""
+
+
+def _recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from vlmdata.recipe import PIPELINES
+
+    shipped = sorted(path.stem for path in PIPELINES.glob("stages/*.yaml"))
+    return [*files(ctx, param, incomplete), *words(shipped, incomplete)]
+
+
+@click.command(cls=Verb)
+@argument("recipe", "a file, or a shipped recipe of stages: llava, qwen2_vl", shell_complete=_recipes)
+@click.option("--set", "settings", multiple=True, metavar="A.B=C", help="change a value of the recipe")
+def command(recipe: str, settings: tuple[str, ...]) -> None:
+    from vlmdata.recipe import read_settings
+    from vlmdata_train.stages import load_stages, recipes
+
+    trees = load_stages(recipe, overrides=read_settings(settings))
+    from vlmdata_train.loop.loop import run_training  # after all checks, because it imports torch, which takes seconds
+
+    result = None
+    for stage in recipes(trees):
+        result = run_training(stage)
+    if os.environ.get("RANK", "0") == "0" and result is not None:
+        print(result.checkpoint)

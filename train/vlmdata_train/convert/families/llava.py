@@ -1,0 +1,194 @@
+"""LLaVA-1.5, LLaVA-NeXT and LLaVA-OneVision in transformers' form (`LlavaForConditionalGeneration` and similar classes)."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+from transformers import (
+    CLIPImageProcessor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaImageProcessor,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
+    LlavaProcessor,
+)
+
+from vlmdata_train.abstractors.mlp import Mlp
+from vlmdata_train.convert.clip_weights import clip_config, clip_weights
+from vlmdata_train.convert.family import Family
+from vlmdata_train.convert.published import Published, plain_config
+from vlmdata_train.convert.served import FILTERS, served_template, served_tokenizer
+from vlmdata_train.encoders.hf_vision import HfVisionTower
+from vlmdata_train.encoders.open_clip import OpenClipTower
+from vlmdata_train.fusions.tokens import Tokens
+from vlmdata_train.model.head import Head
+from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.model.model_recipe import ModelRecipe
+from vlmdata_train.positions.rope import Rope
+from vlmdata_train.preprocessing.anyres import Anyres
+from vlmdata_train.preprocessing.centre_crop import CentreCrop
+from vlmdata_train.preprocessing.pad import Pad
+from vlmdata_train.preprocessing.resize import Resize
+from vlmdata_train.writings.plain import Plain
+
+
+class Llava(Family):
+    """A tower, an MLP, and image tokens in the text of any causal language model."""
+
+    title = "LLaVA"
+    forms = ("llava", "llava_next", "llava_onevision")
+    names = (
+        ("model.vision_tower.", "encoder.model."),
+        ("model.multi_modal_projector.linear_1.", "abstractor.0."),
+        ("model.multi_modal_projector.linear_2.", "abstractor.2."),
+        ("model.image_newline", "arrangement.newline"),
+        ("model.language_model.", "language.model."),
+        ("lm_head.", "language.lm_head."),
+    )
+
+    def takes(self, facts: Mapping[str, Any]) -> bool:
+        """Return whether a model has this format. Models in LLaVA's original format have the same type, but other keys."""
+        tower = facts.get("vision_config")
+        return super().takes(facts) and "mm_vision_tower" not in facts and (tower or {}).get("model_type") != "pixtral"
+
+    def recipe(self, start: Published) -> ModelRecipe:
+        """Return the parts."""
+        config, images = start.config, start.images
+        vision = {
+            "config": plain_config(config.vision_config), "layer": config.vision_feature_layer,
+            "tokens": "patches" if config.vision_feature_select_strategy == "default" else "all",
+            "mean": images.image_mean, "std": images.image_std,
+        }  # fmt: skip
+        if config.vision_config.model_type == "siglip_vision_model":
+            vision["tokens"] = "patches"  # without a class token, `full` and `patches` are the same
+        ties = bool(config.tie_word_embeddings or config.text_config.tie_word_embeddings)
+        return ModelRecipe(
+            encoder={"hf_vision": vision},
+            preprocessing=_preprocessing(config, images),
+            abstractor={"mlp": {"activation": config.projector_hidden_act, "bias": config.multimodal_projector_bias}},
+            writing={"plain": {"image_token": start.token(config.image_token_id)}},
+            language={"hf_causal": {
+                "config": plain_config(config.text_config, tie_word_embeddings=ties), "tokenizer": start.name,
+            }},
+        )  # fmt: skip
+
+    def misfits(self, model: VisionLanguageModel) -> Iterator[tuple[str, str]]:
+        """Yield each part that the format cannot hold, and what the format supports."""
+        plan, encoder = model.plan, model.encoder
+        if not _is_plain_tower(encoder):
+            yield "encoder", "an hf_vision or plain open_clip tower at its own image size, without norm and register tokens"
+        part: Any = plan.preprocessing
+        is_next = isinstance(part, Anyres) and part.tiles and part.max_tiles is None and part.several == "tiles"
+        if not isinstance(part, Pad | CentreCrop | Resize) and not is_next:
+            yield "preprocessing", "pad, centre_crop, resize or anyres without max_tiles and `several: pad`"
+        mlp = plan.abstractor
+        if type(mlp) is not Mlp or mlp.layers != 2 or mlp.norm or mlp.norm_after or mlp.mlp_width:
+            yield "abstractor", "an mlp of 2 layers without norms and mlp_width"
+        if type(plan.fusion) is not Tokens or plan.fusion.prefix:
+            yield "fusion", "tokens, without prefix"
+        if not isinstance(model.positions, Rope):
+            yield "positions", "rope"
+        if type(plan.writing) is not Plain or plan.writing.bos != "first" or plan.writing.placeholder is not None:
+            yield "writing", "plain, with BOS first and without a placeholder"
+        if model.head != Head() or model.lm_head.bias is not None:
+            yield "language", "an output layer without bias, scale and cap"
+
+    def our_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
+        """Return our weights, with those of open_clip's tower under the names of CLIP in transformers."""
+        if not isinstance(model.encoder, OpenClipTower):
+            return super().our_weights(model)
+        rest = {name: value for name, value in model.state_dict().items() if not name.startswith("encoder.")}
+        return rest | {f"encoder.model.{name}": value for name, value in clip_weights(model.encoder.visual).items()}
+
+    def reference_of(self, model: VisionLanguageModel) -> Any:
+        """Return the class in transformers."""
+        return LlavaNextForConditionalGeneration if _is_tiled(model) else LlavaForConditionalGeneration
+
+    def config(self, model: VisionLanguageModel) -> Any:
+        """Return the configuration."""
+        encoder, plan = model.encoder, model.plan
+        is_clip = isinstance(encoder, OpenClipTower)
+        vision = clip_config(encoder.visual) if is_clip else encoder.model.config
+        side, count = plan.facts.image_size, vision.num_hidden_layers
+        if is_clip:  # the tower's `indices` count blocks from 0
+            layers = [index if index < 0 else index - count for index in encoder.indices]
+        else:
+            layers = [layer - count - 1 for layer in encoder.layers]
+        options: dict[str, Any] = {}
+        if _is_tiled(model):
+            options["image_grid_pinpoints"] = [[rows * side, columns * side] for rows, columns in plan.preprocessing.tiles]
+        text = copy.deepcopy(model.language.config)
+        text.architectures = [type(model.language).__name__]  # vLLM reads the class of the language model here
+        return (LlavaNextConfig if _is_tiled(model) else LlavaConfig)(
+            vision_config=vision, text_config=text,
+            image_token_index=model.image_token_id, image_seq_length=plan.grid_of(side, side).tokens,
+            vision_feature_layer=layers[0] if len(layers) == 1 else layers,
+            vision_feature_select_strategy="default" if _drops_class_token(encoder) else "full",
+            projector_hidden_act=plan.abstractor.activation, multimodal_projector_bias=plan.abstractor.bias,
+            tie_word_embeddings=text.tie_word_embeddings, dtype=next(model.parameters()).dtype, **options,
+        )  # fmt: skip
+
+    def processor(self, model: VisionLanguageModel) -> Any:
+        """Return the processor."""
+        plan, side = model.plan, model.plan.facts.image_size
+        square = {"height": side, "width": side}
+        common: dict[str, Any] = {
+            "image_mean": list(plan.facts.mean), "image_std": list(plan.facts.std), "crop_size": square,
+            "size": {"shortest_edge": side}, "resample": FILTERS.index(plan.preprocessing.resample),
+        }  # fmt: skip
+        if isinstance(plan.preprocessing, Anyres):
+            pinpoints = [[rows * side, columns * side] for rows, columns in plan.preprocessing.tiles]
+            images: Any = LlavaNextImageProcessor(**common, image_grid_pinpoints=pinpoints)
+        elif isinstance(plan.preprocessing, Pad):
+            images = LlavaImageProcessor(**common, do_pad=True)
+        elif isinstance(plan.preprocessing, Resize):
+            images = CLIPImageProcessor(**{**common, "size": square}, do_center_crop=False)
+        else:
+            images = CLIPImageProcessor(**common)
+        # The processor counts one token fewer if the class token is dropped, so count the class token here.
+        drops = _drops_class_token(model.encoder)
+        options = {"patch_size": plan.facts.patch_size, "num_additional_image_tokens": int(drops or plan.facts.extra > 0)}
+        return (LlavaNextProcessor if _is_tiled(model) else LlavaProcessor)(
+            image_processor=images, tokenizer=served_tokenizer(model.tokenizer, model.image_token),
+            image_token=model.image_token, **options, vision_feature_select_strategy="default" if drops else "full",
+            chat_template=served_template(model.tokenizer, model.image_token),
+        )  # fmt: skip
+
+
+def _is_tiled(model: VisionLanguageModel) -> bool:
+    return isinstance(model.plan.preprocessing, Anyres)
+
+
+def _is_plain_tower(encoder: Any) -> bool:
+    """Return whether LLaVA's format can hold a tower."""
+    if isinstance(encoder, OpenClipTower):
+        try:
+            clip_config(encoder.visual)
+        except ValueError:
+            return False
+        return not encoder.norm
+    return isinstance(encoder, HfVisionTower) and encoder.extra <= 1 and not encoder.interpolate and not encoder.norm
+
+
+def _drops_class_token(encoder: Any) -> bool:
+    return encoder.tokens == "patches" if isinstance(encoder, OpenClipTower) else encoder.extra == 1
+
+
+def _preprocessing(config: Any, images: Any) -> Any:
+    """Return the recipe's preprocessing for a published image processor."""
+    resample = FILTERS[int(images.resample)]
+    if config.model_type == "llava":
+        whole = "centre_crop" if getattr(images, "do_center_crop", False) else "resize"
+        return {"pad" if getattr(images, "do_pad", False) else whole: {"resample": resample}}
+    side = config.vision_config.image_size
+    tiles = tuple((rows // side, columns // side) for rows, columns in config.image_grid_pinpoints)
+    limit = re.fullmatch(r"anyres_max_(\d+)", getattr(config, "vision_aspect_ratio", ""))
+    several = {"several": "pad"} if config.model_type == "llava_onevision" else {}
+    return {"anyres": {"tiles": tiles, "max_tiles": int(limit[1]) if limit else None, "resample": resample, **several}}

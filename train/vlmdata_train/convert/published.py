@@ -1,0 +1,163 @@
+"""Read a published model from a folder or the hub: its configurations, and its weights one file at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.utils import cached_file
+
+from vlmdata.step import RecipeError
+from vlmdata_train.model.quiet import quiet
+from vlmdata_train.model.special_ids import drop_foreign_ids
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published model by its folder or its name on the hub."""
+
+    name: str
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """The content of `config.json`. Raises RecipeError if there is none."""
+        path = self.find("config.json")
+        if path is None:
+            raise RecipeError(f"start: {self.name} is not a checkpoint, and there is no published model with this name or path")
+        try:
+            facts = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"start: cannot read {path}: {error}") from None
+        if not isinstance(facts, dict):
+            raise RecipeError(f"start: {path} must hold a JSON object")
+        return facts
+
+    @cached_property
+    def config(self) -> Any:
+        """The configuration of transformers, without special ids outside the vocabulary."""
+        with quiet():  # transformers would warn about the ids that are dropped below
+            config = AutoConfig.from_pretrained(self.name)
+        drop_foreign_ids(config)
+        return config
+
+    @cached_property
+    def images(self) -> Any:
+        """The image processor of transformers."""
+        return AutoImageProcessor.from_pretrained(self.name)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers."""
+        return AutoTokenizer.from_pretrained(self.name)
+
+    def token(self, number: int) -> str:
+        """Return the token with this id. Raises ValueError if the tokenizer has no such token."""
+        token = self.tokenizer.convert_ids_to_tokens(number) if number < len(self.tokenizer) else None
+        if token is None:
+            raise ValueError(f"{self.name}: the configuration names the token {number}, which the tokenizer does not have")
+        return str(token)
+
+    def find(self, file: str) -> Path | None:
+        """Return the path of one of the model's files, or None if the model has no such file."""
+        found = cached_file(
+            self.name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )  # fmt: skip
+        return Path(found) if found else None
+
+    def name_in_memory(self) -> Callable[[str], str]:
+        """Return a function that renames a weight of the files as transformers does when it loads the model.
+
+        The function raises ValueError for a weight that transformers would merge with others or split.
+        """
+        with torch.device("meta"), quiet():
+            model = AutoModelForImageTextToText.from_config(self.config)
+        known = dict(model.state_dict())
+        transforms = get_model_conversion_mapping(model)
+        renamings = [one for one in transforms if isinstance(one, WeightRenaming)]
+        converters = [one for one in transforms if isinstance(one, WeightConverter)]
+
+        def renamed(name: str) -> str:
+            new, converter = rename_source_key(name, renamings, converters, model.base_model_prefix, known)
+            if converter is not None and new not in known:
+                raise ValueError(f"{self.name}: transformers merges or splits the weight '{name}', which is not supported")
+            return new
+
+        return renamed
+
+    def files(self) -> list[Path]:
+        """Return the files of the weights, in the order of the index. Raises RecipeError if a file is missing."""
+        index = self.find(INDEX)
+        names = [WHOLE]
+        if index is not None:
+            try:
+                names = list(dict.fromkeys(json.loads(index.read_text())["weight_map"].values()))
+            except (OSError, ValueError, KeyError, AttributeError) as error:
+                raise RecipeError(f"start: {index} is not an index of weights: {error}") from None
+        paths = []
+        for name in names:
+            if Path(str(name)).name != name:  # a name with folders could read a file outside the model
+                raise RecipeError(f"start: {index} names '{name}', which must be a file beside it")
+            path = self.find(name)
+            if path is None:
+                raise RecipeError(f"start: {self.name} has no {name}. Only models with weights as safetensors can be loaded")
+            paths.append(path)
+        return paths
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield each weight's name and tensor. One file is open at a time, and its tensors are read when they are used."""
+        for path in self.files():
+            with ExitStack() as stack:
+                try:
+                    file = stack.enter_context(safe_open(path, framework="pt"))
+                    names = list(file.keys())
+                except (OSError, SafetensorError) as error:
+                    raise RecipeError(f"start: {path} is damaged: {error}") from None
+                for name in names:
+                    yield name, file.get_tensor(name)
+
+
+# entries that every configuration has, and that say nothing about a model
+UNUSED = {
+    "chunk_size_feed_forward": 0, "is_encoder_decoder": False, "id2label": {0: "LABEL_0", 1: "LABEL_1"},
+    "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+}  # fmt: skip
+NOTES = (
+    "transformers_version", "architectures", "dtype", "use_cache", "output_attentions", "output_hidden_states", "return_dict",
+)  # fmt: skip
+
+
+def plain_config(config: Any, **changes: Any) -> dict[str, Any]:
+    """Return a configuration as a mapping for a recipe, without notes that transformers adds, and with changes.
+
+    Entries of None are left out.
+    """
+    return {
+        name: value for name, value in {**config.to_dict(), **changes}.items()
+        if not name.startswith("_") and name not in NOTES and value is not None and UNUSED.get(name, NOTES) != value
+    }  # fmt: skip
+
+
+def as_causal(text: Any, model_type: str, **changes: Any) -> dict[str, Any]:
+    """Return the configuration of a model's text half as that of the causal language model `model_type`, for a recipe.
+
+    Entries that the causal model does not know are left out.
+    """
+    known = {*CONFIG_MAPPING[model_type]().to_dict(), "model_type"}
+    return {
+        name: value for name, value in plain_config(text, model_type=model_type, **changes).items()
+        if name in known
+    }  # fmt: skip

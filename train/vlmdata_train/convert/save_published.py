@@ -1,0 +1,45 @@
+"""Save a trained model with its processor in the format of a family of transformers, for transformers, vLLM and others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlmdata_train.convert.family import Family, all_families
+from vlmdata_train.convert.served import generation_config
+from vlmdata_train.model.model import VisionLanguageModel
+
+
+def save_published(model: VisionLanguageModel, folder: Path) -> None:
+    """Write a model, its processor and its settings of generation. Merge LoRA first, with `lora.merge_lora`.
+
+    Raises ValueError if no family's format can hold the model. The error names the first part that does not fit the nearest
+    format.
+    """
+    if any("lora_" in name for name, _ in model.named_parameters()):
+        raise ValueError("merge the LoRA updates first, with vlmdata_train.model.lora.merge_lora(model)")
+    family = format_of(model)
+    reference = family.their_model(model)
+    reference.generation_config = generation_config(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    reference.save_pretrained(folder)
+    save_processor(family, model, folder)
+
+
+def save_processor(family: Family, model: VisionLanguageModel, folder: Path) -> None:
+    """Write a model's processor and tokenizer."""
+    processor = family.processor(model)
+    processor.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)  # `preprocessor_config.json`, which vLLM and older programs read
+
+
+def format_of(model: VisionLanguageModel) -> Family:
+    """Return the family whose format can hold a model. Raises ValueError if there is none."""
+    best, fewest = "", None
+    for family in all_families():
+        misfits = list(family.misfits(model))
+        if not misfits:
+            return family
+        if fewest is None or len(misfits) < fewest:
+            fewest, (part, supported) = len(misfits), misfits[0]
+            best = f"{part}: {family.title}'s format supports only {supported}"
+    raise ValueError(f"{best}. No format of a published family can hold this model")

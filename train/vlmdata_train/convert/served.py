@@ -1,0 +1,80 @@
+"""The chat template, the tokenizer and the settings of generation with which an export gives the trainer's prompts."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from transformers import GenerationConfig
+
+from vlmdata_train.data.prompts import written_before
+from vlmdata_train.data.templates import ChatTemplate
+from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.model.tokens import IMAGE
+
+FILTERS = ("nearest", "lanczos", "bilinear", "bicubic")  # resampling filters, in the order of Pillow's numbers
+
+# transformers' processors pass lists of parts to the template. A language model's template may accept texts only, or may write
+# a text differently from a list of one text. This prefix joins the parts as the trainer does: without a separator between
+# consecutive images, and with a line end between all other parts.
+FLATTEN = (
+    "{%- set flat = namespace(turns=[]) -%}{%- for message in messages -%}"
+    "{%- if message['content'] is not defined or message['content'] is string or message['content'] is none -%}"
+    "{%- set flat.turns = flat.turns + [message] -%}{%- else -%}{%- set all = namespace(text='', last='') -%}"
+    "{%- for part in message['content'] -%}"
+    "{%- set piece = '" + IMAGE + "' if part['type'] == 'image' else part['text'] -%}"
+    "{%- set glue = '' if loop.first or (all.last == '" + IMAGE + "' and piece == all.last) else '\\n' -%}"
+    "{%- set all.text = all.text + glue + piece -%}{%- set all.last = piece -%}{%- endfor -%}"
+    "{%- set flat.turns = flat.turns + [dict(message, content=all.text)] -%}{%- endif -%}"
+    "{%- endfor -%}{%- set messages = flat.turns %}\n"  # a line end, because the template that follows may be indented
+)
+# FLATTEN_TEXTS is FLATTEN, except that a message with an image keeps its list of parts.
+FLATTEN_TEXTS = FLATTEN.replace(
+    "is none -%}", "is none or message['content'] | selectattr('type', 'equalto', 'image') | list -%}"
+)
+
+
+def generation_config(model: VisionLanguageModel) -> GenerationConfig:
+    """Return transformers' settings that stop generation where the chat template ends a turn, and suppress image tokens."""
+    config, tokenizer = model.language.generation_config, model.tokenizer
+    own = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    stops = ChatTemplate(tokenizer, model.image_token).stop_ids
+    config.eos_token_id = own if set(stops) <= set(own) else stops if len(stops) > 1 else stops[0]
+    config.bos_token_id, config.pad_token_id = tokenizer.bos_token_id, tokenizer.pad_token_id
+    rows = model.language.get_input_embeddings().weight.shape[0]
+    config.suppress_tokens = [model.image_token_id, *range(len(tokenizer), rows)]
+    return config
+
+
+def served_template(tokenizer: Any, image_token: str) -> str | dict[str, str] | None:
+    """Return a chat template with which a processor writes the same prompts as the trainer.
+
+    In this template, the content of a message may be a list of texts and images. If the tokenizer has several templates, return
+    a dict of them. If it has no template, return None. Raise ValueError if the tokenizer's template cannot accept images.
+    """
+    template = ChatTemplate(tokenizer, image_token)
+    if template.form == "text_parts":
+        raise ValueError(
+            "chat_template: the template accepts a list of texts as the content of a message, but no images."
+            " Set a different template"
+        )
+    flatten = {"text": FLATTEN.replace(IMAGE, image_token), "both": FLATTEN_TEXTS}.get(template.form or "", "")
+    if isinstance(template.source, dict):
+        return {name: flatten + text.removeprefix(flatten) for name, text in template.source.items()}
+    return template.source and flatten + template.source.removeprefix(flatten)
+
+
+def served_tokenizer(tokenizer: Any, image_token: str) -> Any:
+    """Return a tokenizer with which a processor does not write the first token of a text, such as `<s>`, twice.
+
+    The tokenizer and the chat template may both write this token. A processor of transformers then removes the second copy only
+    if the token is `bos_token`. If another token begins a text, return a copy of the tokenizer with that token as `bos_token`.
+    """
+    begin = tokenizer.convert_ids_to_tokens(written_before(tokenizer, image_token))
+    if not begin or begin[0] == tokenizer.bos_token:
+        return tokenizer
+    if not ChatTemplate(tokenizer, image_token).header.startswith("".join(begin)):
+        return tokenizer
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.bos_token = begin[0]
+    return tokenizer
