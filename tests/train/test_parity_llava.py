@@ -128,4 +128,4 @@ def test_llava_onevision_equals_transformers_on_several_images_of_one_tile() -> 
     assert_same_logits_and_images_matter(model, batch, lambda pixels: answers(pixels[:, None]))
     model.logits(batch).square().sum().backward()
     answers(batch.pixels[:, None]).square().sum().backward()
-    assert_same_gradients(model, reference, our_name)
+    assert_same_gradients(model, reference, Llava().our_name)
