@@ -89,6 +89,10 @@ class CrossLayers(nn.Module):
         """Return None, because attention over text is causal."""
         return None
 
+    def weights_of_tokens(self) -> dict[str, list[nn.Parameter]]:
+        """Return the weights that do not process all tokens: those that are applied to image features."""
+        return {"features": [weight for layer in self.layers for weight in layer.feature_weights()]}
+
     def forward(
         self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: AttentionPlan
     ) -> Tensor:
