@@ -19,11 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlmdata_train.languages.hf_causal import HfCausal
 from vlmdata_train.model.attention import plan_attention
+from vlmdata_train.model.parts import make_part
 
 IMAGE, TEXT_TOKENS, IMAGE_TOKENS = 7, 128, 384  # the id of the image token, and the tokens of a sample
+WIDTH = 512
 CONFIG = {
-    "model_type": "llama", "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 4, "num_attention_heads": 8,
+    "model_type": "llama", "hidden_size": WIDTH, "intermediate_size": 1408, "num_hidden_layers": 4, "num_attention_heads": 8,
     "num_key_value_heads": 8, "max_position_embeddings": 2048, "vocab_size": 320,
 }  # fmt: skip
 CASES: dict[str, Any] = {
@@ -57,19 +60,16 @@ def process_every_token(experts: Any) -> None:
 
 def decoder(name: str) -> Callable[[], None]:
     """Return a function that runs the forward and the backward pass of a case once."""
-    from vlmdata_train.languages.hf_causal import HfCausal
-    from vlmdata_train.model.parts import make_part
-
     torch.manual_seed(0)
     part = HfCausal(config=CONFIG)
     language: Any = part.build(part.load_tokenizer())
-    fusion = make_part("fusion", CASES[name]).build(language, CONFIG["hidden_size"], IMAGE)
+    fusion = make_part("fusion", CASES[name]).build(language, WIDTH, IMAGE)
     if name.endswith("both for every token"):
         process_every_token(fusion)
     ids = torch.tensor([[1] + [IMAGE] * IMAGE_TOKENS + [2] * (TEXT_TOKENS - 1)] * 2).view(1, -1)
     segments = torch.tensor([[1, 2]], dtype=torch.int32).repeat_interleave(TEXT_TOKENS + IMAGE_TOKENS, 1)
     places = torch.arange(TEXT_TOKENS + IMAGE_TOKENS).repeat(2)[None]
-    features = torch.randn(2 * IMAGE_TOKENS, CONFIG["hidden_size"])
+    features = torch.randn(2 * IMAGE_TOKENS, WIDTH)
     embeddings = language.get_input_embeddings()
 
     def step() -> None:

@@ -12,6 +12,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from tests.train.test_visual_experts import gradients, logits, padded
 from tests.train.tiny import LLAMA, TINY, pack, sample, tiny_model
 from vlmdata_train.fusions.mixture_of_depths import Candidates
+from vlmdata_train.model.attention import AttentionPlan, plan_attention
+from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
@@ -72,6 +74,39 @@ def test_the_best_tokens_of_each_image_pass() -> None:
     rows, excess = candidates.choose(torch.tensor([0.5, -0.1, 0.2, -9.0, -8.0, 3.0, 3.0]))
     assert rows.tolist() == [0, 1, 3, 4, 6, 7, 9]  # at equal scores the earlier token
     torch.testing.assert_close(excess, torch.tensor([0.0, 0.5, 0.2, 0.0, -8.0, 3.0, 0.0]).tanh())
+
+
+def by_masks(model: VisionLanguageModel, batch: Batch) -> Tensor:
+    """Return the logits of a batch of one row, where layers process all tokens and masks hide the keys of skipping tokens."""
+    packing = plan_attention(batch.segment_ids)
+    hidden, decoder = model.embed(batch, packing), model.language.model
+    angles = decoder.rotary_emb(hidden, position_ids=batch.position_ids)
+    same = batch.segment_ids[0][:, None] == batch.segment_ids[0]
+    for number, layer in enumerate(decoder.layers):
+        rows, excess = torch.arange(hidden.shape[1]), torch.zeros(hidden.shape[1])
+        if number % 2:
+            candidates = packing.images.candidates
+            rows, excess = candidates.choose(model.fusion.routers[number // 2](hidden[0, candidates.images]))
+        passes = torch.zeros(hidden.shape[1], dtype=torch.bool).index_fill(0, rows, True)
+        plan = AttentionPlan(
+            "mask", masks={None: (same.tril() & (passes | torch.eye(len(passes), dtype=torch.bool)))[None, None]}
+        )
+        update = layer.forward(hidden, position_embeddings=angles, packing=plan) - hidden  # without hooks
+        hidden = hidden + update * torch.zeros(len(passes)).index_copy(0, rows, 1 + excess)[:, None]
+    return model.logits_of(decoder.norm(hidden))
+
+
+@pytest.mark.parametrize("capacity", [0.3, 0.8])
+def test_shorter_rows_equal_masks_over_all_tokens_with_all_gradients(capacity: float) -> None:
+    model = tiny_model(depths(capacity=capacity))
+    batch = pack(model, samples_of(model))
+    found, wanted = model.logits(batch), by_masks(model, batch)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    names, weights = zip(*model.named_parameters(), strict=True)
+    for name, one, other in zip(
+        names, *(torch.autograd.grad(out.square().mean(), weights) for out in (found, wanted)), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("capacity", [0.5, 0.3, 0.0])

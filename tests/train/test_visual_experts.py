@@ -200,7 +200,9 @@ EXPERTS = {"all": {}, "feed_forward": {"layers": "feed_forward"}, "last": {"last
 
 @pytest.mark.parametrize("options", EXPERTS.values(), ids=EXPERTS)
 @pytest.mark.parametrize(
-    "language", [LLAMA, {**LLAMA, "model_type": "phi"}, {**LLAMA, "model_type": "opt", "ffn_dim": 48, "dropout": 0.0}], ids=str
+    "language",
+    [LLAMA, {**LLAMA, "model_type": "gpt_neox"}, {**LLAMA, "model_type": "opt", "ffn_dim": 48, "dropout": 0.0}],
+    ids=str,
 )
 def test_routed_tokens_give_the_same_results_and_gradients_as_a_mask(options: dict, language: dict) -> None:
     recipe = replace(TINY, fusion={"visual_experts": options}, language={"hf_causal": {"config": language}})
@@ -223,6 +225,26 @@ def padded(model: VisionLanguageModel, samples: list[tuple[list[int], torch.Tens
     table = [[*ids, *[0] * (length - len(ids))] for ids, _ in samples]
     segments = [[1] * len(ids) + [0] * (length - len(ids)) for ids, _ in samples]
     return rows(model, table, [list(range(length))] * len(samples), segments, torch.cat([pixels for _, pixels in samples]))
+
+
+def test_the_whole_of_cogvlm_packs_generates_and_learns_the_vectors_around_the_patches() -> None:
+    parts = {"abstractor": {"gated_mlp": {"mlp_width": 40, "ends": True}}, "positions": {"shared": {"ends": True}}}
+    model = tiny_model(replace(TINY, preprocessing="resize", fusion={"visual_experts": {"last_is_text": True}}, **parts))
+    samples = [sample(model, 12, 1, 1), sample(model, 9, 2, 2)]
+    assert model.tokens_of(640, 480) == 16 + 2
+    together = logits(model, *samples).split([len(ids) for ids, _ in samples])
+    for packed, one in zip(together, samples, strict=True):
+        torch.testing.assert_close(packed, logits(model, one), rtol=1e-5, atol=1e-5)
+    found = gradients(model.train(), pack(model, samples))
+    assert found.keys() == dict(model.named_parameters()).keys()
+    assert found["abstractor.4.begin"].any() and found["abstractor.4.end"].any()
+    ids, pixels = samples[1]
+    [new] = generate(model.eval(), pack(model, [(ids, pixels)]), max_new_tokens=3, stop_ids=[])
+    for number in new:
+        values = logits(model, (ids, pixels))[-1]
+        values[[model.fusion.image_token_id, *range(len(model.tokenizer), len(values))]] = -torch.inf
+        assert int(values.argmax()) == number
+        ids = [*ids, number]
 
 
 def test_experts_of_a_padded_batch_equal_each_sample_alone() -> None:

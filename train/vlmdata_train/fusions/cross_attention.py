@@ -91,7 +91,8 @@ class CrossLayers(nn.Module):
 
     def weights_of_tokens(self) -> dict[str, list[nn.Parameter]]:
         """Return the weights that do not process all tokens: those that are applied to image features."""
-        return {"features": [weight for layer in self.layers for weight in layer.feature_weights()]}
+        layers = [layer for layer in self.layers if isinstance(layer, CrossLayer)]
+        return {"features": [weight for layer in layers for weight in layer.feature_weights()]}
 
     def forward(
         self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: AttentionPlan

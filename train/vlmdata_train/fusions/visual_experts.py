@@ -37,10 +37,10 @@ class ImageRows:
         The host knows this number, so that it does not wait for the device.
         """
         order = marks.flatten().byte().argsort(stable=True)
-        rows = ImageRows(*order.split([len(order) - images, images]), order.argsort())
-        for chosen in (rows.text, rows.images):
-            torch._dynamo.maybe_mark_dynamic(chosen, 0)  # so that a compiled layer is not compiled again for each batch
-        return rows
+        text, own = order.split([len(order) - images, images])
+        for rows in (text, own):
+            torch._dynamo.maybe_mark_dynamic(rows, 0)  # so that a compiled layer is not compiled again for each batch
+        return ImageRows(text, own, order.argsort())
 
     def at(self, places: Tensor) -> None:
         """Return None for generated tokens, because they are never image tokens."""
@@ -113,9 +113,10 @@ def _originals(block: nn.Module, part: VisualExperts) -> list[tuple[str, nn.Modu
     Raises ValueError for a weight matrix outside of linear layers, because image and text tokens would share it, and if
     `feed_forward` is set but the attention cannot be told from the other layers.
     """
-    if part.layers == "feed_forward" and not _attentions(block):
+    attention = _attentions(block)
+    if part.layers == "feed_forward" and not attention:
         raise ValueError(f"visual_experts: {type(block).__name__} has no child named as attention. Use `layers: all`.")
-    wanted = [name for name, _ in block.named_children() if part.layers == "all" or not _is_attention(name)]
+    wanted = [name for name, child in block.named_children() if part.layers == "all" or child not in attention]
     linear = {name: m for name, m in block.named_modules() if isinstance(m, nn.Linear) and name.split(".")[0] in wanted}
     inside = {id(weight) for module in linear.values() for weight in module.parameters()}
     for name, weight in block.named_parameters():
@@ -131,13 +132,10 @@ def _originals(block: nn.Module, part: VisualExperts) -> list[tuple[str, nn.Modu
     ]
 
 
-def _is_attention(name: str) -> bool:
-    """Return whether a child of a layer is its attention: self_attn, attn, attention or self_attention."""
-    return "att" in name and "norm" not in name
-
-
 def _attentions(block: nn.Module) -> list[nn.Module]:
-    return [child for name, child in block.named_children() if _is_attention(name)]
+    """Return the children of a layer that are attention: self_attn, attn, attention or self_attention, but not their norms."""
+    children = [child for name, child in block.named_children() if "att" in name]
+    return [child for child in children if any(weight.ndim > 1 for weight in child.parameters())]
 
 
 class _Current:

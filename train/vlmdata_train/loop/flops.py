@@ -27,7 +27,7 @@ def flops_per_token(parts: Mapping[str, nn.Module], trained: Mapping[str, bool])
     learns = {
         name: trained.get(name, False) and any(p.requires_grad for p in part.parameters()) for name, part in parts.items()
     }
-    own = getattr(parts["fusion"], "weights_of_tokens", dict)()
+    own: dict[str, list[nn.Parameter]] = getattr(parts["fusion"], "weights_of_tokens", dict)()
     kind_of = {id(weight): kind for kind, weights in own.items() for weight in weights}
     costs = {}
     for part, before in PARTS_UP_TO.items():
