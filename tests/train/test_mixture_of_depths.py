@@ -152,14 +152,37 @@ def test_generation_of_rows_with_unequal_images_equals_the_full_forward(first: i
             ids = [*ids, number]
 
 
-def test_layers_that_tokens_skip_cache_fewer_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_that_tokens_skip_cache_fewer_keys() -> None:
     model = tiny_model(depths(capacity=0.25))
     prompt = sample(model, 12, 2, 1)  # 12 text tokens and two images of 16 tokens
     caches: list[Any] = []
-    run = model.run_language
-    monkeypatch.setattr(model, "run_language", lambda *args: (caches.append(args[3]), run(*args))[1])
+    model.language.model.register_forward_pre_hook(
+        lambda module, args, kwargs: caches.append(kwargs[model.cache_name]), with_kwargs=True
+    )
     generate(model, pack(model, [prompt]), max_new_tokens=3, stop_ids=[])
     assert [layer.keys.shape[2] for layer in caches[0].layers] == [44 + 2, 12 + 8 + 2] * 2
+
+
+def test_positions_on_three_axes_stay_also_in_generation() -> None:
+    axes: Any = {"mrope": {"sections": (1, 1, 2)}}
+    model = without_router(tiny_model(replace(depths(capacity=1.0), positions=axes)))
+    plain = tiny_model(replace(depths(), fusion="tokens", positions=axes))
+    plain.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith("fusion.")})
+    batch = replace(padded(model, samples_of(model)), grids=torch.tensor([[1, 4, 4]] * 3))
+    torch.testing.assert_close(model.logits(batch), plain.logits(batch), rtol=1e-5, atol=1e-5)
+    found, wanted = (generate(one, batch, max_new_tokens=5, stop_ids=[]) for one in (model, plain))
+    assert found == wanted
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_gradients() -> None:
+    model = tiny_model(depths()).train()
+    batches = [pack(model, samples_of(model)), pack(model, [sample(model, 15, 2, 4)]), pack(model, samples_of(model)[2:])]
+    wanted = [gradients(model, batch) for batch in batches]
+    for block in blocks_of(model.language):
+        block.compile(backend="aot_eager")  # runs all of the compiler except code generation
+    for batch, one in zip(batches, wanted, strict=True):
+        torch.testing.assert_close(gradients(model, batch), one, rtol=1e-5, atol=1e-6)
 
 
 def test_every_weight_learns_and_recomputation_changes_no_gradient() -> None:

@@ -189,7 +189,8 @@ class VisualExperts:
 
     # linear layers that get experts: all (CogVLM), or those outside of the attention (BEiT-3)
     layers: Literal["all", "feed_forward"] = "all"
-    # last layers without experts, whose weights all tokens share; BEiT-3: 3 (its vision-language experts)
+    # last layers without experts, whose weights all tokens share; BEiT-3: 3, its vision-language
+    # experts (not checked at its source)
     shared_last: int = 0
     # the last token of each image passes through the language model's weights; CogVLM: true, with `gated_mlp: {ends: true}`
     last_is_text: bool = False
