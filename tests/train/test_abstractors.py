@@ -18,7 +18,7 @@ from vlmdata_train.model.tile_check import check_tiles
 CASES: dict[str, dict[str, Any]] = {
     "linear": {}, "mlp": {"layers": 3, "norm": True}, "pixel_shuffle": {"factor": 2, "layers": 2, "norm": True},
     "average_pool": {"factor": 2}, "patch_merger": {}, "deep_merger": {}, "normed_merger": {},
-    "gated_mlp": {"mlp_width": 10}, "kosmos_resampler": {"queries": 3, "head_width": 4},
+    "gated_mlp": {"mlp_width": 10, "ends": True}, "kosmos_resampler": {"queries": 3, "head_width": 4},
     "query_resampler": {"queries": 4, "head_width": 4},
     "attention_pool": {"heads": 2, "head_width": 3, "mlp_width": 10},
     "d_abstractor": {"side": 2, "width": 8, "layers": 2, "heads": 2, "points": 3, "mlp_width": 6, "dropout": 0.0},

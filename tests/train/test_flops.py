@@ -174,6 +174,36 @@ def test_cross_attention_computes_keys_and_values_for_features_only() -> None:
     assert counted(model, batch, costs, "fusion") == tokens * costs["fusion"]
 
 
+@pytest.mark.parametrize("options", [{}, {"layers": "feed_forward", "shared_last": 1}, {"last_is_text": True}], ids=str)
+def test_experts_cost_flops_for_image_tokens_and_their_originals_for_the_others(options: dict[str, Any]) -> None:
+    model = tiny_model(replace(FIXED, fusion={"visual_experts": options})).train()
+    batch, trained = squares(model), dict.fromkeys(model.parts(), True)
+    costs = flops_per_token({**model.parts(), "language": model.language.model.layers, "fusion": model.fusion}, trained)
+    weights = sum(weight.numel() for weight in model.fusion.parameters())
+    assert costs["fusion_images"] == costs["language_text"] == 6 * weights and costs["fusion"] == 0
+    of_images = 32 - 2 * options.get("last_is_text", False)  # of 52 tokens
+    assert counted(model, batch, costs, "fusion_images") == of_images * 6 * weights
+    assert counted(model, batch, costs, "language_text") == (52 - of_images) * 6 * weights
+    norms = sum(p.numel() for layer in model.language.model.layers for p in layer.parameters() if p.ndim == 1)
+    total = sum(counted(model, batch, costs, name) for name in costs if name[:3] in ("fus", "lan")) - 52 * 6 * norms
+    assert total == measured(model, batch)["language"]
+
+
+def test_tokens_that_skip_a_layer_cost_only_the_flops_of_its_router() -> None:
+    model = tiny_model(replace(FIXED, fusion={"mixture_of_depths": {"capacity": 0.25}})).train()
+    batch, layers = squares(model), model.language.model.layers
+    costs = flops_per_token({**model.parts(), "language": layers}, dict.fromkeys(model.parts(), True))
+    weights = [sum(p.numel() for p in weights_of(layer)) for layer in layers]
+    norms = [sum(p.numel() for p in layer.parameters()) - own for layer, own in zip(layers, weights, strict=True)]
+    assert costs["language_chosen"] == 6 * (weights[1] + norms[1]) and costs["language"] == 6 * (weights[0] + norms[0])
+    assert costs["fusion_images"] == 6 * 32 and costs["fusion"] == 0
+    passing = 20 + 2 * 4  # of 20 text tokens and two images of 16
+    assert counted(model, batch, costs, "language_chosen") == passing * costs["language_chosen"]
+    assert counted(model, batch, costs, "fusion_images") == 32 * costs["fusion_images"]
+    products = 52 * 6 * weights[0] + passing * 6 * weights[1] + 32 * costs["fusion_images"]
+    assert measured(model, batch)["language"] == products
+
+
 def test_frozen_fusion_layers_pass_a_gradient_to_the_language_model() -> None:
     parts = {name: nn.Linear(10, 10, bias=False) for name in ("encoder", "abstractor", "fusion", "language")}
     costs = flops_per_token(parts, {"encoder": False, "abstractor": False, "fusion": False, "language": True})

@@ -104,6 +104,17 @@ def test_lora_of_visual_experts_trains_equally_under_ddp_and_fsdp(tmp_path):
         torch.testing.assert_close(model.logits(batch), before, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_a_rank_without_images_runs_all_experts_and_routers(how, tmp_path):
+    """The gradients are the mean of those of a batch with images and a batch without, computed on one rank."""
+    done = start(2, "tests.train.images_on_one_rank", how, str(tmp_path / "found.json"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found) == 3
+    for weights_compared, difference in found.values():
+        assert weights_compared > 40 and difference < 1e-5
+
+
 def test_two_ranks_take_the_same_steps_as_one_rank(tmp_path):
     """With one sample per row, two ranks with two rows each see in a step the samples that one rank with four rows sees."""
     data = write_data(tmp_path / "data", captions=0, conversations=48)

@@ -39,6 +39,7 @@ SEVERAL = {"side_by_side": {"towers": ({"open_clip": {"config": TOWER}}, {"hf_vi
 FUSIONS = {
     "tokens": TINY, "deep_tokens": QWEN_3, "cross_attention": replace(TINY, fusion={"cross_attention": {"every": 1}}),
     "visual_experts": replace(TINY, fusion="visual_experts", positions="shared"),
+    "mixture_of_depths": replace(TINY, fusion={"mixture_of_depths": {"first": 0}}),
 }  # fmt: skip
 ENCODERS = {
     "open_clip": [TINY], "side_by_side": [replace(TINY, encoder=SEVERAL), DEEPSEEK],

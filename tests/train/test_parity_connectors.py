@@ -179,6 +179,16 @@ def test_the_adapter_of_cogvlm_equals_its_formula() -> None:
     torch.testing.assert_close(module(features), gated @ weights["3.down.weight"].T)
 
 
+def test_cogvlm_adds_a_vector_before_and_after_the_patches() -> None:
+    part = make_part("abstractor", {"gated_mlp": {"mlp_width": 10, "ends": True}})
+    module, features = part.build(tower(8), 12, GRID), torch.randn(2, 24, 8)
+    randomise(module)
+    ends = module[-1]
+    torch.testing.assert_close(module(features), torch.cat([
+        ends.begin.expand(2, 1, 12), module[:-1](features), ends.end.expand(2, 1, 12)], 1))  # fmt: skip
+    assert part.grid_of(GRID).tokens == 26
+
+
 @pytest.mark.parametrize(
     ("part", "message"),
     [

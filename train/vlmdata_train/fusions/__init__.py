@@ -8,6 +8,8 @@
   the features of all images in reading order, and `counts` holds the number of features of each image. `forward`
   stores in `packing.images` the values that layers need later. The module's `prefix_of(labels, segment_ids, ids)` returns None,
   or a mask (B, T) of the tokens to which all tokens of their sample may attend.
+  A module with weights that not all tokens pass through, or that lets tokens skip layers, also has `weights_of_tokens()` and
+  `tokens_of_weights(tokens, counts)`, from which FLOPs are counted (loop/flops.py).
 
 B rows, T tokens, V features of all images, D width of the language model.
 """

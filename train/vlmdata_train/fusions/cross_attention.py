@@ -100,6 +100,11 @@ class CrossLayers(nn.Module):
         """Return None, because attention over text is causal."""
         return None
 
+    def weights_of_tokens(self) -> dict[str, list[nn.Parameter]]:
+        """Return the weights that do not process all tokens: those that are applied to image features."""
+        layers = [layer for layer in self.layers if isinstance(layer, CrossLayer)]
+        return {"features": [weight for layer in layers for weight in layer.feature_weights()]}
+
     def forward(
         self, ids: Tensor, embeddings: Tensor, features: Tensor, counts: list[int], segment_ids: Tensor, packing: AttentionPlan
     ) -> Tensor:

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from vlmdata_train.fusions.cross_attention import CrossLayer
-
 
 def flops_per_token(parts: Mapping[str, nn.Module], trained: Mapping[str, bool]) -> dict[str, float]:
     """Return the FLOPs of each part for one token that passes through it: forward and backward, without recomputation.
@@ -20,30 +18,37 @@ def flops_per_token(parts: Mapping[str, nn.Module], trained: Mapping[str, bool])
     LoRA weight. The products of attention are not counted, and an embedding table counts like any weight. Source: Kaplan et al.
     2020.
 
-    `meter.add_step` counts the tokens that pass through each part. Cross-attention computes keys and values from image
-    features, not from text. In a model with cross-attention, the weights for these keys and values have a separate entry,
-    `fusion_features`.
+    `meter.add_step` counts the tokens that pass through each part. Some fusions have weights, or change layers of the language
+    model, so that not all tokens pass through them. The module of such a fusion returns these weights from
+    `weights_of_tokens`, by the kind of the tokens. They have entries of their own, named PART_KIND: `fusion_features` (keys and
+    values of cross-attention, which are computed from image features), `fusion_images` and `language_text` (experts and the
+    layers that they stand in for), and `language_chosen` (layers that some image tokens skip).
     """
     learns = {
         name: trained.get(name, False) and any(p.requires_grad for p in part.parameters()) for name, part in parts.items()
     }
-    layers = [layer for layer in parts["fusion"].modules() if isinstance(layer, CrossLayer)]
-    of_features = {id(p) for layer in layers for p in layer.feature_weights()}
+    own: dict[str, list[nn.Parameter]] = getattr(parts["fusion"], "weights_of_tokens", dict)()
+    kind_of = {id(weight): kind for kind, weights in own.items() for weight in weights}
     costs = {}
-    for name, before in PARTS_UP_TO.items():
-        part = name.removesuffix("_features")
-        weights = [p for p in parts[part].parameters() if (id(p) in of_features) == (name != part)]
-        if name in parts or weights:
-            costs[name] = _flops(weights, any(learns[other] for other in before), learns[part])
+    for part, before in PARTS_UP_TO.items():
+        of_kind: dict[str, list[nn.Parameter]] = {}
+        for weight in parts[part].parameters():
+            of_kind.setdefault(kind_of.get(id(weight), ""), []).append(weight)
+        for kind in ("", *own):
+            weights = of_kind.get(kind, [])
+            if kind == "" or weights:
+                passed = PARTS_UP_TO_FEATURES if kind == "features" else before
+                costs[f"{part}_{kind}".rstrip("_")] = _flops(weights, any(learns[other] for other in passed), learns[part])
     return costs
 
 
 # For each part, the part itself and the parts before it. The layers of the fusion are among the layers of the language model,
 # so the gradient of a trained language model passes through them.
 PARTS_UP_TO = {
-    "encoder": ("encoder",), "abstractor": ("encoder", "abstractor"), "fusion_features": ("encoder", "abstractor", "fusion"),
-    "fusion": ("encoder", "abstractor", "fusion", "language"), "language": ("encoder", "abstractor", "fusion", "language"),
+    "encoder": ("encoder",), "abstractor": ("encoder", "abstractor"), "fusion": ("encoder", "abstractor", "fusion", "language"),
+    "language": ("encoder", "abstractor", "fusion", "language"),
 }  # fmt: skip
+PARTS_UP_TO_FEATURES = ("encoder", "abstractor", "fusion")  # keys and values do not depend on the language model
 
 
 def _flops(weights: list[nn.Parameter], passes_back: bool, learns: bool) -> float:

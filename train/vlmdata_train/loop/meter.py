@@ -77,8 +77,9 @@ def add_step(
 
     The FLOPs of a part are its cost per token times its number of tokens. The tokens of the encoder are the patches of all
     tiles and the class and register tokens that it returns. The tokens of the abstractor are those that it returns. The tokens
-    of the language model and the fusion are those of text and images, without padding. All numbers are known on the host, so
-    the host does not wait for the device.
+    of the language model and the fusion are those of text and images, without padding. Weights with an entry of their own, such
+    as `language_text`, have the number of tokens that the fusion returns. All numbers are known on the host, so the host does
+    not wait for the device.
     """
     remaining = iter(sums)
     meter.steps += 1
@@ -96,11 +97,20 @@ def add_step(
         else:
             made = sum(model.plan.abstractor.grid_of(grid).tokens for grid in grids)
         meter.flops += made * costs["abstractor"]
-        if "fusion_features" in costs:
-            features = sum(model.plan.features_of(width, height) for height, width in batch.image_sizes.tolist())
-            meter.flops += features * costs["fusion_features"]
+        for kind, tokens in _tokens_of_kinds(micro, model).items():
+            meter.flops += tokens * (costs.get(f"language_{kind}", 0.0) + costs.get(f"fusion_{kind}", 0.0))
         for source, answers in zip(batch.sources, micro.answers, strict=True):
             meter.add_losses({source: (next(remaining), answers)})
+
+
+def _tokens_of_kinds(micro: MicroBatch, model: VisionLanguageModel) -> dict[str, int]:
+    """Return the number of image features, and of the tokens that pass through those weights of the fusion and the language
+    model through which not all tokens pass."""
+    batch = micro.batch
+    features = sum(model.plan.features_of(width, height) for height, width in batch.image_sizes.tolist())
+    count = getattr(model.fusion, "tokens_of_weights", None)
+    own = {} if count is None else count(micro.tokens, batch.image_token_counts.tolist())
+    return {"features": features, **own}
 
 
 def step_line(step: int, recipe: Recipe, values: dict[str, Any]) -> str:

@@ -14,15 +14,17 @@ from torch import Tensor
 from vlmdata_train.model.batch import Batch
 
 
-def shared_positions(marks: Tensor, segment_ids: Tensor, counts: Tensor) -> Tensor:
+def shared_positions(marks: Tensor, segment_ids: Tensor, counts: Tensor, ends: bool = False) -> Tensor:
     """Return positions (B, T), without a host sync.
 
     `marks` (B, T) is true at image tokens, `segment_ids` (B, T) numbers the samples in each row, and `counts` has the number
-    of tokens of each image.
+    of tokens of each image. With `ends`, the first and the last token of each image have positions of their own.
     """
     number = marks.flatten().cumsum(0).view_as(marks)  # number of image tokens up to and including this token
-    is_last = marks & torch.isin(number, counts.to(marks.device).cumsum(0))
-    adds = (~marks | is_last).long()
+    counts = counts.to(marks.device)
+    last = counts.cumsum(0)
+    steps = torch.cat([last - counts + 1, last - 1, last]) if ends else last  # the position increases after these image tokens
+    adds = (~marks | torch.isin(number, steps)).long()
     before = adds.cumsum(1) - adds
     begins = torch.ones_like(marks)
     begins[:, 1:] = segment_ids[:, 1:] != segment_ids[:, :-1]
@@ -34,9 +36,12 @@ def shared_positions(marks: Tensor, segment_ids: Tensor, counts: Tensor) -> Tens
 class Shared:
     """One position per image, for any fusion. The result differs from `rope` only if an image has several tokens."""
 
+    # the first and the last token of each image have positions of their own; CogVLM: true, with `gated_mlp: {ends: true}`
+    ends: bool = False
+
     def position_ids(self, batch: Batch, image_token_id: int) -> Tensor:
         """Return (B, T) positions, which restart at every segment."""
-        return shared_positions(batch.input_ids == image_token_id, batch.segment_ids, batch.image_token_counts)
+        return shared_positions(batch.input_ids == image_token_id, batch.segment_ids, batch.image_token_counts, self.ends)
 
     def after(self, positions: Tensor, lengths: Tensor) -> Tensor:
         """Return the last position of each row plus 1: (B,). `lengths` (B,) counts a row's tokens without padding."""
