@@ -96,7 +96,7 @@ def _times(item: Media, tiles: int, plan: ImagePlan) -> list[float]:
     """Return the time of each tile in its video, in seconds from the first frame, or 0 for each tile of an image."""
     if not isinstance(item, Video):
         return [0.0] * tiles
-    seconds: list[float] = plan.video.seconds(item.times)
+    seconds: list[float] = plan.video.tile_times(item.times)
     return [time - seconds[0] for time in seconds]
 
 

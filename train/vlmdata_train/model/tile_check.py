@@ -18,8 +18,11 @@ PHOTO = (480, 640)  # height and width of an image that is not square, so that t
 def check_tiles(plan: ImagePlan, out_width: int) -> None:
     """Run the abstractor for the tiles of a photo, on the meta device. Raises ValueError if it does not accept them.
 
-    Some abstractors are built for one grid of patches, but some preprocessings make tiles of any size.
+    Some abstractors are built for one grid of patches, but some preprocessings make tiles of any size. A video part raises
+    ValueError if it does not fit the other parts.
     """
+    if plan.video is not None:
+        plan.video.regions([0.0, 1.0], PHOTO[1], PHOTO[0], plan)
     facts, abstractor = plan.facts, plan.abstractor
     sizes = sorted({tuple(tile.shape[1:]) for tile in plan.preprocessing.prepare(np.zeros((*PHOTO, 3), np.uint8), facts)})
     with torch.device("meta"), torch.no_grad():
