@@ -58,7 +58,7 @@ def surroundings(model: Any, batch: Batch) -> Surroundings:
     of_image = torch.arange(len(counts)).repeat_interleave(counts)
     return Surroundings(
         of_image.to(device), batch.of_sample[of_image].to(device), batch.times.to(device), batch.questions.to(device),
-        model.language.get_input_embeddings(),
+        model.language.get_input_embeddings(), list(zip(counts.tolist(), batch.is_video.tolist(), strict=True)),
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ def check_tiles(plan: ImagePlan, out_width: int) -> None:
     ValueError if it does not fit the other parts.
     """
     if plan.video is not None:
-        plan.video.regions([0.0, 1.0], PHOTO[1], PHOTO[0], plan)
+        _check_video(plan)
     facts, abstractor = plan.facts, plan.abstractor
     sizes = sorted({tuple(tile.shape[1:]) for tile in plan.preprocessing.prepare(np.zeros((*PHOTO, 3), np.uint8), facts)})
     with torch.device("meta"), torch.no_grad():
@@ -39,6 +39,21 @@ def check_tiles(plan: ImagePlan, out_width: int) -> None:
                     f"preprocessing {type(plan.preprocessing).__name__} makes from an image of {PHOTO[1]} x {PHOTO[0]} px. Use "
                     "an abstractor for any number of patches, such as mlp, perceiver or gated_resampler"
                 ) from error
+
+
+def _check_video(plan: ImagePlan) -> None:
+    """Raise ValueError if the video part does not fit the other parts."""
+    joins = [bool(getattr(part, "joins_frames", False)) for part in (plan.video, plan.abstractor)]
+    if joins == [True, False]:
+        raise ValueError(
+            f"video: {type(plan.video).__name__} needs an abstractor that reads the frames of a video together, such as"
+            " `perceiver: {frames: 8}`"
+        )
+    if joins == [False, True]:
+        raise ValueError(
+            f"video: {type(plan.abstractor).__name__} reads the frames of a video together. Use the video part `joined_frames`"
+        )
+    plan.video.regions([0.0, 1.0], PHOTO[1], PHOTO[0], plan)
 
 
 def _run(module: Any, patches: Tensor, grid: Grid) -> int:

@@ -8,6 +8,9 @@
 - `arrange(tiles, arrangement)` returns the features of a video, (tokens, D), from the features of its tiles, (M, D) each.
   `arrangement` is the preprocessing's module for images, or None. A video part has no weights.
 
+A part with the attribute `joins_frames = True` needs an abstractor with this attribute, whose module reads all frames of a
+video together (see `model/surroundings.py`). Then the video has one region, and the model does not call `arrange`.
+
 Without a part, each frame is an image.
 """
 
