@@ -46,8 +46,8 @@ class LatentAttention(nn.Module):
         return self.output(read.transpose(1, 2).flatten(2))
 
 
-class Resampler(nn.Module):
-    """The network of `Perceiver`: patches (P, N, C) -> latents (P, L, D)."""
+class Latents(nn.Module):
+    """The network of `Perceiver`, whose latents attend to patches in every layer."""
 
     def __init__(self, width: int, out_width: int, part: Perceiver) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Resampler(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.project = nn.Identity() if width == out_width else nn.Linear(width, out_width)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def resample(self, features: Tensor) -> Tensor:
         """Run the layers, all of which attend to the same patches: (P, N, C) -> (P, L, D)."""
         latents = self.latents.to(features.dtype).expand(len(features), -1, -1)
         for attention, mlp in zip(self.attentions, self.mlps, strict=True):
@@ -68,7 +68,15 @@ class Resampler(nn.Module):
         return self.project(self.norm(latents))
 
 
-class VideoResampler(Resampler):
+class Resampler(Latents):
+    """A resampler that reads each tile separately."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the latents of each tile: (P, N, C) -> (P, L, D)."""
+        return self.resample(features)
+
+
+class VideoResampler(Latents):
     """A resampler that reads all frames of a video together. Each tile of an image is read like a video of one frame."""
 
     reads_surroundings = True
@@ -104,7 +112,7 @@ class VideoResampler(Resampler):
         found: dict[int, Tensor] = {}
         for length in sorted({len(context) for context in contexts}):
             numbers = [number for number, context in enumerate(contexts) if len(context) == length]
-            latents = super().forward(torch.stack([contexts[number] for number in numbers]))
+            latents = self.resample(torch.stack([contexts[number] for number in numbers]))
             found.update(zip(numbers, latents, strict=True))
         return [found[number] for number in range(len(contexts))]
 
@@ -144,5 +152,4 @@ class Perceiver:
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
         """Return the resampler. It accepts any number of patches."""
-        kind = Resampler if self.frames is None else VideoResampler
-        return kind(facts.width, out_width, self)
+        return (Resampler if self.frames is None else VideoResampler)(facts.width, out_width, self)
