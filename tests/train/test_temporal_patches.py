@@ -74,6 +74,19 @@ def test_tiles_of_an_odd_number_of_frames_equal_those_of_the_video_processor() -
     assert torch.equal(ours, theirs["pixel_values_videos"].to(torch.uint8))
 
 
+def test_resized_frames_differ_from_torchvision_by_rounding_only() -> None:
+    model, clip = build_model(recipe_of("Qwen2-VL")), noise_clip(4, 90, 120)
+    ours = in_squares(model.plan.video.prepare(clip.frames, model.plan), 4, 2, 2).float()
+    processor: Any = Qwen2VLVideoProcessor(
+        patch_size=4, size={"shortest_edge": 128, "longest_edge": 1024}, do_rescale=False, do_normalize=False,
+        cap_pixels_per_frame=False,
+    )  # fmt: skip
+    video = torch.from_numpy(np.stack(clip.frames)).permute(0, 3, 1, 2)
+    theirs = processor(videos=[video], do_sample_frames=False, return_tensors="pt")["pixel_values_videos"]
+    difference = (ours - theirs.float()).abs()
+    assert difference.max() <= 1 and (difference > 0).float().mean() < 0.02
+
+
 def test_time_of_a_tile_is_the_mean_of_its_frames() -> None:
     part = make_part("video", "temporal_patches")
     assert part.seconds([0.0, 1.0, 2.0, 4.0, 5.0]) == [0.5, 3.0, 5.0]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from transformers import (
     Idefics3ImageProcessorPil,
     InternVLConfig,
@@ -203,3 +206,22 @@ def test_a_video_without_a_text_for_frames_is_written_like_an_image() -> None:
     recipe = replace(TINY, video="frames", writing={"between": {"start": "<img>", "end": "</img>"}})
     pieces = build_model(recipe).plan.write_video([0.0, 1.0], 32, 32, Place(0, "<img>", ""))
     assert [piece if isinstance(piece, str) else piece.tokens for piece in pieces] == [32, "</img>"]
+
+
+SECTION = (Path(__file__).parents[2] / "docs/models.md").read_text().split("## Videos\n")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("block", re.findall("```yaml\n# (.*?)```", SECTION, re.S), ids=lambda block: block.split("\n")[0][:12])
+def test_the_examples_of_the_documentation_can_be_run(block: str) -> None:
+    parts = yaml.safe_load(block.partition("\n")[2])
+    family = "Qwen3-VL" if block.startswith("Qwen3") else "Qwen2.5-VL"
+    base = recipe_of(family) if "temporal_patches" in parts["video"] else TINY
+    model = build_model(replace(base, language=with_more_tokens(base.language), **parts)).eval()
+    batch = of_media(model, [noise_clip(6, 32, 32)])
+    with torch.no_grad():
+        assert model.logits(batch).isfinite().all()
+
+
+def with_more_tokens(language: Any) -> Any:
+    """Return the entry of a language model with a vocabulary for all literal tokens."""
+    return {"hf_causal": {"config": {**language["hf_causal"]["config"], "vocab_size": 330}}}
