@@ -130,15 +130,8 @@ def of_squares(counts: list[int], tiles: list[int] | None = None) -> Batch:
 def of_own_shapes(model: VisionLanguageModel, sizes: list[tuple[int, int]], seed: int = 0) -> Batch:
     """Make a batch of one sample with noise pictures of these (height, width), each written as the model's plan says."""
     rng = np.random.default_rng(seed)
-    ready = [model.preprocess(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
-    written = [model.plan.write(width, height, Place(number, "", "")) for number, (height, width) in enumerate(sizes)]
-    runs = [piece for pieces in written for piece in pieces if isinstance(piece, Run)]
-    batch = one_row(
-        with_pieces(model, written, seed), torch.zeros(0), [one.tokens for one in ready], [len(one.pixels) for one in ready],
-        sizes,
-    )  # fmt: skip
-    grids = torch.tensor([(run.frames, run.rows, run.columns) for run in runs])
-    return replace(batch, pixels=[tile for one in ready for tile in one.pixels], grids=grids)
+    batch = of_media(model, [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes], seed)
+    return replace(batch, pixels=list(batch.pixels))
 
 
 @dataclass(frozen=True)

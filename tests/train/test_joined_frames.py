@@ -52,7 +52,7 @@ def test_a_video_of_one_frame_equals_the_image() -> None:
     torch.testing.assert_close(features_of(model, Clip([IMAGE], [7.0])), features_of(model, IMAGE), rtol=0, atol=0)
 
 
-def test_without_embeddings_of_time_a_video_equals_an_image_with_the_patches_of_all_frames() -> None:
+def test_without_embeddings_of_time_all_frames_are_read_like_one_large_image() -> None:
     model, plain = tiny_model(JOINED), tiny_model(replace(TINY, abstractor={"perceiver": {**PERCEIVER, "frames": None}}))
     weights = {name: weight for name, weight in model.state_dict().items() if name != "abstractor.time_embeddings"}
     plain.load_state_dict(weights)

@@ -83,7 +83,7 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
 def decode_tiles(item: Media, plan: ImagePlan, *, is_grey: bool = False) -> Sequence[Tensor]:
     """Return the tiles of an image or a video, uint8 (3, H, W) each, with grey pixels if `is_grey` is True.
 
-    Raises ImageError if an image cannot be decoded.
+    Several frames of a video may share a tile, which then has more channels. Raises ImageError if an image cannot be decoded.
     """
     frames = []
     for picture in item.frames if isinstance(item, Video) else [item]:

@@ -67,7 +67,7 @@ def _reads_surroundings(model: Any) -> bool:
 
 
 def encode_tower(model: Any, pixels: Tensor, grids: list[tuple[int, int]] | None) -> Tensor:
-    """Return the tower's features (P, N, C) of tiles of one size, uint8 (P, 3, H, W).
+    """Return the tower's features (P, N, C) of tiles of one size, uint8 (P, 3 or more, H, W).
 
     For a tower that reads all tiles of an image at once, `grids` has the (rows, columns) of tiles of each image.
     """
