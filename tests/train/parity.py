@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tests.train.tiny import of_images, pack, randomise
 from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.written import Piece, Place, Run
@@ -194,6 +195,23 @@ def assert_packed_equals_separate(model: VisionLanguageModel, samples: list[Batc
         together = model.logits(packed(model, samples))[0].split([one.input_ids.shape[1] for one in samples])
         for joined, alone in zip(together, samples, strict=True):
             assert (joined - model.logits(alone)[0]).abs().max() < 1e-5
+
+
+def assert_generation_equals_forward(model: VisionLanguageModel, batch: Batch) -> None:
+    """Compare four tokens that are generated with a cache with the most likely tokens of full forward passes."""
+    [new] = generate(model, batch, max_new_tokens=4, stop_ids=[])
+    assert len(new) == 4
+    for number in new:
+        with torch.no_grad():
+            values = model.logits(batch)[0, -1]
+        never = [model.image_token_id, model.video_token_id or model.image_token_id]
+        values[[*never, *range(len(model.tokenizer), len(values))]] = -torch.inf
+        assert int(values.argmax()) == number
+        ids = torch.cat([batch.input_ids, torch.tensor([[number]])], 1)
+        batch = replace(
+            batch, input_ids=ids, labels=ids, position_ids=torch.arange(ids.shape[1])[None],
+            segment_ids=torch.ones_like(ids, dtype=torch.int32),
+        )  # fmt: skip
 
 
 def with_images(counts: list[int], image_id: int = IMAGE_ID, seed: int = 0) -> list[int]:

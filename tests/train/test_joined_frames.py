@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.train.parity import Clip, assert_packed_equals_separate, noise_clip, of_media
+from tests.train.parity import Clip, assert_generation_equals_forward, assert_packed_equals_separate, noise_clip, of_media
 from tests.train.test_loop_ranks import start
 from tests.train.tiny import TINY, randomise, tiny_model
-from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.surroundings import Surroundings
@@ -104,17 +103,7 @@ def test_every_weight_has_a_gradient_in_a_batch_of_images_and_in_one_of_videos(r
 @BOTH
 def test_generation_after_a_video_equals_the_full_forward_pass(recipe: ModelRecipe) -> None:
     model = tiny_model(recipe)
-    batch = of_media(model, MEDIA, seed=3)
-    for number in generate(model, batch, max_new_tokens=4, stop_ids=[])[0]:
-        with torch.no_grad():
-            values = model.logits(batch)[0, -1]
-        values[[model.image_token_id, *range(len(model.tokenizer), len(values))]] = -torch.inf
-        assert int(values.argmax()) == number
-        ids = torch.cat([batch.input_ids, torch.tensor([[number]])], 1)
-        batch = replace(
-            batch, input_ids=ids, labels=ids, position_ids=torch.arange(ids.shape[1])[None],
-            segment_ids=torch.ones_like(ids, dtype=torch.int32),
-        )  # fmt: skip
+    assert_generation_equals_forward(model, of_media(model, MEDIA, seed=3))
 
 
 def test_ranks_with_images_only_and_with_videos_only_have_the_gradients_of_both(tmp_path: Path) -> None:

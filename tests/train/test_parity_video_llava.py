@@ -15,19 +15,18 @@ from tests.train.parity import (
     IMAGE_ID,
     TEXT,
     Clip,
+    assert_generation_equals_forward,
     assert_packed_equals_separate,
     assert_same_gradients,
     assert_same_logits_and_images_matter,
     copy_weights,
     noise_clip,
     of_media,
-    one_row,
     randomised,
 )
 from tests.train.test_parity_llava import LLAMA, PINPOINTS, TOWER, our_name
 from tests.train.tiny import randomise
 from vlmdata_train.model.batch import Batch
-from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import build_model, load_tokenizer
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.pixels import normalise
@@ -92,15 +91,7 @@ def test_packed_videos_equal_separate_ones() -> None:
 def test_generation_after_a_video_equals_the_full_forward_pass() -> None:
     model = build_model(RECIPE).eval()
     randomise(model)
-    batch = of_media(model, MEDIA, seed=3)
-    for number in generate(model, batch, max_new_tokens=4, stop_ids=[])[0]:
-        with torch.no_grad():
-            values = model.logits(batch)[0, -1]
-        values[[IMAGE_ID, int(model.video_token_id or 0), *range(len(model.tokenizer), len(values))]] = -torch.inf
-        assert int(values.argmax()) == number
-        longer = one_row([*batch.input_ids[0].tolist(), number], torch.zeros(0), [0] * 3, [1] * 3, [(1, 1)] * 3)
-        names = ("input_ids", "labels", "position_ids", "segment_ids")
-        batch = replace(batch, **{name: getattr(longer, name) for name in names})
+    assert_generation_equals_forward(model, of_media(model, MEDIA, seed=3))
 
 
 def test_27_x_27_features_of_a_frame_become_14_x_14() -> None:

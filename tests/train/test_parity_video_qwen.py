@@ -13,19 +13,18 @@ from torch import Tensor
 from tests.train.parity import (
     IMAGE_ID,
     Clip,
+    assert_generation_equals_forward,
     assert_packed_equals_separate,
     assert_same_gradients,
     copy_weights,
     noise_clip,
     of_media,
-    one_row,
     randomised,
 )
 from tests.train.test_parity_qwen import FAMILIES, our_name
 from tests.train.tiny import randomise
 from vlmdata_train.encoders.qwen2_vl import in_squares
 from vlmdata_train.model.batch import Batch
-from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import build_model, load_tokenizer
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.pixels import normalise
@@ -128,17 +127,7 @@ def test_packed_videos_equal_separate_ones(family: str) -> None:
 def test_generation_after_videos_equals_the_full_forward_pass(family: str, time_counts: bool) -> None:
     model = build_model(recipe_of(family, time_counts=time_counts)).eval()
     randomise(model)
-    batch = of_media(model, MEDIA, seed=3)
-    [new] = generate(model, batch, max_new_tokens=4, stop_ids=[])
-    for number in new:
-        with torch.no_grad():
-            values = model.logits(batch)[0, -1]
-        values[[IMAGE_ID, model.video_token_id, *range(len(model.tokenizer), len(values))]] = -torch.inf
-        assert int(values.argmax()) == number
-        ids = torch.cat([batch.input_ids[0], torch.tensor([number])]).tolist()
-        longer = one_row(ids, torch.zeros(0), [0] * 3, [1] * 3, [(1, 1)] * 3)
-        names = ("input_ids", "labels", "position_ids", "segment_ids")
-        batch = replace(batch, **{name: getattr(longer, name) for name in names})
+    assert_generation_equals_forward(model, of_media(model, MEDIA, seed=3))
 
 
 def test_text_after_a_video_starts_after_its_largest_position() -> None:

@@ -34,6 +34,8 @@ from tests.train.parity import (
     IMAGE_ID,
     VISION,
     Clip,
+    assert_generation_equals_forward,
+    assert_packed_equals_separate,
     assert_same_gradients,
     assert_same_logits_and_images_matter,
     copy_weights,
@@ -156,11 +158,15 @@ def test_smolvlm_equals_transformers_on_images_and_videos() -> None:
 
 
 def assert_equal(reference: Any, recipe: ModelRecipe, names: dict[str, str], shaped: Any) -> None:
-    """Compare logits and gradients for a sample with two videos of different lengths and an image."""
+    """Compare logits and gradients for a sample with two videos of different lengths and an image.
+
+    Also compare packed and separate samples, and generation with full forward passes."""
     model = copy_weights(randomised(reference), recipe, renamed(names))
     image = np.random.default_rng(4).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     batch = of_media(model, [noise_clip(3, 32, 40, seed=1), image, noise_clip(2, 20, 32, seed=2)])
     assert batch.tile_counts.tolist() == [3, 1, 2]
+    assert_packed_equals_separate(model, [batch, of_media(model, [noise_clip(4, 16, 16)], seed=1)])
+    assert_generation_equals_forward(model, batch)
     facts = model.plan.facts
     batch = replace(batch, pixels=normalise(batch.pixels, facts.mean, facts.std, torch.float32))
 
