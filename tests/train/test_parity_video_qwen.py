@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import Qwen2VLVideoProcessor
 
 from tests.train.parity import (
     IMAGE_ID,
@@ -23,7 +24,6 @@ from tests.train.parity import (
 )
 from tests.train.test_parity_qwen import FAMILIES, our_name
 from tests.train.tiny import randomise
-from vlmdata_train.encoders.qwen2_vl import in_squares
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.model import build_model, load_tokenizer
 from vlmdata_train.model.model_recipe import ModelRecipe
@@ -68,7 +68,8 @@ def inputs_of(model: Any, batch: Batch) -> dict[str, Any]:
     found: dict[str, Any] = {"patches": ([], []), "grids": ([], [])}
     for is_video, own in zip(batch.is_video.tolist(), _split(batch.pixels, counts), strict=True):
         tiles = normalise(torch.stack(own), facts.mean, facts.std, torch.float32)
-        found["patches"][is_video].append(in_squares(tiles, 4, 2, 2))
+        frames = tiles.unflatten(1, (-1, 3)).expand(-1, 2, -1, -1, -1).flatten(0, 1)  # an image is two equal frames
+        found["patches"][is_video].append(Qwen2VLVideoProcessor().patchify(frames[None], 4, 2, 2)[0][0])
         found["grids"][is_video].append([len(own), tiles.shape[2] // 4, tiles.shape[3] // 4])
     kinds = (batch.input_ids == IMAGE_ID).int() + 2 * (batch.input_ids == model.video_token_id).int()
     names = ("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")
@@ -142,7 +143,7 @@ def test_text_after_a_video_starts_after_its_largest_position() -> None:
 
 def test_times_in_decimal_fractions_do_not_shift_a_position() -> None:
     model = build_model(recipe_of("Qwen2.5-VL"))
-    clip = Clip(noise_clip(60, 8, 8).frames, [0.1 * number + 7.3 for number in range(0, 300, 5)])
+    clip = Clip(noise_clip(42, 8, 8).frames, [0.175 * number + 7.3 for number in range(42)])  # 0.7 positions for each tile
     batch = of_media(model, [clip])
     time = model.place(batch)[0, 0, batch.input_ids[0] == model.video_token_id]
-    assert time.unique().tolist() == [6 + 2 * number for number in range(30)]
+    assert time.tolist() == [6 + 7 * number // 10 for number in range(21)]
