@@ -146,4 +146,4 @@ def test_times_in_decimal_fractions_do_not_shift_a_position() -> None:
     clip = Clip(noise_clip(42, 8, 8).frames, [0.175 * number + 7.3 for number in range(42)])  # 0.7 positions for each tile
     batch = of_media(model, [clip])
     time = model.place(batch)[0, 0, batch.input_ids[0] == model.video_token_id]
-    assert time.tolist() == [6 + 7 * number // 10 for number in range(21)]
+    assert time.tolist()[::4] == [6 + 7 * number // 10 for number in range(21)]
