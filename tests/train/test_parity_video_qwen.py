@@ -147,3 +147,12 @@ def test_times_in_decimal_fractions_do_not_shift_a_position() -> None:
     batch = of_media(model, [clip])
     time = model.place(batch)[0, 0, batch.input_ids[0] == model.video_token_id]
     assert time.tolist()[::4] == [6 + 7 * number // 10 for number in range(21)]
+
+
+@pytest.mark.parametrize(("time_counts", "last"), [(True, 44), (False, 13)])
+def test_the_next_token_follows_the_last_one_after_a_long_video(time_counts: bool, last: int) -> None:
+    model = build_model(recipe_of("Qwen2.5-VL", time_counts=time_counts))
+    batch = of_media(model, [noise_clip(18, 8, 8)])  # 9 tiles of 2 x 2 tokens, 2 s apart: times 6 to 38
+    places = model.place(batch)
+    assert places[:, 0, -1].tolist() == [last] * 3
+    assert model.positions.after(places, torch.tensor([places.shape[2]])).tolist() == [last + 1]
