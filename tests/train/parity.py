@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tests.train.tiny import of_images, pack, randomise
 from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.written import Piece, Place, Run
@@ -131,34 +132,87 @@ def of_squares(counts: list[int], tiles: list[int] | None = None) -> Batch:
 def of_own_shapes(model: VisionLanguageModel, sizes: list[tuple[int, int]], seed: int = 0) -> Batch:
     """Make a batch of one sample with noise pictures of these (height, width), each written as the model's plan says."""
     rng = np.random.default_rng(seed)
-    ready = [model.preprocess(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
-    written = [model.plan.write(width, height, Place(number, "", "")) for number, (height, width) in enumerate(sizes)]
-    runs = [piece for pieces in written for piece in pieces if isinstance(piece, Run)]
+    batch = of_media(model, [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes], seed)
+    return replace(batch, pixels=list(batch.pixels))
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of a video, uint8 (H, W, 3) each, and their times in seconds."""
+
+    frames: list[np.ndarray]
+    times: list[float]
+
+
+def noise_clip(frames: int, height: int, width: int, *, step: float = 1.0, seed: int = 0) -> Clip:
+    """Return a video of noise, with `step` seconds between its frames."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+    return Clip(list(pixels), [step * number for number in range(frames)])
+
+
+def of_media(model: VisionLanguageModel, media: Sequence[np.ndarray | Clip], seed: int = 0) -> Batch:
+    """Make a batch of one sample with these images and videos, each written and prepared as the model's plan says."""
+    plan, tiles, times, written = model.plan, [], [], []
+    for number, item in enumerate(media):
+        place, frames = Place(number, "", ""), item.frames if isinstance(item, Clip) else [item]
+        height, width = frames[0].shape[:2]
+        if isinstance(item, Clip):
+            written.append(plan.write_video(item.times, width, height, place))
+            times += plan.video.tile_times(item.times)
+        else:
+            written.append(plan.write(width, height, place))
+        tiles.append(list(plan.video.prepare(frames, plan) if isinstance(item, Clip) else plan.preprocess(item).pixels))
+        times += [] if isinstance(item, Clip) else [0.0] * len(tiles[-1])
+    own_runs = [[piece for piece in pieces if isinstance(piece, Run)] for pieces in written]
+    runs, is_video = [run for own in own_runs for run in own], [isinstance(item, Clip) for item in media]
+    sizes = [(item.frames[0] if isinstance(item, Clip) else item).shape[:2] for item in media]
     batch = one_row(
-        with_pieces(model, written, seed), torch.zeros(0), [one.tokens for one in ready], [len(one.pixels) for one in ready],
-        sizes,
+        with_pieces(model, written, seed, is_video), torch.zeros(0), [sum(run.tokens for run in own) for own in own_runs],
+        [len(own) for own in tiles], sizes,
     )  # fmt: skip
-    grids = torch.tensor([(run.frames, run.rows, run.columns) for run in runs])
-    return replace(batch, pixels=[tile for one in ready for tile in one.pixels], grids=grids)
+    pixels = [tile for own in tiles for tile in own]
+    return replace(
+        batch, pixels=torch.stack(pixels) if len({tile.shape for tile in pixels}) == 1 else pixels,
+        grids=torch.tensor([(run.frames, run.rows, run.columns) for run in runs]).view(-1, 3), times=torch.tensor(times),
+        intervals=torch.tensor([run.interval for run in runs]), is_video=torch.tensor(is_video, dtype=torch.bool),
+    )  # fmt: skip
+
+
+def packed(model: VisionLanguageModel, samples: list[Batch]) -> Batch:
+    """Return one row with all samples."""
+    joined = pack(model, [(one.input_ids[0].tolist(), torch.zeros(0)) for one in samples])
+    tiles = [tile for one in samples for tile in one.pixels]
+    pixels = torch.stack(tiles) if len({tile.shape for tile in tiles}) == 1 else tiles
+    names = ("image_sizes", "tile_counts", "grids", "image_token_counts", "is_video", "times", "intervals")
+    together = {name: torch.cat([getattr(one, name) for one in samples]) for name in names}
+    questions = pad_sequence([one.questions[0] for one in samples], True, padding_value=-1)
+    numbers = of_images([n for n, one in enumerate(samples) for _ in one.tile_counts], len(tiles))
+    return replace(joined, **numbers | together | {"pixels": pixels, "questions": questions})
 
 
 def assert_packed_equals_separate(model: VisionLanguageModel, samples: list[Batch]) -> None:
     """Compare the logits of samples packed in one row with those of each sample alone."""
-    joined = pack(model, [(one.input_ids[0].tolist(), torch.zeros(0)) for one in samples])
-    sizes = torch.cat([one.image_sizes for one in samples])
-    tiles = [tile for one in samples for tile in one.pixels]
-    pixels = torch.stack(tiles) if len({tile.shape for tile in tiles}) == 1 else tiles
-    joined = replace(
-        joined, pixels=pixels, image_sizes=sizes, tile_counts=torch.cat([one.tile_counts for one in samples]),
-        grids=torch.cat([one.grids for one in samples]),
-        image_token_counts=torch.cat([one.image_token_counts for one in samples]),
-        **of_images([number for number, one in enumerate(samples) for _ in one.tile_counts], len(tiles)),
-    )  # fmt: skip
-    joined = replace(joined, questions=pad_sequence([one.questions[0] for one in samples], True, padding_value=-1))
     with torch.no_grad():
-        together = model.logits(joined)[0].split([one.input_ids.shape[1] for one in samples])
-        for packed, alone in zip(together, samples, strict=True):
-            assert (packed - model.logits(alone)[0]).abs().max() < 1e-5
+        together = model.logits(packed(model, samples))[0].split([one.input_ids.shape[1] for one in samples])
+        for joined, alone in zip(together, samples, strict=True):
+            assert (joined - model.logits(alone)[0]).abs().max() < 1e-5
+
+
+def assert_generation_equals_forward(model: VisionLanguageModel, batch: Batch) -> None:
+    """Compare four tokens that are generated with a cache with the most likely tokens of full forward passes."""
+    [new] = generate(model, batch, max_new_tokens=4, stop_ids=[])
+    assert len(new) == 4
+    for number in new:
+        with torch.no_grad():
+            values = model.logits(batch)[0, -1]
+        never = [model.image_token_id, model.video_token_id or model.image_token_id]
+        values[[*never, *range(len(model.tokenizer), len(values))]] = -torch.inf
+        assert int(values.argmax()) == number
+        ids = torch.cat([batch.input_ids, torch.tensor([[number]])], 1)
+        batch = replace(
+            batch, input_ids=ids, labels=ids, position_ids=torch.arange(ids.shape[1])[None],
+            segment_ids=torch.ones_like(ids, dtype=torch.int32),
+        )  # fmt: skip
 
 
 def with_images(counts: list[int], image_id: int = IMAGE_ID, seed: int = 0) -> list[int]:
@@ -170,14 +224,17 @@ def with_images(counts: list[int], image_id: int = IMAGE_ID, seed: int = 0) -> l
     return ids
 
 
-def with_pieces(model: VisionLanguageModel, written: list[list[Piece]], seed: int = 0) -> list[int]:
-    """Return random text that contains images written with these pieces."""
+def with_pieces(
+    model: VisionLanguageModel, written: list[list[Piece]], seed: int = 0, is_video: Sequence[bool] = ()
+) -> list[int]:  # fmt: skip
+    """Return random text that contains images and videos written with these pieces."""
     text = torch.randint(3, 250, (len(written) + 1, 6), generator=torch.Generator().manual_seed(seed)).tolist()
     ids = text[0]
-    for pieces, words in zip(written, text[1:], strict=True):
+    for number, (pieces, words) in enumerate(zip(written, text[1:], strict=True)):
+        token = model.video_token_id if any(is_video[number : number + 1]) else None
         for piece in pieces:
-            literal = isinstance(piece, str)
-            ids = ids + (model.tokenizer(piece)["input_ids"] if literal else [model.image_token_id] * piece.tokens)
+            literal, own = isinstance(piece, str), model.image_token_id if token is None else token
+            ids = ids + (model.tokenizer(piece)["input_ids"] if literal else [own] * piece.tokens)
         ids = ids + words
     return ids
 

@@ -22,7 +22,7 @@ POOL = {"attention_pool": {"layers": 1, "heads": 2, "head_width": 8}}
 CASES: dict[str, dict[str, Any]] = {
     "overlapping_crops": {
         **CLIP, "preprocessing": {"overlapping_crops": {"max_crops": 2, "margin": 1}}, "abstractor": POOL,
-        "writing": {"rows": {"row_end": "<im_col>", "start": "<im_start>", "token": "<im_patch>"}},
+        "writing": {"rows": {"row_end": "<im_col>", "start": "<im_start>", "image_token": "<im_patch>"}},
     },
     "hd_crops": {**CLIP, "preprocessing": {"hd_crops": {"max_crops": 2}}, "abstractor": {"pixel_shuffle": {"layers": 2}}},
     "paired_crops": {

@@ -125,7 +125,7 @@ def test_molmo_keeps_the_aspect_ratio_and_pads_with_black() -> None:
 
 def test_the_text_equals_that_of_molmo_2() -> None:
     rows = {"row_end": "<im_col>", "start": "<im_start>", "overview_start": "<low_res_im_start>", "end": "<im_end>"}
-    model = build_model(replace(TINY, writing={"rows": {**rows, "token": "<im_patch>"}}))
+    model = build_model(replace(TINY, writing={"rows": {**rows, "image_token": "<im_patch>"}}))
     written = Molmo2Processor.__new__(Molmo2Processor)
     written.image_use_col_tokens, written.use_single_crop_col_tokens, written.use_single_crop_start_token = True, None, True
     part, patches = OverlappingCrops(**SECOND), processor(378, 4)

@@ -1,12 +1,14 @@
 """Flamingo's Perceiver resampler: a fixed number of learned latents attends to the patches in every layer.
 
+The latents can also attend to the patches of all frames of a video, to which learned embeddings of time are added.
 Source: Alayrac et al. 2022, Flamingo. The layers are built as in Idefics 1.
 
-P tiles, N patches, L latents, C and D widths, H heads, E head width.
+P tiles, N patches, F frames, L latents, C and D widths, H heads, E head width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid
+from vlmdata_train.model.model_recipe import check_range
+from vlmdata_train.model.surroundings import Surroundings
 
 
 class LatentAttention(nn.Module):
@@ -42,8 +46,8 @@ class LatentAttention(nn.Module):
         return self.output(read.transpose(1, 2).flatten(2))
 
 
-class Resampler(nn.Module):
-    """The network of `Perceiver`: patches (P, N, C) -> latents (P, L, D)."""
+class Latents(nn.Module):
+    """The network of `Perceiver`, whose latents attend to patches in every layer."""
 
     def __init__(self, width: int, out_width: int, part: Perceiver) -> None:
         super().__init__()
@@ -55,13 +59,62 @@ class Resampler(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.project = nn.Identity() if width == out_width else nn.Linear(width, out_width)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def resample(self, features: Tensor) -> Tensor:
         """Run the layers, all of which attend to the same patches: (P, N, C) -> (P, L, D)."""
         latents = self.latents.to(features.dtype).expand(len(features), -1, -1)
         for attention, mlp in zip(self.attentions, self.mlps, strict=True):
             latents = latents + attention(features, latents)
             latents = latents + mlp(latents)
         return self.project(self.norm(latents))
+
+
+class Resampler(Latents):
+    """A resampler that reads each tile separately."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the latents of each tile: (P, N, C) -> (P, L, D)."""
+        return self.resample(features)
+
+
+class VideoResampler(Latents):
+    """A resampler that reads all frames of a video together. Each tile of an image is read like a video of one frame."""
+
+    reads_surroundings = True
+
+    def __init__(self, width: int, out_width: int, part: Perceiver) -> None:
+        super().__init__(width, out_width, part)
+        self.time_embeddings = nn.Parameter(torch.randn(part.frames or 0, width))
+
+    def forward(self, tiles: Sequence[Tensor], surroundings: Surroundings) -> list[Tensor]:
+        """Return the latents of each image and video, from patches (N, C) of each tile: (L, D), or (n L, D) for n tiles."""
+        sizes = [size for count, is_video in surroundings.images for size in ([count] if is_video else [1] * count)]
+        contexts, start = [], 0
+        for size in sizes:
+            frames = zip(tiles[start : start + size], self.embeddings(size), strict=True)
+            contexts.append(torch.cat([tile + time.to(tile.dtype) for tile, time in frames]))  # (F N, C)
+            start += size
+        latents = self._by_length(contexts)
+        made, done = [], 0
+        for count, is_video in surroundings.images:
+            own = 1 if is_video else count
+            made.append(torch.cat(latents[done : done + own]))
+            done += own
+        return made
+
+    def embeddings(self, count: int) -> Tensor:
+        """Return an embedding of time for each frame of a video, (count, C). They are interpolated for a longer video."""
+        if count <= len(self.time_embeddings):
+            return self.time_embeddings[:count]
+        return functional.interpolate(self.time_embeddings.T[None], count, mode="linear", align_corners=True)[0].T
+
+    def _by_length(self, contexts: Sequence[Tensor]) -> list[Tensor]:
+        """Return the latents of each context. Contexts of one length are computed together."""
+        found: dict[int, Tensor] = {}
+        for length in sorted({len(context) for context in contexts}):
+            numbers = [number for number, context in enumerate(contexts) if len(context) == length]
+            latents = self.resample(torch.stack([contexts[number] for number in numbers]))
+            found.update(zip(numbers, latents, strict=True))
+        return [found[number] for number in range(len(contexts))]
 
 
 def _mlp(width: int) -> nn.Module:
@@ -83,6 +136,15 @@ class Perceiver:
     heads: int = 8  # as in OpenFlamingo
     head_width: int = 64  # as in OpenFlamingo
     qk_norm: bool = False  # layer norms on queries and keys, as in Idefics 80B
+    frames: int | None = None  # embeddings of time; Flamingo: 8 (not checked at its source). None: each frame is an image
+
+    def __post_init__(self) -> None:
+        check_range(self, "frames", least=1)
+
+    @property
+    def joins_frames(self) -> bool:
+        """Whether the latents attend to all frames of a video together. Use the video part `joined_frames` then."""
+        return self.frames is not None
 
     def grid_of(self, grid: Grid) -> Grid:
         """Return a grid without rows and columns. Its extra tokens are the latents."""
@@ -90,4 +152,4 @@ class Perceiver:
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid) -> nn.Module:
         """Return the resampler. It accepts any number of patches."""
-        return Resampler(facts.width, out_width, self)
+        return (Resampler if self.frames is None else VideoResampler)(facts.width, out_width, self)

@@ -83,7 +83,7 @@ def build_batch(row: list[Ready], plan: ImagePlan, pad_id: int, *, packed_tokens
 def decode_tiles(image: PlacedImage, plan: ImagePlan, *, is_grey: bool = False) -> Sequence[Tensor]:
     """Return the tiles of an image or a video, uint8 (3, H, W) each, with grey pixels if `is_grey` is True.
 
-    Raises ImageError if an image cannot be decoded.
+    Several frames of a video may share a tile, which then has more channels. Raises ImageError if an image cannot be decoded.
     """
     item, frames = image.picture, []
     for picture in item.frames if isinstance(item, Video) else [item]:
@@ -98,7 +98,7 @@ def _times(item: Media, tiles: int, plan: ImagePlan) -> list[float]:
     """Return the time of each tile in its video, in seconds from the first frame, or 0 for each tile of an image."""
     if not isinstance(item, Video):
         return [0.0] * tiles
-    seconds: list[float] = plan.video.seconds(item.times)
+    seconds: list[float] = plan.video.tile_times(item.times)
     return [time - seconds[0] for time in seconds]
 
 

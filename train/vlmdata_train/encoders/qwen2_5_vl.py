@@ -1,6 +1,6 @@
 """Qwen2.5-VL's tower: images of any size, 2-D rotary positions, and attention within windows in all but a few layers.
 
-Bai et al. 2025, Qwen2.5-VL. P images of one size, N patches, C width, s side of a square.
+Bai et al. 2025, Qwen2.5-VL. P tiles of one size, N patches, C width, s side of a square.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vlmdata_train.model.vision_half import VisionHalf
 
 
 class Qwen25VlTower(nn.Module):
-    """Maps normalised pixels (P, 3, H, W) to features (P, N, C), one square of s x s patches after the other."""
+    """Maps normalised pixels (P, 3 or 3 frames, H, W) to features (P, N, C), one square of s x s patches after the other."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Qwen25VlTower(nn.Module):
         self.model.merger = nn.Sequential(nn.Unflatten(0, (-1, model.config.spatial_merge_size**2)), nn.Flatten(1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Encode the images. Each image attends only to itself."""
+        """Encode the tiles. Each tile attends only to itself."""
         squares = attended(self.model, pixels).pooler_output  # (P N / s^2, s^2 C)
         return squares.view(len(pixels), -1, self.model.config.hidden_size)
 
@@ -42,7 +42,8 @@ class Qwen25Vl(VisionHalf):
     def facts(self) -> EncoderFacts:
         """Return the facts. `image_size` is the side of the smallest possible image, which is one square of patches."""
         config = self.load_config()
-        return self.sizes(config.hidden_size, config.patch_size * config.spatial_merge_size, config.patch_size)
+        side = config.patch_size * config.spatial_merge_size
+        return self.sizes(config.hidden_size, side, config.patch_size, config.temporal_patch_size)
 
     def build(self) -> nn.Module:
         """Return the tower with its weights."""

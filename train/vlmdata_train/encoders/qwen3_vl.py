@@ -1,6 +1,6 @@
 """Qwen3-VL's tower: images of any size, interpolated position embeddings, rotary positions, and features of several layers.
 
-Bai et al. 2025, Qwen3-VL; Meng et al. 2024, DeepStack. P images of one size, N patches, C width, L earlier layers.
+Bai et al. 2025, Qwen3-VL; Meng et al. 2024, DeepStack. P tiles of one size, N patches, C width, L earlier layers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of the published processor
 
 
 class Qwen3VlTower(nn.Module):
-    """Maps normalised pixels (P, 3, H, W) to features (P, N, (1 + L) C), one square of patches after the other.
+    """Maps normalised pixels (P, 3 or 3 frames, H, W) to features (P, N, (1 + L) C), one square of patches after the other.
 
     The features of a patch are those of the last layer and of L earlier layers, concatenated.
     """
@@ -33,7 +33,7 @@ class Qwen3VlTower(nn.Module):
         self.model.deepstack_merger_list = nn.ModuleList(nn.Identity() for _ in model.deepstack_merger_list)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Encode the images. Each image attends only to itself."""
+        """Encode the tiles. Each tile attends only to itself."""
         found = attended(self.model, pixels)
         return torch.cat([found.last_hidden_state, *found.deepstack_features], -1).unflatten(0, (len(pixels), -1))
 
@@ -51,7 +51,10 @@ class Qwen3Vl(VisionHalf):
         """Return the facts. `image_size` is the side of the smallest possible image, which is one square of patches."""
         config = self.load_config()
         levels, side = len(config.deepstack_visual_indexes), config.patch_size * config.spatial_merge_size
-        return EncoderFacts(config.hidden_size * (1 + levels), side, config.patch_size, HALF, HALF, levels=levels)
+        return EncoderFacts(
+            config.hidden_size * (1 + levels), side, config.patch_size, HALF, HALF, levels=levels,
+            frames_per_tile=config.temporal_patch_size,
+        )  # fmt: skip
 
     def build(self) -> nn.Module:
         """Return the tower with its weights."""

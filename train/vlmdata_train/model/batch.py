@@ -21,7 +21,7 @@ class Batch:
     labels: Tensor  # (B, T) int64, IGNORE for a token without a loss
     position_ids: Tensor  # (B, T) int64, restarts at 0 for each packed segment
     segment_ids: Tensor  # (B, T) int32: 1, 2, ... for packed samples, 0 for padding
-    pixels: list[Tensor] | Tensor  # (P, 3, H, W) if all have one size, else a list of (3, H, W)
+    pixels: list[Tensor] | Tensor  # (P, 3, H, W) if all have one size, else a list of (3, H, W); 3 k channels for k frames
     image_token_counts: Tensor  # (I,) tokens of each image, in reading order
     grids: Tensor  # (R, 3) frames, rows and columns of each run of image tokens, or zeros for a run without a grid
     intervals: Tensor  # (R,) float32 seconds between the frames of each run

@@ -111,7 +111,7 @@ def surroundings(model: Any, batch: Batch) -> Surroundings:
     times = batch.times[:: model.plan.copies]
     return Surroundings(
         of_image.to(device), batch.of_sample[of_image].to(device), times.to(device), batch.questions.to(device),
-        model.language.get_input_embeddings(),
+        model.language.get_input_embeddings(), list(zip(counts.tolist(), batch.is_video.tolist(), strict=True)),
     )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def _of_tiles(
 
 
 def encode_tower(model: Any, pixels: Tensor | list[Tensor], grids: list[tuple[int, int]] | None) -> Tensor:
-    """Return the tower's features (P, N, C) of tiles of one size, uint8 (P, 3, H, W), or of such tiles for each tower.
+    """Return the tower's features (P, N, C) of tiles of one size, uint8 (P, 3 or more, H, W), or of such tiles for each tower.
 
     For a tower that reads all tiles of an image at once, `grids` has the (rows, columns) of tiles of each image.
     """

@@ -52,6 +52,7 @@ class EncoderFacts:
     std: tuple[float, float, float]
     extra: int = 0  # number of class and register tokens that the tower also returns
     levels: int = 0  # number of earlier layers, whose features follow the features of the last layer in each vector
+    frames_per_tile: int = 1  # consecutive frames that a tile of a video may hold: the tower's temporal patch size
     tile_grids: tuple[tuple[int, int], ...] = ()  # (rows, columns) of tiles, if the tower reads all tiles of an image at once
     side: int = 0  # rows and columns of every grid, if they do not depend on the size of a tile
     rounds_up: bool = False  # also count a patch that is only partly in the image, as towers of convolutions do

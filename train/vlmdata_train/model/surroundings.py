@@ -26,12 +26,13 @@ class Surroundings:
     times: Tensor  # (P,) time of each tile in its video, in seconds; 0 for images
     questions: Tensor  # (S, L) ids of each sample's question, padded with -1
     embed: Callable[[Tensor], Tensor]  # the language model's embeddings of ids: (...) -> (..., D)
+    images: Sequence[tuple[int, bool]] = ()  # tiles of each image or video, and whether it is a video; numbers on the host
 
     @staticmethod
     def of_one_tile(device: torch.device, embed: Callable[[Tensor], Tensor]) -> Surroundings:
         """Return the surroundings of a single tile without a question."""
         none = torch.zeros(1, dtype=torch.int64, device=device)
-        return Surroundings(none, none, none.float(), none[:, None][:, :0], embed)
+        return Surroundings(none, none, none.float(), none[:, None][:, :0], embed, ((1, False),))
 
     def question_of_tiles(self) -> tuple[Tensor, Tensor]:
         """Return the ids of each tile's question (P, L), 0 for padding, and which of them are not padding, bool (P, L).

@@ -21,8 +21,11 @@ def check_tiles(plan: ImagePlan, out_width: int, text: TextFacts, arrangement: A
     """Run the abstractor for the tiles of two photos, on the meta device. Raises ValueError if it does not accept them.
 
     Some abstractors are built for one grid of patches, but some preprocessings make tiles of any size. `arrangement` is the
-    preprocessing's module, which may join tiles before the abstractor.
+    preprocessing's module, which may join tiles before the abstractor. A video
+    part raises ValueError if it does not fit the other parts.
     """
+    if plan.video is not None:
+        _check_video(plan)
     facts, abstractor = plan.facts, plan.abstractor
     with torch.device("meta"), torch.no_grad():
         side = facts.image_size
@@ -53,6 +56,21 @@ def _grids(plan: ImagePlan, photo: tuple[int, int], arrangement: Any) -> list[Gr
         patches = torch.empty(len(tiles), grids[0].tokens, plan.facts.width)
         grids = [grid for _, grid in arrangement(patches, width=photo[1], height=photo[0])]
     return sorted(set(grids), key=lambda grid: (grid.rows, grid.columns))
+
+
+def _check_video(plan: ImagePlan) -> None:
+    """Raise ValueError if the video part does not fit the other parts."""
+    joins = [bool(getattr(part, "joins_frames", False)) for part in (plan.video, plan.abstractor)]
+    if joins == [True, False]:
+        raise ValueError(
+            f"video: {type(plan.video).__name__} needs an abstractor that reads the frames of a video together, such as"
+            " `perceiver: {frames: 8}`"
+        )
+    if joins == [False, True]:
+        raise ValueError(
+            f"video: {type(plan.abstractor).__name__} reads the frames of a video together. Use the video part `joined_frames`"
+        )
+    plan.video.regions([0.0, 1.0], PHOTOS[0][1], PHOTOS[0][0], plan)
 
 
 def _run(module: Any, patches: Tensor, grid: Grid, text: TextFacts) -> int:

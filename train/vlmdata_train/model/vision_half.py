@@ -40,9 +40,9 @@ class VisionHalf:
         whole: Any = AutoModelForImageTextToText.from_pretrained(self.name, dtype=torch.float32)
         return whole.model.get_submodule(self.place)
 
-    def sizes(self, width: int, smallest: int, patch: int) -> EncoderFacts:
+    def sizes(self, width: int, smallest: int, patch: int, frames: int = 1) -> EncoderFacts:
         """Return the facts of a tower for images of any size with sides of at least `smallest` px.
 
-        The facts have CLIP's mean and standard deviation.
+        The facts have CLIP's mean and standard deviation. A tile of a video may hold `frames` frames.
         """
-        return EncoderFacts(width, smallest, patch, CLIP_MEAN, CLIP_STD)
+        return EncoderFacts(width, smallest, patch, CLIP_MEAN, CLIP_STD, frames_per_tile=frames)

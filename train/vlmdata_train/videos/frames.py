@@ -32,10 +32,6 @@ class Frames(Sampled):
             raise ValueError("video: the preprocessing of a frame must make one tile. Set `frames: {preprocessing: resize}`")
         return regions * len(times)
 
-    def seconds(self, times: Sequence[float]) -> list[float]:
-        """Return the times of the frames."""
-        return list(times)
-
     def prepare(self, frames: Sequence[np.ndarray], plan: Any) -> Tensor:
         """Return one tile for each frame: uint8 (H, W, 3) each -> uint8 (frames, 3, H, W)."""
         part = self._part(plan)
