@@ -149,7 +149,7 @@ def test_the_slices_of_minicpm_v_2_5_are_between_two_tokens() -> None:
 
 @pytest.mark.parametrize("token", [None, "<image>", "</slice>"])
 def test_the_image_token_must_not_be_a_literal_token(token: str | None) -> None:
-    with pytest.raises(Exception, match="token must be a token other than <image>, </image>"):
+    with pytest.raises(Exception, match="image_token must be a token other than <image>, </image>"):
         make_part("writing", {"slices": {"image_token": token}})
 
 

@@ -29,8 +29,10 @@ class Slices(Writing):
     number: bool = True  # also write the number of the image in the sample, from 0; MiniCPM-V 2.5: false
 
     def __post_init__(self) -> None:
-        if self.token is None or self.token in self.tokens():
-            raise ValueError(f"token must be a token other than {', '.join(self.tokens())}, such as <unk>, not {self.token}")
+        if self.image_token is None or self.image_token in self.tokens():
+            raise ValueError(
+                f"image_token must be a token other than {', '.join(self.tokens())}, such as <unk>, not {self.image_token}"
+            )
 
     def tokens(self) -> list[str]:
         """Return the literal tokens, without the line end."""
