@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from vlmdata import catalog
-from vlmdata_train.convert import families
+from vlmdata_train import convert
 from vlmdata_train.convert.published import Published
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
@@ -83,9 +84,11 @@ class Family:
 
 def all_families() -> list[Family]:
     """Return every family, in the order of the files' names."""
+    package = [str(Path(folder) / "families") for folder in convert.__path__]
+    names = sorted(module.name for module in pkgutil.iter_modules(package))
     return [
-        catalog.only_class(f"{families.__name__}.{module.name}", lambda cls: issubclass(cls, Family), "Family")()
-        for module in sorted(pkgutil.iter_modules(families.__path__), key=lambda module: module.name)
+        catalog.only_class(f"{convert.__name__}.families.{name}", lambda cls: issubclass(cls, Family), "Family")()
+        for name in names
     ]
 
 
