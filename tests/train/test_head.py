@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.train.tiny import LLAMA, TINY, pack, sample, tiny_model
+from tests.train.tiny import LLAMA, TINY, pack, rows, sample, tiny_model
 from vlmdata_train.data.templates import ChatTemplate
 from vlmdata_train.loop.train_step import MicroBatch, ModelWithLoss
 from vlmdata_train.model.decoding import Decoding
@@ -84,6 +84,16 @@ def test_generation_equals_the_full_forward(family: str) -> None:
         logits[model.fusion.image_token_id] = -torch.inf
         expected.append(int(logits.argmax()))
     assert new == expected[len(prompt) :]
+
+
+def test_padded_prompts_of_a_model_with_capped_scores_are_continued_as_each_alone() -> None:
+    model = model_of(HEADS["Gemma 2"][0])
+    samples = [sample(model, length, 0, length) for length in (4, 30)]
+    ids = [tokens + [0] * (30 - len(tokens)) for tokens, _ in samples]
+    places = [list(range(len(tokens))) + [0] * (30 - len(tokens)) for tokens, _ in samples]
+    segments = [[1] * len(tokens) + [0] * (30 - len(tokens)) for tokens, _ in samples]
+    together = generate(model, rows(model, ids, places, segments, samples[0][1]), max_new_tokens=5, stop_ids=[])
+    assert together == [generate(model, pack(model, [one]), max_new_tokens=5, stop_ids=[])[0] for one in samples]
 
 
 def test_sampling_draws_from_the_capped_logits() -> None:
