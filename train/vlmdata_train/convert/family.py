@@ -1,12 +1,13 @@
 """A family of published models: how its configuration, its weights and its processor are written and read.
 
 Each file in `families/` holds one subclass of `Family`. The weights of a published file first get the names that transformers
-has in memory. The table `names` of a family maps these names to ours.
+has in memory. The table `names` of a family maps these names to ours. The table `parts` says which parts the format holds.
 """
 
 from __future__ import annotations
 
 import pkgutil
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -16,8 +17,10 @@ from torch import Tensor
 from vlmdata import catalog
 from vlmdata_train.convert import families
 from vlmdata_train.convert.published import Published
+from vlmdata_train.model.head import Head
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
+from vlmdata_train.model.parts import find_part
 
 
 class Family:
@@ -25,7 +28,12 @@ class Family:
 
     title: ClassVar[str]  # its name in messages
     forms: ClassVar[tuple[str, ...]]  # `model_type` of its configurations
-    names: ClassVar[tuple[tuple[str, str], ...]]  # (start of a name in transformers' memory, start of our name)
+    # (start of a name in transformers' memory, start of our name); each `*` is the number of a layer, the same in both names
+    names: ClassVar[tuple[tuple[str, str], ...]]
+    # kind of part: the only name in a recipe that the format holds. `language` is a `model_type`. A kind may be left out.
+    parts: ClassVar[Mapping[str, str]] = {}
+    prefix: ClassVar[bool] = False  # whether the tokens before the first answer attend to each other in both directions
+    tower: ClassVar[type | None] = None  # the encoder's module; None: `misfits` of the family checks the encoder
 
     def takes(self, facts: Mapping[str, Any]) -> bool:
         """Return whether a published model with this `config.json` belongs to the family."""
@@ -36,8 +44,25 @@ class Family:
         raise NotImplementedError
 
     def misfits(self, model: VisionLanguageModel) -> Iterator[tuple[str, str]]:
-        """Yield (part, what the family supports) for each part of a model that the family's format cannot hold."""
-        raise NotImplementedError
+        """Yield (part, what the family supports) for each part of a model that the family's format cannot hold.
+
+        This base class compares the parts with the table `parts`, and requires a plain output layer. A family adds checks of
+        the parts' parameters.
+        """
+        own = {"positions": model.positions, **vars(model.plan)}
+        for kind, name in self.parts.items():
+            if kind == "encoder":
+                fits = type(model.encoder) is self.tower
+            elif kind == "language":
+                fits = model.language.config.model_type == name
+            else:
+                fits = type(own[kind]) is find_part(kind, name)
+            if not fits:
+                yield kind, name
+        if getattr(model.plan.fusion, "prefix", False) and not self.prefix:
+            yield "fusion", "tokens, without prefix"
+        if model.head != Head() or model.lm_head.bias is not None:
+            yield "language", "an output layer without bias, scale and cap"
 
     def config(self, model: VisionLanguageModel) -> Any:
         """Return the configuration of transformers for a model without misfits."""
@@ -98,4 +123,8 @@ def family_of(start: Published) -> Family:
 
 def _renamed(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
     """Return a name with its start replaced by the first entry that fits, or None if none fits."""
-    return next((new + name.removeprefix(old) for old, new in table if name.startswith(old)), None)
+    for old, new in table:
+        if found := re.match(re.escape(old).replace(r"\*", r"(\d+)"), name):
+            numbers = iter(found.groups())
+            return re.sub(r"\*", lambda _: next(numbers), new) + name[found.end() :]  # noqa: B023 (used at once)
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from transformers import (
@@ -27,11 +27,8 @@ from vlmdata_train.convert.published import Published, plain_config
 from vlmdata_train.convert.served import FILTERS, served_template, served_tokenizer
 from vlmdata_train.encoders.hf_vision import HfVisionTower
 from vlmdata_train.encoders.open_clip import OpenClipTower
-from vlmdata_train.fusions.tokens import Tokens
-from vlmdata_train.model.head import Head
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
-from vlmdata_train.positions.rope import Rope
 from vlmdata_train.preprocessing.anyres import Anyres
 from vlmdata_train.preprocessing.centre_crop import CentreCrop
 from vlmdata_train.preprocessing.pad import Pad
@@ -52,6 +49,7 @@ class Llava(Family):
         ("model.language_model.", "language.model."),
         ("lm_head.", "language.lm_head."),
     )
+    parts: ClassVar = {"fusion": "tokens", "positions": "rope", "writing": "plain"}
 
     def takes(self, facts: Mapping[str, Any]) -> bool:
         """Return whether a model has this format. Models in LLaVA's original format have the same type, but other keys."""
@@ -90,14 +88,9 @@ class Llava(Family):
         mlp = plan.abstractor
         if type(mlp) is not Mlp or mlp.layers != 2 or mlp.norm or mlp.norm_after:
             yield "abstractor", "an mlp of 2 layers without norm"
-        if type(plan.fusion) is not Tokens or plan.fusion.prefix:
-            yield "fusion", "tokens, without prefix"
-        if not isinstance(model.positions, Rope):
-            yield "positions", "rope"
-        if type(plan.writing) is not Plain or plan.writing.bos != "first":
+        if type(plan.writing) is Plain and plan.writing.bos != "first":
             yield "writing", "plain, with BOS first"
-        if model.head != Head() or model.lm_head.bias is not None:
-            yield "language", "an output layer without bias, scale and cap"
+        yield from super().misfits(model)
 
     def our_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
         """Return our weights, with those of open_clip's tower under the names of CLIP in transformers."""

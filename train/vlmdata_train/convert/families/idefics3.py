@@ -1,0 +1,111 @@
+"""Idefics3, as `Idefics3ForConditionalGeneration` of transformers. SmolVLM is a subclass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessor, Idefics3Processor
+
+from vlmdata_train.convert.family import Family
+from vlmdata_train.convert.published import Published, plain_config
+from vlmdata_train.convert.served import FILTERS, pixel_options, served_template, served_tokenizer
+from vlmdata_train.encoders.siglip_navit import HALF, SiglipNavitTower
+from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.model.model_recipe import ModelRecipe
+from vlmdata_train.model.tokens import IMAGE
+from vlmdata_train.writings.tile_grid import TileGrid
+
+
+class Idefics3(Family):
+    """Idefics3: SigLIP, square tiles and the whole image, squares of patches merged by a linear layer, any language model."""
+
+    title = "Idefics3"
+    forms = ("idefics3",)
+    names = (
+        ("model.vision_model.", "encoder.model."),
+        ("model.connector.modality_projection.proj.", "abstractor.layers.0."),
+        ("model.text_model.", "language.model."),
+        ("lm_head.", "language.lm_head."),
+    )
+    # The tower is not `hf_vision`, because the reference rounds the places of patches as Idefics2 does.
+    tower = SiglipNavitTower
+    parts: ClassVar = {
+        "encoder": "siglip_navit", "preprocessing": "square_tiles", "abstractor": "pixel_shuffle", "fusion": "tokens",
+        "positions": "rope", "writing": "tile_grid",
+    }  # fmt: skip
+    factors: ClassVar[tuple[int, ...]] = (1, 2)  # SmolVLM's format holds larger ones
+    their_config: ClassVar[Any] = Idefics3Config
+    their_class: ClassVar[Any] = Idefics3ForConditionalGeneration
+
+    def recipe(self, start: Published) -> ModelRecipe:
+        """Return the parts. Raises ValueError for another preparation of images."""
+        config, images, side = start.config, start.images, start.config.vision_config.image_size
+        if not images.do_image_splitting or images.max_image_size["longest_edge"] != side:
+            raise ValueError(f"preprocessing: {start.name} must split images into tiles of the tower's size, {side} px")
+        if (tuple(images.image_mean), tuple(images.image_std)) != (HALF, HALF):
+            raise ValueError(f"encoder: {start.name} must normalise pixels by 0.5 and 0.5")
+        ties = bool(config.tie_word_embeddings or config.text_config.tie_word_embeddings)
+        return ModelRecipe(
+            encoder={"siglip_navit": {"config": plain_config(config.vision_config, model_type=None)}},
+            preprocessing={"square_tiles": {
+                "longest": images.size["longest_edge"], "resample": FILTERS[int(images.resample)],
+            }},
+            abstractor={"pixel_shuffle": {"factor": config.scale_factor, "layers": 1, "bias": False}},
+            writing={"tile_grid": {"image_token": start.token(config.image_token_id)}},
+            language={"hf_causal": {
+                "config": plain_config(config.text_config, tie_word_embeddings=ties), "tokenizer": start.name,
+            }},
+        )  # fmt: skip
+
+    def misfits(self, model: VisionLanguageModel) -> Iterator[tuple[str, str]]:
+        """Yield each part that the format cannot hold, and what the format supports."""
+        yield from super().misfits(model)
+        linear = model.plan.abstractor
+        if hasattr(linear, "factor") and (linear.layers != 1 or linear.norm or linear.norm_after or linear.bias):
+            yield "abstractor", "pixel_shuffle of 1 layer, without norm and bias"
+        if getattr(linear, "factor", self.factors[0]) not in self.factors:
+            yield "abstractor", f"pixel_shuffle with a factor of {' or '.join(map(str, self.factors))}"
+        writing = model.plan.writing
+        if type(writing) is TileGrid and replace(writing, image_token=None, video_token=None) != TileGrid():
+            yield "writing", "tile_grid with its defaults"
+        if model.image_token != IMAGE:
+            yield "writing", f"the image token {IMAGE}"
+
+    def reference_of(self, model: VisionLanguageModel) -> Any:
+        """Return the class in transformers."""
+        return self.their_class
+
+    def config(self, model: VisionLanguageModel) -> Any:
+        """Return the configuration."""
+        text, vision = model.language.config, model.encoder.model.config.to_dict()
+        del vision["model_type"]
+        return self.their_config(
+            vision_config=vision, text_config=text, image_token_id=model.image_token_id,
+            scale_factor=model.plan.abstractor.factor, tie_word_embeddings=text.tie_word_embeddings,
+            pad_token_id=text.pad_token_id, dtype=next(model.parameters()).dtype,
+        )  # fmt: skip
+
+    def processor(self, model: VisionLanguageModel) -> Any:
+        """Return the processor."""
+        tokenizer = served_tokenizer(model.tokenizer, model.image_token)
+        return Idefics3Processor(
+            image_processor=Idefics3ImageProcessor(**self.image_options(model)), tokenizer=tokenizer,
+            **self.text_options(model),
+        )  # fmt: skip
+
+    def image_options(self, model: VisionLanguageModel) -> dict[str, Any]:
+        """Return the options of the image processor."""
+        return {
+            "size": {"longest_edge": model.plan.preprocessing.longest}, "do_image_splitting": True,
+            "max_image_size": {"longest_edge": model.plan.facts.image_size}, **pixel_options(model.plan),
+        }  # fmt: skip
+
+    def text_options(self, model: VisionLanguageModel) -> dict[str, Any]:
+        """Return the options of the processor for texts."""
+        side = model.plan.facts.image_size
+        return {
+            "image_seq_len": model.plan.grid_of(side, side).tokens,
+            "chat_template": served_template(model.tokenizer, model.image_token),
+        }  # fmt: skip
