@@ -11,21 +11,40 @@ import pytest
 import torch
 from tokenizers import AddedToken
 from transformers import (
+    CLIPImageProcessor,
     GotOcr2ImageProcessor,
+    Idefics2Config,
+    Idefics2ForConditionalGeneration,
+    Idefics2ImageProcessor,
+    Idefics2Processor,
     Idefics3ImageProcessor,
     Idefics3Processor,
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLProcessor,
     InternVLVideoProcessor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
+    LlavaProcessor,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
     PaliGemmaProcessor,
+    PixtralImageProcessor,
+    PixtralProcessor,
     Qwen2VLImageProcessor,
     SiglipImageProcessor,
     SmolVLMImageProcessor,
     SmolVLMProcessor,
     SmolVLMVideoProcessor,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
 )
 
 from tests.train.shapes import QWEN2
@@ -143,6 +162,7 @@ def internvl_processor(tokenizer: Any) -> Any:
     )  # fmt: skip
 
 
+PIXTRAL_TOKENS = ("[IMG]", "[IMG_BREAK]", "[IMG_END]", "<end_of_utterance>")
 IDEFICS_TOKENS = ("<fake_token_around_image>", "<end_of_utterance>")
 TILE_TOKENS = ("<global-img>", *(f"<row_{row + 1}_col_{column + 1}>" for row in range(6) for column in range(6)))
 
@@ -168,6 +188,82 @@ def idefics3_processor(factor: int) -> Callable[[Any], Any]:
         return SmolVLMProcessor(SmolVLMImageProcessor(**options), tokenizer, videos, **common)
 
     return made
+
+
+def idefics2_model(tokenizer: Any) -> Any:
+    """Return an Idefics2 with 5 latents."""
+    perceiver = {"hidden_size": 32, "resampler_n_latents": 5, "resampler_depth": 2, "resampler_n_heads": 4,
+                 "num_key_value_heads": 2, "resampler_head_dim": 6}  # fmt: skip
+    vision = {**VISION, "image_size": 48, "patch_size": 4}
+    return Idefics2ForConditionalGeneration(in_text(
+        Idefics2Config, tokenizer, {"model_type": "mistral"}, "<image>", vision_config=vision, perceiver_config=perceiver
+    ))  # fmt: skip
+
+
+def idefics2_processor(split: bool) -> Callable[[Any], Any]:
+    """Return a function that makes a processor of Idefics2."""
+    size = {"shortest_edge": 18, "longest_edge": 48}
+    return lambda tokenizer: Idefics2Processor(
+        Idefics2ImageProcessor(size=size, do_image_splitting=split), tokenizer, image_seq_len=5,
+        chat_template=tokenizer.chat_template,
+    )  # fmt: skip
+
+
+def pixtral_model(config: Any, kind: Any, **options: Any) -> Callable[[Any], Any]:
+    """Return a function that makes a Pixtral or a Mistral 3."""
+    vision = {**VISION, "model_type": "pixtral", "image_size": 48, "patch_size": 4, "head_dim": 8}
+    return lambda tokenizer: kind(in_text(
+        config, tokenizer, {"model_type": "mistral"}, "[IMG]", vision_config=vision, vision_feature_layer=-1, **options
+    ))  # fmt: skip
+
+
+def pixtral_processor(square: int) -> Callable[[Any], Any]:
+    """Return a function that makes a processor of Pixtral, or of Mistral 3 for squares of 2 patches."""
+    return lambda tokenizer: PixtralProcessor(
+        PixtralImageProcessor(size={"longest_edge": 48}, patch_size={"height": 4, "width": 4}), tokenizer, patch_size=4,
+        spatial_merge_size=square, chat_template=tokenizer.chat_template,
+    )  # fmt: skip
+
+
+def onevision_model(tokenizer: Any) -> Any:
+    """Return a LLaVA-OneVision with tiles of 16 px, of which it keeps the tokens of 2."""
+    vision = {**VISION, "model_type": "siglip_vision_model", "image_size": 16, "patch_size": 4, "vision_use_head": False}
+    return LlavaOnevisionForConditionalGeneration(in_text(
+        LlavaOnevisionConfig, tokenizer, {"model_type": "qwen2"}, "<image>", vision_config=vision,
+        image_grid_pinpoints=PINPOINTS, vision_aspect_ratio="anyres_max_2",
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+    ))  # fmt: skip
+
+
+PINPOINTS = [[16, 16], [16, 32], [32, 16], [32, 32]]
+
+
+def onevision_processor(tokenizer: Any) -> Any:
+    """Return a processor of LLaVA-OneVision."""
+    size = {"height": 16, "width": 16}
+    return LlavaOnevisionProcessor(
+        image_processor=LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=PINPOINTS, **HALF),
+        video_processor=LlavaOnevisionVideoProcessor(size=size, **HALF), tokenizer=tokenizer, num_image_tokens=16,
+        vision_feature_select_strategy="full", chat_template=tokenizer.chat_template, vision_aspect_ratio="anyres_max_2",
+    )  # fmt: skip
+
+
+def vipllava_model(tokenizer: Any) -> Any:
+    """Return a ViP-LLaVA that reads two layers."""
+    vision = {**VISION, "model_type": "clip_vision_model", "image_size": 16, "patch_size": 4}
+    return VipLlavaForConditionalGeneration(in_text(
+        VipLlavaConfig, tokenizer, {"model_type": "llama"}, "<image>", vision_config=vision, vision_feature_layer=[-1, -2],
+        image_seq_length=16,
+    ))  # fmt: skip
+
+
+def vipllava_processor(tokenizer: Any) -> Any:
+    """Return a processor of ViP-LLaVA."""
+    images = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    return LlavaProcessor(
+        images, tokenizer, patch_size=4, vision_feature_select_strategy="default", num_additional_image_tokens=1,
+        chat_template=tokenizer.chat_template,
+    )  # fmt: skip
 
 
 def paligemma_model(tokenizer: Any) -> Any:
@@ -210,6 +306,31 @@ FAMILIES: dict[str, Made] = {
         idefics3_model(SmolVlm(), 4), idefics3_processor(4),
         lambda: tokenizer_with(*IDEFICS_TOKENS, *TILE_TOKENS, template=PARTS_TEMPLATE.replace("IMAGE", "<image>")),
         needs="num2words",
+    ),
+    **{
+        f"Idefics2{' in crops' if split else ''}": Made(
+            idefics2_model, idefics2_processor(split),
+            lambda: tokenizer_with(*IDEFICS_TOKENS, template=PARTS_TEMPLATE.replace("IMAGE", "<image>")),
+        )
+        for split in (False, True)
+    },
+    "Pixtral": Made(
+        pixtral_model(LlavaConfig, LlavaForConditionalGeneration, vision_feature_select_strategy="full"),
+        pixtral_processor(1),
+        lambda: tokenizer_with(*PIXTRAL_TOKENS, template=PARTS_TEMPLATE.replace("IMAGE", "[IMG]")),
+    ),
+    "Mistral 3": Made(
+        pixtral_model(Mistral3Config, Mistral3ForConditionalGeneration), pixtral_processor(2),
+        lambda: tokenizer_with(*PIXTRAL_TOKENS, template=PARTS_TEMPLATE.replace("IMAGE", "[IMG]")),
+    ),
+    "LLaVA-OneVision": Made(
+        onevision_model, onevision_processor,
+        lambda: tokenizer_with("<end_of_utterance>", "<video>", template=PARTS_TEMPLATE.replace("IMAGE", "<image>")),
+        images=(0, 1),  # transformers shows several images of a sample without tiles
+    ),
+    "ViP-LLaVA": Made(
+        vipllava_model, vipllava_processor,
+        lambda: tokenizer_with("<end_of_utterance>", template=PARTS_TEMPLATE.replace("IMAGE", "<image>")),
     ),
     "PaliGemma": Made(
         paligemma_model, lambda tokenizer: PaliGemmaProcessor(paligemma_images(), tokenizer),

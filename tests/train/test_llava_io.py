@@ -147,7 +147,6 @@ def test_transformers_generates_the_same_text(tmp_path: Path) -> None:
             replace(LLAVA, encoder={"hf_vision": {"config": VISION, "norm": True}}),
             "encoder: LLaVA's format supports only an hf",
         ),
-        (replace(LLAVA, preprocessing={"anyres": {"max_tiles": 4}}), "preprocessing: LLaVA's format supports only pad"),
         (replace(LLAVA, positions="shared"), "positions: LLaVA's format supports only rope"),
         (replace(LLAVA, abstractor={"mlp": {"layers": 3}}), "abstractor: LLaVA's format supports only an mlp of 2 layers"),
         (

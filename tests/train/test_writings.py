@@ -55,6 +55,13 @@ def test_neighbours_share_the_token_between_them_if_start_and_end_are_equal():
     assert write(entry, TILES[2:], Place(1, "text" + FAKE, "")) == [4, FAKE]
 
 
+def test_a_space_precedes_a_word_after_an_image_but_no_white_space_and_no_token():
+    entry = {"between": {"start": FAKE, "end": FAKE, "space_before_word": True}}
+    written = {after: write(entry, TILES[2:], Place(0, "", after)) for after in ("What?", "\nWhat?", "", "<image>", FAKE)}
+    plain = [FAKE, 4, FAKE]
+    assert written == {"What?": [*plain, " "], "\nWhat?": plain, "": plain, "<image>": plain, FAKE: plain[:2]}
+
+
 def test_rows_end_with_a_token_and_the_last_row_with_another():
     entry = {"rows": {"row_end": "[IMG_BREAK]", "last_row_end": "[IMG_END]"}}
     assert write(entry, [Region(Grid(3, 2))]) == [2, "[IMG_BREAK]", 2, "[IMG_BREAK]", 2, "[IMG_END]"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vlmdata_train.convert.published import Published
 from vlmdata_train.encoders.hf_vision import HfVisionTower
 
 
@@ -16,3 +17,10 @@ def is_last_layer_of(encoder: Any, *kinds: str, extra: int, norm: bool = True) -
         return False
     count = encoder.model.config.num_hidden_layers
     return (encoder.layers, encoder.extra, encoder.norm, encoder.interpolate) == ([count], extra, norm, False)
+
+
+def check_normalisation(start: Published, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Raise ValueError if a published model does not normalise pixels by these numbers, which our tower cannot change."""
+    own = (tuple(start.images.image_mean), tuple(start.images.image_std))
+    if own != (mean, std):
+        raise ValueError(f"encoder: {start.name} normalises pixels by {own}, but the trainer's tower does it by {(mean, std)}")

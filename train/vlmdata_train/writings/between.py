@@ -22,6 +22,7 @@ class Between(Writing):
     start: str
     end: str
     around: Literal["image", "tile"] = "image"  # `tile`: around each tile; Idefics2 with image splitting
+    space_before_word: bool = False  # a space after the last token if a word follows it; Idefics2 in transformers
 
     def tokens(self) -> list[str]:
         """Return the two literal tokens."""
@@ -35,4 +36,7 @@ class Between(Writing):
             if number > 0 and self.start != self.end:
                 pieces.append(self.start)
             pieces += [run, self.end]
-        return pieces[:-1] if place.after.startswith(self.end) else pieces
+        if place.after.startswith(self.end):
+            return pieces[:-1]
+        is_before_word = place.after[:1].strip() not in ("", "<")
+        return [*pieces, " "] if self.space_before_word and is_before_word else pieces

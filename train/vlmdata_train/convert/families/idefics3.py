@@ -11,6 +11,7 @@ from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefi
 from vlmdata_train.convert.family import Family
 from vlmdata_train.convert.published import Published, plain_config
 from vlmdata_train.convert.served import FILTERS, pixel_options, served_template, served_tokenizer
+from vlmdata_train.convert.towers import check_normalisation
 from vlmdata_train.encoders.siglip_navit import HALF, SiglipNavitTower
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
@@ -44,8 +45,7 @@ class Idefics3(Family):
         config, images, side = start.config, start.images, start.config.vision_config.image_size
         if not images.do_image_splitting or images.max_image_size["longest_edge"] != side:
             raise ValueError(f"preprocessing: {start.name} must split images into tiles of the tower's size, {side} px")
-        if (tuple(images.image_mean), tuple(images.image_std)) != (HALF, HALF):
-            raise ValueError(f"encoder: {start.name} must normalise pixels by 0.5 and 0.5")
+        check_normalisation(start, HALF, HALF)
         ties = bool(config.tie_word_embeddings or config.text_config.tie_word_embeddings)
         return ModelRecipe(
             encoder={"siglip_navit": {"config": plain_config(config.vision_config, model_type=None)}},

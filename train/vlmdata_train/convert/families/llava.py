@@ -17,6 +17,11 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     LlavaNextImageProcessor,
     LlavaNextProcessor,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
     LlavaProcessor,
 )
 
@@ -24,7 +29,7 @@ from vlmdata_train.abstractors.mlp import Mlp
 from vlmdata_train.convert.clip_weights import clip_config, clip_weights
 from vlmdata_train.convert.family import Family
 from vlmdata_train.convert.published import Published, plain_config
-from vlmdata_train.convert.served import FILTERS, served_template, served_tokenizer
+from vlmdata_train.convert.served import FILTERS, pixel_options, served_template, served_tokenizer, square
 from vlmdata_train.encoders.hf_vision import HfVisionTower
 from vlmdata_train.encoders.open_clip import OpenClipTower
 from vlmdata_train.model.model import VisionLanguageModel
@@ -50,6 +55,7 @@ class Llava(Family):
         ("lm_head.", "language.lm_head."),
     )
     parts: ClassVar = {"fusion": "tokens", "positions": "rope", "writing": "plain"}
+    norm: ClassVar[bool] = False  # before the MLP
 
     def takes(self, facts: Mapping[str, Any]) -> bool:
         """Return whether a model has this format. Models in LLaVA's original format have the same type, but other keys."""
@@ -59,19 +65,24 @@ class Llava(Family):
     def recipe(self, start: Published) -> ModelRecipe:
         """Return the parts."""
         config, images = start.config, start.images
+        is_vip = self.norm  # its configuration has fewer fields
+        strategy = "default" if is_vip else config.vision_feature_select_strategy
         vision = {
             "config": plain_config(config.vision_config), "layer": config.vision_feature_layer,
-            "tokens": "patches" if config.vision_feature_select_strategy == "default" else "all",
-            "mean": images.image_mean, "std": images.image_std,
+            "tokens": "patches" if strategy == "default" else "all", "mean": images.image_mean, "std": images.image_std,
         }  # fmt: skip
         if config.vision_config.model_type == "siglip_vision_model":
             vision["tokens"] = "patches"  # without a class token, `full` and `patches` are the same
         ties = bool(config.tie_word_embeddings or config.text_config.tie_word_embeddings)
+        videos = {"video_token": start.token(config.video_token_id)} if config.model_type == "llava_onevision" else {}
         return ModelRecipe(
             encoder={"hf_vision": vision},
             preprocessing=_preprocessing(config, images),
-            abstractor={"mlp": {"activation": config.projector_hidden_act, "bias": config.multimodal_projector_bias}},
-            writing={"plain": {"image_token": start.token(config.image_token_id)}},
+            abstractor={"mlp": {
+                "activation": config.projector_hidden_act, "bias": is_vip or config.multimodal_projector_bias,
+                "norm": self.norm,
+            }},
+            writing={"plain": {"image_token": start.token(config.image_token_id), **videos}},
             language={"hf_causal": {
                 "config": plain_config(config.text_config, tie_word_embeddings=ties), "tokenizer": start.name,
             }},
@@ -83,11 +94,11 @@ class Llava(Family):
         if not _is_plain_tower(encoder):
             yield "encoder", "an hf_vision or plain open_clip tower at its own image size, without norm and register tokens"
         part: Any = plan.preprocessing
-        if not isinstance(part, Pad | CentreCrop | Resize | Anyres) or getattr(part, "max_tiles", None) is not None:
-            yield "preprocessing", "pad, centre_crop, resize or anyres without max_tiles"
+        if not isinstance(part, Pad | CentreCrop | Resize | Anyres):
+            yield "preprocessing", "pad, centre_crop, resize or anyres"
         mlp = plan.abstractor
-        if type(mlp) is not Mlp or mlp.layers != 2 or mlp.norm or mlp.norm_after:
-            yield "abstractor", "an mlp of 2 layers without norm"
+        if type(mlp) is not Mlp or mlp.layers != 2 or mlp.norm is not self.norm or mlp.norm_after:
+            yield "abstractor", f"an mlp of 2 layers {'after a' if self.norm else 'without'} norm"
         if type(plan.writing) is Plain and plan.writing.bos != "first":
             yield "writing", "plain, with BOS first"
         yield from super().misfits(model)
@@ -101,10 +112,27 @@ class Llava(Family):
 
     def reference_of(self, model: VisionLanguageModel) -> Any:
         """Return the class in transformers."""
+        if _most_tiles(model) is not None:
+            return LlavaOnevisionForConditionalGeneration
         return LlavaNextForConditionalGeneration if _is_tiled(model) else LlavaForConditionalGeneration
 
     def config(self, model: VisionLanguageModel) -> Any:
         """Return the configuration."""
+        options = self.common_config(model)
+        if (most := _most_tiles(model)) is not None:
+            del options["image_seq_length"]
+            video = model.image_token_id if model.video_token_id is None else model.video_token_id
+            options |= {"vision_aspect_ratio": f"anyres_max_{most}", "video_token_index": video}
+        if _is_tiled(model):
+            options["image_grid_pinpoints"] = _pinpoints(model)
+        kind = LlavaConfig if not _is_tiled(model) else LlavaNextConfig if most is None else LlavaOnevisionConfig
+        return kind(
+            vision_feature_select_strategy=self.strategy(model.encoder),
+            multimodal_projector_bias=model.plan.abstractor.bias, **options,
+        )  # fmt: skip
+
+    def common_config(self, model: VisionLanguageModel) -> dict[str, Any]:
+        """Return the entries of the configuration that LLaVA and ViP-LLaVA have."""
         encoder, plan = model.encoder, model.plan
         is_clip = isinstance(encoder, OpenClipTower)
         vision = clip_config(encoder.visual) if is_clip else encoder.model.config
@@ -113,49 +141,71 @@ class Llava(Family):
             layers = [index if index < 0 else index - count for index in encoder.indices]
         else:
             layers = [layer - count - 1 for layer in encoder.layers]
-        options: dict[str, Any] = {}
-        if _is_tiled(model):
-            options["image_grid_pinpoints"] = [[rows * side, columns * side] for rows, columns in plan.preprocessing.tiles]
         text = copy.deepcopy(model.language.config)
         text.architectures = [type(model.language).__name__]  # vLLM reads the class of the language model here
-        return (LlavaNextConfig if _is_tiled(model) else LlavaConfig)(
-            vision_config=vision, text_config=text,
-            image_token_index=model.image_token_id, image_seq_length=plan.grid_of(side, side).tokens,
-            vision_feature_layer=layers[0] if len(layers) == 1 else layers,
-            vision_feature_select_strategy="default" if _drops_class_token(encoder) else "full",
-            projector_hidden_act=plan.abstractor.activation, multimodal_projector_bias=plan.abstractor.bias,
-            tie_word_embeddings=text.tie_word_embeddings, dtype=next(model.parameters()).dtype, **options,
-        )  # fmt: skip
+        return {
+            "vision_config": vision, "text_config": text, "image_token_index": model.image_token_id,
+            "image_seq_length": plan.grid_of(side, side).tokens,
+            "vision_feature_layer": layers[0] if len(layers) == 1 else layers,
+            "projector_hidden_act": plan.abstractor.activation, "tie_word_embeddings": text.tie_word_embeddings,
+            "dtype": next(model.parameters()).dtype,
+        }  # fmt: skip
+
+    def strategy(self, encoder: Any) -> str:
+        """Return which tokens of the tower the configuration selects: `default` leaves out the class token."""
+        drops = encoder.tokens == "patches" if isinstance(encoder, OpenClipTower) else encoder.extra == 1
+        return "default" if drops else "full"
 
     def processor(self, model: VisionLanguageModel) -> Any:
         """Return the processor."""
         plan, side = model.plan, model.plan.facts.image_size
-        square = {"height": side, "width": side}
-        common: dict[str, Any] = {
-            "image_mean": list(plan.facts.mean), "image_std": list(plan.facts.std), "crop_size": square,
-            "size": {"shortest_edge": side}, "resample": FILTERS.index(plan.preprocessing.resample),
-        }  # fmt: skip
-        if isinstance(plan.preprocessing, Anyres):
-            pinpoints = [[rows * side, columns * side] for rows, columns in plan.preprocessing.tiles]
-            images: Any = LlavaNextImageProcessor(**common, image_grid_pinpoints=pinpoints)
-        elif isinstance(plan.preprocessing, Pad):
-            images = LlavaImageProcessor(**common, do_pad=True)
-        elif isinstance(plan.preprocessing, Resize):
-            images = CLIPImageProcessor(**{**common, "size": square}, do_center_crop=False)
-        else:
-            images = CLIPImageProcessor(**common)
+        strategy = self.strategy(model.encoder)
         # The processor counts one token fewer if the class token is dropped, so count the class token here.
-        drops = _drops_class_token(model.encoder)
-        options = {"patch_size": plan.facts.patch_size, "num_additional_image_tokens": int(drops or plan.facts.extra > 0)}
+        more = int(strategy == "default" or plan.facts.extra > 0)
+        options: dict[str, Any] = {
+            "image_processor": _image_processor(model), "vision_feature_select_strategy": strategy,
+            "tokenizer": served_tokenizer(model.tokenizer, model.image_token), "image_token": model.image_token,
+            "chat_template": served_template(model.tokenizer, model.image_token),
+        }  # fmt: skip
+        if (most := _most_tiles(model)) is not None:
+            videos = LlavaOnevisionVideoProcessor(size=square(side), **pixel_options(plan))
+            return LlavaOnevisionProcessor(
+                **options, video_processor=videos, num_image_tokens=plan.grid_of(side, side).tokens + more,
+                vision_aspect_ratio=f"anyres_max_{most}", video_token=plan.writing.video_token or model.image_token,
+            )  # fmt: skip
         return (LlavaNextProcessor if _is_tiled(model) else LlavaProcessor)(
-            image_processor=images, tokenizer=served_tokenizer(model.tokenizer, model.image_token),
-            image_token=model.image_token, **options, vision_feature_select_strategy="default" if drops else "full",
-            chat_template=served_template(model.tokenizer, model.image_token),
-        )  # fmt: skip
+            **options, patch_size=plan.facts.patch_size, num_additional_image_tokens=more
+        )
 
 
 def _is_tiled(model: VisionLanguageModel) -> bool:
     return isinstance(model.plan.preprocessing, Anyres)
+
+
+def _most_tiles(model: VisionLanguageModel) -> int | None:
+    """Return the most tiles whose tokens LLaVA-OneVision keeps, or None for another format."""
+    return getattr(model.plan.preprocessing, "max_tiles", None)
+
+
+def _pinpoints(model: VisionLanguageModel) -> list[list[int]]:
+    side = model.plan.facts.image_size
+    return [[rows * side, columns * side] for rows, columns in model.plan.preprocessing.tiles]
+
+
+def _image_processor(model: VisionLanguageModel) -> Any:
+    """Return the image processor for a model's preprocessing."""
+    plan, side = model.plan, model.plan.facts.image_size
+    common = {"crop_size": square(side), "size": {"shortest_edge": side}, **pixel_options(plan)}
+    if _most_tiles(model) is not None:
+        pinpoints = _pinpoints(model)
+        return LlavaOnevisionImageProcessor(size=square(side), image_grid_pinpoints=pinpoints, **pixel_options(plan))
+    if isinstance(plan.preprocessing, Anyres):
+        return LlavaNextImageProcessor(**common, image_grid_pinpoints=_pinpoints(model))
+    if isinstance(plan.preprocessing, Pad):
+        return LlavaImageProcessor(**common, do_pad=True)
+    if isinstance(plan.preprocessing, Resize):
+        return CLIPImageProcessor(**{**common, "size": square(side)}, do_center_crop=False)
+    return CLIPImageProcessor(**common)
 
 
 def _is_plain_tower(encoder: Any) -> bool:
@@ -169,14 +219,10 @@ def _is_plain_tower(encoder: Any) -> bool:
     return isinstance(encoder, HfVisionTower) and encoder.extra <= 1 and not encoder.interpolate and not encoder.norm
 
 
-def _drops_class_token(encoder: Any) -> bool:
-    return encoder.tokens == "patches" if isinstance(encoder, OpenClipTower) else encoder.extra == 1
-
-
 def _preprocessing(config: Any, images: Any) -> Any:
     """Return the recipe's preprocessing for a published image processor."""
     resample = FILTERS[int(images.resample)]
-    if config.model_type == "llava":
+    if config.model_type in ("llava", "vipllava"):
         whole = "centre_crop" if getattr(images, "do_center_crop", False) else "resize"
         return {"pad" if getattr(images, "do_pad", False) else whole: {"resample": resample}}
     side = config.vision_config.image_size

@@ -16,6 +16,7 @@ from transformers import (
 from vlmdata_train.convert.family import Family
 from vlmdata_train.convert.published import Published, as_causal, plain_config
 from vlmdata_train.convert.served import FILTERS, served_template, served_tokenizer
+from vlmdata_train.convert.towers import check_normalisation
 from vlmdata_train.encoders.qwen2_vl import Qwen2VlTower
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
@@ -51,9 +52,7 @@ class Qwen2Vl(Family):
     def recipe(self, start: Published) -> ModelRecipe:
         """Return the parts. Raises ValueError for another normalisation of pixels."""
         config, images, parts = start.config, start.images, self.parts
-        if (tuple(images.image_mean), tuple(images.image_std)) != self.normalisation:
-            found, known = f"{images.image_mean} and {images.image_std}", " and ".join(map(str, self.normalisation))
-            raise ValueError(f"encoder: {start.name} normalises pixels by {found}, but the trainer's tower does it by {known}")
+        check_normalisation(start, *self.normalisation)
         text, side = config.text_config, config.vision_config.spatial_merge_size
         rope = {name: value for name, value in text.rope_parameters.items() if name not in self.rope}
         sections = rope.pop("mrope_section")
