@@ -11,6 +11,10 @@ import pytest
 import torch
 from tokenizers import AddedToken
 from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    BlipImageProcessor,
     CLIPImageProcessor,
     GotOcr2ImageProcessor,
     Idefics2Config,
@@ -33,6 +37,10 @@ from transformers import (
     LlavaProcessor,
     Mistral3Config,
     Mistral3ForConditionalGeneration,
+    MllamaConfig,
+    MllamaForConditionalGeneration,
+    MllamaImageProcessor,
+    MllamaProcessor,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
     PaliGemmaProcessor,
@@ -56,6 +64,7 @@ from vlmdata_train.convert.families.qwen3_vl import Qwen3Vl
 from vlmdata_train.convert.families.smolvlm import SmolVlm
 from vlmdata_train.convert.served import with_named_tokens
 from vlmdata_train.model.tokens import byte_tokenizer
+from vlmdata_train.model.vision_half import CLIP_MEAN, CLIP_STD
 
 TEXT = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -85,6 +94,7 @@ class Made:
     processor: Callable[[Any], Any]
     tokenizer: Callable[[], Any]
     images: tuple[int, ...] = (0, 1, 3)  # how many images the questions of the comparison have
+    prompt: str | None = None  # a prompt for `What is it?`, if the processor has no chat template and writes the images itself
     needs: str | None = None  # a package without which transformers has no processor of this family
 
 
@@ -266,6 +276,51 @@ def vipllava_processor(tokenizer: Any) -> Any:
     )  # fmt: skip
 
 
+MLLAMA_TEMPLATE = (  # images first, because in transformers text before the first image reads all images of the sample
+    "{% for m in messages %}{% set first = loop.first %}{% if m['content'] is not string %}{% for c in m['content'] %}"
+    "{{ '<|image|>' if c['type'] == 'image' }}{% endfor %}{% endif %}{{ bos_token if first }}<|{{ m['role'] }}|>"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
+    "{{ c['text'] if c['type'] == 'text' }}{% endfor %}{% endif %}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def mllama_model(tokenizer: Any) -> Any:
+    """Return a Llama 3.2 Vision. Its image token is the first id after the vocabulary, as in the published models."""
+    vision = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 3, "num_global_layers": 1,
+              "attention_heads": 4, "image_size": 16, "patch_size": 4, "intermediate_layers_indices": [0, 2],
+              "vision_output_dim": 96}  # fmt: skip
+    rope = {"rope_type": "default", "rope_theta": 10_000.0}
+    image = tokenizer.convert_tokens_to_ids("<|image|>")
+    text = {**TEXT, **special_ids(tokenizer), "num_hidden_layers": 6, "cross_attention_layers": [1, 4], "vocab_size": image,
+            "rope_parameters": rope}  # fmt: skip
+    return MllamaForConditionalGeneration(MllamaConfig(vision_config=vision, text_config=text, image_token_index=image))
+
+
+def mllama_processor(tokenizer: Any) -> Any:
+    """Return a processor of Llama 3.2 Vision."""
+    images = MllamaImageProcessor(size={"height": 16, "width": 16}, image_mean=CLIP_MEAN, image_std=CLIP_STD)
+    return MllamaProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
+
+
+def blip2_model(tokenizer: Any) -> Any:
+    """Return a BLIP-2 over an OPT."""
+    vision = {**VISION, "image_size": 16, "patch_size": 4}
+    q_former = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 30}
+    text = {"model_type": "opt", "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "vocab_size": 320, "word_embed_proj_dim": 32, **special_ids(tokenizer)}  # fmt: skip
+    return Blip2ForConditionalGeneration(Blip2Config(
+        vision_config=vision, qformer_config=q_former, text_config=text, num_query_tokens=5,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    ))  # fmt: skip
+
+
+def with_bos(tokenizer: Any) -> Any:
+    """Return a tokenizer that adds BOS to each text."""
+    tokenizer.add_bos_token = True
+    return tokenizer
+
+
 def paligemma_model(tokenizer: Any) -> Any:
     """Return a PaliGemma with 16 tokens an image."""
     PaliGemmaProcessor(paligemma_images(), tokenizer)  # adds tokens to the tokenizer
@@ -331,6 +386,18 @@ FAMILIES: dict[str, Made] = {
     "ViP-LLaVA": Made(
         vipllava_model, vipllava_processor,
         lambda: tokenizer_with("<end_of_utterance>", template=PARTS_TEMPLATE.replace("IMAGE", "<image>")),
+    ),
+    "Llama 3.2 Vision": Made(
+        mllama_model, mllama_processor,
+        lambda: tokenizer_with("<|python_tag|>", "<|image|>", template=MLLAMA_TEMPLATE),
+    ),
+    "BLIP-2": Made(
+        blip2_model,
+        lambda tokenizer: Blip2Processor(
+            BlipImageProcessor(size={"height": 16, "width": 16}), tokenizer, num_query_tokens=5
+        ),
+        lambda: with_bos(tokenizer_with(template=None)), images=(1,),  # transformers generates only with one image
+        prompt="Question: What is it? Answer:",
     ),
     "PaliGemma": Made(
         paligemma_model, lambda tokenizer: PaliGemmaProcessor(paligemma_images(), tokenizer),

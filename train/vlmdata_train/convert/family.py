@@ -72,9 +72,24 @@ class Family:
         """Return the processor of transformers, with image processor, tokenizer and chat template."""
         raise NotImplementedError
 
-    def our_name(self, name: str) -> str | None:
-        """Return our name of a weight of transformers, or None if no part of ours has such a weight."""
-        return _renamed(name, self.names)
+    def table(self, config: Any) -> tuple[tuple[str, str], ...]:
+        """Return the table of names for a model with this configuration of transformers."""
+        return self.names
+
+    def our_name(self, name: str, config: Any = None) -> str | None:
+        """Return our name of a weight of transformers, or None if no part of ours has such a weight.
+
+        `config` is the configuration of transformers. Only families whose `table` reads it need it.
+        """
+        return _renamed(name, self.table(config))
+
+    def our_tensor(self, name: str, tensor: Tensor, rows: int) -> Tensor:
+        """Return the tensor for our weight `name`, which has `rows` rows, from the tensor of transformers."""
+        return tensor
+
+    def their_tensor(self, name: str, tensor: Tensor, model: VisionLanguageModel) -> Tensor:
+        """Return the tensor for transformers from our weight `name`."""
+        return tensor
 
     def our_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
         """Return our weights that `names` has to map."""
@@ -82,12 +97,12 @@ class Family:
 
     def their_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
         """Return the weights by their names in transformers' memory."""
-        back = tuple((ours, theirs) for theirs, ours in self.names)
+        back = tuple((ours, theirs) for theirs, ours in self.table(self.config(model)))
         weights = {}
         for name, value in self.our_weights(model).items():
             theirs = _renamed(name, back)
             assert theirs is not None, name
-            weights[theirs] = value.detach().cpu().contiguous()
+            weights[theirs] = self.their_tensor(name, value.detach().cpu().contiguous(), model)
         return weights
 
     def reference_of(self, model: VisionLanguageModel) -> Any:
