@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
 from tests.train.published import FAMILIES, write_published
@@ -132,8 +133,6 @@ def differences(one: dict[str, Any], other: dict[str, Any], place: str = "") -> 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_missing_or_foreign_weight_is_named_with_its_part(family: str, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     start = write_published(family, tmp_path / "start")
     file = start / "model.safetensors"
     tensors = load_file(file)
@@ -147,6 +146,32 @@ def test_a_missing_or_foreign_weight_is_named_with_its_part(family: str, tmp_pat
     save_file({**tensors, first: tensors[first].flatten()[:3].clone()}, file)
     with pytest.raises(ValueError, match=r"the weight '.*' has the shape \(3,\), but the model needs"):
         loaded(start)
+
+
+@pytest.mark.parametrize("head", ["other", "equal", "none"])
+@pytest.mark.parametrize("size", ["5GB", "60KB"])
+def test_an_output_layer_in_the_files_is_used_though_the_configuration_ties_it(size: str, head: str, tmp_path: Path) -> None:
+    start, name = write_published("InternVL", tmp_path, max_shard_size=size), "language_model.lm_head.weight"
+    words = next(value for name, value in Published(str(start)).weights() if name.endswith("embed_tokens.weight"))
+    edit_json(start / "config.json", tie_word_embeddings=True)
+    (file,) = [path for path in start.glob("*.safetensors") if name in load_file(path)]
+    tensors, index = load_file(file), start / "model.safetensors.index.json"
+    if head == "equal":
+        tensors[name] = words.clone()
+    if head == "none":
+        del tensors[name]
+        if index.exists():
+            table = json.loads(index.read_text())["weight_map"]
+            edit_json(index, weight_map={one: path for one, path in table.items() if one != name})
+    save_file(tensors, file, metadata={"format": "pt"})
+    model, (theirs, _) = loaded(start), served(start, 0)
+    assert torch.equal(model.lm_head.weight, theirs.lm_head.weight)
+    assert (model.lm_head.weight is model.language.get_input_embeddings().weight) == (head != "other")
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """Replace entries of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def test_an_index_that_names_a_file_elsewhere_is_refused(tmp_path: Path) -> None:

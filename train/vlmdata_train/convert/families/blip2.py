@@ -77,7 +77,8 @@ class Blip2(Family):
             }},
             writing={"plain": {"image_token": start.token(config.image_token_id), "bos": "after_images"}},
             language={"hf_causal": {
-                "config": plain_config(config.text_config), "tokenizer": start.name, "chat_template": TEMPLATE,
+                "config": plain_config(config.text_config, tie_word_embeddings=start.ties), "tokenizer": start.name,
+                "chat_template": TEMPLATE,
             }},
         )  # fmt: skip
 
@@ -93,8 +94,9 @@ class Blip2(Family):
 
     def config(self, model: VisionLanguageModel) -> Any:
         """Return the configuration."""
+        q_former: Any = model.abstractor.transformer
         return Blip2Config(
-            vision_config=model.encoder.model.config.to_dict(), qformer_config=model.abstractor.transformer.config.to_dict(),
+            vision_config=model.encoder.model.config.to_dict(), qformer_config=q_former.config.to_dict(),
             text_config=model.language.config, num_query_tokens=model.plan.abstractor.queries,
             image_token_index=model.image_token_id, dtype=next(model.parameters()).dtype,
         )  # fmt: skip

@@ -50,7 +50,6 @@ class Idefics2(Family):
         check_normalisation(start, HALF, HALF)
         if (resampler.hidden_act, text.hidden_act) != ("silu", "silu"):
             raise ValueError(f"abstractor: {start.name} must have the activation silu in its connector and language model")
-        ties = bool(config.tie_word_embeddings or text.tie_word_embeddings)
         return ModelRecipe(
             encoder={"siglip_navit": {"config": plain_config(config.vision_config, model_type=None)}},
             preprocessing={"edges": {
@@ -67,7 +66,7 @@ class Idefics2(Family):
                 "start": FAKE, "end": FAKE, "around": "tile", "space_before_word": True,
                 "image_token": start.token(config.image_token_id),
             }},
-            language={"hf_causal": {"config": plain_config(text, tie_word_embeddings=ties), "tokenizer": start.name}},
+            language={"hf_causal": {"config": plain_config(text, tie_word_embeddings=start.ties), "tokenizer": start.name}},
         )  # fmt: skip
 
     def misfits(self, model: VisionLanguageModel) -> Iterator[tuple[str, str]]:
@@ -107,7 +106,8 @@ class Idefics2(Family):
             size={"shortest_edge": part.shortest, "longest_edge": part.longest}, do_image_splitting=part.split,
             **pixel_options(model.plan),
         )  # fmt: skip
+        template: Any = served_template(model.tokenizer, model.image_token)
         return Idefics2Processor(
             images, served_tokenizer(model.tokenizer, model.image_token), image_seq_len=model.plan.abstractor.latents,
-            chat_template=served_template(model.tokenizer, model.image_token),
+            chat_template=template,
         )  # fmt: skip

@@ -46,7 +46,6 @@ class Idefics3(Family):
         if not images.do_image_splitting or images.max_image_size["longest_edge"] != side:
             raise ValueError(f"preprocessing: {start.name} must split images into tiles of the tower's size, {side} px")
         check_normalisation(start, HALF, HALF)
-        ties = bool(config.tie_word_embeddings or config.text_config.tie_word_embeddings)
         return ModelRecipe(
             encoder={"siglip_navit": {"config": plain_config(config.vision_config, model_type=None)}},
             preprocessing={"square_tiles": {
@@ -55,7 +54,7 @@ class Idefics3(Family):
             abstractor={"pixel_shuffle": {"factor": config.scale_factor, "layers": 1, "bias": False}},
             writing={"tile_grid": {"image_token": start.token(config.image_token_id)}},
             language={"hf_causal": {
-                "config": plain_config(config.text_config, tie_word_embeddings=ties), "tokenizer": start.name,
+                "config": plain_config(config.text_config, tie_word_embeddings=start.ties), "tokenizer": start.name,
             }},
         )  # fmt: skip
 

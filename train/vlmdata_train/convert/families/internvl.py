@@ -53,7 +53,6 @@ class InternVL(Family):
         config, images, tokenizer = start.config, start.images, start.tokenizer
         if config.vision_feature_layer != -1 or config.vision_feature_select_strategy != "default":
             raise ValueError(f"encoder: {start.name} uses other features than the patches of the last layer")
-        ties = bool(config.tie_word_embeddings or config.text_config.tie_word_embeddings)
         return ModelRecipe(
             encoder={"hf_vision": {
                 "config": plain_config(config.vision_config), "layer": -1, "norm": True, "mean": images.image_mean,
@@ -71,7 +70,7 @@ class InternVL(Family):
                 "image_token": start.token(config.image_token_id),
             }},
             language={"hf_causal": {
-                "config": plain_config(config.text_config, tie_word_embeddings=ties), "tokenizer": start.name,
+                "config": plain_config(config.text_config, tie_word_embeddings=start.ties), "tokenizer": start.name,
             }},
         )  # fmt: skip
 

@@ -45,8 +45,8 @@ class Llava(Family):
     """A tower, an MLP, and image tokens in the text of any causal language model."""
 
     title = "LLaVA"
-    forms = ("llava", "llava_next", "llava_onevision")
-    names = (
+    forms: ClassVar[tuple[str, ...]] = ("llava", "llava_next", "llava_onevision")
+    names: ClassVar[tuple[tuple[str, str], ...]] = (
         ("model.vision_tower.", "encoder.model."),
         ("model.multi_modal_projector.linear_1.", "abstractor.0."),
         ("model.multi_modal_projector.linear_2.", "abstractor.2."),
@@ -73,7 +73,6 @@ class Llava(Family):
         }  # fmt: skip
         if config.vision_config.model_type == "siglip_vision_model":
             vision["tokens"] = "patches"  # without a class token, `full` and `patches` are the same
-        ties = bool(config.tie_word_embeddings or config.text_config.tie_word_embeddings)
         videos = {"video_token": start.token(config.video_token_id)} if config.model_type == "llava_onevision" else {}
         return ModelRecipe(
             encoder={"hf_vision": vision},
@@ -84,7 +83,7 @@ class Llava(Family):
             }},
             writing={"plain": {"image_token": start.token(config.image_token_id), **videos}},
             language={"hf_causal": {
-                "config": plain_config(config.text_config, tie_word_embeddings=ties), "tokenizer": start.name,
+                "config": plain_config(config.text_config, tie_word_embeddings=start.ties), "tokenizer": start.name,
             }},
         )  # fmt: skip
 
@@ -125,7 +124,7 @@ class Llava(Family):
             options |= {"vision_aspect_ratio": f"anyres_max_{most}", "video_token_index": video}
         if _is_tiled(model):
             options["image_grid_pinpoints"] = _pinpoints(model)
-        kind = LlavaConfig if not _is_tiled(model) else LlavaNextConfig if most is None else LlavaOnevisionConfig
+        kind: Any = LlavaConfig if not _is_tiled(model) else LlavaNextConfig if most is None else LlavaOnevisionConfig
         return kind(
             vision_feature_select_strategy=self.strategy(model.encoder),
             multimodal_projector_bias=model.plan.abstractor.bias, **options,

@@ -66,7 +66,7 @@ class PaliGemma(Family):
             language={"hf_causal": {
                 "config": as_causal(
                     text, text.model_type, use_bidirectional_attention=None,
-                    tie_word_embeddings=bool(config.tie_word_embeddings or text.tie_word_embeddings),
+                    tie_word_embeddings=start.ties,
                 ),
                 "tokenizer": start.name, "chat_template": TEMPLATE,
             }},
@@ -106,7 +106,7 @@ class PaliGemma(Family):
     def processor(self, model: VisionLanguageModel) -> Any:
         """Return the processor."""
         plan, side = model.plan, model.plan.facts.image_size
-        images = SiglipImageProcessor(size=square(side), **pixel_options(plan))
+        images: Any = SiglipImageProcessor(size=square(side), **pixel_options(plan))
         images.image_seq_length = plan.grid_of(side, side).tokens
         tokenizer = copy.deepcopy(model.tokenizer)  # the processor changes how it writes BOS
         tokenizer.chat_template = SERVED

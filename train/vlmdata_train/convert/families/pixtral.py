@@ -22,14 +22,14 @@ class Pixtral(Family):
 
     title = "Pixtral"
     forms = ("llava",)
-    names = (
+    names: ClassVar[tuple[tuple[str, str], ...]] = (
         ("model.vision_tower.", "encoder.model."),
         ("model.multi_modal_projector.linear_1.", "abstractor.0."),
         ("model.multi_modal_projector.linear_2.", "abstractor.2."),
         ("model.language_model.", "language.model."),
         ("lm_head.", "language.lm_head."),
     )
-    tower = PixtralTower
+    tower: ClassVar[type | None] = PixtralTower
     parts: ClassVar[Mapping[str, str]] = {
         "encoder": "pixtral", "preprocessing": "longest_edge", "abstractor": "mlp", "fusion": "tokens", "positions": "rope",
         "writing": "rows",
@@ -45,7 +45,6 @@ class Pixtral(Family):
         check_normalisation(start, CLIP_MEAN, CLIP_STD)
         if config.vision_feature_layer != -1:
             raise ValueError(f"encoder: {start.name} must use the features of the tower's last layer")
-        ties = bool(config.tie_word_embeddings or config.text_config.tie_word_embeddings)
         tower = {"config": plain_config(config.vision_config), **({"square": square} if square > 1 else {})}
         return ModelRecipe(
             encoder={self.parts["encoder"]: tower},
@@ -57,7 +56,7 @@ class Pixtral(Family):
                 "row_end": "[IMG_BREAK]", "last_row_end": "[IMG_END]", "image_token": start.token(config.image_token_id),
             }},
             language={"hf_causal": {
-                "config": plain_config(config.text_config, tie_word_embeddings=ties), "tokenizer": start.name,
+                "config": plain_config(config.text_config, tie_word_embeddings=start.ties), "tokenizer": start.name,
             }},
         )  # fmt: skip
 

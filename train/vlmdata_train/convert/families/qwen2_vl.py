@@ -28,14 +28,14 @@ class Qwen2Vl(Family):
 
     title = "Qwen2-VL"
     forms = ("qwen2_vl",)
-    names = (
+    names: ClassVar[tuple[tuple[str, str], ...]] = (
         ("model.visual.merger.ln_q.", "abstractor.norm."),
         ("model.visual.merger.mlp.", "abstractor.mlp."),
         ("model.visual.", "encoder.model."),
         ("model.language_model.", "language.model."),
         ("lm_head.", "language.lm_head."),
     )
-    tower = Qwen2VlTower
+    tower: ClassVar[type | None] = Qwen2VlTower
     parts: ClassVar[Mapping[str, str]] = {
         "encoder": "qwen2_vl", "preprocessing": "smart_size", "abstractor": "patch_merger", "fusion": "tokens",
         "positions": "mrope", "writing": "plain", "language": "qwen2",
@@ -56,7 +56,6 @@ class Qwen2Vl(Family):
         text, side = config.text_config, config.vision_config.spatial_merge_size
         rope = {name: value for name, value in text.rope_parameters.items() if name not in self.rope}
         sections = rope.pop("mrope_section")
-        ties = bool(config.tie_word_embeddings or getattr(text, "tie_word_embeddings", False))
         return ModelRecipe(
             encoder={parts["encoder"]: {"config": plain_config(config.vision_config)}},
             preprocessing={parts["preprocessing"]: {
@@ -70,7 +69,7 @@ class Qwen2Vl(Family):
                 "image_token": start.token(config.image_token_id), "video_token": start.token(config.video_token_id),
             }},
             language={"hf_causal": {
-                "config": as_causal(text, parts["language"], rope_parameters=rope, tie_word_embeddings=ties),
+                "config": as_causal(text, parts["language"], rope_parameters=rope, tie_word_embeddings=start.ties),
                 "tokenizer": start.name,
             }},
         )  # fmt: skip
