@@ -13,8 +13,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
+from tests.train.made import VISION
 from tests.train.published import FAMILIES, write_published
 from tests.train.runs import write_data
+from tests.train.tiny import LLAMA, tiny_model
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import model_of
 from vlmdata_train.convert.fill import fill_from_published
@@ -29,6 +31,7 @@ from vlmdata_train.loop.loop import run_training
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import VisionLanguageModel, build_model
+from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.recipe_file import load
 
 pytestmark = pytest.mark.whole
@@ -112,7 +115,12 @@ def test_a_published_model_is_trained_and_exported_and_transformers_answers_alik
 def test_a_model_that_is_loaded_and_saved_again_has_the_same_configuration_and_weights(family: str, tmp_path: Path) -> None:
     start = write_published(family, tmp_path / "start", max_shard_size="60KB")
     assert len(list(start.glob("model-*.safetensors"))) > 2
-    save_published(loaded(start), tmp_path / "again")
+    model = loaded(start)
+    batch = batch_of(model, 1)
+    with torch.no_grad():
+        logits = model.logits(batch)
+        save_published(model, tmp_path / "again")
+        assert torch.equal(model.logits(batch), logits)
     before, after = Published(str(start)), Published(str(tmp_path / "again"))
     one, other = dict(before.weights()), dict(after.weights())
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
@@ -129,6 +137,41 @@ def differences(one: dict[str, Any], other: dict[str, Any], place: str = "") -> 
         elif a != b and name not in ("_name_or_path", "dtype", "bos_token_id", "architectures"):
             found[place + name] = (a, b)
     return found
+
+
+SIGLIP = {"model_type": "siglip_vision_model", **VISION, "patch_size": 4}
+OWN: dict[str, ModelRecipe] = {  # models of our own parts, and the families whose formats hold them
+    "idefics3": ModelRecipe(
+        encoder={"hf_vision": {"config": {**SIGLIP, "image_size": 48}, "layer": -1, "norm": True}},
+        preprocessing={"square_tiles": {"longest": 96}}, abstractor={"pixel_shuffle": {"bias": False}}, writing="tile_grid",
+        language={"hf_causal": {"config": {**LLAMA, "max_position_embeddings": 2048}}},
+    ),
+    "internvl": ModelRecipe(
+        encoder={"hf_vision": {
+            "config": {"model_type": "internvl_vision", **VISION, "image_size": 16, "patch_size": 4}, "layer": -1, "norm": True,
+        }},
+        preprocessing={"dynamic_tiles": {"max_tiles": 4}}, abstractor={"pixel_shuffle": {"layers": 2, "norm": True}},
+        writing={"between": {"start": "<img>", "end": "</img>"}}, language={"hf_causal": {"config": LLAMA}},
+    ),
+    "llava_onevision": ModelRecipe(
+        encoder={"hf_vision": {"config": {**SIGLIP, "image_size": 16}, "layer": -1}},
+        preprocessing={"anyres": {"max_tiles": 2}}, language={"hf_causal": {"config": LLAMA}},
+        writing={"plain": {"video_token": "<video>"}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_a_model_of_own_parts_is_exported_to_a_family_and_transformers_answers_alike(kind: str, tmp_path: Path) -> None:
+    ours = tiny_model(OWN[kind], seed=1)
+    save_published(ours, tmp_path)
+    theirs, inputs = served(tmp_path, 1)
+    batch = batch_of(ours, 1)
+    assert theirs.config.model_type == kind
+    assert inputs["input_ids"].tolist() == batch.input_ids.tolist()
+    with torch.no_grad():
+        logits = theirs(**inputs).logits
+        assert (ours.logits(batch) - logits).abs().max() < TOLERANCE * logits.abs().max()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -6,6 +6,7 @@ has in memory. The table `names` of a family maps these names to ours. The table
 
 from __future__ import annotations
 
+import copy
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping
@@ -72,6 +73,12 @@ class Family:
         """Return the processor of transformers, with image processor, tokenizer and chat template."""
         raise NotImplementedError
 
+    def text_config(self, model: VisionLanguageModel) -> Any:
+        """Return a copy of the language model's configuration. transformers changes configurations of models that it builds."""
+        text = copy.deepcopy(model.language.config)
+        text.architectures = [type(model.language).__name__]  # vLLM reads the class of the language model here
+        return text
+
     def table(self, config: Any) -> tuple[tuple[str, str], ...]:
         """Return the table of names for a model with this configuration of transformers."""
         return self.names
@@ -116,6 +123,12 @@ class Family:
         reference.load_state_dict(self.their_weights(model), assign=True)
         reference.tie_weights()
         return reference
+
+
+def has_room(model: VisionLanguageModel, *tokens: str) -> bool:
+    """Return whether a model has ids for these tokens, which a processor of transformers adds to the tokenizer."""
+    known, rows = model.tokenizer.get_vocab(), model.language.get_input_embeddings().weight.shape[0]
+    return len(model.tokenizer) + sum(token not in known for token in tokens) <= rows
 
 
 def all_families() -> list[Family]:

@@ -97,7 +97,7 @@ class Blip2(Family):
         q_former: Any = model.abstractor.transformer
         return Blip2Config(
             vision_config=model.encoder.model.config.to_dict(), qformer_config=q_former.config.to_dict(),
-            text_config=model.language.config, num_query_tokens=model.plan.abstractor.queries,
+            text_config=self.text_config(model), num_query_tokens=model.plan.abstractor.queries,
             image_token_index=model.image_token_id, dtype=next(model.parameters()).dtype,
         )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from transformers import Idefics2Config, Idefics2ForConditionalGeneration, Idefics2ImageProcessor, Idefics2Processor
 
-from vlmdata_train.convert.family import Family
+from vlmdata_train.convert.family import Family, has_room
 from vlmdata_train.convert.published import Published, plain_config
 from vlmdata_train.convert.served import FILTERS, pixel_options, served_template, served_tokenizer
 from vlmdata_train.convert.towers import check_normalisation
@@ -16,6 +16,7 @@ from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.tokens import IMAGE
 
+END = "<end_of_utterance>"  # the processor adds it to the tokenizer
 FAKE = "<fake_token_around_image>"
 _RESAMPLER, _OURS = "model.connector.perceiver_resampler.", "abstractor."
 _LAYER = {  # names in a layer of the resampler
@@ -80,6 +81,8 @@ class Idefics2(Family):
             yield "writing", f"between with {FAKE} around tiles, `space_before_word` and the image token {IMAGE}"
         if getattr(text, "hidden_act", None) != "silu":
             yield "language", "a model with the activation silu"
+        if not has_room(model, END):
+            yield "language", f"a tokenizer with the token {END}, or with fewer tokens than rows of embeddings"
 
     def reference_of(self, model: VisionLanguageModel) -> Any:
         """Return the class in transformers."""
@@ -87,7 +90,7 @@ class Idefics2(Family):
 
     def config(self, model: VisionLanguageModel) -> Any:
         """Return the configuration."""
-        text, part = model.language.config, model.plan.abstractor
+        text, part = self.text_config(model), model.plan.abstractor
         perceiver = {
             "hidden_size": text.hidden_size, "rms_norm_eps": part.eps, "resampler_n_latents": part.latents,
             "resampler_depth": part.layers, "resampler_n_heads": part.heads, "resampler_head_dim": part.head_width,

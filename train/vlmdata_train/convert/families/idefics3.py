@@ -6,17 +6,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessor, Idefics3Processor
 
-from vlmdata_train.convert.family import Family
+from vlmdata_train.convert.family import Family, has_room
 from vlmdata_train.convert.published import Published, plain_config
 from vlmdata_train.convert.served import FILTERS, pixel_options, served_template, served_tokenizer
-from vlmdata_train.convert.towers import check_normalisation
+from vlmdata_train.convert.towers import check_normalisation, is_last_layer_of
 from vlmdata_train.encoders.siglip_navit import HALF, SiglipNavitTower
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.tokens import IMAGE
 from vlmdata_train.writings.tile_grid import TileGrid
+
+END = "<end_of_utterance>"  # the processor adds it to the tokenizer
 
 
 class Idefics3(Family):
@@ -30,10 +34,8 @@ class Idefics3(Family):
         ("model.text_model.", "language.model."),
         ("lm_head.", "language.lm_head."),
     )
-    # The tower is not `hf_vision`, because the reference rounds the places of patches as Idefics2 does.
-    tower = SiglipNavitTower
     parts: ClassVar = {
-        "encoder": "siglip_navit", "preprocessing": "square_tiles", "abstractor": "pixel_shuffle", "fusion": "tokens",
+        "preprocessing": "square_tiles", "abstractor": "pixel_shuffle", "fusion": "tokens",
         "positions": "rope", "writing": "tile_grid",
     }  # fmt: skip
     factors: ClassVar[tuple[int, ...]] = (1, 2)  # SmolVLM's format holds larger ones
@@ -46,7 +48,7 @@ class Idefics3(Family):
         if not images.do_image_splitting or images.max_image_size["longest_edge"] != side:
             raise ValueError(f"preprocessing: {start.name} must split images into tiles of the tower's size, {side} px")
         check_normalisation(start, HALF, HALF)
-        return ModelRecipe(
+        return ModelRecipe(  # not `hf_vision`, because the reference rounds the places of patches as Idefics2 does
             encoder={"siglip_navit": {"config": plain_config(config.vision_config, model_type=None)}},
             preprocessing={"square_tiles": {
                 "longest": images.size["longest_edge"], "resample": FILTERS[int(images.resample)],
@@ -60,6 +62,8 @@ class Idefics3(Family):
 
     def misfits(self, model: VisionLanguageModel) -> Iterator[tuple[str, str]]:
         """Yield each part that the format cannot hold, and what the format supports."""
+        if not _is_siglip(model.encoder):
+            yield "encoder", "siglip_navit, or a SigLIP by hf_vision with `layer: -1` and `norm: true`"
         yield from super().misfits(model)
         linear = model.plan.abstractor
         if hasattr(linear, "factor") and (linear.layers != 1 or linear.norm or linear.norm_after or linear.bias):
@@ -71,6 +75,12 @@ class Idefics3(Family):
             yield "writing", "tile_grid with its defaults"
         if model.image_token != IMAGE:
             yield "writing", f"the image token {IMAGE}"
+        if not has_room(model, END):
+            yield "language", f"a tokenizer with the token {END}, or with fewer tokens than rows of embeddings"
+
+    def our_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
+        """Return our weights, without the head of a SigLIP, which no feature needs."""
+        return {name: value for name, value in model.state_dict().items() if not name.startswith("encoder.model.head.")}
 
     def reference_of(self, model: VisionLanguageModel) -> Any:
         """Return the class in transformers."""
@@ -78,10 +88,11 @@ class Idefics3(Family):
 
     def config(self, model: VisionLanguageModel) -> Any:
         """Return the configuration."""
-        text, vision = model.language.config, model.encoder.model.config.to_dict()
-        del vision["model_type"]
+        text, known = self.text_config(model), self.their_config().vision_config.to_dict().keys() - {"model_type"}
+        vision = model.encoder.model.config.to_dict()
         return self.their_config(
-            vision_config=vision, text_config=text, image_token_id=model.image_token_id,
+            vision_config={name: value for name, value in vision.items() if name in known},
+            text_config=text, image_token_id=model.image_token_id,
             scale_factor=model.plan.abstractor.factor, tie_word_embeddings=text.tie_word_embeddings,
             pad_token_id=text.pad_token_id, dtype=next(model.parameters()).dtype,
         )  # fmt: skip
@@ -108,3 +119,15 @@ class Idefics3(Family):
             "image_seq_len": model.plan.grid_of(side, side).tokens,
             "chat_template": served_template(model.tokenizer, model.image_token),
         }  # fmt: skip
+
+
+def _is_siglip(encoder: Any) -> bool:
+    """Return whether the format can hold a tower, whose patches must have the places that the reference computes."""
+    if type(encoder) is SiglipNavitTower:
+        return True
+    if not is_last_layer_of(encoder, "siglip_vision_model", extra=0):
+        return False
+    count = encoder.model.config.image_size // encoder.model.config.patch_size
+    fractions = torch.arange(count, dtype=torch.float32) * (torch.tensor(1.0) / count)
+    places = torch.bucketize(fractions, torch.arange(1 / count, 1.0, 1 / count), right=True)
+    return torch.equal(places, torch.arange(count))  # rounding moves a patch in some tables, such as one of 25

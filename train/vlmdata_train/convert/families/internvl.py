@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -94,9 +95,9 @@ class InternVL(Family):
 
     def config(self, model: VisionLanguageModel) -> Any:
         """Return the configuration."""
-        plan, text, side = model.plan, model.language.config, model.plan.facts.image_size
+        plan, text, side = model.plan, self.text_config(model), model.plan.facts.image_size
         return InternVLConfig(
-            vision_config=model.encoder.model.config, text_config=text, image_token_id=model.image_token_id,
+            vision_config=copy.deepcopy(model.encoder.model.config), text_config=text, image_token_id=model.image_token_id,
             image_seq_length=plan.grid_of(side, side).tokens, downsample_ratio=1 / plan.abstractor.factor,
             projector_hidden_act=plan.abstractor.activation, tie_word_embeddings=text.tie_word_embeddings,
             dtype=next(model.parameters()).dtype,

@@ -100,6 +100,8 @@ class Llava(Family):
             yield "abstractor", f"an mlp of 2 layers {'after a' if self.norm else 'without'} norm"
         if type(plan.writing) is Plain and plan.writing.bos != "first":
             yield "writing", "plain, with BOS first"
+        if _most_tiles(model) is not None and plan.writing.video_token is None:
+            yield "writing", "plain with a `video_token` beside anyres with max_tiles"
         yield from super().misfits(model)
 
     def our_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
@@ -120,8 +122,7 @@ class Llava(Family):
         options = self.common_config(model)
         if (most := _most_tiles(model)) is not None:
             del options["image_seq_length"]
-            video = model.image_token_id if model.video_token_id is None else model.video_token_id
-            options |= {"vision_aspect_ratio": f"anyres_max_{most}", "video_token_index": video}
+            options |= {"vision_aspect_ratio": f"anyres_max_{most}", "video_token_index": model.video_token_id}
         if _is_tiled(model):
             options["image_grid_pinpoints"] = _pinpoints(model)
         kind: Any = LlavaConfig if not _is_tiled(model) else LlavaNextConfig if most is None else LlavaOnevisionConfig
@@ -134,14 +135,13 @@ class Llava(Family):
         """Return the entries of the configuration that LLaVA and ViP-LLaVA have."""
         encoder, plan = model.encoder, model.plan
         is_clip = isinstance(encoder, OpenClipTower)
-        vision = clip_config(encoder.visual) if is_clip else encoder.model.config
+        vision = clip_config(encoder.visual) if is_clip else copy.deepcopy(encoder.model.config)
         side, count = plan.facts.image_size, vision.num_hidden_layers
         if is_clip:  # the tower's `indices` count blocks from 0
             layers = [index if index < 0 else index - count for index in encoder.indices]
         else:
             layers = [layer - count - 1 for layer in encoder.layers]
-        text = copy.deepcopy(model.language.config)
-        text.architectures = [type(model.language).__name__]  # vLLM reads the class of the language model here
+        text = self.text_config(model)
         return {
             "vision_config": vision, "text_config": text, "image_token_index": model.image_token_id,
             "image_seq_length": plan.grid_of(side, side).tokens,
@@ -170,7 +170,7 @@ class Llava(Family):
             videos = LlavaOnevisionVideoProcessor(size=square(side), **pixel_options(plan))
             return LlavaOnevisionProcessor(
                 **options, video_processor=videos, num_image_tokens=plan.grid_of(side, side).tokens + more,
-                vision_aspect_ratio=f"anyres_max_{most}", video_token=plan.writing.video_token or model.image_token,
+                vision_aspect_ratio=f"anyres_max_{most}", video_token=plan.writing.video_token,
             )  # fmt: skip
         return (LlavaNextProcessor if _is_tiled(model) else LlavaProcessor)(
             **options, patch_size=plan.facts.patch_size, num_additional_image_tokens=more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -95,11 +96,12 @@ class Pixtral(Family):
 
     def common_config(self, model: VisionLanguageModel) -> dict[str, Any]:
         """Return the entries of the configuration that Pixtral and Mistral 3 have."""
-        text = model.language.config
+        text = self.text_config(model)
         return {
-            "vision_config": model.encoder.model.config, "text_config": text, "image_token_index": model.image_token_id,
-            "vision_feature_layer": -1, "multimodal_projector_bias": model.plan.abstractor.bias,
-            "tie_word_embeddings": text.tie_word_embeddings, "dtype": next(model.parameters()).dtype,
+            "vision_config": copy.deepcopy(model.encoder.model.config), "text_config": text,
+            "image_token_index": model.image_token_id, "vision_feature_layer": -1,
+            "multimodal_projector_bias": model.plan.abstractor.bias, "tie_word_embeddings": text.tie_word_embeddings,
+            "dtype": next(model.parameters()).dtype,
         }  # fmt: skip
 
     def processor(self, model: VisionLanguageModel) -> Any:
