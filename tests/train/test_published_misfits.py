@@ -16,12 +16,6 @@ pytestmark = pytest.mark.whole
 
 # (family, part, changed parameters, start of the message)
 CASES: list[tuple[str, str, dict[str, Any], str]] = [
-    (
-        "Qwen2-VL",
-        "abstractor",
-        {"norm": "rms"},
-        r"abstractor: Qwen2-VL's format supports only patch_merger: \{'norm': 'layer'\}",
-    ),
     ("Qwen2-VL", "writing", {"video_token": None}, "writing: Qwen2-VL's format supports only plain, with a `video_token`"),
     ("InternVL", "preprocessing", {"thumbnail": False}, "preprocessing: InternVL's format supports only dynamic_tiles, with"),
     ("InternVL", "writing", {"around": "tile"}, "writing: InternVL's format supports only between around images"),
