@@ -3,77 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from tokenizers import AddedToken
 from transformers import (
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
-    Qwen2VLProcessor,
-    Qwen2VLVideoProcessor,
 )
 
+from tests.train.made import TEXT, Made, special_ids, tokenizer_with
+from tests.train.made_tiled import TILED
+from tests.train.made_whole import WHOLE
 from tests.train.shapes import QWEN2
 from tests.train.tiny import randomise
-from vlmdata_train.model.tokens import byte_tokenizer
+from vlmdata_train.convert.families.qwen2_5_vl import Qwen25Vl
+from vlmdata_train.convert.families.qwen2_vl import Qwen2Vl
+from vlmdata_train.convert.families.qwen3_vl import Qwen3Vl
 
-TEXT = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "vocab_size": 320, "max_position_embeddings": 2048,
-}  # fmt: skip
-
-
-def tokenizer_with(*names: str, template: str) -> Any:
-    """Return a tokenizer of bytes with these special tokens and this chat template."""
-    tokenizer = byte_tokenizer()
-    tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in names])
-    tokenizer.chat_template = template
-    return tokenizer
+QWEN_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 
 
-@dataclass(frozen=True)
-class Made:
-    """One family: how its tiny model and its processor are made."""
-
-    model: Callable[[Any], Any]  # from the tokenizer
-    processor: Callable[[Any], Any]
-    tokenizer: Callable[[], Any]
+QWEN_TOWER = {"hidden_size": 32, "intermediate_size": 40, "out_hidden_size": 32}
 
 
-def qwen2_vl_model(tokenizer: Any) -> Any:
-    """Return a Qwen2-VL."""
-    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [1, 1, 2]}
-    ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in [
-        ("image", "image_pad"), ("video", "video_pad"), ("vision_start", "vision_start"), ("vision_end", "vision_end"),
-    ]}  # fmt: skip
-    special = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    vision = {"depth": 2, "embed_dim": 32, "num_heads": 4, "mlp_ratio": 2, "patch_size": 4, "hidden_size": 32}
-    config = Qwen2VLConfig(vision_config=vision, text_config={**TEXT, "rope_parameters": rope, **special}, **ids)
-    return Qwen2VLForConditionalGeneration(config)
+def qwen_model(family: Qwen2Vl, vision: dict[str, Any], **text: Any) -> Callable[[Any], Any]:
+    """Return a function that makes a Qwen2-VL, Qwen2.5-VL or Qwen3-VL."""
+    sections = [4, 2, 2] if family.rope else [1, 1, 2]
+    rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": sections, **family.rope}
+
+    def made(tokenizer: Any) -> Any:
+        ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in [
+            ("image", "image_pad"), ("video", "video_pad"), ("vision_start", "vision_start"), ("vision_end", "vision_end"),
+        ]}  # fmt: skip
+        words = {**TEXT, "rope_parameters": rope, **special_ids(tokenizer), **text}
+        return family.their_class(family.their_config(vision_config=vision, text_config=words, **ids))
+
+    return made
 
 
-def qwen2_vl_processor(tokenizer: Any) -> Any:
-    """Return a processor of Qwen2-VL for small images."""
-    options = {"patch_size": 4, "size": {"shortest_edge": 128, "longest_edge": 1024}}
-    return Qwen2VLProcessor(
-        image_processor=Qwen2VLImageProcessor(**options), video_processor=Qwen2VLVideoProcessor(**options),
+def qwen_processor(family: Qwen2Vl) -> Callable[[Any], Any]:
+    """Return a function that makes a processor of Qwen's models for small images."""
+    mean, std = (list(numbers) for numbers in family.normalisation)
+    size = {"shortest_edge": 128, "longest_edge": 1024}
+    options = {"patch_size": 4, "size": size, "image_mean": mean, "image_std": std}
+    return lambda tokenizer: family.their_processor(
+        image_processor=Qwen2VLImageProcessor(**options), video_processor=family.their_videos(**options),
         tokenizer=tokenizer, chat_template=tokenizer.chat_template,
     )  # fmt: skip
 
 
-QWEN_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+def qwen(family: Qwen2Vl, vision: dict[str, Any], **text: Any) -> Made:
+    """Return how a family of Qwen is made. `text` are entries of its language model."""
+    return Made(
+        qwen_model(family, {"num_heads": 4, "patch_size": 4, **vision}, **text), qwen_processor(family),
+        lambda: tokenizer_with(*QWEN_TOKENS, template=QWEN2),
+    )  # fmt: skip
+
+
 FAMILIES: dict[str, Made] = {
-    "Qwen2-VL": Made(qwen2_vl_model, qwen2_vl_processor, lambda: tokenizer_with(*QWEN_TOKENS, template=QWEN2)),
+    "Qwen2-VL": qwen(Qwen2Vl(), {"depth": 2, "embed_dim": 32, "mlp_ratio": 2, "hidden_size": 32}),
+    "Qwen2.5-VL": qwen(Qwen25Vl(), {**QWEN_TOWER, "depth": 3, "window_size": 16, "fullatt_block_indexes": [1]}),
+    "Qwen3-VL": qwen(
+        Qwen3Vl(), {**QWEN_TOWER, "depth": 4, "num_position_embeddings": 36, "deepstack_visual_indexes": [0, 2]}, head_dim=16
+    ),
+    **TILED,
+    **WHOLE,
 }
 
 
 def write_published(name: str, folder: Path, *, max_shard_size: str = "5GB", dtype: torch.dtype = torch.float32) -> Path:
     """Write the folder of a tiny published model with its processor."""
     made = FAMILIES[name]
+    if made.needs is not None:
+        pytest.importorskip(made.needs)
     tokenizer = made.tokenizer()
     model = made.model(tokenizer).eval()
     randomise(model, seed=1, scale=0.25)

@@ -10,6 +10,8 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModel,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
     CLIPConfig,
     CLIPModel,
     Idefics2Config,
@@ -50,7 +52,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def test_every_encoder_is_tested() -> None:
     # tested with their families in test_parity_* and test_sam
-    elsewhere = ["mistral3", "mllama", "pixtral", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "sam", "siglip_navit"]
+    elsewhere = ["blip2", "mistral3", "mllama", "pixtral", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "sam", "siglip_navit"]
     assert part_names("encoder") == sorted(["hf_vision", "open_clip", "raw_patches", "side_by_side", *elsewhere])
 
 
@@ -270,3 +272,15 @@ def test_the_tower_of_a_published_model_is_loaded_with_its_weights(tower: str, t
     assert (facts.width, facts.patch_size) == (16, theirs.config.patch_size)
     side = 4 * facts.image_size
     assert built(torch.randn(2, 3, side, side)).shape == (2, facts.grid(side, side).tokens, 16)
+
+
+def test_the_tower_of_blip2_is_loaded_with_its_weights_and_returns_the_last_states(tmp_path: Path) -> None:
+    config = Blip2Config(vision_config=SMALL, text_config={"model_type": "llama", "vocab_size": 30, **SMALL})
+    Blip2ForConditionalGeneration(config).save_pretrained(tmp_path)
+    part = make_part("encoder", {"blip2": {"name": str(tmp_path)}})
+    whole = Blip2ForConditionalGeneration.from_pretrained(tmp_path).eval()
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        states = part.build().eval()(pixels)
+        assert torch.equal(states, whole.vision_model(pixels).last_hidden_state)
+    assert states.shape[1:] == (part.facts().grid(32, 32).tokens, part.facts().width)

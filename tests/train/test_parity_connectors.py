@@ -31,18 +31,10 @@ from tests.train.parity import (
 )
 from tests.train.test_abstractors import GRID, tower
 from tests.train.tiny import randomise
+from vlmdata_train.convert.families.vipllava import VipLlava
 from vlmdata_train.model.encoder_facts import Grid
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.parts import make_part
-
-VIP_LLAVA = {
-    "model.vision_tower.": "encoder.model.",
-    "model.multi_modal_projector.projector_layernorm.": "abstractor.0.",
-    "model.multi_modal_projector.linear_1.": "abstractor.1.",
-    "model.multi_modal_projector.linear_2.": "abstractor.3.",
-    "model.language_model.": "language.model.",
-    "lm_head.": "language.lm_head.",
-}
 
 
 def test_vip_llava_equals_transformers_with_gradients() -> None:
@@ -56,13 +48,13 @@ def test_vip_llava_equals_transformers_with_gradients() -> None:
         encoder={"hf_vision": {"config": {"model_type": "clip_vision_model", **vision}, "layer": layers}},
         abstractor={"mlp": {"norm": True}}, language={"hf_causal": {"config": {"model_type": "llama", **TEXT}}},
     )  # fmt: skip
-    model = copy_weights(reference, recipe, renamed(VIP_LLAVA))
+    model = copy_weights(reference, recipe, VipLlava().our_name)
     batch = of_squares([16, 16])
     answers = answers_of(reference, batch)
     assert_same_logits_and_images_matter(model, batch, answers)
     model.logits(batch).square().mean().backward()
     answers(batch.pixels).square().mean().backward()
-    assert_same_gradients(model, reference, renamed(VIP_LLAVA))
+    assert_same_gradients(model, reference, VipLlava().our_name)
 
 
 KOSMOS = {

@@ -1,7 +1,6 @@
 """Idefics2, whose images have their own shapes, gives the logits and gradients of its class in transformers."""
 
 import io
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,8 +34,8 @@ from tests.train.parity import (
     copy_weights,
     of_own_shapes,
     randomised,
-    renamed,
 )
+from vlmdata_train.convert.families.idefics2 import Idefics2
 from vlmdata_train.data.collate import Ready, build_batch
 from vlmdata_train.data.document import Document
 from vlmdata_train.data.open_feed import prompter_of
@@ -59,24 +58,6 @@ RECIPE = ModelRecipe(
     language={"hf_causal": {"config": MISTRAL}},
 )  # fmt: skip
 SIZES = [(53, 70), (100, 54), (27, 98)]  # as tiles 53 x 70, 70 x 37 and 27 x 70: 7 x 10, 10 x 5 and 3 x 10 patches
-NAMES = {
-    "lm_head.": "language.lm_head.", "model.text_model.": "language.model.", "model.vision_model.": "encoder.model.",
-    "model.connector.perceiver_resampler.": "abstractor.", "model.connector.modality_projection.": "abstractor.project.",
-}  # fmt: skip
-INNER = {
-    "input_latents_norm": "latents_norm", "input_context_norm": "context_norm", "post_attention_layernorm": "mlp_norm",
-    "self_attn.q_proj": "query", "self_attn.k_proj": "key", "self_attn.v_proj": "value", "self_attn.o_proj": "output",
-    "gate_proj": "gate", "up_proj": "up", "down_proj": "down",
-}  # fmt: skip
-
-
-def our_name(name: str) -> str:
-    """Rename a weight of Idefics2 to ours."""
-    name = renamed(NAMES)(name)
-    if re.match(r"abstractor\.(layers|project)\.", name):
-        for theirs, ours in INNER.items():
-            name = name.replace(theirs, ours)
-    return name
 
 
 def idefics2() -> Any:
@@ -115,7 +96,7 @@ def noise(height: int, width: int) -> np.ndarray:
 def test_images_of_their_own_shapes_equal_a_padded_batch_of_transformers(sizes: Any, split: bool) -> None:
     reference = idefics2()
     recipe = replace(RECIPE, preprocessing={"edges": {**EDGES, "split": split}})
-    model = copy_weights(reference, recipe, our_name)
+    model = copy_weights(reference, recipe, Idefics2().our_name)
     batch = of_own_shapes(model, sizes)
     assert batch.image_token_counts.tolist() == [5 * (5 if split else 1)] * len(sizes)
     assert len({tuple(tile.shape) for tile in batch.pixels}) > 1
@@ -125,7 +106,7 @@ def test_images_of_their_own_shapes_equal_a_padded_batch_of_transformers(sizes: 
     answers(reference, batch)(list(batch.pixels)).square().mean().backward()
     ours = dict(model.named_parameters())
     for name, weight in reference.named_parameters():
-        mine, their = ours[our_name(name)].grad, weight.grad
+        mine, their = ours[Idefics2().our_name(name)].grad, weight.grad
         if name.endswith("k_proj.bias"):  # adds the same to all scores of a query, so only rounding gives it a gradient
             assert max(mine.abs().max(), their.abs().max()) < 1e-8
         else:

@@ -1,6 +1,6 @@
 """Llama 3.2 Vision gives the logits and gradients of its class in transformers with the same weights."""
 
-import re
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,6 +37,7 @@ from tests.train.parity import (
     randomised,
 )
 from tests.train.tiny import rows
+from vlmdata_train.convert.families.mllama import Mllama
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.freezing import apply_parts, check_gates
 from vlmdata_train.model.generate import generate
@@ -63,40 +64,20 @@ RECIPE = ModelRecipe(
     language={"hf_causal": {"config": {"model_type": "llama", **LANGUAGE}}},
 )  # fmt: skip
 ONE, WIDE, TALL, FOUR = (20, 25), (30, 70), (100, 30), (50, 50)  # heights and widths that become 1, 3, 4 and 4 tiles
-PIECES = {"input_layernorm": "attention_norm", "post_attention_layernorm": "mlp_norm",
-          "cross_attn_attn_gate": "attention_gate", "cross_attn_mlp_gate": "mlp_gate", "q_proj": "query", "k_proj": "key",
-          "v_proj": "value", "o_proj": "output", "q_norm": "query_norm", "k_norm": "key_norm", "gate_proj": "gate",
-          "up_proj": "up", "down_proj": "down"}  # fmt: skip
-
-
-def cross_name(name: str) -> str:
-    """Rename a weight of a cross-attention layer."""
-    name = name.removeprefix("cross_attn.").removeprefix("mlp.")
-    layer, dot, kind = name.partition(".")
-    return PIECES[layer] + dot + kind
+TEXT_CONFIG = {**LANGUAGE, "num_hidden_layers": 6, "cross_attention_layers": CROSS_LAYERS}
+CONFIG = MllamaConfig(vision_config=VISION, text_config=TEXT_CONFIG, image_token_index=IMAGE_ID)
 
 
 def our_name(name: str) -> str:
     """Rename Mllama's weights to ours. Its cross-attention layers are among the layers of the language model."""
-    if found := re.match(r"model\.language_model\.layers\.(\d+)\.(.*)", name):
-        number, rest = int(found[1]), found[2]
-        if number not in CROSS_LAYERS:
-            return f"language.model.layers.{number - sum(cross < number for cross in CROSS_LAYERS)}.{rest}"
-        return f"fusion.layers.{CROSS_LAYERS.index(number)}.{cross_name(rest)}"
-    for theirs, ours in {"model.vision_model.": "encoder.model.", "model.multi_modal_projector.": "abstractor.",
-                         "model.language_model.": "language.model.", "lm_head.": "language.lm_head."}.items():  # fmt: skip
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return name
+    return str(Mllama().our_name(name, CONFIG))
 
 
 def both() -> tuple[Any, VisionLanguageModel]:
     """Make a reference with random weights and gates, and our model with the same weights.
 
     The reference's table of embeddings has 8 more rows than its vocabulary, which no text uses."""
-    text = {**LANGUAGE, "num_hidden_layers": 6, "cross_attention_layers": CROSS_LAYERS}
-    config = MllamaConfig(vision_config=VISION, text_config=text, image_token_index=IMAGE_ID)
-    reference: Any = randomised(MllamaForConditionalGeneration(config))
+    reference: Any = randomised(MllamaForConditionalGeneration(copy.deepcopy(CONFIG)))
     words = {"language.model.embed_tokens.weight": reference.get_input_embeddings().weight[: TEXT["vocab_size"]]}
     return reference, copy_weights(reference, RECIPE, our_name, more=words, unlike=["num_hidden_layers"])
 
@@ -277,8 +258,11 @@ def test_the_shipped_recipe_has_the_cross_attention_layers_of_the_default_config
         theirs = MllamaForCausalLM(config).model.layers
     at = [number for number, block in enumerate(language.model.layers) if block._forward_pre_hooks]
     assert at == [number - before for before, number in enumerate(config.cross_attention_layers)]
+    whole = MllamaConfig(text_config=config)
     for layer, number in zip(ours.layers, config.cross_attention_layers, strict=True):
-        sizes_of = {cross_name(name): value.shape for name, value in theirs[number].state_dict().items()}
+        layers = f"model.language_model.layers.{number}."
+        names = {name: str(Mllama().our_name(layers + name, whole)).split(".", 3)[3] for name in theirs[number].state_dict()}
+        sizes_of = {names[name]: value.shape for name, value in theirs[number].state_dict().items()}
         assert {name: value.shape for name, value in layer.state_dict().items()} == sizes_of
         assert {epsilon(module) for module in layer.modules()} == {None, config.rms_norm_eps}
 

@@ -21,14 +21,12 @@ from tests.train.parity import (
     renamed,
     with_images,
 )
+from vlmdata_train.convert.families.blip2 import Blip2
 from vlmdata_train.model.model_recipe import ModelRecipe
 
 LLAMA = {"model_type": "llama", **TEXT}
-FIRST = {
-    "lm_head.": "language.lm_head.", "model.language_model.": "language.model.",
-    "vision_model.": "encoder.model.", "language_model.": "language.",
-    "qformer.": "abstractor.transformer.", "query_tokens": "abstractor.queries", "language_projection.": "abstractor.project.",
-    "model.vision_embed_tokens.": "abstractor.",
+FUYU = {
+    "lm_head.": "language.lm_head.", "model.language_model.": "language.model.", "model.vision_embed_tokens.": "abstractor.",
 }  # fmt: skip
 
 
@@ -40,11 +38,11 @@ def test_blip2_equals_transformers() -> None:
     )
     reference = randomised(Blip2ForConditionalGeneration(config))
     recipe = ModelRecipe(
-        encoder={"tests.train.tiny.Blip2Tower": {"config": VISION}}, language={"hf_causal": {"config": LLAMA}},
+        encoder={"blip2": {"config": VISION}}, language={"hf_causal": {"config": LLAMA}},
         abstractor={"q_former": {"queries": 5, "width": 24, "layers": 3, "heads": 2, "mlp_width": 30}},
     )  # fmt: skip
     # only the Q-Former of transformers also takes text
-    model = copy_weights(reference, recipe, renamed(FIRST), unlike=["vocab_size"])
+    model = copy_weights(reference, recipe, Blip2().our_name, unlike=["vocab_size"])
     batch = of_squares([5, 5])
     assert_same_logits_and_images_matter(model, batch, answers_of(reference, batch))
 
@@ -58,7 +56,7 @@ def test_fuyu_equals_transformers_on_an_image_that_is_not_square() -> None:
         encoder={"raw_patches": {"patch_size": 4}}, preprocessing="native", abstractor="linear",
         language={"hf_causal": {"config": persimmon}},
     )  # fmt: skip
-    model = copy_weights(reference, recipe, renamed(FIRST))
+    model = copy_weights(reference, recipe, renamed(FUYU))
     count = model.tokens_of(18, 11)
     assert count == 5 * 3
     pixels = torch.randn(1, 3, 12, 20)

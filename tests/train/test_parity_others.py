@@ -31,19 +31,13 @@ from tests.train.parity import (
     randomised,
     renamed,
 )
+from vlmdata_train.convert.families.idefics3 import Idefics3
+from vlmdata_train.convert.families.internvl import InternVL
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
 
 LLAMA = {"hf_causal": {"config": {"model_type": "llama", **TEXT}}}
-
-
-IDEFICS3 = {
-    "model.vision_model.": "encoder.model.",
-    "model.connector.modality_projection.proj.": "abstractor.layers.0.",
-    "model.text_model.": "language.model.",
-    "lm_head.": "language.lm_head.",
-}
 
 
 def test_idefics3_equals_transformers() -> None:
@@ -57,20 +51,10 @@ def test_idefics3_equals_transformers() -> None:
         encoder={"hf_vision": {"config": tower, "layer": -1, "norm": True}},
         abstractor={"pixel_shuffle": {"factor": 2, "layers": 1, "bias": False}}, language=LLAMA,
     )  # fmt: skip
-    model = copy_weights(reference, recipe, renamed(IDEFICS3))
+    model = copy_weights(reference, recipe, Idefics3().our_name)
     batch = of_squares([4, 8], [1, 2])
     answers = answers_of(reference, batch)
     assert_same_logits_and_images_matter(model, batch, lambda pixels: answers(pixels[None]))
-
-
-INTERNVL = {
-    "model.vision_tower.": "encoder.model.",
-    "model.multi_modal_projector.layer_norm.": "abstractor.layers.0.",
-    "model.multi_modal_projector.linear_1.": "abstractor.layers.1.",
-    "model.multi_modal_projector.linear_2.": "abstractor.layers.3.",
-    "model.language_model.": "language.model.",
-    "lm_head.": "language.lm_head.",
-}
 
 
 def test_internvl_equals_transformers() -> None:
@@ -86,7 +70,7 @@ def test_internvl_equals_transformers() -> None:
         preprocessing="dynamic_tiles", language={"hf_causal": {"config": text}},
         abstractor={"pixel_shuffle": {"factor": 2, "layers": 2, "norm": True}},
     )  # fmt: skip
-    model = copy_weights(reference, recipe, renamed(INTERNVL))
+    model = copy_weights(reference, recipe, InternVL().our_name)
     tiles = [model.plan.preprocessing.tiles_of(width, 32, model.plan.facts) for width in (64, 32)]
     assert tiles == [3, 1]
     batch = of_squares([12, 4], tiles)

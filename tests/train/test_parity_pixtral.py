@@ -1,7 +1,6 @@
 """Pixtral and Mistral 3, whose images have their own shapes and row ends, give the logits of their classes in transformers."""
 
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -29,9 +28,10 @@ from tests.train.parity import (
     copy_weights,
     of_own_shapes,
     randomised,
-    renamed,
 )
 from tests.train.tiny import pack, randomise
+from vlmdata_train.convert.families.mistral3 import Mistral3
+from vlmdata_train.convert.families.pixtral import Pixtral
 from vlmdata_train.model.model import build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.pixels import normalise
@@ -53,18 +53,6 @@ FAMILIES: dict[str, tuple[ModelRecipe, Any, Any, int, list[tuple[int, int]]]] = 
     "Pixtral": (RECIPE, LlavaConfig, LlavaForConditionalGeneration, 8, [(40, 64), (8, 32)]),
     "Mistral 3": (RECIPE_3, Mistral3Config, Mistral3ForConditionalGeneration, 16, [(48, 64), (16, 32)]),
 }
-NAMES = {
-    "model.multi_modal_projector.norm.": "abstractor.norm.",
-    "model.multi_modal_projector.patch_merger.merging_layer.": "abstractor.merge.",
-    "model.vision_tower.": "encoder.model.", "model.language_model.": "language.model.", "lm_head.": "language.lm_head.",
-}  # fmt: skip
-
-
-def our_name(family: str) -> Callable[[str], str]:
-    """Return the function that renames the weights of a family's reference, whose MLP is the abstractor or a part of it."""
-    place = "abstractor." if family == "Pixtral" else "abstractor.mlp."
-    numbers = {f"model.multi_modal_projector.linear_{number}.": f"{place}{2 * number - 2}." for number in (1, 2)}
-    return renamed({**NAMES, **numbers})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -76,7 +64,7 @@ def test_two_images_with_different_shapes_and_row_tokens_equal_transformers(fami
         vision_feature_layer=-1, **options,
     )  # fmt: skip
     reference = randomised(reference_of(config))
-    model = copy_weights(reference, recipe, our_name(family))
+    model = copy_weights(reference, recipe, (Pixtral() if family == "Pixtral" else Mistral3()).our_name)
     batch = of_own_shapes(model, SIZES)
     sides = [model.plan.preprocessing.tile_size(width, height, model.plan.facts) for height, width in SIZES]
     assert sides == expected_sides

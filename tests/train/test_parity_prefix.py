@@ -15,9 +15,9 @@ from tests.train.parity import (
     copy_weights,
     of_squares,
     randomised,
-    renamed,
 )
 from tests.train.tiny import TINY, pack, sample, tiny_model
+from vlmdata_train.convert.families.paligemma import PaliGemma
 from vlmdata_train.model.attention import segment_block_mask
 from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model_recipe import ModelRecipe
@@ -27,10 +27,6 @@ TOWER = {"model_type": "siglip_vision_model", **VISION, "vision_use_head": False
 GEMMA = {"model_type": "gemma", **TEXT, "head_dim": 8}
 PREFIX = replace(TINY, fusion={"tokens": {"prefix": True}})
 UNTIL_IMAGES = replace(TINY, fusion={"tokens": {"prefix": "images"}})
-NAMES = {
-    "model.vision_tower.": "encoder.model.", "model.multi_modal_projector.linear.": "abstractor.",
-    "model.language_model.": "language.model.", "lm_head.": "language.lm_head.",
-}  # fmt: skip
 
 
 def test_paligemma_equals_transformers() -> None:
@@ -41,7 +37,7 @@ def test_paligemma_equals_transformers() -> None:
         fusion={"tokens": {"prefix": True}}, language={"hf_causal": {"config": GEMMA}},
     )  # fmt: skip
     # here the fusion defines which earlier positions see it
-    model = copy_weights(reference, recipe, renamed(NAMES), unlike=["use_bidirectional_attention"])
+    model = copy_weights(reference, recipe, PaliGemma().our_name, unlike=["use_bidirectional_attention"])
     batch = of_squares([16])
     labels = batch.labels.clone()
     labels[:, :25] = -100  # 6 words, the image, 3 words, then 3 tokens of answer

@@ -8,14 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import (
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-)
 from transformers.models.qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as their_size
 
@@ -29,9 +21,11 @@ from tests.train.parity import (
     of_own_shapes,
     one_row,
     randomised,
-    renamed,
 )
 from tests.train.tiny import pack, randomise
+from vlmdata_train.convert.families.qwen2_5_vl import Qwen25Vl
+from vlmdata_train.convert.families.qwen2_vl import Qwen2Vl
+from vlmdata_train.convert.families.qwen3_vl import Qwen3Vl
 from vlmdata_train.encoders.qwen2_vl import in_squares
 from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import build_model
@@ -64,39 +58,19 @@ RECIPE_3 = ModelRecipe(
 )  # fmt: skip
 TEXT_2 = {**TEXT, "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [1, 1, 2]}}
 TEXT_3_MROPE = {**TEXT_3, "rope_parameters": {**TEXT_2["rope_parameters"], "mrope_section": [4, 2, 2]}}
-FAMILIES: dict[str, tuple[ModelRecipe, Any, Any, dict[str, Any], dict[str, Any]]] = {
-    "Qwen2-VL": (RECIPE, Qwen2VLConfig, Qwen2VLForConditionalGeneration, {**VISION, "hidden_size": 32}, TEXT_2),
-    "Qwen2.5-VL": (
-        RECIPE_25, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, WINDOWS, TEXT_2,
-    ),
-    "Qwen3-VL": (
-        RECIPE_3, Qwen3VLConfig, Qwen3VLForConditionalGeneration, DEEP, TEXT_3_MROPE,
-    ),
-}  # fmt: skip
-
-
-NAMES = {
-    "model.visual.merger.norm.": "abstractor.last.norm.", "model.visual.merger.linear_fc1.": "abstractor.last.mlp.0.",
-    "model.visual.merger.linear_fc2.": "abstractor.last.mlp.2.", "model.visual.deepstack_merger_list.": "abstractor.deeper.",
-    "model.visual.merger.ln_q.": "abstractor.norm.", "model.visual.merger.mlp.": "abstractor.mlp.",
-    "model.visual.": "encoder.model.", "model.language_model.": "language.model.", "lm_head.": "language.lm_head.",
-}  # fmt: skip
-
-
-def our_name(name: str) -> str:
-    """Rename a weight of the references to ours."""
-    name = renamed(NAMES)(name)
-    if name.startswith("abstractor.deeper."):
-        name = name.replace("linear_fc1", "mlp.0").replace("linear_fc2", "mlp.2")
-    return name
+FAMILIES: dict[str, tuple[ModelRecipe, Qwen2Vl, dict[str, Any], dict[str, Any]]] = {
+    "Qwen2-VL": (RECIPE, Qwen2Vl(), {**VISION, "hidden_size": 32}, TEXT_2),
+    "Qwen2.5-VL": (RECIPE_25, Qwen25Vl(), WINDOWS, TEXT_2),
+    "Qwen3-VL": (RECIPE_3, Qwen3Vl(), DEEP, TEXT_3_MROPE),
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_images_of_different_shapes_equal_transformers(family: str) -> None:
-    recipe, configuration, reference_of, vision, text = FAMILIES[family]
-    config = configuration(vision_config=vision, text_config=text, image_token_id=IMAGE_ID)
-    reference: Any = randomised(reference_of(config))
-    model = copy_weights(reference, recipe, our_name)
+    recipe, known, vision, text = FAMILIES[family]
+    config = known.their_config(vision_config=vision, text_config=text, image_token_id=IMAGE_ID)
+    reference: Any = randomised(known.their_class(config))
+    model = copy_weights(reference, recipe, known.our_name)
     batch = of_own_shapes(model, SIZES)
     counts = batch.image_token_counts.tolist()
     facts = model.plan.facts

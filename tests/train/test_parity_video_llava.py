@@ -24,8 +24,9 @@ from tests.train.parity import (
     of_media,
     randomised,
 )
-from tests.train.test_parity_llava import LLAMA, PINPOINTS, TOWER, our_name
+from tests.train.test_parity_llava import LLAMA, PINPOINTS, TOWER
 from tests.train.tiny import randomise
+from vlmdata_train.convert.families.llava import Llava
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.model import build_model, load_tokenizer
 from vlmdata_train.model.model_recipe import ModelRecipe
@@ -66,14 +67,14 @@ def test_images_and_videos_equal_transformers() -> None:
         tie_word_embeddings=False,
     )  # fmt: skip
     reference: Any = randomised(LlavaOnevisionForConditionalGeneration(config))
-    model = copy_weights(reference, RECIPE, our_name)
+    model = copy_weights(reference, RECIPE, Llava().our_name)
     batch = of_media(model, MEDIA)
     assert batch.image_token_counts.tolist()[::2] == [3 * 9 + 1, 2 * 9 + 1]
     batch = replace(batch, pixels=normalise(torch.as_tensor(batch.pixels), (0.5,) * 3, (0.5,) * 3, torch.float32))
     assert_same_logits_and_images_matter(model, batch, lambda pixels: theirs_of(reference, model, batch, pixels))
     for logits in (model.logits(batch), theirs_of(reference, model, batch, torch.as_tensor(batch.pixels))):
         logits.square().mean().backward()
-    assert_same_gradients(model, reference, our_name)
+    assert_same_gradients(model, reference, Llava().our_name)
     alone = of_media(model, MEDIA[:1])
     frames = normalise(torch.as_tensor(alone.pixels), (0.5,) * 3, (0.5,) * 3, torch.float32)
     whole = reference(input_ids=alone.input_ids, pixel_values_videos=frames[None]).logits

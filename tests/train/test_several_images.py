@@ -19,6 +19,7 @@ from vlmdata_train.data.collate import Ready, build_batch
 from vlmdata_train.data.document import Document
 from vlmdata_train.data.open_feed import prompter_of
 from vlmdata_train.data.prompt import truncate
+from vlmdata_train.model.tokens import byte_tokenizer
 from vlmdata_train.preprocessing.anyres import Anyres
 
 ONE_VISION = replace(TINY, preprocessing={"anyres": {"max_tiles": 2, "several": "pad"}})
@@ -84,8 +85,13 @@ def test_without_the_parameter_each_image_has_its_own_tiles():
 
 def test_a_run_that_starts_from_llava_onevision_pads_images_of_several(tmp_path):
     LlavaOnevisionConfig(
-        vision_config=SiglipVisionConfig(**VISION), text_config=LlamaConfig(**TEXT), image_grid_pinpoints=PINPOINTS
+        vision_config=SiglipVisionConfig(**VISION),
+        text_config=LlamaConfig(**TEXT),
+        image_grid_pinpoints=PINPOINTS,
+        image_token_id=262,
+        video_token_id=261,
     ).save_pretrained(tmp_path)
     LlavaOnevisionImageProcessorPil(size=SQUARE, image_grid_pinpoints=PINPOINTS).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
     anyres = model_of(str(tmp_path)).preprocessing["anyres"]
     assert (anyres["tiles"], anyres["max_tiles"], anyres["several"]) == (Anyres().tiles, 9, "pad")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import Blip2VisionConfig, Blip2VisionModel
 
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.encoder_facts import EncoderFacts
@@ -126,29 +124,3 @@ class NoWhite(MeanColours):
                 return torch.where(is_white[:, None, None], torch.nan, self.tower(pixels))
 
         return Breaks(super().build())
-
-
-@dataclass(frozen=True)
-class Blip2Tower:
-    """The image tower of BLIP-2, which transformers does not list: all tokens after the last norm."""
-
-    config: dict[str, Any]
-
-    def facts(self) -> EncoderFacts:
-        """Return the facts of a tower with one class token before the patches."""
-        side, patch = self.config["image_size"], self.config["patch_size"]
-        half = (0.5, 0.5, 0.5)
-        return EncoderFacts(self.config["hidden_size"], side, patch, mean=half, std=half, extra=1)
-
-    def build(self) -> nn.Module:
-        """Return the module under the name that hf_vision gives it."""
-
-        class Tower(nn.Module):
-            def __init__(self, config: dict[str, Any]) -> None:
-                super().__init__()
-                self.model = Blip2VisionModel(Blip2VisionConfig(**config))
-
-            def forward(self, pixels: Tensor) -> Tensor:
-                return self.model(pixels).last_hidden_state
-
-        return Tower(self.config)

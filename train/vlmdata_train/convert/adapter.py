@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vlmdata_train.convert.family import Family
 from vlmdata_train.convert.save_published import format_of, save_processor
 from vlmdata_train.model.model import VisionLanguageModel
 
+Names = Callable[[str], str | None]  # from our name of a weight to the name in transformers
 _LEVEL = re.compile(r"\.base_layer(?=\.)|\.lora_[AB]\.default(?=\.)")
 
 
@@ -25,6 +26,7 @@ def save_adapter(model: VisionLanguageModel, folder: Path, *, base: str, trained
     LoRA, or if a trained weight is not in a module that peft can save.
     """
     family = format_of(model)
+    their_name = family.their_names(model)
     layers = {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
     if not layers:
         raise ValueError("the checkpoint has no LoRA updates. Export it without --adapter")
@@ -32,20 +34,20 @@ def save_adapter(model: VisionLanguageModel, folder: Path, *, base: str, trained
     for name, module in layers.items():
         for kind in ("lora_A", "lora_B"):
             weight = getattr(module, kind)["default"].weight
-            tensors[f"base_model.model.{_their_module(family, name)}.{kind}.weight"] = weight.detach().cpu().contiguous()
-    others = _other_modules(model, family, {name for name in trained if "lora_" not in name})
+            tensors[f"base_model.model.{_their_module(their_name, name)}.{kind}.weight"] = weight.detach().cpu().contiguous()
+    others = _other_modules(model, their_name, {name for name in trained if "lora_" not in name})
     for name, module in others.items():
         for leaf, weight in module.state_dict().items():
             tensors[f"base_model.model.{name}.{leaf}"] = weight.detach().cpu().contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    (folder / "adapter_config.json").write_text(json.dumps(_config(family, layers, list(others), base), indent=2))
+    (folder / "adapter_config.json").write_text(json.dumps(_config(their_name, layers, list(others), base), indent=2))
     save_processor(family, model, folder)
 
 
-def _config(family: Family, layers: dict[str, Any], saved: list[str], base: str) -> dict[str, Any]:
+def _config(their_name: Names, layers: dict[str, Any], saved: list[str], base: str) -> dict[str, Any]:
     """Return peft's configuration. Layers whose rank or alpha is not the most common one are listed with their own."""
-    names = {_their_module(family, name): layer for name, layer in layers.items()}
+    names = {_their_module(their_name, name): layer for name, layer in layers.items()}
     ranks = {name: int(layer.r["default"]) for name, layer in names.items()}
     alphas = {name: int(layer.lora_alpha["default"]) for name, layer in names.items()}
     rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
@@ -58,7 +60,7 @@ def _config(family: Family, layers: dict[str, Any], saved: list[str], base: str)
     }  # fmt: skip
 
 
-def _other_modules(model: VisionLanguageModel, family: Family, trained: set[str]) -> dict[str, nn.Module]:
+def _other_modules(model: VisionLanguageModel, their_name: Names, trained: set[str]) -> dict[str, nn.Module]:
     """Return the modules, by their names in transformers, that hold the trained weights outside LoRA.
 
     Raises ValueError for a weight that is not in a module with a name in transformers.
@@ -66,7 +68,7 @@ def _other_modules(model: VisionLanguageModel, family: Family, trained: set[str]
     found = {}
     for name in sorted(trained & set(dict(model.named_parameters()))):
         owner = name.rpartition(".")[0]
-        theirs = family.their_name(_LEVEL.sub("", name))
+        theirs = their_name(_LEVEL.sub("", name))
         module, leaf = model.get_submodule(owner), name.rpartition(".")[2]
         if theirs is None or not theirs.endswith(f".{leaf}") or hasattr(module, "base_layer"):
             raise ValueError(
@@ -76,8 +78,8 @@ def _other_modules(model: VisionLanguageModel, family: Family, trained: set[str]
     return found
 
 
-def _their_module(family: Family, name: str) -> str:
+def _their_module(their_name: Names, name: str) -> str:
     """Return the name in transformers of one of our modules."""
-    theirs = family.their_name(f"{name}.weight")
+    theirs = their_name(f"{name}.weight")
     assert theirs is not None, name
     return theirs.removesuffix(".weight")

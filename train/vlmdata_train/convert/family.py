@@ -1,13 +1,15 @@
 """A family of published models: how its configuration, its weights and its processor are written and read.
 
 Each file in `families/` holds one subclass of `Family`. The weights of a published file first get the names that transformers
-has in memory. The table `names` of a family maps these names to ours.
+has in memory. The table `names` of a family maps these names to ours. The table `parts` says which parts the format holds.
 """
 
 from __future__ import annotations
 
+import copy
 import pkgutil
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,8 +19,10 @@ from torch import Tensor
 from vlmdata import catalog
 from vlmdata_train import convert
 from vlmdata_train.convert.published import Published
+from vlmdata_train.model.head import Head
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
+from vlmdata_train.model.parts import find_part
 
 
 class Family:
@@ -26,7 +30,12 @@ class Family:
 
     title: ClassVar[str]  # its name in messages
     forms: ClassVar[tuple[str, ...]]  # `model_type` of its configurations
-    names: ClassVar[tuple[tuple[str, str], ...]]  # (start of a name in transformers' memory, start of our name)
+    # (start of a name in transformers' memory, start of our name); each `*` is the number of a layer, the same in both names
+    names: ClassVar[tuple[tuple[str, str], ...]]
+    # kind of part: the only name in a recipe that the format holds. `language` is a `model_type`. A kind may be left out.
+    parts: ClassVar[Mapping[str, str]] = {}
+    prefix: ClassVar[bool] = False  # whether the tokens before the first answer attend to each other in both directions
+    tower: ClassVar[type | None] = None  # the encoder's module; None: `misfits` of the family checks the encoder
 
     def takes(self, facts: Mapping[str, Any]) -> bool:
         """Return whether a published model with this `config.json` belongs to the family."""
@@ -37,8 +46,25 @@ class Family:
         raise NotImplementedError
 
     def misfits(self, model: VisionLanguageModel) -> Iterator[tuple[str, str]]:
-        """Yield (part, what the family supports) for each part of a model that the family's format cannot hold."""
-        raise NotImplementedError
+        """Yield (part, what the family supports) for each part of a model that the family's format cannot hold.
+
+        This base class compares the parts with the table `parts`, and requires a plain output layer. A family adds checks of
+        the parts' parameters.
+        """
+        own = {"positions": model.positions, **vars(model.plan)}
+        for kind, name in self.parts.items():
+            if kind == "encoder":
+                fits = type(model.encoder) is self.tower
+            elif kind == "language":
+                fits = model.language.config.model_type == name
+            else:
+                fits = type(own[kind]) is find_part(kind, name)
+            if not fits:
+                yield kind, name
+        if getattr(model.plan.fusion, "prefix", False) and not self.prefix:
+            yield "fusion", "tokens, without prefix"
+        if model.head != Head() or model.lm_head.bias is not None:
+            yield "language", "an output layer without bias, scale and cap"
 
     def config(self, model: VisionLanguageModel) -> Any:
         """Return the configuration of transformers for a model without misfits."""
@@ -48,13 +74,35 @@ class Family:
         """Return the processor of transformers, with image processor, tokenizer and chat template."""
         raise NotImplementedError
 
-    def our_name(self, name: str) -> str | None:
-        """Return our name of a weight of transformers, or None if no part of ours has such a weight."""
-        return _renamed(name, self.names)
+    def text_config(self, model: VisionLanguageModel) -> Any:
+        """Return a copy of the language model's configuration. transformers changes configurations of models that it builds."""
+        text = copy.deepcopy(model.language.config)
+        text.architectures = [type(model.language).__name__]  # vLLM reads the class of the language model here
+        return text
 
-    def their_name(self, name: str) -> str | None:
-        """Return the name in transformers of one of our weights, or None if the table does not have it."""
-        return _renamed(name, tuple((ours, theirs) for theirs, ours in self.names))
+    def table(self, config: Any) -> tuple[tuple[str, str], ...]:
+        """Return the table of names for a model with this configuration of transformers."""
+        return self.names
+
+    def our_name(self, name: str, config: Any = None) -> str | None:
+        """Return our name of a weight of transformers, or None if no part of ours has such a weight.
+
+        `config` is the configuration of transformers. Only families whose `table` reads it need it.
+        """
+        return _renamed(name, self.table(config))
+
+    def our_tensor(self, name: str, tensor: Tensor, rows: int) -> Tensor:
+        """Return the tensor for our weight `name`, which has `rows` rows, from the tensor of transformers."""
+        return tensor
+
+    def their_tensor(self, name: str, tensor: Tensor, model: VisionLanguageModel) -> Tensor:
+        """Return the tensor for transformers from our weight `name`."""
+        return tensor
+
+    def their_names(self, model: VisionLanguageModel) -> Callable[[str], str | None]:
+        """Return a function from our name of a weight to the name in transformers, or None if the table does not have it."""
+        back = tuple((ours, theirs) for theirs, ours in self.table(self.config(model)))
+        return lambda name: _renamed(name, back)
 
     def our_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
         """Return our weights that `names` has to map."""
@@ -62,11 +110,11 @@ class Family:
 
     def their_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
         """Return the weights by their names in transformers' memory."""
-        weights = {}
+        weights, their_name = {}, self.their_names(model)
         for name, value in self.our_weights(model).items():
-            theirs = self.their_name(name)
+            theirs = their_name(name)
             assert theirs is not None, name
-            weights[theirs] = value.detach().cpu().contiguous()
+            weights[theirs] = self.their_tensor(name, value.detach().cpu().contiguous(), model)
         return weights
 
     def reference_of(self, model: VisionLanguageModel) -> Any:
@@ -80,6 +128,12 @@ class Family:
         reference.load_state_dict(self.their_weights(model), assign=True)
         reference.tie_weights()
         return reference
+
+
+def has_room(model: VisionLanguageModel, *tokens: str) -> bool:
+    """Return whether a model has ids for these tokens, which a processor of transformers adds to the tokenizer."""
+    known, rows = model.tokenizer.get_vocab(), model.language.get_input_embeddings().weight.shape[0]
+    return len(model.tokenizer) + sum(token not in known for token in tokens) <= rows
 
 
 def all_families() -> list[Family]:
@@ -104,4 +158,8 @@ def family_of(start: Published) -> Family:
 
 def _renamed(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
     """Return a name with its start replaced by the first entry that fits, or None if none fits."""
-    return next((new + name.removeprefix(old) for old, new in table if name.startswith(old)), None)
+    for old, new in table:
+        if found := re.match(re.escape(old).replace(r"\*", r"(\d+)"), name):
+            numbers = iter(found.groups())
+            return re.sub(r"\*", lambda _: next(numbers), new) + name[found.end() :]  # noqa: B023 (used at once)
+    return None

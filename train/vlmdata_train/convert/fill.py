@@ -31,12 +31,13 @@ def fill_from_published(model: VisionLanguageModel, name: str) -> None:
     missing = dict(weights)
     name_in_memory = start.name_in_memory()
     for theirs, tensor in start.weights():
-        ours = family.our_name(name_in_memory(theirs))
+        ours = family.our_name(name_in_memory(theirs), start.config)
         if ours in shared:
             continue
         if ours not in weights:
             raise ValueError(f"{name}: the model has no place for the weight '{theirs}'. Omit `model` in the recipe")
         weight = weights[ours]
+        tensor = family.our_tensor(ours, tensor, weight.shape[0] if weight.ndim else 0)
         if weight.shape != tensor.shape:
             raise ValueError(
                 f"{name}: {ours.partition('.')[0]}: the weight '{theirs}' has the shape {tuple(tensor.shape)}, but the model"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from vlmdata.step import RecipeError
 from vlmdata_train.model.quiet import quiet
 from vlmdata_train.model.special_ids import drop_foreign_ids
 
+HEAD, WORDS = "lm_head.weight", "embed_tokens.weight"  # ends of the names of the output layer and of the embeddings
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -70,6 +71,23 @@ class Published:
             raise ValueError(f"{self.name}: the configuration names the token {number}, which the tokenizer does not have")
         return str(token)
 
+    @cached_property
+    def ties(self) -> bool:
+        """Whether the output layer has the weights of the embeddings.
+
+        Some configurations say so by default, although the files have an output layer of its own. transformers uses that
+        layer, unless its weights equal the embeddings. Here the first rows of both are compared.
+        """
+        text = self.config.get_text_config()
+        if not (getattr(self.config, "tie_word_embeddings", False) or getattr(text, "tie_word_embeddings", False)):
+            return False
+        table = self._index or dict.fromkeys(self._names(self._path(WHOLE)), WHOLE)
+        places = {name: self._path(file) for name, file in table.items() if name.endswith((HEAD, WORDS))}
+        head, words = (next((name for name in places if name.endswith(end)), None) for end in (HEAD, WORDS))
+        if head is None or words is None:
+            return True
+        return torch.equal(*(self._first_rows(places[name], name) for name in (head, words)))
+
     def find(self, file: str) -> Path | None:
         """Return the path of one of the model's files, or None if the model has no such file."""
         found = cached_file(
@@ -100,34 +118,56 @@ class Published:
 
     def files(self) -> list[Path]:
         """Return the files of the weights, in the order of the index. Raises RecipeError if a file is missing."""
-        index = self.find(INDEX)
-        names = [WHOLE]
-        if index is not None:
-            try:
-                names = list(dict.fromkeys(json.loads(index.read_text())["weight_map"].values()))
-            except (OSError, ValueError, KeyError, AttributeError) as error:
-                raise RecipeError(f"start: {index} is not an index of weights: {error}") from None
-        paths = []
-        for name in names:
-            if Path(str(name)).name != name:  # a name with folders could read a file outside the model
-                raise RecipeError(f"start: {index} names '{name}', which must be a file beside it")
-            path = self.find(name)
-            if path is None:
-                raise RecipeError(f"start: {self.name} has no {name}. Only models with weights as safetensors can be loaded")
-            paths.append(path)
-        return paths
+        names = dict.fromkeys(self._index.values()) if self._index else [WHOLE]
+        return [self._path(name) for name in names]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield each weight's name and tensor. One file is open at a time, and its tensors are read when they are used."""
         for path in self.files():
-            with ExitStack() as stack:
-                try:
-                    file = stack.enter_context(safe_open(path, framework="pt"))
-                    names = list(file.keys())
-                except (OSError, SafetensorError) as error:
-                    raise RecipeError(f"start: {path} is damaged: {error}") from None
-                for name in names:
+            with _opened(path) as file:
+                for name in file.keys():  # noqa: SIM118 (not a mapping)
                     yield name, file.get_tensor(name)
+
+    @cached_property
+    def _index(self) -> dict[str, str] | None:
+        """The file of each weight, or None if one file holds all weights."""
+        index = self.find(INDEX)
+        if index is None:
+            return None
+        try:
+            table = {str(name): str(file) for name, file in json.loads(index.read_text())["weight_map"].items()}
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise RecipeError(f"start: {index} is not an index of weights: {error}") from None
+        for file in table.values():
+            if Path(file).name != file:  # a name with folders could read a file outside the model
+                raise RecipeError(f"start: {index} names '{file}', which must be a file beside it")
+        return table
+
+    def _path(self, file: str) -> Path:
+        path = self.find(file)
+        if path is None:
+            raise RecipeError(f"start: {self.name} has no {file}. Only models with weights as safetensors can be loaded")
+        return path
+
+    def _names(self, path: Path) -> list[str]:
+        with _opened(path) as file:
+            return list(file.keys())
+
+    def _first_rows(self, path: Path, name: str) -> Tensor:
+        """Return the first rows of a matrix in a file, without reading the rest."""
+        with _opened(path) as file:
+            return file.get_slice(name)[:64]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file of weights. Raises RecipeError if it is damaged."""
+    try:
+        stack = safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"start: {path} is damaged: {error}") from None
+    with stack as file:
+        yield file
 
 
 # entries that every configuration has, and that say nothing about a model

@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 
 from vlmdata_train.data.prompts import written_before
 from vlmdata_train.data.templates import ChatTemplate
+from vlmdata_train.model.image_plan import ImagePlan
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.tokens import IMAGE
 
@@ -78,3 +79,27 @@ def served_tokenizer(tokenizer: Any, image_token: str) -> Any:
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.bos_token = begin[0]
     return tokenizer
+
+
+def with_named_tokens(tokenizer: Any, **names: str) -> Any:
+    """Return a copy of a tokenizer that has these tokens as attributes, such as `image_token`, and saves them.
+
+    Tokens that the vocabulary lacks are not added.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+    missing = {name: token for name, token in names.items() if getattr(tokenizer, name, None) != token}
+    tokenizer._set_model_specific_special_tokens(missing)
+    return tokenizer
+
+
+def square(side: int) -> dict[str, int]:
+    """Return a square size in the form of image processors."""
+    return {"height": side, "width": side}
+
+
+def pixel_options(plan: ImagePlan) -> dict[str, Any]:
+    """Return the options of an image processor for the normalisation and the filter of a plan."""
+    return {
+        "image_mean": list(plan.facts.mean), "image_std": list(plan.facts.std),
+        "resample": FILTERS.index(plan.preprocessing.resample),
+    }  # fmt: skip

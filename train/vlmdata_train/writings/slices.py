@@ -21,10 +21,10 @@ IMAGE, SLICE, NUMBER = ("<image>", "</image>"), ("<slice>", "</slice>"), ("<imag
 class Slices(Writing):
     """The whole image, then the rows of slices, separated by line ends. The defaults are MiniCPM-V 2.6's and 4.6's.
 
-    MiniCPM-V 2.5: `{around: grid, number: false}`. `<image>` is a literal token here, so `token` must be another one.
+    MiniCPM-V 2.5: `{around: grid, number: false}`. `<image>` is a literal token here, so `image_token` must be another one.
     """
 
-    token: str | None = "<unk>"  # MiniCPM-V 2.5 and 2.6
+    image_token: str | None = "<unk>"  # MiniCPM-V 2.5 and 2.6
     around: Literal["slice", "grid"] = "slice"  # `grid`: `<slice>` and `</slice>` are around all slices, `<image>` around each
     number: bool = True  # also write the number of the image in the sample, from 0; MiniCPM-V 2.5: false
 

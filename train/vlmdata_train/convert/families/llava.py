@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from transformers import (
@@ -17,6 +17,11 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     LlavaNextImageProcessor,
     LlavaNextProcessor,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
     LlavaProcessor,
 )
 
@@ -24,14 +29,11 @@ from vlmdata_train.abstractors.mlp import Mlp
 from vlmdata_train.convert.clip_weights import clip_config, clip_weights
 from vlmdata_train.convert.family import Family
 from vlmdata_train.convert.published import Published, plain_config
-from vlmdata_train.convert.served import FILTERS, served_template, served_tokenizer
+from vlmdata_train.convert.served import FILTERS, pixel_options, served_template, served_tokenizer, square
 from vlmdata_train.encoders.hf_vision import HfVisionTower
 from vlmdata_train.encoders.open_clip import OpenClipTower
-from vlmdata_train.fusions.tokens import Tokens
-from vlmdata_train.model.head import Head
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
-from vlmdata_train.positions.rope import Rope
 from vlmdata_train.preprocessing.anyres import Anyres
 from vlmdata_train.preprocessing.centre_crop import CentreCrop
 from vlmdata_train.preprocessing.pad import Pad
@@ -43,8 +45,8 @@ class Llava(Family):
     """A tower, an MLP, and image tokens in the text of any causal language model."""
 
     title = "LLaVA"
-    forms = ("llava", "llava_next", "llava_onevision")
-    names = (
+    forms: ClassVar[tuple[str, ...]] = ("llava", "llava_next", "llava_onevision")
+    names: ClassVar[tuple[tuple[str, str], ...]] = (
         ("model.vision_tower.", "encoder.model."),
         ("model.multi_modal_projector.linear_1.", "abstractor.0."),
         ("model.multi_modal_projector.linear_2.", "abstractor.2."),
@@ -52,6 +54,8 @@ class Llava(Family):
         ("model.language_model.", "language.model."),
         ("lm_head.", "language.lm_head."),
     )
+    parts: ClassVar = {"fusion": "tokens", "positions": "rope", "writing": "plain"}
+    norm: ClassVar[bool] = False  # before the MLP
 
     def takes(self, facts: Mapping[str, Any]) -> bool:
         """Return whether a model has this format. Models in LLaVA's original format have the same type, but other keys."""
@@ -61,21 +65,25 @@ class Llava(Family):
     def recipe(self, start: Published) -> ModelRecipe:
         """Return the parts."""
         config, images = start.config, start.images
+        is_vip = self.norm  # its configuration has fewer fields
+        strategy = "default" if is_vip else config.vision_feature_select_strategy
         vision = {
             "config": plain_config(config.vision_config), "layer": config.vision_feature_layer,
-            "tokens": "patches" if config.vision_feature_select_strategy == "default" else "all",
-            "mean": images.image_mean, "std": images.image_std,
+            "tokens": "patches" if strategy == "default" else "all", "mean": images.image_mean, "std": images.image_std,
         }  # fmt: skip
         if config.vision_config.model_type == "siglip_vision_model":
             vision["tokens"] = "patches"  # without a class token, `full` and `patches` are the same
-        ties = bool(config.tie_word_embeddings or config.text_config.tie_word_embeddings)
+        videos = {"video_token": start.token(config.video_token_id)} if config.model_type == "llava_onevision" else {}
         return ModelRecipe(
             encoder={"hf_vision": vision},
             preprocessing=_preprocessing(config, images),
-            abstractor={"mlp": {"activation": config.projector_hidden_act, "bias": config.multimodal_projector_bias}},
-            writing={"plain": {"image_token": start.token(config.image_token_id)}},
+            abstractor={"mlp": {
+                "activation": config.projector_hidden_act, "bias": is_vip or config.multimodal_projector_bias,
+                "norm": self.norm,
+            }},
+            writing={"plain": {"image_token": start.token(config.image_token_id), **videos}},
             language={"hf_causal": {
-                "config": plain_config(config.text_config, tie_word_embeddings=ties), "tokenizer": start.name,
+                "config": plain_config(config.text_config, tie_word_embeddings=start.ties), "tokenizer": start.name,
             }},
         )  # fmt: skip
 
@@ -85,20 +93,18 @@ class Llava(Family):
         if not _is_plain_tower(encoder):
             yield "encoder", "an hf_vision or plain open_clip tower at its own image size, without norm and register tokens"
         part: Any = plan.preprocessing
-        is_next = isinstance(part, Anyres) and part.tiles and part.max_tiles is None and part.several == "tiles"
-        if not isinstance(part, Pad | CentreCrop | Resize) and not is_next:
-            yield "preprocessing", "pad, centre_crop, resize or anyres without max_tiles and `several: pad`"
+        is_one_tile = isinstance(part, Pad | CentreCrop | Resize)
+        several = "tiles" if _most_tiles(model) is None else "pad"
+        if not is_one_tile and not (isinstance(part, Anyres) and part.tiles and part.several == several):
+            yield "preprocessing", "pad, centre_crop, resize, anyres, or anyres with max_tiles and `several: pad`"
         mlp = plan.abstractor
-        if type(mlp) is not Mlp or mlp.layers != 2 or mlp.norm or mlp.norm_after or mlp.mlp_width:
-            yield "abstractor", "an mlp of 2 layers without norms and mlp_width"
-        if type(plan.fusion) is not Tokens or plan.fusion.prefix:
-            yield "fusion", "tokens, without prefix"
-        if not isinstance(model.positions, Rope):
-            yield "positions", "rope"
-        if type(plan.writing) is not Plain or plan.writing.bos != "first" or plan.writing.placeholder is not None:
+        if type(mlp) is not Mlp or mlp.layers != 2 or mlp.norm is not self.norm or mlp.norm_after or mlp.mlp_width:
+            yield "abstractor", f"an mlp of 2 layers {'after a' if self.norm else 'without'} norm, and no mlp_width"
+        if type(plan.writing) is Plain and (plan.writing.bos != "first" or plan.writing.placeholder is not None):
             yield "writing", "plain, with BOS first and without a placeholder"
-        if model.head != Head() or model.lm_head.bias is not None:
-            yield "language", "an output layer without bias, scale and cap"
+        if _most_tiles(model) is not None and plan.writing.video_token is None:
+            yield "writing", "plain with a `video_token` beside anyres with max_tiles"
+        yield from super().misfits(model)
 
     def our_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
         """Return our weights, with those of open_clip's tower under the names of CLIP in transformers."""
@@ -109,61 +115,98 @@ class Llava(Family):
 
     def reference_of(self, model: VisionLanguageModel) -> Any:
         """Return the class in transformers."""
+        if _most_tiles(model) is not None:
+            return LlavaOnevisionForConditionalGeneration
         return LlavaNextForConditionalGeneration if _is_tiled(model) else LlavaForConditionalGeneration
 
     def config(self, model: VisionLanguageModel) -> Any:
         """Return the configuration."""
+        options = self.common_config(model)
+        if (most := _most_tiles(model)) is not None:
+            del options["image_seq_length"]
+            options |= {"vision_aspect_ratio": f"anyres_max_{most}", "video_token_index": model.video_token_id}
+        if _is_tiled(model):
+            options["image_grid_pinpoints"] = _pinpoints(model)
+        kind: Any = LlavaConfig if not _is_tiled(model) else LlavaNextConfig if most is None else LlavaOnevisionConfig
+        return kind(
+            vision_feature_select_strategy=self.strategy(model.encoder),
+            multimodal_projector_bias=model.plan.abstractor.bias, **options,
+        )  # fmt: skip
+
+    def common_config(self, model: VisionLanguageModel) -> dict[str, Any]:
+        """Return the entries of the configuration that LLaVA and ViP-LLaVA have."""
         encoder, plan = model.encoder, model.plan
         is_clip = isinstance(encoder, OpenClipTower)
-        vision = clip_config(encoder.visual) if is_clip else encoder.model.config
+        vision = clip_config(encoder.visual) if is_clip else copy.deepcopy(encoder.model.config)
         side, count = plan.facts.image_size, vision.num_hidden_layers
         if is_clip:  # the tower's `indices` count blocks from 0
             layers = [index if index < 0 else index - count for index in encoder.indices]
         else:
             layers = [layer - count - 1 for layer in encoder.layers]
-        options: dict[str, Any] = {}
-        if _is_tiled(model):
-            options["image_grid_pinpoints"] = [[rows * side, columns * side] for rows, columns in plan.preprocessing.tiles]
-        text = copy.deepcopy(model.language.config)
-        text.architectures = [type(model.language).__name__]  # vLLM reads the class of the language model here
-        return (LlavaNextConfig if _is_tiled(model) else LlavaConfig)(
-            vision_config=vision, text_config=text,
-            image_token_index=model.image_token_id, image_seq_length=plan.grid_of(side, side).tokens,
-            vision_feature_layer=layers[0] if len(layers) == 1 else layers,
-            vision_feature_select_strategy="default" if _drops_class_token(encoder) else "full",
-            projector_hidden_act=plan.abstractor.activation, multimodal_projector_bias=plan.abstractor.bias,
-            tie_word_embeddings=text.tie_word_embeddings, dtype=next(model.parameters()).dtype, **options,
-        )  # fmt: skip
+        text = self.text_config(model)
+        return {
+            "vision_config": vision, "text_config": text, "image_token_index": model.image_token_id,
+            "image_seq_length": plan.grid_of(side, side).tokens,
+            "vision_feature_layer": layers[0] if len(layers) == 1 else layers,
+            "projector_hidden_act": plan.abstractor.activation, "tie_word_embeddings": text.tie_word_embeddings,
+            "dtype": next(model.parameters()).dtype,
+        }  # fmt: skip
+
+    def strategy(self, encoder: Any) -> str:
+        """Return which tokens of the tower the configuration selects: `default` leaves out the class token."""
+        drops = encoder.tokens == "patches" if isinstance(encoder, OpenClipTower) else encoder.extra == 1
+        return "default" if drops else "full"
 
     def processor(self, model: VisionLanguageModel) -> Any:
         """Return the processor."""
         plan, side = model.plan, model.plan.facts.image_size
-        square = {"height": side, "width": side}
-        common: dict[str, Any] = {
-            "image_mean": list(plan.facts.mean), "image_std": list(plan.facts.std), "crop_size": square,
-            "size": {"shortest_edge": side}, "resample": FILTERS.index(plan.preprocessing.resample),
-        }  # fmt: skip
-        if isinstance(plan.preprocessing, Anyres):
-            pinpoints = [[rows * side, columns * side] for rows, columns in plan.preprocessing.tiles]
-            images: Any = LlavaNextImageProcessor(**common, image_grid_pinpoints=pinpoints)
-        elif isinstance(plan.preprocessing, Pad):
-            images = LlavaImageProcessor(**common, do_pad=True)
-        elif isinstance(plan.preprocessing, Resize):
-            images = CLIPImageProcessor(**{**common, "size": square}, do_center_crop=False)
-        else:
-            images = CLIPImageProcessor(**common)
+        strategy = self.strategy(model.encoder)
         # The processor counts one token fewer if the class token is dropped, so count the class token here.
-        drops = _drops_class_token(model.encoder)
-        options = {"patch_size": plan.facts.patch_size, "num_additional_image_tokens": int(drops or plan.facts.extra > 0)}
+        more = int(strategy == "default" or plan.facts.extra > 0)
+        options: dict[str, Any] = {
+            "image_processor": _image_processor(model), "vision_feature_select_strategy": strategy,
+            "tokenizer": served_tokenizer(model.tokenizer, model.image_token), "image_token": model.image_token,
+            "chat_template": served_template(model.tokenizer, model.image_token),
+        }  # fmt: skip
+        if (most := _most_tiles(model)) is not None:
+            videos = LlavaOnevisionVideoProcessor(size=square(side), **pixel_options(plan))
+            return LlavaOnevisionProcessor(
+                **options, video_processor=videos, num_image_tokens=plan.grid_of(side, side).tokens + more,
+                vision_aspect_ratio=f"anyres_max_{most}", video_token=plan.writing.video_token,
+            )  # fmt: skip
         return (LlavaNextProcessor if _is_tiled(model) else LlavaProcessor)(
-            image_processor=images, tokenizer=served_tokenizer(model.tokenizer, model.image_token),
-            image_token=model.image_token, **options, vision_feature_select_strategy="default" if drops else "full",
-            chat_template=served_template(model.tokenizer, model.image_token),
-        )  # fmt: skip
+            **options, patch_size=plan.facts.patch_size, num_additional_image_tokens=more
+        )
 
 
 def _is_tiled(model: VisionLanguageModel) -> bool:
     return isinstance(model.plan.preprocessing, Anyres)
+
+
+def _most_tiles(model: VisionLanguageModel) -> int | None:
+    """Return the most tiles whose tokens LLaVA-OneVision keeps, or None for another format."""
+    return getattr(model.plan.preprocessing, "max_tiles", None)
+
+
+def _pinpoints(model: VisionLanguageModel) -> list[list[int]]:
+    side = model.plan.facts.image_size
+    return [[rows * side, columns * side] for rows, columns in model.plan.preprocessing.tiles]
+
+
+def _image_processor(model: VisionLanguageModel) -> Any:
+    """Return the image processor for a model's preprocessing."""
+    plan, side = model.plan, model.plan.facts.image_size
+    common = {"crop_size": square(side), "size": {"shortest_edge": side}, **pixel_options(plan)}
+    if _most_tiles(model) is not None:
+        pinpoints = _pinpoints(model)
+        return LlavaOnevisionImageProcessor(size=square(side), image_grid_pinpoints=pinpoints, **pixel_options(plan))
+    if isinstance(plan.preprocessing, Anyres):
+        return LlavaNextImageProcessor(**common, image_grid_pinpoints=_pinpoints(model))
+    if isinstance(plan.preprocessing, Pad):
+        return LlavaImageProcessor(**common, do_pad=True)
+    if isinstance(plan.preprocessing, Resize):
+        return CLIPImageProcessor(**{**common, "size": square(side)}, do_center_crop=False)
+    return CLIPImageProcessor(**common)
 
 
 def _is_plain_tower(encoder: Any) -> bool:
@@ -177,14 +220,10 @@ def _is_plain_tower(encoder: Any) -> bool:
     return isinstance(encoder, HfVisionTower) and encoder.extra <= 1 and not encoder.interpolate and not encoder.norm
 
 
-def _drops_class_token(encoder: Any) -> bool:
-    return encoder.tokens == "patches" if isinstance(encoder, OpenClipTower) else encoder.extra == 1
-
-
 def _preprocessing(config: Any, images: Any) -> Any:
     """Return the recipe's preprocessing for a published image processor."""
     resample = FILTERS[int(images.resample)]
-    if config.model_type == "llava":
+    if config.model_type in ("llava", "vipllava"):
         whole = "centre_crop" if getattr(images, "do_center_crop", False) else "resize"
         return {"pad" if getattr(images, "do_pad", False) else whole: {"resample": resample}}
     side = config.vision_config.image_size

@@ -1,0 +1,52 @@
+"""A model of a family with one other part has no format, and the error names the part."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.train.published import write_published
+from vlmdata_train.convert.checkpoint_folder import model_of
+from vlmdata_train.convert.save_published import format_of
+from vlmdata_train.model.model import build_model
+from vlmdata_train.model.model_recipe import ModelRecipe
+
+pytestmark = pytest.mark.whole
+
+# (family, part, changed parameters, start of the message)
+CASES: list[tuple[str, str, dict[str, Any], str]] = [
+    ("Qwen2-VL", "writing", {"video_token": None}, "writing: Qwen2-VL's format supports only plain, with a `video_token`"),
+    ("InternVL", "preprocessing", {"thumbnail": False}, "preprocessing: InternVL's format supports only dynamic_tiles, with"),
+    ("InternVL", "writing", {"around": "tile"}, "writing: InternVL's format supports only between around images"),
+    ("InternVL", "abstractor", {"norm": False}, "abstractor: InternVL's format supports only pixel_shuffle of 2 layers"),
+    ("InternVL", "encoder", {"layer": -2}, "encoder: InternVL's format supports only an InternViT by hf_vision"),
+    ("Idefics3", "abstractor", {"bias": True}, "abstractor: Idefics3's format supports only pixel_shuffle of 1 layer"),
+    ("Idefics3", "writing", {"overview": "<whole>"}, "writing: Idefics3's format supports only tile_grid with its defaults"),
+    ("Idefics2", "abstractor", {"mlp_width": 40}, "abstractor: Idefics2's format supports only gated_resampler with the lang"),
+    ("Idefics2", "writing", {"blank": False}, "writing: Idefics2's format supports only between with"),
+    ("Pixtral", "writing", {"last_row_end": None}, "writing: Pixtral's format supports only rows with `last_row_end`"),
+    ("Pixtral", "writing", {"end": "<end>"}, "writing: Pixtral's format supports only rows, without tokens around"),
+    ("Mistral 3", "abstractor", {"eps": 0.1}, "abstractor: Mistral 3's format supports only normed_merger with the epsilon"),
+    ("LLaVA-OneVision", "writing", {"video_token": None}, "writing: LLaVA's format supports only plain with a `video_token`"),
+    ("PaliGemma", "language", {"chat_template": "{{ messages[0]['content'] }}"}, "language: PaliGemma's format supports only"),
+    ("PaliGemma", "fusion", {"prefix": False}, "fusion: PaliGemma's format supports only tokens, with `prefix: true`"),
+    ("Llama 3.2 Vision", "fusion", {"gates": "vector"}, "fusion: Llama 3.2 Vision's format supports only .* gates: scalar"),
+    ("Llama 3.2 Vision", "fusion", {"runs": "latest"}, "fusion: Llama 3.2 Vision's format supports only .* runs: whole"),
+    ("BLIP-2", "writing", {"bos": "first"}, "writing: BLIP-2's format supports only plain, with BOS after the images"),
+]
+
+
+def changed(recipe: ModelRecipe, part: str, changes: dict[str, Any]) -> ModelRecipe:
+    """Return a recipe with changed parameters of one part."""
+    ((name, parameters),) = getattr(recipe, part).items()
+    return replace(recipe, **{part: {name: {**parameters, **changes}}})
+
+
+@pytest.mark.parametrize(("family", "part", "changes", "message"), CASES)
+def test_a_part_that_the_format_cannot_hold_is_named(
+    family: str, part: str, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    recipe = model_of(str(write_published(family, tmp_path)))
+    with pytest.raises(ValueError, match=f"^{message}"):
+        format_of(build_model(changed(recipe, part, changes)))

@@ -1,0 +1,107 @@
+"""BLIP-2 over a decoder-only language model, as `Blip2ForConditionalGeneration` of transformers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from torch import Tensor
+from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor
+
+from vlmdata_train.convert.family import Family
+from vlmdata_train.convert.published import Published, plain_config
+from vlmdata_train.convert.served import FILTERS, pixel_options, square
+from vlmdata_train.convert.towers import check_normalisation
+from vlmdata_train.encoders.blip2 import Blip2Tower
+from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.model.model_recipe import ModelRecipe
+from vlmdata_train.model.tokens import IMAGE
+from vlmdata_train.model.vision_half import CLIP_MEAN, CLIP_STD
+
+# BLIP-2 has no chat template. This one writes the prompt of its paper's question answering, after all images. The tokenizer
+# adds BOS.
+TEMPLATE = (
+    "{%- set ns = namespace(images=0) -%}{%- for m in messages -%}"
+    "{%- set ns.images = ns.images + (m['content'].split('" + IMAGE + "') | length) - 1 -%}{%- endfor -%}"
+    "{{- '" + IMAGE + "' * ns.images -}}{%- for m in messages -%}"
+    "{%- set text = m['content'].replace('" + IMAGE + "', '') | trim -%}"
+    "{{- ' ' + text + eos_token if m['role'] == 'assistant' else 'Question: ' + text + ' Answer:' -}}{%- endfor -%}"
+)
+QUERIES = "abstractor.queries"
+
+
+class Blip2(Family):
+    """BLIP-2: EVA's tower, a Q-Former, and a decoder-only language model such as OPT."""
+
+    title = "BLIP-2"
+    forms = ("blip-2",)
+    names = (
+        ("vision_model.", "encoder.model."),
+        ("query_tokens", QUERIES),
+        ("qformer.", "abstractor.transformer."),
+        ("language_projection.", "abstractor.project."),
+        ("language_model.", "language."),
+    )
+    tower = Blip2Tower
+    parts: ClassVar = {
+        "encoder": "blip2", "preprocessing": "resize", "abstractor": "q_former", "fusion": "tokens", "positions": "rope",
+        "writing": "plain",
+    }  # fmt: skip
+
+    def our_tensor(self, name: str, tensor: Tensor, rows: int) -> Tensor:
+        """Return the tensor. The queries of transformers are a batch of one."""
+        return tensor.squeeze(0) if name == QUERIES else tensor
+
+    def their_tensor(self, name: str, tensor: Tensor, model: VisionLanguageModel) -> Tensor:
+        """Return the tensor, with the queries as a batch of one."""
+        return tensor[None] if name == QUERIES else tensor
+
+    def recipe(self, start: Published) -> ModelRecipe:
+        """Return the parts. Raises ValueError for a language model with an encoder, or a Q-Former that reads text."""
+        config, images, q_former = start.config, start.images, start.config.qformer_config
+        check_normalisation(start, CLIP_MEAN, CLIP_STD)
+        if not config.use_decoder_only_language_model:
+            raise ValueError(f"language: {start.name} has a {config.text_config.model_type}, which has an encoder")
+        if q_former.use_qformer_text_input:
+            raise ValueError(f"abstractor: the Q-Former of {start.name} reads text")
+        if config.image_token_index is None:
+            raise ValueError(f"writing: the configuration of {start.name} has no image token, as in older files of BLIP-2")
+        return ModelRecipe(
+            encoder={"blip2": {"config": plain_config(config.vision_config)}},
+            preprocessing={"resize": {"resample": FILTERS[int(images.resample)]}},
+            abstractor={"q_former": {
+                "queries": config.num_query_tokens, "width": q_former.hidden_size, "layers": q_former.num_hidden_layers,
+                "heads": q_former.num_attention_heads, "mlp_width": q_former.intermediate_size,
+                "every": q_former.cross_attention_frequency, "dropout": q_former.hidden_dropout_prob,
+            }},
+            writing={"plain": {"image_token": start.token(config.image_token_id), "bos": "after_images"}},
+            language={"hf_causal": {
+                "config": plain_config(config.text_config, tie_word_embeddings=start.ties), "tokenizer": start.name,
+                "chat_template": TEMPLATE,
+            }},
+        )  # fmt: skip
+
+    def misfits(self, model: VisionLanguageModel) -> Iterator[tuple[str, str]]:
+        """Yield each part that the format cannot hold, and what the format supports."""
+        yield from super().misfits(model)
+        if model.plan.writing.bos != "after_images" or model.image_token != IMAGE:
+            yield "writing", f"plain, with BOS after the images and the image token {IMAGE}"
+
+    def reference_of(self, model: VisionLanguageModel) -> Any:
+        """Return the class in transformers."""
+        return Blip2ForConditionalGeneration
+
+    def config(self, model: VisionLanguageModel) -> Any:
+        """Return the configuration."""
+        q_former: Any = model.abstractor.transformer
+        return Blip2Config(
+            vision_config=model.encoder.model.config.to_dict(), qformer_config=q_former.config.to_dict(),
+            text_config=self.text_config(model), num_query_tokens=model.plan.abstractor.queries,
+            image_token_index=model.image_token_id, dtype=next(model.parameters()).dtype,
+        )  # fmt: skip
+
+    def processor(self, model: VisionLanguageModel) -> Any:
+        """Return the processor. It writes no chat template, so a user must write the words around a question."""
+        images = BlipImageProcessor(size=square(model.plan.facts.image_size), **pixel_options(model.plan))
+        return Blip2Processor(images, copy.deepcopy(model.tokenizer), num_query_tokens=model.plan.abstractor.queries)
