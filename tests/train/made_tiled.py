@@ -153,7 +153,6 @@ TILED: dict[str, Made] = {
     "LLaVA-OneVision": Made(
         onevision_model, onevision_processor,
         lambda: tokenizer_with("<end_of_utterance>", "<video>", template=PARTS_TEMPLATE.replace("IMAGE", "<image>")),
-        images=(0, 1),  # transformers shows several images of a sample without tiles
     ),
     "Llama 3.2 Vision": Made(
         mllama_model, mllama_processor,

@@ -156,7 +156,7 @@ OWN: dict[str, ModelRecipe] = {  # models of our own parts, and the families who
     ),
     "llava_onevision": ModelRecipe(
         encoder={"hf_vision": {"config": {**SIGLIP, "image_size": 16}, "layer": -1}},
-        preprocessing={"anyres": {"max_tiles": 2}}, language={"hf_causal": {"config": LLAMA}},
+        preprocessing={"anyres": {"max_tiles": 2, "several": "pad"}}, language={"hf_causal": {"config": LLAMA}},
         writing={"plain": {"video_token": "<video>"}},
     ),
 }  # fmt: skip
@@ -192,7 +192,7 @@ def test_a_missing_or_foreign_weight_is_named_with_its_part(family: str, tmp_pat
         loaded(start)
 
 
-@pytest.mark.parametrize("family", ["LLaVA-1.5", "Qwen2-VL", "InternVL"])
+@pytest.mark.parametrize("family", ["ViP-LLaVA", "Qwen2-VL", "InternVL"])
 def test_lora_is_exported_as_an_adapter_that_peft_adds_to_the_published_model(family: str, tmp_path: Path) -> None:
     start = write_published(family, tmp_path / "start")
     data = write_data(tmp_path / "data", captions=0, conversations=12)
