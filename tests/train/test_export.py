@@ -11,6 +11,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tests.train.runs import tiny_recipe, weights, write_data
 from tests.train.shards import drawing
+from tests.train.tiny import pack, sample
 from vlmdata.step import RecipeError
 from vlmdata_train.__main__ import main
 from vlmdata_train.chat import Conversation
@@ -81,6 +82,26 @@ def test_an_exported_run_with_lora_answers_as_its_checkpoint_does(tmp_path, caps
     assert facts["architectures"] == ["LlavaForConditionalGeneration"]
     assert main(["export", str(checkpoint), str(tmp_path / "llava")]) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_model_without_a_class_in_transformers_is_exported_with_a_card_that_says_so(tmp_path, capsys):
+    data = write_data(tmp_path / "data", captions=0, conversations=20)
+    parts = {**MODEL, "fusion": "visual_experts", "positions": "shared"}
+    recipe = tiny_recipe(data, tmp_path / "run", model=parts, parts=LORA, lr=0.1, steps=2)
+    checkpoint, folder = run_training(recipe).checkpoint, tmp_path / "export"
+    capsys.readouterr()
+    assert main(["export", str(checkpoint), str(folder)]) == 0
+    printed = capsys.readouterr()
+    reason = "No format of a published family can hold this model"
+    assert printed.out.strip() == str(folder) and reason in printed.err and reason in (folder / "README.md").read_text()
+    ours, again = (restore(path, "cpu")[0] for path in (checkpoint, folder))
+    assert not any("lora_" in name for name in again.state_dict())
+    batch = pack(ours, [sample(ours, 12, 1, 1)])
+    with torch.no_grad():
+        torch.testing.assert_close(again.logits(batch), ours.logits(batch), rtol=1e-4, atol=1e-5)
+    assert main(["chat", str(folder), png(tmp_path / "p.png"), "--max-tokens", "2", "--ask", "What is it?"]) == 0
+    second = run_training(tiny_recipe(data, tmp_path / "second", model=None, start=str(folder), steps=1)).checkpoint
+    assert weights(second).keys() == weights(folder).keys()
 
 
 def test_a_run_starts_from_a_published_llava_with_its_parts_and_tokenizer(tmp_path, capsys):

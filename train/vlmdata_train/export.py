@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from vlmdata.step import RecipeError
@@ -10,6 +11,7 @@ from vlmdata_train.convert.checkpoint import read_tensors
 from vlmdata_train.convert.checkpoint_folder import is_checkpoint
 from vlmdata_train.convert.restore import restore
 from vlmdata_train.convert.save_published import save_published
+from vlmdata_train.convert.save_weights import save_weights
 from vlmdata_train.model.lora import merge_lora
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.recipe import Recipe
@@ -18,21 +20,27 @@ from vlmdata_train.recipe import Recipe
 def export(checkpoint: Path, folder: Path, *, adapter: bool = False) -> None:
     """Write a checkpoint in the format of its family in transformers, with LoRA merged.
 
-    With `adapter`, write only LoRA's updates and the other trained weights, as an adapter of peft for the published model from
-    which the run started. Raises RecipeError if `folder` is not empty, or if the format cannot hold the model.
+    If no format of transformers can hold the model, write its weights with a model card that says why, and print the reason to
+    stderr. With `adapter`, write only LoRA's updates and the other trained weights, as an adapter of peft for the published
+    model from which the run started. Raises RecipeError if `folder` is not empty, or if an adapter cannot be written.
     """
     if folder.exists() and any(folder.iterdir()):
         raise RecipeError(f"{folder} is not empty. Choose another folder")
     model, recipe = restore(checkpoint, "cpu")
-    try:
-        if adapter:
+    if adapter:
+        try:
             _save_adapter(model, recipe, checkpoint, folder)
-            return
-        dtype = next(model.parameters()).dtype
-        merge_lora(model.float())  # in bf16 the sum would round the updates away
+        except ValueError as error:
+            raise RecipeError(f"{checkpoint}: {error}") from None
+        return
+    dtype = next(model.parameters()).dtype
+    merge_lora(model.float())  # in bf16 the sum would round the updates away
+    try:
         save_published(model.to(dtype), folder)
     except ValueError as error:
-        raise RecipeError(f"{checkpoint}: {error}") from None
+        reason = f"{error}." if not str(error).endswith(".") else str(error)
+        print(f"vlmdata train: {reason} {folder} holds the weights and a model card, for vlmdata only", file=sys.stderr)
+        save_weights(model, recipe.describe(), folder, reason)
 
 
 def _save_adapter(model: VisionLanguageModel, recipe: Recipe, checkpoint: Path, folder: Path) -> None:

@@ -92,6 +92,11 @@ def save(
     return final
 
 
+def write_weights(folder: Path, model: nn.Module) -> None:
+    """Write a model's weights and buffers, each once, as the files `model-00000.safetensors …`. For one process."""
+    _write(folder, "model", unshared(model), Ranks(0, 1, torch.device("cpu")))
+
+
 def prune(folder: Path, keep: int, best: str | None) -> None:
     """Remove all checkpoints except the `keep` newest ones and the checkpoint with the name `best`."""
     for path in sorted(folder.glob("step_*"))[:-keep]:
