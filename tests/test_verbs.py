@@ -20,7 +20,7 @@ MAIN = {"vlmdata": cli.main, "vlmdata_train": trainer.main}
 VERBS = [(program, module.name) for program, package in PACKAGES.items() for module in pkgutil.iter_modules(package.__path__)]
 FIRST = {
     "vlmdata": ["demo", "new", "check", "run", "show"],
-    "vlmdata_train": ["align", "instruct", "evaluate", "chat", "export"],
+    "vlmdata_train": ["align", "instruct", "stages", "evaluate", "chat"],
 }
 PROGRAM, RUN, SHOW = "vlmdata [OPTIONS] VERB ...", "vlmdata run [OPTIONS] RECIPE", "vlmdata show [OPTIONS] OUT"
 HEAVY = ["torch", "pyarrow", "ray", "numpy", "transformers", "yaml", "pydantic"]

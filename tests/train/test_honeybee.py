@@ -112,9 +112,9 @@ def d_name(name: str) -> str:
 
 def test_the_d_abstractor_equals_layers_of_deformable_detr_with_gradients() -> None:
     config = DeformableDetrConfig(
-        d_model=16, decoder_attention_heads=2, decoder_ffn_dim=12, decoder_layers=2, num_feature_levels=1, decoder_n_points=3
-    )
-    config._attn_implementation = "eager"
+        d_model=16, decoder_attention_heads=2, decoder_ffn_dim=12, decoder_layers=2, num_feature_levels=1, decoder_n_points=3,
+        attn_implementation="eager",
+    )  # fmt: skip
     reference = PublishedDAbstractor(config, 8, 10, side=3).eval()
     settings = {"side": 3, "width": 16, "layers": 2, "heads": 2, "points": 3, "mlp_width": 12}
     ours = make_part("abstractor", {"d_abstractor": settings}).build(tower(8), 10, GRID).eval()

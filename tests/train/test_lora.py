@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.train.parity import of_own_shapes
+from tests.train.parity import VISION, of_own_shapes
 from tests.train.test_abstractors import CASES
 from tests.train.test_encoders import FAMILIES, SMALL
 from tests.train.test_parity_deepseek import HIGH as SAM
@@ -42,6 +42,7 @@ FUSIONS = {
     "mixture_of_depths": replace(TINY, fusion={"mixture_of_depths": {"first": 0}}),
 }  # fmt: skip
 ENCODERS = {
+    "blip2": [replace(TINY, encoder={"blip2": {"config": VISION}})],
     "open_clip": [TINY], "side_by_side": [replace(TINY, encoder=SEVERAL), DEEPSEEK],
     "qwen2_vl": [QWEN_2], "qwen2_5_vl": [QWEN_25],
     "hf_vision": [

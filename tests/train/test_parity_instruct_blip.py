@@ -65,7 +65,7 @@ def both(folder: str, language: str) -> tuple[VisionLanguageModel, Any]:
     randomise(reference.qformer, scale=0.8)  # with smaller weights the question hardly matters
     part = {"tokenizer": folder, "queries": 5, "width": 24, "layers": 3, "heads": 2, "mlp_width": 30}
     recipe = ModelRecipe(
-        encoder={"tests.train.tiny.Blip2Tower": {"config": VISION}}, abstractor={"instruct_q_former": part},
+        encoder={"blip2": {"config": VISION}}, abstractor={"instruct_q_former": part},
         language={"hf_causal": {"config": LANGUAGES[language]}},
     )  # fmt: skip
     return copy_weights(reference, recipe, NAMES), reference

@@ -22,7 +22,7 @@ from tests.train.parity import (
     of_media,
     randomised,
 )
-from tests.train.test_parity_qwen import FAMILIES, our_name
+from tests.train.test_parity_qwen import FAMILIES
 from tests.train.tiny import randomise
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.model import build_model, load_tokenizer
@@ -55,11 +55,12 @@ def recipe_of(family: str, **positions: Any) -> ModelRecipe:
 
 def reference_of(family: str, recipe: ModelRecipe) -> Any:
     """Return the family's class of transformers with random weights."""
-    _, configuration, kind, vision, text = FAMILIES[family]
+    _, known, vision, text = FAMILIES[family]
     video = load_tokenizer(recipe).convert_tokens_to_ids("<video>")
     more = {"tokens_per_second": 2} if family == "Qwen2.5-VL" else {}
-    config = configuration(vision_config={**vision, **more}, text_config=text, image_token_id=IMAGE_ID, video_token_id=video)
-    return randomised(kind(config))
+    ids = {"image_token_id": IMAGE_ID, "video_token_id": video}
+    config = known.their_config(vision_config={**vision, **more}, text_config=text, **ids)
+    return randomised(known.their_class(config))
 
 
 def inputs_of(model: Any, batch: Batch) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def test_images_and_videos_equal_transformers(family: str) -> None:
     recipe = recipe_of(family, time_counts=False)
     media = [noise_clip(8, 30, 22, step=0.75, seed=1), IMAGE, noise_clip(4, 9, 33, step=2.0, seed=2)]
     media = MEDIA if family == "Qwen3-VL" else media
-    reference = reference_of(family, recipe)
+    reference, our_name = reference_of(family, recipe), FAMILIES[family][1].our_name
     model = copy_weights(reference, recipe, our_name, unlike=["tokens_per_second"])  # the tower does not use this number
     batch = of_media(model, media)
     inputs = inputs_of(model, batch) | seconds_of(family, media)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,14 +43,12 @@ from tests.train.parity import (
     noise_clip,
     of_media,
     randomised,
-    renamed,
 )
-from tests.train.parity import (
-    TEXT as SMALL_TEXT,
-)
-from tests.train.test_parity_others import IDEFICS3, INTERNVL
+from tests.train.parity import TEXT as SMALL_TEXT
 from tests.train.test_parity_video_qwen import recipe_of
 from tests.train.tiny import TINY
+from vlmdata_train.convert.families.internvl import InternVL
+from vlmdata_train.convert.families.smolvlm import SmolVlm
 from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.parts import make_part
@@ -146,7 +145,7 @@ def test_internvl_equals_transformers_on_images_and_videos() -> None:
         vision_config=INTERN_TOWER, text_config=INTERN_TEXT, image_token_id=IMAGE_ID, image_seq_length=4,
         tie_word_embeddings=False,
     )  # fmt: skip
-    assert_equal(InternVLForConditionalGeneration(config), INTERN, INTERNVL, lambda pixels: pixels)
+    assert_equal(InternVLForConditionalGeneration(config), INTERN, InternVL().our_name, lambda pixels: pixels)
 
 
 def test_smolvlm_equals_transformers_on_images_and_videos() -> None:
@@ -154,14 +153,14 @@ def test_smolvlm_equals_transformers_on_images_and_videos() -> None:
         vision_config=VISION, text_config={"model_type": "llama", **TEXT}, image_token_id=IMAGE_ID, scale_factor=2,
         pad_token_id=0,
     )  # fmt: skip
-    assert_equal(SmolVLMForConditionalGeneration(config), SMOL, IDEFICS3, lambda pixels: pixels[None])
+    assert_equal(SmolVLMForConditionalGeneration(config), SMOL, SmolVlm().our_name, lambda pixels: pixels[None])
 
 
-def assert_equal(reference: Any, recipe: ModelRecipe, names: dict[str, str], shaped: Any) -> None:
+def assert_equal(reference: Any, recipe: ModelRecipe, names: Callable[[str], Any], shaped: Any) -> None:
     """Compare logits and gradients for a sample with two videos of different lengths and an image.
 
     Also compare packed and separate samples, and generation with full forward passes."""
-    model = copy_weights(randomised(reference), recipe, renamed(names))
+    model = copy_weights(randomised(reference), recipe, names)
     image = np.random.default_rng(4).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     batch = of_media(model, [noise_clip(3, 32, 40, seed=1), image, noise_clip(2, 20, 32, seed=2)])
     assert batch.tile_counts.tolist() == [3, 1, 2]
@@ -176,7 +175,7 @@ def assert_equal(reference: Any, recipe: ModelRecipe, names: dict[str, str], sha
     assert_same_logits_and_images_matter(model, batch, theirs)
     for logits in (model.logits(batch), theirs(batch.pixels)):
         logits.square().mean().backward()
-    assert_same_gradients(model, reference, renamed(names))
+    assert_same_gradients(model, reference, names)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,9 @@ class DeformableLayers(nn.Module):
         self.enter = nn.Identity() if in_width == part.width else nn.Linear(in_width, part.width)
         self.places = nn.Parameter(torch.randn(grid.tokens, part.width) * 0.02)  # learned position embeddings of the patches
         self.queries = nn.Parameter(torch.randn(part.side**2, part.width))
-        down, across = (torch.linspace(0.5, count - 0.5, part.side) / count for count in (grid.rows, grid.columns))
+        # not torch.linspace: once transformers has replaced it, it may ignore the meta device
+        steps = torch.arange(part.side) / max(part.side - 1, 1)
+        down, across = (((count - 1) * steps + 0.5) / count for count in (grid.rows, grid.columns))
         points = torch.stack([across.repeat(part.side), down.repeat_interleave(part.side)], -1)
         self.points = nn.Parameter(points)  # (Q, 2), the learned reference point (x, y) of each query
         self.layers = nn.ModuleList(Layer(part) for _ in range(part.layers))

@@ -21,8 +21,8 @@ def check_tiles(plan: ImagePlan, out_width: int, text: TextFacts, arrangement: A
     """Run the abstractor for the tiles of two photos, on the meta device. Raises ValueError if it does not accept them.
 
     Some abstractors are built for one grid of patches, but some preprocessings make tiles of any size. `arrangement` is the
-    preprocessing's module, which may join tiles before the abstractor. A video
-    part raises ValueError if it does not fit the other parts.
+    preprocessing's module, which may join tiles before the abstractor. Also raises ValueError if a video part does not fit
+    the other parts.
     """
     if plan.video is not None:
         _check_video(plan)
