@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import yaml
 
 from tests.train.runs import MODEL, weights, write_data
@@ -17,7 +18,7 @@ from vlmdata_train.__main__ import main
 from vlmdata_train.model.parts import check_name
 from vlmdata_train.recipe import build_recipe
 from vlmdata_train.recipe_file import load
-from vlmdata_train.stages import load_stages
+from vlmdata_train.stages import device_of, load_stages
 
 FROZEN = {"frozen": True}
 THREE = {
@@ -94,6 +95,22 @@ def test_a_mistake_in_any_stage_is_reported_before_the_first_begins(tmp_path, st
 def test_a_recipe_of_stages_is_refused_as_a_single_run(tmp_path):
     with pytest.raises(RecipeError, match=r"is a recipe of several stages\. Use `vlmdata train stages"):
         load(write(tmp_path, THREE))
+
+
+@pytest.mark.whole
+def test_all_stages_use_one_process_group(tmp_path, monkeypatch):
+    groups, start_group = [], dist.init_process_group
+    monkeypatch.setattr(dist, "init_process_group", lambda *args: groups.append(start_group(*args)))
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    file = write(tmp_path, {name: THREE[name] for name in ("align", "all")}, speed={"device": "cpu"})
+    assert main(["stages", str(file)]) == 0
+    assert len(groups) == 1 and not dist.is_initialized()
+
+
+def test_stages_on_different_devices_share_a_group_for_both(tmp_path):
+    stages = {"align": {"stage": "align", "speed": {"device": "cpu"}}, "all": {"stage": "instruct"}}
+    assert device_of(load_stages(str(write(tmp_path, stages)))) == "auto"
 
 
 @pytest.mark.whole

@@ -41,7 +41,9 @@ class Ranks:
 def joined(device: str) -> Iterator[Ranks]:
     """Join torchrun's process group for the duration of the block, and yield this process's `Ranks`.
 
-    Without torchrun, this process is the only rank. Raises RecipeError if `device` is "cuda" and torch sees no CUDA device.
+    Without torchrun, this process is the only rank. A block inside another one uses the group of the outer block. A second
+    group after the first would not be safe: the ranks could read addresses of the first group, and wait for ever. Raises
+    RecipeError if `device` is "cuda" and torch sees no CUDA device.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("speed.device is cuda, but torch sees no CUDA device")
@@ -51,12 +53,15 @@ def joined(device: str) -> Iterator[Ranks]:
         return
     if kind == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
+    is_outer = not dist.is_initialized()
+    if is_outer:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
     try:
         own = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device("cpu")
         yield Ranks(dist.get_rank(), dist.get_world_size(), own)
     finally:
-        dist.destroy_process_group()
+        if is_outer:
+            dist.destroy_process_group()
 
 
 def distribute(module: nn.Module, blocks: list[nn.Module], ranks: Ranks, how: Literal["ddp", "fsdp"]) -> nn.Module:

@@ -45,6 +45,12 @@ def load_stages(recipe: str, *, overrides: dict[str, Any] | None = None) -> dict
     return trees
 
 
+def device_of(trees: dict[str, dict[str, Any]]) -> str:
+    """Return the device of all stages, or "auto" if they have different ones."""
+    devices = {parse(tree, f"stages, {name}").speed.device for name, tree in trees.items()}
+    return devices.pop() if len(devices) == 1 else "auto"
+
+
 def recipes(trees: dict[str, dict[str, Any]]) -> Iterator[Recipe]:
     """Yield the recipe of each stage. Train with a recipe before you request the next one, which starts from the result.
 

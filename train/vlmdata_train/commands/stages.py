@@ -24,13 +24,15 @@ def _recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 @click.option("--set", "settings", multiple=True, metavar="A.B=C", help="change a value of the recipe")
 def command(recipe: str, settings: tuple[str, ...]) -> None:
     from vlmdata.recipe import read_settings
-    from vlmdata_train.stages import load_stages, recipes
+    from vlmdata_train.stages import device_of, load_stages, recipes
 
     trees = load_stages(recipe, overrides=read_settings(settings))
-    from vlmdata_train.loop.loop import run_training  # after all checks, because it imports torch, which takes seconds
+    from vlmdata_train.distributed import joined  # after all checks, because torch takes seconds to import
+    from vlmdata_train.loop.loop import run_training
 
     result = None
-    for stage in recipes(trees):
-        result = run_training(stage)
+    with joined(device_of(trees)):
+        for stage in recipes(trees):
+            result = run_training(stage)
     if os.environ.get("RANK", "0") == "0" and result is not None:
         print(result.checkpoint)
