@@ -1,6 +1,6 @@
 """The image is padded to whole patches, and only a large image is scaled down.
 
-Source: Bavishi et al. 2023, Fuyu-8B. OtterHD does the same. The writing `rows` puts the token |NEWLINE| after each row.
+Source: Bavishi et al. 2023, Fuyu-8B. OtterHD does the same. The writing `rows` puts the token `|NEWLINE|` after each row.
 """
 
 from __future__ import annotations
