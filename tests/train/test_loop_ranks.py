@@ -104,6 +104,12 @@ def test_lora_of_visual_experts_trains_equally_under_ddp_and_fsdp(tmp_path):
         torch.testing.assert_close(model.logits(batch), before, rtol=1e-4, atol=1e-5)
 
 
+def test_ranks_can_join_a_process_group_several_times(tmp_path):
+    done = start(2, "tests.train.joined_again", str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {path.read_text() for path in tmp_path.glob("rank_*")} == {"[3.0, 3.0, 3.0]"}
+
+
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_a_rank_without_images_runs_all_experts_and_routers(how, tmp_path):
     """The gradients are the mean of those of a batch with images and a batch without, computed on one rank."""

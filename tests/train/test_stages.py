@@ -100,7 +100,7 @@ def test_a_recipe_of_stages_is_refused_as_a_single_run(tmp_path):
 @pytest.mark.whole
 def test_all_stages_use_one_process_group(tmp_path, monkeypatch):
     groups, start_group = [], dist.init_process_group
-    monkeypatch.setattr(dist, "init_process_group", lambda *args: groups.append(start_group(*args)))
+    monkeypatch.setattr(dist, "init_process_group", lambda *args, **more: groups.append(start_group(*args, **more)))
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
         monkeypatch.setenv(name, value)
     file = write(tmp_path, {name: THREE[name] for name in ("align", "all")}, speed={"device": "cpu"})

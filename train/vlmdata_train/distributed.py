@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from vlmdata.step import RecipeError
+
+_GROUPS = itertools.count()  # the process groups that this process has joined; the same on all ranks
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,7 @@ class Ranks:
 def joined(device: str) -> Iterator[Ranks]:
     """Join torchrun's process group for the duration of the block, and yield this process's `Ranks`.
 
-    Without torchrun, this process is the only rank. A block inside another one uses the group of the outer block. A second
-    group after the first would not be safe: the ranks could read addresses of the first group, and wait for ever. Raises
+    Without torchrun, this process is the only rank. A block inside another one uses the group of the outer block. Raises
     RecipeError if `device` is "cuda" and torch sees no CUDA device.
     """
     if device == "cuda" and not torch.cuda.is_available():
@@ -55,7 +57,11 @@ def joined(device: str) -> Iterator[Ranks]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     is_outer = not dist.is_initialized()
     if is_outer:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
+        # The prefix is new for each group: otherwise ranks read addresses of an earlier group in the store, and wait for ever.
+        store, rank, world = next(iter(dist.rendezvous("env://")))
+        prefixed = dist.PrefixStore(f"group {next(_GROUPS)}", store)
+        backends = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+        dist.init_process_group(backends, store=prefixed, rank=rank, world_size=world)
     try:
         own = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device("cpu")
         yield Ranks(dist.get_rank(), dist.get_world_size(), own)
