@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -142,13 +143,18 @@ class Joining(nn.Module):
 
     joins_patches = True
 
-    def __init__(self, plan: OverlappingCrops, facts: EncoderFacts) -> None:
+    def __init__(self, plan: Any, facts: EncoderFacts) -> None:
         super().__init__()
-        self.plan, self.facts = plan, facts
+        self.plan, self.facts = plan, facts  # the plan is a preprocessing with `crops` and `margin`
+        self.grid = facts.grid(facts.image_size, facts.image_size)  # of each tile
 
     def forward(self, tiles: Tensor, *, width: int, height: int) -> list[tuple[Tensor, Grid]]:
         """Return the whole image and the large copy, with their grids: (n, N, C) -> (N, C) and (R K, C)."""
-        grid = self.facts.grid(self.facts.image_size, self.facts.image_size)
+        large = self.stitched(tiles, width, height)
+        return [(tiles[0], self.grid), (large.flatten(0, 1), Grid(large.shape[0], large.shape[1]))]
+
+    def stitched(self, tiles: Tensor, width: int, height: int) -> Tensor:
+        """Return the patches of the crops as one picture, without their overlap: (n, N, C) -> (R, K, C)."""
         rows, columns = self.plan.crops(width, height, self.facts)
-        large = stitch(tiles[1:].unflatten(1, (grid.rows, grid.columns)), rows, columns, self.plan.margin)
-        return [(tiles[0], grid), (large.flatten(0, 1), Grid(large.shape[0], large.shape[1]))]
+        crops = tiles[1:].unflatten(1, (self.grid.rows, self.grid.columns))
+        return stitch(crops, rows, columns, self.plan.margin)

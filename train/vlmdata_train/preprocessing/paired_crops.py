@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, resize, to_tiles
-from vlmdata_train.preprocessing.overlapping_crops import canvas_of, check_crops, cut_crops, step_of, stitch
+from vlmdata_train.preprocessing.overlapping_crops import Joining, canvas_of, check_crops, cut_crops, step_of
 
 
 def crop_grid(width: int, height: int, step: int, max_crops: int) -> tuple[int, int]:
@@ -93,19 +93,11 @@ class PairedCrops:
         return Pairing(self, facts)
 
 
-class Pairing(nn.Module):
+class Pairing(Joining):
     """Joins the patches of the whole image with the averaged patches of the crops, before the abstractor."""
-
-    joins_patches = True
-
-    def __init__(self, plan: PairedCrops, facts: EncoderFacts) -> None:
-        super().__init__()
-        self.plan, self.facts = plan, facts
 
     def forward(self, tiles: Tensor, *, width: int, height: int) -> list[tuple[Tensor, Grid]]:
         """Return one picture with its grid: (n, N, C) -> (N, 2 C), the whole image's channels first."""
-        grid = self.facts.grid(self.facts.image_size, self.facts.image_size)
-        rows, columns = self.plan.crops(width, height, self.facts)
-        large = stitch(tiles[1:].unflatten(1, (grid.rows, grid.columns)), rows, columns, self.plan.margin)
-        local = functional.adaptive_avg_pool2d(large.permute(2, 0, 1), (grid.rows, grid.columns))  # (C, r, c)
-        return [(torch.cat([tiles[0], local.flatten(1).T], -1), grid)]
+        large = self.stitched(tiles, width, height).permute(2, 0, 1)
+        local = functional.adaptive_avg_pool2d(large, (self.grid.rows, self.grid.columns))  # (C, r, c)
+        return [(torch.cat([tiles[0], local.flatten(1).T], -1), self.grid)]
