@@ -42,7 +42,7 @@ class Sampled:
 
     fps: float | None = None  # frames per second
     count: int | None = None  # number of frames
-    min_frames: int = 1  # of a video that has so many
+    min_frames: int = 1  # a video with fewer frames keeps all
     max_frames: int | None = None
     multiple: int = 1  # the number of frames is rounded down to a multiple of this number
     spacing: Spacing = "steps"

@@ -75,7 +75,7 @@ class TemporalPatches(Sampled):
         return torch.cat(list(tiles))
 
     def tile_size(self, frames: int, width: int, height: int, facts: EncoderFacts) -> tuple[int, int]:
-        """Return the (height, width) of the tiles of a video with so many frames of this size."""
+        """Return the (height, width) of the tiles of a video with this number of frames of this size."""
         factor = facts.patch_size * self.square
         if self.limits == "frame":
             most = self.max_pixels
