@@ -95,12 +95,28 @@ def test_the_command_answers_each_line_with_the_given_decoding(
     assert capsys.readouterr().out == talk.ask("What is it?") + "\n"
 
 
+def test_images_as_options_follow_those_given_as_arguments(
+    checkpoint: Path, frames: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--image", f"{frames}/f2.jpg", "--image", f"{frames}/f10.jpg", "--max-tokens", "4", "--ask", "What differs?"]
+    options = ["--top-p", "0.9", "--beams", "4", "--length-penalty", "0.5", "--seed", "1"]
+    assert main(["chat", str(checkpoint), f"{frames}/f1.jpg", *asked, *options]) == 0
+    files = [f"{frames}/f{number}.jpg" for number in (1, 2, 10)]
+    way = Decoding(temperature=1.0, top_p=0.9, beams=4, length_penalty=0.5, seed=1)
+    talk = Conversation.open(str(checkpoint), files, device="cpu", max_tokens=4, decoding=way)
+    assert capsys.readouterr().out == talk.ask("What differs?") + "\n"
+
+
 MISTAKES = [
     (["--top-p", "1.5", "--temperature", "1"], "--top-p must be more than 0 and at most 1, not 1.5"),
     (["--top-k", "0", "--temperature", "1"], "--top-k must be 1 or more, not 0"),
-    (["--top-p", "0.9"], "--top-p needs a temperature above 0, because no token is drawn at temperature 0"),
+    (
+        ["--top-p", "0.9", "--temperature", "0"],
+        "--top-p needs a temperature above 0, because no token is drawn at temperature 0",
+    ),
     (["--beams", "0"], "--beams must be 1 or more, not 0"),
-    (["--beams", "4", "--temperature", "0.5"], "--temperature must be 0 for beam search, which draws no tokens, not 0.5"),
+    (["--length-penalty", "2"], "--length-penalty needs 2 beams or more, because it only compares answers of beam search"),
+    (["--image", "text.jpg"], "cannot read text.jpg as an image: not_an_image"),
     (["--repetition-penalty", "0"], "--repetition-penalty must be more than 0, not 0.0"),
     (["--fps", "0"], "--fps must be more than 0, not 0.0"),
     (["--video", "none"], "--video none: there is no such folder. A video is a folder of image files, one for each frame"),

@@ -15,6 +15,7 @@ from tests.train.parity import IMAGE_ID, of_own_shapes
 from tests.train.shards import drawing
 from tests.train.test_cross_attention import FLAMINGO
 from tests.train.test_llava_io import CLIP_COLOURS, LLAVA
+from tests.train.test_mixture_of_depths import depths
 from tests.train.test_parity_mllama import RECIPE as LLAMA_VISION
 from tests.train.test_parity_prefix import PREFIX
 from tests.train.test_parity_qwen import RECIPE as QWEN_2
@@ -125,11 +126,13 @@ DESIGNS = {
     "tokens": TINY,
     "tokens, sliding window": replace(TINY, language={"hf_causal": {"config": MISTRAL}}),
     "tokens, prefix": PREFIX,
+    "tokens, prefix of images": replace(TINY, fusion={"tokens": {"prefix": "images"}}),
     "tokens, mrope": QWEN_2,
     "deep_tokens, interleaved_mrope": QWEN_3,
     "cross_attention": FLAMINGO,
     "cross_attention of Llama 3.2": LLAMA_VISION,
     "visual_experts, shared": COGVLM,
+    "mixture_of_depths": depths(capacity=0.4),
     "tokens, video": replace(TINY, video="frames"),
 }
 
@@ -180,7 +183,7 @@ def theirs(served: Any, batch: Batch, decoding: Decoding, stops: list[int], **op
     mask = torch.arange(ids.shape[1]) >= ids.shape[1] - lengths[:, None]
     more: dict[str, Any] = {"length_penalty": decoding.length_penalty} if decoding.beams > 1 else {}
     if decoding.temperature:
-        more = {"temperature": decoding.temperature, "top_k": decoding.top_k or 0, "top_p": decoding.top_p}
+        more |= {"temperature": decoding.temperature, "top_k": decoding.top_k or 0, "top_p": decoding.top_p}
     if decoding.seed is not None:
         torch.manual_seed(decoding.seed)
     return served.generate(
@@ -202,6 +205,12 @@ DRAWN = {
     "top-p": Decoding(temperature=1.5, top_p=0.6, seed=5),
     "all": Decoding(temperature=1.3, top_k=40, top_p=0.8, repetition_penalty=1.3, seed=6),
 }
+DRAWN_BEAMS = {
+    "drawn beams": Decoding(beams=3, temperature=0.8, seed=7),
+    "drawn beams, top-k": Decoding(beams=2, top_k=2, seed=8),
+    "drawn beams, top-p": Decoding(beams=4, top_p=0.9, length_penalty=0.5, seed=9),
+    "drawn beams, all": Decoding(beams=3, temperature=1.5, top_k=9, top_p=0.7, repetition_penalty=1.2, seed=10),
+}
 WAYS = {
     "greedy": Decoding(),
     "repetition penalty": Decoding(repetition_penalty=1.3),
@@ -209,6 +218,7 @@ WAYS = {
     **{f"length penalty {number}": Decoding(beams=4, length_penalty=number) for number in (-1.0, 0.0, 0.5, 3.0)},
     "beams and repetition penalty": Decoding(beams=3, repetition_penalty=1.3),
     **DRAWN,
+    **DRAWN_BEAMS,
 }
 
 
@@ -226,7 +236,7 @@ def test_generated_ids_equal_those_of_transformers(both: tuple[VisionLanguageMod
 @pytest.mark.parametrize("way", DRAWN)
 def test_the_probabilities_of_drawn_tokens_equal_those_of_transformers(both: tuple[VisionLanguageModel, Any], way: str) -> None:
     model, served = both
-    batch, process, seen = three_prompts(model), processors(both[0], DRAWN[way]), []
+    batch, process, seen = three_prompts(model), processors(both[0], DRAWN[way], 1), []
     out = theirs(served, batch, DRAWN[way], [IMAGE_ID], output_scores=True, return_dict_in_generate=True)
     drawn = iter(out.sequences[:, batch.input_ids.shape[1] :].T)
 
@@ -244,7 +254,7 @@ def test_the_probabilities_of_drawn_tokens_equal_those_of_transformers(both: tup
 def test_a_beam_finds_a_more_likely_text_than_the_most_likely_tokens(both: tuple[VisionLanguageModel, Any]) -> None:
     model = both[0]
     prompts = [pack(model, [sample(model, 6, 1, seed)]) for seed in range(8)]
-    process = processors(model, Decoding())
+    process = processors(model, Decoding(), 0)
 
     def log_probability(prompt: Batch, new: list[int]) -> float:
         text, total = Continuation(model, prompt), 0.0
@@ -281,7 +291,7 @@ def test_padding_adds_no_token_that_a_repetition_penalty_changes() -> None:
     samples = [of_text([5, 6, 7]), of_own_shapes(model, [(20, 25)])]
     together = generate(model, in_rows(samples), max_new_tokens=TOKENS, stop_ids=[], decoding=way)
     assert together == [generate(model, one, max_new_tokens=TOKENS, stop_ids=[], decoding=way)[0] for one in samples]
-    process = processors(model, way)
+    process = processors(model, way, 0)
     scores = process(Continuation(model, in_rows(samples)).ids, torch.ones(2, model.lm_head.out_features))
     assert scores[0, 0] == 1 and torch.allclose(scores[0, [5, 6, 7]], torch.tensor(1 / 1.3))
 
@@ -298,9 +308,8 @@ def test_padding_adds_no_token_that_a_repetition_penalty_changes() -> None:
         ({"repetition_penalty": 0.0}, "repetition_penalty must be more than 0, not 0.0"),
         ({"length_penalty": float("inf"), "beams": 2}, "length_penalty must be a finite number, not inf"),
         ({"length_penalty": 2.0}, "length_penalty needs 2 beams or more"),
-        ({"beams": 4, "temperature": 0.7}, "temperature must be 0 for beam search, which draws no tokens, not 0.7"),
-        ({"top_k": 5}, "top_k needs a temperature above 0"),
-        ({"top_p": 0.9}, "top_p needs a temperature above 0"),
+        ({"top_k": 5, "temperature": 0.0}, "top_k needs a temperature above 0"),
+        ({"top_p": 0.9, "temperature": 0.0}, "top_p needs a temperature above 0"),
     ],
 )
 def test_options_that_are_out_of_range_or_exclude_each_other_are_refused(options: dict[str, Any], message: str) -> None:

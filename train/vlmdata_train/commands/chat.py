@@ -8,7 +8,7 @@ from vlmdata.verbs import Verb, argument, files, folders
 
 EXAMPLES = """
 python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 photo.jpg
-python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 a.jpg b.jpg --ask "What differs?" --beams 4
+python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 --image a.jpg --image b.jpg --ask "What differs?" --beams 4
 python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 --video frames --fps 2 --temperature 0.7 --top-p 0.9
 """
 
@@ -16,6 +16,14 @@ python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 --video frames 
 @click.command(cls=Verb)
 @argument("checkpoint", "folder of a checkpoint", shell_complete=folders)
 @argument("image", "image files, shown before the first question", nargs=-1, shell_complete=files)
+@click.option(
+    "--image",
+    "more_images",
+    multiple=True,
+    metavar="FILE",
+    shell_complete=files,
+    help="one more image file, after those given as arguments; may be repeated",
+)
 @click.option(
     "--video",
     multiple=True,
@@ -29,10 +37,8 @@ python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 --video frames 
 @click.option(
     "--temperature",
     type=float,
-    default=0.0,
-    show_default=True,
     metavar="NUMBER",
-    help="sampling temperature; 0 means greedy decoding",
+    help="sampling temperature; 0 takes the most likely token (default: 1 with --top-k or --top-p, otherwise 0)",
 )
 @click.option("--top-k", type=int, metavar="N", help="sample from the N most likely tokens (default: from all)")
 @click.option(
@@ -44,6 +50,14 @@ python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 --video frames 
     help="sample from the most likely tokens whose probabilities sum to this number",
 )
 @click.option("--beams", type=int, default=1, show_default=True, metavar="N", help="beams of beam search; 1 means none")
+@click.option(
+    "--length-penalty",
+    type=float,
+    default=1.0,
+    show_default=True,
+    metavar="NUMBER",
+    help="beam search compares answers by log-probability / tokens to the power of this number: larger favours longer answers",
+)
 @click.option(
     "--repetition-penalty",
     type=float,
@@ -57,17 +71,17 @@ python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 --video frames 
     "--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True, help="where to compute"
 )
 def command(
-    checkpoint: str, image: tuple[str, ...], video: tuple[str, ...], fps: float, ask: str | None, max_tokens: int, device: str,
-    **decoding: Any,
+    checkpoint: str, image: tuple[str, ...], more_images: tuple[str, ...], video: tuple[str, ...], fps: float,
+    ask: str | None, max_tokens: int, device: str, **decoding: Any,
 ) -> None:  # fmt: skip
     from vlmdata_train.checks import check_chat, read_decoding
 
-    how = read_decoding(**decoding)
-    check_chat(checkpoint, image, video, max_tokens=max_tokens, fps=fps)
+    how, images = read_decoding(**decoding), (*image, *more_images)
+    check_chat(checkpoint, images, video, max_tokens=max_tokens, fps=fps)
     from vlmdata_train.chat import Conversation, talk
 
     conversation = Conversation.open(
-        checkpoint, image, device=device, max_tokens=max_tokens, decoding=how, videos=video, fps=fps
+        checkpoint, images, device=device, max_tokens=max_tokens, decoding=how, videos=video, fps=fps
     )
     if ask is not None:
         print(conversation.ask(ask))

@@ -129,20 +129,20 @@ class Prompt:
         return values.flatten(0, 1)[self.places]
 
     def at(self, places: Tensor) -> Generated:
-        """Return what the layers need to process generated tokens, which always pass."""
-        return Generated(self.seen, self.length)
+        """Return what the layers need to process generated tokens, which always pass. Each row has one or several texts (N)."""
+        return Generated(self.seen.repeat_interleave(len(places) // len(self.seen), 0), self.length)
 
 
 @dataclass(eq=False)
 class Generated:
     """The tokens of the prompt whose keys are in the caches of the layers that other tokens skipped."""
 
-    seen: Tensor  # (B, M)
+    seen: Tensor  # (N, M)
     length: int  # number of tokens of the prompt whose keys are in the caches of the other layers
 
     def plan(self, packing: AttentionPlan) -> AttentionPlan:
         """Return the attention of a generated token to the keys in these caches. `packing` is that of the other layers."""
-        later = packing.masks[None][..., self.length :]  # (B, 1, 1, S - T)
+        later = packing.masks[None][..., self.length :]  # (N, 1, 1, S - T)
         return AttentionPlan("mask", masks={None: torch.cat([self.seen[:, None, None], later], -1)})
 
 

@@ -15,17 +15,30 @@ from vlmdata_train.model.continuation import Continuation
 
 Ended = tuple[float, list[int]]  # the score of an answer that has ended, and its tokens without the stop token
 Process = Callable[[Tensor, Tensor], Tensor]  # tokens (N, S) and scores of the next token (N, V) -> changed scores
+# scores (B, K V) and a number C -> the scores and the indices of C of them, (B, C) each, highest score first
+Choose = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+
+
+def draw(generator: torch.Generator | None) -> Choose:
+    """Return a function that draws candidates without replacement, by the softmax of their scores."""
+
+    def drawn(scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        index = torch.multinomial(scores.softmax(-1), number, generator=generator)
+        ordered, order = scores.gather(1, index).sort(descending=True)
+        return ordered, index.gather(1, order)
+
+    return drawn
 
 
 def beam_search(
     text: Continuation, process: Process, *, beams: int, length_penalty: float, stops: Tensor, max_new_tokens: int,
-    is_over: Callable[[bool], bool],
+    is_over: Callable[[bool], bool], choose: Choose = torch.topk,
 ) -> list[list[int]]:  # fmt: skip
     """Continue texts, of which each prompt has `beams`, and return the best answer (token ids) to each prompt.
 
-    The score of an answer is its log-probability / tokens ** `length_penalty`, where the stop token counts. A prompt is done
-    when it has K answers and its best beam, at its current length, would score no more than the worst of them. See `generate`
-    for `is_over`.
+    `choose` chooses the candidates of each step: those with the highest scores, or `draw`. The score of an answer is its
+    log-probability / tokens ** `length_penalty`, where the stop token counts. A prompt is done when it has K answers and its
+    best beam, at its current length, would score no more than the worst of them. See `generate` for `is_over`.
     """
     prompts, begin = len(text.ids) // beams, text.ids.shape[1]
     first = torch.arange(prompts, device=text.ids.device)[:, None] * beams  # (B, 1) number of each prompt's first text
@@ -36,8 +49,8 @@ def beam_search(
     for length in range(1, max_new_tokens + 1):
         is_last = length == max_new_tokens
         chances = process(text.ids, text.logits.log_softmax(-1)).unflatten(0, (prompts, beams))  # (B, K, V)
-        # At most `len(stops)` candidates of a beam end, so at least K of these do not.
-        totals, index = (chances + scores[..., None]).flatten(1).topk(beams * max(2, 1 + len(stops)))  # (B, C)
+        # At most `len(stops)` candidates of a beam end, so at least K of the most likely ones do not.
+        totals, index = choose((chances + scores[..., None]).flatten(1), beams * max(2, 1 + len(stops)))  # (B, C)
         source, token = first + index // chances.shape[-1], index % chances.shape[-1]
         stopped = torch.isin(token, stops)
         scaled = totals[:, :beams] / length**length_penalty
@@ -47,7 +60,7 @@ def beam_search(
                 last = [] if stopped[prompt, candidate] else [int(token[prompt, candidate])]
                 answers = [*ended[prompt], (float(scaled[prompt, candidate]), [*before, *last])]
                 ended[prompt] = sorted(answers, key=lambda answer: -answer[0])[:beams]
-        scores, kept = totals.masked_fill(stopped, -torch.inf).topk(beams)  # (B, K)
+        scores, kept = (totals - 1e9 * stopped).topk(beams)  # (B, K), finite, because scores of -inf have no softmax
         best = (scores[:, 0] / length**length_penalty).tolist()
         for prompt, answers in enumerate(ended):
             done[prompt] |= len(answers) == beams and best[prompt] <= answers[-1][0]

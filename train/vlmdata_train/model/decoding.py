@@ -15,11 +15,12 @@ from vlmdata_train.model.model_recipe import check_range
 class Decoding:
     """How tokens are chosen. With the defaults, each token is the most likely one.
 
-    The numbers have the meaning that they have in `generate` of transformers. Beam search draws no tokens, so `beams` above 1
-    need temperature 0.
+    The numbers have the meaning that they have in `generate` of transformers. Beam search with a temperature above 0 draws the
+    continuations of its beams.
     """
 
-    temperature: float = 0.0  # divides the logits before a token is drawn; 0: take the most likely token
+    # divides the logits before a token is drawn; 0: take the most likely token; None: 1 with `top_k` or `top_p`, otherwise 0
+    temperature: float | None = None
     top_k: int | None = None  # draw from this number of most likely tokens; None: from all
     top_p: float = 1.0  # draw from the fewest most likely tokens with this sum of probabilities; Holtzman et al. 2020
     beams: int = 1  # continuations of a prompt that are kept at each step
@@ -29,6 +30,8 @@ class Decoding:
     seed: int | None = None  # of the drawn tokens; None: use torch's own generator
 
     def __post_init__(self) -> None:
+        if self.temperature is None:
+            object.__setattr__(self, "temperature", 1.0 if self.top_k is not None or self.top_p < 1 else 0.0)
         check_range(self, "temperature", least=0)
         check_range(self, "top_k beams", least=1)
         if not 0 < self.top_p <= 1:
@@ -37,8 +40,6 @@ class Decoding:
             raise ValueError(f"repetition_penalty must be more than 0, not {self.repetition_penalty}")
         if not math.isfinite(self.length_penalty):
             raise ValueError(f"length_penalty must be a finite number, not {self.length_penalty}")
-        if self.beams > 1 and self.temperature:
-            raise ValueError(f"temperature must be 0 for beam search, which draws no tokens, not {self.temperature}")
         if self.beams == 1 and self.length_penalty != 1:
             raise ValueError("length_penalty needs 2 beams or more, because it only compares answers of beam search")
         for name, is_set in (("top_k", self.top_k is not None), ("top_p", self.top_p < 1)):
