@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tests.train.runs import tiny_recipe, weights, write_data
@@ -102,6 +103,27 @@ def test_a_model_without_a_class_in_transformers_is_exported_with_a_card_that_sa
     assert main(["chat", str(folder), png(tmp_path / "p.png"), "--max-tokens", "2", "--ask", "What is it?"]) == 0
     second = run_training(tiny_recipe(data, tmp_path / "second", model=None, start=str(folder), steps=1)).checkpoint
     assert weights(second).keys() == weights(folder).keys()
+
+
+@pytest.mark.parametrize(("precision", "dtype", "written"), [
+    ("fp32", None, torch.float32), ("bf16", None, torch.bfloat16), ("fp32", "bfloat16", torch.bfloat16),
+    ("bf16", "float16", torch.float16),
+])  # fmt: skip
+def test_the_export_has_the_data_type_of_the_run_or_the_chosen_one(tmp_path, precision, dtype, written):
+    data = write_data(tmp_path / "data", captions=0, conversations=20)
+    speed = {"device": "cpu", "precision": precision}
+    recipe = tiny_recipe(data, tmp_path / "run", model=MODEL, parts=LORA, lr=0.1, steps=2, speed=speed)
+    checkpoint, options = run_training(recipe).checkpoint, [] if dtype is None else ["--dtype", dtype]
+    assert main(["export", str(checkpoint), str(tmp_path / "llava"), *options]) == 0
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "llava")
+    assert {weight.dtype for weight in load_file(tmp_path / "llava/model.safetensors").values()} == {written} == {model.dtype}
+
+
+def test_an_adapter_has_no_data_type_of_its_own(tmp_path, capsys):
+    data = write_data(tmp_path / "data", captions=0, conversations=20)
+    checkpoint = run_training(tiny_recipe(data, tmp_path / "run", model=MODEL, steps=1)).checkpoint
+    assert main(["export", str(checkpoint), str(tmp_path / "out"), "--adapter", "--dtype", "bfloat16"]) == 2
+    assert "--dtype: an adapter has the data type of its run. Omit --dtype" in capsys.readouterr().err
 
 
 def test_a_run_starts_from_a_published_llava_with_its_parts_and_tokenizer(tmp_path, capsys):

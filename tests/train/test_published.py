@@ -120,12 +120,30 @@ def test_a_model_that_is_loaded_and_saved_again_has_the_same_configuration_and_w
     batch = batch_of(model, 1)
     with torch.no_grad():
         logits = model.logits(batch)
-        save_published(model, tmp_path / "again")
+        save_published(model, tmp_path / "again", max_shard_size="60KB")
+        assert len(list((tmp_path / "again").glob("model-*.safetensors"))) > 2
         assert torch.equal(model.logits(batch), logits)
     before, after = Published(str(start)), Published(str(tmp_path / "again"))
     one, other = dict(before.weights()), dict(after.weights())
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     assert differences(before.config.to_dict(), after.config.to_dict()) == {}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_in_bf16_stays_in_bf16_and_transformers_answers_alike(family: str, tmp_path: Path) -> None:
+    start = write_published(family, tmp_path / "start", dtype=torch.bfloat16)
+    model = loaded(start).to(torch.bfloat16)
+    save_published(model, tmp_path / "again")
+    one, other = (dict(Published(str(tmp_path / name)).weights()) for name in ("start", "again"))
+    assert {value.dtype for value in other.values()} == {torch.bfloat16}
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert json.loads((tmp_path / "again/config.json").read_text())["dtype"] == "bfloat16"  # the type in which it is loaded
+    theirs, inputs = served(tmp_path / "again", 1, FAMILIES[family].prompt)
+    batch = batch_of(model, 1)
+    with torch.no_grad():
+        logits = theirs(**inputs).logits[0]
+        own = model.float().logits(batch)[0, :, : logits.shape[1]]
+        assert (own - logits).abs().max() < TOLERANCE * logits.abs().max()
 
 
 def differences(one: dict[str, Any], other: dict[str, Any], place: str = "") -> dict[str, tuple[Any, Any]]:

@@ -69,8 +69,11 @@ def frames_in(folder: str) -> list[Path]:
     return sorted(files, key=lambda path: [(part.isdecimal() and int(part), part) for part in re.split(r"(\d+)", path.name)])
 
 
-def check_export(checkpoint: str, folder: str) -> None:
-    """Raise RecipeError if `checkpoint` is not a checkpoint, or if `folder` is not a new or empty folder."""
+def check_export(checkpoint: str, folder: str, *, adapter: bool, dtype: str | None) -> None:
+    """Raise RecipeError if `checkpoint` is not a checkpoint, if `folder` is not a new or empty folder, or if both options are
+    used."""
+    if adapter and dtype is not None:
+        raise RecipeError("--dtype: an adapter has the data type of its run. Omit --dtype")
     check_checkpoint(Path(checkpoint))
     if os.path.exists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
         raise RecipeError(f"{folder} is not empty. Choose another folder")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import torch
+
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.adapter import save_adapter
 from vlmdata_train.convert.checkpoint import read_tensors
@@ -16,13 +18,16 @@ from vlmdata_train.model.lora import merge_lora
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.recipe import Recipe
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-def export(checkpoint: Path, folder: Path, *, adapter: bool = False) -> None:
+
+def export(checkpoint: Path, folder: Path, *, adapter: bool = False, dtype: str | None = None) -> None:
     """Write a checkpoint in the format of its family in transformers, with LoRA merged.
 
     If no format of transformers can hold the model, write its weights with a model card that says why, and print the reason to
-    stderr. With `adapter`, write only LoRA's updates and the other trained weights, as an adapter of peft for the published
-    model from which the run started. Raises RecipeError if `folder` is not empty, or if an adapter cannot be written.
+    stderr. `dtype`, a name in DTYPES, is the data type of the weights; None means that of the checkpoint. With `adapter`, write
+    only LoRA's updates and the other trained weights, as an adapter of peft for the published model from which the run started.
+    Raises RecipeError if `folder` is not empty, or if an adapter cannot be written.
     """
     if folder.exists() and any(folder.iterdir()):
         raise RecipeError(f"{folder} is not empty. Choose another folder")
@@ -33,10 +38,11 @@ def export(checkpoint: Path, folder: Path, *, adapter: bool = False) -> None:
         except ValueError as error:
             raise RecipeError(f"{checkpoint}: {error}") from None
         return
-    dtype = next(model.parameters()).dtype
-    merge_lora(model.float())  # in bf16 the sum would round the updates away
+    kind = next(model.parameters()).dtype if dtype is None else DTYPES[dtype]
+    if any("lora_" in name for name in model.state_dict()):
+        merge_lora(model.float())  # in bf16 the sum would round the updates away
     try:
-        save_published(model.to(dtype), folder)
+        save_published(model.to(kind), folder)
     except ValueError as error:
         reason = f"{error}." if not str(error).endswith(".") else str(error)
         print(f"vlmdata train: {reason} {folder} holds the weights and a model card, for vlmdata only", file=sys.stderr)

@@ -7,7 +7,7 @@ import click
 from vlmdata.verbs import Verb, argument, folders
 
 EXAMPLES = """
-python -m vlmdata_train export runs/instruct/checkpoints/step_00005200 my-llava
+python -m vlmdata_train export runs/instruct/checkpoints/step_00005200 my-llava --dtype bfloat16
 python -m vlmdata_train export runs/lora/checkpoints/step_00005200 my-adapter --adapter
 """
 
@@ -16,13 +16,18 @@ python -m vlmdata_train export runs/lora/checkpoints/step_00005200 my-adapter --
 @argument("checkpoint", "folder of a checkpoint", shell_complete=folders)
 @argument("folder", "a new or empty folder, for from_pretrained, vLLM or the Hugging Face Hub", shell_complete=folders)
 @click.option("--adapter", is_flag=True, help="write LoRA as an adapter of peft for the published model of `start`")
-def command(checkpoint: str, folder: str, adapter: bool) -> None:
+@click.option(
+    "--dtype",
+    type=click.Choice(("float32", "bfloat16", "float16")),
+    help="data type of the weights (default: bfloat16 after a run with the precision bf16, otherwise float32)",
+)
+def command(checkpoint: str, folder: str, adapter: bool, dtype: str | None) -> None:
     from vlmdata_train.checks import check_export
 
-    check_export(checkpoint, folder)
+    check_export(checkpoint, folder, adapter=adapter, dtype=dtype)
     from vlmdata_train.export import export
     from vlmdata_train.model.quiet import quiet
 
     with quiet():  # no progress bars for the written files
-        export(Path(checkpoint), Path(folder), adapter=adapter)
+        export(Path(checkpoint), Path(folder), adapter=adapter, dtype=dtype)
     print(folder)

@@ -9,8 +9,10 @@ from vlmdata_train.convert.served import generation_config
 from vlmdata_train.model.model import VisionLanguageModel
 
 
-def save_published(model: VisionLanguageModel, folder: Path) -> None:
+def save_published(model: VisionLanguageModel, folder: Path, *, max_shard_size: str = "5GB") -> None:
     """Write a model, its processor and its settings of generation. Merge LoRA first, with `lora.merge_lora`.
+
+    The weights are divided into safetensors files of at most `max_shard_size`.
 
     Raises ValueError if no family's format can hold the model. The error names the first part that does not fit the nearest
     format.
@@ -21,7 +23,7 @@ def save_published(model: VisionLanguageModel, folder: Path) -> None:
     reference = family.their_model(model)
     reference.generation_config = generation_config(model)
     folder.mkdir(parents=True, exist_ok=True)
-    reference.save_pretrained(folder)
+    reference.save_pretrained(folder, max_shard_size=max_shard_size)
     save_processor(family, model, folder)
 
 
