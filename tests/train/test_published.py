@@ -68,11 +68,15 @@ def png(number: int) -> bytes:
     return file.getvalue()
 
 
-def batch_of(model: VisionLanguageModel, images: int) -> Batch:
-    """Return our batch of the same question."""
-    text = IMAGE_MARK * images + ("\n" if images else "") + "What is it?"
-    prompt = prompter_of(model).question([{"role": "user", "content": text}], [png(n) for n in range(images)])
-    return build_batch([Ready(prompt, "a", "k")], model.plan, 0, packed_tokens=None, broken=Counter())
+def batch_of(model: VisionLanguageModel, *images: int) -> Batch:
+    """Return our batch of the same question about these numbers of images. Several questions are packed into one row."""
+    ready = []
+    for count in images:
+        text = IMAGE_MARK * count + ("\n" if count else "") + "What is it?"
+        prompt = prompter_of(model).question([{"role": "user", "content": text}], [png(n) for n in range(count)])
+        ready.append(Ready(prompt, "a", str(count)))
+    tokens = sum(len(one.prompt.input_ids) for one in ready)
+    return build_batch(ready, model.plan, 0, packed_tokens=tokens if len(ready) > 1 else None, broken=Counter())
 
 
 def loaded(folder: Path) -> VisionLanguageModel:

@@ -1,0 +1,58 @@
+"""Packed samples have the logits and the gradients that transformers computes for each sample alone."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.train.published import FAMILIES, write_published
+from tests.train.test_published import TOLERANCE, batch_of, loaded, served
+from vlmdata_train.convert.family import family_of
+from vlmdata_train.convert.published import Published
+from vlmdata_train.convert.save_published import save_published
+from vlmdata_train.model.model import VisionLanguageModel
+
+pytestmark = pytest.mark.whole
+
+
+def their_gradients(family: Any, model: VisionLanguageModel) -> dict[str, Tensor]:
+    """Return our gradients by the names of transformers, in its shapes: zeros for weights without a gradient."""
+    holder = copy.deepcopy(model)
+    for weight, own in zip(holder.parameters(), model.parameters(), strict=True):
+        weight.data = torch.zeros_like(own) if own.grad is None else own.grad.clone()
+    for buffer in holder.buffers():
+        buffer.data.zero_()
+    return dict(family.their_weights(holder))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_packed_samples_have_the_logits_and_gradients_of_transformers(name: str, tmp_path: Path) -> None:
+    model, made, export = loaded(write_published(name, tmp_path / "start")), FAMILIES[name], tmp_path / "export"
+    save_published(model, export)
+    counts = [1] if max(made.images) == 1 else [2, 1, 3]  # images of unequal sizes
+    batch = batch_of(model, *counts)
+    assert len(batch.input_ids) == 1
+    together = model.logits(batch)[0].split(batch.segment_ids[0].unique(return_counts=True)[1].tolist())
+    generator = torch.Generator().manual_seed(0)
+    reference = None
+    for images, ours in zip(counts, together, strict=True):
+        other, inputs = served(export, images, made.prompt)
+        reference = reference or other
+        theirs = reference(**inputs).logits[0]
+        ours = ours[:, : theirs.shape[1]]  # Llama 3.2 Vision has fewer rows in its output layer
+        assert (ours - theirs).abs().max() < TOLERANCE * theirs.abs().max()
+        noise = torch.randn(theirs.shape, generator=generator)
+        for logits in (ours, theirs):
+            (logits * noise).sum().backward(retain_graph=True)
+    assert reference is not None
+    gradients = their_gradients(family_of(Published(str(export))), model)
+    known = {weight: grad for weight, grad in reference.named_parameters() if weight in gradients}
+    assert len(known) > 20
+    least = 0.01 * max(weight.grad.abs().max() for weight in known.values() if weight.grad is not None)
+    for weight, value in known.items():
+        expected = torch.zeros_like(value) if value.grad is None else value.grad
+        size = max(expected.abs().max(), least)
+        assert (gradients[weight] - expected).abs().max() < TOLERANCE * size, weight
