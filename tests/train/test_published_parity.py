@@ -36,23 +36,23 @@ def test_packed_samples_have_the_logits_and_gradients_of_transformers(name: str,
     batch = batch_of(model, *counts)
     assert len(batch.input_ids) == 1
     together = model.logits(batch)[0].split(batch.segment_ids[0].unique(return_counts=True)[1].tolist())
-    generator = torch.Generator().manual_seed(0)
-    reference = None
+    reference, _ = served(export, counts[0], made.prompt)
+    of_logits, generator = [], torch.Generator().manual_seed(0)
     for images, ours in zip(counts, together, strict=True):
-        other, inputs = served(export, images, made.prompt)
-        reference = reference or other
-        theirs = reference(**inputs).logits[0]
+        theirs = reference(**served(export, images, made.prompt)[1]).logits[0]
         ours = ours[:, : theirs.shape[1]]  # Llama 3.2 Vision has fewer rows in its output layer
-        assert (ours - theirs).abs().max() < TOLERANCE * theirs.abs().max()
+        of_logits.append(float((ours - theirs).detach().abs().max() / theirs.detach().abs().max()))
         noise = torch.randn(theirs.shape, generator=generator)
         for logits in (ours, theirs):
             (logits * noise).sum().backward(retain_graph=True)
-    assert reference is not None
     gradients = their_gradients(family_of(Published(str(export))), model)
-    known = {weight: grad for weight, grad in reference.named_parameters() if weight in gradients}
+    known = {weight: value for weight, value in reference.named_parameters() if weight in gradients}
     assert len(known) > 20
-    least = 0.01 * max(weight.grad.abs().max() for weight in known.values() if weight.grad is not None)
+    least = 0.01 * max(value.grad.abs().max() for value in known.values() if value.grad is not None)
+    of_gradients = {}
     for weight, value in known.items():
         expected = torch.zeros_like(value) if value.grad is None else value.grad
-        size = max(expected.abs().max(), least)
-        assert (gradients[weight] - expected).abs().max() < TOLERANCE * size, weight
+        of_gradients[weight] = float((gradients[weight] - expected).abs().max() / max(expected.abs().max(), least))
+    worst = max(of_gradients, key=lambda weight: of_gradients[weight])
+    print(f"{name}: logits {max(of_logits):.1e}, gradients {of_gradients[worst]:.1e} ({worst})")  # for docs/models.md
+    assert max(of_logits) < TOLERANCE and of_gradients[worst] < TOLERANCE
