@@ -7,7 +7,7 @@ from transformers import BertTokenizer
 WORDS = ["what", "colour", "is", "it", "how", "many", "are", "there", "?", ".", "red", "##dish"]
 
 
-def bert_tokenizer() -> BertTokenizer:
-    """Return the tokenizer, which puts [CLS] before a text and [SEP] after it."""
+def bert_tokenizer(**options: str) -> BertTokenizer:
+    """Return the tokenizer, which puts [CLS] before a text and [SEP] after it, with these options of its class."""
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-    return BertTokenizer(vocab={name: number for number, name in enumerate(names)})
+    return BertTokenizer(vocab={name: number for number, name in enumerate(names)}, **options)

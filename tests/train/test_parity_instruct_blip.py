@@ -133,11 +133,15 @@ def test_ids_equal_those_of_the_processor(folder: str, text: str) -> None:
     assert part.question_ids(byte_tokenizer(), text) == processor(text=text)["qformer_input_ids"][0]
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("most", [2, 3, 6, 7])
-def test_a_long_question_is_cut_as_by_the_processor(folder: str, most: int) -> None:
-    processor = InstructBlipProcessor(BlipImageProcessorPil(), byte_tokenizer(), bert_tokenizer(), num_query_tokens=0)
+def test_a_long_question_is_cut_as_by_the_processor(tmp_path: Path, most: int, side: str) -> None:
+    tokenizer = bert_tokenizer(truncation_side=side)
+    tokenizer.save_pretrained(tmp_path)
+    processor = InstructBlipProcessor(BlipImageProcessorPil(), byte_tokenizer(), tokenizer, num_query_tokens=0)
     wanted = processor(text=QUESTIONS[0], truncation=True, max_length=most)["qformer_input_ids"][0]
-    assert InstructQFormer(tokenizer=folder, max_question=most).question_ids(byte_tokenizer(), QUESTIONS[0]) == wanted
+    part = InstructQFormer(tokenizer=str(tmp_path), max_question=most)
+    assert part.question_ids(byte_tokenizer(), QUESTIONS[0]) == wanted
 
 
 def test_more_tokens_than_positions_are_refused() -> None:

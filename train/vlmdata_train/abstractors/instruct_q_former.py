@@ -60,7 +60,7 @@ class InstructQFormer:
     """InstructBLIP's Q-Former. The defaults are InstructBLIP's: the size of BERT-base, and 32 queries."""
 
     tokenizer: str | None = None  # hub name or folder, InstructBLIP: BERT's; None: the language model's tokenizer
-    max_question: int = 128  # most tokens of a question, as in the training code of InstructBLIP (not checked at its source)
+    max_question: int = 128  # most tokens of a question, as in the training code of InstructBLIP (`max_txt_len` in LAVIS)
     queries: int = 32
     width: int = 768
     layers: int = 12

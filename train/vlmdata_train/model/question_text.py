@@ -21,12 +21,15 @@ def load_question_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def question_ids(tokenizer: Any, text: str, most: int) -> list[int]:
     """Return the ids of a text, with the tokens that the tokenizer adds around any text, and at most `most` in all.
 
-    If there are more, the last tokens of the text are left out. The added tokens stay. This is what truncation by transformers
-    does, but truncation would change the tokenizer while other threads use it.
+    If there are more, the last tokens of the text are left out, or the first ones if the tokenizer's `truncation_side` is
+    `left`, as in InstructBLIP's files. The added tokens stay. This is what truncation by transformers does, but truncation
+    would change the tokenizer while other threads use it.
     """
     encoded = tokenizer(text, return_special_tokens_mask=True, verbose=False)
     ids, added = encoded["input_ids"], encoded["special_tokens_mask"]
     words = [number for number, is_added in enumerate(added) if not is_added]
+    if tokenizer.truncation_side == "left":
+        words.reverse()
     left_out = set(words[max(0, most - sum(added)) :])
     return [token for number, token in enumerate(ids) if number not in left_out]
 
