@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.constants import HF_HUB_CACHE
 
 from bench.inputs.tars import jpeg
 from tests.train.bert import bert_tokenizer
 from tests.train.runs import MODEL, tiny_recipe, write_data
 from tests.train.shards import drawing
 from vlmdata_train.__main__ import main
+from vlmdata_train.abstractors.instruct_q_former import InstructQFormer
 from vlmdata_train.convert.restore import restore
 from vlmdata_train.loop.loop import run_training
 from vlmdata_train.model.model_recipe import ModelRecipe, with_stored_tokenizers
@@ -57,6 +59,16 @@ def test_a_checkpoint_is_used_and_continued_without_the_folder_of_the_tokenizer(
     for name, again in {"same": model, "none": None}.items():  # a recipe with the model, or without
         other, _ = restore(run(data, tmp_path / name, model=again, start=str(moved)), "cpu")
         assert other.question_ids is not None and other.question_ids(TEXT) == one.question_ids(TEXT)
+
+
+def test_the_tokenizer_in_a_folder_of_a_model_on_the_hub_is_loaded() -> None:
+    model = Path(HF_HUB_CACHE) / "models--owner--model"  # as the hub's client keeps it, for reading without a connection
+    bert_tokenizer(truncation_side="left").save_pretrained(model / "snapshots/1/qformer_tokenizer")
+    for file in ("refs/main", ".no_exist/1/qformer_tokenizer/config.json"):  # the commit, and a file that the hub lacks
+        (model / file).parent.mkdir(parents=True)
+        (model / file).write_text("1")
+    part = InstructQFormer(tokenizer="owner/model/qformer_tokenizer", max_question=5)
+    assert part.question_ids(None, TEXT) == bert_tokenizer()("is it?")["input_ids"]
 
 
 def test_a_checkpoint_without_a_second_tokenizer_has_no_folder_for_it(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class InstructQueries(nn.Module):
 class InstructQFormer:
     """InstructBLIP's Q-Former. The defaults are InstructBLIP's: the size of BERT-base, and 32 queries."""
 
-    tokenizer: str | None = None  # hub name or folder, InstructBLIP: BERT's; None: the language model's tokenizer
+    tokenizer: str | None = None  # folder or hub name, InstructBLIP: BERT's; None: the language model's tokenizer
     max_question: int = 128  # most tokens of a question, as in the training code of InstructBLIP (`max_txt_len` in LAVIS)
     queries: int = 32
     width: int = 768

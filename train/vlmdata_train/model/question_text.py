@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -12,8 +13,17 @@ from vlmdata_train.model.tokens import BYTES, byte_tokenizer
 
 @cache
 def load_question_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer with this name on the hub, in this folder, or `bytes` for the built-in tokenizer."""
-    tokenizer = byte_tokenizer() if name == BYTES else AutoTokenizer.from_pretrained(name)
+    """Return the tokenizer in this folder or with this name on the hub, or the built-in tokenizer for `bytes`.
+
+    A name on the hub may go on with a folder of the model: `OWNER/MODEL/FOLDER`.
+    """
+    if name == BYTES:
+        tokenizer: PreTrainedTokenizerBase = byte_tokenizer()
+    elif name.count("/") < 2 or name.startswith(("/", ".", "~")) or Path(name).is_dir():
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    else:
+        owner, model, folder = name.split("/", 2)
+        tokenizer = AutoTokenizer.from_pretrained(f"{owner}/{model}", subfolder=folder)
     tokenizer("")  # removes the truncation and padding of its file, which several threads must not do at once
     return tokenizer
 
