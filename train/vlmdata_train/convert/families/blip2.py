@@ -1,9 +1,9 @@
-"""BLIP-2 over a decoder-only language model, as `Blip2ForConditionalGeneration` of transformers."""
+"""BLIP-2 over a decoder-only language model, as `Blip2ForConditionalGeneration` of transformers. InstructBLIP is a subclass."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -44,10 +44,14 @@ class Blip2(Family):
         ("language_model.", "language."),
     )
     tower = Blip2Tower
-    parts: ClassVar = {
+    parts: ClassVar[Mapping[str, str]] = {
         "encoder": "blip2", "preprocessing": "resize", "abstractor": "q_former", "fusion": "tokens", "positions": "rope",
         "writing": "plain",
     }  # fmt: skip
+    # what a subclass changes, beside the parts
+    template: ClassVar[str] = TEMPLATE
+    their_config: ClassVar[Any] = Blip2Config
+    their_class: ClassVar[Any] = Blip2ForConditionalGeneration
 
     def our_tensor(self, name: str, tensor: Tensor, rows: int) -> Tensor:
         """Return the tensor. The queries of transformers are a batch of one."""
@@ -58,29 +62,29 @@ class Blip2(Family):
         return tensor[None] if name == QUERIES else tensor
 
     def recipe(self, start: Published) -> ModelRecipe:
-        """Return the parts. Raises ValueError for a language model with an encoder, or a Q-Former that reads text."""
-        config, images, q_former = start.config, start.images, start.config.qformer_config
+        """Return the parts. Raises ValueError for a language model with an encoder, or a Q-Former that does not fit."""
+        config, images = start.config, start.images
         check_normalisation(start, CLIP_MEAN, CLIP_STD)
         if not config.use_decoder_only_language_model:
             raise ValueError(f"language: {start.name} has a {config.text_config.model_type}, which has an encoder")
-        if q_former.use_qformer_text_input:
-            raise ValueError(f"abstractor: the Q-Former of {start.name} reads text")
         if config.image_token_index is None:
-            raise ValueError(f"writing: the configuration of {start.name} has no image token, as in older files of BLIP-2")
+            raise ValueError(f"writing: the configuration of {start.name} has no image token, as in older files of {self.title}")
         return ModelRecipe(
             encoder={"blip2": {"config": plain_config(config.vision_config)}},
             preprocessing={"resize": {"resample": FILTERS[int(images.resample)]}},
-            abstractor={"q_former": {
-                "queries": config.num_query_tokens, "width": q_former.hidden_size, "layers": q_former.num_hidden_layers,
-                "heads": q_former.num_attention_heads, "mlp_width": q_former.intermediate_size,
-                "every": q_former.cross_attention_frequency, "dropout": q_former.hidden_dropout_prob,
-            }},
+            abstractor={self.parts["abstractor"]: self.q_former(start)},
             writing={"plain": {"image_token": start.token(config.image_token_id), "bos": "after_images"}},
             language={"hf_causal": {
                 "config": plain_config(config.text_config, tie_word_embeddings=start.ties), "tokenizer": start.name,
-                "chat_template": TEMPLATE,
+                "chat_template": self.template,
             }},
         )  # fmt: skip
+
+    def q_former(self, start: Published) -> dict[str, Any]:
+        """Return the parameters of the abstractor. Raises ValueError for a Q-Former that does not fit."""
+        if start.config.qformer_config.use_qformer_text_input:
+            raise ValueError(f"abstractor: the Q-Former of {start.name} reads text")
+        return sizes_of(start.config)
 
     def misfits(self, model: VisionLanguageModel) -> Iterator[tuple[str, str]]:
         """Yield each part that the format cannot hold, and what the format supports."""
@@ -90,12 +94,12 @@ class Blip2(Family):
 
     def reference_of(self, model: VisionLanguageModel) -> Any:
         """Return the class in transformers."""
-        return Blip2ForConditionalGeneration
+        return self.their_class
 
     def config(self, model: VisionLanguageModel) -> Any:
         """Return the configuration."""
         q_former: Any = model.abstractor.transformer
-        return Blip2Config(
+        return self.their_config(
             vision_config=model.encoder.model.config.to_dict(), qformer_config=q_former.config.to_dict(),
             text_config=self.text_config(model), num_query_tokens=model.plan.abstractor.queries,
             image_token_index=model.image_token_id, dtype=next(model.parameters()).dtype,
@@ -105,3 +109,13 @@ class Blip2(Family):
         """Return the processor. It writes no chat template, so a user must write the words around a question."""
         images = BlipImageProcessor(size=square(model.plan.facts.image_size), **pixel_options(model.plan))
         return Blip2Processor(images, copy.deepcopy(model.tokenizer), num_query_tokens=model.plan.abstractor.queries)
+
+
+def sizes_of(config: Any) -> dict[str, Any]:
+    """Return the number of queries and the sizes of a Q-Former from the configuration of its model, for a recipe."""
+    q_former = config.qformer_config
+    return {
+        "queries": config.num_query_tokens, "width": q_former.hidden_size, "layers": q_former.num_hidden_layers,
+        "heads": q_former.num_attention_heads, "mlp_width": q_former.intermediate_size,
+        "every": q_former.cross_attention_frequency, "dropout": q_former.hidden_dropout_prob,
+    }  # fmt: skip
