@@ -33,6 +33,8 @@ from transformers import (
 from tests.train.made import HALF, PARTS_TEMPLATE, VISION, Made, in_text, special_ids, tokenizer_with
 from tests.train.made_tiled import IDEFICS_TOKENS
 
+OPT = {"model_type": "opt", "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+       "vocab_size": 320, "word_embed_proj_dim": 32}  # fmt: skip
 PIXTRAL_TOKENS = ("[IMG]", "[IMG_BREAK]", "[IMG_END]", "<end_of_utterance>")
 
 
@@ -93,8 +95,7 @@ def blip2_model(tokenizer: Any) -> Any:
     """Return a BLIP-2 over an OPT."""
     vision = {**VISION, "image_size": 16, "patch_size": 4}
     q_former = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 30}
-    text = {"model_type": "opt", "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "vocab_size": 320, "word_embed_proj_dim": 32, **special_ids(tokenizer)}  # fmt: skip
+    text = {**OPT, **special_ids(tokenizer)}
     return Blip2ForConditionalGeneration(Blip2Config(
         vision_config=vision, qformer_config=q_former, text_config=text, num_query_tokens=5,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),

@@ -14,6 +14,7 @@ from transformers import (
 
 from tests.train.made import TEXT, Made, special_ids, tokenizer_with
 from tests.train.made_llava import LLAVA
+from tests.train.made_instruct import INSTRUCT
 from tests.train.made_tiled import TILED
 from tests.train.made_whole import WHOLE
 from tests.train.shapes import QWEN2
@@ -69,6 +70,7 @@ FAMILIES: dict[str, Made] = {
         Qwen3Vl(), {**QWEN_TOWER, "depth": 4, "num_position_embeddings": 36, "deepstack_visual_indexes": [0, 2]}, head_dim=16
     ),
     **LLAVA,
+    **INSTRUCT,
     **TILED,
     **WHOLE,
 }

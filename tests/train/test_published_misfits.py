@@ -34,6 +34,7 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("Llama 3.2 Vision", "fusion", {"gates": "vector"}, "fusion: Llama 3.2 Vision's format supports only .* gates: scalar"),
     ("Llama 3.2 Vision", "fusion", {"runs": "latest"}, "fusion: Llama 3.2 Vision's format supports only .* runs: whole"),
     ("BLIP-2", "writing", {"bos": "first"}, "writing: BLIP-2's format supports only plain, with BOS after the images"),
+    ("InstructBLIP", "writing", {"bos": "first"}, "writing: InstructBLIP's format supports only plain, with BOS after the"),
 ]
 
 

@@ -86,13 +86,17 @@ class InstructQFormer:
 
     def build(self, facts: EncoderFacts, out_width: int, grid: Grid, *, text: TextFacts) -> nn.Module:
         """Return the module. It accepts any number of patches."""
+        config = self.config(facts.width, text.vocabulary)
+        config._attn_implementation = "sdpa"  # accepts the masks of `InstructQueries`
+        return InstructQueries(config, self.queries, out_width)
+
+    def config(self, patch_width: int, vocabulary: int) -> InstructBlipQFormerConfig:
+        """Return the transformer's configuration. `vocabulary` is the number of tokens of the language model's tokenizer."""
         own = self.question_tokenizer()
-        config = InstructBlipQFormerConfig(
-            vocab_size=text.vocabulary if own is None else len(own), hidden_size=self.width, num_hidden_layers=self.layers,
+        return InstructBlipQFormerConfig(
+            vocab_size=vocabulary if own is None else len(own), hidden_size=self.width, num_hidden_layers=self.layers,
             num_attention_heads=self.heads, intermediate_size=self.mlp_width, cross_attention_frequency=self.every,
-            encoder_hidden_size=facts.width, max_position_embeddings=POSITIONS, hidden_dropout_prob=self.dropout,
+            encoder_hidden_size=patch_width, max_position_embeddings=POSITIONS, hidden_dropout_prob=self.dropout,
             attention_probs_dropout_prob=self.dropout,
             pad_token_id=None,  # padding is masked, and the token with id 0 may be a word
         )  # fmt: skip
-        config._attn_implementation = "sdpa"  # accepts the masks of `InstructQueries`
-        return InstructQueries(config, self.queries, out_width)

@@ -13,21 +13,29 @@ from vlmdata_train.convert.family import Family
 from vlmdata_train.convert.published import Published, plain_config
 from vlmdata_train.convert.served import FILTERS, pixel_options, square
 from vlmdata_train.convert.towers import check_normalisation
+from vlmdata_train.data.prompts import written_before
 from vlmdata_train.encoders.blip2 import Blip2Tower
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.tokens import IMAGE
 from vlmdata_train.model.vision_half import CLIP_MEAN, CLIP_STD
 
-# BLIP-2 has no chat template. This one writes the prompt of its paper's question answering, after all images. The tokenizer
-# adds BOS.
-TEMPLATE = (
-    "{%- set ns = namespace(images=0) -%}{%- for m in messages -%}"
-    "{%- set ns.images = ns.images + (m['content'].split('" + IMAGE + "') | length) - 1 -%}{%- endfor -%}"
-    "{{- '" + IMAGE + "' * ns.images -}}{%- for m in messages -%}"
-    "{%- set text = m['content'].replace('" + IMAGE + "', '') | trim -%}"
-    "{{- ' ' + text + eos_token if m['role'] == 'assistant' else 'Question: ' + text + ' Answer:' -}}{%- endfor -%}"
-)
+
+def images_first(said: str) -> str:
+    """Return a chat template that writes all images, and then the texts. The tokenizer adds BOS.
+
+    `said` is a Jinja expression: what is written for `text`, a message that is not an answer. The published models have no chat
+    template.
+    """
+    return (
+        "{%- set ns = namespace(images=0) -%}{%- for m in messages -%}"
+        "{%- set ns.images = ns.images + (m['content'].split('" + IMAGE + "') | length) - 1 -%}{%- endfor -%}"
+        "{{- '" + IMAGE + "' * ns.images -}}{%- for m in messages -%}"
+        "{%- set text = m['content'].replace('" + IMAGE + "', '') | trim -%}"
+        "{{- ' ' + text + eos_token if m['role'] == 'assistant' else " + said + " -}}{%- endfor -%}"
+    )
+
+
 QUERIES = "abstractor.queries"
 
 
@@ -49,7 +57,7 @@ class Blip2(Family):
         "writing": "plain",
     }  # fmt: skip
     # what a subclass changes, beside the parts
-    template: ClassVar[str] = TEMPLATE
+    template: ClassVar[str] = images_first("'Question: ' + text + ' Answer:'")  # the prompt of its paper's question answering
     their_config: ClassVar[Any] = Blip2Config
     their_class: ClassVar[Any] = Blip2ForConditionalGeneration
 
@@ -68,9 +76,11 @@ class Blip2(Family):
         if not config.use_decoder_only_language_model:
             raise ValueError(f"language: {start.name} has a {config.text_config.model_type}, which has an encoder")
         if config.image_token_index is None:
-            raise ValueError(f"writing: the configuration of {start.name} has no image token, as in older files of {self.title}")
+            raise ValueError(
+                f"writing: the configuration of {start.name} has no image token, as in older files of {self.title}"
+            )
         return ModelRecipe(
-            encoder={"blip2": {"config": plain_config(config.vision_config)}},
+            encoder={"blip2": {"config": plain_config(config.vision_config, model_type=None)}},
             preprocessing={"resize": {"resample": FILTERS[int(images.resample)]}},
             abstractor={self.parts["abstractor"]: self.q_former(start)},
             writing={"plain": {"image_token": start.token(config.image_token_id), "bos": "after_images"}},
@@ -91,6 +101,8 @@ class Blip2(Family):
         yield from super().misfits(model)
         if model.plan.writing.bos != "after_images" or model.image_token != IMAGE:
             yield "writing", f"plain, with BOS after the images and the image token {IMAGE}"
+        if model.tokenizer.bos_token and not written_before(model.tokenizer, model.image_token):
+            yield "language", "a tokenizer that adds BOS to each text, because its processor does not add it"
 
     def reference_of(self, model: VisionLanguageModel) -> Any:
         """Return the class in transformers."""
