@@ -1,6 +1,7 @@
 """InstructBLIP's export gives its Q-Former the question that the trainer gives, with the tokenizer of the published model."""
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.train.made import VISION
 from tests.train.made_instruct import instructblip_processor, reader, vicuna_tokenizer
 from tests.train.published import write_published
 from tests.train.test_published import TOLERANCE, batch_of, loaded, png, served
+from tests.train.test_shipped_recipes import tiny
 from tests.train.tiny import LLAMA, randomise, tiny_model
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import model_of
@@ -28,8 +30,9 @@ from vlmdata_train.convert.save_published import format_of, save_published
 from vlmdata_train.data.collate import Ready, build_batch
 from vlmdata_train.data.marks import IMAGE_MARK
 from vlmdata_train.data.open_feed import prompter_of
-from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
+from vlmdata_train.recipe_file import load
 
 pytestmark = pytest.mark.whole
 
@@ -135,6 +138,19 @@ def test_the_prompt_before_the_first_answer_is_the_question(tmp_path: Path) -> N
     ]:
         assert prompter.template.render(messages, add_generation_prompt=True) == text
         assert prompter.question(messages, []).question == part.question_ids(model.tokenizer, question)
+
+
+def test_the_shipped_recipe_writes_the_prompts_of_loaded_models_and_is_exported() -> None:
+    recipe = load("instructblip")
+    model = build_model(ModelRecipe(**{kind: tiny(part) for kind, part in asdict(recipe.model).items()}))
+    model.tokenizer.add_bos_token = True  # type: ignore[attr-defined]  # as Vicuna's
+    messages = [{"role": "user", "content": f"{IMAGE_MARK}\n{QUESTION}"}, {"role": "assistant", "content": "It is red."}]
+    texts = []
+    for template in (recipe.chat_template, InstructBlip.template):
+        model.tokenizer.chat_template = template
+        texts.append([prompter_of(model).template.render(messages[:n], add_generation_prompt=True) for n in (1, 2)])
+    assert texts[0] == texts[1] == [f"<image>{QUESTION}", f"<image>{QUESTION} It is red.<|end|>"]
+    assert format_of(model).title == "InstructBLIP"
 
 
 @torch.no_grad()

@@ -44,6 +44,7 @@ PUBLISHED: dict[str, tuple[EncoderFacts, int]] = {
     "internvl": (facts(448, 14), 3328), "idefics2": (facts(384, 14), 64), "idefics3": (facts(364, 14), 13 * 169),
     "smolvlm": (facts(512, 16), 13 * 64), "paligemma": (facts(224, 14), 256), "pixtral": (facts(64, 16), 64 * 48),
     "fuyu": (facts(300, 30), 35 * 26), "blip2": (facts(224, 14, extra=1), 32), "minigpt4": (facts(224, 14, extra=1), 32),
+    "instructblip": (facts(224, 14, extra=1), 32),
     "yi_vl": (facts(448, 14), 1024), "cogvlm": (facts(490, 14), 1225), "honeybee": (facts(224, 14), 144),
     "deepseek_vl": (TWO, 576), "prismatic": (SIGLIP_384, 729), "flamingo": (facts(224, 14), 1),
     "llama32_vision": (facts(560, 14, extra=1, tile_grids=((1, 1), (1, 2), (2, 1), (2, 2))), 1),
@@ -84,6 +85,8 @@ MODELS: dict[str, dict[str, Any]] = {  # a tiny configuration of the type of eac
     "Qwen/Qwen2-VL-7B-Instruct": {"depth": 2, "embed_dim": 16, "num_heads": 2, "hidden_size": 32},
     "Qwen/Qwen2.5-VL-7B-Instruct": {"depth": 2, "hidden_size": 16, "num_heads": 2, "intermediate_size": 20,
                                     "out_hidden_size": 16, "fullatt_block_indexes": [1]},
+    "Salesforce/blip2-opt-2.7b": {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 2,
+                                  "image_size": 32, "patch_size": 8},
     "mistral-community/pixtral-12b": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 8,
                                       "intermediate_size": 20, "patch_size": 16, "image_size": 128},
     "meta-llama/Llama-3.2-11B-Vision": {
@@ -109,8 +112,9 @@ OPEN_CLIP = {
     "EVA01-g-14": EVA, "EVA02-E-14-plus": EVA,
     "ViT-L-14": {"width": 32, "layers": 3, "head_width": 16, "patch_size": 8, "image_size": 32},
 }  # fmt: skip
+Q_FORMER = {"queries": 4, "width": 16, "layers": 2, "heads": 2, "mlp_width": 24}
 SIZES: dict[str, dict[str, Any]] = {  # parameters that must fit the tiny models
-    "q_former": {"queries": 4, "width": 16, "layers": 2, "heads": 2, "mlp_width": 24},
+    "q_former": Q_FORMER, "instruct_q_former": {**Q_FORMER, "tokenizer": "bytes"},
     "c_abstractor": {"side": 2, "width": 16, "blocks": 1}, "gated_mlp": {"mlp_width": 24},
     "gated_resampler": {"latents": 4, "layers": 1, "heads": 2, "key_heads": 1, "head_width": 8, "mlp_width": 24},
     "perceiver": {"latents": 4, "layers": 1, "heads": 2, "head_width": 8}, "mrope": {"sections": [1, 1, 2]},
