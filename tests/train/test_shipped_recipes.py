@@ -44,7 +44,7 @@ PUBLISHED: dict[str, tuple[EncoderFacts, int]] = {
     "internvl": (facts(448, 14), 3328), "idefics2": (facts(384, 14), 64), "idefics3": (facts(364, 14), 13 * 169),
     "smolvlm": (facts(512, 16), 13 * 64), "paligemma": (facts(224, 14), 256), "pixtral": (facts(64, 16), 64 * 48),
     "fuyu": (facts(300, 30), 35 * 26), "blip2": (facts(224, 14, extra=1), 32), "minigpt4": (facts(224, 14, extra=1), 32),
-    "instructblip": (facts(224, 14, extra=1), 32),
+    "instructblip": (facts(224, 14, extra=1), 32), "llama_vid": (facts(224, 14), 2),
     "yi_vl": (facts(448, 14), 1024), "cogvlm": (facts(490, 14), 1225), "honeybee": (facts(224, 14), 144),
     "deepseek_vl": (TWO, 576), "prismatic": (SIGLIP_384, 729), "flamingo": (facts(224, 14), 1),
     "llama32_vision": (facts(560, 14, extra=1, tile_grids=((1, 1), (1, 2), (2, 1), (2, 2))), 1),
@@ -115,6 +115,7 @@ OPEN_CLIP = {
 Q_FORMER = {"queries": 4, "width": 16, "layers": 2, "heads": 2, "mlp_width": 24}
 SIZES: dict[str, dict[str, Any]] = {  # parameters that must fit the tiny models
     "q_former": Q_FORMER, "instruct_q_former": {**Q_FORMER, "tokenizer": "bytes"},
+    "context_tokens": {"q_former": Q_FORMER, "tokenizer": "bytes"},
     "c_abstractor": {"side": 2, "width": 16, "blocks": 1}, "gated_mlp": {"mlp_width": 24},
     "gated_resampler": {"latents": 4, "layers": 1, "heads": 2, "key_heads": 1, "head_width": 8, "mlp_width": 24},
     "perceiver": {"latents": 4, "layers": 1, "heads": 2, "head_width": 8}, "mrope": {"sections": [1, 1, 2]},
