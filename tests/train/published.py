@@ -13,8 +13,8 @@ from transformers import (
 )
 
 from tests.train.made import TEXT, Made, special_ids, tokenizer_with
-from tests.train.made_llava import LLAVA
 from tests.train.made_instruct import INSTRUCT
+from tests.train.made_llava import LLAVA
 from tests.train.made_tiled import TILED
 from tests.train.made_whole import WHOLE
 from tests.train.shapes import QWEN2
