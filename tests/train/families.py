@@ -104,12 +104,15 @@ def ids_of(found: Any) -> list[int]:
 
 
 def idefics(processor: Any, text: str, images: list[Image.Image]) -> list[int]:
-    """Return the ids of Idefics 1. Its processor takes texts and images in order, and writes BOS."""
-    pieces, pictures = text.removeprefix("<s>").split("<image>"), iter(images)
-    items: list[Any] = [pieces[0]] if pieces[0] else []
-    for piece in pieces[1:]:
-        items += [next(pictures), *([piece] if piece else [])]
-    return ids_of(processor(text=[items], add_end_of_utterance_token=False))
+    """Return the ids of Idefics 1."""
+    return ids_of(processor(text=[texts_and_images(text.removeprefix("<s>"), images)], add_end_of_utterance_token=False))
+
+
+def texts_and_images(text: str, images: list[Image.Image]) -> list[Any]:
+    """Return the texts and images of a prompt without BOS in order, as Idefics 1's processor takes them."""
+    first, *others = text.split("<image>")
+    pieces = [first, *(item for pair in zip(images, others, strict=True) for item in pair)]
+    return [piece for piece in pieces if piece != ""]
 
 
 def paligemma(processor: Any, text: str, images: list[Image.Image]) -> list[int]:

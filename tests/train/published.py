@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from tests.train.made import TEXT, Made, special_ids, tokenizer_with
+from tests.train.made_cross import CROSS
 from tests.train.made_instruct import INSTRUCT
 from tests.train.made_llava import LLAVA
 from tests.train.made_tiled import TILED
@@ -72,6 +73,7 @@ FAMILIES: dict[str, Made] = {
     **LLAVA,
     **INSTRUCT,
     **TILED,
+    **CROSS,
     **WHOLE,
 }
 

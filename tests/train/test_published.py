@@ -14,7 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
+from tests.train.families import texts_and_images
 from tests.train.made import VISION
+from tests.train.made_cross import IDEFICS_TEMPLATE
 from tests.train.published import FAMILIES, write_published
 from tests.train.runs import write_data
 from tests.train.tiny import LLAMA, tiny_model
@@ -54,10 +56,14 @@ def served(folder: Path, images: int, prompt: str | None = None) -> tuple[Any, d
     if prompt is not None:
         return model, processor(text=prompt, images=[picture(n) for n in range(images)], return_tensors="pt")
     content = [{"type": "image", "image": picture(n)} for n in range(images)]
+    messages = [{"role": "user", "content": [*content, {"type": "text", "text": "What is it?"}]}]
+    if processor.chat_template is None:  # Idefics 1's class has none, and takes texts and images in order
+        text = processor.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        text = text.removeprefix(processor.tokenizer.bos_token)
+        return model, processor(text=[texts_and_images(text, [picture(n) for n in range(images)])], return_tensors="pt")
     inputs = processor.apply_chat_template(
-        [{"role": "user", "content": [*content, {"type": "text", "text": "What is it?"}]}],
-        add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
-    )  # fmt: skip
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
     return model, inputs
 
 
@@ -164,6 +170,16 @@ def differences(one: dict[str, Any], other: dict[str, Any], place: str = "") -> 
 
 SIGLIP = {"model_type": "siglip_vision_model", **VISION, "patch_size": 4}
 OWN: dict[str, ModelRecipe] = {  # models of our own parts, and the families whose formats hold them
+    "idefics": ModelRecipe(
+        encoder={"hf_vision": {
+            "config": {"model_type": "clip_vision_model", **VISION, "image_size": 16, "patch_size": 4}, "layer": -1,
+            "tokens": "all",
+        }},
+        preprocessing="resize", abstractor={"perceiver": {"latents": 3, "layers": 1, "heads": 2, "head_width": 4}},
+        fusion={"cross_attention": {"every": 1, "mlp_width": LLAMA["intermediate_size"]}},
+        writing={"between": {"start": "<fake_token_around_image>", "end": "<fake_token_around_image>"}},
+        language={"hf_causal": {"config": {**LLAMA, "num_key_value_heads": 4}, "chat_template": IDEFICS_TEMPLATE}},
+    ),
     "idefics3": ModelRecipe(
         encoder={"hf_vision": {"config": {**SIGLIP, "image_size": 48}, "layer": -1, "norm": True}},
         preprocessing={"square_tiles": {"longest": 96}}, abstractor={"pixel_shuffle": {"bias": False}}, writing="tile_grid",

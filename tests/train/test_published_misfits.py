@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.train.made import TEXT
+from tests.train.made_cross import IDEFICS_TEMPLATE
 from tests.train.published import write_published
 from vlmdata_train.convert.checkpoint_folder import model_of
 from vlmdata_train.convert.save_published import format_of
@@ -13,6 +15,12 @@ from vlmdata_train.model.model import build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
 
 pytestmark = pytest.mark.whole
+
+WITHOUT_BOS = IDEFICS_TEMPLATE.replace("{{ bos_token }}", "")
+WITH_BLANKS = IDEFICS_TEMPLATE.replace("<image>", "<image> ")
+WITH_EOS = IDEFICS_TEMPLATE.replace("<end_of_utterance>", "{{ eos_token }}")
+GROUPED = {"model_type": "llama", **TEXT}
+UNEVEN = {**GROUPED, "num_key_value_heads": 4, "num_hidden_layers": 3}
 
 # (family, part, changed parameters, start of the message)
 CASES: list[tuple[str, str, dict[str, Any], str]] = [
@@ -33,6 +41,18 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("PaliGemma", "fusion", {"prefix": False}, "fusion: PaliGemma's format supports only tokens, with `prefix: true`"),
     ("Llama 3.2 Vision", "fusion", {"gates": "vector"}, "fusion: Llama 3.2 Vision's format supports only .* gates: scalar"),
     ("Llama 3.2 Vision", "fusion", {"runs": "latest"}, "fusion: Llama 3.2 Vision's format supports only .* runs: whole"),
+    ("Idefics 1, float gates", "encoder", {"tokens": "patches"}, "encoder: Idefics 1's format supports only a CLIP by hf_vi"),
+    ("Idefics 1, float gates", "fusion", {"mlp_width": 40}, "fusion: Idefics 1's format supports only .* mlp_width: 48"),
+    ("Idefics 1, float gates", "fusion", {"heads": 2}, "fusion: Idefics 1's format supports only .* heads: 4"),
+    ("Idefics 1, vector gates", "fusion", {"first": 1}, "fusion: Idefics 1's format supports only .* first: 0"),
+    ("Idefics 1, float gates", "abstractor", {"frames": 2}, "abstractor: Idefics 1's format supports only perceiver without"),
+    ("Idefics 1, float gates", "writing", {"blank": True}, "writing: Idefics 1's format supports only between with"),
+    ("Idefics 1, vector gates", "language", {"config": GROUPED}, "language: Idefics 1's .* as many heads of keys as of que"),
+    ("Idefics 1, float gates", "language", {"config": UNEVEN}, "fusion: Idefics 1's .* `every` that divides the number of"),
+    *(
+        ("Idefics 1, float gates", "language", {"chat_template": text}, "language: Idefics 1's .* chat template that write BOS")
+        for text in (WITHOUT_BOS, WITH_BLANKS, WITH_EOS)
+    ),
     ("BLIP-2", "writing", {"bos": "first"}, "writing: BLIP-2's format supports only plain, with BOS after the images"),
     ("InstructBLIP", "writing", {"bos": "first"}, "writing: InstructBLIP's format supports only plain, with BOS after the"),
 ]

@@ -91,6 +91,13 @@ class Family:
         """
         return _renamed(name, self.table(config))
 
+    def our_rows(self, name: str, config: Any, rows: int) -> range:
+        """Return which of the `rows` rows of our weight the weight `name` of transformers holds.
+
+        These are all rows, except in a family whose weights transformers divides.
+        """
+        return range(rows)
+
     def our_tensor(self, name: str, tensor: Tensor, rows: int) -> Tensor:
         """Return the tensor for our weight `name`, which has `rows` rows, from the tensor of transformers."""
         return tensor
@@ -98,6 +105,10 @@ class Family:
     def their_tensor(self, name: str, tensor: Tensor, model: VisionLanguageModel) -> Tensor:
         """Return the tensor for transformers from our weight `name`."""
         return tensor
+
+    def divided(self, name: str, tensor: Tensor, model: VisionLanguageModel) -> dict[str, Tensor]:
+        """Return the weights into which transformers divides one of its weights, by their names; see `our_rows`."""
+        return {name: tensor}
 
     def their_names(self, model: VisionLanguageModel) -> Callable[[str], str | None]:
         """Return a function from our name of a weight to the name in transformers, or None if the table does not have it."""
@@ -110,11 +121,12 @@ class Family:
 
     def their_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
         """Return the weights by their names in transformers' memory."""
-        weights, their_name = {}, self.their_names(model)
+        weights: dict[str, Tensor] = {}
+        their_name = self.their_names(model)
         for name, value in self.our_weights(model).items():
             theirs = their_name(name)
             assert theirs is not None, name
-            weights[theirs] = self.their_tensor(name, value.detach().cpu().contiguous(), model)
+            weights |= self.divided(theirs, self.their_tensor(name, value.detach().cpu().contiguous(), model), model)
         return weights
 
     def reference_of(self, model: VisionLanguageModel) -> Any:
