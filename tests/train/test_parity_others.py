@@ -1,6 +1,5 @@
 """Idefics (Flamingo), Idefics3 and InternVL give the logits of their classes in transformers with the same weights."""
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -29,8 +28,8 @@ from tests.train.parity import (
     of_squares,
     one_row,
     randomised,
-    renamed,
 )
+from vlmdata_train.convert.families.idefics import Idefics
 from vlmdata_train.convert.families.idefics3 import Idefics3
 from vlmdata_train.convert.families.internvl import InternVL
 from vlmdata_train.model.batch import Batch
@@ -75,40 +74,6 @@ def test_internvl_equals_transformers() -> None:
     assert tiles == [3, 1]
     batch = of_squares([12, 4], tiles)
     assert_same_logits_and_images_matter(model, batch, answers_of(reference, batch))
-
-
-IDEFICS = {
-    "model.vision_model.": "encoder.model.",
-    "model.perceiver_resampler.latents": "abstractor.latents",
-    "model.perceiver_resampler.layer_norm.": "abstractor.norm.",
-    "model.gated_cross_attn_layers.": "fusion.layers.",
-    "model.": "language.model.",
-    "lm_head.": "language.lm_head.",
-}
-IDEFICS_ATTENTION = {
-    "context_layer_norm": "context_norm", "latents_layer_norm": "latents_norm", "q_layer_norm": "query_norm",
-    "k_layer_norm": "key_norm", "q_proj": "query", "k_proj": "key", "v_proj": "value", "output_proj": "output",
-    "o_proj": "output",
-}  # fmt: skip
-IDEFICS_CROSS = {
-    "cross_attn.": "", "input_layernorm": "attention_norm", "post_attention_layernorm": "mlp_norm",
-    "alpha_cross_attn": "attention_gate", "alpha_dense": "mlp_gate", "mlp.gate_proj": "gate", "mlp.up_proj": "up",
-    "mlp.down_proj": "down", **IDEFICS_ATTENTION,
-}  # fmt: skip
-
-
-def idefics_name(name: str) -> str:
-    """Rename Idefics's weights to ours."""
-    if found := re.match(r"model\.perceiver_resampler\.blocks\.(\d+)\.([01])\.(\w+)\.(.*)", name):
-        block, half, layer, rest = found.groups()
-        if half == "0":
-            return f"abstractor.attentions.{block}.{IDEFICS_ATTENTION[layer]}.{rest}"
-        return f"abstractor.mlps.{block}.{ {'ln': 0, 'fc': 1, 'c_proj': 3}[layer] }.{rest}"
-    name = renamed(IDEFICS)(name)
-    if name.startswith("fusion."):
-        for theirs in sorted(IDEFICS_CROSS, key=len, reverse=True):
-            name = name.replace(theirs, IDEFICS_CROSS[theirs])
-    return name
 
 
 def idefics(gates: str, every: int) -> tuple[torch.nn.Module, ModelRecipe]:
@@ -169,7 +134,7 @@ def test_idefics_with_runs_of_images_equals_transformers(
 ) -> None:
     reference, recipe = idefics(gates, every)
     ((name, options),) = recipe.fusion.items()
-    model = copy_weights(reference, replace(recipe, fusion={name: {**options, "runs": runs}}), idefics_name)
+    model = copy_weights(reference, replace(recipe, fusion={name: {**options, "runs": runs}}), Idefics().our_name)
     batch = with_runs(lengths)
     answers = answers_of(reference, batch, image_attention_mask=read(batch, model))
     assert_same_logits_and_images_matter(model, batch, lambda pixels: answers(pixels[None]))
@@ -178,7 +143,7 @@ def test_idefics_with_runs_of_images_equals_transformers(
 def test_text_after_a_run_reads_more_images_than_in_the_code_of_idefics() -> None:
     """The two masks above give different results, so the comparison can fail."""
     reference, recipe = idefics("vector", 1)
-    model = copy_weights(reference, recipe, idefics_name)
+    model = copy_weights(reference, recipe, Idefics().our_name)
     batch = with_runs([1, 2])
     answers = answers_of(reference, batch, image_attention_mask=latest_alone(batch, model))
     with torch.no_grad():
