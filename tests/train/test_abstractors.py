@@ -16,7 +16,7 @@ from vlmdata_train.model.surroundings import Surroundings, TextFacts, build_abst
 from vlmdata_train.model.tile_check import check_tiles
 
 CASES: dict[str, dict[str, Any]] = {
-    "linear": {}, "mlp": {"layers": 3, "norm": True}, "pixel_shuffle": {"factor": 2, "layers": 2, "norm": True},
+    "identity": {}, "linear": {}, "mlp": {"layers": 3, "norm": True}, "pixel_shuffle": {"factor": 2, "layers": 2, "norm": True},
     "average_pool": {"factor": 2}, "patch_merger": {}, "deep_merger": {}, "normed_merger": {},
     "gated_mlp": {"mlp_width": 10, "ends": True}, "kosmos_resampler": {"queries": 3, "head_width": 4},
     "query_resampler": {"queries": 4, "head_width": 4},
@@ -135,3 +135,8 @@ def test_an_abstractor_that_cannot_read_tiles_of_any_size_is_refused_for_them(na
             check_tiles(plan, 12, TEXT)
     else:
         check_tiles(plan, 12, TEXT)
+
+
+def test_identity_passes_features_of_the_needed_width_on_without_weights() -> None:
+    module, features = make_part("abstractor", "identity").build(tower(8), 8, GRID), torch.randn(2, GRID.tokens, 8)
+    assert torch.equal(module(features), features) and list(module.parameters()) == []

@@ -68,8 +68,8 @@ DESIGNS = [
     *[("encoder", f"{name} {number}", recipe) for name, all_of in ENCODERS.items() for number, recipe in enumerate(all_of)],
 ]
 REFUSED = {  # abstractors that have no linear layer or are a single one
-    ("abstractor", "linear"), ("abstractor", "linear with an arrangement"), ("fusion", "tokens"), ("fusion", "deep_tokens"),
-    ("encoder", "raw_patches 0"),
+    ("abstractor", "linear"), ("abstractor", "linear with an arrangement"), ("abstractor", "identity"), ("fusion", "tokens"),
+    ("fusion", "deep_tokens"), ("encoder", "raw_patches 0"),
 }  # fmt: skip
 LEARNING = [design for design in DESIGNS if design[:2] not in REFUSED]
 

@@ -45,7 +45,7 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("Idefics 1, float gates", "fusion", {"mlp_width": 40}, "fusion: Idefics 1's format supports only .* mlp_width: 48"),
     ("Idefics 1, float gates", "fusion", {"heads": 2}, "fusion: Idefics 1's format supports only .* heads: 4"),
     ("Idefics 1, vector gates", "fusion", {"first": 1}, "fusion: Idefics 1's format supports only .* first: 0"),
-    ("Idefics 1, float gates", "abstractor", {"frames": 2}, "abstractor: Idefics 1's format supports only perceiver without"),
+    ("Idefics 1, float gates", "abstractor", {"frames": 2}, "abstractor: Idefics 1's format supports only identity, or perc"),
     ("Idefics 1, float gates", "writing", {"blank": True}, "writing: Idefics 1's format supports only between with"),
     ("Idefics 1, vector gates", "language", {"config": GROUPED}, "language: Idefics 1's .* as many heads of keys as of que"),
     ("Idefics 1, float gates", "language", {"config": UNEVEN}, "fusion: Idefics 1's .* `every` that divides the number of"),

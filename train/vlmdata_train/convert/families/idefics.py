@@ -14,6 +14,8 @@ from torch import Tensor
 from transformers import IdeficsConfig, IdeficsForVisionText2Text, IdeficsImageProcessor, IdeficsProcessor
 from transformers.models.idefics.configuration_idefics import IdeficsPerceiverConfig, IdeficsVisionConfig
 
+from vlmdata_train.abstractors.identity import Identity
+from vlmdata_train.abstractors.perceiver import Perceiver
 from vlmdata_train.convert.family import Family
 from vlmdata_train.convert.published import Published, as_causal
 from vlmdata_train.convert.served import FILTERS, pixel_options, served_template, square
@@ -53,7 +55,7 @@ _TOWER = (  # fields that the configurations of this tower and of CLIP's share
 
 
 class Idefics(Family):
-    """Idefics 1: CLIP's tower, a Perceiver resampler, and gated cross-attention layers in a Llama."""
+    """Idefics 1: CLIP's tower, a Perceiver resampler or none, and gated cross-attention layers in a Llama."""
 
     title = "Idefics 1"
     forms = ("idefics",)
@@ -70,8 +72,8 @@ class Idefics(Family):
     )  # fmt: skip
     tower = HfVisionTower
     parts: ClassVar = {
-        "encoder": "hf_vision", "preprocessing": "resize", "abstractor": "perceiver", "fusion": "cross_attention",
-        "positions": "rope", "writing": "between", "language": "llama",
+        "encoder": "hf_vision", "preprocessing": "resize", "fusion": "cross_attention", "positions": "rope",
+        "writing": "between", "language": "llama",
     }  # fmt: skip
 
     def our_rows(self, name: str, config: Any, rows: int) -> range:
@@ -97,11 +99,9 @@ class Idefics(Family):
         return {name: tensor[:first], ADDED[name]: tensor[first:].clone()}  # safetensors refuses shared memory
 
     def recipe(self, start: Published) -> ModelRecipe:
-        """Return the parts. Raises ValueError for a model without a resampler or with another activation."""
+        """Return the parts. Raises ValueError for another activation."""
         config, images = start.config, start.images
         vision, resampler = config.vision_config, config.perceiver_config
-        if not config.use_resampler:
-            raise ValueError(f"abstractor: {start.name} has no resampler")
         if config.hidden_act != "silu":
             raise ValueError(f"fusion: the layers of {start.name} must have the activation silu, not {config.hidden_act}")
         tower = {"model_type": "clip_vision_model", "hidden_size": vision.embed_dim}
@@ -111,7 +111,7 @@ class Idefics(Family):
                 "config": tower, "layer": -1, "tokens": "all", "mean": images.image_mean, "std": images.image_std,
             }},
             preprocessing={"resize": {"resample": FILTERS[int(images.resample)]}},
-            abstractor={"perceiver": {
+            abstractor="identity" if not config.use_resampler else {"perceiver": {
                 "latents": resampler.resampler_n_latents, "layers": resampler.resampler_depth,
                 "heads": resampler.resampler_n_heads, "head_width": resampler.resampler_head_dim,
                 "qk_norm": resampler.qk_layer_norms_perceiver,
@@ -136,8 +136,8 @@ class Idefics(Family):
         if not is_last_layer_of(model.encoder, "clip_vision_model", extra=0, norm=False):
             yield "encoder", "a CLIP by hf_vision, with `layer: -1` and `tokens: all`"
         yield from super().misfits(model)
-        if getattr(plan.abstractor, "frames", None) is not None:
-            yield "abstractor", "perceiver without `frames`"
+        if type(plan.abstractor) not in (Perceiver, Identity) or getattr(plan.abstractor, "frames", None) is not None:
+            yield "abstractor", "identity, or perceiver without `frames`"
         for name, values in _fusion_options(text).items():
             if getattr(plan.fusion, name, values[0]) not in values:
                 yield "fusion", f"cross_attention with {name}: {values[0]}"
@@ -161,24 +161,20 @@ class Idefics(Family):
     def config(self, model: VisionLanguageModel) -> Any:
         """Return the configuration. It freezes no weights."""
         plan, tower = model.plan, model.encoder.model.config
-        text, first, resampler = model.language.config.to_dict(), _first_added(model), plan.abstractor
+        text, first = model.language.config.to_dict(), _first_added(model)
         known = {*IdeficsConfig().to_dict()} - {"model_type", "vision_config", "perceiver_config", "architectures"}
         pad = text["pad_token_id"]
         words = {name: value for name, value in text.items() if name in known}
         words |= {"vocab_size": first, "additional_vocab_size": text["vocab_size"] - first}
         words |= {"pad_token_id": None if pad is None or pad >= first else pad}  # torch refuses another id
         return IdeficsConfig(**{
-            **words, "freeze_text_layers": False, "freeze_vision_layers": False, "use_resampler": True,
+            **words, "freeze_text_layers": False, "freeze_vision_layers": False,
             "cross_layer_interval": plan.fusion.every, "qk_layer_norms": plan.fusion.qk_norm,
             "alpha_type": "vector" if plan.fusion.gates == "vector" else "float",
             "vision_config": IdeficsVisionConfig(
                 embed_dim=tower.hidden_size, **{name: getattr(tower, name) for name in _TOWER}
             ),
-            "perceiver_config": IdeficsPerceiverConfig(
-                use_resampler=True, resampler_n_latents=resampler.latents, resampler_depth=resampler.layers,
-                resampler_n_heads=resampler.heads, resampler_head_dim=resampler.head_width,
-                qk_layer_norms_perceiver=resampler.qk_norm,
-            ),
+            "use_resampler": type(plan.abstractor) is Perceiver, "perceiver_config": _perceiver_config(plan.abstractor),
             "dtype": next(model.parameters()).dtype,
         })  # fmt: skip
 
@@ -194,6 +190,16 @@ def _first_added(model: VisionLanguageModel) -> int:
     """Return the first id whose row is in the second part of a divided table: that of the first token for images."""
     ids: Any = model.tokenizer.convert_tokens_to_ids([FAKE, IMAGE])
     return int(min(ids))
+
+
+def _perceiver_config(part: Perceiver | Identity) -> IdeficsPerceiverConfig:
+    """Return the configuration of the resampler, or the default one for a model without a resampler."""
+    if isinstance(part, Identity):
+        return IdeficsPerceiverConfig()
+    return IdeficsPerceiverConfig(
+        use_resampler=True, resampler_n_latents=part.latents, resampler_depth=part.layers, resampler_n_heads=part.heads,
+        resampler_head_dim=part.head_width, qk_layer_norms_perceiver=part.qk_norm,
+    )  # fmt: skip
 
 
 def _fusion_options(text: Any) -> dict[str, tuple[Any, ...]]:
