@@ -21,6 +21,7 @@ from tests.train.published import FAMILIES, write_published
 from tests.train.runs import write_data
 from tests.train.tiny import LLAMA, tiny_model
 from vlmdata.step import RecipeError
+from vlmdata_train.convert.adapter import save_adapter
 from vlmdata_train.convert.checkpoint_folder import model_of
 from vlmdata_train.convert.fill import fill_from_published
 from vlmdata_train.convert.published import Published
@@ -32,9 +33,10 @@ from vlmdata_train.data.open_feed import prompter_of
 from vlmdata_train.export import export
 from vlmdata_train.loop.loop import run_training
 from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.freezing import apply_parts
 from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import VisionLanguageModel, build_model
-from vlmdata_train.model.model_recipe import ModelRecipe
+from vlmdata_train.model.model_recipe import Lora, ModelRecipe, Part
 from vlmdata_train.recipe_file import load
 
 pytestmark = pytest.mark.whole
@@ -230,11 +232,20 @@ def test_a_missing_or_foreign_weight_is_named_with_its_part(family: str, tmp_pat
         loaded(start)
 
 
-@pytest.mark.parametrize("family", ["ViP-LLaVA", "Qwen2-VL", "InternVL"])
-def test_lora_is_exported_as_an_adapter_that_peft_adds_to_the_published_model(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "whole"),  # `whole`: modules of the language model that are trained without LoRA
+    [
+        ("ViP-LLaVA", []), ("Qwen2-VL", []), ("InternVL", []), ("Idefics2", []), ("Llama 3.2 Vision", []),
+        ("Idefics 1, vector gates", ["model.embed_tokens", "lm_head"]),
+    ],
+)  # fmt: skip
+def test_lora_is_exported_as_an_adapter_that_peft_adds_to_the_published_model(
+    family: str, whole: list[str], tmp_path: Path
+) -> None:
     start = write_published(family, tmp_path / "start")
     data = write_data(tmp_path / "data", captions=0, conversations=12)
-    parts = {"language": {"lora": {"rank": 4, "alpha": 32}}, "encoder": {"lora": {"rank": 2, "alpha": 8}}}
+    rules = [{"weights": whole, "frozen": False}] if whole else []
+    parts = {"language": {"lora": {"rank": 4, "alpha": 32}, "rules": rules}, "encoder": {"lora": {"rank": 2, "alpha": 8}}}
     recipe = load("instruct", overrides={
         "start": str(start), "data": data, "out": str(tmp_path / "run"), "epochs": None, "steps": 2, "speed": {"device": "cpu"},
         "batches": {"tokens": 512, "sample_tokens": 256}, "lr": 1e-2, "held_out": {}, "logs.tensorboard": False,
@@ -253,6 +264,13 @@ def test_lora_is_exported_as_an_adapter_that_peft_adds_to_the_published_model(fa
         assert (adapted(**inputs).logits - expected).abs().max() < TOLERANCE * expected.abs().max()
         with adapted.disable_adapter():
             assert (adapted(**inputs).logits - expected).abs().max() > 0.01 * expected.abs().max()
+
+
+def test_a_trained_weight_that_no_module_without_lora_holds_is_named(tmp_path: Path) -> None:
+    model = loaded(write_published("LLaVA-OneVision", tmp_path / "start"))
+    apply_parts(model.parts(), {"language": Part(lora=Lora(rank=2, alpha=4))})
+    with pytest.raises(ValueError, match=r"peft cannot save the trained weight 'arrangement\.newline' beside LoRA"):
+        save_adapter(model, tmp_path / "adapter", base="start", trained={"arrangement.newline", "abstractor.0.weight"})
 
 
 @pytest.mark.parametrize("head", ["other", "equal", "none"])

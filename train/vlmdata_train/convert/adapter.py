@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlmdata_train.convert.save_published import format_of, save_processor
 from vlmdata_train.model.model import VisionLanguageModel
@@ -35,13 +35,15 @@ def save_adapter(model: VisionLanguageModel, folder: Path, *, base: str, trained
         for kind in ("lora_A", "lora_B"):
             weight = getattr(module, kind)["default"].weight
             tensors[f"base_model.model.{_their_module(their_name, name)}.{kind}.weight"] = weight.detach().cpu().contiguous()
-    others = _other_modules(model, their_name, {name for name in trained if "lora_" not in name})
-    for name, module in others.items():
-        for leaf, weight in module.state_dict().items():
-            tensors[f"base_model.model.{name}.{leaf}"] = weight.detach().cpu().contiguous()
+    others = _other_modules(model, their_name, {_their_module(their_name, name) for name in layers}, trained)
+    for name, weight in model.state_dict().items():
+        theirs = their_name(name) or ""
+        if theirs.startswith(tuple(f"{module}." for module in others)):
+            whole = family.their_tensor(name, weight.detach().cpu().contiguous(), model)
+            tensors |= {f"base_model.model.{part}": tensor for part, tensor in family.divided(theirs, whole, model).items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    (folder / "adapter_config.json").write_text(json.dumps(_config(their_name, layers, list(others), base), indent=2))
+    (folder / "adapter_config.json").write_text(json.dumps(_config(their_name, layers, others, base), indent=2))
     save_processor(family, model, folder)
 
 
@@ -60,22 +62,23 @@ def _config(their_name: Names, layers: dict[str, Any], saved: list[str], base: s
     }  # fmt: skip
 
 
-def _other_modules(model: VisionLanguageModel, their_name: Names, trained: set[str]) -> dict[str, nn.Module]:
-    """Return the modules, by their names in transformers, that hold the trained weights outside LoRA.
+def _other_modules(model: VisionLanguageModel, their_name: Names, with_lora: set[str], trained: set[str]) -> list[str]:
+    """Return the modules, by their names in transformers, that hold the trained weights outside LoRA. None is within another.
 
-    Raises ValueError for a weight that is not in a module with a name in transformers.
+    `with_lora` are the layers with LoRA, also by their names in transformers. Raises ValueError for a weight whose module has
+    such a layer, because peft saves a module either whole or as an update.
     """
-    found = {}
+    found = set()
     for name in sorted(trained & set(dict(model.named_parameters()))):
-        owner = name.rpartition(".")[0]
-        theirs = their_name(_LEVEL.sub("", name))
-        module, leaf = model.get_submodule(owner), name.rpartition(".")[2]
-        if theirs is None or not theirs.endswith(f".{leaf}") or hasattr(module, "base_layer"):
+        if "lora_" in name:
+            continue
+        module = (their_name(_LEVEL.sub("", name)) or "").rpartition(".")[0]
+        if not module or any(f"{layer}.".startswith(f"{module}.") for layer in with_lora):
             raise ValueError(
                 f"--adapter: peft cannot save the trained weight '{name}' beside LoRA. Export the model without --adapter"
             )
-        found[theirs.removesuffix(f".{leaf}")] = module
-    return found
+        found.add(module)
+    return [module for module in sorted(found) if not any(module.startswith(f"{other}.") for other in found)]
 
 
 def _their_module(their_name: Names, name: str) -> str:
