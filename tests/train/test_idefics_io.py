@@ -114,6 +114,18 @@ def test_pixels_equal_those_of_the_exported_image_processor(tmp_path: Path) -> N
             assert torch.equal(ours, raw)
 
 
+def test_buffers_that_older_versions_of_transformers_saved_are_left_out(tmp_path: Path) -> None:
+    start = write_published(FLOAT, tmp_path)
+    before, tensors = loaded(start).state_dict(), load_file(start / "model.safetensors")
+    old = {"model.vision_model.embeddings.position_ids": torch.arange(17)[None]}
+    old |= {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(4) for layer in range(2)}
+    save_file(tensors | old, start / "model.safetensors", metadata={"format": "pt"})
+    _, info = IdeficsForVisionText2Text.from_pretrained(start, output_loading_info=True)
+    assert not info["unexpected_keys"]
+    after = loaded(start).state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in after)
+
+
 def test_an_idefics_with_another_activation_is_refused(tmp_path: Path) -> None:
     start = write_published(FLOAT, tmp_path)
     edit_json(start / "config.json", hidden_act="gelu")

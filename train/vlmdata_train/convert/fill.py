@@ -12,6 +12,8 @@ from vlmdata_train.distributed import distribute_like
 from vlmdata_train.model.head import Head
 from vlmdata_train.model.model import VisionLanguageModel
 
+# ends of the names of buffers that older versions of transformers saved; newer ones compute them
+OLD_BUFFERS = (".rotary_emb.inv_freq", ".position_ids")
 PARTS = ("encoder", "abstractor", "arrangement", "fusion", "language")
 
 
@@ -34,7 +36,7 @@ def fill_from_published(model: VisionLanguageModel, name: str) -> None:
     for theirs, tensor in start.weights():
         in_memory = name_in_memory(theirs)
         ours = family.our_name(in_memory, start.config)
-        if ours in shared:
+        if ours in shared or (ours not in weights and theirs.endswith(OLD_BUFFERS)):
             continue
         if ours not in weights:
             raise ValueError(f"{name}: the model has no place for the weight '{theirs}'. Omit `model` in the recipe")
