@@ -14,7 +14,6 @@ from vlmdata_train.model.model import VisionLanguageModel
 
 # ends of the names of buffers that older versions of transformers saved; newer ones compute them
 OLD_BUFFERS = (".rotary_emb.inv_freq", ".position_ids")
-PARTS = ("encoder", "abstractor", "arrangement", "fusion", "language")
 
 
 @torch.no_grad()
