@@ -16,9 +16,6 @@ from vlmdata_train.data.collate import Ready, build_batch
 from vlmdata_train.data.open_feed import prompter_of
 from vlmdata_train.data.read_document import read_document
 from vlmdata_train.data.reading import Reading
-from vlmdata_train.loop.flops import flops_per_token
-from vlmdata_train.loop.meter import Meter, add_step
-from vlmdata_train.loop.train_step import MicroBatch
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.model import VisionLanguageModel
 
@@ -160,16 +157,6 @@ def test_a_long_question_is_cut(part: dict[str, Any]) -> None:
     same, other = chat([FIRST[0][:5] + " now?", *FIRST[1:]]), chat(["Where?", *FIRST[1:]])
     assert torch.equal(features(model, same), features(model, chat(FIRST)))
     assert not torch.equal(features(model, other), features(model, chat(FIRST)))
-
-
-@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
-def test_the_meter_counts_the_tokens_that_the_abstractor_makes(part: dict[str, Any]) -> None:
-    model = built(part)
-    batch = batch_of(model, [chat(FIRST)])
-    costs = flops_per_token(model.parts(), dict.fromkeys(model.parts(), True))
-    meter = Meter()
-    add_step(meter, [MicroBatch.of(batch, torch.device("cpu"))], [1.0], {**dict.fromkeys(costs, 0.0), "abstractor": 1.0}, model)
-    assert costs["abstractor"] > 0 and meter.flops == len(model.encode_images(batch)[0]) == batch.image_token_counts.sum()
 
 
 def test_tiles_of_an_image_are_arranged_as_for_other_abstractors() -> None:

@@ -18,7 +18,7 @@ def flops_per_token(parts: Mapping[str, nn.Module], trained: Mapping[str, bool])
     LoRA weight. The products of attention are not counted, and an embedding table counts like any weight. Source: Kaplan et al.
     2020.
 
-    `meter.add_step` counts the tokens that pass through each part. Some fusions have weights, or change layers of the language
+    `ModelFlops` counts the tokens that pass through each part. Some fusions have weights, or change layers of the language
     model, so that not all tokens pass through them. The module of such a fusion returns these weights from
     `weights_of_tokens`, by the kind of the tokens. They have entries of their own, named PART_KIND: `fusion_features` (keys and
     values of cross-attention, which are computed from image features), `fusion_images` and `language_text` (experts and the

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from vlmdata.step import RecipeError
 from vlmdata_train.distributed import Ranks, distribute, full_tensor, syncing
-from vlmdata_train.loop.flops import flops_per_token
 from vlmdata_train.loop.memory import CudaMemory, fit_memory
+from vlmdata_train.loop.model_flops import ModelFlops
 from vlmdata_train.loop.optim import make_optimizer, optimizer_bytes, parameter_groups
 from vlmdata_train.loop.train_step import MicroBatch, ModelWithLoss
 from vlmdata_train.model.model import VisionLanguageModel
@@ -39,8 +39,7 @@ class Learner:
             recompute(self.layers, [True] * len(self.layers))
         if recipe.speed.compile:
             compile_blocks(self.layers + blocks_of(model.encoder))
-        trained = {name: any(p.requires_grad for p in part.parameters()) for name, part in model.parts().items()}
-        self.costs = flops_per_token(model.parts(), trained)
+        self.flops = ModelFlops(model)
         self.module = distribute(self.model_with_loss, self.layers, ranks, recipe.speed.parallel)
         groups = parameter_groups(model.parts(), recipe.parts, recipe.lr, recipe.optimizer.weight_decay)
         self.optimizer = make_optimizer(groups, recipe.optimizer)

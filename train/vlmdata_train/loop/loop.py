@@ -224,7 +224,7 @@ class Run:
             )
         learner.optimizer.zero_grad(set_to_none=True)
         self.losses.append(loss)
-        add_step(self.meter, micros, sums, learner.costs, self.model)
+        add_step(self.meter, micros, sums, learner.flops)
 
     def _report(self) -> None:
         """Log, evaluate and save. Each is done only if it is due at this step and not done yet."""

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
+from vlmdata_train.loop.model_flops import ModelFlops
 from vlmdata_train.loop.train_step import MicroBatch
-from vlmdata_train.model.encode_images import joins_patches
-from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.recipe import Recipe
 
 
@@ -70,17 +69,8 @@ def memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
-def add_step(
-    meter: Meter, micros: list[MicroBatch], sums: list[float], costs: dict[str, float], model: VisionLanguageModel
-) -> None:
-    """Add one step to the meter. `sums` are the summed losses of the samples. `costs` is the result of `flops_per_token`.
-
-    The FLOPs of a part are its cost per token times its number of tokens. The tokens of the encoder are the patches of all
-    tiles and the class and register tokens that it returns. The tokens of the abstractor are those that it returns. The tokens
-    of the language model and the fusion are those of text and images, without padding. Weights with an entry of their own, such
-    as `language_text`, have the number of tokens that the fusion returns. All numbers are known on the host, so the host does
-    not wait for the device.
-    """
+def add_step(meter: Meter, micros: list[MicroBatch], sums: list[float], flops: ModelFlops) -> None:
+    """Add one step to the meter. `sums` are the summed losses of the samples."""
     remaining = iter(sums)
     meter.steps += 1
     for micro in micros:
@@ -89,28 +79,9 @@ def add_step(
         meter.padded_tokens += micro.padded_tokens
         meter.samples += len(micro.answers)
         meter.images += len(batch.tile_counts)
-        grids = [model.plan.facts.grid(tile.shape[-2], tile.shape[-1]) for tile in batch.pixels]
-        meter.flops += micro.tokens * (costs["language"] + costs["fusion"])
-        meter.flops += sum(grid.tokens for grid in grids) * costs["encoder"]
-        if joins_patches(model.arrangement):
-            made = sum(model.plan.features_of(width, height) for height, width in batch.image_sizes.tolist())
-        else:
-            made = sum(model.plan.abstractor.grid_of(grid).tokens for grid in grids)
-        meter.flops += made * costs["abstractor"]
-        for kind, tokens in _tokens_of_kinds(micro, model).items():
-            meter.flops += tokens * (costs.get(f"language_{kind}", 0.0) + costs.get(f"fusion_{kind}", 0.0))
+        meter.flops += sum(flops.of_parts(micro).values())
         for source, answers in zip(batch.sources, micro.answers, strict=True):
             meter.add_losses({source: (next(remaining), answers)})
-
-
-def _tokens_of_kinds(micro: MicroBatch, model: VisionLanguageModel) -> dict[str, int]:
-    """Return the number of image features, and of the tokens that pass through those weights of the fusion and the language
-    model through which not all tokens pass."""
-    batch = micro.batch
-    features = sum(model.plan.features_of(width, height) for height, width in batch.image_sizes.tolist())
-    count = getattr(model.fusion, "tokens_of_weights", None)
-    own = {} if count is None else count(micro.tokens, batch.image_token_counts.tolist())
-    return {"features": features, **own}
 
 
 def step_line(step: int, recipe: Recipe, values: dict[str, Any]) -> str:

@@ -100,7 +100,7 @@ def _joined(model: Any, batch: Batch, splits: list[int], patches: Tensor | list[
 def _of_pictures(model: Any, pictures: Sequence[tuple[Tensor, Grid]]) -> list[Tensor]:
     """Return the abstractor's features (M, D) of each picture, which is patches (N, C) and their grid."""
     grids = [grid for _, grid in pictures]
-    return _in_groups([patches for patches, _ in pictures], grids, lambda patches, grid: _on_grid(model, patches, grid))
+    return _in_groups([patches for patches, _ in pictures], grids, lambda patches, grid: on_grid(model, patches, grid))
 
 
 def surroundings(model: Any, batch: Batch) -> Surroundings:
@@ -152,10 +152,10 @@ def encode_tower(model: Any, pixels: Tensor | list[Tensor], grids: list[tuple[in
 
 def _abstracted(model: Any, patches: Tensor, pixels: Tensor) -> Tensor:
     """Return the abstractor's features (P, M, D) of patches (P, N, C). `pixels` (P, 3, H, W) has the tiles' size."""
-    return _on_grid(model, patches, model.plan.facts.grid(*pixels.shape[-2:]))
+    return on_grid(model, patches, model.plan.facts.grid(*pixels.shape[-2:]))
 
 
-def _on_grid(model: Any, patches: Tensor, grid: Grid) -> Tensor:
+def on_grid(model: Any, patches: Tensor, grid: Grid) -> Tensor:
     """Return the abstractor's features (P, M, D) of patches (P, N, C), which form this grid."""
     if getattr(model.abstractor, "takes_grid", False):
         return model.abstractor(patches, grid=grid)

@@ -67,9 +67,16 @@ class ImagePlan:
         """Return the grid of tokens that the abstractor makes from one tile of this size."""
         return self.abstractor.grid_of(self.facts.grid(height, width))
 
-    def features_of(self, width: int, height: int) -> int:
-        """Return how many features an image of this size has, including added features such as newlines."""
-        return sum(region.tokens for region in self._regions(width, height))
+    def features_of(self, width: int, height: int, *, several: bool = False) -> int:
+        """Return how many features an image of this size has, including added features such as newlines.
+
+        `several` is True if the sample has more than one image.
+        """
+        return sum(region.tokens for region in self._regions(width, height, several))
+
+    def video_features_of(self, frames: int, width: int, height: int) -> int:
+        """Return how many features a video with this number of frames of this size has, including added features."""
+        return sum(region.tokens for region in self.video.regions([0.0] * frames, width, height, self))
 
     def preprocessing_of(self, several: bool) -> Any:
         """Return the preprocessing of the images of a sample with one image, or with several."""
