@@ -2,8 +2,13 @@
 
 Hub models cannot be downloaded here, so tiny configurations of the same model types replace them."""
 
+import json
+import re
+import shlex
+from argparse import ArgumentParser
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +20,15 @@ from tests.train.parity import of_own_shapes
 from tests.train.test_encoders import FAMILIES, SMALL
 from tests.train.test_sam import SAM
 from tests.train.tiny import LLAMA
-from vlmdata.recipe import PIPELINES
+from vlmdata.recipe import PIPELINES, read_settings
+from vlmdata_train.convert.checkpoint_folder import model_of
 from vlmdata_train.model.encoder_facts import EncoderFacts
 from vlmdata_train.model.freezing import apply_parts
 from vlmdata_train.model.image_plan import ImagePlan
 from vlmdata_train.model.model import PLANNED, build_model
 from vlmdata_train.model.model_recipe import ModelRecipe, Part
 from vlmdata_train.model.parts import make_part
-from vlmdata_train.recipe_file import load
+from vlmdata_train.recipe_file import load, read_tree
 
 pytestmark = pytest.mark.whole
 
@@ -47,17 +53,31 @@ PUBLISHED: dict[str, tuple[EncoderFacts, int]] = {
     "instructblip": (facts(224, 14, extra=1), 32), "llama_vid": (facts(224, 14), 2),
     "yi_vl": (facts(448, 14), 1024), "cogvlm": (facts(490, 14), 1225), "honeybee": (facts(224, 14), 144),
     "deepseek_vl": (TWO, 576), "prismatic": (SIGLIP_384, 729), "flamingo": (facts(224, 14), 1),
+    "llava1": (facts(224, 14), 256), "mixture_of_depths": (CLIP_336, 576), "deepseek_vl_small": (facts(384, 16), 576),
+    "qwen_vl": (facts(448, 14), 256), "minicpm_v": (facts(384, 14), 5 * 64), "phi3_vision": (CLIP_336, 1921),
+    "moondream2": (facts(378, 14), 729), "qwen3_vl": (facts(32, 16, levels=3), 768), "mistral3": (facts(28, 14), 37 * 28),
+    "otterhd": (facts(300, 30), 35 * 26), "beit3": (facts(224, 16), 14 * 14),
     "llama32_vision": (facts(560, 14, extra=1, tile_grids=((1, 1), (1, 2), (2, 1), (2, 2))), 1),
 }  # fmt: skip
 
 
+def planned(name: str, **settings: Any) -> int:
+    """Return the tokens of an image of 1024 x 768 px, with these settings of the model's parts."""
+    model = replace(load(name).model, **settings)
+    plan = ImagePlan(facts=PUBLISHED[name][0], **{kind: make_part(kind, getattr(model, kind)) for kind in PLANNED})
+    return plan.tokens_of(1024, 768)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_has_as_many_tokens_as_in_the_published_model(name: str) -> None:
-    recipe = load(name)
-    tower, tokens = PUBLISHED[name]
-    plan = ImagePlan(facts=tower, **{kind: make_part(kind, getattr(recipe.model, kind)) for kind in PLANNED})
-    assert plan.tokens_of(1024, 768) == tokens
+    recipe, (_, tokens) = load(name), PUBLISHED[name]
+    assert planned(name) == tokens
     assert tokens < recipe.batches.sample_tokens <= (recipe.batches.tokens if recipe.batches.pack else 1 << 20)
+
+
+def test_an_image_has_as_many_tokens_as_in_other_versions_of_published_models() -> None:
+    assert planned("phi3_vision", preprocessing={"hd_crops": {"max_crops": 4}}) == 757  # Phi-3.5-Vision
+    assert planned("minicpm_v", abstractor={"query_resampler": {"queries": 96, "grid_queries": False}}) == 480  # 2.5
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,10 +92,13 @@ def test_every_part_of_a_recipe_has_a_name_and_parameters_that_exist(name: str) 
 
 VISION = {"image_size": 64, "patch_size": 8}
 GEMMA = {"model_type": "gemma", **{key: value for key, value in LLAMA.items() if key != "model_type"}, "head_dim": 8}
+OPT = {"model_type": "opt", "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+       "word_embed_proj_dim": 32, "max_position_embeddings": 512}  # fmt: skip
 MODELS: dict[str, dict[str, Any]] = {  # a tiny configuration of the type of each published model
     "openai/clip-vit-large-patch14-336": {"model_type": "clip_vision_model", **SMALL, **VISION, "num_hidden_layers": 12},
     "openai/clip-vit-large-patch14": {"model_type": "clip_vision_model", **SMALL, **VISION},
-    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": {"model_type": "clip_vision_model", **SMALL},
+    **{f"laion/CLIP-ViT-{size}": {"model_type": "clip_vision_model", **SMALL}
+       for size in ("H-14-laion2B-s32B-b79K", "bigG-14-laion2B-39B-b160k")},
     **{f"google/siglip-{size}": {"model_type": "siglip_vision_model", **SMALL, **VISION}
        for size in ("so400m-patch14-384", "so400m-patch14-224", "base-patch16-512")},
     "google/siglip-large-patch16-384": {"model_type": "siglip_vision_model", **SMALL},
@@ -89,19 +112,27 @@ MODELS: dict[str, dict[str, Any]] = {  # a tiny configuration of the type of eac
                                   "image_size": 32, "patch_size": 8},
     "mistral-community/pixtral-12b": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 8,
                                       "intermediate_size": 20, "patch_size": 16, "image_size": 128},
+    "mistralai/Mistral-Small-3.1-24B-Base-2503": {
+        "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 8, "intermediate_size": 20,
+        "patch_size": 14, "image_size": 112},
+    "Qwen/Qwen3-VL-8B-Instruct": {
+        "depth": 2, "hidden_size": 16, "num_heads": 2, "intermediate_size": 20, "out_hidden_size": 16, "patch_size": 16,
+        "deepstack_visual_indexes": [0], "num_position_embeddings": 16},
     "meta-llama/Llama-3.2-11B-Vision": {
         "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2, "num_global_layers": 1, "attention_heads": 2,
         "image_size": 28, "patch_size": 14, "intermediate_layers_indices": [0], "vision_output_dim": 32},
     **{f"Qwen/{name}-Instruct": {**LLAMA, "model_type": "qwen2"} for name in ("Qwen2-7B", "Qwen2.5-7B", "Qwen2.5-0.5B")},
+    "Qwen/Qwen1.5-7B": {**LLAMA, "model_type": "qwen2"}, "Qwen/Qwen3-8B": {**LLAMA, "model_type": "qwen3", "head_dim": 8},
+    "microsoft/phi-1_5": {**LLAMA, "model_type": "phi"}, "microsoft/Phi-3-mini-128k-instruct": {**LLAMA, "model_type": "phi3"},
     **dict.fromkeys(
-        ("lmsys/vicuna-7b-v1.5", "01-ai/Yi-6B-Chat", "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-3.1-8B-Instruct",
+        ("lmsys/vicuna-7b-v1.3", "deepseek-ai/deepseek-coder-1.3b-base",
+         "lmsys/vicuna-7b-v1.5", "01-ai/Yi-6B-Chat", "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-3.1-8B-Instruct",
          "HuggingFaceTB/SmolLM2-135M-Instruct", "deepseek-ai/deepseek-llm-7b-base"), LLAMA),
     "meta-llama/Llama-3.1-8B": {**LLAMA, "num_hidden_layers": 4, "num_attention_heads": 8},
     "mistralai/Mistral-7B-v0.1": {**LLAMA, "model_type": "mistral"},
-    "mistralai/Mistral-Nemo-Base-2407": {**LLAMA, "model_type": "mistral"},
+    **{f"mistralai/Mistral-{name}": {**LLAMA, "model_type": "mistral"} for name in ("Nemo-Base-2407", "Small-24B-Base-2501")},
     "google/gemma-2b": GEMMA,
-    "facebook/opt-2.7b": {"model_type": "opt", "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2,
-                          "num_attention_heads": 4, "word_embed_proj_dim": 32, "max_position_embeddings": 512},
+    "facebook/opt-125m": {**OPT, "num_hidden_layers": 4}, "facebook/opt-2.7b": OPT,
     "togethercomputer/RedPajama-INCITE-Base-3B-v1": {
         "model_type": "gpt_neox", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
     "adept/persimmon-8b-base": {"model_type": "persimmon", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -121,7 +152,9 @@ SIZES: dict[str, dict[str, Any]] = {  # parameters that must fit the tiny models
     "perceiver": {"latents": 4, "layers": 1, "heads": 2, "head_width": 8}, "mrope": {"sections": [1, 1, 2]},
     "smart_size": {"min_pixels": 3136, "max_pixels": 10_000}, "edges": {"shortest": 16, "longest": 48},
     "longest_edge": {"longest": 64}, "native": {"max_height": 60, "max_width": 60}, "square_tiles": {"longest": 128},
-    "siglip_navit": {"table": 8}, "sam": {"side": 4},
+    "siglip_navit": {"table": 8}, "sam": {"side": 4}, "slices": {"side": 32}, "paired_crops": {"margin": 1},
+    "query_resampler": {"queries": 4, "head_width": 8}, "mlp": {"mlp_width": 24}, "raw_patches": {"image_size": 64},
+    "interleaved_mrope": {"sections": [2, 1, 1]},
     "cross_attention": {"every": 2, "first": 1, "key_heads": 2, "mlp_width": 24},
 }  # fmt: skip
 
@@ -186,3 +219,34 @@ def test_deepseek_trains_only_the_reducer_and_the_neck_of_its_first_tower() -> N
     trained = {key for key in before if key.startswith("encoder.") and model.get_parameter(key).requires_grad}
     neck = "encoder.towers.0.model.vision_encoder.neck."
     assert trained == {key for key in before if key.startswith((neck, "encoder.towers.0.reducer."))}
+
+
+def commands_of(path: Path) -> list[list[str]]:
+    """Return the arguments of `vlmdata train` and of `torchrun -m vlmdata_train` in the comment of a recipe."""
+    lines = [line.removeprefix("#") for line in path.read_text().splitlines() if line.startswith("#")]
+    commands = re.findall(
+        r"^   (?:vlmdata train|torchrun .*? -m vlmdata_train) (.*)", "\n".join(lines).replace("\\\n", ""), re.M
+    )
+    return [shlex.split(command, comments=True) for command in commands]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_commands_in_the_comment_of_a_recipe_are_valid(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("CHECKPOINT").mkdir()
+    Path("CHECKPOINT/recipe.json").write_text(json.dumps({"model": asdict(load(name).model)}))
+    commands = commands_of(PIPELINES / "train" / f"{name}.yaml")
+    assert any(command[1] == name for command in commands) or name in ("align", "instruct")
+    for verb, *rest in commands:
+        recipe, words = (verb, rest) if rest[0] == "--set" else (rest[0], rest[1:])
+        parser = ArgumentParser()
+        parser.add_argument("--set", action="append", default=[])
+        settings = read_settings(parser.parse_args(words).set)
+        settings |= {"start": "CHECKPOINT"} if "start" in settings else {}
+        if verb == "stages":
+            assert {place.split(".")[1] for place in settings} == set(read_tree(PIPELINES / f"stages/{recipe}.yaml")["stages"])
+            continue
+        model = load(recipe, stage=verb, overrides=settings).model or model_of("CHECKPOINT")
+        for kind, entry in asdict(model).items():
+            if entry is not None:
+                make_part(kind, entry)
