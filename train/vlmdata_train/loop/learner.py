@@ -29,17 +29,17 @@ class Learner:
     """Trains a model: it holds the model with its loss, and the optimizer. Every rank must call every method."""
 
     def __init__(self, model: VisionLanguageModel, recipe: Recipe, ranks: Ranks) -> None:
-        # The order matters: freeze, compile, distribute, make the optimizer (distribution replaces parameters).
+        # The order matters: freeze, count FLOPs, compile, distribute, make the optimizer (distribution replaces parameters).
         self.recipe, self.ranks = recipe, ranks
         self.model_with_loss = ModelWithLoss(
             model, chunk=recipe.speed.loss_chunk, autocast=recipe.speed.precision == "autocast"
         )
+        self.flops = ModelFlops(model)
         self.layers = blocks_of(model.language)
         if recipe.speed.recompute == "all":
             recompute(self.layers, [True] * len(self.layers))
         if recipe.speed.compile:
             compile_blocks(self.layers + blocks_of(model.encoder))
-        self.flops = ModelFlops(model)
         self.module = distribute(self.model_with_loss, self.layers, ranks, recipe.speed.parallel)
         groups = parameter_groups(model.parts(), recipe.parts, recipe.lr, recipe.optimizer.weight_decay)
         self.optimizer = make_optimizer(groups, recipe.optimizer)

@@ -6,6 +6,7 @@ from collections import Counter
 
 from vlmdata_train.loop.abstractor_flops import AbstractorFlops
 from vlmdata_train.loop.flops import flops_per_token
+from vlmdata_train.loop.tower_flops import TowerFlops, reduces
 from vlmdata_train.loop.train_step import MicroBatch
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.image_plan import ImagePlan
@@ -13,27 +14,31 @@ from vlmdata_train.model.model import VisionLanguageModel
 
 
 class ModelFlops:
-    """Counts the FLOPs of a model for its micro-batches. Make it before the model is distributed.
+    """Counts the FLOPs of a model for its micro-batches. Make it before the model is compiled and distributed.
 
-    The FLOPs of the abstractor are measured (see `AbstractorFlops`). Those of another part are its cost per token times its
-    number of tokens. All numbers are known on the host, so the host does not wait for the device.
+    The FLOPs of the abstractor are measured (see `AbstractorFlops`), and also those of some encoders (see `TowerFlops`). Those
+    of another part are its cost per token times its number of tokens. All numbers are known on the host, so the host does not
+    wait for the device.
     """
 
     def __init__(self, model: VisionLanguageModel) -> None:
-        self.plan, self.fusion, self.abstractor = model.plan, model.fusion, AbstractorFlops(model)
+        self.plan, self.fusion = model.plan, model.fusion
+        self.measured: dict[str, AbstractorFlops | TowerFlops] = {"abstractor": AbstractorFlops(model)}
+        if reduces(model):
+            self.measured["encoder"] = TowerFlops(model)
         trained = {name: any(weight.requires_grad for weight in part.parameters()) for name, part in model.parts().items()}
         self.per_token = flops_per_token(model.parts(), trained)
 
     def of_parts(self, micro: MicroBatch) -> dict[str, float]:
         """Return the FLOPs of each part, by the names that `flops_per_token` returns."""
         tokens = self.tokens_of_parts(micro)
-        found = {name: cost * tokens[name] for name, cost in self.per_token.items() if name != "abstractor"}
-        return {**found, "abstractor": float(self.abstractor.of_batch(micro.batch))}
+        measured = {name: float(part.of_batch(micro.batch)) for name, part in self.measured.items()}
+        return {**{name: cost * tokens[name] for name, cost in self.per_token.items() if name not in measured}, **measured}
 
     def tokens_of_parts(self, micro: MicroBatch) -> dict[str, int]:
         """Return the number of tokens of each part but the abstractor.
 
-        The tokens of the encoder are the patches of all tiles and the class and register tokens that it returns. The tokens of
+        The tokens of the encoder are the patches, class tokens and register tokens that it returns for all tiles. The tokens of
         the language model and the fusion are those of text and images, without padding. For weights with an entry of their own,
         the fusion returns the number, or it is that of image features.
         """

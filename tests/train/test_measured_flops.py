@@ -1,4 +1,4 @@
-"""The FLOPs of each abstractor equal those that torch counts in a step, also for several images and for videos."""
+"""The measured FLOPs of abstractors and towers equal those that torch counts in a step, also for several images and videos."""
 
 from collections import Counter
 from dataclasses import replace
@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.train.parity import of_own_shapes
 from tests.train.test_abstractors import CASES
 from tests.train.test_flops import FIXED, FROZEN, LORA, SIGLIP, TWO_TOWERS, measured
+from tests.train.test_parity_deepseek import RECIPES as DEEPSEEK_VL
 from tests.train.test_parity_qwen import RECIPE as QWEN2_VL
 from tests.train.test_several_images import png
 from tests.train.test_videos import FRAMES
@@ -19,6 +21,7 @@ from vlmdata_train.data.document import Document, Video
 from vlmdata_train.data.open_feed import prompter_of
 from vlmdata_train.loop.abstractor_flops import AbstractorFlops
 from vlmdata_train.loop.model_flops import features_of
+from vlmdata_train.loop.tower_flops import TowerFlops
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.freezing import apply_parts
 from vlmdata_train.model.model import VisionLanguageModel
@@ -47,6 +50,15 @@ def test_the_flops_of_an_abstractor_equal_those_of_torch_in_a_step(name: str) ->
         apply_parts(model.parts(), parts)
         batch = one_image(model) if name == "instruct_q_former" else two_samples(model)  # it has weights that are not trained
         assert AbstractorFlops(model).of_batch(batch) == measured(model, batch)["abstractor"] > 0
+
+
+@pytest.mark.parametrize("parts", [{}, {"encoder": FROZEN}], ids=["trained", "frozen"])
+@pytest.mark.parametrize("recipe", [DEEPSEEK_VL["two towers"], TWO_TOWERS], ids=["a tile for each tower", "the same tile"])
+def test_the_flops_of_several_towers_equal_those_of_torch_in_a_step(recipe: ModelRecipe, parts: dict[str, Any]) -> None:
+    model: Any = tiny_model(recipe).train()
+    apply_parts(model.parts(), parts)
+    batch = of_own_shapes(model, [(64, 64), (30, 50)])
+    assert TowerFlops(model).of_batch(batch) == measured(model, batch)["encoder"] > 0
 
 
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {"linear", "prompt_projection"}))  # these refuse LoRA
