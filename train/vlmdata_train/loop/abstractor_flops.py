@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class AbstractorFlops:
         self.embeddings = on_meta(model.language.get_input_embeddings())
         self.dtype = model.language.get_input_embeddings().weight.dtype
         self.encoder_learns = any(weight.requires_grad for weight in model.encoder.parameters())
-        self._of_grid, self._of_sample = cache(self._measure_grid), cache(self._measure_sample)
+        self._of_grid, self._of_sample = (lru_cache(4096)(run) for run in (self._measure_grid, self._measure_sample))
 
     def of_batch(self, batch: Batch) -> int:
         """Return the FLOPs for a batch. The padding of questions and tiles is not counted."""
