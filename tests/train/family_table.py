@@ -318,7 +318,7 @@ FAMILIES = {
         kosmos, (1,), True, 1, outer=False,
     ),
     "Fuyu": Family(
-        functools.partial(tokenizer_of, "fuyu", [], bos="<s>", eos="|ENDOFTEXT|"),
+        functools.partial(tokenizer_of, "fuyu", ["<s>"], bos="|ENDOFTEXT|", eos="|ENDOFTEXT|", adds_bos=True),
         lambda tokenizer, pil: transformers.FuyuProcessor(
             of_class("Fuyu", pil, size={"height": 80, "width": 120}, patch_size={"height": 10, "width": 10}), tokenizer
         ),
@@ -326,7 +326,9 @@ FAMILIES = {
         {
             "encoder": {"raw_patches": {"patch_size": 10}}, "preprocessing": {"native": {"max_height": 80, "max_width": 120}},
             "abstractor": "linear",
-            "writing": {"rows": {"row_end": "|NEWLINE|", "image_token": "|SPEAKER|", "bos": "after_images"}},
+            "writing": {
+                "rows": {"row_end": "|NEWLINE|", "image_token": "|SPEAKER|", "bos": "after_images", "bos_token": "<s>"}
+            },
         },
         fuyu, (1,), True, 1, ends=False, pillow=False,
     ),

@@ -183,6 +183,16 @@ def test_bos_follows_the_images_that_begin_a_text_if_the_writing_says_so():
     assert text_of(model, prompter.page(Document(["One.", (32, 32)], None))).startswith("<|begin|>One.")
 
 
+def test_bos_after_images_may_be_another_token_than_the_tokenizers():
+    model = model_with(writing={"plain": {"bos": "after_images", "bos_token": "<s>"}})
+    model.tokenizer.add_bos_token = True
+    caption = prompter_of(model).plain(Document([(32, 32), "A cat."], None))
+    assert text_of(model, caption) == "<image><s>A cat.<|end|>"
+    assert caption.input_ids.count(model.tokenizer.convert_tokens_to_ids("<s>")) == 1
+    with pytest.raises(RecipeError, match=r"bos_token needs `bos: after_images`"):
+        make_part("writing", {"plain": {"bos_token": "<s>"}})
+
+
 def test_a_fusion_with_one_token_for_each_image_is_written_between_its_tokens():
     plan = image_plan(replace(TINY, fusion="cross_attention", writing={"between": {"start": FAKE, "end": FAKE}}))
     assert plan.write(32, 32, HERE) == [FAKE, Run(1), FAKE]

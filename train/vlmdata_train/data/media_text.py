@@ -21,6 +21,7 @@ class MediaText:
     video_token_id: int | None = None  # None: videos have image tokens
     placeholder: str | None = None  # what the chat template writes for an image; None: the image token
     bos_after_images: bool = False  # the BOS token follows the images that begin a text
+    bos_token: str | None = None  # this BOS token; None: the tokenizer's
     question_ids: Callable[[str], list[int]] | None = None  # the ids of a question for the abstractor; None: it reads none
 
     def question(self, text: str) -> list[int]:

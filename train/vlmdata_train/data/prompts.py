@@ -52,7 +52,8 @@ class Prompter:
         self.trusted, self.last_only = frozenset(trusted), last_only
         self.pad_id: int = tokenizer.pad_token_id
         self._begin = written_before(tokenizer, self.image_token)
-        self._bos = "".join(tokenizer.convert_ids_to_tokens(self._begin)) or tokenizer.bos_token or ""  # after images
+        own_bos = "".join(tokenizer.convert_ids_to_tokens(self._begin)) or tokenizer.bos_token or ""
+        self._bos = media.bos_token or own_bos  # after images
         self._media_ids = np.array([media.image_token_id, -1 if media.video_token_id is None else media.video_token_id])
         self._names = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
         self._name_ids = np.array(sorted(self._names))

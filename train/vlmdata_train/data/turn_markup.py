@@ -11,8 +11,9 @@ from functools import cached_property
 
 from vlmdata_train.data.render import ANSWER, CALL_ID, MORE, WORD, Renderer, answer, user
 
-# Turn markers that may be ordinary text for the tokenizer: [INST] of Llama 2 and Mistral, and the names of ChatML.
-_TEXT_MARKERS = re.compile(r"<\|[^\s<>]*\|>|\[/?[A-Z_]{3,}\]|<</?[A-Z]+>>")
+# Turn markers that may be ordinary text for the tokenizer: [INST] of Llama 2 and Mistral, the names of ChatML, and <0x04> of
+# Fuyu, which is a piece of its vocabulary.
+_TEXT_MARKERS = re.compile(r"<\|[^\s<>]*\|>|\[/?[A-Z_]{3,}\]|<</?[A-Z]+>>|<0x[0-9A-F]{2}>")
 
 
 class TurnMarkup:

@@ -41,7 +41,7 @@ def image_plan(parts: ModelRecipe) -> ImagePlan:
 def load_tokenizer(parts: ModelRecipe) -> PreTrainedTokenizerBase:
     """Return the language model's tokenizer with the tokens that are written for images. This does not build a model."""
     writing = make_part("writing", parts.writing)
-    literals = [*writing.tokens(), *([writing.video_token] if writing.video_token else [])]
+    literals = [*writing.tokens(), *(token for token in (writing.video_token, writing.bos_token) if token)]
     return make_part("language", parts.language).load_tokenizer(image=writing.image_token, literals=literals)
 
 

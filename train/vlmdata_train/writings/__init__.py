@@ -28,6 +28,12 @@ class Writing:
     video_token: str | None = None  # the token of videos; None: the image token
     # `after_images`: BOS follows the images that begin a text, as in PaliGemma, BLIP-2, Fuyu and Llama 3.2 Vision's captions
     bos: Literal["first", "after_images"] = "first"
+    # BOS after images, if it is not the tokenizer's own: `<s>` in Fuyu, whose tokenizer has another
+    bos_token: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.bos_token is not None and self.bos == "first":
+            raise ValueError("bos_token needs `bos: after_images`")
 
     def tokens(self) -> list[str]:
         """Return the literal tokens, which are none by default."""

@@ -34,6 +34,7 @@ class Between(Writing):
     frame_end: str = ""  # text between the frames
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_text(self.frame, "frame")
 
     def tokens(self) -> list[str]:

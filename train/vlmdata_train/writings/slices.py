@@ -29,6 +29,7 @@ class Slices(Writing):
     number: bool = True  # also write the number of the image in the sample, from 0; MiniCPM-V 2.5: false
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.image_token is None or self.image_token in self.tokens():
             raise ValueError(
                 f"image_token must be a token other than {', '.join(self.tokens())}, such as <unk>, not {self.image_token}"

@@ -29,6 +29,7 @@ class TileGrid(Writing):
     video_end: str = ""  # text after a video; SmolVLM: "\n\n"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("video_start", "frame", "video_end"):
             check_text(getattr(self, name), name)
 
