@@ -16,6 +16,7 @@ from tests.train.made import TEXT, Made, special_ids, tokenizer_with
 from tests.train.made_cross import CROSS
 from tests.train.made_instruct import INSTRUCT
 from tests.train.made_llava import LLAVA
+from tests.train.made_more import MORE
 from tests.train.made_tiled import TILED
 from tests.train.made_whole import WHOLE
 from tests.train.shapes import QWEN2
@@ -75,6 +76,7 @@ FAMILIES: dict[str, Made] = {
     **TILED,
     **CROSS,
     **WHOLE,
+    **MORE,
 }
 
 

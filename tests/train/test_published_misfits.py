@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.train.made import TEXT
+from tests.train.made import TEXT, VISION
 from tests.train.made_cross import IDEFICS_TEMPLATE
 from tests.train.published import write_published
 from vlmdata_train.convert.checkpoint_folder import model_of
@@ -22,6 +22,8 @@ WITH_EOS = IDEFICS_TEMPLATE.replace("<end_of_utterance>", "{{ eos_token }}")
 GROUPED = {"model_type": "llama", **TEXT}
 UNEVEN = {**GROUPED, "num_key_value_heads": 4, "num_hidden_layers": 3}
 
+SIGLIP = {"hf_vision": {"config": {"model_type": "siglip_vision_model", **VISION, "image_size": 16, "patch_size": 4}}}
+ONE_KIND = (SIGLIP, SIGLIP)
 # (family, part, changed parameters, start of the message)
 CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("Qwen2-VL", "writing", {"video_token": None}, "writing: Qwen2-VL's format supports only plain, with a `video_token`"),
@@ -53,6 +55,10 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
         ("Idefics 1, float gates", "language", {"chat_template": text}, "language: Idefics 1's .* chat template that write BOS")
         for text in (WITHOUT_BOS, WITH_BLANKS, WITH_EOS)
     ),
+    ("DeepSeek-VL", "abstractor", {"activation": "relu"}, "abstractor: DeepSeek-VL's format supports only mlp, with its def"),
+    ("DeepSeek-VL", "encoder", {"layer": -2}, "encoder: DeepSeek-VL's format supports only a SigLIP by hf_vision"),
+    ("DeepSeek-VL", "writing", {"bos": "after_images"}, "writing: DeepSeek-VL's format supports only plain, with BOS first"),
+    ("DeepSeek-VL, hybrid", "encoder", {"towers": ONE_KIND}, "encoder: DeepSeek-VL's hybrid's format supports only side_by"),
     ("BLIP-2", "writing", {"bos": "first"}, "writing: BLIP-2's format supports only plain, with BOS after the images"),
     ("InstructBLIP", "writing", {"bos": "first"}, "writing: InstructBLIP's format supports only plain, with BOS after the"),
 ]
@@ -60,7 +66,8 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
 
 def changed(recipe: ModelRecipe, part: str, changes: dict[str, Any]) -> ModelRecipe:
     """Return a recipe with changed parameters of one part."""
-    ((name, parameters),) = getattr(recipe, part).items()
+    entry = getattr(recipe, part)
+    ((name, parameters),) = ({entry: {}} if isinstance(entry, str) else entry).items()
     return replace(recipe, **{part: {name: {**parameters, **changes}}})
 
 

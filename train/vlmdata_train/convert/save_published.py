@@ -35,13 +35,17 @@ def save_processor(family: Family, model: VisionLanguageModel, folder: Path) -> 
 
 
 def format_of(model: VisionLanguageModel) -> Family:
-    """Return the family whose format can hold a model. Raises ValueError if there is none."""
+    """Return the family whose format can hold a model. Raises ValueError if there is none.
+
+    The error is that of the nearest family: the one with the fewest parts that do not fit, and among these one with the tower.
+    """
     best, fewest = "", None
     for family in all_families():
         misfits = list(family.misfits(model))
         if not misfits:
             return family
-        if fewest is None or len(misfits) < fewest:
-            fewest, (part, supported) = len(misfits), misfits[0]
+        distance = (len(misfits), any(part == "encoder" for part, _ in misfits))
+        if fewest is None or distance < fewest:
+            fewest, (part, supported) = distance, misfits[0]
             best = f"{part}: {family.title}'s format supports only {supported}"
     raise ValueError(f"{best}. No format of a published family can hold this model")
