@@ -38,6 +38,7 @@ class Made:
     tokenizer: Callable[[], Any]
     images: tuple[int, ...] = (0, 1, 3)  # how many images the questions of the comparison have
     prompt: str | None = None  # a prompt for `What is it?`, if the processor has no chat template and writes the images itself
+    backend: str = "pil"  # of the image processor. With "pil" its pixels are bit-equal to ours, but Fuyu's fails
     needs: str | None = None  # a package without which transformers has no processor of this family
 
 

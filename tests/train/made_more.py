@@ -14,9 +14,14 @@ from transformers import (
     DeepseekVLHybridProcessor,
     DeepseekVLImageProcessor,
     DeepseekVLProcessor,
+    FuyuConfig,
+    FuyuForCausalLM,
+    FuyuImageProcessor,
+    FuyuProcessor,
 )
 
-from tests.train.made import HALF, PARTS_TEMPLATE, VISION, Made, in_text, tokenizer_with
+from tests.train.families import tokenizer_of
+from tests.train.made import HALF, PARTS_TEMPLATE, TEXT, VISION, Made, in_text, special_ids, tokenizer_with
 from vlmdata_train.convert.served import with_named_tokens
 
 PLACEHOLDER = "<image_placeholder>"
@@ -48,6 +53,26 @@ def deepseek_tokenizer() -> Any:
     return tokenizer_with("<end_of_utterance>", PLACEHOLDER, template=PARTS_TEMPLATE.replace("IMAGE", PLACEHOLDER))
 
 
+def fuyu_model(tokenizer: Any) -> Any:
+    """Return a Fuyu with patches of 4 px."""
+    text = {name: value for name, value in TEXT.items() if name != "num_key_value_heads"}
+    return FuyuForCausalLM(FuyuConfig(
+        text_config={**text, **special_ids(tokenizer), "model_type": "persimmon", "vocab_size": 384}, patch_size=4,
+        image_token_id=tokenizer.convert_tokens_to_ids("|SPEAKER|"), bos_token_id=tokenizer.convert_tokens_to_ids("<s>"),
+    ))  # fmt: skip
+
+
+def fuyu_processor(tokenizer: Any) -> Any:
+    """Return a processor of Fuyu for images of at most 60 x 80 px."""
+    images = FuyuImageProcessor(size={"height": 60, "width": 80}, patch_size={"height": 4, "width": 4})
+    return FuyuProcessor(images, tokenizer)
+
+
+def fuyu_tokenizer() -> Any:
+    """Return a tokenizer of Fuyu's kind. `<s>` is not its BOS, and it adds the BOS token to each text."""
+    return tokenizer_of("fuyu", ["<s>"], bos="|ENDOFTEXT|", eos="|ENDOFTEXT|", adds_bos=True)
+
+
 MORE: dict[str, Made] = {
     "DeepSeek-VL": Made(
         deepseek_model(DeepseekVLConfig, DeepseekVLForConditionalGeneration),
@@ -60,5 +85,9 @@ MORE: dict[str, Made] = {
             DeepseekVLHybridImageProcessor(size=SQUARE, high_res_size={"height": 64, "width": 64}, **HALF),
         ),
         deepseek_tokenizer,
+    ),
+    "Fuyu": Made(
+        fuyu_model, fuyu_processor, fuyu_tokenizer, images=(1,),  # the processor writes no `<0x04>` without an image
+        prompt="What is it?\n", backend="torchvision",
     ),
 }  # fmt: skip

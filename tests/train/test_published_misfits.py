@@ -59,6 +59,12 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("DeepSeek-VL", "encoder", {"layer": -2}, "encoder: DeepSeek-VL's format supports only a SigLIP by hf_vision"),
     ("DeepSeek-VL", "writing", {"bos": "after_images"}, "writing: DeepSeek-VL's format supports only plain, with BOS first"),
     ("DeepSeek-VL, hybrid", "encoder", {"towers": ONE_KIND}, "encoder: DeepSeek-VL's hybrid's format supports only side_by"),
+    ("Fuyu", "abstractor", {"bias": False}, "abstractor: Fuyu's format supports only linear, with a bias"),
+    ("Fuyu", "preprocessing", {"max_width": 50}, "preprocessing: Fuyu's format supports only native, with limits of whole"),
+    ("Fuyu", "writing", {"bos_token": None}, r"writing: Fuyu's format supports only rows with \|NEWLINE\| after each row"),
+    ("Fuyu", "writing", {"end": "</s>"}, r"writing: Fuyu's format supports only rows with \|NEWLINE\| after each row"),
+    ("Fuyu", "language", {"chat_template": "{{ messages[0]['content'] }}"}, "language: Fuyu's format supports only Fuyu's t"),
+    ("Fuyu", "language", {"tokenizer": "bytes"}, "language: Fuyu's format supports only Fuyu's tokenizer and prompts"),
     ("BLIP-2", "writing", {"bos": "first"}, "writing: BLIP-2's format supports only plain, with BOS after the images"),
     ("InstructBLIP", "writing", {"bos": "first"}, "writing: InstructBLIP's format supports only plain, with BOS after the"),
 ]
