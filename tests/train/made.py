@@ -24,7 +24,7 @@ HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
 PARTS_TEMPLATE = (  # a template in the form of Idefics3's, with a line end between an image and a text
     "{% for m in messages %}{{ m['role'] | capitalize }}:{% if m['content'] is string %}{{ m['content'] }}{% else %}"
-    "{% for c in m['content'] %}{{ 'IMAGE' if c['type'] == 'image' else c['text'] }}"
+    "{% for c in m['content'] %}{{ 'IMAGE' if c['type'] == 'image' else '<video>' if c['type'] == 'video' else c['text'] }}"
     "{% endfor %}{% endif %}<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 

@@ -138,7 +138,7 @@ TILED: dict[str, Made] = {
     "InternVL": Made(
         internvl_model, internvl_processor, lambda: tokenizer_with(
             "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>",
-            template=PARTS_TEMPLATE.replace("IMAGE", "<IMG_CONTEXT>\\n"),
+            template=PARTS_TEMPLATE.replace("IMAGE", "<IMG_CONTEXT>\\n").replace("<video>", "<video>\\n"),
         ),
     ),
     "Idefics3": Made(

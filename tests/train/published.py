@@ -28,6 +28,10 @@ from vlmdata_train.convert.families.qwen3_vl import Qwen3Vl
 QWEN_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 
 
+VIDEO_PART = (
+    "{% else %}{{ c['text'] }}",
+    "{% elif c['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>{% else %}{{ c['text'] }}",
+)
 QWEN_TOWER = {"hidden_size": 32, "intermediate_size": 40, "out_hidden_size": 32}
 
 
@@ -61,7 +65,7 @@ def qwen(family: Qwen2Vl, vision: dict[str, Any], **text: Any) -> Made:
     """Return how a family of Qwen is made. `text` are entries of its language model."""
     return Made(
         qwen_model(family, {"num_heads": 4, "patch_size": 4, **vision}, **text), qwen_processor(family),
-        lambda: tokenizer_with(*QWEN_TOKENS, template=QWEN2),
+        lambda: tokenizer_with(*QWEN_TOKENS, template=QWEN2.replace(*VIDEO_PART)),
     )  # fmt: skip
 
 

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    AutoVideoProcessor,
+)
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.utils import cached_file
@@ -58,6 +65,11 @@ class Published:
     def images(self) -> Any:
         """The image processor of transformers."""
         return AutoImageProcessor.from_pretrained(self.name)
+
+    @cached_property
+    def videos(self) -> Any:
+        """The video processor of transformers."""
+        return AutoVideoProcessor.from_pretrained(self.name)
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -15,23 +15,27 @@ from vlmdata_train.model.tokens import IMAGE
 
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic")  # resampling filters, in the order of Pillow's numbers
 
+VIDEO = "<video>"  # the token of videos in FLATTEN
+
 # transformers' processors pass lists of parts to the template. A language model's template may accept texts only, or may write
 # a text differently from a list of one text. This prefix joins the parts as the trainer does: without a separator between
-# consecutive images, and with a line end between all other parts.
+# consecutive images and videos, and with a line end between all other parts.
 FLATTEN = (
     "{%- set flat = namespace(turns=[]) -%}{%- for message in messages -%}"
     "{%- if message['content'] is not defined or message['content'] is string or message['content'] is none -%}"
-    "{%- set flat.turns = flat.turns + [message] -%}{%- else -%}{%- set all = namespace(text='', last='') -%}"
+    "{%- set flat.turns = flat.turns + [message] -%}{%- else -%}{%- set all = namespace(text='', media=false) -%}"
     "{%- for part in message['content'] -%}"
-    "{%- set piece = '" + IMAGE + "' if part['type'] == 'image' else part['text'] -%}"
-    "{%- set glue = '' if loop.first or (all.last == '" + IMAGE + "' and piece == all.last) else '\\n' -%}"
-    "{%- set all.text = all.text + glue + piece -%}{%- set all.last = piece -%}{%- endfor -%}"
+    "{%- set is_media = part['type'] in ('image', 'video') -%}"
+    "{%- set media = '" + IMAGE + "' if part['type'] == 'image' else '" + VIDEO + "' -%}"
+    "{%- set piece = media if is_media else part['text'] -%}"
+    "{%- set glue = '' if loop.first or (all.media and is_media) else '\\n' -%}"
+    "{%- set all.text = all.text + glue + piece -%}{%- set all.media = is_media -%}{%- endfor -%}"
     "{%- set flat.turns = flat.turns + [dict(message, content=all.text)] -%}{%- endif -%}"
     "{%- endfor -%}{%- set messages = flat.turns %}\n"  # a line end, because the template that follows may be indented
 )
-# FLATTEN_TEXTS is FLATTEN, except that a message with an image keeps its list of parts.
+# FLATTEN_TEXTS is FLATTEN, except that a message with an image or a video keeps its list of parts.
 FLATTEN_TEXTS = FLATTEN.replace(
-    "is none -%}", "is none or message['content'] | selectattr('type', 'equalto', 'image') | list -%}"
+    "is none -%}", "is none or message['content'] | selectattr('type', 'in', ['image', 'video']) | list -%}"
 )
 
 
@@ -47,11 +51,12 @@ def generation_config(model: VisionLanguageModel) -> GenerationConfig:
     return config
 
 
-def served_template(tokenizer: Any, image_token: str) -> str | dict[str, str] | None:
+def served_template(tokenizer: Any, image_token: str, video_token: str | None = None) -> str | dict[str, str] | None:
     """Return a chat template with which a processor writes the same prompts as the trainer.
 
-    In this template, the content of a message may be a list of texts and images. If the tokenizer has several templates, return
-    a dict of them. If it has no template, return None. Raise ValueError if the tokenizer's template cannot accept images.
+    In this template, the content of a message may be a list of texts, images and videos. If the tokenizer has several
+    templates, return a dict of them. If it has no template, return None. Raise ValueError if the tokenizer's template cannot
+    accept images. `video_token` is what the processor replaces by a video; None: `<video>`.
     """
     template = ChatTemplate(tokenizer, image_token)
     if template.form == "text_parts":
@@ -59,7 +64,8 @@ def served_template(tokenizer: Any, image_token: str) -> str | dict[str, str] | 
             "chat_template: the template accepts a list of texts as the content of a message, but no images."
             " Set a different template"
         )
-    flatten = {"text": FLATTEN.replace(IMAGE, image_token), "both": FLATTEN_TEXTS}.get(template.form or "", "")
+    own = FLATTEN.replace(IMAGE, image_token).replace(VIDEO, video_token or VIDEO)
+    flatten = {"text": own, "both": FLATTEN_TEXTS}.get(template.form or "", "")
     if isinstance(template.source, dict):
         return {name: flatten + text.removeprefix(flatten) for name, text in template.source.items()}
     return template.source and flatten + template.source.removeprefix(flatten)

@@ -71,12 +71,16 @@ class Idefics3(Family):
         if getattr(linear, "factor", self.factors[0]) not in self.factors:
             yield "abstractor", f"pixel_shuffle with a factor of {' or '.join(map(str, self.factors))}"
         writing = model.plan.writing
-        if type(writing) is TileGrid and replace(writing, image_token=None, video_token=None) != TileGrid():
+        if type(writing) is TileGrid and self.plain_writing(writing) != TileGrid():
             yield "writing", "tile_grid with its defaults"
         if model.image_token != IMAGE:
             yield "writing", f"the image token {IMAGE}"
         if not has_room(model, END):
             yield "language", f"a tokenizer with the token {END}, or with fewer tokens than rows of embeddings"
+
+    def plain_writing(self, writing: TileGrid) -> TileGrid:
+        """Return a writing with its defaults where the format has a choice: the tokens of images and videos."""
+        return replace(writing, image_token=None, video_token=None)
 
     def our_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
         """Return our weights, without the head of a SigLIP, which no feature needs."""

@@ -15,9 +15,11 @@ from transformers import (
 )
 
 from vlmdata_train.convert.family import Family
+from vlmdata_train.convert.frames import frame_options, frames_of
 from vlmdata_train.convert.published import Published, plain_config
 from vlmdata_train.convert.served import (
     FILTERS,
+    VIDEO,
     pixel_options,
     served_template,
     served_tokenizer,
@@ -27,8 +29,6 @@ from vlmdata_train.convert.served import (
 from vlmdata_train.convert.towers import is_last_layer_of
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
-
-VIDEO = "<video>"  # the processor needs a token of videos, even for images alone
 
 
 class InternVL(Family):
@@ -51,7 +51,7 @@ class InternVL(Family):
 
     def recipe(self, start: Published) -> ModelRecipe:
         """Return the parts. Raises ValueError for features that are not those of the last layer."""
-        config, images, tokenizer = start.config, start.images, start.tokenizer
+        config, images, videos, tokenizer = start.config, start.images, start.videos, start.tokenizer
         if config.vision_feature_layer != -1 or config.vision_feature_select_strategy != "default":
             raise ValueError(f"encoder: {start.name} uses other features than the patches of the last layer")
         return ModelRecipe(
@@ -68,8 +68,9 @@ class InternVL(Family):
             }},
             writing={"between": {
                 "start": tokenizer.start_image_token, "end": tokenizer.end_image_token,
-                "image_token": start.token(config.image_token_id),
+                "image_token": start.token(config.image_token_id), "frame": "Frame{number}: ", "frame_end": "\n",
             }},
+            video={"frames": frames_of(videos, "middles" if videos.initial_shift else "starts")},
             language={"hf_causal": {
                 "config": plain_config(config.text_config, tie_word_embeddings=start.ties), "tokenizer": start.name,
             }},
@@ -110,13 +111,14 @@ class InternVL(Family):
         tokenizer = with_named_tokens(
             served_tokenizer(model.tokenizer, model.image_token), start_image_token=plan.writing.start,
             end_image_token=plan.writing.end, context_image_token=model.image_token,
-            video_token=getattr(model.tokenizer, "video_token", None) or VIDEO,
+            video_token=getattr(model.tokenizer, "video_token", None) or VIDEO,  # needed even for images alone
         )  # fmt: skip
         return InternVLProcessor(
             image_processor=GotOcr2ImageProcessor(
                 **options, crop_to_patches=True, min_patches=plan.preprocessing.min_tiles,
                 max_patches=plan.preprocessing.max_tiles,
             ),
-            video_processor=InternVLVideoProcessor(**options), tokenizer=tokenizer,
-            image_seq_length=plan.grid_of(side, side).tokens, chat_template=served_template(tokenizer, model.image_token),
+            video_processor=InternVLVideoProcessor(**{**options, **frame_options(plan)}), tokenizer=tokenizer,
+            image_seq_length=plan.grid_of(side, side).tokens,
+            chat_template=served_template(tokenizer, model.image_token, tokenizer.video_token),
         )  # fmt: skip

@@ -28,6 +28,7 @@ from transformers import (
 from vlmdata_train.abstractors.mlp import Mlp
 from vlmdata_train.convert.clip_weights import clip_config, clip_weights
 from vlmdata_train.convert.family import Family
+from vlmdata_train.convert.frames import frame_options, frames_of
 from vlmdata_train.convert.published import Published, plain_config
 from vlmdata_train.convert.served import FILTERS, pixel_options, served_template, served_tokenizer, square
 from vlmdata_train.encoders.hf_vision import HfVisionTower
@@ -73,7 +74,8 @@ class Llava(Family):
         }  # fmt: skip
         if config.vision_config.model_type == "siglip_vision_model":
             vision["tokens"] = "patches"  # without a class token, `full` and `patches` are the same
-        videos = {"video_token": start.token(config.video_token_id)} if config.model_type == "llava_onevision" else {}
+        is_onevision = config.model_type == "llava_onevision"
+        videos = {"video_token": start.token(config.video_token_id)} if is_onevision else {}
         return ModelRecipe(
             encoder={"hf_vision": vision},
             preprocessing=_preprocessing(config, images),
@@ -82,6 +84,7 @@ class Llava(Family):
                 "norm": self.norm,
             }},
             writing={"plain": {"image_token": start.token(config.image_token_id), **videos}},
+            video={"pooled_frames": frames_of(start.videos, "starts")} if is_onevision else None,
             language={"hf_causal": {
                 "config": plain_config(config.text_config, tie_word_embeddings=start.ties), "tokenizer": start.name,
             }},
@@ -166,10 +169,10 @@ class Llava(Family):
         options: dict[str, Any] = {
             "image_processor": _image_processor(model), "vision_feature_select_strategy": strategy,
             "tokenizer": served_tokenizer(model.tokenizer, model.image_token), "image_token": model.image_token,
-            "chat_template": served_template(model.tokenizer, model.image_token),
+            "chat_template": served_template(model.tokenizer, model.image_token, plan.writing.video_token),
         }  # fmt: skip
         if (most := _most_tiles(model)) is not None:
-            videos = LlavaOnevisionVideoProcessor(size=square(side), **pixel_options(plan))
+            videos = LlavaOnevisionVideoProcessor(size=square(side), **{**pixel_options(plan), **frame_options(plan)})
             return LlavaOnevisionProcessor(
                 **options, video_processor=videos, num_image_tokens=plan.grid_of(side, side).tokens + more,
                 vision_aspect_ratio=f"anyres_max_{most}", video_token=plan.writing.video_token,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
@@ -21,3 +21,7 @@ class Qwen25Vl(Qwen2Vl):
     their_config: ClassVar = Qwen2_5_VLConfig
     their_processor: ClassVar = Qwen2_5_VLProcessor
     their_class: ClassVar = Qwen2_5_VLForConditionalGeneration
+
+    def time_of(self, config: Any) -> dict[str, Any]:
+        """Return the parameters of the positions for videos, whose time is in seconds."""
+        return {"tokens_per_second": config.vision_config.tokens_per_second}

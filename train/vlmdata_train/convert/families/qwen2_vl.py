@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from transformers import (
 )
 
 from vlmdata_train.convert.family import Family
+from vlmdata_train.convert.frames import choice_of, choice_options
 from vlmdata_train.convert.published import Published, as_causal, plain_config
 from vlmdata_train.convert.served import FILTERS, served_template, served_tokenizer
 from vlmdata_train.convert.towers import check_normalisation
@@ -21,6 +23,8 @@ from vlmdata_train.encoders.qwen2_vl import Qwen2VlTower
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.vision_half import CLIP_MEAN, CLIP_STD
+from vlmdata_train.videos import Spacing
+from vlmdata_train.videos.temporal_patches import TemporalPatches
 
 
 class Qwen2Vl(Family):
@@ -44,6 +48,13 @@ class Qwen2Vl(Family):
     abstractor: ClassVar[Mapping[str, Any]] = {"norm": "layer"}  # parameters, without `side`
     rope: ClassVar[Mapping[str, Any]] = {}  # entries of transformers' `rope_parameters` that our language model does not need
     normalisation: ClassVar[tuple[Any, Any]] = (CLIP_MEAN, CLIP_STD)
+    writing: ClassVar[Mapping[str, Any]] = {}  # parameters of the writing, without the tokens of images and videos
+    # how the video processor chooses frames, and what its limits are
+    spacing: ClassVar[Spacing] = "starts"
+    rounds: ClassVar[bool] = True  # to whole tiles
+    limits: ClassVar[str] = "frame"
+    cap: ClassVar[str] = "max_total"  # the parameter of the second limit, which is `max_video_tokens` there
+    cap_share: ClassVar[float] = 0.9  # of these tokens
     their_config: ClassVar[Any] = Qwen2VLConfig
     their_processor: ClassVar[Any] = Qwen2VLProcessor
     their_videos: ClassVar[Any] = Qwen2VLVideoProcessor
@@ -64,15 +75,48 @@ class Qwen2Vl(Family):
             }},
             abstractor={parts["abstractor"]: {"side": side, **self.abstractor}},
             fusion=parts["fusion"],
-            positions={parts["positions"]: {"sections": sections}},
+            positions={parts["positions"]: {"sections": sections, **self.time_of(config)}},
             writing={parts["writing"]: {
                 "image_token": start.token(config.image_token_id), "video_token": start.token(config.video_token_id),
+                **self.writing,
             }},
+            video={"temporal_patches": self.video_of(start.videos)},
             language={"hf_causal": {
                 "config": as_causal(text, parts["language"], rope_parameters=rope, tie_word_embeddings=start.ties),
                 "tokenizer": start.name,
             }},
         )  # fmt: skip
+
+    def time_of(self, config: Any) -> dict[str, Any]:
+        """Return the parameters of the positions for videos. By default each frame of a video is one step of time."""
+        return {}
+
+    def video_of(self, videos: Any) -> dict[str, Any]:
+        """Return the parameters of the video part for a video processor. A processor that does not choose frames reads all."""
+        least, most = videos.size["shortest_edge"], videos.size["longest_edge"]
+        choice, factor = choice_of(videos, self.spacing), videos.patch_size * videos.merge_size
+        chooses = (choice["fps"], choice["count"]) != (None, None)
+        cap = int(videos.max_video_tokens * factor**2 * self.cap_share) if videos.cap_pixels_per_frame else None
+        return {
+            **choice, "min_frames": videos.min_frames if chooses else 1, "max_frames": videos.max_frames if chooses else None,
+            "multiple": videos.temporal_patch_size if chooses and self.rounds else 1, "stack": videos.temporal_patch_size,
+            "min_pixels": least, "max_pixels": most, "limits": self.limits, self.cap: cap, "square": videos.merge_size,
+            "resample": FILTERS[int(videos.resample)],
+        }  # fmt: skip
+
+    def video_options(self, model: VisionLanguageModel) -> dict[str, Any]:
+        """Return the options of the video processor for a model's video part, or none for another part."""
+        part: Any = model.plan.video
+        if not isinstance(part, TemporalPatches):
+            return {}
+        factor, cap = model.plan.facts.patch_size * part.square, getattr(part, self.cap)
+        limits = {} if part.max_frames is None else {"min_frames": part.min_frames, "max_frames": part.max_frames}
+        tokens = {} if cap is None else {"max_video_tokens": math.ceil(cap / factor**2 / self.cap_share)}
+        return {
+            **choice_options(part), **limits, **tokens, "cap_pixels_per_frame": cap is not None,
+            "size": {"shortest_edge": part.min_pixels, "longest_edge": part.max_pixels},
+            "resample": FILTERS.index(part.resample),
+        }  # fmt: skip
 
     def misfits(self, model: VisionLanguageModel) -> Iterator[tuple[str, str]]:
         """Yield each part that the format cannot hold, and what the format supports."""
@@ -80,8 +124,10 @@ class Qwen2Vl(Family):
         own = {name: getattr(model.plan.abstractor, name, None) for name in self.abstractor}
         if own != self.abstractor:
             yield "abstractor", f"{self.parts['abstractor']}: {dict(self.abstractor)}"
-        if model.plan.writing.video_token is None:
-            yield "writing", "plain, with a `video_token`"
+        own = {name: getattr(model.plan.writing, name, None) for name in self.writing}
+        if own != self.writing or model.plan.writing.video_token is None:
+            more = "".join(f", `{name}: {value}`" for name, value in self.writing.items())
+            yield "writing", f"{self.parts['writing']}, with a `video_token`{more}"
 
     def reference_of(self, model: VisionLanguageModel) -> Any:
         """Return the class in transformers."""
@@ -112,7 +158,8 @@ class Qwen2Vl(Family):
             "image_std": list(plan.facts.std), "resample": FILTERS.index(plan.preprocessing.resample),
         }  # fmt: skip
         return self.their_processor(
-            image_processor=Qwen2VLImageProcessor(**options), video_processor=self.their_videos(**options),
+            image_processor=Qwen2VLImageProcessor(**options),
+            video_processor=self.their_videos(**{**options, **self.video_options(model)}),
             tokenizer=served_tokenizer(model.tokenizer, model.image_token),
-            chat_template=served_template(model.tokenizer, model.image_token),
+            chat_template=served_template(model.tokenizer, model.image_token, plan.writing.video_token),
         )  # fmt: skip

@@ -27,11 +27,17 @@ class Qwen3Vl(Qwen2Vl):
     tower = Qwen3VlTower
     parts: ClassVar = {
         **Qwen2Vl.parts, "encoder": "qwen3_vl", "abstractor": "deep_merger", "fusion": "deep_tokens",
-        "positions": "interleaved_mrope", "language": "qwen3",
+        "positions": "interleaved_mrope", "writing": "between", "language": "qwen3",
     }  # fmt: skip
     abstractor: ClassVar = {}
     rope: ClassVar = {"mrope_interleaved": True}
     normalisation: ClassVar = (HALF, HALF)
+    writing: ClassVar = {"start": "<|vision_start|>", "end": "<|vision_end|>", "frame": "<{seconds} seconds>"}
+    spacing: ClassVar = "ends"
+    rounds: ClassVar = False
+    limits: ClassVar = "video"
+    cap: ClassVar = "max_frame"
+    cap_share: ClassVar = 1.0
     their_config: ClassVar = Qwen3VLConfig
     their_processor: ClassVar = Qwen3VLProcessor
     their_videos: ClassVar = Qwen3VLVideoProcessor
