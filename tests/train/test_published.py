@@ -151,7 +151,7 @@ def test_a_model_in_bf16_stays_in_bf16_and_transformers_answers_alike(family: st
     assert {value.dtype for value in other.values()} == {torch.bfloat16}
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     assert json.loads((tmp_path / "again/config.json").read_text())["dtype"] == "bfloat16"  # the type in which it is loaded
-    theirs, inputs = served(tmp_path / "again", 1, FAMILIES[family].prompt)
+    theirs, inputs = served(tmp_path / "again", 1, FAMILIES[family].prompt, FAMILIES[family].backend)
     batch = batch_of(model, 1)
     with torch.no_grad():
         logits = theirs(**inputs).logits[0]

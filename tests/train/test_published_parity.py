@@ -36,11 +36,11 @@ def test_packed_samples_have_the_logits_and_gradients_of_transformers(name: str,
     batch = batch_of(model, *counts)
     assert len(batch.input_ids) == 1
     together = model.logits(batch)[0].split(batch.segment_ids[0].unique(return_counts=True)[1].tolist())
-    reference, _ = served(export, counts[0], made.prompt)
+    reference, _ = served(export, counts[0], made.prompt, made.backend)
     reference.get_input_embeddings().padding_idx = None  # we also train a padding token that begins or ends a text
     of_logits, generator = [], torch.Generator().manual_seed(0)
     for images, ours in zip(counts, together, strict=True):
-        theirs = reference(**served(export, images, made.prompt)[1]).logits[0]
+        theirs = reference(**served(export, images, made.prompt, made.backend)[1]).logits[0]
         ours = ours[:, : theirs.shape[1]]  # Llama 3.2 Vision has fewer rows in its output layer
         of_logits.append(float((ours - theirs).detach().abs().max() / theirs.detach().abs().max()))
         noise = torch.randn(theirs.shape, generator=generator)
