@@ -63,7 +63,7 @@ def test_a_table_with_too_few_rows_for_the_recipe_is_named(tmp_path: Path) -> No
     start = write_published(FLOAT, tmp_path)
     recipe = model_of(str(start))
     recipe.language["hf_causal"]["config"]["vocab_size"] = 384
-    message = r"language: the weight 'lm_head\.additional_fc\.weight' has the shape \(58, 32\), but the model needs \(122, 32\)"
+    message = r"language: the weight 'lm_head\.weight' has the shape \(320, 32\), but the model needs \(384, 32\)"
     with pytest.raises(ValueError, match=message):
         fill_from_published(build_model(recipe), str(start))
 

@@ -91,12 +91,15 @@ class Family:
         """
         return _renamed(name, self.table(config))
 
-    def our_rows(self, name: str, config: Any, rows: int) -> range:
-        """Return which of the `rows` rows of our weight the weight `name` of transformers holds.
+    def read(self, start: Published) -> Iterator[tuple[str, str | None, Tensor]]:
+        """Yield each weight of a published model: its name in the files, our name or None (see `our_name`), and the tensor.
 
-        These are all rows, except in a family whose weights transformers divides.
+        A tensor of the files that holds several of our weights is yielded in several parts. A family with files in another
+        format than that of transformers replaces this method.
         """
-        return range(rows)
+        name_in_memory = start.name_in_memory()
+        for theirs, tensor in start.weights():
+            yield theirs, self.our_name(name_in_memory(theirs), start.config), tensor
 
     def our_tensor(self, name: str, tensor: Tensor, rows: int) -> Tensor:
         """Return the tensor for our weight `name`, which has `rows` rows, from the tensor of transformers."""
@@ -107,7 +110,7 @@ class Family:
         return tensor
 
     def divided(self, name: str, tensor: Tensor, model: VisionLanguageModel) -> dict[str, Tensor]:
-        """Return the weights into which transformers divides one of its weights, by their names; see `our_rows`."""
+        """Return the weights into which transformers divides one of its weights, by their names."""
         return {name: tensor}
 
     def their_names(self, model: VisionLanguageModel) -> Callable[[str], str | None]:

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from transformers import IdeficsConfig, IdeficsForVisionText2Text, IdeficsImageProcessor, IdeficsProcessor
 from transformers.models.idefics.configuration_idefics import IdeficsPerceiverConfig, IdeficsVisionConfig
@@ -76,12 +77,31 @@ class Idefics(Family):
         "writing": "between", "language": "llama",
     }  # fmt: skip
 
-    def our_rows(self, name: str, config: Any, rows: int) -> range:
-        """Return which rows of our weight a weight of transformers holds: the first or the last ones of a divided table."""
-        first = config.vocab_size
-        if name in ADDED.values():
-            return range(first, rows)
-        return range(first) if name in ADDED and config.additional_vocab_size else range(rows)
+    def read(self, start: Published) -> Iterator[tuple[str, str | None, Tensor]]:
+        """Yield the weights, and each divided table as one once both of its parts are read.
+
+        Raises ValueError for a part with another shape than the configuration says.
+        """
+        config = start.config
+        parts: dict[str, dict[bool, Tensor]] = {}  # of a table, by whether the part has the last rows
+        first_of = {added: first for first, added in ADDED.items()}
+        name_in_memory = start.name_in_memory()
+        for theirs, tensor in start.weights():
+            name = name_in_memory(theirs)
+            table = first_of.get(name, name)
+            if table in ADDED and config.additional_vocab_size:
+                needed = (config.additional_vocab_size if name in first_of else config.vocab_size, config.hidden_size)
+                if tensor.shape != needed:
+                    raise ValueError(
+                        f"{start.name}: language: the weight '{theirs}' has the shape {tuple(tensor.shape)}, but the model needs"
+                        f" {needed}"
+                    )
+                found = parts.setdefault(table, {})
+                found[name in first_of] = tensor
+                if len(found) < 2:
+                    continue
+                tensor = torch.cat([found[False], found[True]])
+            yield theirs, self.our_name(table, config), tensor
 
     def our_tensor(self, name: str, tensor: Tensor, rows: int) -> Tensor:
         """Return the tensor. Gates of transformers have the shape (1,) or (1, 1, D)."""
