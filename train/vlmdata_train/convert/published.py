@@ -26,11 +26,17 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 from transformers.utils import cached_file
 
 from vlmdata.step import RecipeError
+from vlmdata_train.convert.torch_file import TorchFile
 from vlmdata_train.model.quiet import quiet
 from vlmdata_train.model.special_ids import drop_foreign_ids
 
 HEAD, WORDS = "lm_head.weight", "embed_tokens.weight"  # ends of the names of the output layer and of the embeddings
-WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+# names of a single file of weights and of the index of several files; the first kind that a model has is read
+KINDS = [(whole, f"{whole}.index.json") for whole in ("model.safetensors", "pytorch_model.bin")]
+NOT_WEIGHTS = {  # files of folders that hold no whole model, and what these folders hold
+    "adapter_config.json": "only LoRA updates. Merge them into their base model first",
+    "mm_projector.bin": "only the projector of LLaVA's first stage. Start from the model of the second stage",
+}
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,7 @@ class Published:
         text = self.config.get_text_config()
         if not (getattr(self.config, "tie_word_embeddings", False) or getattr(text, "tie_word_embeddings", False)):
             return False
-        table = self._index or dict.fromkeys(self._names(self._path(WHOLE)), WHOLE)
-        places = {name: self._path(file) for name, file in table.items() if name.endswith((HEAD, WORDS))}
+        places = {name: self._path(file) for name, file in self.places.items() if name.endswith((HEAD, WORDS))}
         head, words = (next((name for name in places if name.endswith(end)), None) for end in (HEAD, WORDS))
         if head is None or words is None:
             return True
@@ -130,8 +135,7 @@ class Published:
 
     def files(self) -> list[Path]:
         """Return the files of the weights, in the order of the index. Raises RecipeError if a file is missing."""
-        names = dict.fromkeys(self._index.values()) if self._index else [WHOLE]
-        return [self._path(name) for name in names]
+        return [self._path(name) for name in dict.fromkeys(self.places.values())]
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield each weight's name and tensor. One file is open at a time, and its tensors are read when they are used."""
@@ -141,24 +145,21 @@ class Published:
                     yield name, file.get_tensor(name)
 
     @cached_property
-    def _index(self) -> dict[str, str] | None:
-        """The file of each weight, or None if one file holds all weights."""
-        index = self.find(INDEX)
-        if index is None:
-            return None
-        try:
-            table = {str(name): str(file) for name, file in json.loads(index.read_text())["weight_map"].items()}
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise RecipeError(f"start: {index} is not an index of weights: {error}") from None
-        for file in table.values():
-            if Path(file).name != file:  # a name with folders could read a file outside the model
-                raise RecipeError(f"start: {index} names '{file}', which must be a file beside it")
-        return table
+    def places(self) -> dict[str, str]:
+        """The name of the file that holds each weight. Raises RecipeError if there are no weights, or if a file is damaged."""
+        for whole, index in KINDS:
+            if (path := self.find(index)) is not None:
+                return _read_index(path)
+            if (path := self.find(whole)) is not None:
+                return dict.fromkeys(self._names(path), whole)
+        held = next((what for file, what in NOT_WEIGHTS.items() if self.find(file) is not None), None)
+        names = " and no ".join(whole for whole, _ in KINDS)
+        raise RecipeError(f"start: {self.name} " + (f"holds {held}" if held else f"has no weights: no {names}"))
 
     def _path(self, file: str) -> Path:
         path = self.find(file)
         if path is None:
-            raise RecipeError(f"start: {self.name} has no {file}. Only models with weights as safetensors can be loaded")
+            raise RecipeError(f"start: {self.name} has no {file}, which its index names")
         return path
 
     def _names(self, path: Path) -> list[str]:
@@ -171,13 +172,27 @@ class Published:
             return file.get_slice(name)[:64]
 
 
+def _read_index(index: Path) -> dict[str, str]:
+    """Return the name of the file that holds each weight. Raises RecipeError if it is no index, or names a file elsewhere."""
+    try:
+        table = {str(name): str(file) for name, file in json.loads(index.read_text())["weight_map"].items()}
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise RecipeError(f"start: {index} is not an index of weights: {error}") from None
+    for file in table.values():
+        if Path(file).name != file:  # a name with folders could read a file outside the model
+            raise RecipeError(f"start: {index} names '{file}', which must be a file beside it")
+    return table
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Open a file of weights. Raises RecipeError if it is damaged."""
     try:
-        stack = safe_open(path, framework="pt")
+        stack: Any = TorchFile(path) if path.suffix == ".bin" else safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
         raise RecipeError(f"start: {path} is damaged: {error}") from None
+    except ValueError as error:
+        raise RecipeError(f"start: {path} {error}") from None
     with stack as file:
         yield file
 
