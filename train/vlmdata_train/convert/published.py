@@ -13,14 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import (
-    CONFIG_MAPPING,
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModelForImageTextToText,
-    AutoTokenizer,
-    AutoVideoProcessor,
-)
+from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoVideoProcessor
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.utils import cached_file
@@ -29,6 +22,7 @@ from vlmdata.step import RecipeError
 from vlmdata_train.convert.torch_file import TorchFile
 from vlmdata_train.model.quiet import quiet
 from vlmdata_train.model.special_ids import drop_foreign_ids
+from vlmdata_train.model.tokens import published_tokenizer
 
 HEAD, WORDS = "lm_head.weight", "embed_tokens.weight"  # ends of the names of the output layer and of the embeddings
 # names of a single file of weights and of the index of several files; the first kind that a model has is read
@@ -80,7 +74,7 @@ class Published:
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer of transformers."""
-        return AutoTokenizer.from_pretrained(self.name)
+        return published_tokenizer(self.name)
 
     def token(self, number: int) -> str:
         """Return the token with this id. Raises ValueError if the tokenizer has no such token."""

@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from vlmdata_train.model.tokens import BYTES, byte_tokenizer
+from vlmdata_train.model.tokens import BYTES, byte_tokenizer, published_tokenizer
 
 
 @cache
@@ -20,10 +20,10 @@ def load_question_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if name == BYTES:
         tokenizer: PreTrainedTokenizerBase = byte_tokenizer()
     elif name.count("/") < 2 or name.startswith(("/", ".", "~")) or Path(name).is_dir():
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = published_tokenizer(name)
     else:
         owner, model, folder = name.split("/", 2)
-        tokenizer = AutoTokenizer.from_pretrained(f"{owner}/{model}", subfolder=folder)
+        tokenizer = published_tokenizer(f"{owner}/{model}", subfolder=folder)
     tokenizer("")  # removes the truncation and padding of its file, which several threads must not do at once
     return tokenizer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -34,7 +35,7 @@ def load_tokenizer(
     for images. A token that the tokenizer already has keeps its id. Missing tokens are added after the last id. All of them
     become special tokens, even if the vocabulary has them as ordinary pieces, as in Fuyu.
     """
-    tokenizer = byte_tokenizer() if name == BYTES else AutoTokenizer.from_pretrained(name)
+    tokenizer = byte_tokenizer() if name == BYTES else published_tokenizer(name)
     template = chat_template or (None if name == BYTES else processor_template(name))
     if template is not None:
         tokenizer.chat_template = template
@@ -43,6 +44,25 @@ def load_tokenizer(
     tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in names if name not in known])
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": tokenizer.eos_token or PAD})
+    return tokenizer
+
+
+def published_tokenizer(name: str, subfolder: str = "") -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder or a hub name, or of a folder in it, as it is. Code in its folder is never run.
+
+    Raises ValueError if the tokenizer needs such code, or SentencePiece, which is not installed.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, subfolder=subfolder, trust_remote_code=False)
+    except ValueError as error:
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"the tokenizer of {name} is Python code in its folder, which is never run. Convert it once to tokenizer.json,"
+                " put this file into the folder, and remove `auto_map` from tokenizer_config.json"
+            ) from None
+        if "tiktoken" in str(error) and find_spec("sentencepiece") is None:  # transformers tries tiktoken without it
+            raise ValueError(f"the tokenizer of {name} is a SentencePiece file. pip install sentencepiece protobuf") from None
+        raise
     return tokenizer
 
 
