@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -204,12 +204,20 @@ NOTES = (
 def plain_config(config: Any, **changes: Any) -> dict[str, Any]:
     """Return a configuration as a mapping for a recipe, without notes that transformers adds, and with changes.
 
-    Entries of None are left out.
+    Entries of None are left out, except if None switches off what the class has by default, such as a sliding window.
     """
+    defaults, own = type(config)().to_dict(), config.to_dict()
+    values = {name: value for name, value in own.items() if value is not None or _switches_off(name, defaults)}
+    values = {name: value for name, value in {**values, **changes}.items() if name not in changes or value is not None}
     return {
-        name: value for name, value in {**config.to_dict(), **changes}.items()
-        if not name.startswith("_") and name not in NOTES and value is not None and UNUSED.get(name, NOTES) != value
+        name: value for name, value in values.items()
+        if not name.startswith("_") and name not in NOTES and UNUSED.get(name, NOTES) != value
     }  # fmt: skip
+
+
+def _switches_off(name: str, defaults: Mapping[str, Any]) -> bool:
+    """Return whether None differs from the default. The ids of special tokens are those of the tokenizer if they are None."""
+    return defaults.get(name) is not None and not name.endswith("_token_id")
 
 
 def as_causal(text: Any, model_type: str, **changes: Any) -> dict[str, Any]:
