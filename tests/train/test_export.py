@@ -208,7 +208,7 @@ def packing(ids: torch.Tensor) -> Any:
     [
         ("nowhere", "is not a checkpoint, and transformers finds no model with this name or path"),
         ("run", "Did you mean '.*run/checkpoints/step_00000006'"),
-        ("bert", "bert is a bert model, but only models of these types can be loaded: .*llava, llava_next"),
+        ("bert", "bert is a bert model, but only models of these types can be loaded: .*llava, .*llava_next"),
     ],
 )
 def test_an_invalid_start_is_reported_in_one_line_before_any_work(tmp_path, start, message):

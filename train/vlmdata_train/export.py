@@ -11,6 +11,8 @@ from vlmdata.step import RecipeError
 from vlmdata_train.convert.adapter import save_adapter
 from vlmdata_train.convert.checkpoint import read_tensors
 from vlmdata_train.convert.checkpoint_folder import is_checkpoint
+from vlmdata_train.convert.family import family_of
+from vlmdata_train.convert.published import Published
 from vlmdata_train.convert.restore import restore
 from vlmdata_train.convert.save_published import save_published
 from vlmdata_train.convert.save_weights import save_weights
@@ -53,5 +55,11 @@ def _save_adapter(model: VisionLanguageModel, recipe: Recipe, checkpoint: Path, 
     """Write an adapter. Raises ValueError if the run did not start from a published model."""
     if recipe.start is None or is_checkpoint(recipe.start):
         raise ValueError("--adapter: the run must have started from a published model, to which an adapter can be added")
+    start = Published(recipe.start)
+    if start.find("config.json") is not None and not family_of(start).is_written:
+        raise ValueError(
+            f"--adapter: {recipe.start} has the format of its authors' code, so transformers and peft cannot add an adapter to"
+            " it. Export without --adapter"
+        )
     trained = {name for name, _ in read_tensors(checkpoint, "model")}  # without frozen weights
     save_adapter(model, folder, base=recipe.start, trained=trained)

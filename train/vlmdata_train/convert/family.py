@@ -36,6 +36,7 @@ class Family:
     parts: ClassVar[Mapping[str, str]] = {}
     prefix: ClassVar[bool] = False  # whether the tokens before the first answer attend to each other in both directions
     tower: ClassVar[type | None] = None  # the encoder's module; None: `misfits` of the family checks the encoder
+    is_written: ClassVar[bool] = True  # whether models are exported in this format; False: it is only read
 
     def takes(self, facts: Mapping[str, Any]) -> bool:
         """Return whether a published model with this `config.json` belongs to the family."""

@@ -57,14 +57,14 @@ class Published:
     def config(self) -> Any:
         """The configuration of transformers, without special ids outside the vocabulary."""
         with quiet():  # transformers would warn about the ids that are dropped below
-            config = AutoConfig.from_pretrained(self.name)
+            config = AutoConfig.from_pretrained(self.name, trust_remote_code=False)
         drop_foreign_ids(config)
         return config
 
     @cached_property
     def images(self) -> Any:
         """The image processor of transformers."""
-        return AutoImageProcessor.from_pretrained(self.name)
+        return AutoImageProcessor.from_pretrained(self.name, trust_remote_code=False)
 
     @cached_property
     def videos(self) -> Any:
@@ -85,13 +85,19 @@ class Published:
 
     @cached_property
     def ties(self) -> bool:
-        """Whether the output layer has the weights of the embeddings.
+        """Whether the output layer has the weights of the embeddings; see `shares_head`."""
+        text = self.config.get_text_config()
+        return self.shares_head(
+            getattr(self.config, "tie_word_embeddings", False) or getattr(text, "tie_word_embeddings", False)
+        )
+
+    def shares_head(self, is_tied: bool) -> bool:
+        """Return whether the output layer has the weights of the embeddings. `is_tied` is what the configuration says.
 
         Some configurations say so by default, although the files have an output layer of its own. transformers uses that
         layer, unless its weights equal the embeddings. Here the first rows of both are compared.
         """
-        text = self.config.get_text_config()
-        if not (getattr(self.config, "tie_word_embeddings", False) or getattr(text, "tie_word_embeddings", False)):
+        if not is_tied:
             return False
         places = {name: self._path(file) for name, file in self.places.items() if name.endswith((HEAD, WORDS))}
         head, words = (next((name for name in places if name.endswith(end)), None) for end in (HEAD, WORDS))

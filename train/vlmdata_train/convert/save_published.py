@@ -40,7 +40,7 @@ def format_of(model: VisionLanguageModel) -> Family:
     The error is that of the nearest family: the one with the fewest parts that do not fit, and among these one with the tower.
     """
     best, fewest = "", None
-    for family in all_families():
+    for family in (each for each in all_families() if each.is_written):
         misfits = list(family.misfits(model))
         if not misfits:
             return family
