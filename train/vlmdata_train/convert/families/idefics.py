@@ -93,8 +93,8 @@ class Idefics(Family):
                 needed = (config.additional_vocab_size if name in first_of else config.vocab_size, config.hidden_size)
                 if tensor.shape != needed:
                     raise ValueError(
-                        f"{start.name}: language: the weight '{theirs}' has the shape {tuple(tensor.shape)}, but the model needs"
-                        f" {needed}"
+                        f"{start.name}: language: the weight '{theirs}' has the shape {tuple(tensor.shape)}, but"
+                        f" the model needs {needed}"
                     )
                 found = parts.setdefault(table, {})
                 found[name in first_of] = tensor
