@@ -72,7 +72,7 @@ def test_a_prefix_until_the_images_ends_with_the_first_run_of_image_tokens() -> 
     texts = torch.tensor([[1, 9, 9, 1, 9, 9, 9, 1, 9, 5, 1, 1, 1, 5, 9, 0]])
     ids = torch.where(texts == 9, fusion.image_token_id, texts)
     labels = torch.where(texts == 5, ids, -100)
-    found = fusion.prefix_of(labels, segments, ids)
+    found = fusion.two_way_of(labels, segments, ids)
     assert found is not None
     assert found[0].int().tolist() == [1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0]
 
@@ -124,13 +124,15 @@ def test_generation_reads_the_prefix_in_both_directions(recipe: ModelRecipe) -> 
         assert int(values.argmax()) == number
 
 
-def test_block_masks_with_a_prefix_hold_every_visible_pair() -> None:
+@pytest.mark.parametrize("marks", [[(0, 200), (300, 310)], [(90, 100), (290, 305), (560, 570)]], ids=["prefix", "apart"])
+def test_block_masks_hold_every_pair_that_sees_each_other(marks: list[tuple[int, int]]) -> None:
     ids = torch.tensor([[1] * 300 + [2] * 300 + [0] * 30])
-    prefix = torch.zeros(1, 630, dtype=torch.bool)
-    prefix[0, :200] = prefix[0, 300:310] = True
-    mask = segment_block_mask(ids, None, prefix)
+    two_way = torch.zeros(1, 630, dtype=torch.bool)
+    for start, end in marks:
+        two_way[0, start:end] = True
+    mask = segment_block_mask(ids, None, two_way)
     place = torch.arange(630)
-    expected = (ids[0][:, None] == ids[0]) & ((place[:, None] >= place) | prefix[0])
+    expected = (ids[0][:, None] == ids[0]) & ((place[:, None] >= place) | (two_way[0][:, None] & two_way[0]))
     held, full = torch.zeros(2, 640, 640, dtype=torch.bool).unbind()
     for block in range(5):
         for chosen, count, index in (

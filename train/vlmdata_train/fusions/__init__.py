@@ -6,8 +6,8 @@
 - `build(language, width, image_token_id)` returns the module for features of this width. The module's
   `forward(ids, embeddings, features, counts, segment_ids, packing)` returns embeddings (B, T, D). `features` (V, width) are
   the features of all images in reading order, and `counts` holds the number of features of each image. `forward`
-  stores in `packing.images` the values that layers need later. The module's `prefix_of(labels, segment_ids, ids)` returns None,
-  or a mask (B, T) of the tokens to which all tokens of their sample may attend.
+  stores in `packing.images` the values that layers need later. The module's `two_way_of(labels, segment_ids, ids)` returns
+  None, or a mask (B, T) of the tokens of each sample that attend to each other, also to later ones.
   A module with weights that not all tokens pass through, or that lets tokens skip layers, also has `weights_of_tokens()` and
   `tokens_of_weights(tokens, counts)`, from which FLOPs are counted (loop/flops.py).
 

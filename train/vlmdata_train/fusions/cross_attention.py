@@ -96,7 +96,7 @@ class CrossLayers(nn.Module):
             # a hook, so that the language model keeps its classes and the names of its weights
             block.register_forward_pre_hook(_Before(layer), with_kwargs=True)
 
-    def prefix_of(self, labels: Tensor, segment_ids: Tensor, ids: Tensor) -> Tensor | None:
+    def two_way_of(self, labels: Tensor, segment_ids: Tensor, ids: Tensor) -> Tensor | None:
         """Return None, because attention over text is causal."""
         return None
 

@@ -36,7 +36,7 @@ class InPlace(nn.Module):
         super().__init__()
         self.image_token_id, self.prefix = image_token_id, prefix
 
-    def prefix_of(self, labels: Tensor, segment_ids: Tensor, ids: Tensor) -> Tensor | None:
+    def two_way_of(self, labels: Tensor, segment_ids: Tensor, ids: Tensor) -> Tensor | None:
         """Return a mask (B, T) of the prefix of each sample, or None if `prefix` is False; see `Tokens`."""
         if not self.prefix:
             return None

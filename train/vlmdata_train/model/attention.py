@@ -38,31 +38,34 @@ class AttentionPlan:
     bounds: Tensor | None = None  # (segments + 1,) int32: starts of the segments in the flattened batch, for varlen
     longest: int = 0  # tokens of the longest segment, for varlen
     images: Any = None  # set by the fusion and read by its layers
-    prefix: Tensor | None = None  # (B, T) bool: tokens that all tokens of their sample see, earlier tokens included
+    two_way: Tensor | None = None  # (B, T) bool: tokens that see each other within their sample, later ones included
 
 
 def plan_attention(
-    segment_ids: Tensor, *, backend: str = "auto", windows: Iterable[int | None] = (None,), prefix: Tensor | None = None
+    segment_ids: Tensor, *, backend: str = "auto", windows: Iterable[int | None] = (None,), two_way: Tensor | None = None
 ) -> AttentionPlan:
     """Return the attention plan for segment ids (B, T), where 0 is padding.
 
-    The backend `auto` is FlexAttention on a GPU, and SDPA for each segment on a CPU. `prefix`, bool (B, T), marks tokens that
-    are also visible to earlier tokens of their sample, such as the image and the prompt in PaliGemma. Raises ValueError for
-    an unknown backend, or a backend that does not support the prefix.
+    The backend `auto` is FlexAttention on a GPU, and SDPA for each segment on a CPU. `two_way`, bool (B, T), marks tokens that
+    see each other within their sample, also later ones, such as the image and the prompt in PaliGemma. Raises ValueError for
+    an unknown backend, or a backend that does not support such tokens.
     """
     if backend == "auto":
         backend = "flex" if segment_ids.is_cuda else "segments"
     if backend not in BACKENDS:
         raise ValueError(f"attention: there is no backend '{backend}'. The backends are auto, {', '.join(BACKENDS)}")
-    if prefix is not None and (backend == "varlen" or set(windows) != {None}):
-        raise ValueError("attention over a prefix does not support the backend `varlen` or models with sliding windows")
+    if two_way is not None and (backend == "varlen" or set(windows) != {None}):
+        raise ValueError(
+            "attention: this fusion lets tokens attend to later ones, which the backend `varlen` and language models with"
+            " sliding windows do not support"
+        )
     if backend == "flex":
         return AttentionPlan(
-            backend, masks={window: segment_block_mask(segment_ids, window, prefix) for window in set(windows)}
+            backend, masks={window: segment_block_mask(segment_ids, window, two_way) for window in set(windows)}
         )
     runs = segment_runs(segment_ids)
     if backend == "segments":
-        return AttentionPlan(backend, runs=[run for run in runs if segment_ids[run[0], run[1]] > 0], prefix=prefix)
+        return AttentionPlan(backend, runs=[run for run in runs if segment_ids[run[0], run[1]] > 0], two_way=two_way)
     starts = [row * segment_ids.shape[1] + start for row, start, _ in runs]
     bounds = torch.tensor([*starts, segment_ids.numel()], dtype=torch.int32, device=segment_ids.device)
     return AttentionPlan(backend, runs=runs, bounds=bounds, longest=max(end - start for _, start, end in runs))
@@ -77,7 +80,7 @@ def segment_runs(segment_ids: Tensor) -> list[tuple[int, int, int]]:
     return runs
 
 
-def segment_block_mask(segment_ids: Tensor, window: int | None = None, prefix: Tensor | None = None) -> BlockMask:
+def segment_block_mask(segment_ids: Tensor, window: int | None = None, two_way: Tensor | None = None) -> BlockMask:
     """Return FlexAttention's mask, built from the range of segment ids in each block.
 
     This needs no (T, T) matrix, no compilation and no wait for the device. A pair of blocks is skipped if their ranges of
@@ -87,7 +90,7 @@ def segment_block_mask(segment_ids: Tensor, window: int | None = None, prefix: T
     rows, length = segment_ids.shape
 
     def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        past = q >= k if prefix is None else (q >= k) | prefix[b, k]
+        past = q >= k if two_way is None else (q >= k) | (two_way[b, q] & two_way[b, k])
         seen = (segment_ids[b, q] == segment_ids[b, k]) & past
         return seen if window is None else seen & (q - k < window)
 
@@ -98,9 +101,9 @@ def segment_block_mask(segment_ids: Tensor, window: int | None = None, prefix: T
     number = torch.arange(blocks, device=segment_ids.device)
     meets = (low[:, :, None] <= high[:, None]) & (low[:, None] <= high[:, :, None])
     past = number[:, None] >= number
-    if prefix is not None:
-        padded = functional.pad(prefix, (0, blocks * BLOCK - length))
-        past = past | padded.view(rows, 1, blocks, BLOCK).any(3)
+    if two_way is not None:
+        has_some = functional.pad(two_way, (0, blocks * BLOCK - length)).view(rows, blocks, BLOCK).any(2)
+        past = past | (has_some[:, :, None] & has_some[:, None])
     meets &= past
     full = (low == high)[:, :, None] & (low == high)[:, None] & (low[:, :, None] == low[:, None])
     full &= number[:, None] > number
@@ -203,9 +206,10 @@ def _by_segment(packing: AttentionPlan, query: Tensor, key: Tensor, value: Tenso
     for row, start, end in packing.runs:
         place = (slice(row, row + 1), slice(None), slice(start, end))
         band = None
-        if packing.prefix is not None:
+        if packing.two_way is not None:
             causal = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril()
-            band = causal | packing.prefix[row, start:end]
+            own = packing.two_way[row, start:end]
+            band = causal | (own[:, None] & own)
         elif window is not None and end - start > window:
             band = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril().triu(1 - window)
         out[place] = _attend(query[place], key[place], value[place], band, scores)

@@ -36,9 +36,9 @@ class Continuation:
         seen, positions = batch.segment_ids > 0, batch.position_ids  # (B, T), `seen` is False for padding
         lengths = seen.sum(1)  # (B,)
         masks = causal_masks(seen, positions, positions, model.windows)
-        prefix = model.prefix_of(replace(batch, labels=torch.full_like(batch.labels, IGNORE)))  # a prompt has no answers
-        if prefix is not None:
-            masks = {window: mask | prefix[:, None, None] for window, mask in masks.items()}
+        two_way = model.two_way_of(replace(batch, labels=torch.full_like(batch.labels, IGNORE)))  # a prompt has no answers
+        if two_way is not None:
+            masks = {window: mask | (two_way[:, None, :, None] & two_way[:, None, None]) for window, mask in masks.items()}
         packing = AttentionPlan("mask", masks=masks)
         places = model.place(batch)
         hidden = model.run_language(model.embed(batch, packing), places, packing, self._cache)

@@ -69,8 +69,8 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     }
     probe = torch.ones(1, 2, dtype=torch.int32)
     plan_attention(
-        probe, windows=layer_windows(language.config), prefix=modules["fusion"].prefix_of(probe, probe, probe)
-    )  # raises ValueError for a prefix with sliding windows
+        probe, windows=layer_windows(language.config), two_way=modules["fusion"].two_way_of(probe, probe, probe)
+    )  # raises ValueError for tokens that see later ones in a model with sliding windows
     dtype = next(language.parameters()).dtype
     modules = {name: module if module is None else module.to(dtype) for name, module in modules.items()}
     return VisionLanguageModel(**modules, head=head, plan=plan, positions=made["positions"], tokenizer=tokenizer)
@@ -99,14 +99,14 @@ class VisionLanguageModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the last hidden states (B, T, D), after the final norm. `logits_of` turns them into logits."""
-        prefix = self.prefix_of(batch)
-        packing = plan_attention(batch.segment_ids, backend=self.attention, windows=self.windows, prefix=prefix)
+        two_way = self.two_way_of(batch)
+        packing = plan_attention(batch.segment_ids, backend=self.attention, windows=self.windows, two_way=two_way)
         embeddings = self.embed(batch, packing)
         return self.run_language(embeddings, self.place(batch), packing)
 
-    def prefix_of(self, batch: Batch) -> Tensor | None:
-        """Return a mask (B, T) of the tokens to which all tokens of their sample attend, or None if attention is causal."""
-        return self.fusion.prefix_of(batch.labels, batch.segment_ids, self._ids(batch))
+    def two_way_of(self, batch: Batch) -> Tensor | None:
+        """Return a mask (B, T) of the tokens of each sample that attend to each other, or None if attention is causal."""
+        return self.fusion.two_way_of(batch.labels, batch.segment_ids, self._ids(batch))
 
     def place(self, batch: Batch) -> Tensor:
         """Return the language model's position ids: (B, T), or (axes, B, T)."""
