@@ -196,7 +196,8 @@ class MolmoGrids(OneTile):
 def molmo(tokenizer: Any, pil: bool) -> Any:
     """Return the processor of Molmo 2, which has no Pillow backend."""
     videos = transformers.Molmo2VideoProcessor()
-    return transformers.Molmo2Processor(transformers.Molmo2ImageProcessor(**MOLMO), videos, tokenizer)
+    images = transformers.Molmo2ImageProcessor(**MOLMO)
+    return transformers.Molmo2Processor(images, videos, tokenizer, use_single_crop_col_tokens=False)
 
 
 def gemma(tokenizer: Any, pil: bool) -> Any:
@@ -355,7 +356,7 @@ FAMILIES = {
             "writing": {
                 "rows": {
                     "row_end": "<im_col>", "start": "<im_start>", "overview_start": "<low_res_im_start>", "end": "<im_end>",
-                    "image_token": "<im_patch>", "placeholder": "<|image|>",
+                    "image_token": "<im_patch>", "placeholder": "<|image|>", "ends_overview_rows": False,
                 }
             },
         },

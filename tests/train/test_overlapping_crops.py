@@ -123,11 +123,12 @@ def test_molmo_keeps_the_aspect_ratio_and_pads_with_black() -> None:
     assert torch.equal(whole[:, 17:52], torch.from_numpy(resize(image, 35, 70).copy()).permute(2, 0, 1))
 
 
-def test_the_text_equals_that_of_molmo_2() -> None:
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_text_equals_that_of_molmo_2(ends: bool) -> None:
     rows = {"row_end": "<im_col>", "start": "<im_start>", "overview_start": "<low_res_im_start>", "end": "<im_end>"}
-    model = build_model(replace(TINY, writing={"rows": {**rows, "image_token": "<im_patch>"}}))
+    model = build_model(replace(TINY, writing={"rows": {**rows, "image_token": "<im_patch>", "ends_overview_rows": ends}}))
     written = Molmo2Processor.__new__(Molmo2Processor)
-    written.image_use_col_tokens, written.use_single_crop_col_tokens, written.use_single_crop_start_token = True, None, True
+    written.image_use_col_tokens, written.use_single_crop_col_tokens, written.use_single_crop_start_token = True, ends, True
     part, patches = OverlappingCrops(**SECOND), processor(378, 4)
     for width, height in [(336, 336), (1024, 768), (3000, 200)]:
         regions = part.regions(width, height, MOLMO_2, lambda *sides: POOL.grid_of(MOLMO_2.grid(*sides)))

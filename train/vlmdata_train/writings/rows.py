@@ -14,7 +14,9 @@ from vlmdata_train.writings import Writing
 class Rows(Writing):
     """Each row of a region is a run of image tokens, and a literal token follows it.
 
-    Pixtral and Mistral 3: `row_end: "[IMG_BREAK]", last_row_end: "[IMG_END]"`. Fuyu: `row_end: "|NEWLINE|"`.
+    Pixtral and Mistral 3: `row_end: "[IMG_BREAK]", last_row_end: "[IMG_END]"`. Fuyu: `row_end: "|NEWLINE|"`. Molmo:
+    `row_end: <im_col>, start: <im_start>, end: <im_end>`. Molmo 2 also has `overview_start: <low_res_im_start>,
+    ends_overview_rows: false`.
     """
 
     row_end: str
@@ -22,6 +24,7 @@ class Rows(Writing):
     start: str | None = None  # before a region
     overview_start: str | None = None  # before the region of the whole image; None: `start`
     end: str | None = None  # after a region
+    ends_overview_rows: bool = True  # also end the rows of the region of the whole image; Molmo 2: false
 
     def tokens(self) -> list[str]:
         """Return the literal tokens that are set."""
@@ -42,6 +45,7 @@ class Rows(Writing):
             pieces += [] if start is None else [start]
             for row in range(grid.rows):
                 end = self.row_end if row < grid.rows - 1 or self.last_row_end is None else self.last_row_end
-                pieces += [Run(grid.columns, 1, 1, grid.columns), end]
+                ends = [end] if self.ends_overview_rows or not region.is_overview else []
+                pieces += [Run(grid.columns, 1, 1, grid.columns), *ends]
             pieces += [] if self.end is None else [self.end]
         return pieces
