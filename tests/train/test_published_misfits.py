@@ -9,6 +9,8 @@ import pytest
 from tests.train.made import TEXT, VISION
 from tests.train.made_cross import IDEFICS_TEMPLATE
 from tests.train.published import write_published
+from tests.train.test_encoders import SMALL
+from tests.train.tiny import TINY
 from vlmdata_train.convert.checkpoint_folder import model_of
 from vlmdata_train.convert.save_published import format_of
 from vlmdata_train.model.model import build_model
@@ -85,3 +87,15 @@ def test_a_part_that_the_format_cannot_hold_is_named(
     recipe = model_of(str(write_published(family, tmp_path)))
     with pytest.raises(ValueError, match=f"^{message}"):
         format_of(build_model(changed(recipe, part, changes)))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_an_attention_pool_in_another_model_than_molmo_2_has_no_format(layers: int) -> None:
+    """InternVL's and Idefics3's formats hold another abstractor with the parameters `factor` and `layers`."""
+    tower = {"model_type": "siglip_vision_model", **SMALL}
+    pool = {"layers": layers, "heads": 2, "head_width": 8}
+    parts = replace(
+        TINY, encoder={"hf_vision": {"config": tower, "layer": [-1, -2][:layers]}}, abstractor={"attention_pool": pool}
+    )
+    with pytest.raises(ValueError, match="No format of a published family can hold this model"):
+        format_of(build_model(parts))

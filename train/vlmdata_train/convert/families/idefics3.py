@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessor, Idefics3Processor
 
+from vlmdata_train.abstractors.pixel_shuffle import PixelShuffle
 from vlmdata_train.convert.family import Family, has_room
 from vlmdata_train.convert.published import Published, plain_config
 from vlmdata_train.convert.served import FILTERS, pixel_options, served_template, served_tokenizer
@@ -66,7 +67,7 @@ class Idefics3(Family):
             yield "encoder", "siglip_navit, or a SigLIP by hf_vision with `layer: -1` and `norm: true`"
         yield from super().misfits(model)
         linear = model.plan.abstractor
-        if hasattr(linear, "factor") and (linear.layers != 1 or linear.norm or linear.norm_after or linear.bias):
+        if type(linear) is PixelShuffle and (linear.layers != 1 or linear.norm or linear.norm_after or linear.bias):
             yield "abstractor", "pixel_shuffle of 1 layer, without norm and bias"
         if getattr(linear, "factor", self.factors[0]) not in self.factors:
             yield "abstractor", f"pixel_shuffle with a factor of {' or '.join(map(str, self.factors))}"

@@ -14,6 +14,7 @@ from transformers import (
     InternVLVideoProcessor,
 )
 
+from vlmdata_train.abstractors.pixel_shuffle import PixelShuffle
 from vlmdata_train.convert.family import Family
 from vlmdata_train.convert.frames import frame_options, frames_of
 from vlmdata_train.convert.published import Published, plain_config
@@ -85,7 +86,7 @@ class InternVL(Family):
         if not getattr(plan.preprocessing, "thumbnail", True):
             yield "preprocessing", "dynamic_tiles, with a thumbnail"
         mlp = plan.abstractor
-        if hasattr(mlp, "factor") and not (mlp.layers == 2 and mlp.norm and mlp.bias and not mlp.norm_after):
+        if type(mlp) is PixelShuffle and not (mlp.layers == 2 and mlp.norm and mlp.bias and not mlp.norm_after):
             yield "abstractor", "pixel_shuffle of 2 layers, with a norm first and biases"
         if getattr(plan.writing, "around", "image") != "image" or plan.writing.bos != "first":
             yield "writing", "between around images, with BOS first"
