@@ -127,6 +127,7 @@ DESIGNS = {
     "tokens, sliding window": replace(TINY, language={"hf_causal": {"config": MISTRAL}}),
     "tokens, prefix": PREFIX,
     "tokens, prefix of images": replace(TINY, fusion={"tokens": {"prefix": "images"}}),
+    "added_tokens, two ways": replace(TINY, fusion={"added_tokens": {"two_way": True}}),
     "tokens, mrope": QWEN_2,
     "deep_tokens, interleaved_mrope": QWEN_3,
     "cross_attention": FLAMINGO,

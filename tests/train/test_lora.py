@@ -37,7 +37,8 @@ FROZEN = Part(frozen=True)
 SEVERAL = {"side_by_side": {"towers": ({"open_clip": {"config": TOWER}}, {"hf_vision": {"config": {
     "model_type": "dinov2", **SMALL, "mlp_ratio": 2}}})}}  # fmt: skip
 FUSIONS = {
-    "tokens": TINY, "deep_tokens": QWEN_3, "cross_attention": replace(TINY, fusion={"cross_attention": {"every": 1}}),
+    "tokens": TINY, "added_tokens": replace(TINY, fusion="added_tokens"), "deep_tokens": QWEN_3,
+    "cross_attention": replace(TINY, fusion={"cross_attention": {"every": 1}}),
     "visual_experts": replace(TINY, fusion="visual_experts", positions="shared"),
     "mixture_of_depths": replace(TINY, fusion={"mixture_of_depths": {"first": 0}}),
 }  # fmt: skip
@@ -69,6 +70,7 @@ DESIGNS = [
 ]
 REFUSED = {  # abstractors that have no linear layer or are a single one
     ("abstractor", "linear"), ("abstractor", "linear with an arrangement"), ("abstractor", "identity"), ("fusion", "tokens"),
+    ("fusion", "added_tokens"),
     ("fusion", "deep_tokens"), ("encoder", "raw_patches 0"),
 }  # fmt: skip
 LEARNING = [design for design in DESIGNS if design[:2] not in REFUSED]

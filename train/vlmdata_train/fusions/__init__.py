@@ -3,7 +3,8 @@
 - `positions_of(tokens)` returns the number of image tokens in the text for an image with `tokens` features,
 - `reads(facts, language_width)` returns the width of the features that the fusion needs from a tower (an image encoder) with
   these facts,
-- `build(language, width, image_token_id)` returns the module for features of this width. The module's
+- `build(language, width, image_token_id)` returns the module for features of this width. A fusion with the attribute
+  `reads_literals` also gets `literal_ids`, the ids of the other tokens that the writing puts into the text. The module's
   `forward(ids, embeddings, features, counts, segment_ids, packing)` returns embeddings (B, T, D). `features` (V, width) are
   the features of all images in reading order, and `counts` holds the number of features of each image. `forward`
   stores in `packing.images` the values that layers need later. The module's `two_way_of(labels, segment_ids, ids)` returns

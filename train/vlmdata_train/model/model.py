@@ -64,7 +64,7 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
         "encoder": made["encoder"].build(),
         "abstractor": build_abstractor(plan.abstractor, plan.patch_facts, reads, plan.facts.grid(side, side), text),
         "arrangement": arrangement,
-        "fusion": made["fusion"].build(language, reads, image_token_id(tokenizer, plan.writing.image_token)),
+        "fusion": build_fusion(plan, language, reads, tokenizer),
         "language": language,
     }
     probe = torch.ones(1, 2, dtype=torch.int32)
@@ -74,6 +74,14 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     dtype = next(language.parameters()).dtype
     modules = {name: module if module is None else module.to(dtype) for name, module in modules.items()}
     return VisionLanguageModel(**modules, head=head, plan=plan, positions=made["positions"], tokenizer=tokenizer)
+
+
+def build_fusion(plan: ImagePlan, language: Any, width: int, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
+    """Return the module of a plan's fusion, for features of this width."""
+    literals = [int(tokenizer.backend_tokenizer.token_to_id(token)) for token in plan.writing.tokens()]
+    more = {"literal_ids": literals} if getattr(plan.fusion, "reads_literals", False) else {}
+    module: nn.Module = plan.fusion.build(language, width, image_token_id(tokenizer, plan.writing.image_token), **more)
+    return module
 
 
 class VisionLanguageModel(nn.Module):
