@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken
@@ -40,6 +41,7 @@ class Made:
     prompt: str | None = None  # a prompt for `What is it?`, if the processor has no chat template and writes the images itself
     backend: str = "pil"  # of the image processor. With "pil" its pixels are bit-equal to ours, but Fuyu's fails
     needs: str | None = None  # a package without which transformers has no processor of this family
+    finish: Callable[[Path, Any], None] | None = None  # changes the files of a model where transformers saves others
 
 
 def tokenizer_with(*names: str, template: str | None) -> Any:

@@ -16,6 +16,7 @@ from tests.train.made import TEXT, Made, special_ids, tokenizer_with
 from tests.train.made_cross import CROSS
 from tests.train.made_instruct import INSTRUCT
 from tests.train.made_llava import LLAVA
+from tests.train.made_molmo import MOLMO
 from tests.train.made_more import MORE
 from tests.train.made_tiled import TILED
 from tests.train.made_whole import WHOLE
@@ -81,6 +82,7 @@ FAMILIES: dict[str, Made] = {
     **CROSS,
     **WHOLE,
     **MORE,
+    **MOLMO,
 }
 
 
@@ -93,5 +95,7 @@ def write_published(name: str, folder: Path, *, max_shard_size: str = "5GB", dty
     model = made.model(tokenizer).eval()
     randomise(model, seed=1, scale=0.25)
     model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
+    if made.finish is not None:
+        made.finish(folder, model)
     made.processor(tokenizer).save_pretrained(folder)
     return folder

@@ -6,14 +6,10 @@ import pytest
 import torch
 
 from tests.train.parity import assert_generation_equals_forward, assert_packed_equals_separate, of_own_shapes
-from tests.train.test_parity_molmo import RECIPE, SIZES
+from tests.train.test_parity_molmo import IMAGE_IDS, PATCH, RECIPE, SIZES
 from tests.train.tiny import tiny_model
 
-ROWS = {"row_end": "<im_col>", "start": "<im_start>", "overview_start": "<low_res_im_start>", "end": "<im_end>"}
-MOLMO = replace(RECIPE, fusion="added_tokens", writing={"rows": {**ROWS, "image_token": "<im_patch>"}})
-MOLMO_2 = replace(MOLMO, fusion={"added_tokens": {"two_way": True}})
-PATCH = 263  # the id of the first token that is added to the byte tokenizer
-IMAGE_IDS = torch.arange(PATCH, PATCH + 5)  # of `<im_patch>` and of the tokens around and between image tokens
+MOLMO_2, MOLMO = RECIPE, replace(RECIPE, fusion="added_tokens")
 
 
 @pytest.mark.parametrize("backend", ["segments", "flex"])

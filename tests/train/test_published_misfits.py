@@ -1,5 +1,6 @@
 """A model of a family with one other part has no format, and the error names the part."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from tests.train.made_cross import IDEFICS_TEMPLATE
 from tests.train.published import write_published
 from tests.train.test_encoders import SMALL
 from tests.train.tiny import TINY
+from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import model_of
 from vlmdata_train.convert.save_published import format_of
 from vlmdata_train.model.model import build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
+from vlmdata_train.model.tokens import CHAT_TEMPLATE
 
 pytestmark = pytest.mark.whole
 
@@ -70,6 +73,11 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("Fuyu", "language", {"tokenizer": "bytes"}, "language: Fuyu's format supports only Fuyu's tokenizer and prompts"),
     ("BLIP-2", "writing", {"bos": "first"}, "writing: BLIP-2's format supports only plain, with BOS after the images"),
     ("InstructBLIP", "writing", {"bos": "first"}, "writing: InstructBLIP's format supports only plain, with BOS after the"),
+    ("Molmo 2", "encoder", {"norm": True}, "encoder: Molmo 2's format supports only a SigLIP by hf_vision, with `norm: false`"),
+    ("Molmo 2", "preprocessing", {"antialias": True}, "preprocessing: Molmo 2's format supports only overlapping_crops, with"),
+    ("Molmo 2", "fusion", {"two_way": False}, "fusion: Molmo 2's format supports only added_tokens, with `two_way: true`"),
+    ("Molmo 2", "writing", {"end": None}, "writing: Molmo 2's format supports only rows with <im_patch>, <im_col>, <im_start>"),
+    ("Molmo 2", "language", {"chat_template": CHAT_TEMPLATE}, "language: Molmo 2's format supports only prompts that begin"),
 ]
 
 
@@ -99,3 +107,27 @@ def test_an_attention_pool_in_another_model_than_molmo_2_has_no_format(layers: i
     )
     with pytest.raises(ValueError, match="No format of a published family can hold this model"):
         format_of(build_model(parts))
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("text_config", {"norm_after": True}, "language: .* has other norms or biases than a qwen3"),
+        ("text_config", {"qk_norm_type": "olmo"}, "language: .* has other norms or biases than a qwen3"),
+        (
+            "text_config",
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}, "rope_scaling_layers": [1]},
+            "language: .* scales the positions of some layers only",
+        ),
+        ("adapter_config", {"mlp_bias": True}, "abstractor: .* has other biases than attention_pool"),
+        ("vision_config", {"attention_bias": False}, "encoder: .* has a tower with other heads than a SigLIP"),
+    ],
+)
+def test_a_molmo_2_with_a_setting_that_the_trainer_lacks_is_refused(
+    part: str, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    file = write_published("Molmo 2", tmp_path) / "config.json"
+    facts = json.loads(file.read_text())
+    file.write_text(json.dumps({**facts, part: {**facts[part], **changes}}))
+    with pytest.raises(RecipeError, match=f"start: {message}"):
+        model_of(str(tmp_path))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vlmdata import catalog
 from vlmdata_train import convert
+from vlmdata_train.convert.in_memory import weights_in_memory
 from vlmdata_train.convert.published import Published
 from vlmdata_train.model.head import Head
 from vlmdata_train.model.model import VisionLanguageModel
@@ -98,9 +99,8 @@ class Family:
         A tensor of the files that holds several of our weights is yielded in several parts. A family with files in another
         format than that of transformers replaces this method.
         """
-        name_in_memory = start.name_in_memory()
-        for theirs, tensor in start.weights():
-            yield theirs, self.our_name(name_in_memory(theirs), start.config), tensor
+        for theirs, in_memory, tensor in weights_in_memory(start):
+            yield theirs, self.our_name(in_memory, start.config), tensor
 
     def our_tensor(self, name: str, tensor: Tensor, rows: int) -> Tensor:
         """Return the tensor for our weight `name`, which has `rows` rows, from the tensor of transformers."""
@@ -144,6 +144,10 @@ class Family:
         reference.load_state_dict(self.their_weights(model), assign=True)
         reference.tie_weights()
         return reference
+
+    def save(self, reference: Any, folder: Path, *, max_shard_size: str) -> None:
+        """Write the weights, in files of at most `max_shard_size`, and the configuration of the model of transformers."""
+        reference.save_pretrained(folder, max_shard_size=max_shard_size)
 
 
 def has_room(model: VisionLanguageModel, *tokens: str) -> bool:

@@ -29,7 +29,7 @@ def fill_from_published(model: VisionLanguageModel, name: str) -> None:
         raise ValueError(f"{name}: {family.title}'s format has no bias, scale or cap for logits, but {kind} uses one of them")
     weights = dict(unshared(model))
     shared = set(model.state_dict()) - set(weights)  # second names of tied weights
-    missing = dict(weights)
+    missing = {name: weights[name] for name in family.our_weights(model) if name in weights}
     for theirs, ours, tensor in family.read(start):
         if ours in shared or (ours not in weights and theirs.endswith(OLD_BUFFERS)):
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoVideoProcessor
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor, AutoVideoProcessor
 from transformers.utils import cached_file
 
 from vlmdata.step import RecipeError
@@ -112,26 +110,6 @@ class Published:
             _raise_exceptions_for_gated_repo=False,
         )  # fmt: skip
         return Path(found) if found else None
-
-    def name_in_memory(self) -> Callable[[str], str]:
-        """Return a function that renames a weight of the files as transformers does when it loads the model.
-
-        The function raises ValueError for a weight that transformers would merge with others or split.
-        """
-        with torch.device("meta"), quiet():
-            model = AutoModelForImageTextToText.from_config(self.config)
-        known = dict(model.state_dict())
-        transforms = get_model_conversion_mapping(model)
-        renamings = [one for one in transforms if isinstance(one, WeightRenaming)]
-        converters = [one for one in transforms if isinstance(one, WeightConverter)]
-
-        def renamed(name: str) -> str:
-            new, converter = rename_source_key(name, renamings, converters, model.base_model_prefix, known)
-            if converter is not None and new not in known:
-                raise ValueError(f"{self.name}: transformers merges or splits the weight '{name}', which is not supported")
-            return new
-
-        return renamed
 
     def files(self) -> list[Path]:
         """Return the files of the weights, in the order of the index. Raises RecipeError if a file is missing."""

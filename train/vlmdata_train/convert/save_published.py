@@ -23,7 +23,7 @@ def save_published(model: VisionLanguageModel, folder: Path, *, max_shard_size: 
     reference = family.their_model(model)
     reference.generation_config = generation_config(model)
     folder.mkdir(parents=True, exist_ok=True)
-    reference.save_pretrained(folder, max_shard_size=max_shard_size)
+    family.save(reference, folder, max_shard_size=max_shard_size)
     save_processor(family, model, folder)
 
 

@@ -18,6 +18,7 @@ from transformers.models.idefics.configuration_idefics import IdeficsPerceiverCo
 from vlmdata_train.abstractors.identity import Identity
 from vlmdata_train.abstractors.perceiver import Perceiver
 from vlmdata_train.convert.family import Family
+from vlmdata_train.convert.in_memory import weights_in_memory
 from vlmdata_train.convert.published import Published, as_causal
 from vlmdata_train.convert.served import FILTERS, pixel_options, served_template, square
 from vlmdata_train.convert.towers import is_last_layer_of
@@ -85,9 +86,7 @@ class Idefics(Family):
         config = start.config
         parts: dict[str, dict[bool, Tensor]] = {}  # of a table, by whether the part has the last rows
         first_of = {added: first for first, added in ADDED.items()}
-        name_in_memory = start.name_in_memory()
-        for theirs, tensor in start.weights():
-            name = name_in_memory(theirs)
+        for theirs, name, tensor in weights_in_memory(start):
             table = first_of.get(name, name)
             if table in ADDED and config.additional_vocab_size:
                 needed = (config.additional_vocab_size if name in first_of else config.vocab_size, config.hidden_size)
