@@ -52,6 +52,7 @@ PUBLISHED: dict[str, tuple[EncoderFacts, int]] = {
     "fuyu": (facts(300, 30), 35 * 26), "blip2": (facts(224, 14, extra=1), 32), "minigpt4": (facts(224, 14, extra=1), 32),
     "instructblip": (facts(224, 14, extra=1), 32), "llama_vid": (facts(224, 14), 2),
     "yi_vl": (facts(448, 14), 1024), "cogvlm": (facts(490, 14), 1225), "honeybee": (facts(224, 14), 144),
+    "molmo": (CLIP_336, 1152), "molmo2": (facts(378, 14), 955),
     "deepseek_vl": (TWO, 576), "prismatic": (SIGLIP_384, 729), "flamingo": (facts(224, 14), 1),
     "llava1": (facts(224, 14), 256), "mixture_of_depths": (CLIP_336, 576), "deepseek_vl_small": (facts(384, 16), 576),
     "qwen_vl": (facts(448, 14), 256), "minicpm_v": (facts(384, 14), 5 * 64), "phi3_vision": (CLIP_336, 1921),
@@ -101,6 +102,7 @@ MODELS: dict[str, dict[str, Any]] = {  # a tiny configuration of the type of eac
        for size in ("H-14-laion2B-s32B-b79K", "bigG-14-laion2B-39B-b160k")},
     **{f"google/siglip-{size}": {"model_type": "siglip_vision_model", **SMALL, **VISION}
        for size in ("so400m-patch14-384", "so400m-patch14-224", "base-patch16-512")},
+    "google/siglip2-so400m-patch14-384": {"model_type": "siglip_vision_model", **SMALL, **VISION, "num_hidden_layers": 9},
     "google/siglip-large-patch16-384": {"model_type": "siglip_vision_model", **SMALL},
     "facebook/dinov2-with-registers-large": {"model_type": "dinov2_with_registers", **SMALL, "mlp_ratio": 2},
     "facebook/sam-vit-base": SAM,
@@ -124,6 +126,9 @@ MODELS: dict[str, dict[str, Any]] = {  # a tiny configuration of the type of eac
     **{f"Qwen/{name}-Instruct": {**LLAMA, "model_type": "qwen2"} for name in ("Qwen2-7B", "Qwen2.5-7B", "Qwen2.5-0.5B")},
     "Qwen/Qwen1.5-7B": {**LLAMA, "model_type": "qwen2"}, "Qwen/Qwen3-8B": {**LLAMA, "model_type": "qwen3", "head_dim": 8},
     "microsoft/phi-1_5": {**LLAMA, "model_type": "phi"}, "microsoft/Phi-3-mini-128k-instruct": {**LLAMA, "model_type": "phi3"},
+    **{f"Qwen/{name}": {**LLAMA, "model_type": "qwen2"}
+       for name in ("Qwen2-7B", "Qwen2-7B-Instruct", "Qwen2.5-7B-Instruct", "Qwen2.5-0.5B-Instruct")},
+    "Qwen/Qwen3-8B": {**LLAMA, "model_type": "qwen3", "head_dim": 8},
     **dict.fromkeys(
         ("lmsys/vicuna-7b-v1.3", "deepseek-ai/deepseek-coder-1.3b-base",
          "lmsys/vicuna-7b-v1.5", "01-ai/Yi-6B-Chat", "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-3.1-8B-Instruct",
@@ -155,6 +160,8 @@ SIZES: dict[str, dict[str, Any]] = {  # parameters that must fit the tiny models
     "siglip_navit": {"table": 8}, "sam": {"side": 4}, "slices": {"side": 32}, "paired_crops": {"margin": 1},
     "query_resampler": {"queries": 4, "head_width": 8}, "mlp": {"mlp_width": 24}, "raw_patches": {"image_size": 64},
     "interleaved_mrope": {"sections": [2, 1, 1]},
+    "siglip_navit": {"table": 8}, "sam": {"side": 4}, "overlapping_crops": {"margin": 1},
+    "attention_pool": {"heads": 2, "head_width": 8, "mlp_width": 24},
     "cross_attention": {"every": 2, "first": 1, "key_heads": 2, "mlp_width": 24},
 }  # fmt: skip
 

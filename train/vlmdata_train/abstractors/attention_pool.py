@@ -64,8 +64,9 @@ class SquareAttention(nn.Module):
 class AttentionPool:
     """Turns each square of `factor` x `factor` patches into one token, as Molmo.
 
-    Molmo's tower is CLIP ViT-L/14-336 with two layers: `hf_vision: {layer: [-2, -9]}`. A square at the border may be
-    incomplete. Molmo adds learned vectors to patches of padding. This part does not.
+    Molmo's tower is CLIP ViT-L/14-336 with two layers: `hf_vision: {layer: [-3, -10]}`. Its code calls them -2 and -9, because
+    it has only the first 23 of the 24 blocks. A square at the border may be incomplete. Molmo adds learned vectors to patches
+    of padding. This part does not.
     """
 
     factor: int = 2  # Molmo

@@ -77,7 +77,7 @@ class OverlappingCrops:
 
     max_crops: int = 12  # maximum number of crops of the large copy; Molmo: 12, Molmo 2: 8
     margin: int = 4  # patches on each side of a crop that a neighbour shows too; Molmo and Molmo 2: 4
-    keep_aspect: bool = True  # pad with black in place of stretching the image; Molmo (not checked at its source)
+    keep_aspect: bool = True  # pad with black in place of stretching the image; Molmo 2: false
     antialias: bool = True  # Molmo 2: false
 
     def __post_init__(self) -> None:
