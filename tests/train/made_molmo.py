@@ -21,15 +21,26 @@ TURNS = ("<|im_start|>", "<|im_end|>")
 TOKENS = ("<im_start>", "<im_end>", "<im_patch>", "<im_col>", "<low_res_im_start>", "<|image|>", "<im_low>", "<frame_start>",
           "<frame_end>", "<|video|>")  # fmt: skip
 TABLES = ("model.transformer.wte.embedding", "model.transformer.wte.new_embedding")
-TEMPLATE = (  # in the form of the published one: all images first, numbered if there are several; BOS is the processor's
+# In the form of the published one: all images are first, numbered if there are several. An answer ends where the next question
+# begins, so the last one has no end. BOS is the processor's.
+TEMPLATE = (
     "{% set images = namespace(count=0) %}{% for m in messages %}{% if m['content'] is not string %}"
     "{% for c in m['content'] if c['type'] == 'image' %}{% set images.count = images.count + 1 %}{% endfor %}"
     "{% endif %}{% endfor %}{% for n in range(images.count) %}"
     "{{ ('Image ' ~ (n + 1) if images.count > 1 else '') ~ '<|image|>' }}{% endfor %}"
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] }}{% else %}"
-    "{% for c in m['content'] if c['type'] == 'text' %}{{ c['text'] }}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% for m in messages %}{{ '<|im_end|>\n' if m['role'] == 'user' and not loop.first }}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for c in m['content'] if c['type'] == 'text' %}{{ c['text'] }}{% endfor %}{% endif %}"
+    "{{ '<|im_end|>\n' if m['role'] == 'user' }}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+def molmo_tokenizer() -> Any:
+    """Return a tokenizer in which one token is BOS and EOS, as in the published models."""
+    tokenizer = tokenizer_with(*TURNS, *TOKENS, template=TEMPLATE)
+    tokenizer.bos_token = tokenizer.eos_token = TURNS[1]
+    return tokenizer
 
 
 def molmo_model(tokenizer: Any) -> Any:
@@ -74,7 +85,7 @@ def divide_tables(folder: Path, rows: int) -> None:
 
 MOLMO: dict[str, Made] = {
     "Molmo 2": Made(
-        molmo_model, molmo_processor, lambda: tokenizer_with(*TURNS, *TOKENS, template=TEMPLATE),
+        molmo_model, molmo_processor, molmo_tokenizer,
         finish=lambda folder, model: divide_tables(folder, model.config.text_config.vocab_size),
     ),
 }  # fmt: skip

@@ -244,6 +244,15 @@ def test_a_missing_or_foreign_weight_is_named_with_its_part(family: str, tmp_pat
         loaded(start)
 
 
+def test_a_last_answer_has_an_end_though_the_template_of_molmo_2_writes_none(tmp_path: Path) -> None:
+    model = build_model(model_of(str(write_published("Molmo 2", tmp_path))))
+    turns = [(role, text) for text in ("red", "blue") for role in ("user", "assistant")]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    text, answers = prompter_of(model).template.find_answers(messages, [1, 3])
+    assert text.startswith("<|im_end|><|im_start|>user")
+    assert [text[start:end] for start, end in answers] == ["red<|im_end|>", "blue<|im_end|>"]
+
+
 def test_a_tensor_that_cannot_be_divided_and_a_half_of_a_table_are_named(tmp_path: Path) -> None:
     start = write_published("Molmo 2", tmp_path)
     file, fused = start / "model.safetensors", "model.transformer.blocks.0.self_attn.att_proj.weight"

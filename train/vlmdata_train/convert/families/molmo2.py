@@ -128,7 +128,7 @@ class Molmo2(Family):
                 "config": as_causal(
                     text, "qwen3", vocab_size=text.vocab_size + text.additional_vocab_size, tie_word_embeddings=False
                 ),
-                "tokenizer": start.name, "chat_template": with_begin(processor),
+                "tokenizer": start.name, "chat_template": template_of(processor),
             }},
         )  # fmt: skip
 
@@ -272,10 +272,19 @@ def their_tokenizer(model: VisionLanguageModel) -> Any:
     return tokenizer
 
 
-def with_begin(processor: Any) -> str | None:
-    """Return a processor's chat template with the token before it that the processor writes before each text."""
+def template_of(processor: Any) -> str | None:
+    """Return a processor's chat template with the token before it that the processor writes before each text.
+
+    The published template also writes no end after a last answer. The template that is returned writes EOS there, from which a
+    model learns to stop.
+    """
     template, tokenizer = processor.chat_template, processor.tokenizer
-    begin = tokenizer.bos_token or tokenizer.eos_token
-    if template is None or processor.apply_chat_template(QUESTION, tokenize=False).startswith(begin):
-        return template
-    return "{{- " + json.dumps(begin) + " -}}" + template
+    if template is None:
+        return None
+    begin, end = tokenizer.bos_token or tokenizer.eos_token, tokenizer.eos_token
+    shown = processor.apply_chat_template([*QUESTION, {"role": "assistant", "content": "That."}], tokenize=False)
+    if not shown.startswith(begin):
+        template = "{{- " + json.dumps(begin) + " -}}" + template
+    if not shown.rstrip().endswith(end):
+        template += "{% if messages[-1]['role'] == 'assistant' %}{{ " + json.dumps(end) + " }}{% endif %}"
+    return str(template)
