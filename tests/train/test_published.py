@@ -268,7 +268,7 @@ def test_a_tensor_that_cannot_be_divided_and_a_half_of_a_table_are_named(tmp_pat
 @pytest.mark.parametrize(
     ("family", "whole"),  # `whole`: modules of the language model that are trained without LoRA
     [
-        ("ViP-LLaVA", []), ("Qwen2-VL", []), ("InternVL", []), ("Idefics2", []), ("Llama 3.2 Vision", []),
+        ("ViP-LLaVA", []), ("Qwen2-VL", []), ("InternVL", []), ("Idefics2", []), ("Llama 3.2 Vision", []), ("Molmo 2", []),
         ("Idefics 1, vector gates", ["model.embed_tokens", "lm_head"]),
     ],
 )  # fmt: skip

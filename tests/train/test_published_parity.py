@@ -47,7 +47,11 @@ def test_packed_samples_have_the_logits_and_gradients_of_transformers(name: str,
         for logits in (ours, theirs):
             (logits * noise).sum().backward(retain_graph=True)
     gradients = their_gradients(family_of(Published(str(export))), model)
-    known = {weight: value for weight, value in reference.named_parameters() if weight in gradients}
+    known = {
+        weight: value for weight, value in reference.named_parameters()
+        # the bias of keys adds the same number to all scores of a query, so its gradient is only rounding
+        if weight in gradients and not weight.endswith("k_proj.bias")
+    }  # fmt: skip
     assert len(known) > 20
     least = 0.01 * max(value.grad.abs().max() for value in known.values() if value.grad is not None)
     of_gradients = {}
