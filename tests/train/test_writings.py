@@ -7,7 +7,7 @@ import pytest
 
 from bench.inputs.tars import document_sample
 from tests.train.shards import caption_samples
-from tests.train.tiny import TINY
+from tests.train.tiny import LLAMA, TINY
 from vlmdata.step import RecipeError
 from vlmdata_train.data.document import Document
 from vlmdata_train.data.open_feed import prompter_of
@@ -17,6 +17,7 @@ from vlmdata_train.model.batch import IGNORE
 from vlmdata_train.model.encoder_facts import Grid, Region
 from vlmdata_train.model.model import build_model, image_plan
 from vlmdata_train.model.parts import find_part, make_part, part_names
+from vlmdata_train.model.tokens import byte_tokenizer
 from vlmdata_train.model.written import Place, Run
 
 HERE = Place(0, "", "")
@@ -148,6 +149,16 @@ def test_a_placeholder_in_the_template_is_replaced_and_a_text_cannot_contain_it(
     assert model.tokenizer.decode(prompter.chat(talk).input_ids) == f"user: {written}{safe}<|end|>assistant: Yes.<|end|>"
     assert prompter.template.image_text == "<pic>"
     model.tokenizer.chat_template = template
+
+
+def test_a_text_cannot_contain_ordinary_tokens_that_are_written_around_images(tmp_path):
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens(["<img>", "</img>"])
+    tokenizer.save_pretrained(tmp_path)
+    language = {"hf_causal": {"config": LLAMA, "tokenizer": str(tmp_path)}}
+    model = model_with(writing={"between": {"start": "<img>", "end": "</img>"}}, language=language)
+    prompt = prompter_of(model).plain(Document([(32, 32), "an <img> tag"], None))
+    assert text_of(model, prompt) == "<img><image></img>an <\u2060img> tag<|end|>"
 
 
 def test_a_blank_follows_an_image_only_before_a_word():

@@ -16,7 +16,7 @@ _DEEPEST = 100
 class Cleaner:
     """Cleans texts for one tokenizer.
 
-    `media` are the tokens of images and videos. `trusted` holds the control tokens that texts may contain.
+    `media` are the tokens of images and videos, and around them. `trusted` holds the control tokens that texts may contain.
     """
 
     def __init__(self, tokenizer: Any, media: Collection[str], trusted: frozenset[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ class MediaText:
     bos_after_images: bool = False  # the BOS token follows the images that begin a text
     bos_token: str | None = None  # this BOS token; None: the tokenizer's
     question_ids: Callable[[str], list[int]] | None = None  # the ids of a question for the abstractor; None: it reads none
+    literals: Collection[str] = ()  # tokens that are written around images; no text of the data may contain them
 
     def question(self, text: str) -> list[int]:
         """Return the ids of a question, or an empty list if the abstractor reads no question."""

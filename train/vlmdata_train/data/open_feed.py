@@ -89,6 +89,7 @@ def prompter_of(model: VisionLanguageModel, *, trusted: Collection[str] = (), la
         partial(write_media, model.plan), model.image_token_id, model.video_token_id, model.plan.writing.placeholder,
         bos_after_images=model.plan.writing.bos == "after_images", bos_token=model.plan.writing.bos_token,
         question_ids=model.question_ids,
+        literals=[name for name in model.plan.writing.tokens() if name.strip()],
     )  # fmt: skip
     return Prompter(model.tokenizer, media, trusted=trusted, last_only=last_only)
 

@@ -58,7 +58,7 @@ class Prompter:
         self._names = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
         self._name_ids = np.array(sorted(self._names))
         self._template = self._read_template()
-        self._cleaner = Cleaner(tokenizer, {*tokens, self._image_mark}, self.trusted)
+        self._cleaner = Cleaner(tokenizer, {*tokens, self._image_mark, *media.literals}, self.trusted)
         for name in sorted(self.trusted):
             _check_trusted(name, self.template, self.image_token)
 

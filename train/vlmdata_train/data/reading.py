@@ -26,7 +26,7 @@ from vlmdata_train.data.videos_of import with_chosen_frames
 from vlmdata_train.model.image_plan import ImagePlan
 
 Sample = Mapping[str, Any]
-READING_VERSION = 5  # increase it with every change that gives a sample a different prompt
+READING_VERSION = 6  # increase it with every change that gives a sample a different prompt
 
 
 @dataclass(frozen=True)
