@@ -15,6 +15,7 @@ from transformers import (
 from tests.train.made import TEXT, Made, special_ids, tokenizer_with
 from tests.train.made_cross import CROSS
 from tests.train.made_instruct import INSTRUCT
+from tests.train.made_kosmos import KOSMOS
 from tests.train.made_llava import LLAVA
 from tests.train.made_molmo import MOLMO
 from tests.train.made_more import MORE
@@ -83,6 +84,7 @@ FAMILIES: dict[str, Made] = {
     **WHOLE,
     **MORE,
     **MOLMO,
+    **KOSMOS,
 }
 
 

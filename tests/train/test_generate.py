@@ -122,9 +122,11 @@ def with_images(model: VisionLanguageModel) -> list[Batch]:
 
 
 MISTRAL = {**LLAMA, "model_type": "mistral", "sliding_window": 6}
+KOSMOS_2 = {"embed_dim": 64, "layers": 3, "ffn_dim": 80, "attention_heads": 4, "max_position_embeddings": 257}
 DESIGNS = {
     "tokens": TINY,
     "tokens, sliding window": replace(TINY, language={"hf_causal": {"config": MISTRAL}}),
+    "tokens, Kosmos-2's decoder": replace(TINY, language={"kosmos2": {"config": KOSMOS_2}}),
     "tokens, prefix": PREFIX,
     "tokens, prefix of images": replace(TINY, fusion={"tokens": {"prefix": "images"}}),
     "added_tokens, two ways": replace(TINY, fusion={"added_tokens": {"two_way": True}}),

@@ -15,6 +15,7 @@ from tests.train.test_encoders import FAMILIES, SMALL
 from tests.train.test_parity_deepseek import HIGH as SAM
 from tests.train.test_parity_deepseek import TWO_TOWERS as DEEPSEEK
 from tests.train.test_parity_idefics2 import RECIPE as IDEFICS_2
+from tests.train.test_parity_kosmos import RECIPE as KOSMOS_2
 from tests.train.test_parity_mllama import RECIPE as MLLAMA
 from tests.train.test_parity_pixtral import RECIPE as PIXTRAL
 from tests.train.test_parity_pixtral import RECIPE_3 as MISTRAL_3
@@ -66,6 +67,7 @@ DESIGNS = [
     ("abstractor", "mlp with an arrangement", PIXTRAL),
     ("abstractor", "linear with an arrangement", replace(PIXTRAL, abstractor="linear")),
     *[(part, name, recipe) for name, recipe in FUSIONS.items() for part in ("fusion", "language")],
+    ("language", "kosmos2", KOSMOS_2),
     *[("encoder", f"{name} {number}", recipe) for name, all_of in ENCODERS.items() for number, recipe in enumerate(all_of)],
 ]
 REFUSED = {  # abstractors that have no linear layer or are a single one

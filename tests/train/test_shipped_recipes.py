@@ -58,6 +58,7 @@ PUBLISHED: dict[str, tuple[EncoderFacts, int]] = {
     "qwen_vl": (facts(448, 14), 256), "minicpm_v": (facts(384, 14), 5 * 64), "phi3_vision": (CLIP_336, 1921),
     "moondream2": (facts(378, 14), 729), "qwen3_vl": (facts(32, 16, levels=3), 768), "mistral3": (facts(28, 14), 37 * 28),
     "otterhd": (facts(300, 30), 35 * 26), "beit3": (facts(224, 16), 14 * 14),
+    "kosmos2": (facts(224, 14, extra=1), 64),
     "llama32_vision": (facts(560, 14, extra=1, tile_grids=((1, 1), (1, 2), (2, 1), (2, 2))), 1),
 }  # fmt: skip
 
@@ -138,6 +139,9 @@ MODELS: dict[str, dict[str, Any]] = {  # a tiny configuration of the type of eac
     **{f"mistralai/Mistral-{name}": {**LLAMA, "model_type": "mistral"} for name in ("Nemo-Base-2407", "Small-24B-Base-2501")},
     "google/gemma-2b": GEMMA,
     "facebook/opt-125m": {**OPT, "num_hidden_layers": 4}, "facebook/opt-2.7b": OPT,
+    "microsoft/kosmos-2-patch14-224": {"embed_dim": 32, "layers": 2, "ffn_dim": 48, "attention_heads": 4},
+    "facebook/opt-2.7b": {"model_type": "opt", "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2,
+                          "num_attention_heads": 4, "word_embed_proj_dim": 32, "max_position_embeddings": 512},
     "togethercomputer/RedPajama-INCITE-Base-3B-v1": {
         "model_type": "gpt_neox", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
     "adept/persimmon-8b-base": {"model_type": "persimmon", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -162,6 +166,7 @@ SIZES: dict[str, dict[str, Any]] = {  # parameters that must fit the tiny models
     "interleaved_mrope": {"sections": [2, 1, 1]},
     "siglip_navit": {"table": 8}, "sam": {"side": 4}, "overlapping_crops": {"margin": 1},
     "attention_pool": {"heads": 2, "head_width": 8, "mlp_width": 24},
+    "siglip_navit": {"table": 8}, "kosmos_resampler": {"queries": 4, "head_width": 8}, "sam": {"side": 4},
     "cross_attention": {"every": 2, "first": 1, "key_heads": 2, "mlp_width": 24},
 }  # fmt: skip
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from vlmdata import catalog
 from vlmdata_train import convert
@@ -50,8 +51,8 @@ class Family:
     def misfits(self, model: VisionLanguageModel) -> Iterator[tuple[str, str]]:
         """Yield (part, what the family supports) for each part of a model that the family's format cannot hold.
 
-        This base class compares the parts with the table `parts`, and requires a plain output layer. A family adds checks of
-        the parts' parameters.
+        This base class compares the parts with the table `parts`, and requires a plain output layer. If the table names no
+        language model, it requires one of AutoModelForCausalLM. A family adds checks of the parts' parameters.
         """
         own = {"positions": model.positions, **vars(model.plan)}
         for kind, name in self.parts.items():
@@ -63,6 +64,8 @@ class Family:
                 fits = type(own[kind]) is find_part(kind, name)
             if not fits:
                 yield kind, name
+        if "language" not in self.parts and type(model.language.config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            yield "language", "a language model of AutoModelForCausalLM"
         if getattr(model.plan.fusion, "prefix", False) and not self.prefix:
             yield "fusion", "tokens, without prefix"
         if model.head != Head() or model.lm_head.bias is not None:

@@ -67,17 +67,26 @@ class HfCausal:
         """
         dtype, config, vocabulary = getattr(torch, self.dtype), self.load_config(tokenizer), len(tokenizer)
         if self.name is not None:
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(self.name, config=config, dtype=dtype)
+            model = self.load_weights(config, dtype)
             if model.get_input_embeddings().get_parameter("weight").shape[0] < vocabulary:
                 with quiet():  # transformers warns about the way rows are drawn, which is intended
                     model.resize_token_embeddings(vocabulary, pad_to_multiple_of=64)
         else:
             if config.vocab_size < vocabulary:
                 raise ValueError(f"vocab_size is {config.vocab_size}, but the tokenizer needs at least {vocabulary}")
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model = self.draw_weights(config, dtype)
         # Padding has no loss and no attention, so its embedding would not be trained anyway. But the padding token may have
         # another use, often the end of a turn, and must be trained there.
         embeddings: Any = model.get_input_embeddings()
         embeddings.padding_idx = None
         use_packed_attention(model)
         return model
+
+    def load_weights(self, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+        """Return the model of this configuration with the published weights of `name`."""
+        assert self.name is not None
+        return AutoModelForCausalLM.from_pretrained(self.name, config=config, dtype=dtype)
+
+    def draw_weights(self, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+        """Return a model of this configuration with random weights."""
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)
