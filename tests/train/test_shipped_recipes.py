@@ -124,12 +124,10 @@ MODELS: dict[str, dict[str, Any]] = {  # a tiny configuration of the type of eac
     "meta-llama/Llama-3.2-11B-Vision": {
         "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2, "num_global_layers": 1, "attention_heads": 2,
         "image_size": 28, "patch_size": 14, "intermediate_layers_indices": [0], "vision_output_dim": 32},
-    **{f"Qwen/{name}-Instruct": {**LLAMA, "model_type": "qwen2"} for name in ("Qwen2-7B", "Qwen2.5-7B", "Qwen2.5-0.5B")},
     "Qwen/Qwen1.5-7B": {**LLAMA, "model_type": "qwen2"}, "Qwen/Qwen3-8B": {**LLAMA, "model_type": "qwen3", "head_dim": 8},
     "microsoft/phi-1_5": {**LLAMA, "model_type": "phi"}, "microsoft/Phi-3-mini-128k-instruct": {**LLAMA, "model_type": "phi3"},
     **{f"Qwen/{name}": {**LLAMA, "model_type": "qwen2"}
        for name in ("Qwen2-7B", "Qwen2-7B-Instruct", "Qwen2.5-7B-Instruct", "Qwen2.5-0.5B-Instruct")},
-    "Qwen/Qwen3-8B": {**LLAMA, "model_type": "qwen3", "head_dim": 8},
     **dict.fromkeys(
         ("lmsys/vicuna-7b-v1.3", "deepseek-ai/deepseek-coder-1.3b-base",
          "lmsys/vicuna-7b-v1.5", "01-ai/Yi-6B-Chat", "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-3.1-8B-Instruct",
@@ -140,8 +138,6 @@ MODELS: dict[str, dict[str, Any]] = {  # a tiny configuration of the type of eac
     "google/gemma-2b": GEMMA,
     "facebook/opt-125m": {**OPT, "num_hidden_layers": 4}, "facebook/opt-2.7b": OPT,
     "microsoft/kosmos-2-patch14-224": {"embed_dim": 32, "layers": 2, "ffn_dim": 48, "attention_heads": 4},
-    "facebook/opt-2.7b": {"model_type": "opt", "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2,
-                          "num_attention_heads": 4, "word_embed_proj_dim": 32, "max_position_embeddings": 512},
     "togethercomputer/RedPajama-INCITE-Base-3B-v1": {
         "model_type": "gpt_neox", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
     "adept/persimmon-8b-base": {"model_type": "persimmon", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -163,10 +159,8 @@ SIZES: dict[str, dict[str, Any]] = {  # parameters that must fit the tiny models
     "longest_edge": {"longest": 64}, "native": {"max_height": 60, "max_width": 60}, "square_tiles": {"longest": 128},
     "siglip_navit": {"table": 8}, "sam": {"side": 4}, "slices": {"side": 32}, "paired_crops": {"margin": 1},
     "query_resampler": {"queries": 4, "head_width": 8}, "mlp": {"mlp_width": 24}, "raw_patches": {"image_size": 64},
-    "interleaved_mrope": {"sections": [2, 1, 1]},
-    "siglip_navit": {"table": 8}, "sam": {"side": 4}, "overlapping_crops": {"margin": 1},
-    "attention_pool": {"heads": 2, "head_width": 8, "mlp_width": 24},
-    "siglip_navit": {"table": 8}, "kosmos_resampler": {"queries": 4, "head_width": 8}, "sam": {"side": 4},
+    "interleaved_mrope": {"sections": [2, 1, 1]}, "overlapping_crops": {"margin": 1},
+    "attention_pool": {"heads": 2, "head_width": 8, "mlp_width": 24}, "kosmos_resampler": {"queries": 4, "head_width": 8},
     "cross_attention": {"every": 2, "first": 1, "key_heads": 2, "mlp_width": 24},
 }  # fmt: skip
 
