@@ -83,6 +83,12 @@ def test_an_image_has_as_many_tokens_as_in_other_versions_of_published_models() 
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_table_of_published_systems_names_the_recipe(name: str) -> None:
+    section = (PIPELINES.parent / "docs/models.md").read_text().split("## Published systems\n")[1].split('"Logits equal"')[0]
+    assert f"`{name}`" in section
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_part_of_a_recipe_has_a_name_and_parameters_that_exist(name: str) -> None:
     model = load(name).model
     for kind, entry in asdict(model).items():
