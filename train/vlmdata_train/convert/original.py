@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,8 +16,6 @@ from vlmdata_train.model.hf_configs import config_of
 from vlmdata_train.model.special_ids import drop_foreign_ids
 
 WORD_TABLES = ("language.model.embed_tokens.weight", "language.lm_head.weight")
-# buffers in files of early versions of transformers, which later versions compute
-COMPUTED = ("rotary_emb.inv_freq", "embeddings.position_ids")
 
 
 class Original(Family):
@@ -31,11 +29,6 @@ class Original(Family):
             return tensor
         mean = tensor.float().mean(0, keepdim=True).to(tensor.dtype)
         return torch.cat([tensor, mean.expand(rows - len(tensor), -1)])
-
-
-def stored_weights(published: Published) -> Iterator[tuple[str, Tensor]]:
-    """Yield the name and the tensor of each weight in the files of a model, without computed buffers."""
-    return ((name, tensor) for name, tensor in published.weights() if not name.endswith(COMPUTED))
 
 
 def check_files(published: Published) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 from transformers import AutoConfig
 
-from vlmdata_train.convert.original import stored_weights
 from vlmdata_train.convert.published import Published
 
 _ON_THE_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -52,6 +51,6 @@ def tower_config(tower: Published) -> Any:
 
 def tower_weights(tower: Published) -> Iterator[tuple[str, str, Tensor]]:
     """Yield (name in the files, our name, tensor) of each weight of the image half of a CLIP."""
-    for theirs, tensor in stored_weights(tower):
+    for theirs, tensor in tower.weights():
         if found := _TOWER.fullmatch(theirs):
             yield theirs, f"encoder.model.{found[1]}", tensor

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from vlmdata_train.convert.original import Original, check_files, language_entry, stored_weights
+from vlmdata_train.convert.original import Original, check_files, language_entry
 from vlmdata_train.convert.published import Published
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.tokens import load_tokenizer
@@ -81,7 +81,7 @@ class InternVLOriginal(Original):
 
     def read(self, start: Published) -> Iterator[tuple[str, str | None, Tensor]]:
         """Yield each weight. A weight of queries, keys and values is yielded as three weights."""
-        for theirs, tensor in stored_weights(start):
+        for theirs, tensor in start.weights():
             ours = self.our_name(theirs)
             if ours is None or ".qkv." not in ours:
                 yield theirs, ours, tensor

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from vlmdata_train.convert.original import Original, check_files, language_entry, stored_weights
+from vlmdata_train.convert.original import Original, check_files, language_entry
 from vlmdata_train.convert.original_tower import tower_config, tower_of, tower_weights
 from vlmdata_train.convert.published import Published, plain_config
 from vlmdata_train.convert.served import FILTERS
@@ -70,7 +70,7 @@ class LlavaOriginal(Original):
     def read(self, start: Published) -> Iterator[tuple[str, str | None, Tensor]]:
         """Yield each weight of the model, then those of the tower if the model's files do not have them."""
         has_tower = False
-        for theirs, tensor in stored_weights(start):
+        for theirs, tensor in start.weights():
             ours = self.our_name(theirs)
             has_tower |= (ours or "").startswith("encoder.")
             yield theirs, ours, tensor
