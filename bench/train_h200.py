@@ -88,10 +88,10 @@ def varlen() -> None:
     """Compute attention with FlashAttention's variable-length kernel."""
     make = setup.make_model
 
-    def made(*words: Any) -> VisionLanguageModel:
-        model = make(*words)
+    def made(*words: Any) -> tuple[VisionLanguageModel, Callable[[], None]]:
+        model, read = make(*words)
         model.attention = "varlen"
-        return model
+        return model, read
 
     setup.make_model = made
 

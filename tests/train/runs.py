@@ -10,6 +10,10 @@ from torch import Tensor
 
 from bench.inputs.tars import write_tar
 from tests.train.shards import caption_samples, conversation_samples
+from vlmdata_train.distributed import Ranks
+from vlmdata_train.loop.setup import make_model
+from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.recipe import Recipe
 from vlmdata_train.recipe_file import parse
 
@@ -37,6 +41,13 @@ def tiny_recipe(data: str, out: Path, **changes: Any) -> Recipe:
         "checkpoints": {"every": 3, "keep": 9}, "logs": {"every": 2, "tensorboard": False},
     }  # fmt: skip
     return parse({**tree, **changes})
+
+
+def made_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLanguageModel:
+    """Return a run's model with its weights."""
+    model, read = make_model(recipe, parts, ranks)
+    read()
+    return model
 
 
 def weights(checkpoint: Path) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.train.runs import MODEL, tiny_recipe, weights, write_data
+from tests.train.runs import MODEL, made_model, tiny_recipe, weights, write_data
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import setup
 from vlmdata_train.loop.loop import run_training
@@ -43,7 +43,7 @@ def test_every_weight_of_the_image_half_changes(tmp_path: Path, name: str) -> No
         write_data(tmp_path / "data"), tmp_path / "out", model=model, batches={"tokens": 512, "sample_tokens": 256}
     )
     setup.seed_everything(recipe.seed, CPU)
-    first = setup.make_model(recipe, recipe.model, CPU)
+    first = made_model(recipe, recipe.model, CPU)
     before = {key: weight.detach().clone() for key, weight in first.named_parameters()}
     after = weights(run_training(recipe).checkpoint)
     parts = ("encoder.", "abstractor.", "arrangement.")

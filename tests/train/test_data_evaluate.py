@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.inputs.tars import document_sample, jpeg
-from tests.train.runs import tiny_recipe, write_data
+from tests.train.runs import made_model, tiny_recipe, write_data
 from tests.train.shards import conversation_samples, drawing
 from vlmdata_train.__main__ import main
 from vlmdata_train.data import open_feed
@@ -40,7 +40,7 @@ def test_scores_are_reported_beside_those_of_the_commonest_answer():
 def loaded(tmp_path, **changes):
     recipe = tiny_recipe(write_data(tmp_path / "data", captions=20, conversations=10), tmp_path / "o", **changes)
     setup.seed_everything(0, CPU)
-    model = setup.make_model(recipe, recipe.model, CPU)
+    model = made_model(recipe, recipe.model, CPU)
     return recipe, model, open_feed.feed_of(recipe, model, recipe.data, CPU)
 
 

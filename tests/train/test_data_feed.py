@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.inputs.tars import document_sample, jpeg, write_tar
-from tests.train.runs import tiny_recipe, write_data
+from tests.train.runs import made_model, tiny_recipe, write_data
 from tests.train.shards import caption_samples, conversation_samples, drawing
 from vlmdata.step import RecipeError
 from vlmdata_train.data import open_feed
@@ -17,7 +17,6 @@ from vlmdata_train.data.left_out import count_left_out
 from vlmdata_train.data.reading import Reading, is_held_out
 from vlmdata_train.data.sample_positions import FeedPosition, SamplePosition, redistribute
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.loop import setup
 
 pytestmark = pytest.mark.whole
 
@@ -27,7 +26,7 @@ CPU = torch.device("cpu")
 @functools.cache
 def model():
     recipe = tiny_recipe("unused", "unused")
-    return setup.make_model(recipe, recipe.model, Ranks(0, 1, CPU))
+    return made_model(recipe, recipe.model, Ranks(0, 1, CPU))
 
 
 def feed(data, rank=0, world=1, *, epochs=1, split=None, **changes):

@@ -10,12 +10,11 @@ import torch
 from bench.inputs.tars import jpeg
 from tests.engine.site import download, ledger
 from tests.servers import LoopbackServer, reply
-from tests.train.runs import tiny_recipe
+from tests.train.runs import made_model, tiny_recipe
 from tests.train.shards import drawing
 from vlmdata import run
 from vlmdata_train.data import open_feed
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.loop import setup
 from vlmdata_train.loop.loop import run_training
 from vlmdata_train.model.model import VisionLanguageModel
 
@@ -78,7 +77,7 @@ def test_conversations_with_web_images_become_prompts_with_their_pixels(tmp_path
 
     recipe = tiny_recipe(str(out), tmp_path / "run", steps=2)
     ranks = Ranks(0, 1, torch.device("cpu"))
-    model: VisionLanguageModel = setup.make_model(recipe, recipe.model, ranks)
+    model: VisionLanguageModel = made_model(recipe, recipe.model, ranks)
     batches = [batch for batch, _ in open_feed.feed_of(recipe, model, str(out), ranks)]
     texts, colours = [], set()
     for batch in batches:

@@ -28,6 +28,7 @@ from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.tokens import byte_tokenizer, image_token_id
+from vlmdata_train.model.weight_places import weight_places
 
 pytestmark = pytest.mark.whole
 
@@ -67,7 +68,7 @@ def ask(model: VisionLanguageModel, image: np.ndarray) -> tuple[torch.Tensor, li
 def loaded_from(folder: Path) -> VisionLanguageModel:
     """Load a published model, as a run starts from one."""
     model = build_model(model_of(str(folder)))
-    fill_from_published(model, str(folder))
+    fill_from_published(model, str(folder), weight_places(model))
     return model
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.train.runs import tiny_recipe
+from tests.train.runs import made_model, tiny_recipe
 from tests.train.shards import MemoryStream, caption_samples, conversation_samples
 from vlmdata_train.data import open_feed
 from vlmdata_train.data.feed import Feed
@@ -25,7 +25,7 @@ def results(batches: int, *, compiled: bool, recomputed: list[bool], attention: 
     """Return the losses and the gradient norms of some batches."""
     recipe = tiny_recipe("unused", "unused")  # type: ignore[arg-type]
     setup.seed_everything(0, CPU)
-    model = setup.make_model(recipe, recipe.model, CPU).train()
+    model = made_model(recipe, recipe.model, CPU).train()
     model.attention = attention
     blocks = blocks_of(model.language)
     recompute(blocks, recomputed)
@@ -49,7 +49,7 @@ def results(batches: int, *, compiled: bool, recomputed: list[bool], attention: 
 
 def test_the_blocks_found_are_those_of_the_language_model():
     recipe = tiny_recipe("unused", "unused")  # type: ignore[arg-type]
-    model = setup.make_model(recipe, recipe.model, CPU)
+    model = made_model(recipe, recipe.model, CPU)
     assert [type(b).__name__ for b in blocks_of(model.language)] == ["LlamaDecoderLayer"] * 2
 
 

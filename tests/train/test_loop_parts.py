@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.train.runs import tiny_recipe, weights, write_data
+from tests.train.runs import made_model, tiny_recipe, weights, write_data
 from vlmdata_train.data import open_feed
 from vlmdata_train.distributed import Ranks
 from vlmdata_train.loop import setup
@@ -30,9 +30,9 @@ FROZEN = {"frozen": True}
 def test_frozen_parts_stay_bit_equal_and_every_trained_weight_changes(tmp_path, parts, trained):
     recipe = tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", parts=parts)
     setup.seed_everything(recipe.seed, CPU)
-    before = {n: t.clone() for n, t in setup.make_model(recipe, recipe.model, CPU).state_dict().items()}
+    before = {n: t.clone() for n, t in made_model(recipe, recipe.model, CPU).state_dict().items()}
     after = weights(run_training(recipe).checkpoint)
-    parameters = dict(setup.make_model(recipe, recipe.model, CPU).named_parameters())
+    parameters = dict(made_model(recipe, recipe.model, CPU).named_parameters())
     for name in after:
         is_trained = name.split(".")[0] in trained and name in parameters
         if not is_trained:
@@ -45,7 +45,7 @@ def test_lora_leaves_the_base_weights_unchanged(tmp_path):
     parts = {"encoder": FROZEN, "language": {"lora": {"rank": 2, "alpha": 4}}}
     recipe = tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", parts=parts)
     setup.seed_everything(recipe.seed, CPU)
-    before = {n: t.clone() for n, t in setup.make_model(recipe, recipe.model, CPU).state_dict().items()}
+    before = {n: t.clone() for n, t in made_model(recipe, recipe.model, CPU).state_dict().items()}
     after = weights(run_training(recipe).checkpoint)
     base = [name for name in after if name.startswith("language.") and "lora_" not in name]
     assert base and all(torch.equal(before[name], after[name]) for name in base)
@@ -68,7 +68,7 @@ def test_a_weight_without_a_gradient_stops_the_run_at_the_first_step(tmp_path, m
 def gradients(recipe, accumulate: int):
     """Return the micro-batches of the first step and their gradients, with the data in one or in several pieces."""
     setup.seed_everything(0, CPU)
-    model = setup.make_model(recipe, recipe.model, CPU)
+    model = made_model(recipe, recipe.model, CPU)
     feed, _ = open_feed.make_feeds(recipe, model, CPU)
     source = Prefetcher(feed, CPU.device)
     micros = source.take(accumulate)
@@ -105,7 +105,7 @@ def test_packed_and_padded_batches_of_the_same_samples_have_the_same_gradients(t
 
 def test_a_micro_batch_counts_answers_as_the_loss_does(tmp_path):
     recipe = tiny_recipe(write_data(tmp_path / "data", conversations=8), tmp_path / "o")
-    model = setup.make_model(recipe, recipe.model, CPU)
+    model = made_model(recipe, recipe.model, CPU)
     feed, _ = open_feed.make_feeds(recipe, model, CPU)
     batch, _ = next(iter(feed))
     micro = MicroBatch.of(batch, CPU.device)

@@ -12,14 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from bench.inputs.tars import jpeg, write_tar
-from tests.train.runs import MODEL, tiny_recipe, weights, write_data
+from tests.train.runs import MODEL, made_model, tiny_recipe, weights, write_data
 from tests.train.shards import conversation_samples
 from tests.train.tiny import pack, sample
 from vlmdata_train.convert import checkpoint
 from vlmdata_train.convert.restore import restore
 from vlmdata_train.data import open_feed
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.loop import setup
 from vlmdata_train.loop.loop import run_training
 from vlmdata_train.model.lora import merge_lora
 
@@ -185,7 +184,7 @@ def test_a_nan_loss_on_the_second_rank_is_reported_by_the_first(tmp_path):
     tree = {**json.loads(recipe.read_text()), "model": model, "batches": rows, "parts": {}}
     recipe.write_text(json.dumps(tree))
     alone = tiny_recipe(data, tmp_path / "unused", model=model, batches=rows)
-    built = setup.make_model(alone, alone.model, Ranks(0, 1, torch.device("cpu")))
+    built = made_model(alone, alone.model, Ranks(0, 1, torch.device("cpu")))
     second = open_feed.feed_of(alone, built, data, Ranks(1, 2, torch.device("cpu")), seed=alone.seed, epochs=None)
     key = next(k.split()[1] for batch, _ in second for k in batch.keys if int(k.split()[1][1:]) % 5)  # a sample with an image
     samples = conversation_samples(16)

@@ -38,6 +38,7 @@ from vlmdata_train.model.generate import generate
 from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import Lora, ModelRecipe, Part
 from vlmdata_train.model.tokens import BEGIN, CHAT_TEMPLATE
+from vlmdata_train.model.weight_places import weight_places
 from vlmdata_train.recipe_file import load
 
 pytestmark = pytest.mark.whole
@@ -97,7 +98,7 @@ def batch_of(model: VisionLanguageModel, *images: int) -> Batch:
 def loaded(folder: Path) -> VisionLanguageModel:
     """Return our model of a published one, with its weights."""
     model = build_model(model_of(str(folder))).eval()
-    fill_from_published(model, str(folder))
+    fill_from_published(model, str(folder), weight_places(model))
     return model
 
 

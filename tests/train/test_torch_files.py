@@ -15,6 +15,7 @@ from vlmdata_train.convert.checkpoint_folder import model_of
 from vlmdata_train.convert.fill import fill_from_published
 from vlmdata_train.convert.published import Published
 from vlmdata_train.model.model import build_model
+from vlmdata_train.model.weight_places import weight_places
 
 pytestmark = pytest.mark.whole
 
@@ -39,7 +40,7 @@ def as_torch_files(folder: Path, files: int = 1, **options: Any) -> None:
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     """Return the weights of our model of a published one."""
     model = build_model(model_of(str(folder)))
-    fill_from_published(model, str(folder))
+    fill_from_published(model, str(folder), weight_places(model))
     return model.state_dict()
 
 

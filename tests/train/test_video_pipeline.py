@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.inputs.tars import document_sample, jpeg, write_tar
-from tests.train.runs import MODEL, tiny_recipe
+from tests.train.runs import MODEL, made_model, tiny_recipe
 from tests.train.shards import COLOURS, drawing
 from tests.train.test_parity_qwen import TEXT, VISION
 from vlmdata import run
@@ -19,7 +19,6 @@ from vlmdata.images.header import read_header
 from vlmdata_train.data import open_feed
 from vlmdata_train.data.document import Video
 from vlmdata_train.distributed import Ranks
-from vlmdata_train.loop import setup
 from vlmdata_train.loop.loop import run_training
 
 pytestmark = pytest.mark.whole
@@ -72,7 +71,7 @@ def test_a_dataset_with_frames_is_trained_with_exact_lengths(name: str, dataset:
         str(dataset), tmp_path / "run", model=MODELS[name], steps=2, batches={"tokens": 400, "sample_tokens": 400}
     )
     ranks = Ranks(0, 1, torch.device("cpu"))
-    model: Any = setup.make_model(recipe, recipe.model, ranks)
+    model: Any = made_model(recipe, recipe.model, ranks)
     feed = open_feed.feed_of(recipe, model, str(dataset), ranks)
     prompts = {}
     for sample in open_feed.some_samples(feed.reading, str(dataset), 100):

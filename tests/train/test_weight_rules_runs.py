@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 import pytest
 import torch
 
-from tests.train.runs import MODEL, tiny_recipe, weights, write_data
+from tests.train.runs import MODEL, made_model, tiny_recipe, weights, write_data
 from tests.train.test_loop_ranks import torchrun, write_recipe
 from tests.train.test_loop_resume import resumed_like_unbroken
 from tests.train.tiny import pack, sample
@@ -43,7 +43,7 @@ def is_trained(name: str, parameters: set[str]) -> bool:
 def test_weights_of_rules_change_and_all_others_stay_bit_equal(tmp_path, capsys):
     recipe = tiny_recipe(write_data(tmp_path / "data"), tmp_path / "out", steps=2, **CHANGES)
     setup.seed_everything(recipe.seed, CPU)
-    model = setup.make_model(recipe, recipe.model, CPU)
+    model = made_model(recipe, recipe.model, CPU)
     parameters = {name for name, _ in model.named_parameters()}
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     after = weights(run_training(recipe).checkpoint)
@@ -81,7 +81,7 @@ def test_a_checkpoint_with_rules_and_lora_is_restored_started_from_and_exported(
         "stage": "instruct", "start": str(made.checkpoint), "data": data, "out": str(tmp_path / "next"), "steps": 1,
         "parts": {"encoder": {"frozen": True}, "language": {"frozen": True, "rules": [{"weights": "norms", "frozen": False}]}},
     })  # fmt: skip
-    begun = setup.make_model(start, start.model, CPU).eval()
+    begun = made_model(start, start.model, CPU).eval()
     with torch.no_grad():
         torch.testing.assert_close(begun.logits(batch), before, rtol=1e-4, atol=1e-5)
     trained = [name for name, weight in begun.language.named_parameters() if weight.requires_grad]
@@ -99,7 +99,7 @@ def test_a_checkpoint_from_before_there_were_rules_resumes_and_starts(tmp_path):
     del tree["parts"]["language"]["lora"]["layers"]
     file.write_text(json.dumps(tree))
     start = tiny_recipe(data, tmp_path / "next", start=str(made.checkpoint))
-    assert setup.make_model(start, setup.model_parts(start, tmp_path / "next", CPU), CPU) is not None
+    assert made_model(start, setup.model_parts(start, tmp_path / "next", CPU), CPU) is not None
     assert restore(made.checkpoint, "cpu")[1].parts["language"].lora.layers is None
     assert run_training(tiny_recipe(data, tmp_path / "out", steps=3, parts=parts)).steps == 3
 
@@ -130,7 +130,7 @@ def test_rules_that_train_weights_of_frozen_parts_are_not_an_all_frozen_recipe(t
     every = [{"weights": "*", "frozen": True}]
     recipe = tiny_recipe("D", tmp_path, parts={name: {"rules": every} for name in names if name != "fusion"})
     with pytest.raises(RecipeError, match="nothing would be trained"):
-        setup.make_model(recipe, recipe.model, CPU)
+        made_model(recipe, recipe.model, CPU)
 
 
 @pytest.mark.slow  # each rank is a process that must first import torch
@@ -147,7 +147,7 @@ def test_weights_of_rules_train_equally_under_ddp_and_fsdp(tmp_path):
     assert ddp.keys() == fsdp.keys()
     recipe = tiny_recipe(data, tmp_path / "none", **{**CHANGES, "parts": parts})
     setup.seed_everything(recipe.seed, CPU)
-    model = setup.make_model(recipe, recipe.model, CPU)
+    model = made_model(recipe, recipe.model, CPU)
     parameters, before = {name for name, _ in model.named_parameters()}, model.state_dict()
     for name in ddp:
         assert torch.allclose(ddp[name], fsdp[name], atol=2e-5), name

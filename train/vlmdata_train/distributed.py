@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from vlmdata.step import RecipeError
@@ -70,19 +70,23 @@ def joined(device: str) -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def distribute(module: nn.Module, blocks: list[nn.Module], ranks: Ranks, how: Literal["ddp", "fsdp"]) -> nn.Module:
+def distribute(
+    module: nn.Module, blocks: list[nn.Module], ranks: Ranks, how: Literal["ddp", "fsdp"],
+    read: Callable[[], None] = lambda: None,
+) -> nn.Module:  # fmt: skip
     """Return the module wrapped in DDP, or sharded by FSDP2 with each block as a unit. On one rank, return it unchanged.
 
-    Gradients are averaged over the ranks, in fp32 under FSDP2.
+    Gradients are averaged over the ranks, in fp32 under FSDP2. `read` gives the module's placeholders their values. It is
+    called when the module is sharded, so that a rank needs memory only for its share.
     """
-    if ranks.world == 1:
-        return module
-    if how == "fsdp":
+    if how == "fsdp" and ranks.world > 1:
         policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
         for block in blocks:
             fully_shard(block, mp_policy=policy)
         # No reshard after forward, because the loss uses the output layer's weight at the end of the forward pass.
         fully_shard(module, mp_policy=policy, reshard_after_forward=False)
+    read()
+    if how == "fsdp" or ranks.world == 1:
         return module
     trained = {p for p in module.parameters() if p.requires_grad}
     assert trained
@@ -133,11 +137,21 @@ def _gather(tensor: Any) -> Tensor:
 
 
 def distribute_like(tensor: Tensor, example: Tensor) -> Tensor:
-    """Return `tensor` on the device of `example`, sharded in the same way."""
-    if not isinstance(example, DTensor):
-        return tensor.to(example.device)
-    # Every rank has the full tensor, so nothing is sent. NCCL could not send int16.
-    return distribute_tensor(tensor.to(example.device), example.device_mesh, example.placements, src_data_rank=None)
+    """Return a copy of `tensor` on the device of `example`, sharded in the same way."""
+    share = torch.empty_like(example, dtype=tensor.dtype, requires_grad=False)
+    copy_share(tensor, share)
+    return share
+
+
+def copy_share(full: Tensor, target: Tensor) -> None:
+    """Copy a full tensor to `target`. If `target` is sharded, copy only this rank's rows, and read only these from a file."""
+    if not isinstance(target, DTensor):
+        target.copy_(full)
+        return
+    own = target.to_local()
+    rows = -(-len(full) // target.device_mesh.size())  # of each rank but the last; FSDP2 divides the rows like torch.chunk
+    start = target.device_mesh.get_local_rank() * rows
+    own.copy_(full[start : start + len(own)])
 
 
 def barrier(ranks: Ranks) -> None:

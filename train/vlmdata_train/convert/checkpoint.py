@@ -32,7 +32,9 @@ from torch.optim import Optimizer
 
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import latest
-from vlmdata_train.distributed import Ranks, all_gather_objects, barrier, distribute_like, full_tensor
+from vlmdata_train.distributed import Ranks, all_gather_objects, barrier, copy_share, distribute_like, full_tensor
+from vlmdata_train.model.lora import merged
+from vlmdata_train.model.weight_places import Place, first_places, unshared, weight_places
 
 MAX_FILE_BYTES = 4 << 30
 
@@ -115,20 +117,35 @@ def read_saved(path: Path) -> Saved:
 
 def load_model(path: Path, model: nn.Module) -> None:
     """Load the weights of a checkpoint into a model. Raise RecipeError for the first weight that does not fit."""
-    weights = dict(unshared(model))
-    missing = dict(weights)
-    with torch.no_grad():
+    load_weights(path, weight_places(model), {})
+
+
+@torch.no_grad()
+def load_weights(path: Path, places: Mapping[str, Place], updates: Mapping[nn.Module, Any]) -> None:
+    """Load the weights of a checkpoint into their places, which are by the checkpoint's names. Of a sharded weight, only this
+    rank's share is read.
+
+    `updates` are the checkpoint's LoRA updates by their layers, as `lora.remove_lora` returns them. They are loaded first and
+    added to the weights of their layers. Raise RecipeError for the first weight that does not fit.
+    """
+    first = first_places(places)
+    missing = dict(first)
+    for is_update in [True, False] if updates else [False]:
         for name, tensor in read_tensors(path, "model", "frozen"):
-            if name not in weights:
+            if updates and is_update != ("lora_" in name):
+                continue
+            if name not in first:
                 raise RecipeError(
                     f"{path}: the model has no weight '{name}'. Set the model's parts in the recipe as in {path}/recipe.json"
                 )
-            weight = weights[name]
-            if weight.shape != tensor.shape:
+            place = first[name]
+            if place.tensor.shape != tensor.shape:
                 raise RecipeError(
-                    f"{path}: '{name}' has the shape {tuple(tensor.shape)}, but the model needs {tuple(weight.shape)}"
+                    f"{path}: '{name}' has the shape {tuple(tensor.shape)}, but the model needs {tuple(place.tensor.shape)}"
                 )
-            weight.copy_(distribute_like(tensor, weight))
+            if place.owner in updates and place.leaf == "weight":
+                tensor = merged(updates[place.owner], tensor)
+            copy_share(tensor, place.tensor)
             missing.pop(name, None)
     if missing:
         raise RecipeError(f"{path} lacks the weight '{next(iter(missing))}' (missing weights: {len(missing)})")
@@ -176,15 +193,6 @@ def restore_random(states: dict[str, Any], device: torch.device) -> None:
 def all_random_states(ranks: Ranks) -> list[dict[str, Any]]:
     """Return the states of every rank's random generators. Every rank must call this function."""
     return all_gather_objects(random_states(ranks.device), ranks)
-
-
-def unshared(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return (name, tensor) of parameters and persistent buffers. A shared tensor is listed once, with its first name."""
-    names = model.state_dict(keep_vars=True)
-    seen: dict[int, str] = {}
-    for name, tensor in names.items():
-        seen.setdefault(id(tensor), name)
-    return [(name, names[name]) for name in seen.values()]
 
 
 def _optimizer_tensors(named: dict[str, Tensor], optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:

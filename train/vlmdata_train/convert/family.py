@@ -36,6 +36,7 @@ class Family:
     names: ClassVar[tuple[tuple[str, str], ...]]
     # kind of part: the only name in a recipe that the format holds. `language` is a `model_type`. A kind may be left out.
     parts: ClassVar[Mapping[str, str]] = {}
+    unneeded: ClassVar[tuple[str, ...]] = ()  # starts of our names of weights that no feature needs, and the format lacks
     prefix: ClassVar[bool] = False  # whether the tokens before the first answer attend to each other in both directions
     tower: ClassVar[type | None] = None  # the encoder's module; None: `misfits` of the family checks the encoder
     is_written: ClassVar[bool] = True  # whether models are exported in this format; False: it is only read
@@ -124,7 +125,7 @@ class Family:
 
     def our_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
         """Return our weights that `names` has to map."""
-        return model.state_dict()
+        return {name: value for name, value in model.state_dict().items() if not name.startswith(self.unneeded)}
 
     def their_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
         """Return the weights by their names in transformers' memory."""

@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
-from vlmdata_train.convert.checkpoint import unshared
 from vlmdata_train.convert.family import family_of
 from vlmdata_train.convert.published import Published
-from vlmdata_train.distributed import distribute_like
+from vlmdata_train.distributed import copy_share
 from vlmdata_train.model.head import Head
 from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.model.weight_places import Place, first_places
 
 # ends of the names of buffers that older versions of transformers saved; newer ones compute them
 OLD_BUFFERS = (".rotary_emb.inv_freq", ".position_ids")
 
 
 @torch.no_grad()
-def fill_from_published(model: VisionLanguageModel, name: str) -> None:
+def fill_from_published(model: VisionLanguageModel, name: str, places: Mapping[str, Place]) -> None:
     """Copy the weights of the published model `name` into `model`.
 
-    Each tensor is read once and copied to this rank's share. Raises ValueError, which names the part, for a weight that does
-    not fit, and if a weight is missing.
+    Each tensor is read once and copied to this rank's share. `places` are the `weight_places` of the model before LoRA is added
+    to it. Raises ValueError, which names the part, for a weight that does not fit, and if a weight is missing.
     """
     start = Published(name)
     family = family_of(start)
     if model.head != Head() or model.lm_head.bias is not None:
         kind = type(model.language).__name__
         raise ValueError(f"{name}: {family.title}'s format has no bias, scale or cap for logits, but {kind} uses one of them")
-    weights = dict(unshared(model))
-    shared = set(model.state_dict()) - set(weights)  # second names of tied weights
-    missing = {name: weights[name] for name in family.our_weights(model) if name in weights}
+    first = first_places(places)
+    missing = {name: place for name, place in first.items() if not name.startswith(family.unneeded)}
+    for unneeded in first.keys() - missing.keys():
+        first[unneeded].tensor.zero_()  # it may have no value yet
     for theirs, ours, tensor in family.read(start):
-        if ours in shared or (ours not in weights and theirs.endswith(OLD_BUFFERS)):
-            continue
-        if ours not in weights:
+        if ours is None or ours not in places:
+            if theirs.endswith(OLD_BUFFERS):
+                continue
             raise ValueError(f"{name}: the model has no place for the weight '{theirs}'. Omit `model` in the recipe")
-        weight = weights[ours]
+        if ours not in first:  # the second name of a tied weight
+            continue
+        weight = first[ours].tensor
         tensor = family.our_tensor(ours, tensor, weight.shape[0] if weight.ndim else 0)
         if weight.shape != tensor.shape:
             raise ValueError(
                 f"{name}: {ours.partition('.')[0]}: the weight '{theirs}' has the shape {tuple(tensor.shape)}, but the model"
                 f" needs {tuple(weight.shape)}. Omit `model` in the recipe"
             )
-        weight.copy_(distribute_like(tensor, weight))
+        copy_share(tensor, weight)
         missing.pop(ours, None)
     if missing:
-        first = next(iter(missing))
+        lost = next(iter(missing))
         raise ValueError(
-            f"{name}: {first.partition('.')[0]}: the files lack the weight '{first}' (missing weights: {len(missing)})"
+            f"{name}: {lost.partition('.')[0]}: the files lack the weight '{lost}' (missing weights: {len(missing)})"
         )

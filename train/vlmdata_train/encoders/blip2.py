@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import Blip2ForConditionalGeneration, Blip2VisionModel
 
 from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.placeholders import are_on
 from vlmdata_train.model.vision_half import CLIP_MEAN, CLIP_STD, VisionHalf
 
 
@@ -37,7 +38,7 @@ class Blip2(VisionHalf):
 
     def load_model(self) -> nn.Module:
         """Return the tower of transformers with its weights."""
-        if self.name is None:
+        if self.name is None or are_on():
             return super().load_model()
         whole: Any = Blip2ForConditionalGeneration.from_pretrained(self.name, dtype=torch.float32)
         return whole.vision_model

@@ -23,6 +23,7 @@ from transformers import (
 
 from vlmdata_train.model.encoder_facts import EncoderFacts
 from vlmdata_train.model.hf_configs import config_of
+from vlmdata_train.model.placeholders import are_on
 from vlmdata_train.model.repeated_blocks import blocks_of
 from vlmdata_train.model.unused_weights import set_unused_aside
 
@@ -126,7 +127,7 @@ class HfVision:
     def build(self) -> nn.Module:
         """Return the tower with its weights."""
         config = self.load_config()
-        model, missing = (AutoModel.from_config(config), set()) if self.name is None else self._load(config)
+        model, missing = (AutoModel.from_config(config), set()) if self.name is None or are_on() else self._load(config)
         size = self.image_size or _one(config.image_size)
         extra = self._extra(config, size, _one(config.patch_size)) if self.tokens == "patches" else 0
         tower = HfVisionTower(model, self.layers, extra, self.norm, interpolate=self.image_size is not None)

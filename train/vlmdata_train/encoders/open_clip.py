@@ -9,6 +9,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import open_clip
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from vlmdata.catalog import suggest
 from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.placeholders import in_full
 from vlmdata_train.model.unused_weights import set_unused_aside
 
 
@@ -107,7 +109,9 @@ class OpenClip:
 
     def build(self) -> nn.Module:
         """Return the tower with its weights."""
-        tower = OpenClipTower(self._visual(weights=True), self.layers, self.tokens, self.norm)
+        is_plain = self.config is not None and "timm_model_name" not in self.config
+        visual = self._visual(weights=True) if is_plain else in_full(partial(self._visual, weights=True))
+        tower = OpenClipTower(visual, self.layers, self.tokens, self.norm)
         size = self.facts().image_size
         try:
             set_unused_aside(tower, size, size)

@@ -17,6 +17,7 @@ from transformers import AutoConfig
 from transformers.models.sam.modeling_sam import SamVisionModel, SamVisionNeck
 
 from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.placeholders import are_on
 from vlmdata_train.model.unused_weights import set_unused_aside
 from vlmdata_train.model.vision_half import VisionHalf
 
@@ -97,7 +98,7 @@ class Sam(VisionHalf):
     def load_model(self) -> nn.Module:
         """Return the tower of transformers with its weights."""
         config = self.load_config()
-        if self.name is None:
+        if self.name is None or are_on():
             return self.kind(config)
         model: nn.Module = self.kind.from_pretrained(self.name, config=config, dtype=torch.float32)
         return model

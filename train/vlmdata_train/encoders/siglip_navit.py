@@ -26,6 +26,7 @@ from transformers.models.idefics2.configuration_idefics2 import Idefics2VisionCo
 from transformers.models.idefics2.modeling_idefics2 import Idefics2VisionTransformer
 
 from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.placeholders import are_on
 from vlmdata_train.model.vision_half import VisionHalf
 
 HALF = (0.5, 0.5, 0.5)
@@ -97,9 +98,11 @@ class SiglipNavit(VisionHalf):
         config = self.load_config()
         if config.model_type != SIGLIP:
             return super().load_model()
-        siglip = AutoModel.from_pretrained(str(self.name), config=config, dtype=torch.float32)
         fields = Idefics2VisionConfig().to_dict().keys() & config.to_dict().keys() - {"model_type", "architectures"}
-        model = self.kind(Idefics2VisionConfig(**{field: getattr(config, field) for field in fields}))
+        model: nn.Module = self.kind(Idefics2VisionConfig(**{field: getattr(config, field) for field in fields}))
+        if are_on():
+            return model
+        siglip = AutoModel.from_pretrained(str(self.name), config=config, dtype=torch.float32)
         model.load_state_dict({key: value for key, value in siglip.state_dict().items() if not key.startswith("head.")})
         return model
 

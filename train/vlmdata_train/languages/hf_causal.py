@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from vlmdata_train.model.attention import use_packed_attention
 from vlmdata_train.model.hf_configs import config_of
+from vlmdata_train.model.placeholders import are_on, in_full
 from vlmdata_train.model.quiet import quiet
 from vlmdata_train.model.special_ids import drop_foreign_ids, with_special_ids
 from vlmdata_train.model.tokens import BYTES, load_tokenizer
@@ -67,10 +68,7 @@ class HfCausal:
         """
         dtype, config, vocabulary = getattr(torch, self.dtype), self.load_config(tokenizer), len(tokenizer)
         if self.name is not None:
-            model = self.load_weights(config, dtype)
-            if model.get_input_embeddings().get_parameter("weight").shape[0] < vocabulary:
-                with quiet():  # transformers warns about the way rows are drawn, which is intended
-                    model.resize_token_embeddings(vocabulary, pad_to_multiple_of=64)
+            model: PreTrainedModel = self._published(config, dtype, vocabulary)
         else:
             if config.vocab_size < vocabulary:
                 raise ValueError(f"vocab_size is {config.vocab_size}, but the tokenizer needs at least {vocabulary}")
@@ -90,3 +88,26 @@ class HfCausal:
     def draw_weights(self, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
         """Return a model of this configuration with random weights."""
         return AutoModelForCausalLM.from_config(config, dtype=dtype)
+
+    def _published(self, config: PreTrainedConfig, dtype: torch.dtype, vocabulary: int) -> PreTrainedModel:
+        """Return the published model with at least `vocabulary` rows. For placeholders, its weights are only read if needed.
+
+        They are needed if `config` ties embeddings and output layer: transformers compares both in the files before it ties
+        them.
+        """
+
+        def read() -> PreTrainedModel:
+            return _with_rows(self.load_weights(config, dtype), vocabulary)
+
+        if not are_on() or getattr(config.get_text_config(), "tie_word_embeddings", True):
+            return in_full(read)
+        return _with_rows(self.draw_weights(config, dtype), vocabulary)
+
+
+def _with_rows(model: PreTrainedModel, vocabulary: int) -> PreTrainedModel:
+    """Add rows to the embeddings if there are fewer than `vocabulary`."""
+    weight = model.get_input_embeddings().get_parameter("weight")
+    if len(weight) < vocabulary:
+        with quiet():  # transformers warns about the way rows are drawn, which is intended
+            model.resize_token_embeddings(vocabulary, pad_to_multiple_of=64, mean_resizing=not weight.is_meta)
+    return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -26,10 +27,14 @@ def check_speed(speed: Speed, ranks: Ranks) -> None:
 
 
 class Learner:
-    """Trains a model: it holds the model with its loss, and the optimizer. Every rank must call every method."""
+    """Trains a model: it holds the model with its loss, and the optimizer. Every rank must call every method.
 
-    def __init__(self, model: VisionLanguageModel, recipe: Recipe, ranks: Ranks) -> None:
-        # The order matters: freeze, count FLOPs, compile, distribute, make the optimizer (distribution replaces parameters).
+    `read` gives the model's weights their values; see `setup.make_model`.
+    """
+
+    def __init__(self, model: VisionLanguageModel, recipe: Recipe, ranks: Ranks, read: Callable[[], None]) -> None:
+        # The order matters: freeze, count FLOPs, compile, distribute, make the optimizer (distribution and `read` replace
+        # parameters).
         self.recipe, self.ranks = recipe, ranks
         self.model_with_loss = ModelWithLoss(
             model, chunk=recipe.speed.loss_chunk, autocast=recipe.speed.precision == "autocast"
@@ -40,7 +45,7 @@ class Learner:
             recompute(self.layers, [True] * len(self.layers))
         if recipe.speed.compile:
             compile_blocks(self.layers + blocks_of(model.encoder))
-        self.module = distribute(self.model_with_loss, self.layers, ranks, recipe.speed.parallel)
+        self.module = distribute(self.model_with_loss, self.layers, ranks, recipe.speed.parallel, read)
         groups = parameter_groups(model.parts(), recipe.parts, recipe.lr, recipe.optimizer.weight_decay)
         self.optimizer = make_optimizer(groups, recipe.optimizer)
         self.weights = [p for group in self.optimizer.param_groups for p in group["params"]]

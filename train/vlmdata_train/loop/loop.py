@@ -68,16 +68,19 @@ class Run:
         check_speed(recipe.speed, ranks)
         self.last_saved = setup.resumable(recipe, self.checkpoints)
         setup.seed_everything(recipe.seed, ranks)
-        self.model = setup.make_model(recipe, setup.model_parts(recipe, out, ranks), ranks)
+        self.model, read = setup.make_model(recipe, setup.model_parts(recipe, out, ranks), ranks, self.last_saved)
         self.feed, self.held_out_feed = open_feed.make_feeds(recipe, self.model, ranks)
+        saved = None if self.last_saved is None else checkpoint.read_saved(self.last_saved)
+        if saved is not None:
+            open_feed.check_same_data(recipe, self.feed, saved.facts["data"])
         self.log = Log(out, recipe.logs, active=ranks.is_first, recipe=recipe.describe())
-        self.learner = Learner(self.model, recipe, ranks)
+        self.learner = Learner(self.model, recipe, ranks, read)
         self.step, self.seen = 0, 0  # steps done; samples read on all ranks, used or not
         self.evaluated_at = self.saved_at = -1  # the steps of the last evaluation and the last checkpoint
         self.best: dict[str, Any] | None = None  # loss and step of the best checkpoint
         self.watch = SpikeWatch(recipe.logs.spike)
-        if self.last_saved is not None:
-            self._resume(self.last_saved)
+        if self.last_saved is not None and saved is not None:
+            self._resume(self.last_saved, saved)
         self.log.say(setup.summary(recipe, self.model, ranks))
         self._log_data()
         self.source = Prefetcher(self.feed, ranks.device)
@@ -123,11 +126,8 @@ class Run:
         """Whether no step is left."""
         return self.has_ended or self.progress.is_over(self.step, self.seen)
 
-    def _resume(self, path: Path) -> None:
-        """Restore the model, the optimizer, the position in the data and the random states from a checkpoint."""
-        saved = checkpoint.read_saved(path)
-        open_feed.check_same_data(self.recipe, self.feed, saved.facts["data"])
-        checkpoint.load_model(path, self.model)
+    def _resume(self, path: Path, saved: checkpoint.Saved) -> None:
+        """Restore the optimizer, the position in the data and the random states from a checkpoint."""
         checkpoint.load_optimizer(path, self.model, self.learner.optimizer)
         open_feed.resume_feed(self.feed, saved.data, self.ranks)
         if len(saved.random) == self.ranks.world:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vlmdata.step import RecipeError
+from vlmdata_train.convert.checkpoint import load_weights
 from vlmdata_train.convert.checkpoint_folder import is_checkpoint, latest, model_of
-from vlmdata_train.convert.restore import fill
+from vlmdata_train.convert.restore import start_weights
 from vlmdata_train.data.feed import SampleStream
 from vlmdata_train.data.open_feed import open_stream
 from vlmdata_train.data.read_document import read_document
@@ -24,6 +26,8 @@ from vlmdata_train.distributed import Ranks, barrier
 from vlmdata_train.model.freezing import apply_parts, check_gates
 from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import ModelRecipe, Part, Rule, with_stored_tokenizers, with_template, with_tokenizer
+from vlmdata_train.model.placeholders import allocate, placeholders
+from vlmdata_train.model.weight_places import weight_places
 from vlmdata_train.model.weight_rules import RuledWeight, ruled_weights, selected
 from vlmdata_train.recipe import Recipe, build_parts
 
@@ -103,28 +107,50 @@ def _texts(samples: SampleStream, recipe: Recipe, count: int) -> Iterator[str]:
         yield from (position for position in positions if isinstance(position, str))
 
 
-def make_model(recipe: Recipe, parts: ModelRecipe, ranks: Ranks) -> VisionLanguageModel:
-    """Return the model on the device, in the recipe's precision, with its start weights loaded and its parts frozen or trained.
+def make_model(
+    recipe: Recipe, parts: ModelRecipe, ranks: Ranks, resumed: Path | None = None
+) -> tuple[VisionLanguageModel, Callable[[], None]]:
+    """Return the model in the recipe's precision, with its parts frozen or trained, and a function that reads its weights.
 
-    Raises RecipeError if the parts do not fit together, or if no weight is trained.
+    If the weights come from `recipe.start` or from `resumed`, the checkpoint of a run that goes on, they are placeholders until
+    the function is called. FSDP may shard the model before. The function moves the model to the device.
+
+    Raises RecipeError if the parts do not fit together, or if no weight is trained. The function raises RecipeError for weights
+    that do not fit the model.
     """
+    is_read = recipe.start is not None or resumed is not None
     try:
-        with ranks.device if ranks.device.type == "cuda" else contextlib.nullcontext():
+        with ranks.device if ranks.device.type == "cuda" else nullcontext(), placeholders() if is_read else nullcontext():
             model = build_model(parts)
     except (OSError, ValueError) as error:  # from a part or transformers: the parts do not fit together, or a name is unknown
         raise RecipeError(f"model: {' '.join(str(error).split())}") from None
-    if recipe.start is not None:
-        fill(model, recipe.start)
+    weights = None if resumed or recipe.start is None else start_weights(model, recipe.start)
     if recipe.speed.precision == "bf16":
         model.to(torch.bfloat16)
-    try:
+    with _parts_errors():
         apply_parts(model.parts(), recipe.parts)
-        check_gates(model.parts(), recipe.parts)
-    except ValueError as error:
-        raise RecipeError(f"parts, {' '.join(str(error).split())}") from None
     if not any(p.requires_grad for p in model.parameters()):
         raise RecipeError("parts: every part that has weights is frozen, so nothing would be trained. Train at least one part.")
-    return model.to(ranks.device)
+    if resumed is not None:
+        weights = partial(load_weights, resumed, weight_places(model), {})
+
+    def read() -> None:
+        allocate(model, ranks.device)
+        if weights is not None:
+            weights()
+        with _parts_errors():
+            check_gates(model.parts(), recipe.parts)
+
+    return model, read
+
+
+@contextmanager
+def _parts_errors() -> Iterator[None]:
+    """Turn a ValueError about the recipe's `parts` into a RecipeError."""
+    try:
+        yield
+    except ValueError as error:
+        raise RecipeError(f"parts, {' '.join(str(error).split())}") from None
 
 
 def summary(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> str:

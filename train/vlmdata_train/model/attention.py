@@ -16,9 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface, PreTrainedModel
+
+from vlmdata_train.model.placeholders import stand_ins
 
 NAME = "vlmdata_packed"  # not registered in transformers' mask interface, so that transformers builds no mask
 BLOCK = 128  # FlexAttention's default block of queries and of keys
@@ -286,23 +289,25 @@ def check_packing(language: Any) -> None:
     """Run two short samples in one row, and raise ValueError if the second depends on the first.
 
     Convolutions and state-space layers carry values from one sample to the next without attention. Without this check,
-    such a model would be trained with these values, and no error would be raised.
+    such a model would be trained with these values, and no error would be raised. Placeholders get random values for the run.
     """
     if language.base_model is language:
         raise ValueError(f"{type(language).__name__} has no decoder separate from its output layer, so it cannot pack samples")
     training = language.training
     language.eval()
     segment_ids = torch.tensor([[1, 1, 1, 2, 2, 2]])
-    embedding = language.get_input_embeddings()
-    device = embedding.weight.device
+    decoder, embedding = language.base_model, language.get_input_embeddings()
+    values, table = stand_ins(decoder), stand_ins(embedding)
+    device = next(iter(table.values()), embedding.weight).device
     outputs = []
     for first in (1, 4):  # two different first samples before the same second sample
         ids = torch.tensor([[first, first + 1, first + 2, 7, 8, 9]], device=device)
         outputs.append(
-            language.base_model(
-                inputs_embeds=embedding(ids), position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]], device=device),
-                packing=plan_attention(segment_ids, backend="segments"), use_cache=False,
-            ).last_hidden_state[:, 3:].float()
+            functional_call(decoder, values, (), {
+                "inputs_embeds": functional_call(embedding, table, (ids,)),
+                "position_ids": torch.tensor([[0, 1, 2, 0, 1, 2]], device=device),
+                "packing": plan_attention(segment_ids, backend="segments"), "use_cache": False,
+            }).last_hidden_state[:, 3:].float()
         )  # fmt: skip
     language.train(training)
     leak = float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max())

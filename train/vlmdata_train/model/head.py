@@ -7,13 +7,16 @@ the same `Head`. D width, V vocabulary.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from vlmdata_train.model.attention import plan_attention
+from vlmdata_train.model.placeholders import stand_ins
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ def head_of(language: Any) -> Head:
         raise ValueError(
             f"{name} has an output layer of type {type(layer).__name__}, which the trainer's loss does not support"
         )
-    known = torch.linspace(-120, 120, layer.out_features, device=layer.weight.device)
+    device = torch.empty(0).device if layer.weight.is_meta else layer.weight.device
+    known = torch.linspace(-120, 120, layer.out_features, device=device)
     read, last, logits = _run(language, layer, known)
     if not torch.equal(read, last):
         raise ValueError(f"{name} changes its last hidden states before the output layer, which the trainer does not support")
@@ -60,33 +64,55 @@ def head_of(language: Any) -> Head:
     )
 
 
-def _run(language: Any, layer: nn.Module, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _run(language: Any, layer: nn.Linear, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return (input of a language model's output layer, last hidden states of its decoder, logits of the last token).
 
-    The hidden states are from a run of the decoder alone. The other two are from a run of the whole model, in which `known`
-    replaces the result of the output layer.
+    The decoder and the output layer do not compute: they return known numbers. So all weights may be placeholders.
     """
     read: list[Tensor] = []
 
-    def replace(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        read.append(args[0])
-        return known.expand(output.shape)
+    def replace(hidden: Tensor) -> Tensor:
+        read.append(hidden)
+        return known.expand(*hidden.shape[:-1], -1)
 
-    inputs = {
-        "inputs_embeds": language.get_input_embeddings()(torch.tensor([[1, 2, 3]], device=known.device)),
-        "position_ids": torch.arange(3, device=known.device)[None], "use_cache": False,
-        "packing": plan_attention(torch.ones(1, 3, dtype=torch.int32), backend="segments"),
-    }  # fmt: skip
+    width, dtype = layer.in_features, layer.weight.dtype
+    last = torch.linspace(-2, 2, 3 * width, device=known.device).to(dtype).view(1, 3, width)
+    embedded, places = torch.zeros_like(last), torch.arange(3, device=known.device)[None]
+    # OPT's base model is not the module that its output layer follows
+    decoders = {language.base_model, language.get_decoder()} - {layer}
     training = language.training
     language.eval()
-    last = language.base_model(**inputs).last_hidden_state
-    hook = layer.register_forward_hook(replace)
-    try:
-        logits = language(**inputs).logits
-    finally:
-        hook.remove()
+    with ExitStack() as stack:
+        for decoder in decoders:
+            stack.enter_context(_replaced(decoder, lambda *_, **__: _States(last)))
+        stack.enter_context(_replaced(layer, replace))
+        inputs = {"inputs_embeds": embedded, "position_ids": places, "use_cache": False}
+        logits = functional_call(language, stand_ins(language), (), inputs).logits
     language.train(training)
     return read[0], last, logits[0, -1]
+
+
+class _States:
+    """The output of a decoder that has only last hidden states."""
+
+    def __init__(self, last: Tensor) -> None:
+        self.last_hidden_state = last
+
+    def __getitem__(self, index: Any) -> Any:
+        return (self.last_hidden_state,)[index]
+
+    def __getattr__(self, name: str) -> None:
+        """Return None for all other fields, such as the cache and the attention scores."""
+
+
+@contextmanager
+def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Replace the forward pass of a module in the block."""
+    setattr(module, "forward", forward)  # noqa: B010 (mypy refuses to assign a method)
+    try:
+        yield
+    finally:
+        delattr(module, "forward")
 
 
 def _numbers_about_logits(config: Any) -> list[float]:

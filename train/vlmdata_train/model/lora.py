@@ -10,7 +10,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from vlmdata_train.model.model_recipe import Lora, patterns_of
@@ -18,6 +19,7 @@ from vlmdata_train.model.weight_rules import matches, plain_name, suggestion
 
 # These modules pass the weights of their linear layers to a kernel. They do not call the layers, so an update would not run.
 UNCALLED_IN = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+ADAPTER = "default"  # peft's name of the updates
 HOOKS = (
     "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs",
     "_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks",
@@ -44,6 +46,8 @@ def add_lora(module: nn.Module, lora: Lora, apart: Collection[nn.Parameter] = ()
         if layer not in updated:
             updated[layer] = owner.get_submodule(leaf)
             _swap_hooks(layer, updated[layer])
+            if layer.weight.is_meta:
+                _draw(updated[layer])
         setattr(owner, leaf, updated[layer])  # peft does not replace a shared layer at its second place
     return len(updated)
 
@@ -92,7 +96,12 @@ def closed_gates(module: nn.Module) -> list[str]:
     A gate is a number or a vector, and is closed if it is 0 everywhere.
     """
     frozen = [(name, p) for name, p in module.named_parameters() if not p.requires_grad]
-    return [name for name, p in frozen if name.endswith("_gate") and p.ndim <= 1 and not p.any()]
+    gates = {name: p.full_tensor() if isinstance(p, DTensor) else p for name, p in frozen if _is_gate(name, p)}
+    return [name for name, gate in gates.items() if not gate.any()]
+
+
+def _is_gate(name: str, weight: nn.Parameter) -> bool:
+    return name.endswith("_gate") and weight.ndim <= 1
 
 
 def merge_lora(module: nn.Module) -> int:
@@ -100,21 +109,54 @@ def merge_lora(module: nn.Module) -> int:
 
     The outputs stay the same up to rounding. The module has the same names and hooks as before LoRA.
     """
+    updates = remove_lora(module)
+    for layer in updates.values():
+        layer.merge(safe_merge=True)  # raises an error for updates that are not finite
+    return len(updates)
+
+
+def remove_lora(module: nn.Module) -> dict[nn.Module, Any]:
+    """Remove every update without adding it to its layer's weight, and return the updates by their layers.
+
+    The module has the same names and hooks as before LoRA.
+    """
     if not any("lora_" in name for name, _ in module.named_parameters()):
-        return 0
+        return {}
     from peft.tuners.tuners_utils import BaseTunerLayer  # the extra vlmdata[train]
 
     modules = list(module.named_modules(remove_duplicate=False))
     updated: set[Any] = {layer for _, layer in modules if isinstance(layer, BaseTunerLayer)}
     for layer in updated:
-        layer.merge(safe_merge=True)  # raises an error for updates that are not finite
         _swap_hooks(layer, layer.get_base_layer())
     for name, layer in modules:
         if layer in updated:
             setattr(*_place(module, name), layer.get_base_layer())
     for part in module.modules():
         vars(part).pop("peft_config", None)  # peft's record of its updates; if it stays, peft warns at the next LoRA
-    return len(updated)
+    return {layer.get_base_layer(): layer for layer in updated}
+
+
+def merged(update: Any, weight: Tensor) -> Tensor:
+    """Return the weight of a layer with its update added, as `merge_lora` computes it.
+
+    Raises ValueError if the result is not finite.
+    """
+    total: Tensor = update.get_delta_weight(ADAPTER)
+    total += weight.to(total.dtype)
+    if not total.isfinite().all():
+        raise ValueError("the LoRA updates are damaged: a merged weight is not finite")
+    return total
+
+
+def _draw(update: Any) -> None:
+    """Draw the weights of a new update. peft leaves them without values if the weight of the layer is a placeholder."""
+    layers = [kind[ADAPTER] for kind in (update.lora_A, update.lora_B)]
+    dtype = layers[0].weight.dtype
+    for layer in layers:
+        layer.to_empty(device="cpu").float()
+    update.reset_lora_parameters(ADAPTER, True)
+    for layer in layers:
+        layer.to(dtype)
 
 
 def _place(module: nn.Module, name: str) -> tuple[nn.Module, str]:

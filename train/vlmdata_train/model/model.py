@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+import vlmdata_train
 from vlmdata_train.model.attention import check_packing, layer_windows, plan_attention
 from vlmdata_train.model.batch import Batch
 from vlmdata_train.model.encode_images import encode_images
@@ -22,6 +23,7 @@ from vlmdata_train.model.head import Head, head_of
 from vlmdata_train.model.image_plan import ImagePlan, Prepared
 from vlmdata_train.model.model_recipe import QUESTION_TOKENIZER, ModelRecipe
 from vlmdata_train.model.parts import make_part
+from vlmdata_train.model.placeholders import in_full
 from vlmdata_train.model.surroundings import TextFacts, build_abstractor
 from vlmdata_train.model.tile_check import check_tiles
 from vlmdata_train.model.tokens import image_token_id
@@ -50,7 +52,7 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     made = {kind: make_part(kind, getattr(parts, kind)) for kind in ("encoder", "language", *PLANNED, "positions")}
     plan = image_plan(parts)
     tokenizer = load_tokenizer(parts)
-    language = made["language"].build(tokenizer)
+    language = _built(made["language"], made["language"].build, tokenizer)
     check_packing(language)
     head = head_of(language)
     made["positions"].prepare(language)
@@ -61,10 +63,12 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
     check_tiles(plan, reads, text, arrangement)
     side = plan.facts.image_size
     modules = {
-        "encoder": made["encoder"].build(),
-        "abstractor": build_abstractor(plan.abstractor, plan.patch_facts, reads, plan.facts.grid(side, side), text),
+        "encoder": _built(made["encoder"], made["encoder"].build),
+        "abstractor": _built(
+            plan.abstractor, build_abstractor, plan.abstractor, plan.patch_facts, reads, plan.facts.grid(side, side), text
+        ),
         "arrangement": arrangement,
-        "fusion": build_fusion(plan, language, reads, tokenizer),
+        "fusion": _built(made["fusion"], build_fusion, plan, language, reads, tokenizer),
         "language": language,
     }
     probe = torch.ones(1, 2, dtype=torch.int32)
@@ -82,6 +86,12 @@ def build_fusion(plan: ImagePlan, language: Any, width: int, tokenizer: PreTrain
     more = {"literal_ids": literals} if getattr(plan.fusion, "reads_literals", False) else {}
     module: nn.Module = plan.fusion.build(language, width, image_token_id(tokenizer, plan.writing.image_token), **more)
     return module
+
+
+def _built(part: Any, build: Callable[..., nn.Module], *facts: Any) -> Any:
+    """Return the module of a part. A user's own part may read the weights that it has made, so it is built with real ones."""
+    is_own = type(part).__module__.startswith(f"{vlmdata_train.__name__}.")
+    return build(*facts) if is_own else in_full(partial(build, *facts))
 
 
 class VisionLanguageModel(nn.Module):

@@ -1,8 +1,8 @@
 """Find a part of a model by its name in a recipe: a file in a folder, or the dotted name of the user's own class.
 
 A part's file holds one frozen dataclass. The fields of the class are the parameters that a recipe may set. The method `build`
-returns the module. The other methods return what is known without weights, such as sizes. The folder's `__init__` describes the
-methods.
+returns the module. It may run while weights are placeholders (`placeholders.py`), so it must not read them; only a user's own
+class may. The other methods return what is known without weights, such as sizes. The folder's `__init__` describes the methods.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.placeholders import are_on
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -35,7 +36,7 @@ class VisionHalf:
 
     def load_model(self) -> nn.Module:
         """Return the tower of transformers with its weights."""
-        if self.name is None:
+        if self.name is None or are_on():
             return self.kind(self.load_config())
         whole: Any = AutoModelForImageTextToText.from_pretrained(self.name, dtype=torch.float32)
         return whole.model.get_submodule(self.place)

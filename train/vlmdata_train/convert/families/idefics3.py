@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessor, Idefics3Processor
 
 from vlmdata_train.abstractors.pixel_shuffle import PixelShuffle
@@ -35,6 +34,7 @@ class Idefics3(Family):
         ("model.text_model.", "language.model."),
         ("lm_head.", "language.lm_head."),
     )
+    unneeded = ("encoder.model.head.",)
     parts: ClassVar = {
         "preprocessing": "square_tiles", "abstractor": "pixel_shuffle", "fusion": "tokens",
         "positions": "rope", "writing": "tile_grid",
@@ -82,10 +82,6 @@ class Idefics3(Family):
     def plain_writing(self, writing: TileGrid) -> TileGrid:
         """Return a writing with its defaults where the format has a choice: the tokens of images and videos."""
         return replace(writing, image_token=None, video_token=None)
-
-    def our_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
-        """Return our weights, without the head of a SigLIP, which no feature needs."""
-        return {name: value for name, value in model.state_dict().items() if not name.startswith("encoder.model.head.")}
 
     def reference_of(self, model: VisionLanguageModel) -> Any:
         """Return the class in transformers."""

@@ -38,7 +38,6 @@ from vlmdata_train.model.model_recipe import ModelRecipe
 
 HEAD = "language.lm_head.weight"
 PATCHES = "encoder.model.embeddings.patch_embedding.weight"
-UNUSED = ("encoder.model.post_layernorm.", "encoder.model.head.")  # weights of a SigLIP that no feature needs
 TABLES = tuple(f"model.transformer.wte.{name}" for name in ("embedding", "new_embedding"))  # of embeddings, in the files
 PATCH, START, END, ROW_END, OVERVIEW = "<im_patch>", "<im_start>", "<im_end>", "<im_col>", "<low_res_im_start>"
 OTHERS = ("<|image|>", "<|video|>", "<im_low>", "<frame_start>", "<frame_end>")  # tokens that the processor also needs
@@ -73,6 +72,7 @@ class Molmo2(Family):
         ("model.language_model.", "language.model."),
         ("lm_head.", "language.lm_head."),
     )
+    unneeded = ("encoder.model.post_layernorm.", "encoder.model.head.")
     parts: ClassVar = {
         "preprocessing": "overlapping_crops", "abstractor": "attention_pool", "fusion": "added_tokens", "positions": "rope",
         "writing": "rows", "language": "qwen3",
@@ -92,10 +92,6 @@ class Molmo2(Family):
         if name == PATCHES:
             return tensor.permute(0, 2, 3, 1).flatten(1).contiguous()
         return tensor[: first_image_id(model)].contiguous() if name == HEAD else tensor
-
-    def our_weights(self, model: VisionLanguageModel) -> dict[str, Tensor]:
-        """Return our weights, without those of a SigLIP that no feature needs."""
-        return {name: value for name, value in model.state_dict().items() if not name.startswith(UNUSED)}
 
     def recipe(self, start: Published) -> ModelRecipe:
         """Return the parts. Raises ValueError, which names the part, for settings that the trainer does not have."""
