@@ -14,7 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
 from tests.train.published import write_published
-from tests.train.test_published import loaded
+from tests.train.test_published import assert_same_answers, loaded
 from vlmdata_train.convert.checkpoint_folder import model_of
 from vlmdata_train.convert.save_published import save_published
 from vlmdata_train.data.collate import Ready, build_batch
@@ -140,4 +140,5 @@ def test_an_export_gives_the_same_ids_and_logits_for_a_video(family: str, tmp_pa
         logits = theirs(**inputs).logits
         assert (model.logits(batch) - logits).abs().max() < 1e-5 * logits.abs().max()
         other = model.logits(batch_of(model, 255 - frames))
+    assert_same_answers(model, batch, theirs, inputs)
     assert (other - logits).abs().max() > 0.01 * logits.abs().max()

@@ -40,14 +40,15 @@ FLATTEN_TEXTS = FLATTEN.replace(
 
 
 def generation_config(model: VisionLanguageModel) -> GenerationConfig:
-    """Return transformers' settings that stop generation where the chat template ends a turn, and suppress image tokens."""
+    """Return transformers' settings that stop generation where the chat template ends a turn, and suppress media tokens."""
     config, tokenizer = model.language.generation_config, model.tokenizer
     own = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     stops = ChatTemplate(tokenizer, model.image_token).stop_ids
     config.eos_token_id = own if set(stops) <= set(own) else stops if len(stops) > 1 else stops[0]
     config.bos_token_id, config.pad_token_id = tokenizer.bos_token_id, tokenizer.pad_token_id
     rows = model.language.get_input_embeddings().weight.shape[0]
-    config.suppress_tokens = [model.image_token_id, *range(len(tokenizer), rows)]
+    media = [model.image_token_id, *([] if model.video_token_id is None else [model.video_token_id])]
+    config.suppress_tokens = [*media, *range(len(tokenizer), rows)]
     return config
 
 
