@@ -108,15 +108,19 @@ def with_bos(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def paligemma_model(tokenizer: Any) -> Any:
-    """Return a PaliGemma with 16 tokens an image."""
-    PaliGemmaProcessor(paligemma_images(), tokenizer)  # adds tokens to the tokenizer
+def paligemma_model(**text: Any) -> Callable[[Any], Any]:
+    """Return a function that makes a PaliGemma with 16 tokens an image. `text` are entries of its language model."""
     vision = {**VISION, "model_type": "siglip_vision_model", "image_size": 16, "patch_size": 4, "vision_use_head": False}
-    text = {"model_type": "gemma", "head_dim": 8, "vocab_size": 1472}
     sizes = {"vocab_size": 1472, "projection_dim": 32, "hidden_size": 32}
-    return PaliGemmaForConditionalGeneration(in_text(
-        PaliGemmaConfig, tokenizer, text, "<image>", vision_config=vision, **sizes
-    ))  # fmt: skip
+
+    def made(tokenizer: Any) -> Any:
+        PaliGemmaProcessor(paligemma_images(), tokenizer)  # adds tokens to the tokenizer
+        words = {"head_dim": 8, "vocab_size": 1472, **text}
+        return PaliGemmaForConditionalGeneration(in_text(
+            PaliGemmaConfig, tokenizer, words, "<image>", vision_config=vision, **sizes
+        ))  # fmt: skip
+
+    return made
 
 
 def paligemma_images() -> Any:
@@ -155,8 +159,18 @@ WHOLE: dict[str, Made] = {
         lambda: with_bos(tokenizer_with(template=None)), images=(1,),  # transformers generates only with one image
         prompt="Question: What is it? Answer:",
     ),
-    "PaliGemma": Made(
-        paligemma_model, lambda tokenizer: PaliGemmaProcessor(paligemma_images(), tokenizer),
-        lambda: tokenizer_with(template=None), images=(1, 3),  # the processor needs an image
-    ),
+    **{
+        name: Made(
+            paligemma_model(**text), lambda tokenizer: PaliGemmaProcessor(paligemma_images(), tokenizer),
+            lambda: tokenizer_with(template=None), images=(1, 3),  # the processor needs an image
+        )
+        for name, text in {
+            "PaliGemma": {"model_type": "gemma"},
+            # a window that is shorter than the prompt, and caps that change scores and logits
+            "PaliGemma 2": {
+                "model_type": "gemma2", "sliding_window": 6, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0,
+                "final_logit_softcapping": 3.0,
+            },
+        }.items()
+    },
 }  # fmt: skip

@@ -124,11 +124,10 @@ def test_a_language_model_that_cannot_be_packed_is_refused_when_it_is_built(fami
         build_model(language(family))
 
 
-def test_a_prefix_over_sliding_windows_is_refused_when_the_model_is_built() -> None:
-    prefix = {"tokens": {"prefix": True}}
-    with pytest.raises(ValueError, match="language models with sliding windows do not support"):
-        build_model(replace(language("gemma2", **GEMMA_2), fusion=prefix))
-    build_model(replace(language("gemma2", **{**GEMMA_2, "sliding_window": None}), fusion=prefix))
+def test_the_backend_varlen_refuses_a_prefix() -> None:
+    ids = torch.ones(1, 4, dtype=torch.int64)
+    with pytest.raises(ValueError, match="which the backend `varlen` does not support"):
+        plan_attention(ids, backend="varlen", two_way=ids > 0)
 
 
 def test_attention_dropout_is_refused_only_in_training() -> None:

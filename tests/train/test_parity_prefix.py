@@ -16,7 +16,7 @@ from tests.train.parity import (
     of_squares,
     randomised,
 )
-from tests.train.tiny import TINY, pack, sample, tiny_model
+from tests.train.tiny import LLAMA, TINY, pack, sample, tiny_model
 from vlmdata_train.convert.families.paligemma import PaliGemma
 from vlmdata_train.model.attention import segment_block_mask
 from vlmdata_train.model.generate import generate
@@ -26,6 +26,9 @@ from vlmdata_train.model.parts import make_part
 TOWER = {"model_type": "siglip_vision_model", **VISION, "vision_use_head": False}
 GEMMA = {"model_type": "gemma", **TEXT, "head_dim": 8}
 PREFIX = replace(TINY, fusion={"tokens": {"prefix": True}})
+WINDOWS = replace(
+    PREFIX, language={"hf_causal": {"config": {**LLAMA, "model_type": "gemma2", "head_dim": 8, "sliding_window": 12}}}
+)
 UNTIL_IMAGES = replace(TINY, fusion={"tokens": {"prefix": "images"}})
 
 
@@ -46,10 +49,11 @@ def test_paligemma_equals_transformers() -> None:
     assert_same_logits_and_images_matter(model, batch, answers)
 
 
+@pytest.mark.parametrize("recipe", [PREFIX, WINDOWS], ids=["whole past", "windows"])
 @pytest.mark.parametrize("backend", ["segments", "flex"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_packed_equals_separate_and_prefix_tokens_see_later_prefix_tokens(backend: str) -> None:
-    model = tiny_model(PREFIX)
+def test_packed_equals_separate_and_prefix_tokens_see_later_prefix_tokens(backend: str, recipe: ModelRecipe) -> None:
+    model = tiny_model(recipe)
     model.attention = backend
     samples = [sample(model, 150, 1, 1), sample(model, 9, 1, 2)]
     lengths = [len(ids) for ids, _ in samples]
@@ -108,7 +112,7 @@ def test_no_token_sees_a_later_answer_token() -> None:
     torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("recipe", [PREFIX, UNTIL_IMAGES], ids=["all", "images"])
+@pytest.mark.parametrize("recipe", [PREFIX, WINDOWS, UNTIL_IMAGES], ids=["all", "all, windows", "images"])
 def test_generation_reads_the_prefix_in_both_directions(recipe: ModelRecipe) -> None:
     model = tiny_model(recipe)
     ids, pixels = sample(model, 12, 1, 1)
@@ -124,15 +128,17 @@ def test_generation_reads_the_prefix_in_both_directions(recipe: ModelRecipe) -> 
         assert int(values.argmax()) == number
 
 
+@pytest.mark.parametrize("window", [None, 5, 140])
 @pytest.mark.parametrize("marks", [[(0, 200), (300, 310)], [(90, 100), (290, 305), (560, 570)]], ids=["prefix", "apart"])
-def test_block_masks_hold_every_pair_that_sees_each_other(marks: list[tuple[int, int]]) -> None:
+def test_block_masks_hold_every_pair_that_sees_each_other(marks: list[tuple[int, int]], window: int | None) -> None:
     ids = torch.tensor([[1] * 300 + [2] * 300 + [0] * 30])
     two_way = torch.zeros(1, 630, dtype=torch.bool)
     for start, end in marks:
         two_way[0, start:end] = True
-    mask = segment_block_mask(ids, None, two_way)
-    place = torch.arange(630)
-    expected = (ids[0][:, None] == ids[0]) & ((place[:, None] >= place) | (two_way[0][:, None] & two_way[0]))
+    mask = segment_block_mask(ids, window, two_way)
+    gap = torch.arange(630)[:, None] - torch.arange(630)
+    past = (gap >= 0) & (gap < (window or 630))
+    expected = (ids[0][:, None] == ids[0]) & (past | (two_way[0][:, None] & two_way[0]))
     held, full = torch.zeros(2, 640, 640, dtype=torch.bool).unbind()
     for block in range(5):
         for chosen, count, index in (

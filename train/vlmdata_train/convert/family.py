@@ -10,6 +10,7 @@ import copy
 import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,6 +38,7 @@ class Family:
     # kind of part: the only name in a recipe that the format holds. `language` is a `model_type`. A kind may be left out.
     parts: ClassVar[Mapping[str, str]] = {}
     unneeded: ClassVar[tuple[str, ...]] = ()  # starts of our names of weights that no feature needs, and the format lacks
+    caps: ClassVar[bool] = False  # whether transformers caps the logits if the language model's configuration says so
     prefix: ClassVar[bool] = False  # whether the tokens before the first answer attend to each other in both directions
     tower: ClassVar[type | None] = None  # the encoder's module; None: `misfits` of the family checks the encoder
     is_written: ClassVar[bool] = True  # whether models are exported in this format; False: it is only read
@@ -69,8 +71,13 @@ class Family:
             yield "language", "a language model of AutoModelForCausalLM"
         if getattr(model.plan.fusion, "prefix", False) and not self.prefix:
             yield "fusion", "tokens, without prefix"
-        if model.head != Head() or model.lm_head.bias is not None:
-            yield "language", "an output layer without bias, scale and cap"
+        if not self.holds_head(model):
+            yield "language", f"an output layer without bias{' and scale' if self.caps else ', scale and cap'}"
+
+    def holds_head(self, model: VisionLanguageModel) -> bool:
+        """Return whether the format computes logits as a model does."""
+        head = replace(model.head, cap=None) if self.caps else model.head
+        return head == Head() and model.lm_head.bias is None
 
     def config(self, model: VisionLanguageModel) -> Any:
         """Return the configuration of transformers for a model without misfits."""

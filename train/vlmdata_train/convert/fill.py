@@ -9,7 +9,6 @@ import torch
 from vlmdata_train.convert.family import family_of
 from vlmdata_train.convert.published import Published
 from vlmdata_train.distributed import copy_share
-from vlmdata_train.model.head import Head
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.weight_places import Place, first_places
 
@@ -26,9 +25,9 @@ def fill_from_published(model: VisionLanguageModel, name: str, places: Mapping[s
     """
     start = Published(name)
     family = family_of(start)
-    if model.head != Head() or model.lm_head.bias is not None:
-        kind = type(model.language).__name__
-        raise ValueError(f"{name}: {family.title}'s format has no bias, scale or cap for logits, but {kind} uses one of them")
+    if not family.holds_head(model):
+        kind, known = type(model.language).__name__, "bias or scale" if family.caps else "bias, scale or cap"
+        raise ValueError(f"{name}: language: {family.title}'s format has no {known} for logits, but {kind} uses one of them")
     first = first_places(places)
     missing = {name: place for name, place in first.items() if not name.startswith(family.unneeded)}
     for unneeded in first.keys() - missing.keys():

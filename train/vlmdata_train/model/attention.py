@@ -41,7 +41,7 @@ class AttentionPlan:
     bounds: Tensor | None = None  # (segments + 1,) int32: starts of the segments in the flattened batch, for varlen
     longest: int = 0  # tokens of the longest segment, for varlen
     images: Any = None  # set by the fusion and read by its layers
-    two_way: Tensor | None = None  # (B, T) bool: tokens that see each other within their sample, later ones included
+    two_way: Tensor | None = None  # (B, T) bool: tokens that see each other within their sample, whatever the window
 
 
 def plan_attention(
@@ -50,18 +50,15 @@ def plan_attention(
     """Return the attention plan for segment ids (B, T), where 0 is padding.
 
     The backend `auto` is FlexAttention on a GPU, and SDPA for each segment on a CPU. `two_way`, bool (B, T), marks tokens that
-    see each other within their sample, also later ones, such as the image and the prompt in PaliGemma. Raises ValueError for
-    an unknown backend, or a backend that does not support such tokens.
+    see each other within their sample, also later ones and those beyond a layer's window, such as the image and the prompt in
+    PaliGemma. Raises ValueError for an unknown backend, or a backend that does not support such tokens.
     """
     if backend == "auto":
         backend = "flex" if segment_ids.is_cuda else "segments"
     if backend not in BACKENDS:
         raise ValueError(f"attention: there is no backend '{backend}'. The backends are auto, {', '.join(BACKENDS)}")
-    if two_way is not None and (backend == "varlen" or set(windows) != {None}):
-        raise ValueError(
-            "attention: this fusion lets tokens attend to later ones, which the backend `varlen` and language models with"
-            " sliding windows do not support"
-        )
+    if two_way is not None and backend == "varlen":
+        raise ValueError("attention: this fusion lets tokens attend to later ones, which the backend `varlen` does not support")
     if backend == "flex":
         return AttentionPlan(
             backend, masks={window: segment_block_mask(segment_ids, window, two_way) for window in set(windows)}
@@ -93,9 +90,9 @@ def segment_block_mask(segment_ids: Tensor, window: int | None = None, two_way: 
     rows, length = segment_ids.shape
 
     def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        past = q >= k if two_way is None else (q >= k) | (two_way[b, q] & two_way[b, k])
-        seen = (segment_ids[b, q] == segment_ids[b, k]) & past
-        return seen if window is None else seen & (q - k < window)
+        past = q >= k if window is None else (q >= k) & (q - k < window)
+        past = past if two_way is None else past | (two_way[b, q] & two_way[b, k])
+        return (segment_ids[b, q] == segment_ids[b, k]) & past
 
     blocks = -(-length // BLOCK)
     last = segment_ids[:, -1:].expand(rows, blocks * BLOCK - length)
@@ -104,16 +101,16 @@ def segment_block_mask(segment_ids: Tensor, window: int | None = None, two_way: 
     number = torch.arange(blocks, device=segment_ids.device)
     meets = (low[:, :, None] <= high[:, None]) & (low[:, None] <= high[:, :, None])
     past = number[:, None] >= number
-    if two_way is not None:
-        has_some = functional.pad(two_way, (0, blocks * BLOCK - length)).view(rows, blocks, BLOCK).any(2)
-        past = past | (has_some[:, :, None] & has_some[:, None])
-    meets &= past
     full = (low == high)[:, :, None] & (low == high)[:, None] & (low[:, :, None] == low[:, None])
     full &= number[:, None] > number
     if window is not None:
         gap = (number[:, None] - number) * BLOCK  # from the first key to the first query of the pair
-        meets &= gap < window + BLOCK
+        past = past & (gap < window + BLOCK)
         full &= gap + BLOCK <= window
+    if two_way is not None:
+        has_some = functional.pad(two_way, (0, blocks * BLOCK - length)).view(rows, blocks, BLOCK).any(2)
+        past = past | (has_some[:, :, None] & has_some[:, None])
+    meets &= past
     if length % BLOCK:  # the last block extends past the row: test its elements
         full[:, -1] = False
     return block_mask(meets & ~full, meets & full, visible, (length, length))
@@ -208,13 +205,11 @@ def _by_segment(packing: AttentionPlan, query: Tensor, key: Tensor, value: Tenso
     window = scores.window
     for row, start, end in packing.runs:
         place = (slice(row, row + 1), slice(None), slice(start, end))
-        band = None
-        if packing.two_way is not None:
-            causal = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril()
-            own = packing.two_way[row, start:end]
-            band = causal | (own[:, None] & own)
-        elif window is not None and end - start > window:
-            band = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril().triu(1 - window)
+        band, own = None, None if packing.two_way is None else packing.two_way[row, start:end]
+        if own is not None or (window is not None and end - start > window):
+            band = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril()
+            band = band if window is None else band.triu(1 - window)
+            band = band if own is None else band | (own[:, None] & own)
         out[place] = _attend(query[place], key[place], value[place], band, scores)
     return out
 

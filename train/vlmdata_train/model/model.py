@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -71,10 +70,6 @@ def build_model(parts: ModelRecipe) -> VisionLanguageModel:
         "fusion": _built(made["fusion"], build_fusion, plan, language, reads, tokenizer),
         "language": language,
     }
-    probe = torch.ones(1, 2, dtype=torch.int32)
-    plan_attention(
-        probe, windows=layer_windows(language.config), two_way=modules["fusion"].two_way_of(probe, probe, probe)
-    )  # raises ValueError for tokens that see later ones in a model with sliding windows
     dtype = next(language.parameters()).dtype
     modules = {name: module if module is None else module.to(dtype) for name, module in modules.items()}
     return VisionLanguageModel(**modules, head=head, plan=plan, positions=made["positions"], tokenizer=tokenizer)

@@ -46,7 +46,7 @@ class PaliGemma(Family):
         ("model.language_model.", "language.model."),
         ("lm_head.", "language.lm_head."),
     )
-    prefix = True
+    caps, prefix = True, True
     parts: ClassVar = {
         "preprocessing": "resize", "abstractor": "linear", "fusion": "tokens", "positions": "rope", "writing": "plain",
     }  # fmt: skip
