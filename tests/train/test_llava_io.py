@@ -114,7 +114,8 @@ def test_a_published_llava_with_gemma_2_is_refused_because_it_does_not_cap_logit
     config = LlavaConfig(vision_config=CLIPVisionConfig(**VISION), text_config=text, image_token_id=262, image_seq_length=16)
     LlavaForConditionalGeneration(config).save_pretrained(tmp_path)
     byte_tokenizer().save_pretrained(tmp_path)
-    CLIPImageProcessor().save_pretrained(tmp_path)
+    side = VISION["image_size"]
+    CLIPImageProcessor(size={"shortest_edge": side}, crop_size=side).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="no bias, scale or cap for logits, but Gemma2ForCausalLM uses one of them"):
         loaded_from(tmp_path)
 

@@ -71,6 +71,8 @@ class Family:
             yield "language", "a language model of AutoModelForCausalLM"
         if getattr(model.plan.fusion, "prefix", False) and not self.prefix:
             yield "fusion", "tokens, without prefix"
+        if "language.model." in dict(self.names).values() and model.language.base_model_prefix != "model":
+            yield "language", "a model with the weights `model.*` and `lm_head`"
         if not self.holds_head(model):
             yield "language", f"an output layer without bias{' and scale' if self.caps else ', scale and cap'}"
 

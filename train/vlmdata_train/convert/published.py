@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from vlmdata_train.model.special_ids import drop_foreign_ids
 from vlmdata_train.model.tokens import published_tokenizer
 
 HEAD, WORDS = "lm_head.weight", "embed_tokens.weight"  # ends of the names of the output layer and of the embeddings
+STEPS = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}  # of image processors
 # names of a single file of weights and of the index of several files; the first kind that a model has is read
 KINDS = [(whole, f"{whole}.index.json") for whole in ("model.safetensors", "pytorch_model.bin")]
 NOT_WEIGHTS = {  # files of folders that hold no whole model, and what these folders hold
@@ -61,8 +63,15 @@ class Published:
 
     @cached_property
     def images(self) -> Any:
-        """The image processor of transformers."""
-        return AutoImageProcessor.from_pretrained(self.name, trust_remote_code=False)
+        """The image processor of transformers. Raises ValueError if it leaves out or changes one of STEPS."""
+        images = AutoImageProcessor.from_pretrained(self.name, trust_remote_code=False)
+        for name, value in STEPS.items():
+            own = getattr(images, name, None)
+            if own is not None and not math.isclose(own, value):
+                raise ValueError(
+                    f"preprocessing: the image processor of {self.name} has {name}: {own}, but only {value} can be loaded"
+                )
+        return images
 
     @cached_property
     def videos(self) -> Any:

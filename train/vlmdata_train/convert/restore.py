@@ -59,6 +59,8 @@ def start_weights(model: VisionLanguageModel, start: str) -> Callable[[], None]:
     def read() -> None:
         try:
             fill_from_published(model, start, places)
+        except RecipeError:  # about a file of the model, with the word `start` already
+            raise
         except ValueError as error:
             raise RecipeError(f"start: {error}") from None
 

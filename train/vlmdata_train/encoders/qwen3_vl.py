@@ -48,8 +48,13 @@ class Qwen3Vl(VisionHalf):
     place = "visual"
 
     def facts(self) -> EncoderFacts:
-        """Return the facts. `image_size` is the side of the smallest possible image, which is one square of patches."""
+        """Return the facts. `image_size` is the side of the smallest possible image, which is one square of patches.
+
+        Raises ValueError if the earlier layers are not in ascending order. transformers would then mix up their mergers.
+        """
         config = self.load_config()
+        if list(config.deepstack_visual_indexes) != sorted(set(config.deepstack_visual_indexes)):
+            raise ValueError(f"deepstack_visual_indexes must ascend, not {list(config.deepstack_visual_indexes)}")
         levels, side = len(config.deepstack_visual_indexes), config.patch_size * config.spatial_merge_size
         return EncoderFacts(
             config.hidden_size * (1 + levels), side, config.patch_size, HALF, HALF, levels=levels,

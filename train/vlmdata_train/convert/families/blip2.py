@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
-from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor
+from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, Blip2QFormerConfig, BlipImageProcessor
 
 from vlmdata_train.convert.family import Family
 from vlmdata_train.convert.published import Published, plain_config
@@ -94,6 +94,10 @@ class Blip2(Family):
         """Return the parameters of the abstractor. Raises ValueError for a Q-Former that does not fit."""
         if start.config.qformer_config.use_qformer_text_input:
             raise ValueError(f"abstractor: the Q-Former of {start.name} reads text")
+        for name in ("hidden_act", "layer_norm_eps"):
+            own, ours = getattr(start.config.qformer_config, name), getattr(Blip2QFormerConfig(), name)
+            if own != ours:
+                raise ValueError(f"abstractor: {start.name} has {name}: {own}, but only {ours} can be loaded")
         return sizes_of(start.config)
 
     def misfits(self, model: VisionLanguageModel) -> Iterator[tuple[str, str]]:

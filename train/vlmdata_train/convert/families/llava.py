@@ -64,21 +64,25 @@ class Llava(Family):
         return super().takes(facts) and "mm_vision_tower" not in facts and (tower or {}).get("model_type") != "pixtral"
 
     def recipe(self, start: Published) -> ModelRecipe:
-        """Return the parts."""
+        """Return the parts. Raises ValueError for settings that our parts do not have."""
         config, images = start.config, start.images
         is_vip = self.norm  # its configuration has fewer fields
         strategy = "default" if is_vip else config.vision_feature_select_strategy
+        has_class = config.vision_config.model_type != "siglip_vision_model"
+        if strategy == "default" and not has_class:
+            raise ValueError(f"encoder: {start.name} leaves out the first patch, because its SigLIP has no class token")
+        if is_vip and config.projector_layernorm_eps != 1e-5:
+            raise ValueError(f"abstractor: the epsilon of the norm must be 1e-05, not {config.projector_layernorm_eps}")
         vision = {
             "config": plain_config(config.vision_config), "layer": config.vision_feature_layer,
-            "tokens": "patches" if strategy == "default" else "all", "mean": images.image_mean, "std": images.image_std,
+            "tokens": "all" if strategy == "full" and has_class else "patches", "mean": images.image_mean,
+            "std": images.image_std,
         }  # fmt: skip
-        if config.vision_config.model_type == "siglip_vision_model":
-            vision["tokens"] = "patches"  # without a class token, `full` and `patches` are the same
         is_onevision = config.model_type == "llava_onevision"
         videos = {"video_token": start.token(config.video_token_id)} if is_onevision else {}
         return ModelRecipe(
             encoder={"hf_vision": vision},
-            preprocessing=_preprocessing(config, images),
+            preprocessing=_preprocessing(start),
             abstractor={"mlp": {
                 "activation": config.projector_hidden_act, "bias": is_vip or config.multimodal_projector_bias,
                 "norm": self.norm,
@@ -223,14 +227,42 @@ def _is_plain_tower(encoder: Any) -> bool:
     return isinstance(encoder, HfVisionTower) and encoder.extra <= 1 and not encoder.interpolate and not encoder.norm
 
 
-def _preprocessing(config: Any, images: Any) -> Any:
-    """Return the recipe's preprocessing for a published image processor."""
-    resample = FILTERS[int(images.resample)]
+def _preprocessing(start: Published) -> Any:
+    """Return the recipe's preprocessing for a published image processor. Raises ValueError for other sizes or tiles."""
+    config, images, side = start.config, start.images, start.config.vision_config.image_size
+    resample, crops = FILTERS[int(images.resample)], bool(getattr(images, "do_center_crop", False))
+    size = {name: value for name, value in dict(images.size).items() if value is not None}
+    crop = {name: value for name, value in dict(images.crop_size or {}).items() if value is not None} if crops else square(side)
+    if size not in ({"shortest_edge": side}, square(side)) or crop != square(side):
+        raise ValueError(
+            f"preprocessing: {start.name} resizes images to {size} and crops to {crop}, but the tower has {side} px"
+        )
     if config.model_type in ("llava", "vipllava"):
-        whole = "centre_crop" if getattr(images, "do_center_crop", False) else "resize"
-        return {"pad" if getattr(images, "do_pad", False) else whole: {"resample": resample}}
-    side = config.vision_config.image_size
-    tiles = tuple((rows // side, columns // side) for rows, columns in config.image_grid_pinpoints)
-    limit = re.fullmatch(r"anyres_max_(\d+)", getattr(config, "vision_aspect_ratio", ""))
-    several = {"several": "pad"} if config.model_type == "llava_onevision" else {}
-    return {"anyres": {"tiles": tiles, "max_tiles": int(limit[1]) if limit else None, "resample": resample, **several}}
+        if getattr(images, "do_pad", False):
+            return {"pad": {"resample": resample}}
+        if size == square(side):
+            return {"resize": {"resample": resample}}
+        if not crops:
+            raise ValueError(f"preprocessing: {start.name} resizes the short side of images, but crops no square")
+        return {"centre_crop": {"resample": resample}}
+    return {"anyres": {"tiles": _tiles(start, side), "resample": resample, **_limits(config)}}
+
+
+def _tiles(start: Published, side: int) -> tuple[tuple[int, int], ...]:
+    """Return the grids of tiles as (rows, columns)."""
+    sizes, others = start.config.image_grid_pinpoints, start.images.image_grid_pinpoints
+    if [list(size) for size in sizes] != [list(size) for size in others]:
+        raise ValueError(f"preprocessing: the image_grid_pinpoints of {start.name} differ from those of its image processor")
+    if any(length % side for size in sizes for length in size):
+        raise ValueError(f"preprocessing: the image_grid_pinpoints of {start.name} must be multiples of {side}")
+    return tuple((rows // side, columns // side) for rows, columns in sizes)
+
+
+def _limits(config: Any) -> dict[str, Any]:
+    """Return the parameters of `anyres` that LLaVA-OneVision has."""
+    if config.model_type != "llava_onevision":
+        return {}
+    limit = re.fullmatch(r"anyres_max_(\d+)", config.vision_aspect_ratio)
+    if limit is None:
+        raise ValueError(f"preprocessing: vision_aspect_ratio must be anyres_max_N, not {config.vision_aspect_ratio}")
+    return {"max_tiles": int(limit[1]), "several": "pad"}

@@ -75,9 +75,11 @@ class Mllama(Family):
         return tensor[:-ADDED].contiguous() if name == HEAD else tensor
 
     def recipe(self, start: Published) -> ModelRecipe:
-        """Return the parts. Raises ValueError for another normalisation or irregular places of cross-attention layers."""
+        """Return the parts. Raises ValueError for another normalisation, activation or irregular cross-attention layers."""
         config, images, text = start.config, start.images, start.config.text_config
         check_normalisation(start, CLIP_MEAN, CLIP_STD)
+        if text.hidden_act != "silu":
+            raise ValueError(f"fusion: the layers of {start.name} must have the activation silu, not {text.hidden_act}")
         cross = list(text.cross_attention_layers)
         every = cross[1] - cross[0] - 1 if len(cross) > 1 else text.num_hidden_layers
         if cross != places_of(cross[0], every, text.num_hidden_layers - len(cross)):
@@ -119,6 +121,8 @@ class Mllama(Family):
             yield "abstractor", "linear, with a bias"
         if model.plan.writing.bos != "first":
             yield "writing", "plain, with BOS first"
+        if getattr(text, "hidden_act", None) != "silu":
+            yield "language", "a llama with the activation silu"
         if text.tie_word_embeddings or text.vocab_size - ADDED > model.image_token_id:
             yield "language", f"a llama with its own output layer, and the image token among the last {ADDED} ids"
 
