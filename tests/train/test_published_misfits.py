@@ -14,7 +14,7 @@ from tests.train.test_encoders import SMALL
 from tests.train.tiny import TINY
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import model_of
-from vlmdata_train.convert.save_published import format_of
+from vlmdata_train.convert.save_published import format_of, save_published
 from vlmdata_train.model.model import build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.tokens import CHAT_TEMPLATE
@@ -134,3 +134,13 @@ def test_a_molmo_2_with_a_setting_that_the_trainer_lacks_is_refused(
     file.write_text(json.dumps({**facts, part: {**facts[part], **changes}}))
     with pytest.raises(RecipeError, match=f"start: {message}"):
         model_of(str(tmp_path))
+
+
+def test_an_export_that_needs_a_missing_package_names_it_before_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model(model_of(str(write_published("SmolVLM", tmp_path / "start"))))
+    monkeypatch.setattr("vlmdata_train.convert.families.smolvlm.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="SmolVLM's processor needs the package num2words: pip install num2words"):
+        save_published(model, tmp_path / "export")
+    assert not (tmp_path / "export").exists()

@@ -26,6 +26,7 @@ def save_adapter(model: VisionLanguageModel, folder: Path, *, base: str, trained
     LoRA, or if a trained weight is not in a module that peft can save.
     """
     family = format_of(model)
+    processor = family.processor(model)
     their_name = family.their_names(model)
     layers = {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
     if not layers:
@@ -44,7 +45,7 @@ def save_adapter(model: VisionLanguageModel, folder: Path, *, base: str, trained
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     (folder / "adapter_config.json").write_text(json.dumps(_config(their_name, layers, others, base), indent=2))
-    save_processor(family, model, folder)
+    save_processor(processor, folder)
 
 
 def _config(their_name: Names, layers: dict[str, Any], saved: list[str], base: str) -> dict[str, Any]:

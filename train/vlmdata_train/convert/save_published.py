@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from vlmdata_train.convert.family import Family, all_families
 from vlmdata_train.convert.served import generation_config
@@ -14,22 +15,22 @@ def save_published(model: VisionLanguageModel, folder: Path, *, max_shard_size: 
 
     The weights are divided into safetensors files of at most `max_shard_size`.
 
-    Raises ValueError if no family's format can hold the model. The error names the first part that does not fit the nearest
-    format.
+    Raises ValueError, before anything is written, if no family's format can hold the model, or if its processor needs a package
+    that is not installed. The error names the first part that does not fit the nearest format.
     """
     if any("lora_" in name for name, _ in model.named_parameters()):
         raise ValueError("merge the LoRA updates first, with vlmdata_train.model.lora.merge_lora(model)")
     family = format_of(model)
+    processor = family.processor(model)
     reference = family.their_model(model)
     reference.generation_config = generation_config(model)
     folder.mkdir(parents=True, exist_ok=True)
     family.save(reference, folder, max_shard_size=max_shard_size)
-    save_processor(family, model, folder)
+    save_processor(processor, folder)
 
 
-def save_processor(family: Family, model: VisionLanguageModel, folder: Path) -> None:
-    """Write a model's processor and tokenizer."""
-    processor = family.processor(model)
+def save_processor(processor: Any, folder: Path) -> None:
+    """Write a processor of transformers with its tokenizer."""
     processor.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)  # `preprocessor_config.json`, which vLLM and older programs read
 

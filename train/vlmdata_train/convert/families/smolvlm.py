@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from transformers import (
@@ -59,7 +60,9 @@ class SmolVlm(Idefics3):
         return replace(writing, **none) if {name: getattr(writing, name) for name in TEXTS} == TEXTS else writing
 
     def processor(self, model: VisionLanguageModel) -> Any:
-        """Return the processor. Raises ImportError without num2words."""
+        """Return the processor. Raises ValueError without num2words."""
+        if find_spec("num2words") is None:
+            raise ValueError("SmolVLM's processor needs the package num2words: pip install num2words")
         options, part = self.image_options(model), model.plan.video
         videos = {**options, "size": {"longest_edge": model.plan.facts.image_size}}
         if isinstance(part, Frames):
