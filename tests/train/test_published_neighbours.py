@@ -12,7 +12,7 @@ from tests.train.published import write_published
 from tests.train.tiny import tiny_model
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import model_of
-from vlmdata_train.convert.restore import fill
+from vlmdata_train.convert.restore import start_weights
 from vlmdata_train.convert.save_published import format_of
 from vlmdata_train.encoders.qwen3_vl import Qwen3Vl
 from vlmdata_train.model.model import build_model
@@ -104,5 +104,5 @@ def test_missing_files_of_weights_are_named_once(tmp_path: Path) -> None:
     ours = build_model(model_of(str(start)))
     (start / "model.safetensors").unlink()
     with pytest.raises(RecipeError, match=r"^start: .* has no weights") as caught:
-        fill(ours, str(start))
+        start_weights(ours, str(start))()
     assert str(caught.value).count("start:") == 1
