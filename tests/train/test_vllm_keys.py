@@ -19,6 +19,7 @@ from vlmdata_train.convert.save_published import save_published
 pytestmark = pytest.mark.whole
 
 CONFIGS = {"config", "hf_config", "vision_config", "text_config", "qformer_config", "perceiver_config"}  # not vLLM's own ones
+OWN_CODE = ["Molmo 2"]
 
 
 def models_of_vllm() -> Path:
@@ -60,6 +61,8 @@ def configs_in(config: Any) -> list[Any]:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_export_has_every_key_that_vllm_reads(name: str, tmp_path: Path) -> None:
+    if name in OWN_CODE:
+        pytest.skip(f"vLLM reads the configuration of {name}'s own code, which is not that of transformers")
     models, export = models_of_vllm(), tmp_path / "export"
     save_published(loaded(write_published(name, tmp_path / "start")), export)
     (architecture,) = json.loads((export / "config.json").read_text())["architectures"]
