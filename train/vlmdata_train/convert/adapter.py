@@ -76,7 +76,8 @@ def _other_modules(model: VisionLanguageModel, their_name: Names, with_lora: set
         module = (their_name(_LEVEL.sub("", name)) or "").rpartition(".")[0]
         if not module or any(f"{layer}.".startswith(f"{module}.") for layer in with_lora):
             raise ValueError(
-                f"--adapter: peft cannot save the trained weight '{name}' beside LoRA. Export the model without --adapter"
+                f"--adapter: peft cannot save the trained weight '{name}' beside LoRA. Export the model without --adapter, or"
+                " freeze this weight by a rule of `parts` in the next run"
             )
         found.add(module)
     return [module for module in sorted(found) if not any(module.startswith(f"{other}.") for other in found)]
