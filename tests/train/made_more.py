@@ -1,4 +1,4 @@
-"""Tiny published models of families that read an image in other ways: padded to a square, or as patches without a tower."""
+"""Tiny published models of DeepSeek-VL, with one tower and hybrid, and of Fuyu."""
 
 from __future__ import annotations
 

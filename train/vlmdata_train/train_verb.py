@@ -18,7 +18,7 @@ def recipe_parameters(stage: str) -> Callable[[Any], Any]:
         command = click.option("--set", "settings", multiple=True, metavar="A.B=C", help="change a value of the recipe")(
             command
         )
-        description = f"a file, or a shipped recipe: tiny, {stage} (the default)"
+        description = f"a file, or a shipped recipe: {stage} (the default), tiny, qwen2_vl … (all: docs/models.md)"
         return argument("recipe", description, default=stage, shell_complete=_recipes)(command)
 
     return decorate

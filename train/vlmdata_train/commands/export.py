@@ -1,4 +1,4 @@
-"""Write a checkpoint in the format of its family in transformers."""
+"""Write a checkpoint in the format of its family in transformers, or else as safetensors with a model card."""
 
 from pathlib import Path
 

@@ -20,7 +20,7 @@ def _recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 
 
 @click.command(cls=Verb)
-@argument("recipe", "a file, or a shipped recipe of stages: llava, qwen2_vl", shell_complete=_recipes)
+@argument("recipe", "a file, or a shipped recipe of stages, such as llava (all: docs/training.md)", shell_complete=_recipes)
 @click.option("--set", "settings", multiple=True, metavar="A.B=C", help="change a value of the recipe")
 def command(recipe: str, settings: tuple[str, ...]) -> None:
     from vlmdata.recipe import read_settings

@@ -35,12 +35,13 @@ class Family:
     forms: ClassVar[tuple[str, ...]]  # `model_type` of its configurations
     # (start of a name in transformers' memory, start of our name); each `*` is the number of a layer, the same in both names
     names: ClassVar[tuple[tuple[str, str], ...]]
-    # kind of part: the only name in a recipe that the format holds. `language` is a `model_type`. A kind may be left out.
+    # kind of part: the only part that the format holds, by its name in a recipe; for `language` the `model_type`. The format
+    # holds any part of a kind that is left out, unless `misfits` refuses it.
     parts: ClassVar[Mapping[str, str]] = {}
     unneeded: ClassVar[tuple[str, ...]] = ()  # starts of our names of weights that no feature needs, and the format lacks
     caps: ClassVar[bool] = False  # whether transformers caps the logits if the language model's configuration says so
     prefix: ClassVar[bool] = False  # whether the tokens before the first answer attend to each other in both directions
-    tower: ClassVar[type | None] = None  # the encoder's module; None: `misfits` of the family checks the encoder
+    tower: ClassVar[type | None] = None  # the encoder's module, if `parts` has an encoder
     is_written: ClassVar[bool] = True  # whether models are exported in this format; False: it is only read
 
     def takes(self, facts: Mapping[str, Any]) -> bool:

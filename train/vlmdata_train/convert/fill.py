@@ -36,7 +36,10 @@ def fill_from_published(model: VisionLanguageModel, name: str, places: Mapping[s
         if ours is None or ours not in places:
             if theirs.endswith(OLD_BUFFERS):
                 continue
-            raise ValueError(f"{name}: the model has no place for the weight '{theirs}'. Omit `model` in the recipe")
+            raise ValueError(
+                f"{name}: the model has no place for the weight '{theirs}'. Omit `model` in the recipe, if it has one."
+                f" Otherwise the files have weights that {family.title} does not know"
+            )
         if ours not in first:  # the second name of a tied weight
             continue
         weight = first[ours].tensor
