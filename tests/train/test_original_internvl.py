@@ -109,3 +109,17 @@ def test_a_missing_or_foreign_weight_is_named_with_its_part(name: str, tmp_path:
     save_file({**tensors, "vision_model.head.weight": tensors[lost].clone()}, file)
     with pytest.raises(ValueError, match=r"the model has no place for the weight 'vision_model\.head\.weight'"):
         loaded(original)
+
+
+@pytest.mark.parametrize("rows", [slice(0, -3), 0])
+def test_fused_rows_that_do_not_fit_the_heads_are_refused(rows: Any, tmp_path: Path) -> None:
+    original = tmp_path / "original"
+    write_internvl(WRITTEN["InternLM2 with biases"], original, tmp_path / "reference")
+    for file in original.glob("*.safetensors"):
+        tensors = load_file(file)
+        cut = {name: tensor[rows].clone() if "wqkv.bias" in name else tensor for name, tensor in tensors.items()}
+        save_file(cut, file)
+    with pytest.raises(
+        ValueError, match=r"original: the weight '.*wqkv\.bias' has the shape \(.*\), which does not fit the heads"
+    ):
+        loaded(original)

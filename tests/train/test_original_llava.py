@@ -183,3 +183,16 @@ def test_an_adapter_for_an_original_model_is_refused(tmp_path: Path) -> None:
     checkpoint = trained(tmp_path / "original", tmp_path, parts=parts)
     with pytest.raises(RecipeError, match=r"--adapter: .*original has the format of its authors' code"):
         export(checkpoint, tmp_path / "adapter", adapter=True)
+
+
+@pytest.mark.parametrize("row", [(0,), (0, 0)])
+def test_a_table_of_words_without_rows_is_refused(row: tuple[int, ...], tmp_path: Path) -> None:
+    original = tmp_path / "original"
+    write_llava(WRITTEN["1.5"], original, tmp_path / "reference")
+    for file in original.glob("pytorch_model-*.bin"):
+        tensors = torch.load(file)
+        torch.save({name: tensor[row] if "embed_tokens" in name else tensor for name, tensor in tensors.items()}, file)
+    with pytest.raises(
+        ValueError, match=r"language: the weight 'model\.embed_tokens\.weight' has the shape \(.*\), but the model"
+    ):
+        loaded(original)

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from tests.train.made import TEXT, VISION
 from tests.train.made_cross import IDEFICS_TEMPLATE
 from tests.train.published import write_published
 from tests.train.test_encoders import SMALL
+from tests.train.test_published import loaded
 from tests.train.tiny import TINY
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import model_of
@@ -144,3 +147,20 @@ def test_an_export_that_needs_a_missing_package_names_it_before_it_writes(
     with pytest.raises(ValueError, match="SmolVLM's processor needs the package num2words: pip install num2words"):
         save_published(model, tmp_path / "export")
     assert not (tmp_path / "export").exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "changed", "message"),
+    [
+        ("Qwen2-VL", lambda tensor: tensor.to(torch.int8), r"language: .* has whole numbers \(torch\.int8\)\. Start from"),
+        ("Llama 3.2 Vision", lambda tensor: tensor[:, 0].clone(), r"language: .* has the shape \(\d+,\), but the model needs"),
+        ("Llama 3.2 Vision", lambda tensor: tensor[0, 0].clone(), r"language: .* has the shape \(\), but the model needs"),
+    ],
+)
+def test_an_output_layer_of_another_kind_is_refused(family: str, changed: Any, message: str, tmp_path: Path) -> None:
+    file = write_published(family, tmp_path) / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("lm_head.weight"))
+    save_file({**tensors, name: changed(tensors[name])}, file)
+    with pytest.raises(ValueError, match=message):
+        loaded(tmp_path)

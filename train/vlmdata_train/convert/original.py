@@ -25,7 +25,7 @@ class Original(Family):
 
     def our_tensor(self, name: str, tensor: Tensor, rows: int) -> Tensor:
         """Return the tensor. Tables of words get rows for the tokens that the trainer adds: the mean of the other rows."""
-        if name not in WORD_TABLES or len(tensor) >= rows:
+        if name not in WORD_TABLES or tensor.ndim != 2 or len(tensor) >= rows:
             return tensor
         mean = tensor.float().mean(0, keepdim=True).to(tensor.dtype)
         return torch.cat([tensor, mean.expand(rows - len(tensor), -1)])

@@ -80,13 +80,22 @@ class InternVLOriginal(Original):
         )  # fmt: skip
 
     def read(self, start: Published) -> Iterator[tuple[str, str | None, Tensor]]:
-        """Yield each weight. A weight of queries, keys and values is yielded as three weights."""
+        """Yield each weight. A weight of queries, keys and values is yielded as three weights.
+
+        Raises ValueError for rows that cannot be divided among the heads.
+        """
         for theirs, tensor in start.weights():
             ours = self.our_name(theirs)
             if ours is None or ".qkv." not in ours:
                 yield theirs, ours, tensor
                 continue
-            parts = tensor.chunk(3) if ours.startswith("encoder.") else _grouped(start, tensor)
+            try:
+                parts = tensor.chunk(3) if ours.startswith("encoder.") else _grouped(start, tensor)
+            except (IndexError, RuntimeError):  # rows that cannot be divided
+                raise ValueError(
+                    f"{start.name}: the weight '{theirs}' has the shape {tuple(tensor.shape)}, which does not fit the heads of"
+                    " its config.json"
+                ) from None
             for letter, part in zip("qkv", parts, strict=True):
                 yield theirs, ours.replace(".qkv.", f".{letter}_proj."), part
 

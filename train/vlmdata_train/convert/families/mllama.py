@@ -66,7 +66,7 @@ class Mllama(Family):
 
     def our_tensor(self, name: str, tensor: Tensor, rows: int) -> Tensor:
         """Return the tensor with rows of zeros added to the output layer."""
-        if name != HEAD or len(tensor) + ADDED != rows:
+        if name != HEAD or tensor.ndim != 2 or len(tensor) + ADDED != rows:
             return tensor
         return torch.cat([tensor, tensor.new_zeros(ADDED, tensor.shape[1])])
 
