@@ -34,12 +34,13 @@ class Decoding:
             object.__setattr__(self, "temperature", 1.0 if self.top_k is not None or self.top_p < 1 else 0.0)
         check_range(self, "temperature", least=0)
         check_range(self, "top_k beams", least=1)
+        check_range(self, "seed", least=0, below=2**64)  # what torch takes
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be more than 0 and at most 1, not {self.top_p}")
         if not 0 < self.repetition_penalty < math.inf:
             raise ValueError(f"repetition_penalty must be more than 0, not {self.repetition_penalty}")
-        if not math.isfinite(self.length_penalty):
-            raise ValueError(f"length_penalty must be a finite number, not {self.length_penalty}")
+        if not -50 <= self.length_penalty <= 50:  # the power of a long answer must be a float
+            raise ValueError(f"length_penalty must be from -50 to 50, not {self.length_penalty}")
         if self.beams == 1 and self.length_penalty != 1:
             raise ValueError("length_penalty needs 2 beams or more, because it only compares answers of beam search")
         for name, is_set in (("top_k", self.top_k is not None), ("top_p", self.top_p < 1)):
