@@ -137,6 +137,37 @@ def test_an_interrupt_prints_at_most_one_line_in_any_handler(work, status, line)
     assert (done.returncode, done.stderr) == (status, line)
 
 
+DELAYED = """
+def work():
+    with interrupt.delayed():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        print("whole", flush=True)
+    print("not reached")
+"""
+STARTS_A_PROCESS = """
+from vlmdata.engine.drive import processes
+
+def interrupt_after_sendfds(frame, event, arg):
+    # the forkserver now forks a child, which waits for its data
+    if event == "return" and frame.f_code.co_name == "sendfds":
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+
+def work():
+    sys.setprofile(interrupt_after_sendfds)
+    processes._start_process(processes.CONTEXT.Process(target=print, args=("whole",), kwargs={"flush": True}))
+"""
+
+
+@pytest.mark.parametrize("work", [DELAYED, STARTS_A_PROCESS])
+def test_delayed_signals_leave_a_block_whole(work):
+    script = f"import os, signal, sys\nfrom vlmdata.process import interrupt\n{work}\n"
+    script = f"{script}\nsys.exit(interrupt.until_stopped(work, 'end', is_process=True))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "whole\n", "end\n")
+
+
 class Starts:
     """A stand-in for `ray.init` that raises each of the given errors once."""
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _received: list[int] = []  # signals so far; global, because a process has one set of handlers
 _unsaid: list[str] = []  # the line that is still to be printed
+_delayed: list[list[int]] = []  # inside `delayed`, the signals that came since the block began
 
 
 def until_stopped(work: Callable[[], int], message: str, *, is_process: bool) -> int:
@@ -78,6 +79,9 @@ def _say() -> None:
 
 
 def _stop(number: int, frame: Any) -> None:
+    if _delayed:
+        _delayed[-1].append(number)
+        return
     if _received:
         _say()
         os._exit(128 + _received[0])
@@ -101,6 +105,20 @@ def handlers_kept() -> Iterator[None]:
         signal.raise_signal(signal.SIGTERM)
     finally:
         listen()
+
+
+@contextmanager
+def delayed() -> Iterator[None]:
+    """Let the handlers of `listen` act only after the `with` block, which must be short.
+
+    A signal mask would not do, because it covers one thread and other threads may exist.
+    """
+    _delayed.append([])
+    try:
+        yield
+    finally:
+        for number in _delayed.pop()[:1]:
+            _stop(number, None)
 
 
 @contextmanager

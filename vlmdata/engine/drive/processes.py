@@ -21,7 +21,7 @@ from vlmdata.engine.drive.workers import Ended
 from vlmdata.engine.partitions.calls import RunJob
 from vlmdata.engine.work.open_partition import Keep
 from vlmdata.engine.work.worker import Worker
-from vlmdata.process.interrupt import held_back, ignore
+from vlmdata.process.interrupt import delayed, held_back, ignore
 from vlmdata.process.shortage import describe_error, is_short_of_memory
 from vlmdata.process.thread import Thread, attempt
 from vlmdata.web.rate_limiter import RateLimiter
@@ -128,7 +128,8 @@ def _start_process(process: Any) -> None:
             resource_tracker.ensure_running()  # outside of held_back, because this call unblocks Ctrl-C
             with held_back():  # the forkserver imports modules for a second before it ignores Ctrl-C
                 forkserver.ensure_running()
-            process.start()
+            with delayed():  # a process that gets only a part of its data prints a traceback
+                process.start()
             return
         time.sleep(pause_s)  # gives a dying forkserver time to end
     raise WorkFailed("cannot start a process for a worker; run the same command again to resume")
