@@ -10,13 +10,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoProcessor, IdeficsForVisionText2Text
 
 from tests.train.families import texts_and_images
+from tests.train.original_llava import tokenizer_of
 from tests.train.published import write_published
 from tests.train.test_published import edit_json, loaded, picture, png
+from tests.train.test_shipped_recipes import tiny_parts
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import model_of
 from vlmdata_train.convert.fill import fill_from_published
 from vlmdata_train.convert.published import Published
-from vlmdata_train.convert.save_published import save_published
+from vlmdata_train.convert.save_published import format_of, save_published
 from vlmdata_train.data.collate import Ready, build_batch
 from vlmdata_train.data.marks import IMAGE_MARK
 from vlmdata_train.data.open_feed import prompter_of
@@ -133,3 +135,15 @@ def test_an_idefics_with_another_activation_is_refused(tmp_path: Path) -> None:
     edit_json(start / "config.json", hidden_act="gelu")
     with pytest.raises(RecipeError, match=r"fusion: the layers of .* must have the activation silu, not gelu"):
         model_of(str(start))
+
+
+def test_a_model_of_the_shipped_recipe_is_exported_and_starts_a_run(tmp_path: Path) -> None:
+    recipe = tiny_parts("idefics")
+    tokenizer_of(None).save_pretrained(tmp_path / "tokenizer")  # begins each text with BOS, as Llama's does
+    recipe.language["hf_causal"]["tokenizer"] = str(tmp_path / "tokenizer")
+    model = build_model(recipe)
+    assert format_of(model).title == "Idefics 1"
+    save_published(model, tmp_path / "export")
+    again = loaded(tmp_path / "export").state_dict()
+    assert again.keys() == model.state_dict().keys()
+    assert all(torch.equal(again[name], weight) for name, weight in model.state_dict().items())
