@@ -14,9 +14,8 @@ def flops_per_token(parts: Mapping[str, nn.Module], trained: Mapping[str, bool])
 
     Each weight costs 2 FLOPs in the forward pass. It costs 2 more for the gradient of its input if its part or an earlier part
     is trained, and 2 more for its own gradient if the weight itself is trained. So a language model of N weights costs 6 N for
-    each token if it is trained, and 4 N if only the projector is trained. A language model with LoRA costs 4 N, plus 6 for each
-    LoRA weight. The products of attention are not counted, and an embedding table counts like any weight. Source: Kaplan et al.
-    2020.
+    each token if it is trained, and 4 N if only the abstractor is trained. With LoRA it costs 4 N, plus 6 for each LoRA weight.
+    The products of attention are not counted, and an embedding table counts like any weight. Source: Kaplan et al. 2020.
 
     `ModelFlops` counts the tokens that pass through each part. Some fusions have weights, or change layers of the language
     model, so that not all tokens pass through them. The module of such a fusion returns these weights from
