@@ -17,6 +17,7 @@ from vlmdata_train import __main__ as trainer
 
 PACKAGES = {"vlmdata": vlmdata.commands, "vlmdata_train": vlmdata_train.commands}
 MAIN = {"vlmdata": cli.main, "vlmdata_train": trainer.main}
+TYPED = {"vlmdata": "vlmdata", "vlmdata_train": "vlmdata train"}  # what users type before a verb
 VERBS = [(program, module.name) for program, package in PACKAGES.items() for module in pkgutil.iter_modules(package.__path__)]
 FIRST = {
     "vlmdata": ["demo", "new", "check", "run", "show"],
@@ -38,7 +39,8 @@ def test_the_help_of_a_verb_ends_with_its_examples_unchanged(program, verb, caps
     captured = capsys.readouterr()
     head, tail = captured.out.split("\nExamples:\n")
     assert tail.splitlines() == [f"  {line}" for line in examples(program, verb)]
-    assert any(f"{program} {verb} " in f"{line} " for line in examples(program, verb))
+    assert any(f"{TYPED[program]} {verb} " in f"{line} " for line in examples(program, verb))
+    assert not any("python -m" in line for line in examples(program, verb))
     assert max(map(len, head.splitlines())) <= 40 and "\x1b" not in captured.out and captured.err == ""
 
 

@@ -1,4 +1,4 @@
-"""Train the projector on captions."""
+"""Train the abstractor on captions."""
 
 import click
 
@@ -6,7 +6,7 @@ from vlmdata.verbs import Verb
 from vlmdata_train.train_verb import recipe_parameters, train
 
 EXAMPLES = """
-python -m vlmdata_train align tiny --set data=OUT --set out=runs/tiny
+vlmdata train align tiny --set data=OUT --set out=runs/tiny
 torchrun --nproc-per-node 8 -m vlmdata_train align --set data=OUT --set lr=1e-3
 """
 

@@ -7,9 +7,9 @@ import click
 from vlmdata.verbs import Verb, argument, files, folders
 
 EXAMPLES = """
-python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 photo.jpg
-python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 --image a.jpg --image b.jpg --ask "What differs?" --beams 4
-python -m vlmdata_train chat runs/tiny/checkpoints/step_00000060 --video frames --fps 2 --temperature 0.7 --top-p 0.9
+vlmdata train chat runs/tiny/checkpoints/step_00000060 photo.jpg
+vlmdata train chat runs/tiny/checkpoints/step_00000060 --image a.jpg --image b.jpg --ask "What differs?" --beams 4
+vlmdata train chat runs/tiny/checkpoints/step_00000060 --video frames --fps 2 --temperature 0.7 --top-p 0.9
 """
 
 

@@ -4,7 +4,7 @@ import click
 
 from vlmdata.verbs import Verb, argument, folders
 
-EXAMPLES = "python -m vlmdata_train evaluate runs/tiny/checkpoints/step_00000060 OUT --samples 200"
+EXAMPLES = "vlmdata train evaluate runs/tiny/checkpoints/step_00000060 OUT --samples 200"
 
 
 @click.command(cls=Verb)

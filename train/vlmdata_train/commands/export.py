@@ -7,8 +7,8 @@ import click
 from vlmdata.verbs import Verb, argument, folders
 
 EXAMPLES = """
-python -m vlmdata_train export runs/instruct/checkpoints/step_00005200 my-llava --dtype bfloat16
-python -m vlmdata_train export runs/lora/checkpoints/step_00005200 my-adapter --adapter
+vlmdata train export runs/instruct/checkpoints/step_00005200 my-llava --dtype bfloat16
+vlmdata train export runs/lora/checkpoints/step_00005200 my-adapter --adapter
 """
 
 

@@ -7,7 +7,7 @@ from vlmdata_train.train_verb import recipe_parameters, train
 
 EXAMPLES = """
 torchrun --nproc-per-node 8 -m vlmdata_train instruct --set data=CHATS --set start=runs/align/checkpoints/step_00002180
-python -m vlmdata_train instruct --set data=CHATS --set start=llava-hf/llava-1.5-7b-hf
+vlmdata train instruct --set data=CHATS --set start=llava-hf/llava-1.5-7b-hf
 """
 
 

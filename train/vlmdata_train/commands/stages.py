@@ -7,7 +7,7 @@ import click
 from vlmdata.verbs import CompletionItem, Verb, argument, files, words
 
 EXAMPLES = """
-python -m vlmdata_train stages llava --set stages.align.data=CAPTIONS --set stages.instruct.data=CHATS
+vlmdata train stages llava --set stages.align.data=CAPTIONS --set stages.instruct.data=CHATS
 torchrun --nproc-per-node 8 -m vlmdata_train stages qwen2_vl --set data=CHATS --set speed.parallel=fsdp
 """
 
