@@ -1,5 +1,8 @@
 """The documentation site: `make docs` builds it from the pages of this folder and the docstrings, without the internet."""
 
+import re
+from typing import Any
+
 from vlmdata import __version__
 
 project = "vlmdata"
@@ -15,3 +18,13 @@ autosummary_generate = True
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+
+
+def links_within_the_site(app: Any, docname: str, source: list[str]) -> None:
+    """Change links to `../PAGE.md`, which lead to its sections in the repository, to the page of the site that includes it."""
+    source[0] = re.sub(r"\]\(\.\./([A-Z]+\.md)", r"](\1", source[0])
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", links_within_the_site)

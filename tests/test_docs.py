@@ -113,3 +113,25 @@ def test_every_reason_in_the_table_of_hostile_input_exists():
     }
     # `wrong_` and `page_` are prefixes of the reasons
     assert [reason for reason in sorted(named) if reason not in words and reason.partition("_")[2] not in words] == []
+
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_between_pages_leads_to_a_heading_of_the_file_on_github(page):
+    links = re.findall(r"\]\(([\w./-]+\.md)?(?:#([\w-]+))?\)", page.read_text())
+    broken = []
+    for name, anchor in links:
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append((name, anchor))
+    assert broken == []

@@ -25,3 +25,4 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_other_sites(tm
         html = (tmp_path / "site" / page).read_text()
         assert re.findall(r'<(?:script|img)[^>]*src="https?:|<link[^>]*rel="stylesheet"[^>]*href="https?:', html) == []
     assert "batch_size" in (tmp_path / "site" / "api.html").read_text()
+    assert 'href="CONTRIBUTING.html#add-a-part-of-a-model"' in (tmp_path / "site" / "tour.html").read_text()
