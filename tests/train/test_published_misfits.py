@@ -34,8 +34,8 @@ SIGLIP = {"hf_vision": {"config": {"model_type": "siglip_vision_model", **VISION
 ONE_KIND = (SIGLIP, SIGLIP)
 # (family, part, changed parameters, start of the message)
 CASES: list[tuple[str, str, dict[str, Any], str]] = [
-    ("Qwen2-VL", "writing", {"video_token": None}, "writing: Qwen2-VL's format supports only plain, with a `video_token`"),
-    ("Qwen3-VL", "writing", {"frame": None}, "writing: Qwen3-VL's format supports only between, with a `video_token`, `start:"),
+    ("Qwen2-VL", "writing", {"video_token": None}, "writing: Qwen2-VL's format supports only plain, or between with"),
+    ("Qwen3-VL", "writing", {"frame": None}, "writing: Qwen3-VL's format supports only between with `start: "),
     ("InternVL", "preprocessing", {"thumbnail": False}, "preprocessing: InternVL's format supports only dynamic_tiles, with"),
     ("InternVL", "writing", {"around": "tile"}, "writing: InternVL's format supports only between around images"),
     ("InternVL", "abstractor", {"norm": False}, "abstractor: InternVL's format supports only pixel_shuffle of 2 layers"),

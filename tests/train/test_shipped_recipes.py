@@ -22,7 +22,6 @@ from tests.train.test_sam import SAM
 from tests.train.tiny import LLAMA
 from vlmdata.recipe import PIPELINES, read_settings
 from vlmdata_train.convert.checkpoint_folder import model_of
-from vlmdata_train.convert.save_published import format_of
 from vlmdata_train.model.encoder_facts import EncoderFacts
 from vlmdata_train.model.freezing import apply_parts
 from vlmdata_train.model.image_plan import ImagePlan
@@ -197,18 +196,6 @@ def tiny(entry: Any) -> Any:
 def tiny_parts(name: str) -> ModelRecipe:
     """Return the parts of a recipe with tiny models."""
     return ModelRecipe(**{kind: tiny(entry) for kind, entry in asdict(load(name).model).items()})
-
-
-FORMATS = {  # the families whose formats hold the models of recipes, without a published model as start
-    "align": "LLaVA", "instruct": "LLaVA", "llava_next": "LLaVA", "llava_onevision": "LLaVA", "vip_llava": "ViP-LLaVA",
-    "internvl": "InternVL", "smolvlm": "SmolVLM", "pixtral": "Pixtral", "deepseek_vl_small": "DeepSeek-VL",
-    "deepseek_vl": "DeepSeek-VL's hybrid",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_a_published_format_holds_the_parts_of_a_recipe(name: str) -> None:
-    assert format_of(build_model(tiny_parts(name))).title == FORMATS[name]
 
 
 def after_training(name: str) -> tuple[Any, dict[str, Tensor]]:

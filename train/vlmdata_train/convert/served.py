@@ -52,12 +52,16 @@ def generation_config(model: VisionLanguageModel) -> GenerationConfig:
     return config
 
 
-def served_template(tokenizer: Any, image_token: str, video_token: str | None = None) -> str | dict[str, str] | None:
+def served_template(
+    tokenizer: Any, image_token: str, video_token: str | None = None, *, image: str | None = None, video: str | None = None
+) -> str | dict[str, str] | None:
     """Return a chat template with which a processor writes the same prompts as the trainer.
 
     In this template, the content of a message may be a list of texts, images and videos. If the tokenizer has several
     templates, return a dict of them. If it has no template, return None. Raise ValueError if the tokenizer's template cannot
-    accept images. `video_token` is what the processor replaces by a video; None: `<video>`.
+    accept images. `video_token` is what the processor replaces by a video; None: `<video>`. If the tokenizer's template accepts
+    texts only, `image` and `video` are written for an image and a video: the token alone (None), or with tokens around it that
+    the processor does not write.
     """
     template = ChatTemplate(tokenizer, image_token)
     if template.form == "text_parts":
@@ -65,7 +69,7 @@ def served_template(tokenizer: Any, image_token: str, video_token: str | None = 
             "chat_template: the template accepts a list of texts as the content of a message, but no images."
             " Set a different template"
         )
-    own = FLATTEN.replace(IMAGE, image_token).replace(VIDEO, video_token or VIDEO)
+    own = FLATTEN.replace(IMAGE, image or image_token).replace(VIDEO, video or video_token or VIDEO)
     flatten = {"text": own, "both": FLATTEN_TEXTS}.get(template.form or "", "")
     if isinstance(template.source, dict):
         return {name: flatten + text.removeprefix(flatten) for name, text in template.source.items()}

@@ -18,6 +18,7 @@ class Qwen25Vl(Qwen2Vl):
     tower = Qwen25VlTower
     parts: ClassVar = {**Qwen2Vl.parts, "encoder": "qwen2_5_vl"}
     abstractor: ClassVar = {"norm": "rms"}
+    merged: ClassVar = "out_hidden_size"
     their_config: ClassVar = Qwen2_5_VLConfig
     their_processor: ClassVar = Qwen2_5_VLProcessor
     their_class: ClassVar = Qwen2_5_VLForConditionalGeneration

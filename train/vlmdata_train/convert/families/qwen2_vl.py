@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from transformers import (
@@ -19,12 +20,18 @@ from vlmdata_train.convert.frames import choice_of, choice_options
 from vlmdata_train.convert.published import Published, as_causal, plain_config
 from vlmdata_train.convert.served import FILTERS, served_template, served_tokenizer
 from vlmdata_train.convert.towers import check_normalisation
+from vlmdata_train.data.templates import ChatTemplate
 from vlmdata_train.encoders.qwen2_vl import Qwen2VlTower
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.model.vision_half import CLIP_MEAN, CLIP_STD
 from vlmdata_train.videos import Spacing
 from vlmdata_train.videos.temporal_patches import TemporalPatches
+from vlmdata_train.writings import Writing
+from vlmdata_train.writings.between import Between
+from vlmdata_train.writings.plain import Plain
+
+START, END = "<|vision_start|>", "<|vision_end|>"  # around an image, in the text
 
 
 class Qwen2Vl(Family):
@@ -42,13 +49,15 @@ class Qwen2Vl(Family):
     tower: ClassVar[type | None] = Qwen2VlTower
     parts: ClassVar[Mapping[str, str]] = {
         "encoder": "qwen2_vl", "preprocessing": "smart_size", "abstractor": "patch_merger", "fusion": "tokens",
-        "positions": "mrope", "writing": "plain", "language": "qwen2",
+        "positions": "mrope", "language": "qwen2",
     }  # fmt: skip
+    # a published model's chat template writes the tokens around an image, that of a language model does not
+    writings: ClassVar[Mapping[str, Writing]] = {"plain": Plain(), "between": Between(start=START, end=END)}
     # what a subclass changes, beside the parts
     abstractor: ClassVar[Mapping[str, Any]] = {"norm": "layer"}  # parameters, without `side`
     rope: ClassVar[Mapping[str, Any]] = {}  # entries of transformers' `rope_parameters` that our language model does not need
+    merged: ClassVar[str] = "hidden_size"  # entry of the tower's configuration for the width after the merger
     normalisation: ClassVar[tuple[Any, Any]] = (CLIP_MEAN, CLIP_STD)
-    writing: ClassVar[Mapping[str, Any]] = {}  # parameters of the writing, without the tokens of images and videos
     # how the video processor chooses frames, and what its limits are
     spacing: ClassVar[Spacing] = "starts"
     rounds: ClassVar[bool] = True  # to whole tiles
@@ -76,16 +85,17 @@ class Qwen2Vl(Family):
             abstractor={parts["abstractor"]: {"side": side, **self.abstractor}},
             fusion=parts["fusion"],
             positions={parts["positions"]: {"sections": sections, **self.time_of(config)}},
-            writing={parts["writing"]: {
-                "image_token": start.token(config.image_token_id), "video_token": start.token(config.video_token_id),
-                **self.writing,
-            }},
+            writing=self.writing_of(start.token(config.image_token_id), start.token(config.video_token_id)),
             video={"temporal_patches": self.video_of(start.videos)},
             language={"hf_causal": {
                 "config": as_causal(text, parts["language"], rope_parameters=rope, tie_word_embeddings=start.ties),
                 "tokenizer": start.name,
             }},
         )  # fmt: skip
+
+    def writing_of(self, image_token: str, video_token: str) -> dict[str, Any]:
+        """Return the writing of a published model."""
+        return {"plain": {"image_token": image_token, "video_token": video_token}}
 
     def time_of(self, config: Any) -> dict[str, Any]:
         """Return the parameters of the positions for videos. By default each frame of a video is one step of time."""
@@ -124,10 +134,16 @@ class Qwen2Vl(Family):
         own = {name: getattr(model.plan.abstractor, name, None) for name in self.abstractor}
         if own != self.abstractor:
             yield "abstractor", f"{self.parts['abstractor']}: {dict(self.abstractor)}"
-        own = {name: getattr(model.plan.writing, name, None) for name in self.writing}
-        if own != self.writing or model.plan.writing.video_token is None:
-            more = "".join(f", `{name}: {value}`" for name, value in self.writing.items())
-            yield "writing", f"{self.parts['writing']}, with a `video_token`{more}"
+        writing = model.plan.writing
+        if writing.video_token is None or replace(writing, image_token=None, video_token=None) not in self.writings.values():
+            yield "writing", f"{self.described_writings()}, with a `video_token`"
+        template = ChatTemplate(model.tokenizer, model.image_token)
+        if isinstance(writing, Between) and template.form in ("both", "parts") and START not in template.image_text:
+            yield "language", f"a chat template that writes {START} before an image, or that accepts texts only"
+
+    def described_writings(self) -> str:
+        """Return the writings that the format holds, for messages."""
+        return f"plain, or between with `start: {START}` and `end: {END}`"
 
     def reference_of(self, model: VisionLanguageModel) -> Any:
         """Return the class in transformers."""
@@ -142,7 +158,7 @@ class Qwen2Vl(Family):
         }  # fmt: skip
         known = {*self.their_config().text_config.to_dict(), "bos_token_id", "eos_token_id", "pad_token_id"}
         return self.their_config(
-            vision_config=model.encoder.model.config.to_dict(),
+            vision_config={**model.encoder.model.config.to_dict(), self.merged: text.hidden_size},
             text_config={name: value for name, value in {**text.to_dict(), "rope_parameters": rope}.items() if name in known},
             image_token_id=model.image_token_id, video_token_id=model.video_token_id,
             tie_word_embeddings=text.tie_word_embeddings, dtype=next(model.parameters()).dtype, **ids,
@@ -157,9 +173,22 @@ class Qwen2Vl(Family):
             "temporal_patch_size": config.temporal_patch_size, "image_mean": list(plan.facts.mean),
             "image_std": list(plan.facts.std), "resample": FILTERS.index(plan.preprocessing.resample),
         }  # fmt: skip
+        image, video = self.media_texts(plan.writing, model.image_token)
         return self.their_processor(
             image_processor=Qwen2VLImageProcessor(**options),
             video_processor=self.their_videos(**{**options, **self.video_options(model)}),
             tokenizer=served_tokenizer(model.tokenizer, model.image_token),
-            chat_template=served_template(model.tokenizer, model.image_token, plan.writing.video_token),
+            chat_template=served_template(
+                model.tokenizer, model.image_token, plan.writing.video_token, image=image, video=video
+            ),
         )  # fmt: skip
+
+    def media_texts(self, writing: Any, image_token: str) -> tuple[str | None, str | None]:
+        """Return what the chat template of an export writes for an image and for a video; None: the token alone.
+
+        The processor writes the tokens around the frames of a video that have a text before them.
+        """
+        if not isinstance(writing, Between):
+            return None, None
+        image, video = (f"{writing.start}{token}{writing.end}" for token in (image_token, writing.video_token))
+        return image, video if writing.frame is None else None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
-from vlmdata_train.convert.families.qwen2_vl import Qwen2Vl
+from vlmdata_train.convert.families.qwen2_vl import END, START, Qwen2Vl
 from vlmdata_train.encoders.qwen3_vl import HALF, Qwen3VlTower
+from vlmdata_train.writings.between import Between
+
+FRAME = "<{seconds} seconds>"  # the text before each pair of frames
 
 
 class Qwen3Vl(Qwen2Vl):
@@ -27,12 +30,13 @@ class Qwen3Vl(Qwen2Vl):
     tower = Qwen3VlTower
     parts: ClassVar = {
         **Qwen2Vl.parts, "encoder": "qwen3_vl", "abstractor": "deep_merger", "fusion": "deep_tokens",
-        "positions": "interleaved_mrope", "writing": "between", "language": "qwen3",
+        "positions": "interleaved_mrope", "language": "qwen3",
     }  # fmt: skip
+    writings: ClassVar = {"between": Between(start=START, end=END, frame=FRAME)}
     abstractor: ClassVar = {}
+    merged: ClassVar = "out_hidden_size"
     rope: ClassVar = {"mrope_interleaved": True}
     normalisation: ClassVar = (HALF, HALF)
-    writing: ClassVar = {"start": "<|vision_start|>", "end": "<|vision_end|>", "frame": "<{seconds} seconds>"}
     spacing: ClassVar = "ends"
     rounds: ClassVar = False
     limits: ClassVar = "video"
@@ -42,3 +46,12 @@ class Qwen3Vl(Qwen2Vl):
     their_processor: ClassVar = Qwen3VLProcessor
     their_videos: ClassVar = Qwen3VLVideoProcessor
     their_class: ClassVar = Qwen3VLForConditionalGeneration
+
+    def writing_of(self, image_token: str, video_token: str) -> dict[str, Any]:
+        """Return the writing of a published model."""
+        tokens = {"image_token": image_token, "video_token": video_token}
+        return {"between": {**tokens, "start": START, "end": END, "frame": FRAME}}
+
+    def described_writings(self) -> str:
+        """Return the writings that the format holds, for messages."""
+        return f"between with `start: {START}`, `end: {END}`, `frame: {FRAME}`"
