@@ -139,10 +139,11 @@ MODELS: dict[str, dict[str, Any]] = {  # a tiny configuration of the type of eac
         ("lmsys/vicuna-7b-v1.3", "deepseek-ai/deepseek-coder-1.3b-base",
          "lmsys/vicuna-7b-v1.5", "01-ai/Yi-6B-Chat", "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-3.1-8B-Instruct",
          "HuggingFaceTB/SmolLM2-135M-Instruct", "deepseek-ai/deepseek-llm-7b-base"), LLAMA),
-    "meta-llama/Llama-3.1-8B": {**LLAMA, "num_hidden_layers": 4, "num_attention_heads": 8},
+    "meta-llama/Llama-3.1-8B": {**LLAMA, "num_hidden_layers": 4, "num_attention_heads": 8, "rms_norm_eps": 1e-5},
     "huggyllama/llama-7b": {**LLAMA, "num_key_value_heads": 4, "intermediate_size": 24},
     "mistralai/Mistral-7B-v0.1": {**LLAMA, "model_type": "mistral"},
-    **{f"mistralai/Mistral-{name}": {**LLAMA, "model_type": "mistral"} for name in ("Nemo-Base-2407", "Small-24B-Base-2501")},
+    **{f"mistralai/Mistral-{name}": {**LLAMA, "model_type": "mistral", "rms_norm_eps": 1e-5}
+       for name in ("Nemo-Base-2407", "Small-24B-Base-2501")},
     "google/gemma-2b": GEMMA,
     "facebook/opt-125m": {**OPT, "num_hidden_layers": 4}, "facebook/opt-2.7b": OPT,
     "microsoft/kosmos-2-patch14-224": {"embed_dim": 32, "layers": 2, "ffn_dim": 48, "attention_heads": 4},
@@ -161,15 +162,15 @@ SIZES: dict[str, dict[str, Any]] = {  # parameters that must fit the tiny models
     "q_former": Q_FORMER, "instruct_q_former": {**Q_FORMER, "tokenizer": "bytes"},
     "context_tokens": {"q_former": Q_FORMER, "tokenizer": "bytes"},
     "c_abstractor": {"side": 2, "width": 16, "blocks": 1}, "gated_mlp": {"mlp_width": 24},
-    "gated_resampler": {"latents": 4, "layers": 1, "heads": 2, "key_heads": 1, "head_width": 8, "mlp_width": 24},
+    "gated_resampler": {"latents": 4, "layers": 1, "heads": 2, "key_heads": 1, "head_width": 8, "mlp_width": 48},
     "perceiver": {"latents": 4, "layers": 1, "heads": 2, "head_width": 8}, "mrope": {"sections": [1, 1, 2]},
     "smart_size": {"min_pixels": 3136, "max_pixels": 10_000}, "edges": {"shortest": 16, "longest": 48},
     "longest_edge": {"longest": 64}, "native": {"max_height": 60, "max_width": 60}, "square_tiles": {"longest": 128},
     "siglip_navit": {"table": 8}, "sam": {"side": 4}, "slices": {"side": 32}, "paired_crops": {"margin": 1},
     "query_resampler": {"queries": 4, "head_width": 8}, "mlp": {"mlp_width": 24}, "raw_patches": {"image_size": 64},
     "interleaved_mrope": {"sections": [2, 1, 1]}, "overlapping_crops": {"margin": 1},
-    "attention_pool": {"heads": 2, "head_width": 8, "mlp_width": 24}, "kosmos_resampler": {"queries": 4, "head_width": 8},
-    "cross_attention": {"every": 2, "first": 1, "key_heads": 2, "mlp_width": 24},
+    "attention_pool": {"heads": 2, "head_width": 8, "mlp_width": 24}, "kosmos_resampler": {"head_width": 8},
+    "cross_attention": {"every": 2, "first": 1, "key_heads": 2, "mlp_width": 48},
 }  # fmt: skip
 
 
@@ -180,6 +181,8 @@ def tiny(entry: Any) -> Any:
     name, parameters = next(iter(entry.items()))
     values = {key: value for key, value in (parameters or {}).items() if key not in ("name", "pretrained", "model", "dtype")}
     values.update({key: value for key, value in SIZES.get(name, {}).items() if key in values})
+    if name == "hf_causal":
+        values.pop("tokenizer", None)
     if name == "side_by_side":
         values["towers"] = [tiny(tower) for tower in values["towers"]]
     if "name" in (parameters or {}):
