@@ -52,6 +52,12 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("PaliGemma", "fusion", {"prefix": False}, "fusion: PaliGemma's format supports only tokens, with `prefix: true`"),
     ("Llama 3.2 Vision", "fusion", {"gates": "vector"}, "fusion: Llama 3.2 Vision's format supports only .* gates: scalar"),
     ("Llama 3.2 Vision", "fusion", {"runs": "latest"}, "fusion: Llama 3.2 Vision's format supports only .* runs: whole"),
+    (
+        "Llama 3.2 Vision",
+        "writing",
+        {"bos": "after_images", "bos_token": "<|end|>"},
+        "writing: Llama 3.2 Vision's format supports only plain, with the tokenizer's BOS",
+    ),
     ("Idefics 1, float gates", "encoder", {"tokens": "patches"}, "encoder: Idefics 1's format supports only a CLIP by hf_vi"),
     ("Idefics 1, float gates", "fusion", {"mlp_width": 40}, "fusion: Idefics 1's format supports only .* mlp_width: 48"),
     ("Idefics 1, float gates", "fusion", {"heads": 2}, "fusion: Idefics 1's format supports only .* heads: 4"),

@@ -69,6 +69,7 @@ FORMATS: dict[str, Case] = {
     "deepseek_vl_small": Case("DeepSeek-VL"), "deepseek_vl": Case("DeepSeek-VL's hybrid"),
     "qwen2_vl": Case("Qwen2-VL", chatml), "qwen2_5_vl": Case("Qwen2.5-VL", chatml), "qwen3_vl": Case("Qwen3-VL", chatml),
     "idefics2": Case("Idefics2"), "idefics3": Case("Idefics3"), "mistral3": Case("Mistral 3"),
+    "llama32_vision": Case("Llama 3.2 Vision", lambda: tokenizer_with(template="{{ messages[0]['content'] }}")),
     "blip2": Case("BLIP-2", partial(with_template_of, Blip2), "Question: What is it? Answer:"),
     "instructblip": Case("InstructBLIP", partial(with_template_of, InstructBlip), "What is it?"),
     "kosmos2": Case("Kosmos-2", kosmos, "Question: What is it? Answer:"),

@@ -119,12 +119,16 @@ class Mllama(Family):
                 yield "fusion", f"cross_attention with {name}: {value}"
         if not getattr(model.plan.abstractor, "bias", True):
             yield "abstractor", "linear, with a bias"
-        if model.plan.writing.bos != "first":
-            yield "writing", "plain, with BOS first"
+        if model.plan.writing.bos_token is not None:
+            yield "writing", "plain, with the tokenizer's BOS"
         if getattr(text, "hidden_act", None) != "silu":
             yield "language", "a llama with the activation silu"
-        if text.tie_word_embeddings or text.vocab_size - ADDED > model.image_token_id:
-            yield "language", f"a llama with its own output layer, and the image token among the last {ADDED} ids"
+        kept = text.vocab_size - ADDED  # rows of the output layer there
+        if text.tie_word_embeddings or model.image_token_id < kept < len(model.tokenizer):
+            yield (
+                "language",
+                f"a llama with its own output layer, and the last {ADDED} ids only for the image token or no token",
+            )
 
     def reference_of(self, model: VisionLanguageModel) -> Any:
         """Return the class in transformers."""
