@@ -73,6 +73,7 @@ FORMATS: dict[str, Case] = {
     "blip2": Case("BLIP-2", partial(with_template_of, Blip2), "Question: What is it? Answer:"),
     "instructblip": Case("InstructBLIP", partial(with_template_of, InstructBlip), "What is it?"),
     "kosmos2": Case("Kosmos-2", kosmos, "Question: What is it? Answer:"),
+    "molmo2": Case("Molmo 2", partial(chatml, bos_token=None, eos_token="<|im_end|>")),
 }  # fmt: skip
 
 

@@ -131,8 +131,8 @@ class Molmo2(Family):
     def misfits(self, model: VisionLanguageModel) -> Iterator[tuple[str, str]]:
         """Yield each part that the format cannot hold, and what the format supports."""
         plan, writing, text = model.plan, model.plan.writing, model.language.config
-        if not is_siglip(model.encoder):
-            yield "encoder", "a SigLIP by hf_vision, with `norm: false`"
+        if not is_siglip(model.encoder, plan.facts.image_size):
+            yield "encoder", "a SigLIP by hf_vision, with `norm: false` and as many patches as positions"
         elif getattr(plan.abstractor, "layers", 0) != len(model.encoder.layers):
             yield "abstractor", "attention_pool, with as many layers as the tower concatenates"
         yield from super().misfits(model)
@@ -167,7 +167,7 @@ class Molmo2(Family):
         return Molmo2Config(
             vision_config={
                 **{name: getattr(vision, name) for name in VISION}, "num_key_value_heads": vision.num_attention_heads,
-                "head_dim": vision.hidden_size // vision.num_attention_heads, "image_size": [vision.image_size] * 2,
+                "head_dim": vision.hidden_size // vision.num_attention_heads, "image_size": [model.plan.facts.image_size] * 2,
             },
             adapter_config={
                 "vision_feature_layer": [layer - 1 for layer in model.encoder.layers], "hidden_size": vision.hidden_size,
@@ -246,11 +246,15 @@ def word_misfits(model: VisionLanguageModel) -> Iterator[tuple[str, str]]:
         yield "language", f"tokens of images with the last ids, and ids for {', '.join(OTHERS)}"
 
 
-def is_siglip(encoder: Any) -> bool:
-    """Return whether a tower is a SigLIP whose layers are used without the last norm, at its own image size."""
+def is_siglip(encoder: Any, side: int) -> bool:
+    """Return whether a tower is a SigLIP whose layers are used without the last norm, and whose positions are not interpolated.
+
+    `side` is that of its images. SigLIP 2 has 27 x 27 positions at 384 px, and as many patches at 378 px.
+    """
     if type(encoder) is not HfVisionTower or encoder.model.config.model_type != "siglip_vision_model":
         return False
-    return not (encoder.extra or encoder.norm or encoder.interpolate)
+    config = encoder.model.config
+    return not (encoder.extra or encoder.norm) and config.image_size // config.patch_size == side // config.patch_size
 
 
 def first_image_id(model: VisionLanguageModel) -> int:
