@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PaliGemmaProcessor
 
 from tests.train import made_kosmos
 from tests.train.made import PARTS_TEMPLATE, tokenizer_with
-from tests.train.made_whole import with_bos
+from tests.train.made_more import fuyu_tokenizer
+from tests.train.made_whole import paligemma_images, with_bos
 from tests.train.shapes import CHATML
 from tests.train.test_published import TOLERANCE, batch_of, ids_of, served
 from tests.train.test_published_videos import batch_of as video_batch_of
@@ -37,6 +39,13 @@ def chatml(**names: str | None) -> Any:
     tokenizer = tokenizer_with("<|im_start|>", "<|im_end|>", template=CHATML)
     for name, token in names.items():
         setattr(tokenizer, name, token)
+    return tokenizer
+
+
+def paligemma() -> Any:
+    """Return a tokenizer with the tokens of PaliGemma's."""
+    tokenizer = byte_tokenizer()
+    PaliGemmaProcessor(paligemma_images(), tokenizer)  # adds them
     return tokenizer
 
 
@@ -74,6 +83,7 @@ FORMATS: dict[str, Case] = {
     "instructblip": Case("InstructBLIP", partial(with_template_of, InstructBlip), "What is it?"),
     "kosmos2": Case("Kosmos-2", kosmos, "Question: What is it? Answer:"),
     "molmo2": Case("Molmo 2", partial(chatml, bos_token=None, eos_token="<|im_end|>")),
+    "paligemma": Case("PaliGemma", paligemma), "fuyu": Case("Fuyu", fuyu_tokenizer, "What is it?\n", "torchvision"),
 }  # fmt: skip
 
 

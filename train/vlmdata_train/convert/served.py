@@ -7,7 +7,9 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from vlmdata_train.data.marks import IMAGE_MARK
 from vlmdata_train.data.prompts import written_before
+from vlmdata_train.data.render import ANSWER, MORE, WORD, answer, user
 from vlmdata_train.data.templates import ChatTemplate
 from vlmdata_train.model.image_plan import ImagePlan
 from vlmdata_train.model.model import VisionLanguageModel
@@ -32,6 +34,13 @@ FLATTEN = (
     "{%- set all.text = all.text + glue + piece -%}{%- set all.media = is_media -%}{%- endfor -%}"
     "{%- set flat.turns = flat.turns + [dict(message, content=all.text)] -%}{%- endif -%}"
     "{%- endfor -%}{%- set messages = flat.turns %}\n"  # a line end, because the template that follows may be indented
+)
+# kinds of conversations, with which chat templates are compared
+CONVERSATIONS = (
+    (user(WORD),),
+    (user(f"{IMAGE_MARK}\n{WORD} "),),
+    ({"role": "system", "content": MORE}, user(f"{WORD}\n{IMAGE_MARK}{IMAGE_MARK}")),
+    (user(f"{IMAGE_MARK}\n{WORD}"), answer(ANSWER), user(f"{MORE}\n{IMAGE_MARK}"), answer(MORE)),
 )
 # FLATTEN_TEXTS is FLATTEN, except that a message with an image or a video keeps its list of parts.
 FLATTEN_TEXTS = FLATTEN.replace(
@@ -74,6 +83,26 @@ def served_template(
     if isinstance(template.source, dict):
         return {name: flatten + text.removeprefix(flatten) for name, text in template.source.items()}
     return template.source and flatten + template.source.removeprefix(flatten)
+
+
+def writes_like(tokenizer: Any, template: str, image_token: str) -> bool:
+    """Return whether a tokenizer's chat template writes CONVERSATIONS as `template` does."""
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = template
+    own = _written(ChatTemplate(tokenizer, image_token))
+    return None not in own and own == _written(ChatTemplate(other, image_token))
+
+
+def _written(template: ChatTemplate) -> list[str | None]:
+    """Return CONVERSATIONS as a template writes them, with and without the beginning of an answer; None: it refuses one."""
+    texts: list[str | None] = []
+    for messages in CONVERSATIONS if template.source is not None else ():
+        for is_open in (False, True):
+            try:
+                texts.append(template.render(messages, add_generation_prompt=is_open))
+            except ValueError:
+                texts.append(None)
+    return texts or [None]
 
 
 def served_tokenizer(tokenizer: Any, image_token: str) -> Any:

@@ -17,7 +17,7 @@ from transformers import FuyuConfig, FuyuForCausalLM, FuyuImageProcessor, FuyuPr
 
 from vlmdata_train.convert.family import Family
 from vlmdata_train.convert.published import Published, plain_config
-from vlmdata_train.convert.served import FILTERS, FLATTEN, pixel_options, square
+from vlmdata_train.convert.served import FILTERS, FLATTEN, pixel_options, square, writes_like
 from vlmdata_train.encoders.raw_patches import Patches
 from vlmdata_train.encoders.siglip_navit import HALF
 from vlmdata_train.model.model import VisionLanguageModel
@@ -93,8 +93,8 @@ class Fuyu(Family):
         }  # fmt: skip
         if any(getattr(plan.writing, name, value) != value for name, value in expected.items()) or model.image_token != PATCH:
             yield "writing", f"rows with {ROW_END} after each row, the image token {PATCH}, and {BEGIN} after the images"
-        if model.tokenizer.chat_template != TEMPLATE or not _begins_with_a_blank(model.tokenizer):
-            yield "language", "Fuyu's tokenizer and prompts, which come from a published Fuyu"
+        if not writes_like(model.tokenizer, TEMPLATE, PATCH) or not _begins_with_a_blank(model.tokenizer):
+            yield "language", "the tokenizer of a published Fuyu, and prompts as in the recipe fuyu"
 
     def reference_of(self, model: VisionLanguageModel) -> Any:
         """Return the class in transformers."""

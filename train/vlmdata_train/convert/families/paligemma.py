@@ -15,7 +15,7 @@ from transformers import (
 
 from vlmdata_train.convert.family import Family
 from vlmdata_train.convert.published import Published, as_causal, plain_config
-from vlmdata_train.convert.served import FILTERS, FLATTEN, pixel_options, square
+from vlmdata_train.convert.served import FILTERS, FLATTEN, pixel_options, square, writes_like
 from vlmdata_train.convert.towers import is_last_layer_of
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
@@ -86,8 +86,8 @@ class PaliGemma(Family):
             yield "writing", "plain, with BOS after the images and the image token `<image>`"
         if language not in ("gemma", "gemma2"):
             yield "language", f"a gemma or gemma2 model, not {language}"
-        if model.tokenizer.chat_template != TEMPLATE or "<seg127>" not in model.tokenizer.get_vocab():
-            yield "language", "PaliGemma's tokenizer and prompts, which come from a published PaliGemma"
+        if not writes_like(model.tokenizer, TEMPLATE, IMAGE) or "<seg127>" not in model.tokenizer.get_vocab():
+            yield "language", "the tokenizer of a published PaliGemma, and prompts as in the recipe paligemma"
 
     def reference_of(self, model: VisionLanguageModel) -> Any:
         """Return the class in transformers."""
