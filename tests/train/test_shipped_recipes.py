@@ -140,7 +140,7 @@ MODELS: dict[str, dict[str, Any]] = {  # a tiny configuration of the type of eac
          "lmsys/vicuna-7b-v1.5", "01-ai/Yi-6B-Chat", "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-3.1-8B-Instruct",
          "HuggingFaceTB/SmolLM2-135M-Instruct", "deepseek-ai/deepseek-llm-7b-base"), LLAMA),
     "meta-llama/Llama-3.1-8B": {**LLAMA, "num_hidden_layers": 4, "num_attention_heads": 8, "rms_norm_eps": 1e-5},
-    "huggyllama/llama-7b": {**LLAMA, "num_key_value_heads": 4, "intermediate_size": 24},
+    "huggyllama/llama-7b": {**LLAMA, "num_key_value_heads": 4},
     "mistralai/Mistral-7B-v0.1": {**LLAMA, "model_type": "mistral"},
     **{f"mistralai/Mistral-{name}": {**LLAMA, "model_type": "mistral", "rms_norm_eps": 1e-5}
        for name in ("Nemo-Base-2407", "Small-24B-Base-2501")},
