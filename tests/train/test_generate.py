@@ -300,15 +300,38 @@ def test_padding_adds_no_token_that_a_repetition_penalty_changes() -> None:
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.001, "repetition_penalty": 0.01},
+        {"temperature": 1000, "repetition_penalty": 100},
+        {"temperature": 0.001, "top_k": 2**63 - 1, "top_p": 1e-45},
+        {"temperature": 0.001, "beams": 64},
+        {"beams": 64, "length_penalty": -50, "repetition_penalty": 0.01},
+    ],
+)
+def test_numbers_at_the_limits_generate_tokens(options: dict[str, Any]) -> None:
+    model = tiny_model()
+    way = Decoding(**options, seed=0)
+    (answer,) = generate(model, in_rows([of_text([5, 6, 7])]), max_new_tokens=2, stop_ids=[], decoding=way)
+    assert len(answer) == 2
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -0.1}, "temperature must be 0 or more, not -0.1"),
-        ({"temperature": float("nan")}, "temperature must be 0 or more, not nan"),
+        ({"temperature": -0.1}, "temperature must be 0, or from 0.001 to 1000, not -0.1"),
+        ({"temperature": float("nan")}, "temperature must be 0, or from 0.001 to 1000, not nan"),
+        ({"temperature": 1e-45}, "temperature must be 0, or from 0.001 to 1000, not 1e-45"),
+        ({"temperature": 1e39}, "temperature must be 0, or from 0.001 to 1000, not 1e\\+39"),
         ({"temperature": 1.0, "top_k": 0}, "top_k must be 1 or more, not 0"),
         ({"temperature": 1.0, "top_p": 0.0}, "top_p must be more than 0 and at most 1, not 0.0"),
         ({"temperature": 1.0, "top_p": 1.5}, "top_p must be more than 0 and at most 1, not 1.5"),
-        ({"beams": 0}, "beams must be 1 or more, not 0"),
-        ({"repetition_penalty": 0.0}, "repetition_penalty must be more than 0, not 0.0"),
+        ({"temperature": 1.0, "top_k": 2**63}, "top_k must be 1 or more and less than 9223372036854775808, not"),
+        ({"temperature": 1.0, "top_p": float("nan")}, "top_p must be more than 0 and at most 1, not nan"),
+        ({"beams": 0}, "beams must be from 1 to 64, not 0"),
+        ({"beams": 65}, "beams must be from 1 to 64, not 65"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be from 0.01 to 100, not 0.0"),
+        ({"repetition_penalty": 1e39}, "repetition_penalty must be from 0.01 to 100, not 1e\\+39"),
         ({"length_penalty": float("inf"), "beams": 2}, "length_penalty must be from -50 to 50, not inf"),
         ({"length_penalty": 1000.0, "beams": 2}, "length_penalty must be from -50 to 50, not 1000.0"),
         ({"seed": 2**64}, "seed must be 0 or more and less than 18446744073709551616, not 18446744073709551616"),

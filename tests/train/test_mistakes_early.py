@@ -58,9 +58,17 @@ MISTAKES = [
     (["evaluate", "{run}", "{data}"], "has no recipe.json. Did you mean '{run}/checkpoints/step_0"),
     (["evaluate", "{run}/checkpoints/step_00000003", "{data}/nowhere"], "data: {data}/nowhere does not exist"),
     (["evaluate", "{run}/checkpoints/step_00000003", "{data}", "--samples", "0"], "--samples must be 1 or more, not 0"),
+    (
+        ["evaluate", "{run}/checkpoints/step_00000003", "{data}", "--samples", str(2**63)],
+        "--samples must be 1 or more and",
+    ),
     (["chat", "{data}"], "{data} is not a checkpoint, because it has no recipe.json"),
     (["chat", "{run}/checkpoints/step_00000003", "--max-tokens", "0"], "--max-tokens must be 1 or more, not 0"),
-    (["chat", "{run}/checkpoints/step_00000003", "--temperature", "nan"], "--temperature must be 0 or more, not nan"),
+    (
+        ["chat", "{run}/checkpoints/step_00000003", "--temperature", "nan"],
+        "--temperature must be 0, or from 0.001 to 1000, not",
+    ),
+    (["chat", "{run}/checkpoints/step_00000003", "--fps", "1e-320"], "--fps must be from 0.00001 to 100000, not 1e-320"),
     (["chat", "{run}/checkpoints/step_00000003", "no.jpg"], "cannot read no.jpg as an image: there is no such file"),
     (["chat", "{run}/checkpoints/step_00000003", "--top-p", "2"], "--top-p must be more than 0 and at most 1, not 2"),
     (["export", "{run}/checkpoints/step_00000003", "{data}"], "{data} is not empty. Choose another folder"),

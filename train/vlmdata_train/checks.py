@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,16 @@ def check_training(recipe: Recipe) -> None:
 
 def check_evaluation(checkpoint: str, data: str, *, samples: int, answer_tokens: int) -> None:
     """Raise RecipeError if the folder is not a checkpoint, data is missing, or a number is out of range."""
-    check_least(1, **{"--samples": samples, "--answer-tokens": answer_tokens})
+    _check_counts(**{"--samples": samples, "--answer-tokens": answer_tokens})
     check_checkpoint(Path(checkpoint))
     check_data(data, "data")
 
 
 def check_chat(checkpoint: str, images: Sequence[str], videos: Sequence[str], *, max_tokens: int, fps: float) -> None:
     """Raise RecipeError if the folder is not a checkpoint, an image or a video is missing, or a number is out of range."""
-    check_least(1, **{"--max-tokens": max_tokens})
-    if not 0 < fps < math.inf:
-        raise RecipeError(f"--fps must be more than 0, not {fps}")
+    _check_counts(**{"--max-tokens": max_tokens})
+    if not 0.00001 <= fps <= 100_000:  # so that the time of each frame is a finite number
+        raise RecipeError(f"--fps must be from 0.00001 to 100000, not {fps}")
     check_checkpoint(Path(checkpoint))
     for image in images:
         if not os.path.isfile(image):
@@ -79,11 +79,11 @@ def check_export(checkpoint: str, folder: str, *, adapter: bool, dtype: str | No
         raise RecipeError(f"{folder} is not empty. Choose another folder")
 
 
-def check_least(least: int, **options: float) -> None:
-    """Raise RecipeError for the first option whose number is less than `least`, infinite or NaN."""
+def _check_counts(**options: int) -> None:
+    """Raise RecipeError for the first option that is less than 1 or too large for a count of Python."""
     for name, number in options.items():
-        if not least <= number < math.inf:
-            raise RecipeError(f"{name} must be {least} or more, not {number}")
+        if not 1 <= number <= sys.maxsize:
+            raise RecipeError(f"{name} must be 1 or more{' and less than 2**63' * (number > 1)}, not {number}")
 
 
 def check_data(path: str, where: str) -> None:

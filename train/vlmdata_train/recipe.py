@@ -121,6 +121,8 @@ class Logs:
 
     def __post_init__(self) -> None:
         check_range(self, "every", least=1)
+        if not self.spike >= 0:  # also for NaN; infinity means that no loss is a spike
+            raise ValueError(f"spike must be 0 or more, not {self.spike}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +153,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_range(self, "lr", least=0)
         check_range(self, "steps", least=1)
+        check_range(self, "seed", least=-(2**63), below=2**64)  # what torch takes
         if self.epochs is not None and not 0 < self.epochs < float("inf"):
             raise ValueError(f"epochs must be more than 0, not {self.epochs}")
 

@@ -5,10 +5,16 @@ This file imports no torch, so that mistakes are reported at once.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from vlmdata_train.model.model_recipe import check_range
+
+# (name, least, most). Scaled logits and the power of a long answer must be finite numbers.
+LIMITS = (
+    ("beams", 1, 64),  # torch draws from at most 2**24 numbers: the beams times a vocabulary of 262,144 tokens, as in Gemma
+    ("repetition_penalty", 0.01, 100),
+    ("length_penalty", -50, 50),
+)
 
 
 @dataclass(frozen=True)
@@ -32,15 +38,15 @@ class Decoding:
     def __post_init__(self) -> None:
         if self.temperature is None:
             object.__setattr__(self, "temperature", 1.0 if self.top_k is not None or self.top_p < 1 else 0.0)
-        check_range(self, "temperature", least=0)
-        check_range(self, "top_k beams", least=1)
+        elif self.temperature != 0 and not 0.001 <= self.temperature <= 1000:
+            raise ValueError(f"temperature must be 0, or from 0.001 to 1000, not {self.temperature}")
+        check_range(self, "top_k", least=1)
         check_range(self, "seed", least=0, below=2**64)  # what torch takes
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be more than 0 and at most 1, not {self.top_p}")
-        if not 0 < self.repetition_penalty < math.inf:
-            raise ValueError(f"repetition_penalty must be more than 0, not {self.repetition_penalty}")
-        if not -50 <= self.length_penalty <= 50:  # the power of a long answer must be a float
-            raise ValueError(f"length_penalty must be from -50 to 50, not {self.length_penalty}")
+        for name, least, most in LIMITS:
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be from {least} to {most}, not {getattr(self, name)}")
         if self.beams == 1 and self.length_penalty != 1:
             raise ValueError("length_penalty needs 2 beams or more, because it only compares answers of beam search")
         for name, is_set in (("top_k", self.top_k is not None), ("top_p", self.top_p < 1)):

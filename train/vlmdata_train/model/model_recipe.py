@@ -137,10 +137,12 @@ def _check_patterns(patterns: str | list[str], name: str) -> None:
 def check_range(part: Any, names: str, *, least: float, below: float = float("inf")) -> None:
     """Raise ValueError if a field is a number outside [`least`, `below`); a field may be None.
 
-    `names` holds the names of the fields, separated by spaces.
+    `names` holds the names of the fields, separated by spaces. Without `below`, a whole number must fit into 64 bits, because
+    torch and itertools refuse a larger one.
     """
     for name in names.split():
         value = getattr(part, name)
-        if value is not None and not least <= value < below:
-            bound = f" and less than {below}" if below < float("inf") else ""
+        most = min(below, 2**63) if isinstance(value, int) and below == float("inf") else below
+        if value is not None and not least <= value < most:
+            bound = f" and less than {most}" if most < float("inf") and (below < float("inf") or value >= most) else ""
             raise ValueError(f"{name} must be {least} or more{bound}, not {value}")
