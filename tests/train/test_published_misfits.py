@@ -158,7 +158,14 @@ def test_an_export_that_needs_a_missing_package_names_it_before_it_writes(
 @pytest.mark.parametrize(
     ("family", "changed", "message"),
     [
-        ("Qwen2-VL", lambda tensor: tensor.to(torch.int8), r"language: .* has whole numbers \(torch\.int8\)\. Start from"),
+        *(
+            (
+                "Qwen2-VL",
+                lambda tensor, dtype=dtype: tensor.to(dtype),
+                rf"language: .* has the type {str(dtype)[6:]}, but only bfloat16, .* can be trained\. Start from",
+            )
+            for dtype in (torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn)
+        ),
         ("Llama 3.2 Vision", lambda tensor: tensor[:, 0].clone(), r"language: .* has the shape \(\d+,\), but the model needs"),
         ("Llama 3.2 Vision", lambda tensor: tensor[0, 0].clone(), r"language: .* has the shape \(\), but the model needs"),
     ],

@@ -32,6 +32,7 @@ from torch.optim import Optimizer
 
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import latest
+from vlmdata_train.convert.misfit import misfit
 from vlmdata_train.distributed import Ranks, all_gather_objects, barrier, copy_share, distribute_like, full_tensor
 from vlmdata_train.model.lora import merged
 from vlmdata_train.model.weight_places import Place, first_places, unshared, weight_places
@@ -139,10 +140,8 @@ def load_weights(path: Path, places: Mapping[str, Place], updates: Mapping[nn.Mo
                     f"{path}: the model has no weight '{name}'. Set the model's parts in the recipe as in {path}/recipe.json"
                 )
             place = first[name]
-            if place.tensor.shape != tensor.shape:
-                raise RecipeError(
-                    f"{path}: '{name}' has the shape {tuple(tensor.shape)}, but the model needs {tuple(place.tensor.shape)}"
-                )
+            if found := misfit(tensor, place.tensor):
+                raise RecipeError(f"{path}: '{name}' {found}")
             if place.owner in updates and place.leaf == "weight":
                 tensor = merged(updates[place.owner], tensor)
             copy_share(tensor, place.tensor)

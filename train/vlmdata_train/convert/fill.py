@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from vlmdata_train.convert.family import family_of
+from vlmdata_train.convert.misfit import misfit
 from vlmdata_train.convert.published import Published
 from vlmdata_train.distributed import copy_share
 from vlmdata_train.model.model import VisionLanguageModel
@@ -45,8 +45,9 @@ def fill_from_published(model: VisionLanguageModel, name: str, places: Mapping[s
             continue
         weight = first[ours].tensor
         tensor = family.our_tensor(ours, tensor, weight.shape[0] if weight.ndim else 0)
-        if found := _misfit(tensor, weight):
-            raise ValueError(f"{name}: {ours.partition('.')[0]}: the weight '{theirs}' {found}")
+        if found := misfit(tensor, weight):
+            remedy = "" if weight.shape == tensor.shape else ". Omit `model` in the recipe"
+            raise ValueError(f"{name}: {ours.partition('.')[0]}: the weight '{theirs}' {found}{remedy}")
         copy_share(tensor, weight)
         missing.pop(ours, None)
     if missing:
@@ -54,12 +55,3 @@ def fill_from_published(model: VisionLanguageModel, name: str, places: Mapping[s
         raise ValueError(
             f"{name}: {lost.partition('.')[0]}: the files lack the weight '{lost}' (missing weights: {len(missing)})"
         )
-
-
-def _misfit(tensor: Tensor, weight: Tensor) -> str | None:
-    """Return a predicate that says why a tensor cannot be a weight, or None if it can."""
-    if weight.is_floating_point() and not tensor.is_floating_point():
-        return f"has whole numbers ({tensor.dtype}). Start from a model without quantized weights"
-    if weight.shape != tensor.shape:
-        return f"has the shape {tuple(tensor.shape)}, but the model needs {tuple(weight.shape)}. Omit `model` in the recipe"
-    return None
