@@ -1,6 +1,7 @@
 """A model of a family with one other part has no format, and the error names the part."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,22 @@ def test_an_output_layer_of_another_kind_is_refused(family: str, changed: Any, m
     save_file({**tensors, name: changed(tensors[name])}, file)
     with pytest.raises(ValueError, match=message):
         loaded(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("half", "changes", "message"),
+    [
+        ("text_config", {"model_type": "lama"}, "text_config: transformers has no model_type 'lama'. Did you mean 'llama'?"),
+        ("vision_config", {"model_type": "??"}, "vision_config: transformers has no model_type '??'"),
+        ("text_config", {"hidden_size": "big"}, "Field 'hidden_size' expected int, got str (value: 'big')"),
+    ],
+)
+def test_a_configuration_that_transformers_refuses_is_one_line(
+    half: str, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    file = write_published("LLaVA 1.5", tmp_path) / "config.json"
+    facts = json.loads(file.read_text())
+    facts[half] |= changes
+    file.write_text(json.dumps(facts))
+    with pytest.raises(RecipeError, match=f"^{re.escape(f'start: {file}: {message}')}$"):
+        model_of(str(tmp_path))

@@ -187,7 +187,8 @@ def family_of(start: Published) -> Family:
             return family
     known = sorted({form for family in all_families() for form in family.forms})
     found = start.facts.get("model_type")
-    raise ValueError(f"{start.name} is a {found} model, but only models of these types can be loaded: {', '.join(known)}")
+    kind = "is a model without a model_type in its config.json" if found is None else f"is a {found} model"
+    raise ValueError(f"{start.name} {kind}, but only models of these types can be loaded: {', '.join(known)}")
 
 
 def _renamed(name: str, table: tuple[tuple[str, str], ...]) -> str | None:

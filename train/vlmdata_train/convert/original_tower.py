@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import AutoConfig
 
 from vlmdata_train.convert.published import Published
+from vlmdata_train.model.hf_configs import published_config
 
 _ON_THE_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _FOLDER = re.compile(r"\w[\w.-]*")
@@ -45,7 +45,7 @@ def tower_config(tower: Published) -> Any:
     kind = tower.facts.get("model_type")
     if kind not in ("clip", "clip_vision_model"):
         raise ValueError(f"encoder: {tower.name} is a {kind}, but LLaVA's original format has the tower of a CLIP")
-    config = AutoConfig.from_pretrained(tower.name, trust_remote_code=False)
+    config = published_config(tower.name)
     return getattr(config, "vision_config", config)
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor, AutoVideoProcessor
+from transformers import CONFIG_MAPPING, AutoImageProcessor, AutoVideoProcessor
 from transformers.utils import cached_file
 
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.torch_file import TorchFile
-from vlmdata_train.model.quiet import quiet
+from vlmdata_train.model.hf_configs import published_config
 from vlmdata_train.model.special_ids import drop_foreign_ids
 from vlmdata_train.model.tokens import published_tokenizer
 
@@ -56,8 +56,7 @@ class Published:
     @cached_property
     def config(self) -> Any:
         """The configuration of transformers, without special ids outside the vocabulary."""
-        with quiet():  # transformers would warn about the ids that are dropped below
-            config = AutoConfig.from_pretrained(self.name, trust_remote_code=False)
+        config = published_config(self.name)
         drop_foreign_ids(config)
         return config
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    AutoConfig,
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageTextToText,
@@ -22,7 +21,7 @@ from transformers import (
 )
 
 from vlmdata_train.model.encoder_facts import EncoderFacts
-from vlmdata_train.model.hf_configs import config_of
+from vlmdata_train.model.hf_configs import config_of, published_config
 from vlmdata_train.model.placeholders import are_on
 from vlmdata_train.model.repeated_blocks import blocks_of
 from vlmdata_train.model.unused_weights import set_unused_aside
@@ -107,12 +106,18 @@ class HfVision:
         return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
 
     def load_config(self) -> PreTrainedConfig:
-        """Return the configuration of the image tower. A model of two towers has one configuration for each tower."""
-        if self.config is not None:
-            return config_of(self.config)
-        assert self.name is not None
-        config = AutoConfig.from_pretrained(self.name)
-        return getattr(config, "vision_config", config)
+        """Return the configuration of the image tower. A model of two towers has one configuration for each tower.
+
+        Raises ValueError for a model that reads no images, or that has no fixed image size.
+        """
+        config = published_config(self.name) if self.name is not None else config_of(self.config or {})
+        if self.name is not None:
+            config = getattr(config, "vision_config", config)
+        for size in ("image_size", "patch_size"):
+            if getattr(config, size, None) is None:
+                kind = f"a {config.model_type}" + (f", which {self.name} has," if self.name else "")
+                raise ValueError(f"hf_vision: {kind} has no {size}. Use the tower of a CLIP, a SigLIP or another ViT")
+        return config
 
     def facts(self) -> EncoderFacts:
         """Return the tower's facts from its configuration and its embeddings on the meta device."""
@@ -139,7 +144,7 @@ class HfVision:
     def _load(self, config: PreTrainedConfig) -> tuple[Any, set[str]]:
         """Return the published tower, and the names of its weights that are not among the published weights."""
         name = str(self.name)
-        whole = AutoConfig.from_pretrained(name)
+        whole = published_config(name)
         options = {"dtype": torch.float32, "output_loading_info": True}
         if type(whole) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             tower, info = AutoModel.from_pretrained(name, config=config, **options)

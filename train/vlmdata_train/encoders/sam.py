@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig
 from transformers.models.sam.modeling_sam import SamVisionModel, SamVisionNeck
 
 from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.hf_configs import published_config
 from vlmdata_train.model.placeholders import are_on
 from vlmdata_train.model.unused_weights import set_unused_aside
 from vlmdata_train.model.vision_half import VisionHalf
@@ -89,7 +89,7 @@ class Sam(VisionHalf):
         """Return the tower's configuration, without any weights. Raises ValueError if `name` is another kind of model."""
         if self.config is not None:
             return super().load_config()
-        config = AutoConfig.from_pretrained(str(self.name))
+        config = published_config(str(self.name))
         config = getattr(config, "vision_config", config)
         if config.model_type != "sam_vision_model":
             raise ValueError(f"sam: {self.name} has a tower of type {config.model_type}, which is not SAM's")

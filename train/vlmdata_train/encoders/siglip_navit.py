@@ -21,11 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 from transformers.models.idefics2.configuration_idefics2 import Idefics2VisionConfig
 from transformers.models.idefics2.modeling_idefics2 import Idefics2VisionTransformer
 
 from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.hf_configs import config_of_class, published_config
 from vlmdata_train.model.placeholders import are_on
 from vlmdata_train.model.vision_half import VisionHalf
 
@@ -83,8 +84,8 @@ class SiglipNavit(VisionHalf):
     def load_config(self) -> Any:
         """Return the tower's configuration, without any weights. Raises ValueError for a tower of another design."""
         if self.config is not None:
-            return Idefics2VisionConfig(**self.config)
-        whole = AutoConfig.from_pretrained(str(self.name))
+            return config_of_class(Idefics2VisionConfig, self.config)
+        whole = published_config(str(self.name))
         config = getattr(whole, "vision_config", whole)
         if config.model_type not in KINDS:
             raise ValueError(

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from vlmdata_train.model.attention import use_packed_attention
-from vlmdata_train.model.hf_configs import config_of
+from vlmdata_train.model.hf_configs import config_of, published_config
 from vlmdata_train.model.placeholders import are_on, in_full
 from vlmdata_train.model.quiet import quiet
 from vlmdata_train.model.special_ids import drop_foreign_ids, with_special_ids
@@ -44,8 +50,7 @@ class HfCausal:
         `tokenizer` is the model's tokenizer if it is already loaded.
         """
         if self.name is not None:
-            with quiet():  # transformers warns about the ids that are dropped below
-                config = AutoConfig.from_pretrained(self.name)
+            config = published_config(self.name)
             drop_foreign_ids(config)
             return config
         assert self.config is not None
@@ -83,10 +88,12 @@ class HfCausal:
     def load_weights(self, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
         """Return the model of this configuration with the published weights of `name`."""
         assert self.name is not None
+        _check_causal(config)
         return AutoModelForCausalLM.from_pretrained(self.name, config=config, dtype=dtype)
 
     def draw_weights(self, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
         """Return a model of this configuration with random weights."""
+        _check_causal(config)
         return AutoModelForCausalLM.from_config(config, dtype=dtype)
 
     def _published(self, config: PreTrainedConfig, dtype: torch.dtype, vocabulary: int) -> PreTrainedModel:
@@ -102,6 +109,12 @@ class HfCausal:
         if not are_on() or getattr(config.get_text_config(), "tie_word_embeddings", True):
             return in_full(read)
         return _with_rows(self.draw_weights(config, dtype), vocabulary)
+
+
+def _check_causal(config: PreTrainedConfig) -> None:
+    """Raise ValueError for another kind of model. transformers would list the classes of all causal language models."""
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ValueError(f"language: a {config.model_type} is no causal language model of transformers, as llama and qwen2 are")
 
 
 def _with_rows(model: PreTrainedModel, vocabulary: int) -> PreTrainedModel:

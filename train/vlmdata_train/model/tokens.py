@@ -11,6 +11,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
+from vlmdata_train.model.quiet import quiet
+
 IMAGE = "<image>"
 # Image tokens of published models. A tokenizer uses one of them if its chat template writes it.
 OTHERS = ("<|image_pad|>", "<|image|>", "<IMG_CONTEXT>", "<image_soft_token>", "[IMG]", "<image_placeholder>")
@@ -53,7 +55,10 @@ def published_tokenizer(name: str, subfolder: str = "") -> PreTrainedTokenizerBa
     Raises ValueError if the tokenizer needs such code, or SentencePiece, which is not installed.
     """
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, subfolder=subfolder, trust_remote_code=False)
+        with quiet():  # transformers warns about a config.json of another format, which is no concern of the tokenizer
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                name, subfolder=subfolder, trust_remote_code=False
+            )
     except ValueError as error:
         if "trust_remote_code" in str(error):
             raise ValueError(

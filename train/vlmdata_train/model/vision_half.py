@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 
 from vlmdata_train.model.encoder_facts import EncoderFacts
+from vlmdata_train.model.hf_configs import config_of_class, published_config
 from vlmdata_train.model.placeholders import are_on
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -29,10 +30,15 @@ class VisionHalf:
             raise ValueError("set exactly one of name (published weights) and config (random weights)")
 
     def load_config(self) -> Any:
-        """Return the tower's configuration, without any weights."""
+        """Return the tower's configuration, without any weights. Raises ValueError if `name` has another tower."""
         if self.config is not None:
-            return self.kind.config_class(**self.config)
-        return AutoConfig.from_pretrained(str(self.name)).vision_config
+            return config_of_class(self.kind.config_class, self.config)
+        whole = published_config(str(self.name))
+        config = getattr(whole, "vision_config", whole)
+        if not isinstance(config, self.kind.config_class):
+            meant = self.kind.config_class.model_type
+            raise ValueError(f"encoder: the tower of {self.name} is a {config.model_type}, but this part needs a {meant}")
+        return config
 
     def load_model(self) -> nn.Module:
         """Return the tower of transformers with its weights."""
