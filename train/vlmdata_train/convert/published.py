@@ -20,6 +20,7 @@ from transformers.utils import cached_file
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.torch_file import TorchFile
 from vlmdata_train.model.hf_configs import published_config
+from vlmdata_train.model.hub import offline_hint, prepare_hub
 from vlmdata_train.model.special_ids import drop_foreign_ids
 from vlmdata_train.model.tokens import published_tokenizer
 
@@ -44,7 +45,10 @@ class Published:
         """The content of `config.json`. Raises RecipeError if there is none."""
         path = self.find("config.json")
         if path is None:
-            raise RecipeError(f"start: {self.name} is not a checkpoint, and there is no published model with this name or path")
+            raise RecipeError(
+                f"start: {self.name} is not a checkpoint, and there is no published model with this name or path"
+                f"{offline_hint()}"
+            )
         try:
             facts = json.loads(path.read_text())
         except (OSError, ValueError) as error:
@@ -113,6 +117,7 @@ class Published:
 
     def find(self, file: str) -> Path | None:
         """Return the path of one of the model's files, or None if the model has no such file."""
+        prepare_hub(self.name)
         found = cached_file(
             self.name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
             _raise_exceptions_for_gated_repo=False,

@@ -12,6 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
+from vlmdata_train.model.hub import prepare_hub
 from vlmdata_train.model.quiet import quiet
 from vlmdata_train.model.special_ids import id_fields
 
@@ -60,6 +61,7 @@ def published_config(name: str) -> Any:
     The warnings are about ids of tokens and old keys, which its user cannot change. Code in the folder is never run. Raises
     ValueError, which names the file, for an unknown `model_type` and for a value that transformers refuses.
     """
+    prepare_hub(name)
     try:
         with quiet():
             return AutoConfig.from_pretrained(name, trust_remote_code=False)

@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
+from vlmdata_train.model.hub import prepare_hub
 from vlmdata_train.model.quiet import quiet
 
 IMAGE = "<image>"
@@ -54,6 +55,7 @@ def published_tokenizer(name: str, subfolder: str = "") -> PreTrainedTokenizerBa
 
     Raises ValueError if the tokenizer needs such code, or SentencePiece, which is not installed.
     """
+    prepare_hub(name)
     try:
         with quiet():  # transformers warns about a config.json of another format, which is no concern of the tokenizer
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
