@@ -102,6 +102,10 @@ def test_misuse_is_reported_in_one_line_on_stderr_with_exit_status_2(words, mess
         ),
         ("model.encoder={siglip_navit: {config: {hiden_size: 8}}}", r"no field 'hiden_size'. Did you mean 'hidden_size'\?"),
         ("model.encoder={hf_vision: {config: {model_type: llama}}}", r"hf_vision: a llama has no image_size"),
+        (
+            "model.language={hf_causal: {config: {model_type: llama, hidden_size: 8, num_attention_heads: 0}}}",
+            r"model: a size in a part's configuration, such as its number of heads, is 0",
+        ),
         ("model.language={hf_causal: {config: {model_type: clip}}}", r"language: a clip is no causal language model"),
         ("model.encoder={open_clip: {config: {widht: 96}}}", r"no 'widht'. Did you mean 'width'\?"),
         ("model.language={hf_causal: {config: {model_type: lama}}}", r"no model_type 'lama'. Did you mean 'llama'\?"),

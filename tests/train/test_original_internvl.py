@@ -111,6 +111,15 @@ def test_a_missing_or_foreign_weight_is_named_with_its_part(name: str, tmp_path:
         loaded(original)
 
 
+@pytest.mark.parametrize("key", ["llm_config", "vision_config"])
+def test_half_a_configuration_that_is_no_object_is_refused(key: str, tmp_path: Path) -> None:
+    write_internvl(WRITTEN["InternLM2"], tmp_path / "original", tmp_path / "reference", **{key: [1]})
+    with pytest.raises(
+        RecipeError, match=rf"^start: .*original: {key} of its config\.json must be a JSON object, not '\[1\]'$"
+    ):
+        model_of(str(tmp_path / "original"))
+
+
 @pytest.mark.parametrize("rows", [slice(0, -3), 0])
 def test_fused_rows_that_do_not_fit_the_heads_are_refused(rows: Any, tmp_path: Path) -> None:
     original = tmp_path / "original"

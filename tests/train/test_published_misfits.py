@@ -21,7 +21,7 @@ from vlmdata_train.convert.checkpoint_folder import model_of
 from vlmdata_train.convert.save_published import format_of, save_published
 from vlmdata_train.model.model import build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
-from vlmdata_train.model.tokens import CHAT_TEMPLATE
+from vlmdata_train.model.tokens import CHAT_TEMPLATE, load_tokenizer
 
 pytestmark = pytest.mark.whole
 
@@ -197,3 +197,20 @@ def test_a_configuration_that_transformers_refuses_is_one_line(
     file.write_text(json.dumps(facts))
     with pytest.raises(RecipeError, match=f"^{re.escape(f'start: {file}: {message}')}$"):
         model_of(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("tokenizer.json", "{}", "the tokenizer of {folder} cannot be read: KeyError: 'added_tokens'"),
+        ("tokenizer.json", '{"ver', "the tokenizer of {folder} cannot be read: JSONDecodeError: "),
+        ("tokenizer_config.json", "no", "the tokenizer of {folder} cannot be read: JSONDecodeError: "),
+        ("chat_template.json", "no", "{folder}/chat_template.json is not JSON: "),
+    ],
+)
+def test_a_damaged_file_of_a_tokenizer_is_named(file: str, text: str, message: str, tmp_path: Path) -> None:
+    write_published("Qwen2-VL", tmp_path)
+    (tmp_path / file).write_text(text)
+    expected = re.escape(message.replace("{folder}", str(tmp_path)))
+    with pytest.raises(ValueError, match=f"^{expected}"):
+        load_tokenizer(str(tmp_path))

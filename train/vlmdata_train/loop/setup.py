@@ -124,6 +124,8 @@ def make_model(
             model = build_model(parts)
     except (OSError, ValueError) as error:  # from a part or transformers: the parts do not fit together, or a name is unknown
         raise RecipeError(f"model: {' '.join(str(error).split())}") from None
+    except ZeroDivisionError:  # from transformers
+        raise RecipeError("model: a size in a part's configuration, such as its number of heads, is 0") from None
     weights = None if resumed or recipe.start is None else start_weights(model, recipe.start)
     if recipe.speed.precision == "bf16":
         model.to(torch.bfloat16)

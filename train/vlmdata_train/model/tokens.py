@@ -53,7 +53,7 @@ def load_tokenizer(
 def published_tokenizer(name: str, subfolder: str = "") -> PreTrainedTokenizerBase:
     """Return the tokenizer of a folder or a hub name, or of a folder in it, as it is. Code in its folder is never run.
 
-    Raises ValueError if the tokenizer needs such code, or SentencePiece, which is not installed.
+    Raises ValueError if the tokenizer needs such code, or SentencePiece, which is not installed, and if its files are damaged.
     """
     prepare_hub(name)
     try:
@@ -61,7 +61,9 @@ def published_tokenizer(name: str, subfolder: str = "") -> PreTrainedTokenizerBa
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 name, subfolder=subfolder, trust_remote_code=False
             )
-    except ValueError as error:
+    except OSError:  # there is no such file or no such model
+        raise
+    except Exception as error:  # any content of files that are not ours
         if "trust_remote_code" in str(error):
             raise ValueError(
                 f"the tokenizer of {name} is Python code in its folder, which is never run. Convert it once to tokenizer.json,"
@@ -69,7 +71,8 @@ def published_tokenizer(name: str, subfolder: str = "") -> PreTrainedTokenizerBa
             ) from None
         if "tiktoken" in str(error) and find_spec("sentencepiece") is None:  # transformers tries tiktoken without it
             raise ValueError(f"the tokenizer of {name} is a SentencePiece file. pip install sentencepiece protobuf") from None
-        raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"the tokenizer of {name} cannot be read: {reason}") from None
     return tokenizer
 
 
@@ -77,14 +80,17 @@ def processor_template(name: str) -> str | None:
     """Return the chat template in the files of a model's processor, or None if these files have no template.
 
     Models publish the template in `chat_template.json` or `processor_config.json`. This function does not read
-    `chat_template.jinja`, because that is also a file of the tokenizer.
+    `chat_template.jinja`, because that is also a file of the tokenizer. Raises ValueError for a file that is not JSON.
     """
     for file in ("chat_template.json", "processor_config.json"):
         found = cached_file(
             name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
             _raise_exceptions_for_gated_repo=False,
         )  # fmt: skip
-        facts = json.loads(Path(found).read_text()) if found else {}
+        try:
+            facts = json.loads(Path(found).read_text()) if found else {}
+        except ValueError as error:
+            raise ValueError(f"{found} is not JSON: {error}") from None
         if isinstance(facts, dict) and isinstance(facts.get("chat_template"), str):
             return str(facts["chat_template"])
     return None

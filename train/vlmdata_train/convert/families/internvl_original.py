@@ -112,9 +112,17 @@ def _grouped(start: Published, tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return split[:, :-2].flatten(0, 2), split[:, -2].flatten(0, 1), split[:, -1].flatten(0, 1)
 
 
+def _half(start: Published, key: str) -> Mapping[str, Any]:
+    """Return the configuration of one half of the model. Raises ValueError if it is not a mapping."""
+    config = start.facts.get(key) or {}
+    if not isinstance(config, dict):
+        raise ValueError(f"{start.name}: {key} of its config.json must be a JSON object, not {str(config)[:80]!r}")
+    return config
+
+
 def _language(start: Published) -> tuple[str, dict[str, Any]]:
     """Return the type of the language model in transformers, and its configuration. Raises ValueError for an unknown class."""
-    config = start.facts.get("llm_config") or {}
+    config = _half(start, "llm_config")
     name = next(iter(config.get("architectures") or []), None)
     if name not in LANGUAGES:
         raise ValueError(f"language: {start.name} has the language model {name}, but only {', '.join(LANGUAGES)} can be loaded")
@@ -126,7 +134,7 @@ def _language(start: Published) -> tuple[str, dict[str, Any]]:
 
 def _encoder(start: Published) -> dict[str, Any]:
     """Return the parameters of `hf_vision`. Raises ValueError for a tower that transformers' class cannot compute."""
-    facts, own = start.facts, start.facts.get("vision_config") or {}
+    facts, own = start.facts, _half(start, "vision_config")
     config = {theirs: own.get(name, default) for name, (theirs, default) in TOWER.items()}
     if (side := facts.get("force_image_size") or config["image_size"]) != config["image_size"]:
         raise ValueError(
