@@ -106,6 +106,8 @@ def test_misuse_is_reported_in_one_line_on_stderr_with_exit_status_2(words, mess
             "model.language={hf_causal: {config: {model_type: llama, hidden_size: 8, num_attention_heads: 0}}}",
             r"model: a size in a part's configuration, such as its number of heads, is 0",
         ),
+        ("model.language={hf_causal: {config: {model_type: [llama]}}}", r"config needs a model_type, such as llama"),
+        ("model.abstractor={mlp: [2]}", r"model: abstractor: the parameters of mlp must be a mapping, not \[2\]"),
         ("model.language={hf_causal: {config: {model_type: clip}}}", r"language: a clip is no causal language model"),
         ("model.encoder={open_clip: {config: {widht: 96}}}", r"no 'widht'. Did you mean 'width'\?"),
         ("model.language={hf_causal: {config: {model_type: lama}}}", r"no model_type 'lama'. Did you mean 'llama'\?"),

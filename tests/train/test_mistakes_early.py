@@ -45,6 +45,7 @@ MISTAKES = [
     (["align", "tiny", "--set", "data={data}/*.tra"], "data: there are no tars in {data}/*.tra"),
     (["align", "tiny", "--set", "data={{a: 0.5, {data}: 0.5}}"], "data: a does not exist"),
     (["align", "tiny", *DATA, "--set", "held_out.path=nowhere"], "held_out.path: nowhere does not exist"),
+    (["align", "tiny", *DATA, "--set", "out={data}/00000.tar/run"], "out: {data}/00000.tar is a file, but the run needs"),
     (["align", "tiny", *DATA, "--set", "start=/nowhere"], "start: /nowhere is not a checkpoint, and transformers"),
     (
         ["align", "tiny", *DATA, "--set", "start={run}"],

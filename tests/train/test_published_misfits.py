@@ -184,6 +184,11 @@ def test_an_output_layer_of_another_kind_is_refused(family: str, changed: Any, m
     ("half", "changes", "message"),
     [
         ("text_config", {"model_type": "lama"}, "text_config: transformers has no model_type 'lama'. Did you mean 'llama'?"),
+        (
+            "text_config",
+            {"model_type": ["llama"]},
+            "text_config: transformers has no model_type '['llama']'. Did you mean 'llama'?",
+        ),
         ("vision_config", {"model_type": "??"}, "vision_config: transformers has no model_type '??'"),
         ("text_config", {"hidden_size": "big"}, "Field 'hidden_size' expected int, got str (value: 'big')"),
     ],

@@ -18,9 +18,12 @@ from vlmdata_train.recipe import Recipe
 
 
 def check_training(recipe: Recipe) -> None:
-    """Raise RecipeError if data is missing or `start` is invalid."""
+    """Raise RecipeError if data is missing, or if `start` or `out` is invalid."""
     if recipe.start is not None:
         check_start(recipe.start)
+    for folder in (Path(recipe.out), *Path(recipe.out).parents):
+        if folder.exists() and not folder.is_dir():
+            raise RecipeError(f"out: {folder} is a file, but the run needs a folder. Choose another `out`")
     for path in recipe.data if isinstance(recipe.data, dict) else [recipe.data]:
         check_data(path, "data")
     if recipe.held_out.path is not None:

@@ -95,7 +95,7 @@ class HfVision:
     def __post_init__(self) -> None:
         if (self.name is None) == (self.config is None):
             raise ValueError("set exactly one of name (published weights) and config (random weights)")
-        if self.config is not None and "model_type" not in self.config:
+        if self.config is not None and not isinstance(self.config.get("model_type"), str):
             raise ValueError("config needs a model_type, such as clip_vision_model")
         if self.tokens not in ("patches", "all"):
             raise ValueError(f"tokens must be `patches` or `all`, not '{self.tokens}'")

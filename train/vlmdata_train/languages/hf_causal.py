@@ -36,7 +36,7 @@ class HfCausal:
     def __post_init__(self) -> None:
         if (self.name is None) == (self.config is None):
             raise ValueError("set exactly one of name (published weights) and config (random weights)")
-        if self.config is not None and "model_type" not in self.config:
+        if self.config is not None and not isinstance(self.config.get("model_type"), str):
             raise ValueError("config needs a model_type, such as llama")
 
     def load_tokenizer(self, *, image: str | None = None, literals: Sequence[str] = ()) -> PreTrainedTokenizerBase:

@@ -80,13 +80,17 @@ def _unknown_types(facts: Any) -> Iterator[str]:
     """Yield what is wrong with each `model_type` of a configuration and of its halves that transformers does not have."""
     if not isinstance(facts, dict):
         yield "it must hold a JSON object"
-    elif (kind := facts.get("model_type")) not in CONFIG_MAPPING:
+    elif not _is_known(kind := facts.get("model_type")):
         yield "it has no model_type, so it is no configuration of transformers" if kind is None else _unknown(kind)
     else:
         for half, inner in facts.items():
             kind = inner.get("model_type") if isinstance(inner, dict) else None
-            if kind is not None and kind not in CONFIG_MAPPING:
+            if kind is not None and not _is_known(kind):
                 yield f"{half}: {_unknown(kind)}"
+
+
+def _is_known(kind: Any) -> bool:
+    return isinstance(kind, str) and kind in CONFIG_MAPPING
 
 
 def _reason(error: Exception) -> str:

@@ -78,4 +78,6 @@ def make_part(kind: str, entry: Any) -> Any:
     Raises RecipeError for an unknown name or a wrong parameter.
     """
     name, parameters = _named(kind, entry)
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise RecipeError(f"{kind}: the parameters of {name} must be a mapping, not {parameters!r}")
     return catalog.build(find_part(kind, name), dict(parameters or {}), kind)
