@@ -28,6 +28,8 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
 )
 
 from tests.train.tiny import TOWER, randomise
@@ -239,6 +241,11 @@ WHOLE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 20, "out_hidden_size": 16,
          "num_position_embeddings": 16, "deepstack_visual_indexes": []},
     ),
+    "qwen3_vl (mixture of experts)": (
+        Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration,
+        {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 20, "out_hidden_size": 16,
+         "num_position_embeddings": 16, "deepstack_visual_indexes": []},
+    ),
     "mistral3": (
         Mistral3Config, Mistral3ForConditionalGeneration,
         {"model_type": "pixtral", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 8,
@@ -257,13 +264,20 @@ WHOLE: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+def test_a_published_model_with_a_tower_of_another_kind_is_refused(tmp_path: Path) -> None:
+    configuration, _, vision = WHOLE["qwen2_vl"]
+    configuration(vision_config=vision).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"^encoder: the tower of .* is a qwen2_vl\S*, but this part needs a qwen3_vl"):
+        make_part("encoder", {"qwen3_vl": {"name": str(tmp_path)}}).load_config()
+
+
 @pytest.mark.parametrize("tower", sorted(WHOLE))
 def test_the_tower_of_a_published_model_is_loaded_with_its_weights(tower: str, tmp_path: Path) -> None:
     configuration, model_of, vision = WHOLE[tower]
     text = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 30,
             "num_key_value_heads": 2}  # fmt: skip
     model_of(configuration(vision_config=vision, text_config=text)).save_pretrained(tmp_path)
-    part = make_part("encoder", {tower: {"name": str(tmp_path)}})
+    part = make_part("encoder", {tower.split()[0]: {"name": str(tmp_path)}})
     built, whole = part.build(), model_of.from_pretrained(tmp_path)
     theirs = whole.model.get_submodule(part.place)
     for name, value in built.model.state_dict().items():

@@ -24,9 +24,11 @@ def offline_hint() -> str:
 
 @cache
 def _is_reached() -> bool:
-    """Return whether the hub answers, with any status. This is asked once in a process."""
-    try:
-        get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    except Exception:  # each version of huggingface_hub has another library for HTTP, with errors of its own
-        return False
-    return True
+    """Return whether the hub answers one of two requests, with any status. This is asked once in a process."""
+    for _ in range(2):
+        try:
+            get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            return True
+        except Exception:  # each version of huggingface_hub has another library for HTTP, with errors of its own
+            continue
+    return False
