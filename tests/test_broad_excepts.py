@@ -1,4 +1,5 @@
-"""Errors of any kind are caught only where untrusted bytes are read and at the boundary of a process or thread."""
+"""Errors of any kind are caught only where untrusted bytes are read, where the Hugging Face Hub is tried, and at the boundary of
+a process or thread."""
 
 import ast
 from pathlib import Path
@@ -33,7 +34,7 @@ def test_few_places_catch_everything_and_each_has_a_comment():
     files = sorted([*ROOT.glob("vlmdata/**/*.py"), *ROOT.glob("train/vlmdata_train/**/*.py")])
     assert len(files) > 300
     found = [(path, line) for path in files for line in broad_excepts(path.read_text())]
-    assert len(found) <= 5, found
+    assert len(found) <= 6, found
     unexplained = [(path, line) for path, line in found if "#" not in path.read_text().splitlines()[line - 1]]
     assert unexplained == []
 

@@ -156,7 +156,7 @@ def interrupt_after_sendfds(frame, event, arg):
 
 def work():
     sys.setprofile(interrupt_after_sendfds)
-    processes._start_process(processes.CONTEXT.Process(target=print, args=("whole",), kwargs={"flush": True}))
+    processes.start_process(processes.CONTEXT.Process(target=print, args=("whole",), kwargs={"flush": True}))
 """
 
 

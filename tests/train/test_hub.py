@@ -18,9 +18,9 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make the address of the hub one at which nothing listens."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    hub._is_reached.cache_clear()
+    hub.is_reached.cache_clear()
     yield
-    hub._is_reached.cache_clear()
+    hub.is_reached.cache_clear()
 
 
 @pytest.mark.usefixtures("unreachable")
@@ -41,4 +41,4 @@ def test_a_language_model_on_a_hub_that_cannot_be_reached_is_refused(capfd: pyte
 def test_a_folder_needs_no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     hub.prepare_hub(str(tmp_path))
-    assert not constants.HF_HUB_OFFLINE and hub._is_reached.cache_info().currsize == 0
+    assert not constants.HF_HUB_OFFLINE and hub.is_reached.cache_info().currsize == 0

@@ -12,8 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
-from vlmdata_train.model.hub import prepare_hub
-from vlmdata_train.model.quiet import quiet
+from vlmdata_train.model.reading import Damaged, read_published
 from vlmdata_train.model.special_ids import id_fields
 
 
@@ -61,19 +60,15 @@ def published_config(name: str) -> Any:
     The warnings are about ids of tokens and old keys, which its user cannot change. Code in the folder is never run. Raises
     ValueError, which names the file, for an unknown `model_type` and for a value that transformers refuses.
     """
-    prepare_hub(name)
     try:
-        with quiet():
-            return AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except OSError:  # there is no such file or no such model
-        raise
-    except Exception as error:  # any content of a file that is not ours
+        return read_published(AutoConfig.from_pretrained, name)
+    except Damaged as damaged:
         path = cached_file(name, "config.json")
         try:
             facts = json.loads(Path(str(path)).read_text())
         except ValueError as wrong:
             raise ValueError(f"{path} is not JSON: {wrong}") from None
-        raise ValueError(f"{path}: {next(_unknown_types(facts), None) or _reason(error)}") from None
+        raise ValueError(f"{path}: {next(_unknown_types(facts), None) or _reason(damaged.__cause__) or damaged}") from None
 
 
 def _unknown_types(facts: Any) -> Iterator[str]:
@@ -93,11 +88,11 @@ def _is_known(kind: Any) -> bool:
     return isinstance(kind, str) and kind in CONFIG_MAPPING
 
 
-def _reason(error: Exception) -> str:
-    """Return what a configuration class says about a value, on one line."""
-    if isinstance(error, StrictDataclassError):  # the cause names the field and the type
-        return " ".join(str(error.__cause__ or error).partition(". Errors:")[0].split())
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def _reason(error: BaseException | None) -> str:
+    """Return what a configuration class says about a value, on one line, or "" for an error that it did not raise."""
+    if not isinstance(error, StrictDataclassError):
+        return ""
+    return " ".join(str(error.__cause__ or error).partition(". Errors:")[0].split())  # the cause names the field and the type
 
 
 def _unknown(kind: Any) -> str:

@@ -13,7 +13,7 @@ from huggingface_hub import constants, get_session
 
 def prepare_hub(name: str) -> None:
     """If `name` is no folder and the hub cannot be reached, use only the hub's cache, as with HF_HUB_OFFLINE=1."""
-    if not constants.HF_HUB_OFFLINE and not Path(name).is_dir() and not _is_reached():
+    if not constants.HF_HUB_OFFLINE and not Path(name).is_dir() and not is_reached():
         constants.HF_HUB_OFFLINE = True
 
 
@@ -23,12 +23,12 @@ def offline_hint() -> str:
 
 
 @cache
-def _is_reached() -> bool:
+def is_reached() -> bool:
     """Return whether the hub answers one of two requests, with any status. This is asked once in a process."""
     for _ in range(2):
         try:
             get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
             return True
-        except Exception:  # each version of huggingface_hub has another library for HTTP, with errors of its own
+        except Exception:  # versions of huggingface_hub use other libraries for HTTP, whose errors have no common class
             continue
     return False

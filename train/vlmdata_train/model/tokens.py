@@ -11,8 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
-from vlmdata_train.model.hub import prepare_hub
-from vlmdata_train.model.quiet import quiet
+from vlmdata_train.model.reading import Damaged, read_published
 
 IMAGE = "<image>"
 # Image tokens of published models. A tokenizer uses one of them if its chat template writes it.
@@ -55,15 +54,9 @@ def published_tokenizer(name: str, subfolder: str = "") -> PreTrainedTokenizerBa
 
     Raises ValueError if the tokenizer needs such code, or SentencePiece, which is not installed, and if its files are damaged.
     """
-    prepare_hub(name)
     try:
-        with quiet():  # transformers warns about a config.json of another format, which is no concern of the tokenizer
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                name, subfolder=subfolder, trust_remote_code=False
-            )
-    except OSError:  # there is no such file or no such model
-        raise
-    except Exception as error:  # any content of files that are not ours
+        tokenizer: PreTrainedTokenizerBase = read_published(AutoTokenizer.from_pretrained, name, subfolder=subfolder)
+    except Damaged as error:
         if "trust_remote_code" in str(error):
             raise ValueError(
                 f"the tokenizer of {name} is Python code in its folder, which is never run. Convert it once to tokenizer.json,"
@@ -71,8 +64,7 @@ def published_tokenizer(name: str, subfolder: str = "") -> PreTrainedTokenizerBa
             ) from None
         if "tiktoken" in str(error) and find_spec("sentencepiece") is None:  # transformers tries tiktoken without it
             raise ValueError(f"the tokenizer of {name} is a SentencePiece file. pip install sentencepiece protobuf") from None
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"the tokenizer of {name} cannot be read: {reason}") from None
+        raise ValueError(f"the tokenizer of {name} cannot be read: {error}") from None
     return tokenizer
 
 

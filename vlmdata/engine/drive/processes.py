@@ -69,7 +69,7 @@ class LocalWorkers:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[number] if number < len(self._gpus) else ""
         arguments = (theirs, self._job, asks, environment, self._initializer)
         process = CONTEXT.Process(target=_serve, args=arguments, daemon=True)
-        _start_process(process)
+        start_process(process)
         theirs.close()
         asks.close()
         self.processes[number], self._pipes[number] = process, ours
@@ -121,7 +121,7 @@ class LocalWorkers:
                 process.join()
 
 
-def _start_process(process: Any) -> None:
+def start_process(process: Any) -> None:
     """Start a process. If the forkserver was just killed or ran out of memory, start another forkserver and retry."""
     for pause_s in PAUSES_S:
         with contextlib.suppress(EOFError, ConnectionError):
