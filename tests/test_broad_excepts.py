@@ -1,5 +1,5 @@
-"""Errors of any kind are caught only where untrusted bytes are read, where the Hugging Face Hub is tried, and at the boundary of
-a process or thread."""
+"""Errors of any kind are caught only where untrusted bytes are read, where the hub is tried, and at the boundary of a
+process or thread."""
 
 import ast
 from pathlib import Path
