@@ -1,0 +1,51 @@
+"""Imports packages that not every installation has, and names the extra that installs a missing one."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterable
+from typing import Any
+
+from vlmdata.errors import RecipeError
+
+EXTRAS = {  # module: the extra of pyproject.toml that installs it; modules that the core installs are not listed
+    "datasets": "hf",
+    "huggingface_hub": "hf",
+    "img2dataset": "img2dataset",
+    "kenlm": "perplexity",
+    "open_clip": "clip",
+    "ray": "ray",
+    "s3fs": "s3",
+    "torch": "clip",
+}
+
+
+def required(module: str, user: str) -> Any:
+    """Import a module of an extra and return it. `user` says who needs it, such as "step clip_score".
+
+    Raises RecipeError, which names the extra, if the package is not installed. A package that is installed but fails to import
+    is reported with its own message.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == module.partition(".")[0]:
+            raise RecipeError(_missing([module], user)) from None
+        raise RecipeError(f"{user} needs the package '{module}', which cannot be imported: {error}") from None
+    except ImportError as error:
+        raise RecipeError(f"{user} needs the package '{module}', which cannot be imported: {error}") from None
+
+
+def check_installed(modules: Iterable[str], user: str) -> None:
+    """Raise RecipeError, which names the extras, if one of the modules is not installed. Imports none of them."""
+    absent = [module for module in modules if importlib.util.find_spec(module.partition(".")[0]) is None]
+    if absent:
+        raise RecipeError(_missing(absent, user))
+
+
+def _missing(modules: list[str], user: str) -> str:
+    roots = sorted({module.partition(".")[0] for module in modules})
+    extras = ",".join(sorted({EXTRAS[root] for root in roots}))
+    packages = f"the package '{roots[0]}'" if len(roots) == 1 else "the packages " + ", ".join(f"'{root}'" for root in roots)
+    return f"{user} needs {packages}, which this installation lacks: pip install 'vlmdata[{extras}]'"
