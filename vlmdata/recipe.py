@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 
@@ -16,6 +16,7 @@ from vlmdata import catalog
 from vlmdata.arguments import check_overrides, wrong
 from vlmdata.columns import COLUMNS
 from vlmdata.loader.index.index_file import INDEX
+from vlmdata.parameters import Doc
 from vlmdata.redact import redacted_tree
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source, Step, file_name
@@ -30,18 +31,31 @@ PIPELINES = _INSIDE if _INSIDE.is_dir() else Path(__file__).parent.parent / "pip
 class Shards:
     """How samples are stored in tars: in the layout `captions` of img2dataset and open_clip, or as interleaved documents."""
 
-    samples: int = 10_000  # samples per tar; img2dataset's default
-    layout: Literal["captions", "documents"] = "captions"
+    samples: Annotated[int, Doc("Samples per tar.", unit="samples", source="img2dataset")] = 10_000
+    layout: Annotated[
+        Literal["captions", "documents"],
+        Doc(
+            "Form of the samples. captions: one image and one text, as img2dataset and open_clip have them. "
+            "documents: interleaved documents and conversations."
+        ),
+    ] = "captions"
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A parsed recipe: the choices that define a dataset."""
 
-    source: Source
-    steps: tuple[Step, ...]
-    shards: Shards
-    part_rows: int  # rows per partition of a list; after a crash, uncommitted partitions are repeated
+    source: Annotated[Source, Doc("Where the rows begin: `type` and the parameters of a source.")]
+    steps: Annotated[tuple[Step, ...], Doc("What happens to the rows, in this order: names of steps, with their parameters.")]
+    shards: Annotated[Shards, Doc("How samples are stored in tars.")]
+    part_rows: Annotated[
+        int,
+        Doc(
+            "Size of a partition of a list. After a crash, partitions that are not committed are repeated.",
+            unit="rows",
+            source="vlmdata's choice",
+        ),
+    ]
 
     def first(self, kind: type[T]) -> T | None:
         """Return the first step of the class `kind`, or None if there is none."""

@@ -1,7 +1,7 @@
 """The base classes of steps and sources, the two parts of a recipe.
 
-A step is a frozen dataclass whose fields are its parameters in YAML. Class attributes declare what the step reads, writes
-and needs. A step has a measurement, a decision, or both:
+A step is a frozen dataclass whose fields are its parameters in YAML. A `Doc` at a field says what it does. Class attributes
+declare what the step reads, writes and needs. A step has a measurement, a decision, or both:
 
 * `measure` takes the rows that no step has rejected, and returns columns. The engine stores the columns for later runs. A
   later run may change parameters that are not in `measured_by`, such as thresholds, without measuring again.
@@ -16,13 +16,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from vlmdata.errors import RecipeError as RecipeError  # users' steps import RecipeError from here
+from vlmdata.parameters import Doc
 from vlmdata.row import ROW, alive, set_column
 
 T = TypeVar("T")
@@ -72,6 +73,8 @@ class Step:
     # id. A user's step needs no id as long as its module is not renamed (see `id_of`). Subclasses do not inherit the id.
     id: ClassVar[str] = ""
 
+    example: ClassVar[str] = ""  # lines of YAML: a list of steps, one of them this step
+
     # Columns that the step reads: columns of ROW, or columns that earlier steps measure. `images.sha256` is one field of
     # `images`. A global decision should name fields, because everything that it reads is sent to one machine.
     reads: ClassVar[tuple[str, ...]] = ()
@@ -85,7 +88,9 @@ class Step:
     needs: ClassVar[tuple[str, ...]] = ()
     is_private: ClassVar[bool] = False  # the report counts rejected rows but never shows them
 
-    label: str = ""  # name of the step in verdicts and columns; needed if a recipe uses a step twice
+    label: Annotated[
+        str, Doc("Name of the step in verdicts and columns. Needed if a recipe uses a step twice. Empty: the step's name.")
+    ] = ""
 
     @property
     def name(self) -> str:
@@ -188,6 +193,7 @@ class Source:
     """A source produces the rows from a list of addresses, a dataset or archives."""
 
     id: ClassVar[str] = ""  # see `Step.id`
+    example: ClassVar[str] = ""  # lines of YAML, the entry `source` of a recipe
 
     gives: ClassVar[Gives] = "pairs"  # kind of the rows; "pairs" also covers a mix of pairs and documents
     by_address: ClassVar[bool] = False  # every image is given by its address, so `download` must fetch it

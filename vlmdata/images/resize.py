@@ -7,10 +7,12 @@ Lanczos.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
+
+from vlmdata.parameters import Doc
 
 cv2.setNumThreads(1)  # a worker has one core, for which more threads would compete
 
@@ -22,25 +24,30 @@ FORMATS = ("jpeg", "png", "webp")
 
 @dataclass(frozen=True)
 class ResizeRule:
-    """How images are resized and encoded.
+    """How images are resized and encoded."""
 
-    - mode="no": images keep their size.
-    - mode="keep_ratio": the short side becomes `size`.
-    - mode="keep_ratio_largest": the long side becomes `size`.
-    - mode="center_crop": as keep_ratio, then the image is cropped to the central square.
-    - mode="border": as keep_ratio_largest, then the image gets a white border that makes it square.
-
-    With `only_if_bigger`, an image stays unchanged, without crop or border, if the side that the mode sets to `size` is not
-    longer than `size`. With `skip_reencode`, an unchanged image keeps its original bytes, including metadata such as a
-    location. `quality` applies to JPEG and WebP (1..100); PNG is lossless.
-    """
-
-    mode: Mode = "border"
-    size: int = 256
-    only_if_bigger: bool = False
-    skip_reencode: bool = False
-    format: Literal["jpeg", "png", "webp"] = "jpeg"
-    quality: int = 95
+    mode: Annotated[
+        Mode,
+        Doc(
+            "What becomes `size`. keep_ratio: the short side. keep_ratio_largest: the long side. center_crop: the "
+            "short side, then the image is cropped to the central square. border: the long side, then a white border "
+            "makes the image square. no: nothing.",
+            source="img2dataset",
+        ),
+    ] = "border"
+    size: Annotated[
+        int, Doc("Side of the resized image. `mode` says which side.", unit="pixels, 1 to 16383", source="img2dataset")
+    ] = 256
+    only_if_bigger: Annotated[
+        bool, Doc("Whether an image stays as it is, without crop or border, if that side is not longer than `size`.")
+    ] = False
+    skip_reencode: Annotated[
+        bool, Doc("Whether an unchanged image keeps its original bytes, including metadata such as a location.")
+    ] = False
+    format: Annotated[
+        Literal["jpeg", "png", "webp"], Doc("Format of the stored images. PNG is lossless.", source="img2dataset")
+    ] = "jpeg"
+    quality: Annotated[int, Doc("Quality of JPEG and WebP.", unit="1 to 100", source="img2dataset")] = 95
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -4,10 +4,11 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.readers.file_formats import check_json
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.nested import texts_in
@@ -32,10 +33,11 @@ class Coco(Source):
     """
 
     id: ClassVar = "vlmdata.sources.coco"
+    example: ClassVar = "source: {type: coco, path: [captions_train2017.json, instances_train2017.json], images: train2017}"
 
-    path: str | list[str]
-    images: str = ""  # folder of the images; "": fetch them from `address`
-    address: str = "coco_url"  # field with an image's address; COCO also has `flickr_url`
+    path: Annotated[str | list[str], Doc("COCO-style JSON files, or folders or globs of them, which are joined by image id.")]
+    images: Annotated[str, Doc("Folder of the images. Empty: fetch them from `address`.")] = ""
+    address: Annotated[str, Doc("Field with an image's address. COCO also has `flickr_url`.", source="COCO")] = "coco_url"
 
     @property
     def by_address(self) -> bool:  # type: ignore[override]

@@ -5,10 +5,11 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.readers import lists
 from vlmdata.readers.captions import named_columns, without_captions
 from vlmdata.readers.dotted_paths import NO_TEXT, value_at
@@ -44,15 +45,29 @@ class Files(Source):
     """
 
     id: ClassVar = "vlmdata.sources.files"
+    example: ClassVar = "source: {type: files, path: photos, table: metadata.csv, file: file_name, caption: text}"
 
-    path: str | list[str]
-    images: list[str] = field(default_factory=lambda: list(IMAGES))  # endings; in a folder without images, .zip files are read
-    captions: list[str] = field(default_factory=lambda: [".txt", ".text", ".caption"])  # endings of caption files
-    table: str = ""  # path of the table, relative to the folder `path`
-    file: str = "file_name"  # the table's column of file names, relative to the table's folder
-    caption: str | list[str] = "caption"  # the table's caption columns; without a table, fields of the .json
-    extra: Literal["all"] | list[str] = "all"  # other columns of the table or fields of the .json to keep in the sample's JSON
-    encoding: str = "utf-8"  # of captions and tables; UTF-8 and UTF-16 with a byte order mark are detected
+    path: Annotated[str | list[str], Doc("Folders, globs or zip archives of images.")]
+    images: Annotated[list[str], Doc("Endings of image files. In a folder without images, .zip files are read.")] = field(
+        default_factory=lambda: list(IMAGES)
+    )
+    captions: Annotated[list[str], Doc("Endings of caption files.", source="vlmdata's choice")] = field(
+        default_factory=lambda: [".txt", ".text", ".caption"]
+    )
+    table: Annotated[
+        str,
+        Doc("Path of a table of images and captions, relative to the folder `path`. Empty: captions stand beside the images."),
+    ] = ""
+    file: Annotated[
+        str, Doc("The table's column of file names, relative to the table's folder.", source="Hugging Face image folders")
+    ] = "file_name"
+    caption: Annotated[str | list[str], Doc("The table's caption columns. Without a table, fields of the .json.")] = "caption"
+    extra: Annotated[
+        Literal["all"] | list[str], Doc("Other columns of the table or fields of the .json to keep in the sample's JSON.")
+    ] = "all"
+    encoding: Annotated[str, Doc("Encoding of captions and tables. UTF-8 and UTF-16 with a byte order mark are detected.")] = (
+        "utf-8"
+    )
 
     @property
     def shuffled(self) -> bool:  # type: ignore[override]

@@ -6,10 +6,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.readers.captions import HEAD, named_columns, none_of, without_captions
 from vlmdata.readers.dotted_paths import NO_TEXT, item_type, names_in, value_at
 from vlmdata.readers.find_files import File, find
@@ -39,16 +40,31 @@ class HfDataset(Source):
     """
 
     id: ClassVar = "vlmdata.sources.hf_dataset"
+    example: ClassVar = (
+        "source: {type: hf_dataset, path: name/on-the-hub, split: train, image: image, caption: [caption], streaming: true}"
+    )
 
-    path: str
-    name: str = ""  # configuration, if the dataset has several
-    split: str = "train"
-    revision: str = ""  # branch, tag or commit on the Hub; only a commit guarantees the same rows
-    streaming: bool = False  # read shard by shard in place; otherwise the library downloads and converts the dataset once
-    image: str = "image"  # column of inline images, or of file names in the dataset's folder
-    url: str = ""  # column of addresses to fetch, or of the origins of inline images; "": the column `url` if any
-    caption: str | list[str] = "caption"  # caption columns; a column of lists holds alternatives; "" for none
-    extra: Literal["all"] | list[str] = "all"  # other columns to keep in the sample's JSON; bytes and images are left out
+    path: Annotated[
+        str,
+        Doc(
+            "Name on the Hub, a folder from `save_to_disk`, a folder or glob of Parquet or Arrow files, an image "
+            "folder, or zips of images."
+        ),
+    ]
+    name: Annotated[str, Doc("Configuration, if the dataset has several.")] = ""
+    split: Annotated[str, Doc("Split to read.")] = "train"
+    revision: Annotated[str, Doc("Branch, tag or commit on the Hub. Only a commit guarantees the same rows.")] = ""
+    streaming: Annotated[
+        bool, Doc("Whether to read shard by shard in place. Otherwise the library downloads and converts the dataset once.")
+    ] = False
+    image: Annotated[str, Doc("Column of inline images, or of file names in the dataset's folder.")] = "image"
+    url: Annotated[
+        str, Doc("Column of addresses to fetch, or of the origins of inline images. Empty: the column `url`, if any.")
+    ] = ""
+    caption: Annotated[str | list[str], Doc("Caption columns. A column of lists holds alternatives. Empty: none.")] = "caption"
+    extra: Annotated[
+        Literal["all"] | list[str], Doc("Other columns to keep in the sample's JSON. Bytes and images are left out.")
+    ] = "all"
 
     @property
     def shuffled(self) -> bool:  # type: ignore[override]

@@ -8,12 +8,13 @@ import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
 from vlmdata.html.document import Limits
+from vlmdata.parameters import Doc
 from vlmdata.readers.find_files import File, find, is_remote
 from vlmdata.readers.page_rows import Mode, Yields, page_rows
 from vlmdata.readers.pair_rows import json_object
@@ -35,12 +36,19 @@ class Html(Source):
     """
 
     id: ClassVar = "vlmdata.sources.html"
+    example: ClassVar = "source: {type: html, path: site, url: https://example.org/site/}"
     shuffled: ClassVar[bool] = False
 
-    path: str | list[str]
-    url: str = ""  # the folder's address on the web, such as https://example.org/site/; "": http://file.invalid/
-    mode: Mode = "default"  # obelics: the same decisions as the released OBELICS code, flaws included
-    yields: Yields = "documents"  # alt_pairs: one caption pair for each image with an alt text, from the whole page
+    path: Annotated[str | list[str], Doc("HTML files, or folders or globs of them.")]
+    url: Annotated[
+        str, Doc("The folder's address on the web, such as https://example.org/site/. Empty: http://file.invalid/.")
+    ] = ""
+    mode: Annotated[
+        Mode, Doc("How a page is read. obelics: the same decisions as the released OBELICS code, flaws included.")
+    ] = "default"
+    yields: Annotated[
+        Yields, Doc("What a page becomes. alt_pairs: one caption pair for each image with an alt text, from the whole page.")
+    ] = "documents"
 
     @property
     def gives(self) -> Gives:  # type: ignore[override]

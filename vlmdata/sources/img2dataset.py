@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.loader.index.grouping import SampleMembers
 from vlmdata.loader.index.tar import Read
+from vlmdata.parameters import Doc
 from vlmdata.readers.find_files import File, find, is_remote
 from vlmdata.readers.nested import texts_in
 from vlmdata.readers.open_file import UNREADABLE, seekable
@@ -46,9 +47,10 @@ class Img2dataset(Source):
     """
 
     id: ClassVar = "vlmdata.sources.img2dataset"
+    example: ClassVar = "source: {type: img2dataset, path: downloaded}"
     shuffled: ClassVar[bool] = False
 
-    path: str  # the output folder, local or on any fsspec store
+    path: Annotated[str, Doc("Output folder of img2dataset, local or on any store that fsspec knows.")]
 
     def check(self) -> None:
         self.files()

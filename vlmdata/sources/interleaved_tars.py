@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 
@@ -13,6 +13,7 @@ from vlmdata.fields import renamed
 from vlmdata.images.budget import MAX_COST, MAX_MEMORY_MB
 from vlmdata.loader.index.grouping import SampleMembers
 from vlmdata.loader.index.tar import Member, Read
+from vlmdata.parameters import Doc
 from vlmdata.readers.documents import positions
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.pair_rows import json_object
@@ -36,12 +37,27 @@ class InterleavedTars(Source):
     """
 
     id: ClassVar = "vlmdata.sources.interleaved_tars"
+    example: ClassVar = "source: {type: interleaved_tars, path: documents/*.tar}"
     gives: ClassVar = "documents"
     shuffled: ClassVar[bool] = False
 
-    path: str | list[str]
-    max_memory_mb: int = MAX_MEMORY_MB  # memory to decode one TIFF frame; a frame that needs more is `too_large`
-    max_cost: int = MAX_COST  # cost of all frames of a TIFF, in units of about 10 ms; later frames are `too_costly`
+    path: Annotated[str | list[str], Doc("Tars, or folders or globs of them, local or on any store that fsspec knows.")]
+    max_memory_mb: Annotated[
+        int,
+        Doc(
+            "Memory to decode one TIFF frame. A frame that needs more is dropped as `too_large`.",
+            unit="MB (1,000,000 bytes)",
+            source="vlmdata's choice",
+        ),
+    ] = MAX_MEMORY_MB
+    max_cost: Annotated[
+        int,
+        Doc(
+            "Greatest cost of all frames of a TIFF. Later frames are dropped as `too_costly`.",
+            unit="units of about 10 ms",
+            source="vlmdata's choice",
+        ),
+    ] = MAX_COST
 
     def files(self) -> list[File]:
         return find(self.path, ENDINGS)

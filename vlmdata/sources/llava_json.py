@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.lists import named_pieces
 from vlmdata.readers.read_conversation import ENDINGS, check_conversations, conversation_columns, conversation_tables
@@ -26,11 +27,15 @@ class LlavaJson(Source):
     """
 
     id: ClassVar = "vlmdata.sources.llava_json"
+    example: ClassVar = "source: {type: llava_json, path: llava_v1_5_mix665k.json, images: images}"
     gives: ClassVar = "conversations"
 
-    path: str | list[str]
-    images: str = ""  # folder of the images that the list names; default: the list's folder
-    joined: bool = False  # join all conversations of an image into one row, as LLaVA-1.5 does; the list is read into memory
+    path: Annotated[str | list[str], Doc("JSON, JSON lines or Parquet files, or folders or globs of them.")]
+    images: Annotated[str, Doc("Folder of the images that the list names. Empty: the list's folder.")] = ""
+    joined: Annotated[
+        bool,
+        Doc("Whether to join all conversations of an image into one row, as LLaVA-1.5 does. The list is read into memory."),
+    ] = False
 
     def check(self) -> None:
         check_conversations(self.files(), TURNS)

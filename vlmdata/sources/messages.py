@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.lists import named_pieces
 from vlmdata.readers.read_conversation import ENDINGS, check_conversations, conversation_columns, conversation_tables
@@ -24,13 +25,19 @@ class Messages(Source):
     """
 
     id: ClassVar = "vlmdata.sources.messages"
+    example: ClassVar = "source: {type: messages, path: chats.jsonl, folder: images}"
     gives: ClassVar = "conversations"
 
-    path: str | list[str]
-    messages: str = "messages"  # field of the turns; a record without it uses `conversations`
-    images: str = "images"  # field of the images for placeholders and empty image parts; a record without it uses `image`
-    folder: str = ""  # folder of image files; default: the list's folder
-    joined: bool = False  # join all conversations of an image into one row, as LLaVA-1.5 does; the list is read into memory
+    path: Annotated[str | list[str], Doc("JSON, JSON lines or Parquet files, or folders or globs of them.")]
+    messages: Annotated[str, Doc("Field of the turns. A record without it uses `conversations`.")] = "messages"
+    images: Annotated[
+        str, Doc("Field of the images for placeholders and empty image parts. A record without it uses `image`.")
+    ] = "images"
+    folder: Annotated[str, Doc("Folder of image files. Empty: the list's folder.")] = ""
+    joined: Annotated[
+        bool,
+        Doc("Whether to join all conversations of an image into one row, as LLaVA-1.5 does. The list is read into memory."),
+    ] = False
 
     def check(self) -> None:
         check_conversations(self.files(), self._turns())

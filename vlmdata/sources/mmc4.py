@@ -10,10 +10,11 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.json_records import no_json
 from vlmdata.readers.lists import named_pieces
@@ -35,11 +36,18 @@ class Mmc4(Source):
     """
 
     id: ClassVar = "vlmdata.sources.mmc4"
+    example: ClassVar = "source: {type: mmc4, path: docs_shard_*.jsonl, min_similarity: 0.15}"
     gives: ClassVar = "documents"
     shuffled: ClassVar[bool] = False
 
-    path: str | list[str]
-    min_similarity: float = 0.0  # images with a lower cosine (CLIP ViT-L/14, as published) are left out; MMC4 used 0.15
+    path: Annotated[str | list[str], Doc("MMC4's JSON lines files, or folders or globs of them.")]
+    min_similarity: Annotated[
+        float,
+        Doc(
+            "Images with a lower cosine (CLIP ViT-L/14, as published) are left out. MMC4 used 0.15. 0: all images.",
+            unit="cosine, 0 to 1",
+        ),
+    ] = 0.0
 
     def files(self) -> list[File]:
         return find(self.path, ENDINGS)

@@ -7,11 +7,12 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmdata.parameters import Doc
 from vlmdata.readers.documents import metadata_fields, parsed, positions
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.lists import named_pieces, open_parquet
@@ -36,10 +37,11 @@ class ObelicsParquet(Source):
     """
 
     id: ClassVar = "vlmdata.sources.obelics_parquet"
+    example: ClassVar = "source: {type: obelics_parquet, path: obelics/*.parquet}"
     gives: ClassVar = "documents"
     shuffled: ClassVar[bool] = False
 
-    path: str | list[str]
+    path: Annotated[str | list[str], Doc("OBELICS's Parquet files, or folders or globs of them.")]
 
     def check(self) -> None:
         for file in self.files()[:20]:

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.parameters import Doc
 from vlmdata.readers import lists
 from vlmdata.readers.base64_images import image_in
 from vlmdata.readers.captions import caption_column, named_columns, without_captions
@@ -35,22 +36,36 @@ class UrlList(Source):
     """
 
     id: ClassVar = "vlmdata.sources.url_list"
+    example: ClassVar = "source: {type: url_list, path: links/*.parquet, url: URL, caption: [TEXT, ALT]}"
 
-    path: str | list[str]
-    format: lists.Format = "auto"  # auto: by the file's name; a text file has one address per line
-    url: str = "url"  # column of addresses
-    image: str = ""  # column of images as base64 or bytes; the column `url`, if any, is then their origin
-    caption: str | list[str] = "caption"  # columns of captions; further columns and list items are alternatives; "": none
-    extra: Literal["all"] | list[str] | dict[str, str] = "all"  # columns to keep in the sample's JSON, or {new name: column}
-    boxes: str = ""  # column of [[x0, y0, x1, y1], ...], such as DataComp's face_bboxes; JSON text in CSV
-    boxes_are: Literal["pixels", "shares"] = "pixels"  # shares: fractions of the columns `width` and `height`
-    width: str = ""  # column of the stated width, by which `image_size` can reject an image before it is fetched
-    height: str = ""  # column of the stated height
-    hash: str = ""  # column of the image file's MD5 or SHA-256, which `download: {verify: sha256}` checks
-    encoding: str = "utf-8"  # of text formats; UTF-16 with a byte order mark is detected
-    columns: list[str] | None = None  # names for CSV and TSV without a header
-    delimiter: str = ""  # between fields; default: comma in CSV, tab in TSV
-    quoted: bool | None = None  # whether "..." quotes a field; default: in CSV yes, in TSV no
+    path: Annotated[str | list[str], Doc("File, folder or glob, or several of these, local or on any store that fsspec knows.")]
+    format: Annotated[
+        lists.Format, Doc("Format of the files. auto: by the file's name. A text file (txt) has one address per line.")
+    ] = "auto"
+    url: Annotated[str, Doc("Column of addresses.")] = "url"
+    image: Annotated[str, Doc("Column of images as base64 or bytes. The column `url`, if any, is then their origin.")] = ""
+    caption: Annotated[
+        str | list[str], Doc("Columns of captions. Further columns and list items are alternatives. Empty: none.")
+    ] = "caption"
+    extra: Annotated[
+        Literal["all"] | list[str] | dict[str, str],
+        Doc("Columns to keep in the sample's JSON, or a mapping of new name to column."),
+    ] = "all"
+    boxes: Annotated[str, Doc("Column of [[x0, y0, x1, y1], ...], such as DataComp's face_bboxes. JSON text in CSV.")] = ""
+    boxes_are: Annotated[
+        Literal["pixels", "shares"], Doc("Unit of the boxes. shares: fractions of the columns `width` and `height`.")
+    ] = "pixels"
+    width: Annotated[
+        str, Doc("Column of the stated width, by which `image_size` can reject an image before it is fetched.")
+    ] = ""
+    height: Annotated[str, Doc("Column of the stated height.")] = ""
+    hash: Annotated[str, Doc("Column of the image file's MD5 or SHA-256, which `download: {verify: sha256}` checks.")] = ""
+    encoding: Annotated[str, Doc("Encoding of text formats. UTF-16 with a byte order mark is detected.")] = "utf-8"
+    columns: Annotated[
+        list[str] | None, Doc("Names for the columns of CSV and TSV without a header. null: the first line is the header.")
+    ] = None
+    delimiter: Annotated[str, Doc("Character between fields. Empty: comma in CSV, tab in TSV.")] = ""
+    quoted: Annotated[bool | None, Doc('Whether "..." quotes a field. null: in CSV yes, in TSV no.')] = None
 
     @property
     def shuffled(self) -> bool:  # type: ignore[override]

@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -20,6 +20,7 @@ from vlmdata.archives.record import BODIES, Record, response_of
 from vlmdata.archives.remote_archives import open_archive
 from vlmdata.archives.sniff import START, is_known_type, sort_of
 from vlmdata.archives.volume import Volume
+from vlmdata.parameters import Doc
 from vlmdata.readers.find_files import File, find, is_remote
 from vlmdata.readers.page_rows import Find, Mode, Yields, page_rows
 from vlmdata.readers.pair_rows import json_object
@@ -54,12 +55,22 @@ class Warc(Source):
     """
 
     id: ClassVar = "vlmdata.sources.warc"
+    example: ClassVar = "source: {type: warc, path: crawl/*.warc.gz, images: none}"
     shuffled: ClassVar[bool] = False
 
-    path: str | list[str]
-    mode: Mode = "default"  # obelics: the same decisions as the released OBELICS code, flaws included
-    yields: Yields = "documents"  # alt_pairs: one caption pair for each image with an alt text, from the whole page
-    images: Literal["collection", "file", "none"] = "collection"  # archives to search for images: all, the page's own, none
+    path: Annotated[
+        str | list[str], Doc("WARC, ARC or WACZ files, or folders or globs of them, local or on any store that fsspec knows.")
+    ]
+    mode: Annotated[
+        Mode, Doc("How a page is read. obelics: the same decisions as the released OBELICS code, flaws included.")
+    ] = "default"
+    yields: Annotated[
+        Yields, Doc("What a page becomes. alt_pairs: one caption pair for each image with an alt text, from the whole page.")
+    ] = "documents"
+    images: Annotated[
+        Literal["collection", "file", "none"],
+        Doc("Archives to search for the images of a page: all of the source, the page's own, or none."),
+    ] = "collection"
 
     @property
     def gives(self) -> Gives:  # type: ignore[override]

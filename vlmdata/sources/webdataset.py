@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import fsspec
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow as pa
 from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS, TEXT_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS
 from vlmdata.loader.index.grouping import SampleMembers
 from vlmdata.loader.index.tar import Member, Read
+from vlmdata.parameters import Doc
 from vlmdata.readers.conversation_rows import conversation
 from vlmdata.readers.dialogue import checked_turns, read_dialogue
 from vlmdata.readers.dotted_paths import NO_TEXT, value_at
@@ -54,12 +55,15 @@ class Webdataset(Source):
     """
 
     id: ClassVar = "vlmdata.sources.webdataset"
+    example: ClassVar = "source: {type: webdataset, path: OUT, caption: [txt, caption.en]}"
     shuffled: ClassVar[bool] = False
 
-    path: str | list[str]
-    caption: list[str] = field(default_factory=lambda: list(CAPTION_EXTENSIONS))  # members or JSON fields that hold captions
-    image: str | list[str] | None = None  # image members to read; default: all images of a sample
-    encoding: str = "utf-8"  # of captions without a byte order mark
+    path: Annotated[str | list[str], Doc("Tars, or folders or globs of them, local or on any store that fsspec knows.")]
+    caption: Annotated[
+        list[str], Doc("Members or JSON fields that hold captions. The first that is not blank is the text.")
+    ] = field(default_factory=lambda: list(CAPTION_EXTENSIONS))
+    image: Annotated[str | list[str] | None, Doc("Image members to read. null: all images of a sample.")] = None
+    encoding: Annotated[str, Doc("Encoding of captions without a byte order mark.")] = "utf-8"
 
     def check(self) -> None:
         check_encoding(self.encoding)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_texts, flatten
 from vlmdata.step import Step
 
@@ -57,9 +58,12 @@ class AltJunk(Step):
     """
 
     id: ClassVar = "vlmdata.steps.alt_junk"
+    example: ClassVar = "- alt_junk: {rules: [file_name, camera_name, address]}"
     reads: ClassVar = ("texts",)
 
-    rules: list[Rule] = field(default_factory=lambda: list(get_args(Rule)))
+    rules: Annotated[
+        list[Rule], Doc("Rules to apply. A text that matches one of them is rejected, with the rule's name as the reason.")
+    ] = field(default_factory=lambda: list(get_args(Rule)))
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "texts")

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import xxhash
 
+from vlmdata.parameters import Doc
 from vlmdata.row import alive, drop_rows, flatten
 from vlmdata.similarity.ngrams import contained
 from vlmdata.splitmix import mixed
@@ -26,12 +27,20 @@ class Balance(Step):
     """
 
     id: ClassVar = "vlmdata.steps.balance"
+    example: ClassVar = "- balance: {entries: entries.txt, cap: 20000}"
     reads: ClassVar = ("texts",)
     sees_all: ClassVar = True
 
-    entries: str  # a text file with one entry per line; an entry is one or more whole words
-    cap: int = 20_000
-    seed: int = 0
+    entries: Annotated[str, Doc("Text file with one entry per line. An entry is one or more whole words.")]
+    cap: Annotated[
+        int,
+        Doc(
+            "Number of rows that are drawn for each entry, on average. An entry with fewer rows keeps them all.",
+            unit="rows",
+            source="MetaCLIP (Xu et al. 2023), for 400 million pairs",
+        ),
+    ] = 20_000
+    seed: Annotated[int, Doc("Seed of the draws. Another seed draws other rows.", unit="any whole number")] = 0
 
     def check(self) -> None:
         if not Path(self.entries).is_file():

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
 from vlmdata.images.pdq import pdq, pdq_bytes
 from vlmdata.images.phash import phash, phash_imagededup
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_images, drop_rows, flatten
 from vlmdata.step import RecipeError, Step
 from vlmdata.web.blocked_hosts import domain_of, is_within
@@ -43,18 +44,28 @@ class BlockList(Step):
     """
 
     id: ClassVar = "vlmdata.steps.block_list"
+    example: ClassVar = "- block_list: {domains: [optout.txt], sha256: [known.txt], pdq: [hashes.csv]}"
     reads: ClassVar = ("url", "images")
     is_private: ClassVar = True
 
-    domains: tuple[str, ...] = ()
-    urls: tuple[str, ...] = ()
-    md5: tuple[str, ...] = ()
-    sha256: tuple[str, ...] = ()
-    pdq: tuple[str, ...] = ()
-    pdq_bits: int = 31  # of 256 bits; ThreatExchange's distance
-    phash: tuple[str, ...] = ()
-    phash_bits: int = 4  # of 64 bits; downsizing and strong compression changed at most 4 in hashes of 191 photos
-    phash_kind: Literal["vlmdata", "imagededup"] = "vlmdata"  # which kind of pHash the list holds
+    domains: Annotated[tuple[str, ...], Doc("Files of domains. Subdomains are included.")] = ()
+    urls: Annotated[tuple[str, ...], Doc("Files of addresses of images and pages.")] = ()
+    md5: Annotated[tuple[str, ...], Doc("Files of MD5 hashes of images as fetched, in hex.")] = ()
+    sha256: Annotated[tuple[str, ...], Doc("Files of SHA-256 hashes of images as fetched, in hex.")] = ()
+    pdq: Annotated[tuple[str, ...], Doc("Files of PDQ hashes, in hex.")] = ()
+    pdq_bits: Annotated[
+        int, Doc("Greatest distance at which a PDQ hash matches.", unit="bits of 256", source="ThreatExchange")
+    ] = 31
+    phash: Annotated[tuple[str, ...], Doc("Files of pHashes, in hex.")] = ()
+    phash_bits: Annotated[
+        int,
+        Doc(
+            "Greatest distance at which a pHash matches.",
+            unit="bits of 64",
+            source="vlmdata's choice: downsizing and strong compression changed at most 4 bits in 191 photos",
+        ),
+    ] = 4
+    phash_kind: Annotated[Literal["vlmdata", "imagededup"], Doc("Program whose pHashes the files in `phash` hold.")] = "vlmdata"
 
     def check(self) -> None:
         if not any(getattr(self, name) for name in ("domains", "urls", *HEX)):

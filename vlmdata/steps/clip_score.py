@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from vlmdata.models.clip_names import check_model, weights_identity
+from vlmdata.parameters import Doc
 from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.scores import as_stored
 from vlmdata.step import RecipeError, Step, StepContext
@@ -24,20 +25,46 @@ class ClipScore(Step):
     """
 
     id: ClassVar = "vlmdata.steps.clip_score"
+    example: ClassVar = "- clip_score: {model: ViT-B-32, pretrained: laion2b_s34b_b79k, min_score: 0.28}"
     reads: ClassVar = ("images", "texts")
     writes: ClassVar = {"": pa.list_(pa.float32()), "text": pa.list_(pa.string()), "embedding": pa.list_(pa.binary())}
     version: ClassVar = 2  # since version 2, images are also compared with the captions of figures
     measured_by: ClassVar = ("precision", "around", "embeddings")
     needs: ClassVar = ("model", "gpu")
 
-    model: str = "ViT-B-32"  # a model of open_clip, local-dir:FOLDER or hf-hub:NAME
-    pretrained: str = "datacomp_xl_s13b_b90k"  # a tag of open_clip or a file of weights; unused with local-dir and hf-hub
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU and on CPUs with AMX or AVX-512 BF16
-    compiled: Literal["auto", "yes", "no"] = "auto"  # use torch.compile, which takes a minute; auto: on a GPU
-    min_score: float = 0.28  # LAION-2B with ViT-B/32; LAION-400M uses 0.30, DataComp 0.25
-    around: int = 1  # number of texts on each side of a document's image that are compared with it
-    embeddings: bool = False  # store the images' unit embeddings, fp16, for dedupe_semantic and decontaminate_images
-    batch: int = 0  # images per batch; 0: 256 on a GPU, 16 on a CPU. The stored digits do not depend on it
+    model: Annotated[str, Doc("Model of open_clip, local-dir:FOLDER or hf-hub:NAME.", source="vlmdata's choice")] = "ViT-B-32"
+    pretrained: Annotated[
+        str, Doc("Tag of open_clip or a file of weights. Unused with local-dir and hf-hub.", source="vlmdata's choice")
+    ] = "datacomp_xl_s13b_b90k"
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        Doc("Number format of the model. auto: bf16 on a GPU and on CPUs with AMX or AVX-512 BF16."),
+    ] = "auto"
+    compiled: Annotated[
+        Literal["auto", "yes", "no"], Doc("Whether torch.compile is used, which takes a minute. auto: on a GPU.")
+    ] = "auto"
+    min_score: Annotated[
+        float,
+        Doc(
+            "An image is rejected if its highest cosine with a text of its row is lower.",
+            unit="cosine, -1 to 1",
+            source="LAION-2B with ViT-B/32; LAION-400M uses 0.30, DataComp 0.25",
+        ),
+    ] = 0.28
+    around: Annotated[
+        int,
+        Doc(
+            "Number of texts on each side of a document's image that are compared with it.",
+            unit="texts",
+            source="vlmdata's choice",
+        ),
+    ] = 1
+    embeddings: Annotated[
+        bool, Doc("Whether to store the images' unit embeddings, fp16, for dedupe_semantic and decontaminate_images.")
+    ] = False
+    batch: Annotated[
+        int, Doc("Images per batch. 0: 256 on a GPU, 16 on a CPU. The stored digits do not depend on it.", unit="images")
+    ] = 0
 
     def check(self) -> None:
         if not -1 <= self.min_score <= 1:

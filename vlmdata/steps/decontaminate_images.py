@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from vlmdata.images.decode import decode
 from vlmdata.images.header import ImageError
 from vlmdata.images.phash import phash, phash_imagededup
 from vlmdata.models.clip_names import check_model, weights_identity
+from vlmdata.parameters import Doc
 from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.similarity.cosine import Int8, greatest_cosine, quantise
 from vlmdata.similarity.embeddings import embeddings_in
@@ -37,18 +38,35 @@ class DecontaminateImages(Step):
     """
 
     id: ClassVar = "vlmdata.steps.decontaminate_images"
+    example: ClassVar = "- decontaminate_images: {references: [eval/images, eval/coco.tar], distance: 8}"
     writes: ClassVar = {"bits": pa.list_(pa.float64()), "cosine": pa.list_(pa.float64())}
     measured_by: ClassVar = ("hash", "embedding")
     needs: ClassVar = ("model", "gpu")
 
-    references: tuple[str, ...] = ()  # folders, tars or files of images
-    distance: int = 8  # of 64 bits
-    hash: str = "phash"  # vlmdata's hash of the stored pixels, or the column of imagededup_hash
-    embeddings: tuple[str, ...] = ()  # .npy files of shape (N, D), from the model that computed `embedding`
-    embedding: str = "clip_score.embedding"  # the column of embeddings
-    cosine: float = 0.95
-    model: str = ""  # the `model` of the clip_score step; each worker embeds all references once
-    pretrained: str = ""
+    references: Annotated[tuple[str, ...], Doc("Folders, tars or files of evaluation images.")] = ()
+    distance: Annotated[
+        int,
+        Doc(
+            "An image is rejected if the distance of its hash to that of a reference image is at most this.",
+            unit="bits of 64",
+            source="vlmdata's choice",
+        ),
+    ] = 8
+    hash: Annotated[str, Doc("`phash`, vlmdata's hash of the stored pixels, or the name of an imagededup_hash step.")] = "phash"
+    embeddings: Annotated[tuple[str, ...], Doc(".npy files of shape (N, D), from the model that computed `embedding`.")] = ()
+    embedding: Annotated[str, Doc("Column of the embeddings.")] = "clip_score.embedding"
+    cosine: Annotated[
+        float,
+        Doc(
+            "An image is rejected if its cosine with a reference embedding is above this.",
+            unit="cosine, 0 to 1",
+            source="vlmdata's choice",
+        ),
+    ] = 0.95
+    model: Annotated[
+        str, Doc("The `model` of the clip_score step, to embed the references too. Each worker embeds all of them once.")
+    ] = ""
+    pretrained: Annotated[str, Doc("The `pretrained` of the clip_score step.")] = ""
 
     def check(self) -> None:
         if not self.references and not self.embeddings:

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import aligned, drop_texts, flatten
 from vlmdata.similarity.ngrams import Index, coverage, index_of
 from vlmdata.similarity.references import TEXTS, identity_of, texts_in
@@ -26,15 +27,32 @@ class DecontaminateText(Step):
     """
 
     id: ClassVar = "vlmdata.steps.decontaminate_text"
+    example: ClassVar = "- decontaminate_text: {references: [eval/questions, eval/coco.tar], n: 13}"
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"share": pa.list_(pa.float64())}
     measured_by: ClassVar = ("n", "min_words")
     version: ClassVar = 2  # since version 2, text in scripts without spaces is split into words
 
-    references: tuple[str, ...]  # folders, tars or files: each line of .txt, each string in .json, .jsonl and .parquet
-    n: int = 13
-    min_words: int = 8
-    share: float = 0.0
+    references: Annotated[
+        tuple[str, ...],
+        Doc("Folders, tars or files of evaluation texts: each line of .txt, each string in .json, .jsonl and .parquet."),
+    ]
+    n: Annotated[int, Doc("Words of an n-gram.", unit="words", source="GPT-3 (Brown et al. 2020, appendix C)")] = 13
+    min_words: Annotated[
+        int,
+        Doc(
+            "A reference text of this many to n - 1 words must occur as a whole. A shorter one is ignored.",
+            unit="words",
+            source="GPT-3 (Brown et al. 2020, appendix C)",
+        ),
+    ] = 8
+    share: Annotated[
+        float,
+        Doc(
+            "A text is rejected if more of its words than this are in n-grams of references. 0: one n-gram is enough.",
+            unit="share of words, 0 to 1",
+        ),
+    ] = 0.0
 
     def check(self) -> None:
         if not 1 <= self.min_words <= self.n or not 0 <= self.share < 1:

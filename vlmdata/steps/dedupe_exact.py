@@ -1,12 +1,13 @@
 """Keep one of several identical images or rows."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.parameters import Doc
 from vlmdata.row import alive, flatten, in_one, set_column
 from vlmdata.similarity.clusters import best_first, best_of_groups
 from vlmdata.similarity.verdict import columns_of, drop_duplicate_images, drop_duplicate_rows, living_images, numbered
@@ -23,11 +24,25 @@ class DedupeExact(Step):
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_exact"
+    example: ClassVar = "- dedupe_exact: {by: url, merge_captions: true}"
     sees_all: ClassVar = True
 
-    by: Literal["sha256", "url", "row"] = "sha256"
-    keep: tuple[str, ...] = ("largest", "bytes")  # the greatest value is kept; the next column, then the least key, breaks ties
-    merge_captions: bool = False
+    by: Annotated[
+        Literal["sha256", "url", "row"],
+        Doc("What duplicates have in common. sha256: the fetched bytes of an image. url: its address. row: the whole row."),
+    ] = "sha256"
+    keep: Annotated[
+        tuple[str, ...],
+        Doc(
+            "Order of preference. Of each set of duplicates, the image with the greatest value of the first column "
+            "stays; ties go to the next column, then to the least key. Columns are `largest`, `bytes`, `earliest` and "
+            "measured scores.",
+            source="vlmdata's choice",
+        ),
+    ] = ("largest", "bytes")
+    merge_captions: Annotated[
+        bool, Doc("Whether the texts of the rejected rows become alternatives of the kept row's text.")
+    ] = False
 
     def columns_read(self) -> tuple[str, ...]:
         return (f"images.{self.by}", *columns_of(self.keep)) if self.by != "row" else ()

@@ -18,6 +18,7 @@ class DedupeImageSet(Step):
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_image_set"
+    example: ClassVar = "- dedupe_image_set"
     reads: ClassVar = ("images.url", "images.sha256", "extra")
     changes: ClassVar = ("cluster",)
     sees_all: ClassVar = True

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import alive, flatten, in_one, numbers, set_column
 from vlmdata.similarity.clusters import best_first, representatives_of_items
 from vlmdata.similarity.distributed import buckets_for, jaccards, lsh_pairs, packed, starts_of
@@ -32,15 +33,39 @@ class DedupeMinhash(Step):
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_minhash"
+    example: ClassVar = "- dedupe_minhash: {threshold: 0.8, keep: [longest]}"
     changes: ClassVar = ("cluster",)
     sees_all: ClassVar = True
     distribute_above: ClassVar = 5_000_000  # rows, for which the driver holds 3 GB of texts (100 words each) and 3 GB of hashes
 
-    threshold: float = 0.8
-    n: int = 5
-    grams: Literal["words", "characters"] = "words"  # characters: for languages without spaces between words
-    permutations: int = 128
-    keep: tuple[str, ...] = ("longest",)  # longest, earliest, or measured columns of rows; in a tie, the least key wins
+    threshold: Annotated[
+        float,
+        Doc(
+            "Two rows are duplicates if the Jaccard similarity of their n-grams is at least this.",
+            unit="Jaccard similarity, 0 to 1",
+            source="vlmdata's choice",
+        ),
+    ] = 0.8
+    n: Annotated[int, Doc("Words or characters of an n-gram.", unit="words or characters", source="OBELICS uses 5-grams")] = 5
+    grams: Annotated[
+        Literal["words", "characters"], Doc("What n-grams consist of. characters: for languages without spaces between words.")
+    ] = "words"
+    permutations: Annotated[
+        int,
+        Doc(
+            "Number of hashes of a row with which candidates are found.",
+            unit="hashes",
+            source="vlmdata's choice; OBELICS uses 16",
+        ),
+    ] = 128
+    keep: Annotated[
+        tuple[str, ...],
+        Doc(
+            "Order of preference for the row that stays: `longest`, `earliest` or measured scores of rows. In a tie, "
+            "the least key stays.",
+            source="vlmdata's choice",
+        ),
+    ] = ("longest",)
 
     def check(self) -> None:
         if not 0 < self.threshold <= 1 or self.n < 1:

@@ -18,6 +18,7 @@ class DedupePageUrl(Step):
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_page_url"
+    example: ClassVar = "- dedupe_page_url"
     reads: ClassVar = ("url", "extra")
     changes: ClassVar = ("cluster",)
     sees_all: ClassVar = True

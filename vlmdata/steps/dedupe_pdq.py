@@ -1,11 +1,12 @@
 """Find images that look the same by the Hamming distance of their PDQ hashes (256 bits), and keep one of them."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import aligned, flatten
 from vlmdata.similarity.clusters import representatives_of_items
 from vlmdata.similarity.embeddings import has_value
@@ -24,13 +25,36 @@ class DedupePdq(Step):
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_pdq"
+    example: ClassVar = "- pdq_hash\n- dedupe_pdq: {distance: 31, keep: [largest, earliest]}"
     sees_all: ClassVar = True
     changes: ClassVar = ("images", "cluster")
 
-    distance: int = 31  # of 256 bits; ThreatExchange's limit for the same picture
-    min_quality: float = 50  # 0 to 100; ThreatExchange ignores hashes of lower quality
-    hash: str = "pdq_hash"  # the label of the step that measured the hashes
-    keep: tuple[str, ...] = ("largest", "bytes")  # the greatest value is kept; the next column, then the least key, breaks ties
+    distance: Annotated[
+        int,
+        Doc(
+            "Two images are duplicates if their hashes differ in at most this many bits.",
+            unit="bits of 256",
+            source="ThreatExchange's limit for the same picture",
+        ),
+    ] = 31
+    min_quality: Annotated[
+        float,
+        Doc(
+            "An image with a lower quality of its hash stays, because the picture is nearly blank.",
+            unit="quality, 0 to 100",
+            source="ThreatExchange ignores hashes of lower quality",
+        ),
+    ] = 50
+    hash: Annotated[str, Doc("Name of the step that measured the hashes.")] = "pdq_hash"
+    keep: Annotated[
+        tuple[str, ...],
+        Doc(
+            "Order of preference. Of each set of duplicates, the image with the greatest value of the first column "
+            "stays; ties go to the next column, then to the least key. Columns are `largest`, `bytes`, `earliest` and "
+            "measured scores.",
+            source="vlmdata's choice",
+        ),
+    ] = ("largest", "bytes")
 
     def check(self) -> None:
         if not 0 <= self.distance <= MAX_DISTANCE:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import flatten
 from vlmdata.similarity.clusters import representatives_of_items
 from vlmdata.similarity.distributed import IN_A_TASK, buckets_for, near_pairs
@@ -27,13 +28,35 @@ class DedupePhash(Step):
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_phash"
+    example: ClassVar = "- dedupe_phash: {distance: 4, keep: [largest, earliest]}"
     sees_all: ClassVar = True
     changes: ClassVar = ("images", "cluster")
     distribute_above: ClassVar = 20_000_000  # rows, for which the driver holds 2 GB of columns and searches for a minute
 
-    distance: int = 4
-    hash: str = "phash"  # vlmdata's hash of the stored pixels, or a measured column of 64-bit hashes: imagededup_hash
-    keep: tuple[str, ...] = ("largest", "bytes")  # the greatest value is kept; the next column, then the least key, breaks ties
+    distance: Annotated[
+        int,
+        Doc(
+            "Two images are duplicates if their hashes differ in at most this many bits.",
+            unit="bits of 64",
+            source="vlmdata's choice: with 8 or more, different images match; imagededup uses 10",
+        ),
+    ] = 4
+    hash: Annotated[
+        str,
+        Doc(
+            "`phash`, vlmdata's hash of the stored pixels, or the name of a step that measures 64-bit hashes, as "
+            "imagededup_hash does."
+        ),
+    ] = "phash"
+    keep: Annotated[
+        tuple[str, ...],
+        Doc(
+            "Order of preference. Of each set of duplicates, the image with the greatest value of the first column "
+            "stays; ties go to the next column, then to the least key. Columns are `largest`, `bytes`, `earliest` and "
+            "measured scores.",
+            source="vlmdata's choice",
+        ),
+    ] = ("largest", "bytes")
 
     def check(self) -> None:
         if not 0 <= self.distance <= MAX_DISTANCE:

@@ -1,11 +1,12 @@
 """Find images with similar meaning by the cosine of their embeddings, and keep one of them."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.similarity.clusters import representatives_of_rows
 from vlmdata.similarity.cosine import Int8, pairs_above, quantise, squared_norms
 from vlmdata.similarity.distributed import compared, cosine_pairs, cosines_of, load, starts_of
@@ -30,17 +31,42 @@ class DedupeSemantic(Step):
     """
 
     id: ClassVar = "vlmdata.steps.dedupe_semantic"
+    example: ClassVar = (
+        "- clip_score: {min_score: -1, embeddings: true}\n- dedupe_semantic: {cosine: 0.95, keep: [clip_score, largest]}"
+    )
     changes: ClassVar = ("images", "cluster")
     sees_all: ClassVar = True
     distribute_above: ClassVar = 2_000_000  # rows, with 1 GB of embeddings of width 512 in the driver, which needs 4 GB
 
-    cosine: float = 0.95  # 1 - eps of SemDeDup, which gives no default; NeMo Curator uses 0.99
-    embedding: str = "clip_score.embedding"  # the column of embeddings
-    rule: Literal["pairs", "semdedup"] = "pairs"
-    cells: int = 0  # k-means cells of semdedup; 0: one per 1,000 images. The paper uses 50,000 for 440 million
-    rounds: int = 20  # rounds of k-means; the paper uses 100
-    seed: int = 0
-    keep: tuple[str, ...] = ("largest", "bytes")  # columns as in `dedupe_exact`, or only `hard`
+    cosine: Annotated[
+        float,
+        Doc(
+            "Two images are similar if the cosine of their embeddings is above this: 1 - eps of SemDeDup.",
+            unit="cosine, 0 to 1",
+            source="vlmdata's choice; SemDeDup gives no default, NeMo Curator uses 0.99",
+        ),
+    ] = 0.95
+    embedding: Annotated[str, Doc("Column of the embeddings.")] = "clip_score.embedding"
+    rule: Annotated[
+        Literal["pairs", "semdedup"],
+        Doc("Which images are compared. pairs: all with each other. semdedup: those in the same k-means cell."),
+    ] = "pairs"
+    cells: Annotated[
+        int,
+        Doc(
+            "Number of k-means cells of `rule: semdedup`. 0: one per 1,000 images. The paper uses 50,000 for 440 million.",
+            unit="cells",
+        ),
+    ] = 0
+    rounds: Annotated[int, Doc("Rounds of k-means.", unit="rounds", source="vlmdata's choice; SemDeDup uses 100")] = 20
+    seed: Annotated[int, Doc("Seed of k-means.", unit="any whole number")] = 0
+    keep: Annotated[
+        tuple[str, ...],
+        Doc(
+            "Order of preference, as in `dedupe_exact`, or only `hard`: the image farthest from its centroid.",
+            source="vlmdata's choice",
+        ),
+    ] = ("largest", "bytes")
 
     def check(self) -> None:
         if not 0 < self.cosine < 1:

@@ -20,6 +20,7 @@ class DocumentEnds(Step):
     """
 
     id: ClassVar = "vlmdata.steps.document_ends"
+    example: ClassVar = "- document_ends"
     reads: ClassVar = ("texts", "images")
 
     def decide(self, rows: pa.Table) -> pa.Table:

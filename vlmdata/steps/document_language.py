@@ -1,11 +1,12 @@
 """Reject documents by the language of their whole text."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_rows, flatten, numbers
 from vlmdata.step import RecipeError, Step, StepContext
 from vlmdata.steps.language import CODES, languages
@@ -19,11 +20,21 @@ class DocumentLanguage(Step):
     """
 
     id: ClassVar = "vlmdata.steps.document_language"
+    example: ClassVar = "- document_language: {keep: [en, fr], min_probability: 0.8}"
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.string(), "probability": pa.float64()}
 
-    keep: list[str] = field(default_factory=lambda: ["en"])  # ISO 639 codes
-    min_probability: float = 0.8  # OBELICS's limit for documents
+    keep: Annotated[list[str], Doc("Languages to keep, as ISO 639 codes.", source="OBELICS")] = field(
+        default_factory=lambda: ["en"]
+    )
+    min_probability: Annotated[
+        float,
+        Doc(
+            "A document is rejected if its most probable language has a lower probability.",
+            unit="probability, 0 to 1",
+            source="OBELICS, documents",
+        ),
+    ] = 0.8
 
     def check(self) -> None:
         for code in self.keep:

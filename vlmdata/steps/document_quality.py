@@ -1,11 +1,12 @@
 """Reject whole documents by their number of images and OBELICS's measures of their text."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_rows, flatten, numbers
 from vlmdata.step import Step, StepContext
 from vlmdata.text.obelics_metrics import Metrics
@@ -20,11 +21,16 @@ class DocumentQuality(QualityRules, Step):
     """
 
     id: ClassVar = "vlmdata.steps.document_quality"
+    example: ClassVar = "- document_quality: {min_images: 1, max_images: 30, max_words: 10000}"
     reads: ClassVar = ("texts", "images")
     writes: ClassVar = {name: pa.float32() for name in Metrics._fields}
 
-    min_images: int = 1
-    max_images: int = 30
+    min_images: Annotated[
+        int, Doc("Least number of remaining images in a document.", unit="images", source="OBELICS, step 14")
+    ] = 1
+    max_images: Annotated[
+        int, Doc("Greatest number of remaining images in a document.", unit="images", source="OBELICS, step 14")
+    ] = 30
     min_words: int = 10
     max_words: int = 2000
     max_char_repetition: float = 0.1
@@ -34,7 +40,14 @@ class DocumentQuality(QualityRules, Step):
     max_flagged_words: float = 0.01
     min_punctuation: float = 0.03
     min_common_words: float = 0.9
-    max_spam_words: float = 1.01  # OBELICS has no such rule for documents
+    max_spam_words: Annotated[
+        float,
+        Doc(
+            "Share of words in `spam_words` from which on a document is rejected. Above 1: no limit.",
+            unit="share of words, 0 to 1",
+            source="OBELICS has no such rule for documents",
+        ),
+    ] = 1.01
 
     def check(self) -> None:
         self.lists(self.name)

@@ -2,8 +2,9 @@
 
 import importlib.util
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from vlmdata.parameters import Doc
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Step
 from vlmdata.web.options import WebOptions
@@ -27,15 +28,27 @@ class Download(WebOptions, Step):
     """
 
     id: ClassVar = "vlmdata.steps.download"
+    example: ClassVar = "- download: {contact: you@example.org, timeout_s: 30, host_rates: {cdn.example.org: 200}}"
     reads: ClassVar = ("images",)
     writes: ClassVar = {"images": ROW.field("images").type}
     needs: ClassVar = ("web",)
 
-    engine: Literal["vlmdata", "img2dataset"] = "vlmdata"
-    verify: Literal["", "sha256", "md5"] = ""
-    """Compare the hash of the fetched bytes with the hash that the source states (`url_list: {hash: column}`). If they differ,
-    the image is dropped as `wrong_sha256` or `wrong_md5`. An image without a stated hash is dropped as `no_hash` and is not
-    fetched. DataComp's lists state SHA-256. img2dataset calls this option verify_hash."""
+    engine: Annotated[
+        Literal["vlmdata", "img2dataset"],
+        Doc(
+            "Code that fetches and resizes. img2dataset: its bytes, but without robots.txt, TDM reservations, rate "
+            "limits and a limit on bytes."
+        ),
+    ] = "vlmdata"
+    verify: Annotated[
+        Literal["", "sha256", "md5"],
+        Doc(
+            "Compare the hash of the fetched bytes with the hash that the source states (`url_list: {hash: column}`). "
+            "If they differ, the image is dropped as `wrong_sha256` or `wrong_md5`. An image without a stated hash "
+            "is dropped as `no_hash` and is not fetched. DataComp's lists state SHA-256. img2dataset calls this "
+            "option verify_hash."
+        ),
+    ] = ""
 
     def check(self) -> None:
         if self.engine == "img2dataset":

@@ -1,11 +1,12 @@
 """Reject images by their size in bytes."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_images, flatten, numbers
 from vlmdata.step import Step
 
@@ -19,10 +20,13 @@ class ImageBytes(Step):
     """
 
     id: ClassVar = "vlmdata.steps.image_bytes"
+    example: ClassVar = "- image_bytes: {min_bytes: 5000, max_bytes: 5000000}"
     reads: ClassVar = ("images",)
 
-    min_bytes: int = 5000  # LAION-400M's limit, for files as fetched
-    max_bytes: int = 0  # 0: no limit
+    min_bytes: Annotated[
+        int, Doc("An image whose stored file is smaller is rejected.", unit="bytes", source="LAION-400M, for files as fetched")
+    ] = 5000
+    max_bytes: Annotated[int, Doc("An image whose stored file is larger is rejected. 0: no limit.", unit="bytes")] = 0
 
     def decide(self, rows: pa.Table) -> pa.Table:
         size = numbers(flatten(rows, "images").field("size"))

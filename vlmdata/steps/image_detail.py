@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
 from vlmdata.images.measure import entropy, sharpness, spread
 from vlmdata.images.resize import scale_to
+from vlmdata.parameters import Doc
 from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.step import Step, StepContext
 
@@ -29,14 +30,39 @@ class ImageDetail(Step):
     """
 
     id: ClassVar = "vlmdata.steps.image_detail"
+    example: ClassVar = "- image_detail: {min_spread: 5, min_entropy: 1}"
     reads: ClassVar = ("images",)
     writes: ClassVar = {name: pa.list_(pa.float64()) for name in ("spread", "entropy", "sharpness")}
     measured_by: ClassVar = ("side",)
 
-    min_spread: float = 5.0  # standard deviation of luma or a channel, 0..127.5; a page of text has 40 or more
-    min_entropy: float = 0.0  # bits, 0..8; two-colour drawings have less than 1, so the default rejects nothing
-    min_sharpness: float = 0.0  # variance of the Laplacian; the usual 100 (NeMo Curator) rejects good but soft photos
-    side: int = 256  # pixels; an image whose short side is longer is scaled down before measuring
+    min_spread: Annotated[
+        float,
+        Doc(
+            "An image is `blank` if the standard deviations of luma and of all channels are lower. A page of text has "
+            "40 or more.",
+            unit="levels, 0 to 127.5",
+            source="vlmdata's choice",
+        ),
+    ] = 5.0
+    min_entropy: Annotated[
+        float,
+        Doc("An image is `flat` below this entropy. Two-colour drawings have less than 1. 0: no limit.", unit="bits, 0 to 8"),
+    ] = 0.0
+    min_sharpness: Annotated[
+        float,
+        Doc(
+            "An image is `blurred` below this. The usual 100 (NeMo Curator) rejects good but soft photos. 0: no limit.",
+            unit="variance of the Laplacian",
+        ),
+    ] = 0.0
+    side: Annotated[
+        int,
+        Doc(
+            "An image whose short side is longer is scaled down to it before measuring.",
+            unit="pixels",
+            source="vlmdata's choice",
+        ),
+    ] = 256
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         flat = flatten(rows, "images")

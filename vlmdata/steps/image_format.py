@@ -1,12 +1,13 @@
 """Reject images by the format in which they were fetched."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_images, flatten
 from vlmdata.step import Step
 
@@ -21,9 +22,12 @@ class ImageFormat(Step):
     """
 
     id: ClassVar = "vlmdata.steps.image_format"
+    example: ClassVar = "- image_format: {formats: [jpeg, png]}"
     reads: ClassVar = ("images",)
 
-    formats: list[Format] = field(default_factory=lambda: ["jpeg", "png", "webp"])  # OBELICS, step 12
+    formats: Annotated[list[Format], Doc("Formats to keep.", source="OBELICS, step 12")] = field(
+        default_factory=lambda: ["jpeg", "png", "webp"]
+    )
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "images")

@@ -1,11 +1,12 @@
 """Reject images by their sides, aspect ratio and area."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_images, flatten, numbers
 from vlmdata.step import Step
 
@@ -15,13 +16,25 @@ class ImageSize(Step):
     """Reject an image if a side is outside [min_side, max_side] pixels, or if its aspect ratio or area is too large."""
 
     id: ClassVar = "vlmdata.steps.image_size"
+    example: ClassVar = "- image_size: {min_side: 200, max_aspect: 3}"
     reads: ClassVar = ("images",)
 
-    min_side: int = 200  # value of DataComp's basic filter
-    max_side: int = 20_000  # value of OBELICS
-    max_aspect: float = 3.0  # long side / short side; DataComp's basic filter uses 3, OBELICS uses 2
-    max_area: int = 0  # pixels; 0: no limit
-    of: Literal["original", "stored"] = "original"  # the image as fetched, or as stored in the shard
+    min_side: Annotated[
+        int, Doc("An image with a shorter side is rejected.", unit="pixels", source="DataComp's basic filter")
+    ] = 200
+    max_side: Annotated[int, Doc("An image with a longer side is rejected.", unit="pixels", source="OBELICS")] = 20_000
+    max_aspect: Annotated[
+        float,
+        Doc(
+            "An image with a greater ratio of long side to short side is rejected.",
+            unit="ratio, 1 or more",
+            source="DataComp's basic filter; OBELICS uses 2",
+        ),
+    ] = 3.0
+    max_area: Annotated[int, Doc("An image with a larger area is rejected. 0: no limit.", unit="pixels")] = 0
+    of: Annotated[Literal["original", "stored"], Doc("Which image is judged: as fetched, or as stored in the shard.")] = (
+        "original"
+    )
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "images")

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import xxhash
 
+from vlmdata.parameters import Doc
 from vlmdata.row import alive, drop_images, flatten
 from vlmdata.step import Step
 
@@ -20,11 +21,19 @@ class ImageUrlFrequency(Step):
     """
 
     id: ClassVar = "vlmdata.steps.image_url_frequency"
+    example: ClassVar = "- image_url_frequency: {max_count: 10}"
     reads: ClassVar = ("images.url",)
     changes: ClassVar = ("images",)
     sees_all: ClassVar = True
 
-    max_count: int = 10  # OBELICS, step 15
+    max_count: Annotated[
+        int,
+        Doc(
+            "An image whose address occurs more often in all remaining documents together is rejected.",
+            unit="occurrences",
+            source="OBELICS, step 15",
+        ),
+    ] = 10
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "images")

@@ -1,11 +1,12 @@
 """Reject the images on web pages before they are fetched, by address and by the size at which the page shows an image."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_images, flatten, numbers
 from vlmdata.step import Step
 
@@ -21,13 +22,27 @@ class ImageUrlRules(Step):
     """
 
     id: ClassVar = "vlmdata.steps.image_url_rules"
+    example: ClassVar = '- image_url_rules: {banned: [logo, icon, ".svg", "data:image"], min_rendered: 150}'
     reads: ClassVar = ("images",)
 
-    # words that are rejected anywhere in an address; OBELICS, step 11
-    banned: list[str] = field(default_factory=lambda: ["logo", "button", "icon", "plugin", "widget", "porn", "xxx", "sex"])
-    min_rendered: int = 150  # pixels of width and height, if the page states them; OBELICS
-    max_rendered: int = 20_000
-    keep_repeats: bool = False  # keep images that repeat an address in their document; OBELICS keeps only the first of them
+    banned: Annotated[list[str], Doc("Words that are rejected anywhere in an address.", source="OBELICS, step 11")] = field(
+        default_factory=lambda: ["logo", "button", "icon", "plugin", "widget", "porn", "xxx", "sex"]
+    )
+    min_rendered: Annotated[
+        int,
+        Doc(
+            "An image is rejected if its page shows it smaller, in width or height. An image without a stated size stays.",
+            unit="pixels",
+            source="OBELICS",
+        ),
+    ] = 150
+    max_rendered: Annotated[
+        int, Doc("An image is rejected if its page shows it larger, in width or height.", unit="pixels", source="OBELICS")
+    ] = 20_000
+    keep_repeats: Annotated[
+        bool,
+        Doc("Whether an image that repeats an address in its document stays. OBELICS keeps only the first.", source="OBELICS"),
+    ] = False
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "images")

@@ -21,6 +21,7 @@ class ImagededupHash(Step):
     """
 
     id: ClassVar = "vlmdata.steps.imagededup_hash"
+    example: ClassVar = "- imagededup_hash\n- dedupe_phash: {hash: imagededup_hash, distance: 10}"
     reads: ClassVar = ("images",)
     writes: ClassVar = {"": pa.list_(pa.uint64())}
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.parameters import Doc
 from vlmdata.row import aligned, drop_texts, flatten
 from vlmdata.step import RecipeError, Step, StepContext
 
@@ -38,13 +39,33 @@ class Language(Step):
     """
 
     id: ClassVar = "vlmdata.steps.language"
+    example: ClassVar = "- language: {keep: [en, de], min_probability: 0.5}"
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.list_(pa.string()), "probability": pa.list_(pa.float64())}
     measured_by: ClassVar = ("plain",)
 
-    keep: list[str] = field(default_factory=lambda: ["en"])  # ISO 639 codes, and und for texts without letters; empty: all
-    min_probability: float = 0.0  # DataComp's basic filter has no such limit; OBELICS uses 0.8
-    plain: bool = False  # as DataComp does: classify texts without letters too, and change no white space except line ends
+    keep: Annotated[
+        list[str],
+        Doc(
+            "Languages to keep, as ISO 639 codes, and `und` for texts without letters. Empty: all.",
+            source="DataComp's basic filter",
+        ),
+    ] = field(default_factory=lambda: ["en"])
+    min_probability: Annotated[
+        float,
+        Doc(
+            "A text is rejected if its most probable language has a lower probability. OBELICS uses 0.8. 0: no limit.",
+            unit="probability, 0 to 1",
+            source="DataComp's basic filter has no such limit",
+        ),
+    ] = 0.0
+    plain: Annotated[
+        bool,
+        Doc(
+            "Whether to prepare texts as DataComp does: classify texts without letters too, and change no white space "
+            "except line ends."
+        ),
+    ] = False
 
     def check(self) -> None:
         for code in self.keep:

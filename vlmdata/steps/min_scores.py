@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_images, drop_rows, flatten
 from vlmdata.scores import as_stored, is_of_images, of_images, of_rows
 from vlmdata.step import RecipeError, Step
@@ -23,11 +24,21 @@ class MinScores(Step):
     """
 
     id: ClassVar = "vlmdata.steps.min_scores"
+    example: ClassVar = (
+        "- clip_score: {label: b32, min_score: -1}\n"
+        "- clip_score: {label: l14, model: ViT-L-14, pretrained: laion2b_s32b_b82k, min_score: -1}\n"
+        "- min_scores: {scores: {b32: 0.28, l14: 0.24}, need: any}"
+    )
 
-    scores: dict[str, float]  # measured column: its minimum
-    need: Literal["all", "any"] = "all"
-    by_language: dict[str, dict[str, float]] = field(default_factory=dict)  # language code: {measured column: its minimum}
-    language: str = "language"  # column of the texts' codes; a row has the language of its first remaining text
+    scores: Annotated[dict[str, float], Doc("Minimum of each score. The keys are measured columns.", unit="as the score")]
+    need: Annotated[Literal["all", "any"], Doc("Whether every score must reach its minimum, or one is enough.")] = "all"
+    by_language: Annotated[
+        dict[str, dict[str, float]],
+        Doc("For rows of a language, minimums that replace `scores`. The keys are language codes.", unit="as the score"),
+    ] = field(default_factory=dict)
+    language: Annotated[
+        str, Doc("Column of the texts' language codes. A row has the language of its first remaining text.")
+    ] = "language"
 
     def check(self) -> None:
         for language, scores in {"": self.scores, **self.by_language}.items():

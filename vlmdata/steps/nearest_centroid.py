@@ -4,11 +4,12 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.similarity.embeddings import embeddings_in
 from vlmdata.step import RecipeError, Step, StepContext
@@ -27,11 +28,15 @@ class NearestCentroid(Step):
     """
 
     id: ClassVar = "vlmdata.steps.nearest_centroid"
+    example: ClassVar = (
+        "- clip_score: {model: ViT-L-14-quickgelu, pretrained: openai, min_score: -1, embeddings: true}\n"
+        "- nearest_centroid: {centroids: centroids.npy, references: [in1k.npy]}"
+    )
     writes: ClassVar = {"": pa.list_(pa.int32())}
 
-    centroids: str  # a .npy file of shape (K, D), from the model that computed `embedding`
-    references: tuple[str, ...]  # .npy files: embeddings (N, D), or the indices (N,) of the centroids to keep
-    embedding: str = "clip_score.embedding"  # the column of embeddings
+    centroids: Annotated[str, Doc(".npy file of shape (K, D), from the model that computed `embedding`.")]
+    references: Annotated[tuple[str, ...], Doc(".npy files: embeddings (N, D), or the indices (N,) of the centroids to keep.")]
+    embedding: Annotated[str, Doc("Column of the embeddings.")] = "clip_score.embedding"
 
     def check(self) -> None:
         for path in (self.centroids, *self.references):

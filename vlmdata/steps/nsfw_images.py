@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from vlmdata.catalog import suggest
 from vlmdata.models.weights_identity import identity
+from vlmdata.parameters import Doc
 from vlmdata.row import aligned, drop_images, drop_rows, flatten
 from vlmdata.step import RecipeError, Step, StepContext
 
@@ -32,17 +33,30 @@ class NsfwImages(Step):
     """
 
     id: ClassVar = "vlmdata.steps.nsfw_images"
+    example: ClassVar = "- nsfw_images: {model: classifier, labels: [porn, hentai], max_probability: [0.85, 0.9]}"
     reads: ClassVar = ("images",)
     writes: ClassVar = {"": pa.list_(pa.float32()), "label": pa.list_(pa.string())}
     measured_by: ClassVar = ("labels",)
     needs: ClassVar = ("model", "gpu")
     is_private: ClassVar = True
 
-    model: str  # a folder or a name on the Hugging Face Hub, of an image classifier that transformers can load
-    labels: list[str] = field(default_factory=lambda: ["porn", "hentai"])  # the model's unwanted labels
-    max_probability: list[float] = field(default_factory=lambda: [0.85, 0.9])  # one for each label; OBELICS, step 16
-    rejects: Literal["row", "image"] = "row"  # OBELICS rejects the whole document
-    batch: int = 32  # images at a time
+    model: Annotated[str, Doc("Folder, or name on the Hugging Face Hub, of an image classifier that transformers can load.")]
+    labels: Annotated[list[str], Doc("The model's unwanted labels.", source="OBELICS, step 16")] = field(
+        default_factory=lambda: ["porn", "hentai"]
+    )
+    max_probability: Annotated[
+        list[float],
+        Doc(
+            "Limit for each of `labels`, in order. An image with a greater probability is unwanted.",
+            unit="probability, 0.5 to 1",
+            source="OBELICS, step 16",
+        ),
+    ] = field(default_factory=lambda: [0.85, 0.9])
+    rejects: Annotated[
+        Literal["row", "image"],
+        Doc("Whether an unwanted image rejects its whole row or only itself.", source="OBELICS rejects the whole document"),
+    ] = "row"
+    batch: Annotated[int, Doc("Images per batch.", unit="images", source="vlmdata's choice")] = 32
 
     def check(self) -> None:
         if not self.labels or len(self.labels) != len(self.max_probability):

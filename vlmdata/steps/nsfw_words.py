@@ -1,11 +1,12 @@
 """Reject documents by the user's word lists: words in texts and in addresses."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_rows, flatten, numbers
 from vlmdata.step import Step, StepContext
 from vlmdata.text.listed_words import listed_in_runs, unspaced_words
@@ -23,16 +24,28 @@ class NsfwWords(Step):
     """
 
     id: ClassVar = "vlmdata.steps.nsfw_words"
+    example: ClassVar = "- nsfw_words: {words: flagged.txt, max_share: 0.01}"
     version: ClassVar = 2  # since version 2, text in scripts without spaces is split into words
 
     reads: ClassVar = ("url", "images", "texts")
     is_private: ClassVar = True
     writes: ClassVar = {"share": pa.float32(), "count": pa.float32()}
 
-    words: str = ""  # a file with one word per line, or a JSON list
-    max_share: float = 0.01  # share of all words of a row; OBELICS's threshold for flagged words
-    max_count: int = 0  # listed words allowed in a row of any length; 0: no limit
-    in_address: list[str] = field(default_factory=lambda: ["porn", "xxx", "hentai"])  # words rejected anywhere in an address
+    words: Annotated[str, Doc("File with one word per line, or a JSON list. Empty: only addresses are checked.")] = ""
+    max_share: Annotated[
+        float,
+        Doc(
+            "A row is rejected if a greater share of its words is in `words`.",
+            unit="share of words, 0 to 1",
+            source="OBELICS's threshold for flagged words",
+        ),
+    ] = 0.01
+    max_count: Annotated[
+        int, Doc("A row of any length is rejected if it has more words of `words`. 0: no limit.", unit="words")
+    ] = 0
+    in_address: Annotated[
+        list[str], Doc("Words that are rejected anywhere in the address of a page or an image.", source="vlmdata's choice")
+    ] = field(default_factory=lambda: ["porn", "xxx", "hentai"])
 
     def check(self) -> None:
         read_words(self.words, self.name)

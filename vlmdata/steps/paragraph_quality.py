@@ -1,11 +1,12 @@
 """Reject paragraphs by OBELICS's measures of text."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import pyarrow as pa
 
 from vlmdata.html.obelics import END_OF_DOCUMENT
+from vlmdata.parameters import Doc
 from vlmdata.row import aligned, drop_texts, flatten
 from vlmdata.step import Step, StepContext
 from vlmdata.text.obelics_metrics import Metrics
@@ -20,6 +21,7 @@ class ParagraphQuality(QualityRules, Step):
     """
 
     id: ClassVar = "vlmdata.steps.paragraph_quality"
+    example: ClassVar = "- paragraph_quality: {stop_words: en, flagged_words: flagged.txt}"
     reads: ClassVar = ("texts",)
     writes: ClassVar = {name: pa.list_(pa.float32()) for name in Metrics._fields}
     measured_by: ClassVar = ("min_punctuation_tokens",)
@@ -34,7 +36,14 @@ class ParagraphQuality(QualityRules, Step):
     min_punctuation: float = 0.001
     min_common_words: float = 0.8
     max_spam_words: float = 0.12
-    min_punctuation_tokens: int = 12  # paragraphs with fewer words and punctuation marks are exempt from min_punctuation
+    min_punctuation_tokens: Annotated[
+        int,
+        Doc(
+            "A paragraph with fewer words and punctuation marks is exempt from `min_punctuation`.",
+            unit="words and marks",
+            source="OBELICS, paragraphs",
+        ),
+    ] = 12
 
     def check(self) -> None:
         self.lists(self.name)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 import xxhash
 
 from vlmdata.html.obelics import END_OF_DOCUMENT
+from vlmdata.parameters import Doc
 from vlmdata.row import alive, drop_texts, flatten
 from vlmdata.step import Step
 
@@ -19,11 +20,20 @@ class ParagraphRepeats(Step):
     """Reject every copy of a paragraph that occurs verbatim at least `min_count` times in the pages of one host."""
 
     id: ClassVar = "vlmdata.steps.paragraph_repeats"
+    example: ClassVar = "- paragraph_repeats: {min_count: 3}"
     reads: ClassVar = ("url", "texts.text")
     changes: ClassVar = ("texts",)
     sees_all: ClassVar = True
 
-    min_count: int = 3  # OBELICS, step 18. OBELICS's end-of-document mark is exempt
+    min_count: Annotated[
+        int,
+        Doc(
+            "A paragraph that occurs at least this often in the pages of one host is rejected everywhere there. "
+            "OBELICS's end-of-document mark is exempt.",
+            unit="occurrences",
+            source="OBELICS, step 18",
+        ),
+    ] = 3
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "texts")

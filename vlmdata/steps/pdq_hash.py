@@ -23,6 +23,7 @@ class PdqHash(Step):
     """
 
     id: ClassVar = "vlmdata.steps.pdq_hash"
+    example: ClassVar = "- pdq_hash"
     reads: ClassVar = ("images",)
     writes: ClassVar = {"": pa.list_(pa.binary()), "quality": pa.list_(pa.float64())}
 

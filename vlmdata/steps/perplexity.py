@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import pyarrow as pa
 
 from vlmdata.models.weights_identity import identity
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_rows, flatten, numbers
 from vlmdata.step import RecipeError, Step, StepContext
 
@@ -26,13 +27,23 @@ class Perplexity(Step):
     """
 
     id: ClassVar = "vlmdata.steps.perplexity"
+    example: ClassVar = "- perplexity: {model: en.arpa.bin, pieces: en.sp.model, max_perplexity: 1500}"
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.float32()}
     needs: ClassVar = ("model",)
 
-    model: str  # a KenLM file, ARPA or binary, such as CCNet's en.arpa.bin
-    pieces: str = ""  # SentencePiece model of `model`'s training data, such as CCNet's en.sp.model; empty: split at spaces
-    max_perplexity: float = 1500  # OBELICS's limit for documents, with CCNet's model
+    model: Annotated[str, Doc("KenLM file, ARPA or binary, such as CCNet's en.arpa.bin.")]
+    pieces: Annotated[
+        str, Doc("SentencePiece model of the training data of `model`, such as CCNet's en.sp.model. Empty: split at spaces.")
+    ] = ""
+    max_perplexity: Annotated[
+        float,
+        Doc(
+            "A row with a greater perplexity is rejected. Choose the limit for the model.",
+            unit="perplexity, 1 or more",
+            source="OBELICS, documents, with CCNet's model",
+        ),
+    ] = 1500
 
     def check(self) -> None:
         for module in ("kenlm", *(["sentencepiece"] if self.pieces else [])):

@@ -1,11 +1,12 @@
 """Reject texts that contain mail addresses, IP addresses or telephone numbers."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_texts, flatten
 from vlmdata.step import Step
 from vlmdata.text.personal import Kind, find_personal
@@ -19,10 +20,13 @@ class PiiDrop(Step):
     """
 
     id: ClassVar = "vlmdata.steps.pii_drop"
+    example: ClassVar = "- pii_drop: {kinds: [mail, telephone]}"
     reads: ClassVar = ("texts",)
     is_private: ClassVar = True
 
-    kinds: list[Kind] = field(default_factory=lambda: ["mail", "ip", "telephone"])
+    kinds: Annotated[list[Kind], Doc("Kinds of personal data that reject a text.")] = field(
+        default_factory=lambda: ["mail", "ip", "telephone"]
+    )
 
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "texts")

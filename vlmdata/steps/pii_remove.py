@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import ROW, TEXT, flatten, in_one
 from vlmdata.step import Step, StepContext
 from vlmdata.text.personal import Kind, find_personal
@@ -26,13 +27,16 @@ class PiiRemove(Step):
     """
 
     id: ClassVar = "vlmdata.steps.pii_remove"
+    example: ClassVar = '- pii_remove: {kinds: [mail, telephone], mark: "<pii>"}'
     reads: ClassVar = ("texts", "turns")
     writes: ClassVar = {"texts": ROW.field("texts").type, "removed": pa.list_(pa.int32())}
     measured_by: ClassVar = ("kinds", "mark")
     version: ClassVar = 4  # since version 3, "telephone" in fifty languages is found and DOIs stay; since 4, calls are cleaned
 
-    kinds: list[Kind] = field(default_factory=lambda: ["mail", "ip", "telephone"])
-    mark: str = ""  # replacement, such as "<pii>"
+    kinds: Annotated[list[Kind], Doc("Kinds of personal data to replace.")] = field(
+        default_factory=lambda: ["mail", "ip", "telephone"]
+    )
+    mark: Annotated[str, Doc("Replacement, such as <pii>. Empty: the data and extra spaces are removed.")] = ""
 
     def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")

@@ -1,10 +1,11 @@
 """Decode images, resize them and re-encode them."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from vlmdata.images.budget import MAX_COST, MAX_MEMORY_MB, MAX_PIXELS
 from vlmdata.images.resize import ResizeRule
+from vlmdata.parameters import Doc
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Step
 
@@ -18,6 +19,7 @@ class Resize(ResizeRule, Step):
     """
 
     id: ClassVar = "vlmdata.steps.resize"
+    example: ClassVar = "- resize: {mode: keep_ratio, size: 384, only_if_bigger: true}"
     reads: ClassVar = ("images",)
     writes: ClassVar = {"images": ROW.field("images").type}
     needs: ClassVar = ("web",)
@@ -26,10 +28,31 @@ class Resize(ResizeRule, Step):
         *("max_pixels", "max_memory_mb", "max_cost"),
     )
 
-    blur_boxes: bool = False  # blur the boxes of the row's images, such as faces in DataComp
-    max_pixels: int = MAX_PIXELS  # an image with more is `too_many_pixels`; the next two limits are usually stricter
-    max_memory_mb: int = MAX_MEMORY_MB  # estimated from an image's header; an image that needs more is `too_large`
-    max_cost: int = MAX_COST  # cost of all images of a row, in units of about 10 ms; later images are `too_costly`
+    blur_boxes: Annotated[bool, Doc("Whether to blur the boxes of the row's images, such as faces in DataComp.")] = False
+    max_pixels: Annotated[
+        int,
+        Doc(
+            "An image with more is dropped as `too_many_pixels`. The next two limits are usually stricter.",
+            unit="pixels",
+            source="vlmdata's choice",
+        ),
+    ] = MAX_PIXELS
+    max_memory_mb: Annotated[
+        int,
+        Doc(
+            "An image that needs more memory, estimated from its header, is dropped as `too_large`.",
+            unit="MB (1,000,000 bytes)",
+            source="vlmdata's choice",
+        ),
+    ] = MAX_MEMORY_MB
+    max_cost: Annotated[
+        int,
+        Doc(
+            "Greatest cost of all images of a row. Later images are dropped as `too_costly`.",
+            unit="units of about 10 ms",
+            source="vlmdata's choice",
+        ),
+    ] = MAX_COST
 
     def check(self) -> None:
         for name in ("max_pixels", "max_memory_mb", "max_cost"):

@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_rows, numbers
 from vlmdata.step import RecipeError, Step, StepContext
 
@@ -22,14 +23,21 @@ class SourceScore(Step):
     """
 
     id: ClassVar = "vlmdata.steps.source_score"
+    example: ClassVar = "- source_score: {of: similarity, min_value: 0.28}"
     reads: ClassVar = ("extra",)
     writes: ClassVar = {"": pa.float64()}
     measured_by: ClassVar = ("of", "single")
 
-    of: str  # a field of `extra` that holds numbers, or numbers as strings
-    single: bool = True
-    min_value: float | None = None
-    max_value: float | None = None
+    of: Annotated[str, Doc("Field of `extra` that holds numbers, or numbers as strings.")]
+    single: Annotated[
+        bool, Doc("Whether to read the score as the shortest decimal that rounds to its single-precision value.")
+    ] = True
+    min_value: Annotated[float | None, Doc("A row with a lower number is rejected. null: no limit.", unit="as the score")] = (
+        None
+    )
+    max_value: Annotated[float | None, Doc("A row with a greater number is rejected. null: no limit.", unit="as the score")] = (
+        None
+    )
 
     def check(self) -> None:
         if self.min_value is not None and self.max_value is not None and self.min_value > self.max_value:

@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
 import xxhash
 
+from vlmdata.parameters import Doc
 from vlmdata.row import alive, drop_rows, flatten, set_column
 from vlmdata.similarity.clusters import components
 from vlmdata.similarity.cosine import pairs_above, quantise
@@ -34,17 +35,45 @@ class Split(Step):
     """
 
     id: ClassVar = "vlmdata.steps.split"
+    example: ClassVar = "- split: {shares: {train: 0.98, val: 0.01, test: 0.01}, by_domain: true}"
     changes: ClassVar = ("extra",)
     sees_all: ClassVar = True
 
-    shares: dict[str, float] = field(default_factory=lambda: {"train": 0.98, "val": 0.01, "test": 0.01})
-    only: str = ""  # keep only this split; empty: all
-    distance: int = 8  # larger than for deduplication, because rows in different splits must not be similar
-    jaccard: float = 0.0  # of 5-grams of words; 0: only identical texts connect
-    cosine: float = 0.0  # 0: embeddings are not compared
-    embedding: str = "clip_score.embedding"  # the column of embeddings
-    by_domain: bool = False
-    seed: int = 0
+    shares: Annotated[
+        dict[str, float],
+        Doc(
+            "Share of the clusters in each split. The keys are the names of the splits; the shares add up to 1.",
+            unit="share of clusters, 0 to 1",
+            source="vlmdata's choice",
+        ),
+    ] = field(default_factory=lambda: {"train": 0.98, "val": 0.01, "test": 0.01})
+    only: Annotated[str, Doc("Keep only the rows of this split. Empty: all.")] = ""
+    distance: Annotated[
+        int,
+        Doc(
+            "Two rows are connected if hashes of their images differ in at most this many bits.",
+            unit="bits of 64",
+            source="vlmdata's choice: larger than for deduplication, because rows in different splits must not be similar",
+        ),
+    ] = 8
+    jaccard: Annotated[
+        float,
+        Doc(
+            "Two rows are connected if the 5-grams of their words have at least this similarity. 0: only identical "
+            "texts connect.",
+            unit="Jaccard similarity, 0 to 1",
+        ),
+    ] = 0.0
+    cosine: Annotated[
+        float,
+        Doc(
+            "Two rows are connected if two of their images have a cosine above this. 0: embeddings are not compared.",
+            unit="cosine, 0 to 1",
+        ),
+    ] = 0.0
+    embedding: Annotated[str, Doc("Column of the embeddings.")] = "clip_score.embedding"
+    by_domain: Annotated[bool, Doc("Whether rows of the same host are connected.")] = False
+    seed: Annotated[int, Doc("Seed of the hash that assigns a split to a cluster.", unit="any whole number")] = 0
 
     def check(self) -> None:
         if not self.shares or min(self.shares.values()) < 0 or abs(sum(self.shares.values()) - 1) > 1e-9:

@@ -4,11 +4,12 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_texts, flatten
 from vlmdata.step import RecipeError, Step, StepContext
 from vlmdata.text.listed_words import listed_in_runs, unspaced_words
@@ -27,14 +28,15 @@ class TextConcepts(Step):
     """
 
     id: ClassVar = "vlmdata.steps.text_concepts"
+    example: ClassVar = "- text_concepts: {synsets: imagenet21k_wordnet_ids.txt, wordnet: WordNet-3.0/dict}"
     version: ClassVar = 2  # since version 2, text in scripts without spaces is split into words
 
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.list_(pa.string())}
 
-    words: str = ""  # a text file with one word per line
-    synsets: str = ""  # a text file with one WordNet id per line
-    wordnet: str = ""  # WordNet's `dict` folder; version 3.0 for ImageNet's ids
+    words: Annotated[str, Doc("Text file with one word per line. Set either `words`, or `synsets` and `wordnet`.")] = ""
+    synsets: Annotated[str, Doc("Text file with one WordNet id per line, such as n02084071.")] = ""
+    wordnet: Annotated[str, Doc("WordNet's `dict` folder. ImageNet's ids are of version 3.0.")] = ""
 
     def check(self) -> None:
         if bool(self.words) == bool(self.synsets) or bool(self.synsets) != bool(self.wordnet):

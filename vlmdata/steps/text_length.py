@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_texts, flatten, numbers
 from vlmdata.step import Step
 from vlmdata.text.words import count_words
@@ -30,15 +31,26 @@ class TextLength(Step):
     """
 
     id: ClassVar = "vlmdata.steps.text_length"
+    example: ClassVar = "- text_length: {min_words: 3, max_words: 77}"
     reads: ClassVar = ("texts",)
 
-    min_words: int = 3  # DataComp's basic filter: more than two
-    max_words: int = 0  # 0: no limit
-    min_chars: int = 6  # DataComp's basic filter: more than five
-    max_chars: int = 0  # 0: no limit
-    # python: split at white space only, as DataComp's basic filter does. fasttext: split at fastText's seven separators and
-    # count a line end as a word, as DataComp's other filters do
-    words: Literal["scripts", "python", "fasttext"] = "scripts"
+    min_words: Annotated[
+        int, Doc("A text with fewer words is rejected.", unit="words", source="DataComp's basic filter: more than two")
+    ] = 3
+    max_words: Annotated[int, Doc("A text with more words is rejected. 0: no limit.", unit="words")] = 0
+    min_chars: Annotated[
+        int,
+        Doc("A text with fewer characters is rejected.", unit="characters", source="DataComp's basic filter: more than five"),
+    ] = 6
+    max_chars: Annotated[int, Doc("A text with more characters is rejected. 0: no limit.", unit="characters")] = 0
+    words: Annotated[
+        Literal["scripts", "python", "fasttext"],
+        Doc(
+            "How words are counted. scripts: see above. python: split at white space only, as DataComp's basic filter "
+            "does. fasttext: split at fastText's seven separators and count a line end as a word, as DataComp's "
+            "other filters do."
+        ),
+    ] = "scripts"
 
     def decide(self, rows: pa.Table) -> pa.Table:
         texts = flatten(rows, "texts").field("text")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import drop_texts, flatten
 from vlmdata.step import RecipeError, Step
 from vlmdata.text.obelics_metrics import char_repetition, word_repetition, words_of
@@ -29,12 +30,42 @@ class TextRepetition(Step):
     """
 
     id: ClassVar = "vlmdata.steps.text_repetition"
+    example: ClassVar = "- text_repetition: {max_one_word: 0.4, max_run: 8}"
     reads: ClassVar = ("texts",)
 
-    max_chars: float = 0.1  # share of repeated character 10-grams; OBELICS, paragraphs
-    max_words: float = 0.1  # share of repeated word 5-grams; OBELICS, paragraphs (documents: 0.2)
-    max_one_word: float = 0.5  # share of the commonest word of at least three letters, in texts of at least four words
-    max_run: int = 8  # longest run of one character that is allowed; "!!!!!!!!!" has 9
+    max_chars: Annotated[
+        float,
+        Doc(
+            "A text with a greater share of repeated character 10-grams is rejected.",
+            unit="share of 10-grams, 0 to 1",
+            source="OBELICS, paragraphs",
+        ),
+    ] = 0.1
+    max_words: Annotated[
+        float,
+        Doc(
+            "A text with a greater share of repeated word 5-grams is rejected.",
+            unit="share of 5-grams, 0 to 1",
+            source="OBELICS, paragraphs (documents: 0.2)",
+        ),
+    ] = 0.1
+    max_one_word: Annotated[
+        float,
+        Doc(
+            "A text is rejected if its commonest word of at least three letters has a greater share. Texts of less "
+            "than four words are exempt.",
+            unit="share of words, 0 to 1",
+            source="vlmdata's choice",
+        ),
+    ] = 0.5
+    max_run: Annotated[
+        int,
+        Doc(
+            "A text is rejected if it repeats one character more often in a row. `!!!!!!!!!` has 9.",
+            unit="characters",
+            source="vlmdata's choice",
+        ),
+    ] = 8
 
     def check(self) -> None:
         for name in ("max_chars", "max_words", "max_one_word"):

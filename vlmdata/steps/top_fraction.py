@@ -1,11 +1,12 @@
 """Keep the images or rows with the highest scores."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import alive, drop_images, drop_rows, flatten
 from vlmdata.scores import is_of_images, of_images, of_rows
 from vlmdata.step import RecipeError, Step
@@ -21,11 +22,21 @@ class TopFraction(Step):
     """
 
     id: ClassVar = "vlmdata.steps.top_fraction"
+    example: ClassVar = (
+        "- source_score: {label: l14, of: clip_l14_similarity_score}\n- top_fraction: {score: l14, fraction: 0.3}"
+    )
     sees_all: ClassVar = True
     changes: ClassVar = ("images",)
 
-    score: str = "clip_score"  # a measured column, of images or of rows
-    fraction: float = 0.3  # DataComp's clip_score baseline
+    score: Annotated[str, Doc("Measured column, of images or of rows.")] = "clip_score"
+    fraction: Annotated[
+        float,
+        Doc(
+            "Share of the scores to keep, from the highest down.",
+            unit="share, above 0 to 1",
+            source="DataComp's clip_score baseline",
+        ),
+    ] = 0.3
 
     def check(self) -> None:
         if not 0 < self.fraction <= 1:

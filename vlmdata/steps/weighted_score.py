@@ -1,11 +1,12 @@
 """Add up measured scores, each with a weight, into one score."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.scores import of_images
 from vlmdata.step import RecipeError, Step, StepContext
@@ -21,11 +22,18 @@ class WeightedScore(Step):
     """
 
     id: ClassVar = "vlmdata.steps.weighted_score"
+    example: ClassVar = (
+        "- clip_score: {label: b32, min_score: -1}\n"
+        "- clip_score: {label: l14, model: ViT-L-14, pretrained: laion2b_s32b_b82k, min_score: -1}\n"
+        "- weighted_score: {weights: {b32: 0.4, l14: 0.6}, min_score: 0.25}"
+    )
     writes: ClassVar = {"": pa.list_(pa.float64())}
     measured_by: ClassVar = ("weights",)
 
-    weights: dict[str, float]  # measured column: its weight
-    min_score: float | None = None
+    weights: Annotated[dict[str, float], Doc("Weight of each score in the sum. The keys are measured columns.", unit="factor")]
+    min_score: Annotated[
+        float | None, Doc("An image with a lower sum is rejected. null: no limit.", unit="as the weighted sum")
+    ] = None
 
     def check(self) -> None:
         if not self.weights:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.parameters import Doc
 from vlmdata.text.obelics_metrics import Metrics, WordLists, measure
 from vlmdata.text.word_lists import fingerprint_of, read_stop_words, read_words
 
@@ -31,20 +32,83 @@ class QualityRules:
     so a paragraph of Chinese or Thai counts as one word, and `min_words` rejects it.
     """
 
-    min_words: int
-    max_words: int
-    max_char_repetition: float  # share of the most frequent character 10-grams
-    max_word_repetition: float  # share of word 5-grams that occur more than once
-    max_special: float  # share of characters that are punctuation, digits, white space, symbols
-    min_stop_words: float  # share of words in `stop_words`
-    max_flagged_words: float
-    min_punctuation: float  # share of the marks , ; : ? ! . among marks and words
-    min_common_words: float
-    max_spam_words: float  # a text with exactly this share is also rejected
-    stop_words: str = "en"  # language code of the library stop-words, or a file; OBELICS's 301 words are stricter
-    flagged_words: str = ""  # a file with one word per line or JSON; "" turns the rule off
-    common_words: str = ""
-    spam_words: str = ""
+    min_words: Annotated[
+        int, Doc("A text with fewer words is rejected.", unit="words", source="OBELICS (Laurençon et al. 2023, appendix A.1)")
+    ]
+    max_words: Annotated[
+        int, Doc("A text with more words is rejected.", unit="words", source="OBELICS (Laurençon et al. 2023, appendix A.1)")
+    ]
+    max_char_repetition: Annotated[
+        float,
+        Doc(
+            "Greatest share of the most frequent character 10-grams.",
+            unit="share of 10-grams, 0 to 1",
+            source="OBELICS (Laurençon et al. 2023, appendix A.1)",
+        ),
+    ]
+    max_word_repetition: Annotated[
+        float,
+        Doc(
+            "Greatest share of word 5-grams that occur more than once.",
+            unit="share of 5-grams, 0 to 1",
+            source="OBELICS (Laurençon et al. 2023, appendix A.1)",
+        ),
+    ]
+    max_special: Annotated[
+        float,
+        Doc(
+            "Greatest share of characters that are punctuation, digits, white space or symbols.",
+            unit="share of characters, 0 to 1",
+            source="OBELICS (Laurençon et al. 2023, appendix A.1)",
+        ),
+    ]
+    min_stop_words: Annotated[
+        float,
+        Doc(
+            "Least share of words in `stop_words`.",
+            unit="share of words, 0 to 1",
+            source="OBELICS (Laurençon et al. 2023, appendix A.1)",
+        ),
+    ]
+    max_flagged_words: Annotated[
+        float,
+        Doc(
+            "Greatest share of words in `flagged_words`.",
+            unit="share of words, 0 to 1",
+            source="OBELICS (Laurençon et al. 2023, appendix A.1)",
+        ),
+    ]
+    min_punctuation: Annotated[
+        float,
+        Doc(
+            "Least share of the marks , ; : ? ! . among marks and words.",
+            unit="share of marks and words, 0 to 1",
+            source="OBELICS (Laurençon et al. 2023, appendix A.1)",
+        ),
+    ]
+    min_common_words: Annotated[
+        float,
+        Doc(
+            "Least share of words in `common_words`.",
+            unit="share of words, 0 to 1",
+            source="OBELICS (Laurençon et al. 2023, appendix A.1)",
+        ),
+    ]
+    max_spam_words: Annotated[
+        float,
+        Doc(
+            "Share of words in `spam_words` from which on a text is rejected.",
+            unit="share of words, 0 to 1",
+            source="OBELICS (Laurençon et al. 2023, appendix A.1)",
+        ),
+    ]
+    stop_words: Annotated[
+        str,
+        Doc("Language code of the library stop-words, or a file. OBELICS's 301 words are stricter.", source="vlmdata's choice"),
+    ] = "en"
+    flagged_words: Annotated[str, Doc("File with one word per line, or JSON. Empty: the rule is off.")] = ""
+    common_words: Annotated[str, Doc("File with one word per line, or JSON. Empty: the rule is off.")] = ""
+    spam_words: Annotated[str, Doc("File with one word per line, or JSON. Empty: the rule is off.")] = ""
 
     measured: ClassVar[tuple[str, ...]] = ("stop_words", "flagged_words", "common_words", "spam_words")
     types: ClassVar[dict[str, pa.DataType]] = {name: pa.float32() for name in Metrics._fields}

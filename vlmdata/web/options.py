@@ -1,7 +1,9 @@
 """Parameters of the `download` step for access to the web."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from vlmdata.parameters import Doc
 from vlmdata.web.address import is_public
 from vlmdata.web.url import parse_url
 
@@ -10,65 +12,142 @@ from vlmdata.web.url import parse_url
 class WebOptions:
     """The limits of a worker's client and the rules for its requests to hosts, with the sources of their defaults."""
 
-    contact: str = ""
-    """A mail address or page of the operator, sent in the User-Agent so that a site can complain (RFC 9110, 10.1.5)."""
-    agent: str = "vlmdata"
-    """The product token: the name by which robots.txt and X-Robots-Tag address the client (img2dataset: user_agent_token)."""
+    contact: Annotated[
+        str, Doc("Mail address or page of the operator, sent in the User-Agent so that a site can complain (RFC 9110, 10.1.5).")
+    ] = ""
+    agent: Annotated[
+        str,
+        Doc("Product token: the name by which robots.txt and X-Robots-Tag address the client (img2dataset: user_agent_token)."),
+    ] = "vlmdata"
 
-    max_bytes: int = 20_000_000
-    """Size in bytes of the largest body, as sent and after decompression. A larger image is usually a scan, not a photo."""
-    timeout_s: float = 20.0
-    """Seconds for one attempt from connecting to the last byte, redirects included. With only a socket timeout, a slow server
-    can send for hours (img2dataset 289, 74). NeMo Curator allows 15, Data-Juicer 30."""
-    connect_timeout_s: float = 10.0
-    """Seconds to connect, TLS included. The default is img2dataset's socket timeout."""
-    max_redirects: int = 10
-    """Redirects that are followed for one address. urllib, which img2dataset uses, has the same limit."""
-    max_header_bytes: int = 65_536
-    """Maximum size in bytes of all header lines of one answer. Servers have limits of 8 to 32 KB themselves."""
-    connections: int = 128
-    """Concurrent transfers in one worker. With 2% slow hosts, a larger number did not give more rows per second."""
-    run_connections: int = 0
-    """Concurrent requests of all workers of a run together, for a network that allows no more. 0 for no such limit."""
-    bytes_in_flight: int = 256_000_000
-    """Maximum total size in bytes of the bodies in one worker, in transfer or held by the caller. This bounds the memory."""
-    retries: int = 2
-    """Further attempts after a temporary failure, each after a random delay (DataComp ran img2dataset with 2)."""
-    max_wait_s: float = 300.0
-    """Seconds that a row may wait in total for its host before it ends as host_busy. Only time in which the host makes no
-    progress counts: while the host answers at least once a second (over all workers), its rows keep waiting. Therefore a long
-    queue loses no row, and a host delays a partition by at most this time, or by a second for each of the host's rows."""
+    max_bytes: Annotated[
+        int,
+        Doc(
+            "Size of the largest body, as sent and after decompression.",
+            unit="bytes",
+            source="vlmdata's choice: a larger image is usually a scan, not a photo",
+        ),
+    ] = 20_000_000
+    timeout_s: Annotated[
+        float,
+        Doc(
+            "Time for one attempt from connecting to the last byte, redirects included. With only a socket timeout, a "
+            "slow server can send for hours (img2dataset 289, 74).",
+            unit="seconds",
+            source="vlmdata's choice; NeMo Curator allows 15, Data-Juicer 30",
+        ),
+    ] = 20.0
+    connect_timeout_s: Annotated[
+        float, Doc("Time to connect, TLS included.", unit="seconds", source="img2dataset's socket timeout")
+    ] = 10.0
+    max_redirects: Annotated[
+        int, Doc("Redirects that are followed for one address.", unit="redirects", source="urllib, which img2dataset uses")
+    ] = 10
+    max_header_bytes: Annotated[
+        int,
+        Doc(
+            "Size of all header lines of one answer.",
+            unit="bytes",
+            source="vlmdata's choice: servers have limits of 8 to 32 KB themselves",
+        ),
+    ] = 65_536
+    connections: Annotated[
+        int,
+        Doc(
+            "Concurrent transfers in one worker.",
+            unit="transfers",
+            source="vlmdata's choice: with 2% slow hosts, a larger number did not give more rows per second",
+        ),
+    ] = 128
+    run_connections: Annotated[
+        int,
+        Doc(
+            "Concurrent requests of all workers of a run together, for a network that allows no more. 0: no limit.",
+            unit="requests",
+        ),
+    ] = 0
+    bytes_in_flight: Annotated[
+        int,
+        Doc(
+            "Total size of the bodies in one worker, in transfer or held by the caller. This bounds the memory.",
+            unit="bytes",
+            source="vlmdata's choice",
+        ),
+    ] = 256_000_000
+    retries: Annotated[
+        int,
+        Doc(
+            "Further attempts after a temporary failure, each after a random delay.",
+            unit="attempts",
+            source="DataComp ran img2dataset with 2",
+        ),
+    ] = 2
+    max_wait_s: Annotated[
+        float,
+        Doc(
+            "Time that a row may wait in total for its host before it ends as host_busy. Only time in which the host "
+            "makes no progress counts: while the host answers at least once a second (over all workers), its rows "
+            "keep waiting. Therefore a long queue loses no row, and a host delays a partition by at most this time, "
+            "or by a second for each of its rows.",
+            unit="seconds",
+            source="vlmdata's choice",
+        ),
+    ] = 300.0
 
-    host_connections: int = 6
-    """Concurrent requests to one host over all workers, 0 for no limit. A browser opens 6."""
-    host_requests_per_s: float = 20.0
-    """Requests per second to one host over all workers, 0 for no limit. A browser sends as many if it opens a gallery page
-    every second or two. In a run of 400 rows a second, only a host with 5% of the rows reaches this rate."""
-    host_rates: dict[str, float] = field(default_factory=dict)
-    """Requests per second to single hosts, as {"cdn.example.org": 200}; 0 for no limit (img2dataset 62)."""
+    host_connections: Annotated[
+        int, Doc("Concurrent requests to one host over all workers. 0: no limit.", unit="requests", source="a browser opens 6")
+    ] = 6
+    host_requests_per_s: Annotated[
+        float,
+        Doc(
+            "Rate of requests to one host over all workers. 0: no limit. In a run of 400 rows a second, only a host "
+            "with 5% of the rows reaches 20.",
+            unit="requests per second",
+            source="a browser sends as many if it opens a gallery page every second or two",
+        ),
+    ] = 20.0
+    host_rates: Annotated[
+        dict[str, float],
+        Doc(
+            "Rates for single hosts that replace `host_requests_per_s`, as {cdn.example.org: 200}. 0: no limit "
+            "(img2dataset 62).",
+            unit="requests per second",
+        ),
+    ] = field(default_factory=dict)
 
-    robots: bool = True
-    """Obey robots.txt (RFC 9309)."""
-    opt_out: tuple[str, ...] = ("noai", "noimageai", "noml", "noindex", "noimageindex", "none")
-    """Directives of X-Robots-Tag that refuse an image: img2dataset's four, noml (img2dataset 365), and "none", Google's
-    abbreviation for noindex and nofollow."""
-    tdm: bool = True
-    """Obey the header tdm-reservation (W3C TDM Reservation Protocol)."""
-    tdm_file: bool = False
-    """Also fetch /.well-known/tdmrep.json of each site: one more request per site, and few sites have the file."""
+    robots: Annotated[bool, Doc("Whether to obey robots.txt (RFC 9309).")] = True
+    opt_out: Annotated[
+        tuple[str, ...],
+        Doc(
+            "Directives of X-Robots-Tag that refuse an image.",
+            source="img2dataset's four, noml (img2dataset 365), and none, Google's abbreviation for noindex and nofollow",
+        ),
+    ] = ("noai", "noimageai", "noml", "noindex", "noimageindex", "none")
+    tdm: Annotated[bool, Doc("Whether to obey the header tdm-reservation (W3C TDM Reservation Protocol).")] = True
+    tdm_file: Annotated[
+        bool,
+        Doc(
+            "Whether to fetch /.well-known/tdmrep.json of each site too: one more request per site, and few sites "
+            "have the file."
+        ),
+    ] = False
 
-    blocked_domains: tuple[str, ...] = ()
-    """Domains that get no request. This includes their subdomains."""
-    blocked_urls: tuple[str, ...] = ()
-    """Addresses that are never fetched."""
-    block_files: tuple[str, ...] = ()
-    """Text files with one domain or address per line and comments after #, such as lists of malware sites (img2dataset 281)."""
-    allowed_hosts: tuple[str, ...] = ()
-    """Hosts that are allowed to have a private address: "name", "127.0.0.1" or "name:8080"."""
-    proxy: str = ""
-    """Proxy, as http://host:port. The client then connects only to the proxy, which resolves host names."""
-    ca_file: str = ""
-    """PEM file with the certificate authorities to trust, instead of certifi's."""
+    blocked_domains: Annotated[tuple[str, ...], Doc("Domains that get no request. This includes their subdomains.")] = ()
+    blocked_urls: Annotated[tuple[str, ...], Doc("Addresses that are never fetched.")] = ()
+    block_files: Annotated[
+        tuple[str, ...],
+        Doc(
+            "Text files with one domain or address per line and comments after #, such as lists of malware sites "
+            "(img2dataset 281)."
+        ),
+    ] = ()
+    allowed_hosts: Annotated[
+        tuple[str, ...], Doc('Hosts that are allowed to have a private address: "name", "127.0.0.1" or "name:8080".')
+    ] = ()
+    proxy: Annotated[
+        str, Doc("Proxy, as http://host:port. The client then connects only to the proxy, which resolves host names.")
+    ] = ""
+    ca_file: Annotated[str, Doc("PEM file with the certificate authorities to trust. Empty: certifi's.")] = ""
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_header_bytes", "connections", "bytes_in_flight", "timeout_s", "connect_timeout_s"):
