@@ -1,18 +1,21 @@
 """Both command lines have help, usage errors and shell completion."""
 
 import importlib
+import json
+import math
 import os
 import pkgutil
 import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 import vlmdata.commands
 import vlmdata_train.commands
-from vlmdata import cli
+from vlmdata import cli, verbs
 from vlmdata_train import __main__ as trainer
 
 PACKAGES = {"vlmdata": vlmdata.commands, "vlmdata_train": vlmdata_train.commands}
@@ -94,6 +97,38 @@ def test_a_usage_error_prints_the_usage_of_the_verb_and_one_line(words, usage, m
     assert cli.main(words) == 2
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", f"Usage: {usage}\nvlmdata: {mistake}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["diff", "a"], "Missing argument 'B'."),
+        (["diff", "a", "b", "--jsn"], "No such option '--jsn'. Did you mean '--json'?"),
+        (["diff", "gone", "b"], "gone"),
+        (["runn"], "No such verb 'runn'. Did you mean 'run'?"),
+    ],
+)
+def test_an_error_with_json_is_a_document_with_the_line_of_stderr(words, message, capsys):
+    assert cli.main([*words[:1], "--json", *words[1:]]) == 2
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert list(found) == ["error"] and message in found["error"]
+    assert captured.err.endswith(f"vlmdata: {found['error']}\n")
+
+
+def test_words_after_two_dashes_do_not_ask_for_json(capsys):
+    assert cli.main(["show", "--", "--json"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_json_has_no_secrets_no_infinities_and_only_ascii(capsys):
+    verbs.print_json(
+        {"a": [math.nan, -math.inf, 0.5, 2**60], "é": "https://u:pass@h/", "password": "x", "when": date(2020, 1, 2)}
+    )
+    printed = capsys.readouterr().out
+    assert printed.isascii() and printed.endswith("}\n")
+    found = {"a": [None, None, 0.5, 2**60], "é": "https://REDACTED@h/", "password": "REDACTED", "when": "2020-01-02"}
+    assert json.loads(printed) == found
 
 
 def test_the_trainer_reports_usage_errors_in_the_same_form(capsys):

@@ -10,7 +10,7 @@ from typing import Any
 from vlmdata import commands
 from vlmdata.process import interrupt
 from vlmdata.process.stopped import STOPPED
-from vlmdata.verbs import Verbs, call
+from vlmdata.verbs import Verbs, call, is_json, print_error
 
 VERBS = Verbs(
     "vlmdata",
@@ -26,30 +26,41 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str] | None) -> int:
+    words = sys.argv[1:] if argv is None else argv
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return call(VERBS, sys.argv[1:] if argv is None else argv)
+            return call(VERBS, words)
     except Exception as error:  # process boundary: prints one line, or the traceback of a bug, without secrets
-        return _failed(error)
+        return _failed(error, as_json=is_json(words))
 
 
-def _failed(error: Exception) -> int:
-    """Print the error and return the exit status. Call this only in an `except` block, because it may print the traceback."""
+def _failed(error: Exception, *, as_json: bool) -> int:
+    """Print the error and return the exit status. Call this only in an `except` block, because it may print the traceback.
+
+    With `as_json`, also print the error as a JSON document on standard output.
+    """
+    from vlmdata.errors import InputError, RecipeError
+    from vlmdata.redact import redacted
+
+    message = _message(error)
+    print(f"vlmdata: {message}" if message else redacted(traceback.format_exc().rstrip("\n")), file=sys.stderr)
+    if as_json:
+        print_error(message or f"{type(error).__name__}: {error}")
+    return 2 if isinstance(error, (RecipeError, InputError)) else 1
+
+
+def _message(error: Exception) -> str | None:
+    """Return one line for the user, or None if the error is a bug of vlmdata."""
     from vlmdata.errors import InputError, RecipeError, WorkFailed
     from vlmdata.process.shortage import ADVICE, in_short, is_short_of_memory
     from vlmdata.redact import redacted
 
     if isinstance(error, (RecipeError, InputError, WorkFailed)):
-        print(f"vlmdata: {error}", file=sys.stderr)
-        return 1 if isinstance(error, WorkFailed) else 2
+        return str(error)
     if isinstance(error, OSError):
-        print(f"vlmdata: {redacted(str(error))}. Fix this and run the same command again; it resumes.", file=sys.stderr)
-    elif is_short_of_memory(error):
-        print(f"vlmdata: {in_short(error)}. {ADVICE}", file=sys.stderr)
-    else:
-        print(redacted(traceback.format_exc()), end="", file=sys.stderr)
-    return 1
+        return f"{redacted(str(error))}. Fix this and run the same command again; it resumes."
+    return f"{in_short(error)}. {ADVICE}" if is_short_of_memory(error) else None
 
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import json
+import math
 import os
 import pkgutil
 import select
@@ -127,8 +129,46 @@ def argument(name: str, help: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.argument(name, cls=_Argument, help=help, **attributes)
 
 
+def json_option(command: Any) -> Any:
+    """Add the option `--json` to a verb, as the parameter `as_json`. The verb passes its result to `print_json`."""
+    text = "print one JSON document instead of text; docs/cli.md lists its fields"
+    return click.option("--json", "as_json", is_flag=True, help=text)(command)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON document, without secrets. Numbers that are not finite become null, and dates become ISO text."""
+    from vlmdata.redact import redacted_tree
+
+    print(json.dumps(_finite(redacted_tree(document)), indent=1, allow_nan=False, default=str))
+
+
+def _finite(value: Any) -> Any:
+    """Return plain JSON values with null in place of NaN and infinities, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_error(message: str) -> None:
+    """Print the document that stands for the result of a verb that failed: {"error": "..."}."""
+    try:
+        print_json({"error": message})
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has closed the pipe; standard error has the message too
+        _discard_output()
+
+
+def is_json(words: Sequence[str]) -> bool:
+    """Return whether a command line asks for JSON. Words after `--` are arguments, never options."""
+    return "--json" in words[: words.index("--") if "--" in words else None]
+
+
 def call(verbs: Verbs, words: Sequence[str]) -> int:
     """Run the verb that a command line names. Returns its exit status, or 2 after a usage error.
+
+    With `--json`, standard output also holds the error, as {"error": "..."}.
 
     Returns 1 without a message if the reader of the output has closed the pipe, as in `vlmdata steps | head -1`.
     """
@@ -140,7 +180,7 @@ def call(verbs: Verbs, words: Sequence[str]) -> int:
     except BrokenPipeError:
         if not _is_output_closed():
             raise  # another pipe, such as one to a worker
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again at exit
+        _discard_output()
         return 1
     return status
 
@@ -158,7 +198,13 @@ def _call(verbs: Verbs, words: Sequence[str]) -> int:
         usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
         message = " ".join(error.format_message().split())  # the message about a choice has several lines
         print(f"{usage}{verbs.program}: {redacted(message)}", file=sys.stderr)
+        if is_json(words):
+            print_error(message)
         return 2
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again at exit
 
 
 def _is_output_closed() -> bool:
