@@ -54,7 +54,7 @@ def test_a_reason_finds_the_rows_that_were_dropped_for_it(out, capsys):
     assert dropped_for(out, "min_side", 2) == small[:2]
     assert dropped_for(out, "no_reason_of_ours", 2) == []
     assert main(["why", str(out), "min_side", "--limit", "1", "--json"]) == 0
-    assert [json.loads(line)["key"] for line in capsys.readouterr().out.splitlines()] == [small[0]["key"]]
+    assert [line["key"] for line in json.loads(capsys.readouterr().out)["rows"]] == [small[0]["key"]]
 
 
 def test_a_record_that_could_not_be_read_is_shown_with_its_place():

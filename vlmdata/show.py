@@ -14,12 +14,19 @@ from vlmdata.sizes import megabytes
 WIDTH = 30  # characters of the longest bar in the summary
 
 
+def totals(manifest: dict[str, Any], out: str) -> dict[str, Any]:
+    """Return what `--json` prints of a finished dataset: its place, and the counts that docs/cli.md explains."""
+    tars = [facts for name, facts in manifest["files"].items() if name.endswith(".tar")]
+    counts = {name: manifest[name] for name in ("rows", "kept", "dropped", "other_records")}
+    return {"dataset": out, **counts, "tars": len(tars), "tar_bytes": sum(facts["bytes"] for facts in tars)}
+
+
 def summary(manifest: dict[str, Any], out: str) -> str:
     """Return a summary as text: how many rows were read, how many each step dropped for each reason, and how many were kept."""
     rows, kept = manifest["rows"], manifest["kept"]
-    tars = [name for name in manifest["files"] if name.endswith(".tar")]
-    size = sum(manifest["files"][name]["bytes"] for name in tars)
-    lines = [f"{redacted(out)}: {kept:,} of {rows:,} rows kept, in {len(tars):,} tars ({megabytes(size)} in total)"]
+    found = totals(manifest, out)
+    size = megabytes(found["tar_bytes"])
+    lines = [f"{redacted(out)}: {kept:,} of {rows:,} rows kept, in {found['tars']:,} tars ({size} in total)"]
     lines.append(f"  {rows:>12,}  rows in")
     for line in manifest["dropped"]:
         bar = "#" * min(WIDTH, max(1, round(WIDTH * line["rows"] / max(rows, 1))))

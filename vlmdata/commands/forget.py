@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from vlmdata.verbs import Verb, argument, files, folders
+from vlmdata.verbs import Verb, argument, files, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata forget OUT --url https://example.org/cat.jpg --receipt receipt.json
@@ -54,11 +54,19 @@ def kinds(command: Any) -> Any:
     "--receipt", metavar="FILE", help="write a JSON receipt of the takedown; keep it outside the dataset", shell_complete=files
 )
 @click.option("--dry-run", is_flag=True, help="only print what would be removed")
-def command(out: str, bits: int, receipt: str | None, dry_run: bool, **values: tuple[str, ...]) -> None:
+@json_option
+def command(
+    out: str, bits: int, receipt: str | None, dry_run: bool, as_json: bool, **values: tuple[str, ...]
+) -> None:  # fmt: skip
     from vlmdata.redact import redacted
     from vlmdata.takedown import forget
 
     removal = forget(out, **{name: lines(values[name]) for name in KINDS}, bits=bits, dry_run=dry_run)
+    if receipt and removal:
+        Path(receipt).write_text(json.dumps(removal, indent=1) + "\n")
+    if as_json:
+        print_json({"dry_run": dry_run, "finished_earlier": not removal, **(removal or {"dataset": out})})
+        return
     if not removal:
         print("finished the takedown that was interrupted")
         return
@@ -67,8 +75,6 @@ def command(out: str, bits: int, receipt: str | None, dry_run: bool, **values: t
     print(f"{len(removal['removed']):,} rows {done}, among them {samples}")
     if missing := removal["not_found"]:
         print(f"{len(missing):,} not found: {redacted(', '.join(missing[:3]))}. Later runs will not add these")
-    if receipt:
-        Path(receipt).write_text(json.dumps(removal, indent=1) + "\n")
 
 
 def lines(values: Iterable[str]) -> list[str]:

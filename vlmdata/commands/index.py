@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from vlmdata.verbs import Verb, argument, files, folders
+from vlmdata.verbs import Verb, argument, files, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata index shards/
@@ -18,7 +18,9 @@ vlmdata index 'shards/*.tar' --out index.parquet
     "--out", metavar="FILE", help="file to write (default: index.parquet in the folder of the tars)", shell_complete=files
 )
 @click.option("--image-sizes", is_flag=True, help="also read each image's header for its width and height")
-def command(tars: str, out: str | None, image_sizes: bool) -> None:
+@json_option
+def command(tars: str, out: str | None, image_sizes: bool, as_json: bool) -> None:
     from vlmdata.loader.index.build_index import build_index
 
-    print(build_index(tars, out=Path(out) if out else None, image_sizes=image_sizes))
+    written = build_index(tars, out=Path(out) if out else None, image_sizes=image_sizes)
+    print_json({"index": str(written)}) if as_json else print(written)

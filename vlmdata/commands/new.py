@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from vlmdata.verbs import CompletionItem, Verb, argument, files, words
+from vlmdata.verbs import CompletionItem, Verb, argument, files, json_option, print_json, words
 
 EXAMPLES = "vlmdata new captions"
 
@@ -21,7 +21,8 @@ def shipped(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 @argument(
     "path", "file to write (default: the recipe's file name, in the current folder)", required=False, shell_complete=files
 )
-def command(recipe: str, path: str | None) -> None:
+@json_option
+def command(recipe: str, path: str | None, as_json: bool) -> None:
     from vlmdata.recipe import locate
     from vlmdata.step import RecipeError
 
@@ -30,4 +31,7 @@ def command(recipe: str, path: str | None) -> None:
     if target.exists():
         raise RecipeError(f"{target} already exists. Name another file: vlmdata new {recipe} other.yaml")
     target.write_text(source.read_text())
+    if as_json:
+        print_json({"recipe": recipe, "path": str(target)})
+        return
     print(f"{target} written. Edit it, then run\n  vlmdata check {target}\n  vlmdata run {target} --out OUT")

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from vlmdata.commands.new import shipped
-from vlmdata.verbs import CompletionItem, Verb, argument, files, folders
+from vlmdata.verbs import CompletionItem, Verb, argument, files, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata run captions --set source.path=urls.parquet --out OUT
@@ -48,10 +48,14 @@ def engine_parameters(command: Any) -> Any:
 )
 @engine_parameters
 @click.option("--limit", type=int, metavar="N", help="build only N rows (a random sample if the source is a list)")
-def command(recipe: str, settings: tuple[str, ...], out: str, **options: Any) -> None:
+@json_option
+def command(recipe: str, settings: tuple[str, ...], out: str, as_json: bool, **options: Any) -> None:
     from vlmdata.build import run
     from vlmdata.recipe import read_settings
-    from vlmdata.show import summary
+    from vlmdata.show import summary, totals
 
     manifest = run(recipe, out, overrides=read_settings(settings), **options)
-    print(summary(manifest, out))
+    if as_json:
+        print_json(totals(manifest, out))
+    else:
+        print(summary(manifest, out))

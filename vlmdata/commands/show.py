@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
-from vlmdata.verbs import Verb, argument, folders
+from vlmdata.verbs import Verb, argument, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata show OUT
 vlmdata show OUT --samples 10
 vlmdata show OUT --open
+vlmdata show OUT --json
 """
 
 
@@ -19,23 +20,32 @@ vlmdata show OUT --open
 @argument("out", "a finished dataset", shell_complete=folders)
 @click.option("--samples", type=int, default=3, show_default=True, metavar="N", help="number of samples to print")
 @click.option("--open", "in_browser", is_flag=True, help="open report.html in the browser")
-def command(out: str, samples: int, in_browser: bool) -> None:
+@json_option
+def command(out: str, samples: int, in_browser: bool, as_json: bool) -> None:
     import webbrowser
 
     from vlmdata.dataset import read_manifest
     from vlmdata.report.write import REPORT
-    from vlmdata.show import first_samples, summary
+    from vlmdata.show import first_samples, summary, totals
     from vlmdata.step import RecipeError
 
     manifest = read_manifest(out)
-    print(summary(manifest, out))
-    for sample in first_samples(out, samples):
-        print(f"\n{describe(sample)}")
-    if not in_browser:
-        return
-    if "://" in out:
+    if in_browser and "://" in out:
         raise RecipeError(f"{out} is not on this machine. Copy its {REPORT} here to open it")
-    webbrowser.open((Path(out).absolute() / REPORT).as_uri())
+    found = first_samples(out, samples)
+    if as_json:
+        print_json({**totals(manifest, out), "samples": [as_fields(sample) for sample in found]})
+    else:
+        print("\n\n".join([summary(manifest, out), *map(describe, found)]))
+    if in_browser:
+        webbrowser.open((Path(out).absolute() / REPORT).as_uri())
+
+
+def as_fields(sample: dict[str, Any]) -> dict[str, Any]:
+    """Return a sample as `--json` prints it: `key`, `text`, `members` with their bytes, and `images` with their sizes."""
+    members = [{"name": name, "bytes": size} for name, size in sample["members"]]
+    images = [{"width": width, "height": height} for width, height in sample["images"]]
+    return {"key": sample["key"], "text": sample["words"], "members": members, "images": images}
 
 
 def describe(sample: dict[str, Any]) -> str:

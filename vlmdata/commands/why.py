@@ -3,12 +3,11 @@
 A row is found by its key, by the address of its page or of an image, or by the SHA-256 of an image.
 """
 
-import json
 import sys
 
 import click
 
-from vlmdata.verbs import Verb, argument, folders
+from vlmdata.verbs import Verb, argument, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata why OUT https://example.org/cat.jpg
@@ -21,14 +20,16 @@ vlmdata why OUT bad_record
 @argument("out", "a finished dataset", shell_complete=folders)
 @argument("word", "key, address of a page or an image, SHA-256 of an image, or reason for drops", metavar="URL_OR_KEY")
 @click.option("--limit", type=int, default=20, show_default=True, metavar="N", help="maximum number of rows for a reason")
-@click.option("--json", "as_json", is_flag=True, help="print the ledger's lines as JSON, one per line")
+@json_option
 def command(out: str, word: str, limit: int, as_json: bool) -> int:
     from vlmdata.explain import tell, why
-    from vlmdata.redact import redacted, redacted_tree
+    from vlmdata.redact import redacted
 
     lines = why(out, word, limit=limit)
-    for line in lines:
-        print(json.dumps(redacted_tree(line), default=str) if as_json else tell(line, redacted(word)))
+    if as_json:
+        print_json({"dataset": out, "word": word, "rows": lines})
+    for line in [] if as_json else lines:
+        print(tell(line, redacted(word)))
     if not lines:
         print(redacted(f"{out}: no row found for {word}"), file=sys.stderr)
     return 0 if lines else 1
