@@ -8,21 +8,28 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vlmdata import catalog
-from vlmdata.recipe import Shards
+from vlmdata import catalog, reference
+from vlmdata.parameters import described, parameters
+from vlmdata.recipe import Recipe, Shards
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Return the schema of a recipe: every shipped source and step with parameters, types and defaults."""
+    """Return the schema of a recipe: every shipped source and step with parameters, types, defaults and their meaning."""
     definitions: dict[str, Any] = {}
-    sources, steps = [], []
-    for name in catalog.names("sources"):
-        definitions[f"source_{name}"] = _parameters(catalog.find("sources", name), {"type": {"const": name}})
+    sources, plain, steps = [], [], []
+    known = reference.every()
+    for one in known["sources"]:
+        name, cls = one["name"], catalog.find("sources", one["name"])
+        kind = {"const": name, "description": one["summary"]}
+        definitions[f"source_{name}"] = _parameters(cls, {"type": kind}, reference.settings(name, cls))
         sources.append({"$ref": f"#/$defs/source_{name}"})
-    for name in catalog.names("steps"):
-        definitions[f"step_{name}"] = _parameters(catalog.find("steps", name), {})
-        body = {"oneOf": [{"$ref": f"#/$defs/step_{name}"}, {"type": "null"}]}
+    for one in known["steps"]:
+        name, cls = one["name"], catalog.find("steps", one["name"])
+        definitions[f"step_{name}"] = _parameters(cls, {}, reference.settings(name, cls))
+        body = {"oneOf": [{"$ref": f"#/$defs/step_{name}"}, {"type": "null"}], "description": one["summary"]}
+        plain.append({"const": name, "description": one["summary"]})
         steps.append({"type": "object", "properties": {name: body}, "required": [name], "additionalProperties": False})
+    texts = {one.name: described(one.doc) for one in parameters(Recipe)}
     own = {"type": "object", "patternProperties": {r"^\w+(\.\w+)+$": {}}, "additionalProperties": False, "minProperties": 1}
     dotted = {"type": "string", "pattern": r"^\w+(\.\w+)+$"}
     return {
@@ -32,18 +39,29 @@ def recipe_schema() -> dict[str, Any]:
         "required": ["source"],
         "additionalProperties": False,
         "properties": {
-            "source": {"anyOf": [*sources, {"type": "object", "properties": {"type": dotted}, "required": ["type"]}]},
-            "steps": {"type": "array", "items": {"anyOf": [{"enum": catalog.names("steps")}, dotted, *steps, own]}},
-            "shards": _parameters(Shards, {}),
-            "part_rows": {"type": "integer", "minimum": 1, "default": 1000},
+            "source": {
+                "description": texts["source"],
+                "anyOf": [*sources, {"type": "object", "properties": {"type": dotted}, "required": ["type"]}],
+            },
+            "steps": {"description": texts["steps"], "type": "array", "items": {"anyOf": [*plain, dotted, *steps, own]}},
+            "shards": {**_parameters(Shards, {}, {}), "description": texts["shards"]},
+            "part_rows": {"description": texts["part_rows"], "type": "integer", "minimum": 1, "default": 1000},
         },
         "$defs": definitions,
     }
 
 
-def _parameters(cls: type, more: dict[str, Any]) -> dict[str, Any]:
+def _parameters(cls: type, more: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a dataclass. `more` are further properties, and `example` the values of an example."""
     schema = catalog.adapter(cls).json_schema()
     assert "$defs" not in schema, f"{cls.__name__} has a parameter whose type is a class, but recipes hold only plain values"
+    for one in parameters(cls):
+        place = schema["properties"][one.name]
+        place["description"] = described(one.doc)
+        if not one.is_required:
+            place["default"] = one.default
+        if one.name in example:
+            place["examples"] = [example[one.name]]
     schema["properties"] = {**more, **schema.get("properties", {})}
     schema["required"] = sorted({*more, *schema.get("required", [])})
     schema["additionalProperties"] = False

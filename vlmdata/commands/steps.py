@@ -1,16 +1,17 @@
-"""List the steps and sources, with their parameters."""
+"""List the steps and sources, or explain one: its parameters, their units and defaults, and an example."""
 
-import dataclasses
-import inspect
-from typing import Any
+import shutil
+import sys
 
 import click
 
-from vlmdata.verbs import CompletionItem, Verb, argument, words
+from vlmdata.verbs import MAX_WIDTH, CompletionItem, Verb, argument, json_option, print_json, words
 
 EXAMPLES = """
 vlmdata steps
 vlmdata steps clip_score
+vlmdata steps clip_score --json
+vlmdata steps --schema > recipe.schema.json
 """
 
 
@@ -22,36 +23,19 @@ def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
 
 
 @click.command(cls=Verb)
-@argument("name", "show only this step or source, with its parameters", required=False, shell_complete=names)
-def command(name: str | None) -> None:
-    from vlmdata import catalog
+@argument("name", "explain only this step or source", required=False, shell_complete=names)
+@click.option("--schema", is_flag=True, help="print the JSON Schema of recipes, for editors (docs/steps.md)")
+@json_option
+def command(name: str | None, schema: bool, as_json: bool) -> None:
+    from vlmdata import reference
+    from vlmdata.schema import text
 
-    if name:
-        kind = "sources" if name in catalog.names("sources") else "steps"
-        print(describe(name, catalog.find(kind, name)))
-        return
-    for kind in ("sources", "steps"):
-        print(f"{kind}:")
-        for name in catalog.names(kind):
-            print(f"  {name:<22} {_first_line(inspect.getmodule(catalog.find(kind, name)))}")
-
-
-def describe(name: str, cls: type) -> str:
-    """Return the docstring of a step or source and a line for each parameter."""
-    lines = [f"{name}: {inspect.getdoc(cls)}", "", "parameters:"]
-    for field in dataclasses.fields(cls):
-        if field.name == "label":
-            continue
-        if field.default is not dataclasses.MISSING:
-            default = f" = {field.default!r}"
-        elif field.default_factory is not dataclasses.MISSING:
-            default = f" = {field.default_factory()!r}"
-        else:
-            default = "  (required)"
-        kind = field.type.__name__ if type(field.type) is type else str(field.type).replace("typing.", "")
-        lines.append(f"  {field.name}: {kind}{default}")
-    return "\n".join(lines)
-
-
-def _first_line(module: Any) -> str:
-    return (inspect.getdoc(module) or "").splitlines()[0]
+    columns = shutil.get_terminal_size().columns
+    if schema:
+        print(text(), end="")
+    elif name:
+        known = reference.facts(name, reference.find(name))
+        print_json(known) if as_json else print(reference.in_text(known, min(columns, MAX_WIDTH)))
+    else:
+        every = reference.every()
+        print_json(every) if as_json else print(reference.in_list(every, columns if sys.stdout.isatty() else None))

@@ -46,7 +46,9 @@ class DedupeMinhash(Step):
             source="vlmdata's choice",
         ),
     ] = 0.8
-    n: Annotated[int, Doc("Words or characters of an n-gram.", unit="words or characters", source="OBELICS uses 5-grams")] = 5
+    n: Annotated[
+        int, Doc("Words or characters of an n-gram.", unit="words or characters", source="OBELICS, which uses 5-grams")
+    ] = 5
     grams: Annotated[
         Literal["words", "characters"], Doc("What n-grams consist of. characters: for languages without spaces between words.")
     ] = "words"

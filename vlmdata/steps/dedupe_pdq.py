@@ -42,7 +42,7 @@ class DedupePdq(Step):
         Doc(
             "An image with a lower quality of its hash stays, because the picture is nearly blank.",
             unit="quality, 0 to 100",
-            source="ThreatExchange ignores hashes of lower quality",
+            source="ThreatExchange, which ignores hashes of lower quality",
         ),
     ] = 50
     hash: Annotated[str, Doc("Name of the step that measured the hashes.")] = "pdq_hash"

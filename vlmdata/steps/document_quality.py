@@ -45,7 +45,7 @@ class DocumentQuality(QualityRules, Step):
         Doc(
             "Share of words in `spam_words` from which on a document is rejected. Above 1: no limit.",
             unit="share of words, 0 to 1",
-            source="OBELICS has no such rule for documents",
+            source="OBELICS, which has no such rule for documents",
         ),
     ] = 1.01
 

@@ -56,7 +56,7 @@ class Language(Step):
         Doc(
             "A text is rejected if its most probable language has a lower probability. OBELICS uses 0.8. 0: no limit.",
             unit="probability, 0 to 1",
-            source="DataComp's basic filter has no such limit",
+            source="DataComp's basic filter, which has no such limit",
         ),
     ] = 0.0
     plain: Annotated[

@@ -54,7 +54,10 @@ class NsfwImages(Step):
     ] = field(default_factory=lambda: [0.85, 0.9])
     rejects: Annotated[
         Literal["row", "image"],
-        Doc("Whether an unwanted image rejects its whole row or only itself.", source="OBELICS rejects the whole document"),
+        Doc(
+            "Whether an unwanted image rejects its whole row or only itself.",
+            source="OBELICS, which rejects the whole document",
+        ),
     ] = "row"
     batch: Annotated[int, Doc("Images per batch.", unit="images", source="vlmdata's choice")] = 32
 

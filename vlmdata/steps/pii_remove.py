@@ -36,7 +36,7 @@ class PiiRemove(Step):
     kinds: Annotated[list[Kind], Doc("Kinds of personal data to replace.")] = field(
         default_factory=lambda: ["mail", "ip", "telephone"]
     )
-    mark: Annotated[str, Doc("Replacement, such as <pii>. Empty: the data and extra spaces are removed.")] = ""
+    mark: Annotated[str, Doc("Replacement, such as `<pii>`. Empty: the data and extra spaces are removed.")] = ""
 
     def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")

@@ -79,7 +79,7 @@ class WebOptions:
         Doc(
             "Further attempts after a temporary failure, each after a random delay.",
             unit="attempts",
-            source="DataComp ran img2dataset with 2",
+            source="DataComp, which ran img2dataset with 2",
         ),
     ] = 2
     max_wait_s: Annotated[
@@ -95,7 +95,8 @@ class WebOptions:
     ] = 300.0
 
     host_connections: Annotated[
-        int, Doc("Concurrent requests to one host over all workers. 0: no limit.", unit="requests", source="a browser opens 6")
+        int,
+        Doc("Concurrent requests to one host over all workers. 0: no limit.", unit="requests", source="browsers, which open 6"),
     ] = 6
     host_requests_per_s: Annotated[
         float,
@@ -103,7 +104,7 @@ class WebOptions:
             "Rate of requests to one host over all workers. 0: no limit. In a run of 400 rows a second, only a host "
             "with 5% of the rows reaches 20.",
             unit="requests per second",
-            source="a browser sends as many if it opens a gallery page every second or two",
+            source="browsers, which send as many if they open a gallery page every second or two",
         ),
     ] = 20.0
     host_rates: Annotated[
