@@ -1,7 +1,7 @@
 """The documentation site: `make docs` builds it from the pages of this folder and the docstrings, without the internet."""
 
 import re
-from typing import Any
+from typing import Any, get_type_hints
 
 from vlmdata import __version__
 
@@ -25,6 +25,13 @@ def links_within_the_site(app: Any, docname: str, source: list[str]) -> None:
     source[0] = re.sub(r"\]\(\.\./([A-Z]+\.md)", r"](\1", source[0])
 
 
+def types_without_docs(app: Any, obj: Any, bound_method: bool) -> None:
+    """Show the types of a step's parameters without their `Doc`, which steps.md shows."""
+    if any("Annotated[" in str(kind) for kind in getattr(obj, "__annotations__", {}).values()):
+        obj.__annotations__ = get_type_hints(obj)
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("source-read", links_within_the_site)
+    app.connect("autodoc-before-process-signature", types_without_docs)

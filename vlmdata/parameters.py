@@ -34,11 +34,6 @@ class Parameter:
     is_required: bool
     default: Any = None
 
-    @property
-    def shown_default(self) -> str:
-        """Return the default as it can be written in a recipe, or an empty string for a required parameter."""
-        return "" if self.is_required else json.dumps(self.default, ensure_ascii=False)
-
 
 def parameters(cls: type) -> list[Parameter]:
     """Return the parameters of a dataclass, required ones first, `label` last. A parameter without a Doc has an empty text."""
