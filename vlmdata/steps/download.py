@@ -36,8 +36,8 @@ class Download(WebOptions, Step):
     engine: Annotated[
         Literal["vlmdata", "img2dataset"],
         Doc(
-            "Code that fetches and resizes. img2dataset: its bytes, but without robots.txt, TDM reservations, rate "
-            "limits and a limit on bytes."
+            "Code that fetches and resizes. img2dataset: images have the same bytes as from img2dataset, but robots.txt, TDM "
+            "reservations, rate limits and a limit on bytes are not supported."
         ),
     ] = "vlmdata"
     verify: Annotated[

@@ -46,9 +46,9 @@ class TextLength(Step):
     words: Annotated[
         Literal["scripts", "python", "fasttext"],
         Doc(
-            "How words are counted. scripts: see above. python: split at white space only, as DataComp's basic filter "
-            "does. fasttext: split at fastText's seven separators and count a line end as a word, as DataComp's "
-            "other filters do."
+            "How words are counted. scripts: between white space, but two letters of a script without spaces are a word. "
+            "python: between white space only, as in DataComp's basic filter. fasttext: between fastText's seven separators, "
+            "and a line end is a word, as in DataComp's other filters."
         ),
     ] = "scripts"
 
