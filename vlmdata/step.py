@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -87,6 +87,11 @@ class Step:
     # "model": the step loads a model; "gpu": the step uses a GPU if there is one; "web": the step uses the web client
     needs: ClassVar[tuple[str, ...]] = ()
     is_private: ClassVar[bool] = False  # the report counts rejected rows but never shows them
+    # The comparison that rejects, by reason, so that a user can be told which setting keeps a row. `"flat": "< min_entropy"`:
+    # the value was below the parameter; also <=, > and >=. `"format_*": "not in formats"`: `*` is not in the parameter.
+    # `"banned_*": "in banned"`: `*` is in the parameter. `"two_images": "= layout documents"`: this value of the parameter keeps
+    # the row. Reasons that are named like their parameter, such as `min_side` and `max_bytes`, need no entry (see `limit`).
+    limits: ClassVar[Mapping[str, str]] = {}
 
     label: Annotated[
         str, Doc("Name of the step in verdicts and columns. Needed if a recipe uses a step twice. Empty: the step's name.")
@@ -143,6 +148,20 @@ class Step:
         if name in ROW.names:
             return name
         return f"{self.name}.{name}" if name else self.name
+
+    @classmethod
+    def limit(cls, reason: str) -> tuple[str, str, str] | None:
+        """Return the comparison that rejects a row for this reason: (sign, parameter, what `*` stands for), or None.
+
+        For `= layout documents`, the last item is the value that keeps the row.
+        """
+        for pattern, rule in cls.limits.items():
+            if pattern == reason or (pattern.endswith("*") and reason.startswith(pattern[:-1])):
+                sign, parameter, *value = rule.replace("not in", "not-in").split()
+                return sign.replace("-", " "), parameter, value[0] if value else reason[len(pattern.rstrip("*")) :]
+        if reason[:4] in ("min_", "max_") and reason in {field.name for field in fields(cls)}:
+            return "<" if reason.startswith("min_") else ">", reason, ""
+        return None
 
     def run(self, rows: pa.Table, context: StepContext | None = None) -> pa.Table:
         """Measure all rows that are not rejected, then decide. Tests and notebooks can call this without an engine."""

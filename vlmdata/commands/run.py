@@ -51,11 +51,14 @@ def engine_parameters(command: Any) -> Any:
 @json_option
 def command(recipe: str, settings: tuple[str, ...], out: str, as_json: bool, **options: Any) -> None:
     from vlmdata.build import run
+    from vlmdata.engine.store.open_store import open_store
     from vlmdata.recipe import read_settings
+    from vlmdata.report.loss_lines import loss_lines
     from vlmdata.show import summary, totals
 
     manifest = run(recipe, out, overrides=read_settings(settings), **options)
     if as_json:
         print_json(totals(manifest, out))
     else:
-        print(summary(manifest, out))
+        print("
+".join([summary(manifest, out), *loss_lines(open_store(out, probe=False), manifest, out)]))

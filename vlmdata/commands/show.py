@@ -25,6 +25,8 @@ def command(out: str, samples: int, in_browser: bool, as_json: bool) -> None:
     import webbrowser
 
     from vlmdata.dataset import read_manifest
+    from vlmdata.engine.store.open_store import open_store
+    from vlmdata.report.loss_lines import loss_lines
     from vlmdata.report.write import REPORT
     from vlmdata.show import first_samples, summary, totals
     from vlmdata.step import RecipeError
@@ -36,7 +38,8 @@ def command(out: str, samples: int, in_browser: bool, as_json: bool) -> None:
     if as_json:
         print_json({**totals(manifest, out), "samples": [as_fields(sample) for sample in found]})
     else:
-        print("\n\n".join([summary(manifest, out), *map(describe, found)]))
+        text = "\n".join([summary(manifest, out), *loss_lines(open_store(out, probe=False), manifest, out)])
+        print("\n\n".join([text, *map(describe, found)]))
     if in_browser:
         webbrowser.open((Path(out).absolute() / REPORT).as_uri())
 

@@ -14,6 +14,7 @@ from vlmdata.report.example_images import Album, Shown
 from vlmdata.report.examples import Chosen, Example, choose
 from vlmdata.report.frequent_names import Heavy
 from vlmdata.report.kept_samples import Stored, stored
+from vlmdata.report.loss_lines import loss_lines
 from vlmdata.report.recomputed_rows import open_recomputed
 from vlmdata.report.scan_ledger import Facts, Rule, scan
 from vlmdata.report.threshold_lines import Line, score_of, step_names
@@ -43,6 +44,7 @@ def gather(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
     kept = stored(store)
     return {
         "head": _head(manifest, kept),
+        "losses": loss_lines(store, manifest, "OUT"),
         "funnel": funnel(manifest),
         "others": other_records(manifest),
         "inside": [(*rule, count) for rule, count in sorted(facts.inside.items(), key=lambda item: (-item[1], str(item[0])))],

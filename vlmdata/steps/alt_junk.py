@@ -60,6 +60,7 @@ class AltJunk(Step):
     id: ClassVar = "vlmdata.steps.alt_junk"
     example: ClassVar = "- alt_junk: {rules: [file_name, camera_name, address]}"
     reads: ClassVar = ("texts",)
+    limits: ClassVar = {"*": "in rules"}
 
     rules: Annotated[
         list[Rule], Doc("Rules to apply. A text that matches one of them is rejected, with the rule's name as the reason.")

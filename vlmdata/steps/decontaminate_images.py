@@ -42,6 +42,7 @@ class DecontaminateImages(Step):
     writes: ClassVar = {"bits": pa.list_(pa.float64()), "cosine": pa.list_(pa.float64())}
     measured_by: ClassVar = ("hash", "embedding")
     needs: ClassVar = ("model", "gpu")
+    limits: ClassVar = {"looks_like_evaluation": "<= distance", "means_like_evaluation": "> cosine"}
 
     references: Annotated[tuple[str, ...], Doc("Folders, tars or files of evaluation images.")] = ()
     distance: Annotated[

@@ -32,6 +32,7 @@ class DecontaminateText(Step):
     writes: ClassVar = {"share": pa.list_(pa.float64())}
     measured_by: ClassVar = ("n", "min_words")
     version: ClassVar = 2  # since version 2, text in scripts without spaces is split into words
+    limits: ClassVar = {"in_evaluation": "> share"}
 
     references: Annotated[
         tuple[str, ...],

@@ -37,6 +37,7 @@ class DedupeMinhash(Step):
     changes: ClassVar = ("cluster",)
     sees_all: ClassVar = True
     distribute_above: ClassVar = 5_000_000  # rows, for which the driver holds 3 GB of texts (100 words each) and 3 GB of hashes
+    limits: ClassVar = {"similar_text": ">= threshold"}
 
     threshold: Annotated[
         float,

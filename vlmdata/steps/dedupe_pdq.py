@@ -28,6 +28,7 @@ class DedupePdq(Step):
     example: ClassVar = "- pdq_hash\n- dedupe_pdq: {distance: 31, keep: [largest, earliest]}"
     sees_all: ClassVar = True
     changes: ClassVar = ("images", "cluster")
+    limits: ClassVar = {"same_picture": "<= distance"}
 
     distance: Annotated[
         int,

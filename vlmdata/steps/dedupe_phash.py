@@ -32,6 +32,7 @@ class DedupePhash(Step):
     sees_all: ClassVar = True
     changes: ClassVar = ("images", "cluster")
     distribute_above: ClassVar = 20_000_000  # rows, for which the driver holds 2 GB of columns and searches for a minute
+    limits: ClassVar = {"same_picture": "<= distance"}
 
     distance: Annotated[
         int,

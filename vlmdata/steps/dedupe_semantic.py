@@ -37,6 +37,7 @@ class DedupeSemantic(Step):
     changes: ClassVar = ("images", "cluster")
     sees_all: ClassVar = True
     distribute_above: ClassVar = 2_000_000  # rows, with 1 GB of embeddings of width 512 in the driver, which needs 4 GB
+    limits: ClassVar = {"same_meaning": "> cosine"}
 
     cosine: Annotated[
         float,

@@ -23,6 +23,7 @@ class DocumentLanguage(Step):
     example: ClassVar = "- document_language: {keep: [en, fr], min_probability: 0.8}"
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.string(), "probability": pa.float64()}
+    limits: ClassVar = {"language_*": "not in keep"}
 
     keep: Annotated[list[str], Doc("Languages to keep, as ISO 639 codes.", source="OBELICS")] = field(
         default_factory=lambda: ["en"]

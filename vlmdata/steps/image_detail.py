@@ -34,6 +34,7 @@ class ImageDetail(Step):
     reads: ClassVar = ("images",)
     writes: ClassVar = {name: pa.list_(pa.float64()) for name in ("spread", "entropy", "sharpness")}
     measured_by: ClassVar = ("side",)
+    limits: ClassVar = {"blank": "< min_spread", "flat": "< min_entropy", "blurred": "< min_sharpness"}
 
     min_spread: Annotated[
         float,

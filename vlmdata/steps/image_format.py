@@ -24,6 +24,7 @@ class ImageFormat(Step):
     id: ClassVar = "vlmdata.steps.image_format"
     example: ClassVar = "- image_format: {formats: [jpeg, png]}"
     reads: ClassVar = ("images",)
+    limits: ClassVar = {"format_*": "not in formats"}
 
     formats: Annotated[list[Format], Doc("Formats to keep.", source="OBELICS, step 12")] = field(
         default_factory=lambda: ["jpeg", "png", "webp"]

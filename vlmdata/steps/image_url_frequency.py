@@ -25,6 +25,7 @@ class ImageUrlFrequency(Step):
     reads: ClassVar = ("images.url",)
     changes: ClassVar = ("images",)
     sees_all: ClassVar = True
+    limits: ClassVar = {"frequent_address": "> max_count"}
 
     max_count: Annotated[
         int,

@@ -24,6 +24,7 @@ class ImageUrlRules(Step):
     id: ClassVar = "vlmdata.steps.image_url_rules"
     example: ClassVar = '- image_url_rules: {banned: [logo, icon, ".svg", "data:image"], min_rendered: 150}'
     reads: ClassVar = ("images",)
+    limits: ClassVar = {"banned_*": "in banned", "min_rendered_*": "< min_rendered", "max_rendered_*": "> max_rendered"}
 
     banned: Annotated[list[str], Doc("Words that are rejected anywhere in an address.", source="OBELICS, step 11")] = field(
         default_factory=lambda: ["logo", "button", "icon", "plugin", "widget", "porn", "xxx", "sex"]

@@ -43,6 +43,7 @@ class Language(Step):
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.list_(pa.string()), "probability": pa.list_(pa.float64())}
     measured_by: ClassVar = ("plain",)
+    limits: ClassVar = {"language_*": "not in keep"}
 
     keep: Annotated[
         list[str],

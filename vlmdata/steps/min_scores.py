@@ -29,6 +29,7 @@ class MinScores(Step):
         "- clip_score: {label: l14, model: ViT-L-14, pretrained: laion2b_s32b_b82k, min_score: -1}\n"
         "- min_scores: {scores: {b32: 0.28, l14: 0.24}, need: any}"
     )
+    limits: ClassVar = {"min_*": "< scores"}
 
     scores: Annotated[dict[str, float], Doc("Minimum of each score. The keys are measured columns.", unit="as the score")]
     need: Annotated[Literal["all", "any"], Doc("Whether every score must reach its minimum, or one is enough.")] = "all"

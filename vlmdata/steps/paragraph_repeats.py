@@ -24,6 +24,7 @@ class ParagraphRepeats(Step):
     reads: ClassVar = ("url", "texts.text")
     changes: ClassVar = ("texts",)
     sees_all: ClassVar = True
+    limits: ClassVar = {"repeated_on_host": ">= min_count"}
 
     min_count: Annotated[
         int,

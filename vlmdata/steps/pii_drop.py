@@ -23,6 +23,7 @@ class PiiDrop(Step):
     example: ClassVar = "- pii_drop: {kinds: [mail, telephone]}"
     reads: ClassVar = ("texts",)
     is_private: ClassVar = True
+    limits: ClassVar = {"*": "in kinds"}
 
     kinds: Annotated[list[Kind], Doc("Kinds of personal data that reject a text.")] = field(
         default_factory=lambda: ["mail", "ip", "telephone"]

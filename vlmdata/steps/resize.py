@@ -27,6 +27,7 @@ class Resize(ResizeRule, Step):
         *("mode", "size", "only_if_bigger", "skip_reencode", "format", "quality", "blur_boxes"),
         *("max_pixels", "max_memory_mb", "max_cost"),
     )
+    limits: ClassVar = {"too_large": "> max_memory_mb", "too_costly": "> max_cost", "too_many_pixels": "> max_pixels"}
 
     blur_boxes: Annotated[bool, Doc("Whether to blur the boxes of the row's images, such as faces in DataComp.")] = False
     max_pixels: Annotated[

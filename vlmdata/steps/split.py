@@ -38,6 +38,7 @@ class Split(Step):
     example: ClassVar = "- split: {shares: {train: 0.98, val: 0.01, test: 0.01}, by_domain: true}"
     changes: ClassVar = ("extra",)
     sees_all: ClassVar = True
+    limits: ClassVar = {"split_*": "not in only"}
 
     shares: Annotated[
         dict[str, float],

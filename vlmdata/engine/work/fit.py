@@ -25,6 +25,7 @@ class Fit(Step):
 
     id: ClassVar = "vlmdata.engine.fit"
     reads: ClassVar = ("images", "texts")
+    limits: ClassVar = {"two_images": "= layout documents", "two_texts": "= layout documents"}
     label: str = field(default=LABEL, init=False)
     pairs_only: bool = True
 
