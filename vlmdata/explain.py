@@ -16,6 +16,7 @@ from vlmdata.engine.output.lookup import candidates
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.parquet_files import open_parquet
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.readable import is_empty, number, text, visible
 from vlmdata.redact import redacted
 
 
@@ -76,11 +77,13 @@ def tell(line: dict[str, Any], word: str) -> str:
         lines.append(f"  address      {redacted(line['url'])}")
     if line["cluster"] is not None and line["cluster"] != line["key"]:
         lines.append(f"  duplicate of  {line['cluster']}")
-    lines += [f"  {name:<12} {line[name]}" for name in ("place", "problem") if line.get(name) is not None]
+    for name in ("place", "problem"):
+        if line.get(name) is not None:
+            lines.append(f"  {name:<12} {visible(redacted(line[name]), 400)}")
     lines += _pieces("image", line["images"] or [], word)
     lines += _pieces("text", line["texts"] or [], word)
-    measured = {name: value for name, value in line.items() if name not in COLUMNS and value is not None}
-    return "\n".join([*lines, *(f"  {name:<12} {_short(value)}" for name, value in sorted(measured.items()))])
+    measured = {name: value for name, value in line.items() if name not in COLUMNS and not is_empty(value)}
+    return "\n".join([*lines, *(f"  {name:<12} {text(value)}" for name, value in sorted(measured.items()))])
 
 
 def _pieces(what: str, pieces: list[dict[str, Any] | None], word: str) -> list[str]:
@@ -97,12 +100,7 @@ def _pieces(what: str, pieces: list[dict[str, Any] | None], word: str) -> list[s
 def _verdict(of: dict[str, Any]) -> str:
     if of["step"] is None:
         return ""
-    text = f"by {of['step']}" + (f": {of['reason']}" if of["reason"] else "")
+    words = f"by {of['step']}" + (f": {of['reason']}" if of["reason"] else "")
     if of["value"] is not None:
-        text += f", {of['value']:g}" + (f" against {of['threshold']:g}" if of["threshold"] is not None else "")
-    return text
-
-
-def _short(value: Any) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
+        words += f", {number(of['value'])}" + (f" against {number(of['threshold'])}" if of["threshold"] is not None else "")
+    return words

@@ -38,6 +38,11 @@ def text(value: Any, most: int = CHARS) -> str:
     return visible(value.hex() if isinstance(value, bytes) else str(value), most)
 
 
+def is_empty(value: Any) -> bool:
+    """Return whether a value is null, or a list of nulls."""
+    return value is None or (isinstance(value, list | tuple) and all(one is None for one in value))
+
+
 def visible(words: str, most: int = CHARS) -> str:
     """Return the beginning of a text in one line, without characters that control a terminal or change the text direction."""
     line = " ".join(UNPRINTABLE.sub(" ", words[: 4 * most]).split())

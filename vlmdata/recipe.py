@@ -99,8 +99,7 @@ def read(recipe: str | Path, overrides: dict[str, Any] | None = None) -> tuple[d
         raise RecipeError(f"cannot read {path} as YAML: {one_line(error)}") from None
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe must be a mapping with the keys source, steps and shards")
-    for place, value in (overrides or {}).items():
-        _override(tree, place, value, path)
+    apply_overrides(tree, overrides, str(path))
     return tree, str(path)
 
 
@@ -212,7 +211,13 @@ def _check_columns(steps: tuple[Step, ...], where: str) -> None:
         known |= {step.column(name) for name in step.writes}
 
 
-def _override(tree: dict[str, Any], place: str, value: Any, path: Path) -> None:
+def apply_overrides(tree: dict[str, Any], overrides: dict[str, Any] | None, where: str) -> None:
+    """Replace values of a recipe's tree, in place. `overrides` is as in `load`, and `where` names the recipe in errors."""
+    for place, value in (overrides or {}).items():
+        _override(tree, place, value, where)
+
+
+def _override(tree: dict[str, Any], place: str, value: Any, path: str) -> None:
     head, *rest = place.split(".")
     if head not in ("source", "shards", "part_rows", "steps"):
         target = _step_entry(tree, head, path)
@@ -228,14 +233,14 @@ def _override(tree: dict[str, Any], place: str, value: Any, path: Path) -> None:
     target[rest[-1]] = value
 
 
-def _step_entry(tree: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+def _step_entry(tree: dict[str, Any], name: str, path: str) -> dict[str, Any]:
     """Return the parameters of the step called `name`. The caller changes them in place."""
     steps = tree.get("steps") or []
     labels = []
     for position, entry in enumerate(steps):
         step, parameters = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
         parameters = parameters or {}
-        labels.append(parameters.get("label", step))
+        labels.append(parameters.get("label") or (step.split(".")[-2] if "." in step else step))
         if labels[-1] == name:
             steps[position] = {step: parameters}
             return parameters

@@ -1,20 +1,43 @@
-"""Retries fetches that failed for a temporary reason, such as a time-out, a busy host or a server that was down."""
+"""Retries fetches that failed for a temporary reason, or under settings that have changed since."""
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmdata.arguments import check_path, texts_of
+from vlmdata.arguments import check_overrides, check_path, texts_of
 from vlmdata.build import run
 from vlmdata.dataset import read_manifest, settle
 from vlmdata.engine.store.open_store import open_store
-from vlmdata.recipe import Recipe, load, parse
+from vlmdata.fetch_failures import Failures, find_failures
+from vlmdata.recipe import Recipe, apply_overrides, load, parse
 from vlmdata.redact import MARK
 from vlmdata.step import RecipeError
-from vlmdata.web.outcomes import is_passing
+
+
+@dataclass(frozen=True)
+class RetryPlan:
+    """What a retry would do: the dataset's manifest, its failed fetches, and the recipe."""
+
+    out: str | Path
+    manifest: dict[str, Any]
+    failures: Failures
+    recipe: Recipe | None  # None: the recipe in the manifest, with `tree`
+    tree: dict[str, Any]
+
+    def built(self) -> Recipe:
+        """Return the recipe to run. Raises RecipeError if only its file has it completely."""
+        if self.recipe is not None:
+            return self.recipe
+        if MARK in json.dumps(self.tree):
+            raise RecipeError(
+                f"{self.out} does not store the secrets of its recipe. Add the recipe file that built the dataset: --recipe FILE"
+            )
+        return parse(self.tree, f"the recipe of {self.out}")
 
 
 def retry(
@@ -27,38 +50,53 @@ def retry(
     local: bool = False,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Retry the fetches that failed temporarily, and return the manifest. Without such fetches, nothing is changed.
+    """Retry failed fetches, and return the manifest. Without fetches to retry, nothing is changed.
 
-    `only` names the reasons to retry, such as `timeout` or `http_503` (default: every temporary reason). `recipe` and
-    `overrides` must be the recipe and the overrides that built the dataset. They are needed only if addresses in the recipe
-    hold secrets, because the manifest does not keep secrets. `address`, `local` and `workers` are as in `run`. Raises
-    RecipeError if no row failed with a reason in `only`, or if `out` is not a finished dataset.
+    By default, these are the fetches that failed temporarily, and those that a changed setting may turn into a success, such as
+    `private_address` after a change of `download.allowed_hosts`. Settings are compared with those of all runs since the last
+    retry for the same reason. `only` names the reasons to retry instead, such as `timeout` or `http_503`.
+
+    `recipe` is the recipe that built the dataset (default: the one in the manifest). It is needed only if addresses in the
+    recipe hold secrets, because the manifest does not keep secrets. `overrides` changes values of the recipe, such as
+    `download.allowed_hosts`. `address`, `local` and `workers` are as in `run`. Raises RecipeError if no row failed with a
+    reason in `only`, or if `out` is not a finished dataset.
     """
-    before, reasons = reasons_to_retry(out, only)
-    if not reasons:
-        return before
-    if recipe is None:
-        if overrides:
-            raise RecipeError("overrides need a recipe. Add the recipe file that built the dataset: --recipe FILE")
-        if MARK in json.dumps(before["recipe"]):
-            raise RecipeError(
-                f"{out} does not store the secrets of its recipe. Add the recipe file that built the dataset: --recipe FILE"
-            )
-    built = parse(before["recipe"]) if recipe is None else load(recipe, overrides)
-    return run(built, out, retry=reasons, address=address, local=local, workers=workers)
+    plan = plan_retry(out, only, recipe=recipe, overrides=overrides)
+    return carry_out(plan, address=address, local=local, workers=workers)
 
 
-def reasons_to_retry(out: str | Path, only: str | Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
-    """Return a dataset's manifest and the reasons to retry: `only`, or every temporary reason that occurs in the dataset.
+def carry_out(plan: RetryPlan, **options: Any) -> dict[str, Any]:
+    """Run what `plan_retry` returned, and return the manifest. `options` are those of `run`."""
+    if not plan.failures.again:
+        return plan.manifest
+    return run(plan.built(), plan.out, retry=list(plan.failures.again), limit=plan.manifest["limit"], **options)
 
-    Finishes an interrupted takedown first. Raises RecipeError if no row failed with a reason in `only`.
-    """
+
+def plan_retry(
+    out: str | Path,
+    only: str | Sequence[str] = (),
+    *,
+    recipe: str | Path | Recipe | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> RetryPlan:
+    """Return what `retry` would do with the same arguments. Finishes an interrupted takedown first, and raises as `retry`."""
     check_path(out=out)
     wanted = texts_of(only=only)
-    settle(open_store(out, probe=False))
+    check_overrides(overrides)
+    store = open_store(out, probe=False)
+    settle(store)
     manifest = read_manifest(out)
-    found = sorted({line["reason"] for line in manifest["dropped"] if line["step"] == "download"})
-    if unknown := set(wanted) - set(found):
-        others = ", ".join(found) or "none"
+    loaded = None if recipe is None else load(recipe, overrides)
+    if loaded is not None:
+        tree = loaded.describe()
+    else:
+        tree = copy.deepcopy(manifest["recipe"])
+        apply_overrides(tree, overrides, f"the recipe of {out}")
+        if overrides and MARK not in json.dumps(tree):
+            loaded = parse(tree, f"the recipe of {out}")
+            tree = loaded.describe()
+    failures = find_failures(store, manifest, tree, wanted)
+    if unknown := set(wanted) - set(failures.again):
+        others = ", ".join(sorted(failures.left | failures.again)) or "none"
         raise RecipeError(f"no row of {out} failed with {', '.join(sorted(unknown))}. The reasons that occur are: {others}")
-    return manifest, wanted or [reason for reason in found if is_passing(reason)]
+    return RetryPlan(out, manifest, failures, loaded, tree)

@@ -24,7 +24,7 @@ def log(out: Path) -> list[dict]:
 
 def counts(rows: int, dropped: int = 0, size: int = 0) -> dict:
     reasons = {"download: http_404": dropped} if dropped else {}
-    return {"rows": rows, "alive": rows - dropped, "dropped": reasons, "bytes": size}
+    return {"rows": rows, "alive": rows - dropped, "dropped": reasons, "bytes": size, "measured": {}}
 
 
 def test_a_pipe_gets_one_line_per_stage_and_one_estimate(tmp_path, capsys):

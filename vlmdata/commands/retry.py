@@ -1,4 +1,7 @@
-"""Retry the fetches that failed temporarily: time-outs, busy hosts, servers that were down."""
+"""Retry the fetches that failed temporarily, and those that changed settings may turn into a success.
+
+Temporary failures are time-outs, busy hosts and servers that were down.
+"""
 
 from typing import Any
 
@@ -10,6 +13,7 @@ from vlmdata.verbs import Verb, argument, folders, json_option, print_json
 EXAMPLES = """
 vlmdata retry OUT
 vlmdata retry OUT --only timeout,http_503
+vlmdata retry OUT --set 'download.allowed_hosts=[images.intranet]'
 """
 
 
@@ -18,12 +22,12 @@ vlmdata retry OUT --only timeout,http_503
 @click.option(
     "--only",
     metavar="REASONS",
-    help="retry only fetches that failed for these reasons, separated by commas (default: all temporary reasons)",
+    help="retry only fetches that failed for these reasons, separated by commas (default: all temporary reasons, and all that a changed setting influences)",
 )
 @click.option(
     "--recipe",
     metavar="RECIPE",
-    help="recipe that built the dataset; needed if addresses in the recipe hold secrets, which the manifest does not keep",
+    help="recipe that built the dataset (default: the one in its manifest); needed if addresses in the recipe hold secrets, which the manifest does not keep",
     shell_complete=recipes,
 )
 @click.option(
@@ -31,27 +35,31 @@ vlmdata retry OUT --only timeout,http_503
     "settings",
     multiple=True,
     metavar="A.B=C",
-    help="with --recipe: a parameter that was changed by --set when the dataset was built",
+    help="change a parameter of the recipe, such as download.timeout_s=60",
 )
 @engine_parameters
 @json_option
 def command(out: str, only: str | None, recipe: str | None, settings: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    from vlmdata.engine.store.open_store import open_store
     from vlmdata.recipe import read_settings
     from vlmdata.redact import redacted
-    from vlmdata.refetch import reasons_to_retry, retry
+    from vlmdata.refetch import carry_out, plan_retry
+    from vlmdata.report.loss_lines import loss_lines
     from vlmdata.show import summary, totals
 
-    before, reasons = reasons_to_retry(out, only.split(",") if only else ())
-    if not reasons and as_json:
-        print_json({**totals(before, out), "retried": [], "more_kept": 0})
-        return
-    if not reasons:
-        print(f"{redacted(out)}: no fetch failed temporarily, so there is nothing to retry")
-        return
-    manifest = retry(out, only=reasons, recipe=recipe, overrides=read_settings(settings), **options)
-    more = manifest["kept"] - before["kept"]
+    plan = plan_retry(out, only.split(",") if only else (), recipe=recipe, overrides=read_settings(settings))
+    if not as_json:
+        print("
+".join(plan.failures.lines()), end="
+" if plan.failures.again or plan.failures.left else "", flush=True)
+    manifest = carry_out(plan, **options)
+    more = manifest["kept"] - plan.manifest["kept"]
     if as_json:
-        print_json({**totals(manifest, out), "retried": reasons, "more_kept": more})
-        return
-    print(summary(manifest, out))
-    print(f"{more:,} more rows kept than before")
+        print_json({**totals(manifest, out), "retried": list(plan.failures.again), "more_kept": more})
+    elif plan.failures.again:
+        print("
+".join([summary(manifest, out), *loss_lines(open_store(out, probe=False), manifest, out)]))
+        print(f"{more:,} more rows kept than before")
+    else:
+        changed = "; no failed fetch depends on the changed settings" if settings else ""
+        print(f"{redacted(out)}: there is nothing to retry{changed}")

@@ -54,11 +54,14 @@ def command(recipe: str, settings: tuple[str, ...], out: str, as_json: bool, **o
     from vlmdata.engine.store.open_store import open_store
     from vlmdata.recipe import read_settings
     from vlmdata.report.loss_lines import loss_lines
+    from vlmdata.rerun import earlier_manifest, rerun_lines
     from vlmdata.show import summary, totals
 
+    before = earlier_manifest(out)
     manifest = run(recipe, out, overrides=read_settings(settings), **options)
     if as_json:
         print_json(totals(manifest, out))
-    else:
-        print("
-".join([summary(manifest, out), *loss_lines(open_store(out, probe=False), manifest, out)]))
+        return
+    store = open_store(out, probe=False)
+    again = rerun_lines(store, before, manifest, out)
+    print("\n".join([summary(manifest, out), *again, *loss_lines(store, manifest, out)]))

@@ -38,8 +38,11 @@ def command(out: str, samples: int, in_browser: bool, as_json: bool) -> None:
     if as_json:
         print_json({**totals(manifest, out), "samples": [as_fields(sample) for sample in found]})
     else:
-        text = "\n".join([summary(manifest, out), *loss_lines(open_store(out, probe=False), manifest, out)])
-        print("\n\n".join([text, *map(describe, found)]))
+        print("
+
+".join([summary(manifest, out), *map(describe, found)]))
+        for line in loss_lines(open_store(out, probe=False), manifest, out):
+            print(line)
     if in_browser:
         webbrowser.open((Path(out).absolute() / REPORT).as_uri())
 

@@ -28,7 +28,7 @@ def loss_lines(store: Store, manifest: dict[str, Any], out: str) -> list[str]:
     """
     rows, kept = manifest["rows"], manifest["kept"]
     if not rows:
-        return ["The source has no rows."]
+        return [] if manifest["limit"] == 0 else ["The source has no rows."]
     if not are_hardly_any(kept, rows):
         return []
     lines = ["Nothing was kept. The steps that took most:" if kept == 0 else "Hardly any row was kept. The steps that took most:"]
@@ -128,8 +128,11 @@ def _failed(loss: Loss, reason: str, rows: int, out: str) -> Iterator[str]:
     names_of = [setting.lstrip("+-") for setting in settings]
     if "+allowed_hosts" in settings:
         before = loss.parameters.get("allowed_hosts") or []
-        allowed = dict.fromkeys([*before, *(_canonical(host) for host, _ in hosts[:SHOWN_HOSTS])])
-        yield f"    if these hosts are yours: {retry} {_setting(loss, 'allowed_hosts', list(allowed))}"
+        new = [name for host, _ in hosts[:SHOWN_HOSTS] if (name := _canonical(host)) not in before]
+        if new:
+            yield f"    if these hosts are yours: {retry} {_setting(loss, 'allowed_hosts', [*before, *new])}"
+        elif hosts:
+            yield f"    these hosts are allowed now; this asks again: {retry}"
     elif is_passing(reason):
         yield f"    temporary; this asks again: {retry}"
     elif names_of:

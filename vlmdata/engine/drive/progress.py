@@ -54,14 +54,15 @@ class Progress:
     def add(self, counts: dict[str, Any]) -> None:
         """Count a partition that ended.
 
-        `counts` holds numbers of rows: `rows` (all), `alive` (not dropped) and `dropped` (by step and reason). Its `bytes` is
-        the size of the partition's images that this run wrote.
+        `counts` holds numbers of rows: `rows` (all), `alive` (not dropped), `dropped` (by step and reason) and `measured` (by
+        step, in this call). Its `bytes` is the size of the partition's images that this run wrote.
         """
         now = time.monotonic()
         self.rows += counts["rows"]
         self.alive += counts["alive"]
         self.dropped.update(counts["dropped"])
         self.bytes += counts["bytes"]
+        self.measured.update(counts["measured"])
         if counts["bytes"]:
             self.fresh_rows += counts["rows"]
             self.fresh_partitions += 1
@@ -77,6 +78,7 @@ class Progress:
     def _begin(self, name: str) -> None:
         self.name, self.rows, self.alive, self.bytes, self.fresh_rows, self.fresh_partitions = name, 0, 0, 0, 0, 0
         self.dropped: Counter[str] = Counter()
+        self.measured: Counter[str] = Counter()
         self.began = self.shown = time.monotonic()
         self.recent = deque([(self.began, 0)])
 
@@ -129,6 +131,7 @@ class Progress:
         self._say(f"{line:<62} {seconds:7.1f} s{self._outcomes() if self.dropped != self.known else ''}")
         self.known = self.dropped
         facts = {"rows": self.rows, "alive": self.alive, "dropped": dict(self.dropped), "bytes": self.bytes}
+        facts["measured"] = dict(self.measured)
         self.log.add("counts", name=self.name, seconds=round(seconds, 1), **(facts if self.rows else {}))
         self.name = ""
 

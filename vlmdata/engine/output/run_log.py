@@ -10,7 +10,8 @@ import datetime
 import importlib.metadata
 import json
 import uuid
-from typing import Any
+from collections import Counter
+from typing import Any, NamedTuple
 
 from vlmdata.engine.store.lease import holder
 from vlmdata.engine.store.store_protocol import Store
@@ -28,7 +29,7 @@ class RunLog:
     def __init__(self, store: Store, recipe: dict[str, Any], **options: Any):
         now = datetime.datetime.now(datetime.UTC)
         self._store = store
-        self._name = f"{FOLDER}/{now:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}.jsonl"
+        self._name = f"{FOLDER}/{now:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}.jsonl"
         self._lines: list[str] = []
         self.add("begin", version=importlib.metadata.version("vlmdata"), by=holder(), recipe=recipe, **options)
 
@@ -44,6 +45,38 @@ class RunLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None:
             self.add("failed", error=f"{type(error).__name__}: {' '.join(str(error).split())[-1000:]}")
+
+
+class LoggedRun(NamedTuple):
+    """A run as its log states it: the recipe, the reasons for which it fetched again, and whether it ended."""
+
+    recipe: dict[str, Any]
+    again: list[str]
+    has_ended: bool
+    measured: dict[str, int]  # step: rows that it measured anew
+
+
+def logged_runs(store: Store) -> list[LoggedRun]:
+    """Return the runs whose logs are in the dataset, oldest first. A log that cannot be read is left out."""
+    found = []
+    for name in sorted(store.list(FOLDER)):
+        try:
+            lines = [json.loads(line) for line in store.read(name).decode().splitlines()]
+        except (ValueError, RecursionError, FileNotFoundError):  # damaged, or removed meanwhile
+            continue
+        if lines and all(isinstance(line, dict) for line in lines) and isinstance(lines[0].get("recipe"), dict):
+            again = lines[0].get("again")
+            names = [one for one in again if isinstance(one, str)] if isinstance(again, list) else []
+            found.append(LoggedRun(lines[0]["recipe"], names, lines[-1].get("event") == "end", _measured(lines)))
+    return found
+
+
+def _measured(lines: list[dict[str, Any]]) -> dict[str, int]:
+    sums: Counter[str] = Counter()
+    for line in lines:
+        if isinstance(facts := line.get("measured"), dict):
+            sums.update({step: rows for step, rows in facts.items() if isinstance(rows, int)})
+    return dict(sums)
 
 
 def clear_errors(store: Store) -> None:

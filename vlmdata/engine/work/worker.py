@@ -33,7 +33,7 @@ from vlmdata.engine.work.ingest import Ingest
 from vlmdata.engine.work.open_partition import Keep, OpenPartition
 from vlmdata.engine.work.read_source import piece_rows
 from vlmdata.row import alive, set_column
-from vlmdata.step import scatter
+from vlmdata.step import Step, scatter
 
 
 class Worker:
@@ -65,8 +65,8 @@ class Worker:
     ) -> dict[str, Any]:
         """Run a partition's steps and commit new measurements. Return counts as a dict.
 
-        The counts are the numbers of rows (`rows`), of rows not dropped (`alive`), of drops by step and reason (`dropped`), and
-        of bytes of new images (`bytes`). The worker retries images that failed for a reason in `again`. It skips the images at
+        The counts are the numbers of rows (`rows`), of rows not dropped (`alive`), of drops by step and reason (`dropped`), of
+        rows measured now by step (`measured`), and of bytes of new images (`bytes`). The worker retries images that failed for a reason in `again`. It skips the images at
         the positions `guilty`, which kill the decoder. In the file `journal`, it records the image that it is decoding, so that
         the driver can find an image that kills the worker.
         """
@@ -80,7 +80,8 @@ class Worker:
         is_alive = alive(rows)
         dead = rows.filter(pa.array(~is_alive)).select(["drop", "reason"]).to_pylist()
         dropped = Counter(f"{row['drop']}: {row['reason'] or 'dropped'}" for row in dead)
-        return {"rows": len(rows), "alive": int(is_alive.sum()), "dropped": dict(dropped), "bytes": opened.blob.size}
+        counts = {"rows": len(rows), "alive": int(is_alive.sum()), "dropped": dict(dropped), "bytes": opened.blob.size}
+        return counts | {"measured": opened.measured}
 
     def project(self, call: PartitionCall, columns: Columns) -> pa.Table:
         """Return these columns of a partition.
@@ -194,6 +195,7 @@ class Worker:
             missing |= have & step.failed(columns["images"], again)
         if missing.any():
             opened.measuring = name
+            opened.measured[_title(step)] = int(missing.sum())
             measured = step.measure(rows.filter(pa.array(missing)), opened)
             arrays = [scatter(measured[short].cast(kind), missing, None) for short, kind in step.writes.items()]
             names = ["input", *step.writes]
@@ -227,3 +229,10 @@ class Worker:
 
     def _is_current(self) -> bool:
         return tombstones.are_all(self.store, self.tombstones)
+
+
+def _title(step: Step) -> str:
+    """Return the name of a step in the log of a run. `download` and `resize`, which are one bound step, keep their names."""
+    if not isinstance(step, Ingest):
+        return step.name
+    return " + ".join(one.name for one in (step.download, step.resize) if one) or step.name
