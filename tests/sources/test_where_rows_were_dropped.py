@@ -62,9 +62,20 @@ def test_dropped_rows_of_a_list_have_a_place(tmp_path):
     assert dropped(UrlList(path=str(tmp_path / "a.parquet"), image="image")) == [("no_image", "a.parquet, row 2", None)]
 
 
-def test_rows_after_an_unreadable_record_have_no_row_number(tmp_path):
+@pytest.mark.parametrize("columns", [None, ("url", "caption")])
+def test_row_numbers_of_a_csv_count_unreadable_records(tmp_path, columns):
+    """The file has many blocks, and Arrow reports the odd rows of a block before it returns the block."""
+    kinds = ["good", "good", "odd", "empty", "good", "odd"] * 500
+    line = {"good": f"http://a.org/1,{'x' * 900}", "odd": "http://a.org/1,b,c", "empty": ",b"}
+    header = "" if columns else "url,caption\n"
+    (tmp_path / "a.csv").write_text(header + "\n".join(line[kind] for kind in kinds))
+    found = [place for reason, place, _ in dropped(UrlList(path=str(tmp_path / "a.csv"), columns=columns)) if reason == "no_address"]
+    assert found == [f"a.csv, row {number}" for number, kind in enumerate(kinds, 1) if kind == "empty"]
+
+
+def test_row_numbers_of_json_lines_count_unreadable_records(tmp_path):
     (tmp_path / "a.jsonl").write_text('nothing\n{"url": "", "caption": "b"}\n')
-    assert dropped(UrlList(path=str(tmp_path / "a.jsonl")))[0] == ("no_address", "a.jsonl", None)
+    assert dropped(UrlList(path=str(tmp_path / "a.jsonl")))[0] == ("no_address", "a.jsonl, row 2", None)
 
 
 @pytest.mark.parametrize(("streaming", "place"), [(False, "train, row 2"), (True, "train, shard 0, row 2")])

@@ -126,14 +126,14 @@ def tables(
     seen = int(not names)
     for batch in pacsv.open_csv(pa.PythonFile(rows, "r"), **options):
         table = _original_table(pa.table(batch)) if text.is_marked else pa.table(batch)
-        bad = [_bad(row, written, rows) for row in odd]
+        bad = [_bad(row, written, rows, bool(names)) for row in odd]
         seen += len(table) + len(odd)
         rows.line(seen)  # forgets the earlier rows
         odd.clear()
         yield _as_strings(table) if wide else table, bad
     if odd:
         none = pa.table({name: pa.array([], pa.binary()) for name in columns})
-        yield none, [_bad(row, written, rows) for row in odd]
+        yield none, [_bad(row, written, rows, bool(names)) for row in odd]
 
 
 def _options(columns: list[str], delimiter: str, quotes: bool, *, has_header: bool) -> dict[str, Any]:
@@ -149,12 +149,14 @@ def _options(columns: list[str], delimiter: str, quotes: bool, *, has_header: bo
     }
 
 
-def _bad(row: pacsv.InvalidRow, written: str, rows: WholeRows) -> Bad:
+def _bad(row: pacsv.InvalidRow, written: str, rows: WholeRows, has_names: bool) -> Bad:
+    number = row.number - (not has_names)  # Arrow counts the header
     if lost := rows.lost.pop(row.number, None):
-        return Bad("bad_record", original_bytes(lost.text).decode(written, "replace"), lost.problem, lost.line)
+        return Bad("bad_record", original_bytes(lost.text).decode(written, "replace"), lost.problem, lost.line, number)
     text = original_bytes(row.text.encode()).decode(written, "replace")
     fields = f"{row.actual_columns} field{'s' if row.actual_columns > 1 else ''}"
-    return Bad("bad_record", text, f"the row has {fields}, but there are {row.expected_columns} columns", rows.line(row.number))
+    problem = f"the row has {fields}, but there are {row.expected_columns} columns"
+    return Bad("bad_record", text, problem, rows.line(row.number), number)
 
 
 def _as_strings(table: pa.Table) -> pa.Table:

@@ -24,11 +24,11 @@ def batches(file: IO[bytes], kind: str, encoding: str, rows: int) -> Iterator[Ba
     """Yield batches of up to `rows` records, each as (records that can be read, records that cannot be read)."""
     good: list[dict[str, Any]] = []
     bad: list[Bad] = []
-    for item in items(file, kind, encoding):
+    for number, item in enumerate(items(file, kind, encoding), 1):
         if not isinstance(item, Bad):
             good.append(item)
         else:
-            bad.append(item)
+            bad.append(item._replace(number=number))
         if len(good) + len(bad) >= rows:
             yield good, bad
             good, bad = [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
 import itertools
@@ -154,18 +155,21 @@ def chunks(
 def with_places(name: str, some: Iterable[Chunk]) -> Iterator[tuple[Chunk, Callable[[int], str]]]:
     """Yield each chunk with a function that turns a row's index into its place in the list `name`.
 
-    A place holds the row number, counted from 1. After a record that cannot be read, a place is only the list's name, because
-    such a record may span any number of rows.
+    A place holds the row number, counted from 1. A record that cannot be read counts as one row.
     """
-    first, is_counted = 1, True
+    first = 1
+    bad: list[int] = []  # numbers of unreadable records at or after `first`; a reader may know them a chunk early
     for chunk in some:
-        is_counted = is_counted and not chunk.bad_records
-        yield chunk, functools.partial(_row_in, name, first if is_counted else None)
-        first += len(chunk.bad_encoding)
+        bad += sorted(record.number for record in chunk.bad_records if record.number)
+        before = [number - first - others for others, number in enumerate(bad)]  # readable rows of the chunk before each
+        yield chunk, functools.partial(_row_in, name, first, before)
+        passed = bisect.bisect_left(before, len(chunk.bad_encoding))
+        first += len(chunk.bad_encoding) + passed
+        del bad[:passed]
 
 
-def _row_in(name: str, first: int | None, number: int) -> str:
-    return name if first is None else f"{name}, row {first + number}"
+def _row_in(name: str, first: int, before: list[int], number: int) -> str:
+    return f"{name}, row {first + number + bisect.bisect_right(before, number)}"
 
 
 def open_parquet(stream: Any, path: str) -> pq.ParquetFile | None:

@@ -76,6 +76,7 @@ class Bad(NamedTuple):
     text: str  # the record's text
     problem: str
     line: int | None
+    number: int = 0  # of the record in its list, from 1; 0 if unknown
 
 
 def bad_records(file: str, raw: Sequence[Bad]) -> pa.Table:
