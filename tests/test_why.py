@@ -65,6 +65,18 @@ def test_a_record_that_could_not_be_read_is_shown_with_its_place():
     assert tell(line, "k").splitlines()[1:] == ["  place        a.tar, byte 1536", "  problem      a header whose sum is wrong"]
 
 
+def test_measurements_are_written_without_noise_nulls_and_long_lists():
+    verdict = {"drop": "clip_score", "reason": "min_score", "value": 0.19699999690055847, "threshold": 0.3}
+    rows = conform(pa.table({"key": ["k"], **{name: [value] for name, value in verdict.items()}}))
+    line = ledger_rows(rows, 0, 10).to_pylist()[0]
+    line |= {"clip_score": [None, 0.19699999690055847], "other": [None, None], "vector": [0.25] * 512}
+    assert tell(line, "k").splitlines() == [
+        "k  dropped by clip_score: min_score, 0.197 against 0.3",
+        "  clip_score   0.197",
+        "  vector       0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, … (512 values)",
+    ]
+
+
 def test_an_image_inside_a_document_is_found_by_its_address(tmp_path):
     image = {"url": "https://a.example/2.jpg", "sha256": "f" * 64}
     rows = pa.table(

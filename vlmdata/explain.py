@@ -77,9 +77,8 @@ def tell(line: dict[str, Any], word: str) -> str:
         lines.append(f"  address      {redacted(line['url'])}")
     if line["cluster"] is not None and line["cluster"] != line["key"]:
         lines.append(f"  duplicate of  {line['cluster']}")
-    for name in ("place", "problem"):
-        if line.get(name) is not None:
-            lines.append(f"  {name:<12} {visible(redacted(line[name]), 400)}")
+    known = [name for name in ("place", "problem") if line.get(name) is not None]
+    lines += [f"  {name:<12} {visible(redacted(line[name]), 400)}" for name in known]
     lines += _pieces("image", line["images"] or [], word)
     lines += _pieces("text", line["texts"] or [], word)
     measured = {name: value for name, value in line.items() if name not in COLUMNS and not is_empty(value)}

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.engine.output.ledger import ledger_files
+from vlmdata.engine.output.manifest import step_entries
 from vlmdata.engine.output.run_log import logged_runs
 from vlmdata.engine.store.parquet_files import open_parquet
 from vlmdata.engine.store.store_protocol import Store
@@ -36,9 +37,7 @@ def _listed(what: str, reasons: dict[str, tuple[int, str]]) -> list[str]:
     return lines + [f"  {count:>12,}  {visible(reason)}: {why}" for reason, (count, why) in reasons.items()]
 
 
-def find_failures(
-    store: Store, manifest: dict[str, Any], recipe: dict[str, Any], only: Collection[str] = ()
-) -> Failures:
+def find_failures(store: Store, manifest: dict[str, Any], recipe: dict[str, Any], only: Collection[str] = ()) -> Failures:
     """Return the failed fetches of a dataset. `recipe` is the recipe with which they would be tried again, as plain values.
 
     With `only`, exactly the failures with these reasons are tried again. Reads two columns of the ledger.
@@ -62,7 +61,11 @@ def find_failures(
         elif is_passing(reason):
             again[reason] = count, f"temporary ({meaning})"
         else:
-            until = f"permanent unless {_named([name.lstrip('+-') for name in settings], 'or')} changes" if settings else "permanent"
+            until = (
+                f"permanent unless {_named([name.lstrip('+-') for name in settings], 'or')} changes"
+                if settings
+                else "permanent"
+            )
             left[reason] = count, f"{until} ({meaning})"
     return Failures(again, left)
 
@@ -74,7 +77,7 @@ def _named(settings: list[str], between: str = "and") -> str:
 
 def _counts(store: Store, manifest: dict[str, Any]) -> Counter[str]:
     """Return how many images failed for each reason. Images that `download` refused for other reasons are left out."""
-    labels = fetch_labels(manifest["recipe"])
+    labels = pa.array([label for name, _, label in step_entries(manifest["recipe"]) if name == FETCH], pa.string())
     counts: Counter[str] = Counter()
     for steps, reasons in _verdicts(store, manifest):
         own = reasons.filter(pc.is_in(steps, value_set=labels)).drop_null()
@@ -92,21 +95,9 @@ def _verdicts(store: Store, manifest: dict[str, Any]) -> Iterator[tuple[Any, Any
                 yield pc.struct_field(images, "drop"), pc.struct_field(images, "reason")
 
 
-def fetch_labels(recipe: dict[str, Any]) -> pa.Array:
-    """Return the names under which a recipe's `download` steps drop images."""
-    names = [parameters.get("label") or FETCH for parameters in _downloads(recipe)]
-    return pa.array(names or [FETCH], pa.string())
-
-
-def _downloads(recipe: dict[str, Any]) -> list[dict[str, Any]]:
-    steps = recipe.get("steps")
-    entries = [entry for entry in steps if isinstance(entry, dict)] if isinstance(steps, list) else []
-    found = [entry[FETCH] for entry in entries if FETCH in entry]
-    return [one for one in found if isinstance(one, dict)]
-
-
 def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
-    return next(iter(_downloads(recipe)), {})
+    """Return the parameters of the recipe's first `download`."""
+    return next((parameters for name, parameters, _ in step_entries(recipe) if name == FETCH), {})
 
 
 def _since_asked(reason: str, runs: list[tuple[dict[str, Any], list[str], bool]]) -> list[dict[str, Any]]:

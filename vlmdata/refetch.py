@@ -35,7 +35,8 @@ class RetryPlan:
             return self.recipe
         if MARK in json.dumps(self.tree):
             raise RecipeError(
-                f"{self.out} does not store the secrets of its recipe. Add the recipe file that built the dataset: --recipe FILE"
+                f"{self.out} does not store the secrets of its recipe. "
+                "Add the recipe file that built the dataset: --recipe FILE"
             )
         return parse(self.tree, f"the recipe of {self.out}")
 

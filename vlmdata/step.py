@@ -89,8 +89,8 @@ class Step:
     is_private: ClassVar[bool] = False  # the report counts rejected rows but never shows them
     # The comparison that rejects, by reason, so that a user can be told which setting keeps a row. `"flat": "< min_entropy"`:
     # the value was below the parameter; also <=, > and >=. `"format_*": "not in formats"`: `*` is not in the parameter.
-    # `"banned_*": "in banned"`: `*` is in the parameter. `"two_images": "= layout documents"`: this value of the parameter keeps
-    # the row. Reasons that are named like their parameter, such as `min_side` and `max_bytes`, need no entry (see `limit`).
+    # `"banned_*": "in banned"`: `*` is in the parameter. `"two_images": "= layout documents"`: this value of the parameter
+    # keeps the row. Reasons that are named like their parameter, such as `min_side` and `max_bytes`, need no entry.
     limits: ClassVar[Mapping[str, str]] = {}
 
     label: Annotated[

@@ -69,7 +69,9 @@ def test_row_numbers_of_a_csv_count_unreadable_records(tmp_path, columns):
     line = {"good": f"http://a.org/1,{'x' * 900}", "odd": "http://a.org/1,b,c", "empty": ",b"}
     header = "" if columns else "url,caption\n"
     (tmp_path / "a.csv").write_text(header + "\n".join(line[kind] for kind in kinds))
-    found = [place for reason, place, _ in dropped(UrlList(path=str(tmp_path / "a.csv"), columns=columns)) if reason == "no_address"]
+    found = [
+        place for reason, place, _ in dropped(UrlList(path=str(tmp_path / "a.csv"), columns=columns)) if reason == "no_address"
+    ]
     assert found == [f"a.csv, row {number}" for number, kind in enumerate(kinds, 1) if kind == "empty"]
 
 

@@ -22,12 +22,14 @@ vlmdata retry OUT --set 'download.allowed_hosts=[images.intranet]'
 @click.option(
     "--only",
     metavar="REASONS",
-    help="retry only fetches that failed for these reasons, separated by commas (default: all temporary reasons, and all that a changed setting influences)",
+    help="retry only fetches that failed for these reasons, separated by commas (default: all temporary reasons, and those "
+    "that depend on a changed setting)",
 )
 @click.option(
     "--recipe",
     metavar="RECIPE",
-    help="recipe that built the dataset (default: the one in its manifest); needed if addresses in the recipe hold secrets, which the manifest does not keep",
+    help="recipe that built the dataset (default: the one in its manifest); needed if addresses in the recipe hold secrets, "
+    "which the manifest does not keep",
     shell_complete=recipes,
 )
 @click.option(
@@ -41,6 +43,7 @@ vlmdata retry OUT --set 'download.allowed_hosts=[images.intranet]'
 @json_option
 def command(out: str, only: str | None, recipe: str | None, settings: tuple[str, ...], as_json: bool, **options: Any) -> None:
     from vlmdata.engine.store.open_store import open_store
+    from vlmdata.readable import counted
     from vlmdata.recipe import read_settings
     from vlmdata.redact import redacted
     from vlmdata.refetch import carry_out, plan_retry
@@ -49,17 +52,14 @@ def command(out: str, only: str | None, recipe: str | None, settings: tuple[str,
 
     plan = plan_retry(out, only.split(",") if only else (), recipe=recipe, overrides=read_settings(settings))
     if not as_json:
-        print("
-".join(plan.failures.lines()), end="
-" if plan.failures.again or plan.failures.left else "", flush=True)
+        print("\n".join(plan.failures.lines()), end="\n" if plan.failures.again or plan.failures.left else "", flush=True)
     manifest = carry_out(plan, **options)
     more = manifest["kept"] - plan.manifest["kept"]
     if as_json:
         print_json({**totals(manifest, out), "retried": list(plan.failures.again), "more_kept": more})
     elif plan.failures.again:
-        print("
-".join([summary(manifest, out), *loss_lines(open_store(out, probe=False), manifest, out)]))
-        print(f"{more:,} more rows kept than before")
+        print("\n".join([summary(manifest, out), *loss_lines(open_store(out, probe=False), manifest, out)]))
+        print(f"{counted(more, 'more row')} kept than before")
     else:
         changed = "; no failed fetch depends on the changed settings" if settings else ""
         print(f"{redacted(out)}: there is nothing to retry{changed}")

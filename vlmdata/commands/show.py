@@ -38,9 +38,7 @@ def command(out: str, samples: int, in_browser: bool, as_json: bool) -> None:
     if as_json:
         print_json({**totals(manifest, out), "samples": [as_fields(sample) for sample in found]})
     else:
-        print("
-
-".join([summary(manifest, out), *map(describe, found)]))
+        print("\n\n".join([summary(manifest, out), *map(describe, found)]))
         for line in loss_lines(open_store(out, probe=False), manifest, out):
             print(line)
     if in_browser:

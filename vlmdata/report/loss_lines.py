@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.images.facts import REASONS as IMAGE_ERRORS
 from vlmdata.readable import UNPRINTABLE, counted, number, text, visible
 from vlmdata.redact import redacted
 from vlmdata.report.losses import REASONS, Loss, Near, are_hardly_any, find_losses
@@ -31,9 +32,14 @@ def loss_lines(store: Store, manifest: dict[str, Any], out: str) -> list[str]:
         return [] if manifest["limit"] == 0 else ["The source has no rows."]
     if not are_hardly_any(kept, rows):
         return []
-    lines = ["Nothing was kept. The steps that took most:" if kept == 0 else "Hardly any row was kept. The steps that took most:"]
+    lines = [
+        "Nothing was kept. The steps that took most:" if kept == 0 else "Hardly any row was kept. The steps that took most:"
+    ]
     for loss in find_losses(store, manifest):
-        lines += [f"{visible(loss.step)} took {loss.rows:,} of the {counted(loss.before, 'row')} that reached it", *_of(loss, out)]
+        lines += [
+            f"{visible(loss.step)} took {loss.rows:,} of the {counted(loss.before, 'row')} that reached it",
+            *_of(loss, out),
+        ]
     return lines
 
 
@@ -58,7 +64,7 @@ def _of(loss: Loss, out: str) -> Iterator[str]:
             yield from _measured(loss, reason, rows, rule, out)
     rest = [rows for reason, rows in loss.reasons[REASONS:]]
     if rest and not listed:
-        yield f"  {len(rest)} other reasons: {counted(sum(rest), 'row')}"
+        yield f"  {counted(len(rest), 'other reason')}: {counted(sum(rest), 'row')}"
 
 
 def _measured(loss: Loss, reason: str | None, rows: int, rule: tuple[str, str, str] | None, out: str) -> Iterator[str]:
@@ -67,7 +73,8 @@ def _measured(loss: Loss, reason: str | None, rows: int, rule: tuple[str, str, s
     values = [one.value for one in near if one.value is not None]
     name = visible(reason or "dropped")
     if rule is None or not values or len(values) < len(near):
-        yield f"  {name}: {counted(rows, 'row')}"
+        meaning = IMAGE_ERRORS.get(reason or "", "") if loss.decodes else ""
+        yield f"  {name}: {counted(rows, 'row')}{f'; {meaning}' if meaning else ''}"
         yield from _unmeasured(loss, reason, near, out)
         return
     sign, parameter, which = rule
@@ -95,7 +102,7 @@ def _unmeasured(loss: Loss, reason: str | None, near: list[Near], out: str) -> I
             yield f"    {visible(one.place or one.key, 200)}: {visible(redacted(one.problem or 'cannot be used'), 200)}"
         elif name := _name(loss, one):
             yield f"    such as {f'{number(one.value)}  ' if one.value is not None else ''}{name}"
-    if loss.cls is not None and (first := (loss.cls.__doc__ or "").partition("\n\n")[0]):
+    if loss.cls is not None and not loss.decodes and (first := (loss.cls.__doc__ or "").partition("\n\n")[0]):
         yield f"    the step: {' '.join(first.split())}"
     if reason and not (loss.cls and loss.cls.is_private):
         yield f"    more of them: vlmdata why {shlex.quote(out)} {shlex.quote(visible(reason))}"
@@ -157,7 +164,9 @@ def _name(loss: Loss, one: Near) -> str:
 
 def _setting(loss: Loss, parameter: str, value: Any) -> str:
     """Return an option that can be copied to a shell: `--set image_size.min_side=64`."""
-    written = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6).strip().removesuffix("...").strip()
+    written = (
+        yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6).strip().removesuffix("...").strip()
+    )
     return f"--set {shlex.quote(f'{loss.step}.{parameter}={written}')}"
 
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from vlmdata import catalog
 from vlmdata.engine.output.ledger import ledger_files
+from vlmdata.engine.output.manifest import step_entries
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.engine.work.fit import LABEL, Fit
 from vlmdata.report.read_ledger import ranges
@@ -24,6 +25,7 @@ from vlmdata.report.scan_ledger import HOST
 from vlmdata.row import flatten
 from vlmdata.step import RecipeError, Step
 from vlmdata.steps.download import Download
+from vlmdata.steps.resize import Resize
 from vlmdata.web.outcomes import is_fetch_failure
 
 FEW_ROWS = 10  # fewer kept rows are hardly any, if they are also less than a tenth
@@ -63,6 +65,11 @@ class Loss:
         """Whether the step fetches from the web."""
         return self.cls is not None and issubclass(self.cls, Download)
 
+    @property
+    def decodes(self) -> bool:
+        """Whether the step decodes the fetched images."""
+        return self.cls is not None and issubclass(self.cls, Download | Resize)
+
 
 def are_hardly_any(kept: int, rows: int) -> bool:
     """Return whether so few rows were kept that the user should learn why.
@@ -84,11 +91,7 @@ def find_losses(store: Store, manifest: dict[str, Any]) -> list[Loss]:
 
 
 def _steps_that_took_most(manifest: dict[str, Any]) -> list[Loss]:
-    named = {}
-    for entry in manifest["recipe"]["steps"]:
-        (name, parameters) = next(iter(entry.items()))
-        label = parameters.get("label") or (name.split(".")[-2] if "." in name else name)
-        named[label] = name, parameters
+    named = {label: (name, parameters) for name, parameters, label in step_entries(manifest["recipe"])}
     found: dict[str, Loss] = {}
     left = manifest["rows"]
     for line in manifest["dropped"]:  # in the order of the recipe
@@ -126,7 +129,8 @@ def _add(loss: Loss, rows: pa.Table) -> None:
         distance = np.nan_to_num(np.abs(value - threshold), nan=np.inf, posinf=np.inf)
         few = own.take(np.argsort(distance, kind="stable")[:NEAREST]).to_pylist()
         near = [
-            Near(_gap(one), *(one.get(name) for name in ("key", "value", "threshold", "url", "place", "problem"))) for one in few
+            Near(_gap(one), *(one.get(name) for name in ("key", "value", "threshold", "url", "place", "problem")))
+            for one in few
         ]
         loss.nearest[reason] = sorted([*loss.nearest.get(reason, []), *near], key=lambda one: one[:2])[:NEAREST]
     if loss.fetches and len(rows):

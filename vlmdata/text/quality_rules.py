@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -111,7 +111,7 @@ class QualityRules:
     spam_words: Annotated[str, Doc("File with one word per line, or JSON. Empty: the rule is off.")] = ""
 
     measured: ClassVar[tuple[str, ...]] = ("stop_words", "flagged_words", "common_words", "spam_words")
-    limits: ClassVar[dict[str, str]] = {"max_spam_words": ">= max_spam_words"}
+    limits: ClassVar[Mapping[str, str]] = {"max_spam_words": ">= max_spam_words"}
     types: ClassVar[dict[str, pa.DataType]] = {name: pa.float32() for name in Metrics._fields}
 
     def lists(self, where: str) -> WordLists:

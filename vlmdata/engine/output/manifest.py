@@ -59,3 +59,17 @@ def confirm_alone(store: Store) -> None:
 def write_manifest(store: Store, manifest: dict[str, Any]) -> None:
     """Write the manifest, which makes the dataset readable. Call it after every file in the manifest is published."""
     store.put(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def step_entries(recipe: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
+    """Return (name, parameters, label) of each step of a manifest's recipe. The label is the step's name in the ledger.
+
+    Entries that are not steps are left out, because a manifest may come from strangers.
+    """
+    steps = recipe.get("steps")
+    found = [next(iter(one.items())) for one in (steps if isinstance(steps, list) else []) if isinstance(one, dict) and one]
+    return [
+        (name, parameters, str(parameters.get("label") or (name.split(".")[-2] if "." in name else name)))
+        for name, parameters in found
+        if isinstance(parameters, dict)
+    ]

@@ -62,7 +62,7 @@ class OpenPartition:
         self.guilty: frozenset[int] = frozenset()  # positions of images that killed a decoder
         self.journal_file: Any = None  # file that records the image being decoded, to find an image that crashes the worker
         self.measuring = ""  # the name of the measurement that runs now
-        self.measured: dict[str, int] = {}  # step: number of rows that it has measured in this call
+        self.measured: dict[str, int] = {}  # name of a measurement: number of rows that were measured in this call
         self._keep = keep
 
     def image_bytes(self, blob: str, offset: int, size: int) -> bytes:

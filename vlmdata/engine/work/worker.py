@@ -66,9 +66,9 @@ class Worker:
         """Run a partition's steps and commit new measurements. Return counts as a dict.
 
         The counts are the numbers of rows (`rows`), of rows not dropped (`alive`), of drops by step and reason (`dropped`), of
-        rows measured now by step (`measured`), and of bytes of new images (`bytes`). The worker retries images that failed for a reason in `again`. It skips the images at
-        the positions `guilty`, which kill the decoder. In the file `journal`, it records the image that it is decoding, so that
-        the driver can find an image that kills the worker.
+        rows measured now by step (`measured`), and of bytes of new images (`bytes`). The worker retries images that failed for
+        a reason in `again`. It skips the images at the positions `guilty`, which kill the decoder. In the file `journal`, it
+        records the image that it is decoding, so that the driver can find an image that kills the worker.
         """
         opened = self._open(call.partition)
         opened.guilty = frozenset(guilty)
@@ -81,7 +81,8 @@ class Worker:
         dead = rows.filter(pa.array(~is_alive)).select(["drop", "reason"]).to_pylist()
         dropped = Counter(f"{row['drop']}: {row['reason'] or 'dropped'}" for row in dead)
         counts = {"rows": len(rows), "alive": int(is_alive.sum()), "dropped": dict(dropped), "bytes": opened.blob.size}
-        return counts | {"measured": opened.measured}
+        titles = {bound.measure: _title(bound.step) for bound in self.bound_steps}
+        return counts | {"measured": {titles[name]: rows for name, rows in opened.measured.items()}}
 
     def project(self, call: PartitionCall, columns: Columns) -> pa.Table:
         """Return these columns of a partition.
@@ -112,6 +113,7 @@ class Worker:
             log = PartitionLog(self.store, call.partition)
             known = len(log.entries)
             rows, fresh = self._run_steps(call, opened, log, again)
+            opened.measured = {name: len(values) - values.null_count for name, values in fresh.items()}
             columns = {"row": pa.array(np.arange(len(rows), dtype=np.int32)), **fresh}
             if not fresh or log.commit(pa.table(columns), sorted(fresh), opened.blob.close()):
                 if len(log.entries) > known:
@@ -195,7 +197,6 @@ class Worker:
             missing |= have & step.failed(columns["images"], again)
         if missing.any():
             opened.measuring = name
-            opened.measured[_title(step)] = int(missing.sum())
             measured = step.measure(rows.filter(pa.array(missing)), opened)
             arrays = [scatter(measured[short].cast(kind), missing, None) for short, kind in step.writes.items()]
             names = ["input", *step.writes]
