@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,11 +17,14 @@ pytestmark = pytest.mark.whole
     ("arguments", "message"),
     [
         (["run", "caption", "--out", "OUT"], "Did you mean 'captions'?"),
-        (["run", "captions", "--set", "image_size.min_sid=3", "--out", "OUT"], "Did you mean 'min_side'?"),
+        (
+            ["run", "datacomp_basic", "--set", "source.path=a.txt", "--set", "image_size.min_sid=3", "--out", "OUT"],
+            "Did you mean 'min_side'?",
+        ),
         (["run", "captions", "--set", "image_size", "--out", "OUT"], "write a setting as name=value"),
         (["run", "captions", "--set", "source.path={", "--out", "OUT"], "Put quotes around"),
-        (["run", "captions", "--set", "source.path=absent.parquet", "--out", "OUT"], "absent.parquet"),
-        (["check", "captions", "--set", "source.path=absent.parquet"], "absent.parquet"),
+        (["run", "datacomp_basic", "--set", "source.path=absent.parquet", "--out", "OUT"], "absent.parquet"),
+        (["check", "datacomp_basic", "--set", "source.path=absent.parquet"], "absent.parquet"),
         (["steps", "clip_scores"], "Did you mean 'clip_score'?"),
         (["retry", "."], "is not a finished dataset"),
         (["clean", "."], "is not a finished dataset"),
@@ -28,6 +32,7 @@ pytestmark = pytest.mark.whole
 )
 def test_a_mistake_prints_one_line_on_stderr_and_exits_with_status_2(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("https://a.example/1.jpg\n")
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and message in captured.err and captured.err.count("\n") == 1

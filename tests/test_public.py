@@ -150,7 +150,7 @@ NO_DATASET = "is not a finished dataset, because it has no manifest.json"
         ("check", {"target": "."}, NO_DATASET),
         ("check", {"target": ".", "overrides": {"part_rows": 5}}, ". is a dataset, but overrides apply only to a recipe"),
         ("check", {"target": "captions", "read_bytes": 1}, "read_bytes must be True or False, not 1"),
-        ("check", {"target": "captions", "overrides": {"source.path": "absent.parquet"}}, "absent.parquet"),
+        ("check", {"target": "datacomp_basic", "overrides": {"source.path": "absent.parquet"}}, "absent.parquet"),
         ("why", {"out": 3, "word": "a"}, f"out {NO_PATH} 3"),
         ("why", {"out": ".", "word": 3}, "word must be a string, not 3"),
         ("why", {"out": ".", "word": "a", "limit": 0}, "limit must be an integer of at least 1, not 0"),

@@ -29,8 +29,9 @@ from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.engine.work.compile_recipe import BoundStep, compile_recipe, pass_ends
+from vlmdata.errors import Mistakes
+from vlmdata.preflight.examine import examine
 from vlmdata.recipe import Recipe
-from vlmdata.step import RecipeError, file_name
 from vlmdata.steps.download import Download
 
 OPEN_PARTITIONS = 4  # partitions that a worker fetches at a time, so that a slow host delays only one of them
@@ -67,9 +68,7 @@ def run(
     if address is not None:
         check_text(address=address)
     reasons = tuple(texts_of(retry=retry))
-    recipe = recipes.load(recipe, overrides)
-    for note in check_recipe(recipe):
-        print(f"vlmdata: {note}", file=sys.stderr)
+    recipe = _examined(recipes.as_read(recipe, overrides), out, limit, address)
     store = open_store(out)
     settle(store)
     if not reasons and plan.load(store) and is_done(store, recipe, plan.make(recipe, store), limit):
@@ -89,6 +88,16 @@ def run(
             manifest = _build(recipe, store, made, log, workers_of, limit, reasons)
         log.add("end", rows=manifest["rows"], kept=manifest["kept"])
         return manifest
+
+
+def _examined(read: Recipe | tuple[dict[str, Any], str], out: str | Path, limit: int | None, address: str | None) -> Recipe:
+    """Make the checks of `vlmdata check`, and print its notes. Raises RecipeError if there is a mistake."""
+    recipe, found = examine(read, out=out, limit=limit, address=address, resolves=True)
+    if recipe is None:
+        raise Mistakes(found.mistakes)
+    for note in found.notes:
+        print(f"vlmdata: {note}", file=sys.stderr)
+    return recipe
 
 
 def _build(
@@ -113,38 +122,6 @@ def _build(
         write_manifest(store, manifest)
         log.add("workers", died=driver.deaths)
         return manifest
-
-
-def check_recipe(recipe: Recipe) -> list[str]:
-    """Raise RecipeError if the source, the layout or a step has a mistake that can be found before the run starts.
-
-    Returns notes for the user to read before the run, one line each.
-    """
-    notes = _check_layout(recipe)
-    recipe.source.check()
-    if recipe.source.by_address and recipe.first(Download) is None:
-        notes.append("the source gives only addresses of images, so without the step `download` all rows are dropped")
-    if any(isinstance(step, Download) and step.verify for step in recipe.steps) and not recipe.source.states_hashes:
-        raise RecipeError(
-            "download: `verify` needs hashes from the source. Name the column that holds them, as in `hash: sha256` of url_list"
-        )
-    for step in recipe.steps:
-        step.check()
-    return notes
-
-
-def _check_layout(recipe: Recipe) -> list[str]:
-    """Raise RecipeError if no row of the source fits the layout. Return a note if only some rows fit."""
-    name, gives = file_name(recipe.source), recipe.source.gives
-    if recipe.shards.layout == "documents" or gives == "pairs":
-        return []
-    why = (
-        f"the source {name} gives {gives}, but a row of the layout 'captions' holds only one image and one text. "
-        "Set shards.layout to documents"
-    )
-    if gives == "conversations":
-        raise RecipeError(why)
-    return [f"{why}, or most rows are dropped"]
 
 
 def is_done(store: Store, recipe: Recipe, made: PartitionPlan, limit: int | None) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
+from vlmdata.errors import Mistakes
 from vlmdata.step import RecipeError, Source, Step
 
 KINDS = {"steps": Step, "sources": Source}
@@ -63,9 +64,15 @@ def only_class(module: str, is_meant: Callable[[type], bool], what: str) -> type
 def build(cls: type, parameters: dict[str, Any], where: str) -> Any:
     """Build a dataclass from plain values and check every type. Raises RecipeError, whose message begins with `where`."""
     known = [f.name for f in fields(cls)]
-    for name in parameters:
-        if name not in known:
-            raise RecipeError(f"{where}: {cls.__name__} has no parameter '{name}'.{suggest(str(name), known)}")
+    mistakes = [
+        f"{where}: {cls.__name__} has no parameter '{name}'.{suggest(str(name), known)}"
+        for name in parameters
+        if name not in known
+    ]
+    if len(mistakes) > 1:
+        raise Mistakes(mistakes)
+    if mistakes:
+        raise RecipeError(mistakes[0])
     try:
         return adapter(cls).validate_python(parameters)
     except ValidationError as error:

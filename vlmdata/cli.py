@@ -40,11 +40,12 @@ def _failed(error: Exception, *, as_json: bool) -> int:
 
     With `as_json`, also print the error as a JSON document on standard output.
     """
-    from vlmdata.errors import InputError, RecipeError
+    from vlmdata.errors import InputError, Mistakes, RecipeError
     from vlmdata.redact import redacted
 
     message = _message(error)
-    print(f"vlmdata: {message}" if message else redacted(traceback.format_exc().rstrip("\n")), file=sys.stderr)
+    for line in error.lines if isinstance(error, Mistakes) else (message,):
+        print(f"vlmdata: {line}" if line else redacted(traceback.format_exc().rstrip("\n")), file=sys.stderr)
     if as_json:
         print_error(message or f"{type(error).__name__}: {error}")
     return 2 if isinstance(error, (RecipeError, InputError)) else 1

@@ -1,5 +1,9 @@
 """The exceptions of vlmdata. Each also derives from a built-in exception, so code that catches the built-in exception works."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 from vlmdata.redact import redacted
 
 
@@ -15,6 +19,17 @@ class Error(Exception):
 
 class RecipeError(Error, ValueError):
     """A user's mistake that is found before any work starts. The message says where the mistake is and how to fix it."""
+
+
+class Mistakes(RecipeError):
+    """All mistakes that the checks before a run found. `lines` holds one line for each, which says where it is and the fix."""
+
+    def __init__(self, lines: Sequence[str]):
+        super().__init__("\n".join(lines))
+        self.lines = tuple(str(self).split("\n"))
+
+    def __reduce__(self) -> tuple[type[Mistakes], tuple[list[str]]]:
+        return Mistakes, (list(self.lines),)
 
 
 class InputError(Error, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -15,6 +15,7 @@ import yaml
 from vlmdata import catalog
 from vlmdata.arguments import check_overrides, wrong
 from vlmdata.columns import COLUMNS
+from vlmdata.errors import Mistakes
 from vlmdata.loader.index.index_file import INDEX
 from vlmdata.parameters import Doc
 from vlmdata.redact import redacted_tree
@@ -79,6 +80,12 @@ def load(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None) -
     `shards.samples`), or a step and its parameter (`image_size.min_side`).
     A Recipe is returned unchanged and takes no overrides.
     """
+    found = as_read(recipe, overrides)
+    return found if isinstance(found, Recipe) else parse(*found)
+
+
+def as_read(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None) -> Recipe | tuple[dict[str, Any], str]:
+    """Return a Recipe unchanged, and any other recipe as plain values with its path. Arguments are those of `load`."""
     if isinstance(recipe, Recipe):
         if overrides:
             raise RecipeError("overrides apply only to recipe files. Change a Recipe with dataclasses.replace")
@@ -86,8 +93,7 @@ def load(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None) -
     if not isinstance(recipe, str | Path) or not str(recipe):
         raise wrong("recipe", "a file, the name of a shipped recipe, or a Recipe", recipe)
     check_overrides(overrides)
-    tree, path = read(recipe, overrides)
-    return parse(tree, path)
+    return read(recipe, overrides)
 
 
 def read(recipe: str | Path, overrides: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
@@ -144,19 +150,58 @@ def locate(recipe: str | Path) -> Path:
 
 
 def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
-    """Build a recipe from plain values. Raises RecipeError with the place of the first mistake."""
+    """Build a recipe from plain values. Raises RecipeError for a mistake, or Mistakes for several, each with its place."""
+    parsed = parse_parts(tree, where)
+    if len(parsed.mistakes) > 1:
+        raise Mistakes(parsed.mistakes)
+    if parsed.mistakes:
+        raise RecipeError(parsed.mistakes[0])
+    assert parsed.source is not None
+    return Recipe(parsed.source, parsed.steps, parsed.shards, parsed.part_rows)
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """The parts of a recipe that could be built, and a line for each mistake in the others."""
+
+    source: Source | None
+    steps: tuple[Step, ...]
+    shards: Shards
+    part_rows: int
+    mistakes: list[str]
+
+
+def parse_parts(tree: dict[str, Any], where: str = "recipe") -> Parsed:
+    """Build each part of a recipe from plain values, and collect the mistakes. A part with a mistake is left out."""
     allowed = [f.name for f in fields(Recipe)]
-    for name in tree:
-        if name not in allowed:
-            raise RecipeError(f"{where}: a recipe has no key '{name}'.{catalog.suggest(str(name), allowed)}")
-    source = _named(tree.get("source"), "sources", f"{where}, source")
-    steps = tuple(_named(entry, "steps", f"{where}, step {number}") for number, entry in enumerate(tree.get("steps") or [], 1))
-    shards = catalog.build(Shards, tree.get("shards") or {}, f"{where}, shards")
+    mistakes = [
+        f"{where}: a recipe has no key '{name}'.{catalog.suggest(str(name), allowed)}" for name in tree if name not in allowed
+    ]
+
+    def built(make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except RecipeError as error:
+            mistakes.append(str(error))
+            return None
+
+    source = built(lambda: _named(tree.get("source"), "sources", f"{where}, source"))
+    entries = tree.get("steps") or []
+    if not isinstance(entries, list):
+        mistakes.append(f"{where}, steps: write the steps as a list, not {entries!r}"[:300])
+        entries = []
+    steps: list[Step] = []
+    for number, entry in enumerate(entries, 1):
+        if (step := built(lambda: _named(entry, "steps", f"{where}, step {number}"))) is not None:  # noqa: B023
+            steps.append(step)
+    shards = built(lambda: catalog.build(Shards, tree.get("shards") or {}, f"{where}, shards"))
     part_rows = tree.get("part_rows", 1000)
     if not isinstance(part_rows, int) or part_rows < 1:
-        raise RecipeError(f"{where}: part_rows must be an integer of at least 1, not {part_rows!r}")
-    _check_columns(steps, where)
-    return Recipe(source, steps, shards, part_rows)
+        mistakes.append(f"{where}: part_rows must be an integer of at least 1, not {part_rows!r}")
+        part_rows = 1000
+    if len(steps) == len(entries):  # a step that is left out may measure what others read
+        mistakes += _wrong_columns(tuple(steps), where)
+    return Parsed(source, tuple(steps), shards or Shards(), part_rows, mistakes)
 
 
 def fingerprint(*values: Any) -> str:
@@ -191,24 +236,30 @@ def _named(entry: Any, kind: str, where: str) -> Any:
     return catalog.build(cls, parameters, where)
 
 
-def _check_columns(steps: tuple[Step, ...], where: str) -> None:
-    """Raise RecipeError if two steps share a name, or if a step reads a column that no earlier step measures."""
+def _wrong_columns(steps: tuple[Step, ...], where: str) -> list[str]:
+    """Return a line for each step with the name of another, and for each column that no step before its reader measures."""
+    mistakes = []
     known = set(ROW.names)
     fields = {f"{column}.{field.name}" for column in ("images", "texts") for field in ROW.field(column).type.value_type}
+    later = {step.column(name): (number, step.name) for number, step in enumerate(steps, 1) for name in step.writes}
     seen: set[str] = set()
     for number, step in enumerate(steps, 1):
+        here = f"{where}, step {number}"
         if step.name in seen:
-            raise RecipeError(f"{where}, step {number}: another step is already called '{step.name}'. Give this step a `label`")
+            mistakes.append(f"{here}: another step is already called '{step.name}'. Give this step a `label`")
         if step.label in {*ROW.names, *COLUMNS, *INDEX.names}:
-            raise RecipeError(f"{where}, step {number}: '{step.label}' is the name of a vlmdata column. Choose another `label`")
+            mistakes.append(f"{here}: '{step.label}' is the name of a vlmdata column. Choose another `label`")
         seen.add(step.name)
-        for column in step.columns_read():
-            if column not in known | fields:
-                raise RecipeError(
-                    f"{where}, step {number}: {step.name} reads the column '{column}', which no step before it measures."
-                    + catalog.suggest(column, sorted(known - set(ROW.names)))
-                )
+        for column in dict.fromkeys(step.columns_read()):
+            if column in known | fields:
+                continue
+            problem = f"{here}: {step.name} reads the column '{column}', which no step before it measures."
+            if column in later and later[column][0] > number:
+                mistakes.append(f"{problem} Move step {number} behind step {later[column][0]}, {later[column][1]}")
+            else:
+                mistakes.append(problem + catalog.suggest(column, sorted(known - set(ROW.names))))
         known |= {step.column(name) for name in step.writes}
+    return mistakes
 
 
 def apply_overrides(tree: dict[str, Any], overrides: dict[str, Any] | None, where: str) -> None:

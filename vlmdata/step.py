@@ -86,6 +86,9 @@ class Step:
     distribute_above: ClassVar[int] = 0  # number of rows above which `decide_distributed` replaces `decide`; 0: never
     # "model": the step loads a model; "gpu": the step uses a GPU if there is one; "web": the step uses the web client
     needs: ClassVar[tuple[str, ...]] = ()
+    # Fields of `images` without which the step does nothing, such as `phash` or `size`, or `blob` for the image's bytes.
+    # `download` and `resize` set them. `check` refuses the step before `download` if the source does not give them.
+    fetched: ClassVar[tuple[str, ...]] = ()
     is_private: ClassVar[bool] = False  # the report counts rejected rows but never shows them
     # The comparison that rejects, by reason, so that a user can be told which setting keeps a row. `"flat": "< min_entropy"`:
     # the value was below the parameter; also <=, > and >=. `"format_*": "not in formats"`: `*` is not in the parameter.
@@ -106,6 +109,10 @@ class Step:
         """Return the columns that the step reads. Override this method if parameters name columns."""
         return self.reads
 
+    def fields_fetched(self) -> tuple[str, ...]:
+        """Return the fields of `images` without which the step does nothing. Override this if they depend on parameters."""
+        return self.fetched
+
     def columns_changed(self) -> tuple[str, ...]:
         """Return the columns of ROW that the step rewrites when it makes a global decision (`sees_all`).
 
@@ -115,6 +122,17 @@ class Step:
 
     def check(self) -> None:
         """Raise RecipeError for invalid parameters, before any row is read."""
+
+    def check_rows(self, rows: pa.Table) -> None:
+        """Raise RecipeError if the source's first rows show that the step cannot do what its parameters say.
+
+        `rows` are at most 1000 rows as the source gives them, without those that it drops. They may be too few to be sure of
+        anything that depends on values.
+        """
+
+    def weights(self) -> tuple[tuple[str, str], ...]:
+        """Return (model, pretrained) of each model of open_clip that the step loads, so that `check` can look for the files."""
+        return ()
 
     def identity(self) -> str:
         """Return a string that identifies the inputs of the measurement that are not parameters, such as a hash of weights."""

@@ -49,7 +49,7 @@ def test_check_warns_once_and_not_about_lists_without_rows(tmp_path, capsys, mon
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv").write_text("url,caption\n")
     (tmp_path / "b.csv").write_text("url,caption\nhttp://a.org/,\nhttp://b.org/, \n")
-    recipe = {"source": {"type": "url_list", "path": "*.csv"}, "steps": ["download", "resize"]}
+    recipe = {"source": {"type": "url_list", "path": "*.csv"}, "steps": [{"download": {"contact": "a@b.org"}}, "resize"]}
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     assert main(["check", "recipe.yaml"]) == 0
     assert capsys.readouterr().err == f"vlmdata: {tmp_path}/b.csv: none of the first 2 rows has a caption in caption\n"

@@ -114,7 +114,7 @@ def test_a_dataset_without_rows_is_complete_and_every_command_opens_it(tmp_path,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.csv").write_text("url,caption")
     (tmp_path / "list.parquet").write_bytes(PARQUET[0])
-    steps = ["dedupe_exact", "text_length", "download", {"resize": {"mode": "no"}}, "dedupe_phash"]
+    steps = ["text_length", "download", {"resize": {"mode": "no"}}, "dedupe_exact", "dedupe_phash"]
     made = run(parse({"source": source, "steps": steps, "shards": {"layout": "documents"}}), "out", local=True, workers=1)
     assert (made["rows"], made["kept"], made["dropped"]) == (0, 0, [])
     assert {"README.md", "croissant.json", "index.parquet", "ledger/00000.parquet", "report.html"} <= set(made["files"])

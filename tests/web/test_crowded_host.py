@@ -45,7 +45,7 @@ def test_check_and_plan_both_warn(tmp_path, capsys) -> None:
     listing = tmp_path / "urls.parquet"
     addresses = urls(1500, 100)
     pq.write_table(pa.table({"url": addresses, "caption": ["a picture"] * len(addresses)}), listing)
-    tree = {"source": {"type": "url_list", "path": str(listing)}, "steps": ["download"]}
+    tree = {"source": {"type": "url_list", "path": str(listing)}, "steps": [{"download": {"contact": "a@b.org"}}]}
     (tmp_path / "recipe.yaml").write_text(json.dumps(tree))
     assert main(["check", str(tmp_path / "recipe.yaml")]) == 0
     [line] = capsys.readouterr().err.splitlines()

@@ -5,10 +5,11 @@ import sys
 import click
 
 from vlmdata.commands.run import recipe_parameters
-from vlmdata.verbs import Verb, json_option, print_json
+from vlmdata.verbs import Verb, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata check captions --set source.path=urls.parquet
+vlmdata check captions --set source.path=urls.parquet --out OUT --deep
 vlmdata check OUT
 vlmdata check OUT --bytes
 vlmdata check captions --set source.path=urls.parquet --json
@@ -17,16 +18,21 @@ vlmdata check captions --set source.path=urls.parquet --json
 
 @click.command(cls=Verb)
 @recipe_parameters
+@click.option("--out", metavar="OUT", help="also check where the run would write", shell_complete=folders)
+@click.option(
+    "--deep", is_flag=True, help="also ask for missing weights, try to write to OUT, and try a sample of rows: up to a minute"
+)
 @click.option("--bytes", "every_byte", is_flag=True, help="for a dataset: read every file and compare its SHA-256")
 @json_option
-def command(recipe: str, settings: tuple[str, ...], every_byte: bool, as_json: bool) -> int:
-    from vlmdata.recipe import modules, parse, read, read_settings
+def command(recipe: str, settings: tuple[str, ...], out: str | None, deep: bool, every_byte: bool, as_json: bool) -> int:
+    from vlmdata.errors import Mistakes
+    from vlmdata.recipe import modules, read, read_settings
     from vlmdata.redact import redacted
-    from vlmdata.verify import check, is_dataset
+    from vlmdata.verify import check, find_mistakes, is_dataset
 
     target = redacted(recipe)
     if is_dataset(recipe):
-        faults = check(recipe, read_bytes=every_byte)
+        faults = check(recipe, read_bytes=every_byte, out=out, deep=deep)
         if as_json:
             print_json({"target": recipe, "kind": "dataset", "every_byte": every_byte, "faults": faults})
             return 1 if faults else 0
@@ -37,13 +43,23 @@ def command(recipe: str, settings: tuple[str, ...], every_byte: bool, as_json: b
     imported = modules(tree)
     for module in imported:
         print(f"{target} imports {module}, so the code of this module runs", file=sys.stderr if as_json else sys.stdout)
-    parsed = parse(tree, path)
-    notes = check(parsed)
-    for note in notes:
-        print(f"vlmdata: {note}", file=sys.stderr)
+    found = find_mistakes((tree, path), out=out, deep=deep)
     if as_json:
-        steps = [step.name for step in parsed.steps]
-        print_json({"target": recipe, "kind": "recipe", "notes": notes, "imports": list(imported), "steps": steps})
-        return 0
-    print(f"{target}: no mistakes; {len(parsed.steps)} steps, tars of {parsed.shards.samples:,} samples")
+        names = [next(iter(step)) if isinstance(step, dict) else step for step in tree.get("steps") or []]
+        findings = {"mistakes": found.mistakes, "notes": found.notes, "facts": found.facts}
+        print_json({"target": recipe, "kind": "recipe", **findings, "imports": list(imported), "steps": names})
+        return 2 if found.mistakes else 0
+    if found.mistakes:
+        raise Mistakes(found.mistakes)
+    for note in found.notes:
+        print(f"vlmdata: {note}", file=sys.stderr)
+    for fact in found.facts if deep or out else ():
+        print(fact)
+    print(f"{target}: no mistakes; {len(tree.get('steps') or [])} steps, tars of {_samples(tree):,} samples")
     return 0
+
+
+def _samples(tree: dict) -> int:
+    from vlmdata.recipe import Shards
+
+    return (tree.get("shards") or {}).get("samples", Shards.samples)

@@ -8,13 +8,26 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import json
+import os
+import zipfile
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from vlmdata.catalog import suggest
 from vlmdata.step import RecipeError
 
+WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz")  # endings of files of weights
 SCHEMAS = ("local-dir:", "hf-hub:")
+
+
+class Weights(NamedTuple):
+    """Where open_clip downloads weights from: an address, and REPOSITORY/FILE on the Hugging Face Hub, which it prefers."""
+
+    url: str
+    hub: str
+    quick_gelu: bool  # whether the model with `-quickgelu` in its name has this tag too
 
 
 def has_own_weights(model: str) -> bool:
@@ -35,11 +48,45 @@ def check_model(model: str, pretrained: str, where: str) -> None:
         return
     if model not in model_names():
         raise RecipeError(f"{where}.model: open_clip has no model '{model}'.{suggest(model, model_names())}")
-    tags = pretrained_tags()
-    if not Path(pretrained).is_file() and pretrained not in tags:
-        raise RecipeError(
-            f"{where}.pretrained must be a file or a weights tag of open_clip, not '{pretrained}'.{suggest(pretrained, tags)}"
-        )
+    if Path(pretrained).is_file():
+        if problem := weights_problem(Path(pretrained)):
+            raise RecipeError(f"{where}.pretrained: {pretrained} {problem}. Give a file of weights, or a tag of open_clip")
+        return
+    own = downloads(model)
+    if _clean(pretrained) in own:
+        return
+    if os.sep in pretrained or Path(pretrained).suffix in WEIGHTS:
+        raise RecipeError(f"{where}.pretrained: there is no file {pretrained}")
+    others = [] if own else sorted(name for name in model_names() if _clean(pretrained) in downloads(name))
+    fix = f" Models with this tag: {', '.join(others[:5])}" if others else suggest(pretrained, sorted(own))
+    raise RecipeError(
+        f"{where}.pretrained must be a file or a weights tag that open_clip has for {model}, not '{pretrained}'.{fix}"
+    )
+
+
+def weights_problem(file: Path) -> str | None:
+    """Return why a file cannot hold weights, such as "is not a file of weights", or None if it seems to hold weights.
+
+    Only its beginning and end are read. A file of PyTorch is a zip archive or a pickle. A safetensors file begins with the
+    length of its header, and the header states the length of the file.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        head = stream.read(16)
+        if head[:4] == b"PK\x03\x04":
+            return None if zipfile.is_zipfile(file) else "is cut off, because its end is missing"
+        if head[:1] == b"\x80":
+            return None
+        length = int.from_bytes(head[:8], "little")
+        if size < 10 or head[8:9] != b"{" or length > size:
+            return "is empty" if not size else "is not a file of weights"
+        stream.seek(8)
+        try:
+            entries = json.loads(stream.read(length)).items()
+            end = max((entry["data_offsets"][1] for name, entry in entries if name != "__metadata__"), default=0)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            return "is not a file of weights"
+    return None if size >= 8 + length + end else "is cut off, because its header states more bytes"
 
 
 def model_names() -> list[str]:
@@ -47,15 +94,42 @@ def model_names() -> list[str]:
     return sorted(path.stem for path in (_package() / "model_configs").glob("*.json"))
 
 
-@cache
-def pretrained_tags() -> list[str]:
-    """Return the tags of all weights that open_clip can download for its models.
+def downloads(model: str) -> dict[str, Weights]:
+    """Return where open_clip downloads each tag of a model's weights from."""
+    return _registry().get(model.replace("/", "-"), {})
 
-    The tags are found by parsing open_clip's source, without running it.
-    """
-    tree = ast.parse((_package() / "pretrained.py").read_text())
-    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
-    return sorted({str(word.arg) for call in calls if call.func.id == "dict" for word in call.keywords})  # type: ignore[attr-defined]
+
+@cache
+def _registry() -> dict[str, dict[str, Weights]]:
+    """Return {model: {tag: weights}}, found by parsing open_clip's source without running it."""
+    groups: dict[str, dict[str, Weights]] = {}
+    found: dict[str, dict[str, Weights]] = {}
+    for node in ast.parse((_package() / "pretrained.py").read_text()).body:
+        if not (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)):
+            continue
+        if isinstance(node.value, ast.Call):
+            groups[node.targets[0].id] = _group(node.value)
+        elif isinstance(node.value, ast.Dict) and node.targets[0].id == "_PRETRAINED":
+            for key, value in zip(node.value.keys, node.value.values, strict=True):
+                if isinstance(key, ast.Constant):
+                    found[str(key.value)] = groups[value.id] if isinstance(value, ast.Name) else _group(value)
+    quick = {model: {tag: one for tag, one in tags.items() if one.quick_gelu} for model, tags in found.items()}
+    return {f"{model}-quickgelu": tags for model, tags in quick.items() if tags} | found
+
+
+def _group(call: ast.expr) -> dict[str, Weights]:
+    """Return {tag: weights} of an expression such as `dict(openai=_pcfg(url="...", hf_hub="..."))`."""
+    group = {}
+    for one in call.keywords if isinstance(call, ast.Call) else []:
+        words = one.value.keywords if isinstance(one.value, ast.Call) else []
+        places = {word.arg: word.value.value for word in words if isinstance(word.value, ast.Constant)}
+        hub, url = (str(places.get(name, "")) for name in ("hf_hub", "url"))
+        group[str(one.arg)] = Weights(url, hub, bool(places.get("quick_gelu", False)))
+    return group
+
+
+def _clean(tag: str) -> str:
+    return tag.lower().replace("-", "_")  # as open_clip does
 
 
 def weights_identity(model: str, pretrained: str) -> str:

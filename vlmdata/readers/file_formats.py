@@ -65,10 +65,11 @@ def check_json(path: str) -> None:
 def _beginning(path: str) -> tuple[bytes, str | None]:
     with opened(path) as file:
         head = file.read(HEAD)
-    return head, _by_bytes(head)
+    return head, format_of_bytes(head)
 
 
-def _by_bytes(head: bytes) -> str | None:
+def format_of_bytes(head: bytes) -> str | None:
+    """Return the format that the first 264 bytes of a file show, such as "parquet" or "a tar", or None if it is not known."""
     if head[257:262] == TAR:
         return "a tar"
     if head.lstrip()[:1] == b"<":

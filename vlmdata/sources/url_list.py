@@ -22,6 +22,7 @@ from vlmdata.readers.stated_values import box_column, hash_column, whole_numbers
 from vlmdata.readers.strings import blank_as_null, check_encoding, decode, from_python
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source
+from vlmdata.untrusted import errors_as
 
 IMAGES = 100  # rows with inline images that are read at a time
 CHECKED_FILES = 20  # files whose columns `check` reads; planning checks the others
@@ -157,7 +158,9 @@ class UrlList(Source):
         )
         nothing = [None] * len(cells)
         urls = (
-            _strings(chunk.columns[self.url], self.encoding, self.url)[0].to_pylist() if self.url in chunk.columns else nothing
+            _strings(chunk.columns[self.url], self.encoding, self.url, where)[0].to_pylist()
+            if self.url in chunk.columns
+            else nothing
         )
         alternatives = others.to_pylist() if others is not None else nothing
         extra = chunk.extra.to_pylist() if chunk.extra is not None else nothing
@@ -166,7 +169,7 @@ class UrlList(Source):
         yield from tables(with_place(row, where(number)) for number, row in enumerate(rows))
 
     def _rows(self, chunk: Chunk, where: Callable[[int], str], is_text: bool) -> pa.Table:
-        url, undecoded = _strings(chunk.columns[lists.LINE if is_text else self.url], self.encoding, self.url)
+        url, undecoded = _strings(chunk.columns[lists.LINE if is_text else self.url], self.encoding, self.url, where)
         url = blank_as_null(url)
         image: dict[str, pa.Array] = {"url": url}
         for name, column in (("original_width", self.width), ("original_height", self.height)):
@@ -179,7 +182,8 @@ class UrlList(Source):
         text = alternatives = None
         bad = undecoded | chunk.bad_encoding
         if captions:
-            text, alternatives, wrong = caption_column(captions, self.encoding)
+            with errors_as(lambda error: _placed(error, where)):
+                text, alternatives, wrong = caption_column(captions, self.encoding)
             bad |= wrong
         missing = pc.is_null(url).to_pylist()
         reason = ["bad_encoding" if b else "no_address" if m else None for b, m in zip(bad, missing, strict=True)]
@@ -210,10 +214,15 @@ def _texts_apart(path: str) -> str | None:
     return texts if found and os.path.isfile(texts) else None
 
 
-def _strings(column: Any, encoding: str, name: str) -> tuple[pa.Array, np.ndarray]:
+def _placed(error: Exception, where: Callable[[int], str]) -> Exception:
+    """Return a RecipeError with the place of the chunk's first row, and any other error unchanged."""
+    return RecipeError(f"{where(0)}: {error}") if isinstance(error, RecipeError) else error
+
+
+def _strings(column: Any, encoding: str, name: str, where: Callable[[int], str]) -> tuple[pa.Array, np.ndarray]:
     if isinstance(column, list):
         return from_python(column)
     try:
         return decode(column, encoding)
     except TypeError as error:
-        raise RecipeError(f"the column '{name}' cannot be read: {error}") from None
+        raise RecipeError(f"{where(0)}: the column '{name}' cannot be read: {error}") from None

@@ -27,6 +27,7 @@ class ClipScore(Step):
     id: ClassVar = "vlmdata.steps.clip_score"
     example: ClassVar = "- clip_score: {model: ViT-B-32, pretrained: laion2b_s34b_b79k, min_score: 0.28}"
     reads: ClassVar = ("images", "texts")
+    fetched: ClassVar = ("blob",)
     writes: ClassVar = {"": pa.list_(pa.float32()), "text": pa.list_(pa.string()), "embedding": pa.list_(pa.binary())}
     version: ClassVar = 2  # since version 2, images are also compared with the captions of figures
     measured_by: ClassVar = ("precision", "around", "embeddings")
@@ -70,6 +71,9 @@ class ClipScore(Step):
         if not -1 <= self.min_score <= 1:
             raise RecipeError(f"{self.name}.min_score must lie in [-1, 1], not {self.min_score}")
         check_model(self.model, self.pretrained, self.name)
+
+    def weights(self) -> tuple[tuple[str, str], ...]:
+        return ((self.model, self.pretrained),)
 
     def identity(self) -> str:
         return weights_identity(self.model, self.pretrained)

@@ -84,9 +84,15 @@ class DecontaminateImages(Step):
         except ValueError as error:
             raise RecipeError(f"{self.name}.references: {error}") from None
 
+    def fields_fetched(self) -> tuple[str, ...]:
+        return ("phash",) if self.references and self.hash == "phash" else ()
+
     def columns_read(self) -> tuple[str, ...]:
         own = () if self.hash == "phash" or not self.references else (self.hash,)
         return ("images", *own, *((self.embedding,) if self.embeddings or self.model else ()))
+
+    def weights(self) -> tuple[tuple[str, str], ...]:
+        return ((self.model, self.pretrained),) if self.model else ()
 
     def identity(self) -> str:
         digest = hashlib.sha256(identity_of(self.references, IMAGES).encode())

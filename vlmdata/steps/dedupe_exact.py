@@ -44,6 +44,9 @@ class DedupeExact(Step):
         bool, Doc("Whether the texts of the rejected rows become alternatives of the kept row's text.")
     ] = False
 
+    def fields_fetched(self) -> tuple[str, ...]:
+        return ("sha256",) if self.by == "sha256" else ()
+
     def columns_read(self) -> tuple[str, ...]:
         return (f"images.{self.by}", *columns_of(self.keep)) if self.by != "row" else ()
 

@@ -63,6 +63,9 @@ class DedupePhash(Step):
         if not 0 <= self.distance <= MAX_DISTANCE:
             raise RecipeError(f"{self.name}.distance must lie in 0..{MAX_DISTANCE} (of 64 bits), not {self.distance}")
 
+    def fields_fetched(self) -> tuple[str, ...]:
+        return ("phash",) if self.hash == "phash" else ()
+
     def columns_read(self) -> tuple[str, ...]:
         return ("images.phash" if self.hash == "phash" else self.hash, "images.drop", *columns_of(self.keep))
 

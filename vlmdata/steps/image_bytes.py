@@ -22,6 +22,7 @@ class ImageBytes(Step):
     id: ClassVar = "vlmdata.steps.image_bytes"
     example: ClassVar = "- image_bytes: {min_bytes: 5000, max_bytes: 5000000}"
     reads: ClassVar = ("images",)
+    fetched: ClassVar = ("size",)
 
     min_bytes: Annotated[
         int, Doc("An image whose stored file is smaller is rejected.", unit="bytes", source="LAION-400M, for files as fetched")

@@ -32,6 +32,7 @@ class ImageDetail(Step):
     id: ClassVar = "vlmdata.steps.image_detail"
     example: ClassVar = "- image_detail: {min_spread: 5, min_entropy: 1}"
     reads: ClassVar = ("images",)
+    fetched: ClassVar = ("blob",)
     writes: ClassVar = {name: pa.list_(pa.float64()) for name in ("spread", "entropy", "sharpness")}
     measured_by: ClassVar = ("side",)
     limits: ClassVar = {"blank": "< min_spread", "flat": "< min_entropy", "blurred": "< min_sharpness"}

@@ -25,6 +25,7 @@ class ImageFormat(Step):
     example: ClassVar = "- image_format: {formats: [jpeg, png]}"
     reads: ClassVar = ("images",)
     limits: ClassVar = {"format_*": "not in formats"}
+    fetched: ClassVar = ("format",)
 
     formats: Annotated[list[Format], Doc("Formats to keep.", source="OBELICS, step 12")] = field(
         default_factory=lambda: ["jpeg", "png", "webp"]

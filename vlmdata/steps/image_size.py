@@ -36,6 +36,9 @@ class ImageSize(Step):
         "original"
     )
 
+    def fields_fetched(self) -> tuple[str, ...]:
+        return ("original_width" if self.of == "original" else "width",)
+
     def decide(self, rows: pa.Table) -> pa.Table:
         flat = flatten(rows, "images")
         prefix = "original_" if self.of == "original" else ""

@@ -25,6 +25,7 @@ class PdqHash(Step):
     id: ClassVar = "vlmdata.steps.pdq_hash"
     example: ClassVar = "- pdq_hash"
     reads: ClassVar = ("images",)
+    fetched: ClassVar = ("blob",)
     writes: ClassVar = {"": pa.list_(pa.binary()), "quality": pa.list_(pa.float64())}
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:

@@ -21,6 +21,7 @@ class Resize(ResizeRule, Step):
     id: ClassVar = "vlmdata.steps.resize"
     example: ClassVar = "- resize: {mode: keep_ratio, size: 384, only_if_bigger: true}"
     reads: ClassVar = ("images",)
+    fetched: ClassVar = ("blob",)
     writes: ClassVar = {"images": ROW.field("images").type}
     needs: ClassVar = ("web",)
     measured_by: ClassVar = (

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.catalog import suggest
 from vlmdata.parameters import Doc
 from vlmdata.row import drop_rows, numbers
 from vlmdata.step import RecipeError, Step, StepContext
@@ -42,6 +43,18 @@ class SourceScore(Step):
     def check(self) -> None:
         if self.min_value is not None and self.max_value is not None and self.min_value > self.max_value:
             raise RecipeError(f"{self.name}: min_value = {self.min_value} is above max_value = {self.max_value}")
+
+    def check_rows(self, rows: pa.Table) -> None:
+        stated = [json.loads(extra or "{}").get(self.of) for extra in rows["extra"].to_pylist()]
+        if not len(stated) or any(_number(value, self.single) is not None for value in stated):
+            return
+        row = next((row for row, value in enumerate(stated) if value is not None), None)
+        if row is None:
+            names = {name for extra in rows["extra"].to_pylist() for name in json.loads(extra or "{}")}
+            found = f"; no row has it.{suggest(self.of, sorted(names))}"
+        else:
+            found = f", such as row {row + 1}, which has {str(stated[row])[:100]!r}. Name a column of numbers"
+        raise RecipeError(f"{self.name}.of: none of the first {len(stated):,} rows has a number in '{self.of}'{found}")
 
     def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         found = [_number(json.loads(extra or "{}").get(self.of), self.single) for extra in rows["extra"].to_pylist()]

@@ -37,6 +37,7 @@ class Split(Step):
     id: ClassVar = "vlmdata.steps.split"
     example: ClassVar = "- split: {shares: {train: 0.98, val: 0.01, test: 0.01}, by_domain: true}"
     changes: ClassVar = ("extra",)
+    fetched: ClassVar = ("phash",)
     sees_all: ClassVar = True
     limits: ClassVar = {"split_*": "not in only"}
 

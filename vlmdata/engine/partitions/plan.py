@@ -34,6 +34,7 @@ from vlmdata.steps.download import Download
 from vlmdata.web.crowded_host import crowd
 
 RECORD = "work/plan.json"
+OTHER_SOURCE = "{} was built from another source. Give another --out, or remove this dataset"
 PARTITIONS_PER_FILE = 64
 IN_MEMORY_BYTES = 64_000_000  # maximum bytes of rows to sort in memory; a larger list is sorted in buckets on disk
 BUCKETS = 256
@@ -100,7 +101,7 @@ def make(recipe: Recipe, store: Store) -> PartitionPlan:
         plan = load(store)  # another driver may have written it first
         assert plan is not None
     if plan.source != identity:
-        raise RecipeError(f"{store.url} was built from another source. Give another --out, or remove this dataset")
+        raise RecipeError(OTHER_SOURCE.format(store.url))
     return plan
 
 
