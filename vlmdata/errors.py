@@ -38,3 +38,7 @@ class InputError(Error, ValueError):
 
 class WorkFailed(Error, RuntimeError):
     """A failure during a run, such as workers that keep dying. If vlmdata has a bug, the message holds the traceback."""
+
+
+class OwnCodeFailed(Error, RuntimeError):
+    """A user's step or source raised an error. The message names it and the row, and shows the lines of its code."""

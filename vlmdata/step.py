@@ -130,7 +130,7 @@ class Step:
         anything that depends on values.
         """
 
-    def weights(self) -> tuple[tuple[str, str], ...]:
+    def clip_weights(self) -> tuple[tuple[str, str], ...]:
         """Return (model, pretrained) of each model of open_clip that the step loads, so that `check` can look for the files."""
         return ()
 

@@ -58,6 +58,7 @@ def disk(folder, size: str):
 @pytest.mark.parametrize("size", ["48k", "180k", "320k"])
 def test_a_full_disk_is_reported_in_one_line_and_a_later_run_resumes(web, tmp_path, size):
     with disk(tmp_path / "disk", size):
+        (tmp_path / "disk" / "out" / "work").mkdir(parents=True)  # a run that is resumed is not refused by the estimate
         status, last = run(web, tmp_path / "disk" / "out")
         assert status == 1 and "No space left" in last and "it resumes" in last
         mount("-o", "remount,size=100m", str(tmp_path / "disk"))

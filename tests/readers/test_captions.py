@@ -55,4 +55,4 @@ def test_check_warns_once_and_not_about_lists_without_rows(tmp_path, capsys, mon
     assert capsys.readouterr().err == f"vlmdata: {tmp_path}/b.csv: none of the first 2 rows has a caption in caption\n"
     (tmp_path / "b.csv").unlink()
     assert main(["check", "recipe.yaml"]) == 0
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == f"vlmdata: source: there is no row in {tmp_path}/a.csv\n"

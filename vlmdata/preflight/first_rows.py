@@ -116,7 +116,8 @@ def _check_addresses(rows: pa.Table, download: Download, findings: Findings) -> 
         )
     if not contact and any(not _is_allowed(url, download) for url in urls):
         findings.notes.append(
-            f"{download.name}.contact is empty, so site owners cannot reach you. Add --set {download.name}.contact=you@example.org"
+            f"{download.name}.contact is empty, so site owners cannot reach you. Set it: "
+            f"--set {download.name}.contact=you@example.org"
         )
 
 

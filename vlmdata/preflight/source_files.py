@@ -46,7 +46,7 @@ def _local(source: Source) -> Iterator[tuple[str, int]]:
 
 def _problem(path: str, source: Source) -> str | None:
     ending = os.path.splitext(bare_name(path))[1]
-    if ending not in MEANT and ending not in TEXTS or getattr(source, "format", "auto") not in ("auto", ending[1:]):
+    if (ending not in MEANT and ending not in TEXTS) or getattr(source, "format", "auto") not in ("auto", ending[1:]):
         return None
     try:
         with opened(path) as file:

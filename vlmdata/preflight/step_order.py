@@ -22,7 +22,9 @@ def too_early(source: Source, steps: tuple[Step, ...], rows: pa.Table | None, wh
         if not source.by_address:
             return
         given = set()
-    is_fetched = bool(given & {"blob", "data"})  # the source has the bytes, so `resize` alone sets the other fields
+    if "data" in given:
+        given |= {"blob", "size"}  # the worker that reads a source puts its bytes in a blob
+    is_fetched = "blob" in given  # the source has the bytes, so `resize` alone sets the other fields
     makers = (Download, Resize) if is_fetched else (Download,)
     if not any(isinstance(step, Download) for step in steps) and not is_fetched:
         return  # one note says that all rows are dropped

@@ -21,7 +21,7 @@ def check_weights(step: Step, findings: Findings, *, resolves: bool) -> None:
 
     Weights that are not on this machine are noted. With `resolves`, the hub is asked whether it has them.
     """
-    for model, pretrained in step.weights():
+    for model, pretrained in step.clip_weights():
         if model.startswith("local-dir:") or (not has_own_weights(model) and Path(pretrained).is_file()):
             continue
         if model.startswith("hf-hub:"):

@@ -6,8 +6,11 @@ import errno
 import traceback
 from collections.abc import Iterator
 
+from vlmdata.errors import Error, OwnCodeFailed
 from vlmdata.process.thread import has_room
+from vlmdata.untrusted import one_line, store_advice
 
+OWN_CODE = "in the user's code"  # first line of a description of OwnCodeFailed
 ADVICE = "Free some memory or use fewer --workers, and run the same command again; it resumes."
 WORDS = (
     "Cannot allocate memory",  # message of the C library
@@ -32,9 +35,21 @@ def is_short_of_memory(error: BaseException) -> bool:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error with its traceback as text. If memory ran out, a last line says so."""
+    """Return an error with its traceback as text. If the error is not a bug, the last line states its kind and its message.
+
+    The kinds are MemoryError if memory ran out, RecipeError for an error that vlmdata raises on purpose, and OSError for an
+    error of the machine or of an object store.
+    """
     text = traceback.format_exc()
-    return f"{text}\n{in_short(error)}" if is_short_of_memory(error) else text
+    if is_short_of_memory(error):
+        return f"{text}\n{in_short(error)}"
+    if isinstance(error, OwnCodeFailed):
+        return f"{OWN_CODE}\n{error}"
+    if isinstance(error, Error):
+        return f"{text}\nRecipeError: {one_line(error)}"
+    if isinstance(error, OSError) or store_advice(error) is not None:
+        return f"{text}\nOSError: {one_line(error)}{store_advice(error) or ''}"
+    return text
 
 
 def in_short(error: BaseException) -> str:

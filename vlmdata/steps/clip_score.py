@@ -72,7 +72,7 @@ class ClipScore(Step):
             raise RecipeError(f"{self.name}.min_score must lie in [-1, 1], not {self.min_score}")
         check_model(self.model, self.pretrained, self.name)
 
-    def weights(self) -> tuple[tuple[str, str], ...]:
+    def clip_weights(self) -> tuple[tuple[str, str], ...]:
         return ((self.model, self.pretrained),)
 
     def identity(self) -> str:

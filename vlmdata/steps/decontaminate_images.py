@@ -91,7 +91,7 @@ class DecontaminateImages(Step):
         own = () if self.hash == "phash" or not self.references else (self.hash,)
         return ("images", *own, *((self.embedding,) if self.embeddings or self.model else ()))
 
-    def weights(self) -> tuple[tuple[str, str], ...]:
+    def clip_weights(self) -> tuple[tuple[str, str], ...]:
         return ((self.model, self.pretrained),) if self.model else ()
 
     def identity(self) -> str:

@@ -21,6 +21,7 @@ from vlmdata.engine.partitions.calls import PartitionCall
 from vlmdata.engine.partitions.decided import GROUP_ROWS, ITEMS, Columns, select_fields
 from vlmdata.engine.partitions.pieces import clear_pieces, keep_piece
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.engine.work.own_steps import run_step
 from vlmdata.row import ROW, alive, flatten, in_one
 from vlmdata.step import DistributedSearch, Step
 
@@ -84,7 +85,7 @@ def decide(step: Step, tables: Iterable[pa.Table], store: Store, how: Callable[[
     name.
     """
     before = joined(tables)
-    after = (how or step.decide)(before)
+    after = run_step(step, how or step.decide, before)
     assert len(after) == len(before), f"{step.name} must return the rows that it was given"
     names = list(dict.fromkeys(["part", "row", *VERDICT, *step.columns_changed()]))
     changed = alive(before) & ~alive(after)

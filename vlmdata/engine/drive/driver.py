@@ -11,7 +11,7 @@ from typing import Any
 
 from vlmdata.engine.drive.workers import EXTERNAL_DEATHS, Ended, Workers
 from vlmdata.errors import WorkFailed
-from vlmdata.process.shortage import ADVICE
+from vlmdata.process.shortage import ADVICE, OWN_CODE
 
 DEATHS_BEFORE_ALONE = 2  # number of deaths of its worker after which a call runs alone
 MACHINE_ERRORS = {"OSError", "PermissionError", "FileNotFoundError", "BlockingIOError", "ConnectionError"}
@@ -179,10 +179,13 @@ def _journaled(journal: Path) -> int | None:
 def result_of(ended: Ended) -> Any:
     """Return the result of a call. Raises WorkFailed if the call ended with an error.
 
-    If the machine or the source of the rows caused the error, the message is one line. Otherwise, it is the traceback.
+    If the machine or the source of the rows caused the error, the message is one line. If a user's step caused it,
+    the message also shows lines of the step's code. Otherwise, it is the traceback.
     """
     if ended.error is None:
         return ended.result
+    if ended.error.startswith(OWN_CODE):
+        raise WorkFailed(ended.error.partition("\n")[2])
     last = ended.error.strip().splitlines()[-1]
     kind = last.partition(":")[0].rpartition(".")[2]  # drop the module of the class name, as in pyarrow.lib.ArrowMemoryError
     if kind == "RecipeError":  # a source could not be read to its end

@@ -14,6 +14,7 @@ from vlmdata.engine.store.blob_cache import BlobCache
 from vlmdata.engine.store.lease import Lease
 from vlmdata.engine.store.store_protocol import inside
 from vlmdata.step import RecipeError
+from vlmdata.untrusted import STORE_ADVICE, errors_as, one_line, store_advice
 
 
 class ObjectStore:
@@ -32,19 +33,27 @@ class ObjectStore:
     def probe(self) -> None:
         """Raise RecipeError if the store lets a name be created twice, or if nothing can be written to the store."""
         name = f"work/probe-{uuid.uuid4().hex}"
-        try:
+        with errors_as(self._unusable):
             refused = self.put_new(name, b"first") and not self.put_new(name, b"second")
-        except (TypeError, NotImplementedError, ValueError) as error:
-            raise RecipeError(
-                f"{self.url}: this store does not support exclusive creation ({error}). Use a local folder"
-            ) from None
-        except OSError as error:
-            raise RecipeError(f"{self.url}: cannot write to this store: {error}") from None
-        self.delete(name)
+            self.delete(name)
         if not refused:
             raise RecipeError(
                 f"{self.url}: this store lets a second writer replace a file. Use a store that supports If-None-Match"
             )
+
+    def _unusable(self, error: Exception) -> Exception:
+        """Return the error to raise if the store cannot be written. Each store raises errors of its own library."""
+        if isinstance(error, RecipeError | MemoryError):
+            return error
+        advice = store_advice(error)
+        if "endpoint" in str(error).lower():
+            return RecipeError(
+                f"{self.url}: cannot reach this store: {one_line(error).rstrip('.')}. {STORE_ADVICE['Endpoint']}"
+            )
+        if advice is None and isinstance(error, TypeError | NotImplementedError | ValueError):
+            why = f"this store does not support exclusive creation ({one_line(error)})"
+            return RecipeError(f"{self.url}: {why}. Use a local folder")
+        return RecipeError(f"{self.url}: cannot write to this store: {one_line(error)}{advice or ''}")
 
     def _full(self, name: str) -> str:
         return f"{self.root}/{inside(name, self.url)}"

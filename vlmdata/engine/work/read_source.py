@@ -29,7 +29,7 @@ def piece_rows(store: Store, source: Source, piece: dict[str, Any], log: Partiti
     with ExitStack() as undo:
         undo.callback(blob.discard)
         read = source.read_counting(piece, others)
-        tables = [_without_data(forgotten.apply(_with_keys(conform(table))), blob) for table in read]
+        tables = [without_data(forgotten.apply(with_keys(conform(table))), blob) for table in read]
         rows = pa.concat_tables(tables) if tables else ROW.empty_table()
         rows = set_column(rows, "key", pa.array(number_repeats(rows["key"].to_pylist()), pa.string())).combine_chunks()
         undo.pop_all()
@@ -38,12 +38,13 @@ def piece_rows(store: Store, source: Source, piece: dict[str, Any], log: Partiti
     return piece_rows(store, source, piece, PartitionLog(store, log.partition), forgotten)
 
 
-def _with_keys(rows: pa.Table) -> pa.Table:
+def with_keys(rows: pa.Table) -> pa.Table:
+    """Return rows with the key of their content. A column `id` is used for the key and left out."""
     rows = set_column(rows, "key", pa.array(content_keys(rows), pa.string()))
     return rows.drop_columns(["id"]) if "id" in rows.column_names else rows
 
 
-def _without_data(rows: pa.Table, blob: PartitionBlob) -> pa.Table:
+def without_data(rows: pa.Table, blob: PartitionBlob) -> pa.Table:
     """Move the inline bytes of images into the partition's blob. Return the rows, which then point into the blob."""
     flat = flatten(rows, "images")
     data = flat.field("data").to_pylist()

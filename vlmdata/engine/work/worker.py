@@ -31,6 +31,7 @@ from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.work.compile_recipe import BoundStep, compile_recipe, inputs
 from vlmdata.engine.work.ingest import Ingest
 from vlmdata.engine.work.open_partition import Keep, OpenPartition
+from vlmdata.engine.work.own_steps import read_source, run_step
 from vlmdata.engine.work.read_source import piece_rows
 from vlmdata.row import alive, set_column
 from vlmdata.step import Step, scatter
@@ -99,7 +100,8 @@ class Worker:
         The step makes the rows and the arrays from the result of `project`. The arrays are stored where every worker can read
         them, for the search of the decision. `number` is the position of the step in the compiled recipe.
         """
-        table, arrays = self.bound_steps[number].step.piece(self.project(call, columns))
+        step = self.bound_steps[number].step
+        table, arrays = run_step(step, step.piece, self.project(call, columns))
         return table, {name: keep_piece(self.store, array) for name, array in arrays.items()}
 
     def search(self, number: int, function: Callable[[Any], Any], task: Any) -> Any:
@@ -147,13 +149,9 @@ class Worker:
         if self.plan.is_list:
             rows = self.plan.read_partition(self.store, call.partition)
         else:
-            rows = piece_rows(
-                self.store,
-                self.job.recipe.source,
-                self.plan.piece(call.partition, self.job.recipe.source),
-                log,
-                self.tombstones,
-            )
+            source = self.job.recipe.source
+            piece = self.plan.piece(call.partition, source)
+            rows = read_source(source, lambda: piece_rows(self.store, source, piece, log, self.tombstones))
         rows = rows.slice(0, call.take)
         decided = iter(call.decided)
         if not self.plan.is_list and call.decided:  # the first decision makes keys unique across partitions
@@ -169,7 +167,7 @@ class Worker:
                     rows = self._with_measurements(rows, bound, opened, log, fresh, again)
                 if isinstance(bound.step, Ingest):
                     rows = self.tombstones.apply(rows)
-                rows = bound.step.decide(rows)
+                rows = run_step(bound.step, bound.step.decide, rows)
             undo.pop_all()
         return rows, fresh
 
@@ -197,7 +195,7 @@ class Worker:
             missing |= have & step.failed(columns["images"], again)
         if missing.any():
             opened.measuring = name
-            measured = step.measure(rows.filter(pa.array(missing)), opened)
+            measured = run_step(step, lambda some: step.measure(some, opened), rows.filter(pa.array(missing)))
             arrays = [scatter(measured[short].cast(kind), missing, None) for short, kind in step.writes.items()]
             names = ["input", *step.writes]
             fresh[name] = pa.StructArray.from_arrays([pa.array(present), *arrays], names=names, mask=pa.array(~missing))

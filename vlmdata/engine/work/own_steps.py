@@ -1,0 +1,77 @@
+"""Reports an error in a step that a user wrote, with the step's name, the row, and only the user's lines of the traceback."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+import vlmdata
+from vlmdata.errors import Error, OwnCodeFailed
+from vlmdata.process.shortage import is_short_of_memory
+from vlmdata.row import flatten
+from vlmdata.step import Source, Step
+from vlmdata.untrusted import Failed, errors_as, one_line
+
+T = TypeVar("T")
+
+OURS = str(Path(vlmdata.__file__).parent)
+LINES = 4  # lines of the user's code that are shown
+
+
+def run_step(step: Step, run: Callable[[pa.Table], T], rows: pa.Table) -> T:
+    """Return `run(rows)`, which calls a method of the step. Raises OwnCodeFailed if the code of a user's step fails.
+
+    The message names the first row that fails alone. To find it, the method is called with parts of the rows. Errors of
+    vlmdata and of the machine are not converted.
+    """
+    if type(step).__module__.startswith("vlmdata."):
+        return run(rows)
+    with errors_as(
+        lambda error: _described(f"step {step.name}", step, error, lambda: "" if step.sees_all else _where(run, rows))
+    ):
+        return run(rows)
+    raise AssertionError("unreachable")
+
+
+def read_source(source: Source, read: Callable[[], T]) -> T:
+    """Return `read()`, which reads from the source. Raises OwnCodeFailed if the code of a user's source fails."""
+    if type(source).__module__.startswith("vlmdata."):
+        return read()
+    with errors_as(lambda error: _described("the source", source, error, lambda: "")):
+        return read()
+    raise AssertionError("unreachable")
+
+
+def _described(what: str, owner: Any, error: Exception, where: Callable[[], str]) -> Exception:
+    if isinstance(error, Error | OSError) or is_short_of_memory(error):
+        return error
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OURS)]
+    name = f"{type(owner).__module__}.{type(owner).__qualname__}"
+    lines = "".join(traceback.format_list(frames[-LINES:]))
+    return OwnCodeFailed(f"{what} ({name}) failed{where()}:\n{lines}{type(error).__name__}: {one_line(error)}")
+
+
+def _where(run: Callable[[pa.Table], Any], rows: pa.Table) -> str:
+    """Return the place of the first row that fails alone, or an empty string if the rows fail only together."""
+    start, stop = 0, len(rows)
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        start, stop = (start, middle) if _fails(run, rows.slice(start, middle - start)) else (middle, stop)
+    if start == stop or not _fails(run, rows.slice(start, 1)):
+        return ""
+    row = rows.slice(start, 1)
+    url = next((url for url in flatten(row, "images").field("url").to_pylist() if url), None)
+    place = row["place"][0].as_py() or url or row["key"][0].as_py()
+    return f" at the row {place}"
+
+
+def _fails(run: Callable[[pa.Table], Any], rows: pa.Table) -> bool:
+    with suppress(Failed), errors_as(Failed, passes=(MemoryError,)):
+        run(rows)
+        return False
+    return True

@@ -1,0 +1,169 @@
+"""Tries a run on a sample: asks for weights, writes to the output, and fetches and measures a few rows, for `check --deep`."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.engine.partitions.tombstones import Tombstones
+from vlmdata.engine.store.folder_store import LocalStore
+from vlmdata.engine.work.compile_recipe import BoundStep, compile_recipe
+from vlmdata.engine.work.ingest import Ingest
+from vlmdata.engine.work.open_partition import Keep, OpenPartition
+from vlmdata.engine.work.read_source import with_keys, without_data
+from vlmdata.errors import RecipeError
+from vlmdata.preflight.disk_space import check_disk
+from vlmdata.preflight.findings import Findings, attempt_check
+from vlmdata.preflight.output_place import check_output
+from vlmdata.recipe import Recipe
+from vlmdata.row import alive, conform, flatten
+from vlmdata.step import Step
+from vlmdata.steps.download import Download
+from vlmdata.untrusted import errors_as, one_line
+from vlmdata.web.rate_limiter import RateLimiter
+
+ROWS = 32  # rows in the sample
+SEARCHED = 1000  # first rows of the source among which the sample is spread
+FETCH_S = 10.0  # seconds for each image of the sample, without a second attempt
+READ_S = 20.0  # seconds after which no further row is read, and no further step is begun
+SHOWN = 3  # reasons that are named
+
+
+def try_run(recipe: Recipe, out: str | Path | None, findings: Findings) -> None:
+    """Add what a sample of at most 32 rows shows, and the mistakes that only a request over the network can find.
+
+    At most a minute passes: an image is given 10 seconds, all are fetched at the same time within the rate limits of their
+    hosts, and no step begins after 20 seconds. Steps that load a model or that must see all rows are left out.
+    """
+    if out is not None:
+        attempt_check(lambda: check_output(out, recipe.source, findings, is_deep=True), findings)
+    if not findings.mistakes:
+        attempt_check(lambda: _try_rows(recipe, out, findings), findings)
+
+
+def _try_rows(recipe: Recipe, out: str | Path | None, findings: Findings) -> None:
+    start = time.monotonic()
+    with errors_as(_unreadable, passes=(RecipeError, OSError)):
+        rows = _sample(recipe)
+    if not len(rows):
+        findings.notes.append("source: the first pieces have no row to try")
+        return
+    with tempfile.TemporaryDirectory(prefix="vlmdata-check-") as folder:
+        keep = Keep()
+        try:
+            download = recipe.first(Download)
+            limiter = RateLimiter(download) if download else None
+            opened = OpenPartition(LocalStore(Path(folder)), 0, keep, threading.Lock(), limiter, Tombstones())
+            rows = without_data(rows, opened.blob)
+            size = _try_steps(recipe, rows, opened, findings, start)
+            opened.blob.discard()
+        finally:
+            keep.close()
+    if size:
+        findings.facts[:] = [fact for fact in findings.facts if not fact.startswith("estimate")]
+        check_disk(out, recipe.source, recipe.steps, findings, image_bytes=size)
+
+
+def _unreadable(error: Exception) -> Exception:
+    return RecipeError(f"source: a sample cannot be read: {type(error).__name__}: {one_line(error)[:300]}")
+
+
+def _sample(recipe: Recipe) -> pa.Table:
+    """Return at most 32 rows, spread over the first thousand."""
+    found: list[pa.Table] = []
+    for table in _tables(recipe):
+        found.append(with_keys(conform(table)))
+        if sum(map(len, found)) >= SEARCHED:
+            break
+    if not found:
+        return pa.table({})
+    rows = pa.concat_tables(found, promote_options="default")
+    chosen = np.unique(np.linspace(0, min(len(rows), SEARCHED) - 1, ROWS).astype(int))
+    return rows.take(pa.array(chosen)).combine_chunks()
+
+
+def _tables(recipe: Recipe) -> Iterator[pa.Table]:
+    start = time.monotonic()
+    for piece in recipe.source.pieces():
+        for table in recipe.source.read(piece):
+            yield table.slice(0, SEARCHED)
+            if time.monotonic() - start > READ_S:
+                return
+
+
+def _try_steps(recipe: Recipe, rows: pa.Table, opened: OpenPartition, findings: Findings, start: float) -> float | None:
+    """Run the steps on the sample and add a line for each. Return the mean size of a stored image in bytes, or None."""
+    findings.facts.append(f"sample: {len(rows)} rows")
+    _add_loss("source", rows, None, findings)
+    for bound in compile_recipe(recipe):
+        step = bound.step
+        why = _left_out(bound, rows, start)
+        if why:
+            findings.facts.append(f"  {step.name}: not tried, because {why}")
+            continue
+        before = alive(rows)
+        opened.measuring = str(bound.measure)
+        with errors_as(lambda error: _failed(step, error), passes=(RecipeError, OSError)):  # noqa: B023
+            rows = _briefly(step).run(rows, opened)
+        if not isinstance(step, Ingest) or step.download or step.resize:
+            _add_loss(_name(step), rows, before, findings)
+    findings.facts.append(f"  kept by the steps that were tried: {alive(rows).sum()} of {len(rows)}")
+    sizes = [size for size in flatten(rows, "images").field("size").to_pylist() if size]
+    return float(np.mean(sizes)) if sizes else None
+
+
+def _name(step: Step) -> str:
+    both = (step.download, step.resize) if isinstance(step, Ingest) else (step,)
+    return " + ".join(one.name for one in both if one is not None)
+
+
+def _left_out(bound: BoundStep, rows: pa.Table, start: float) -> str | None:
+    step = bound.step
+    if step.sees_all:
+        return "it must see all rows"
+    if "model" in step.needs:
+        return "it loads a model"
+    missing = [
+        name
+        for name in step.columns_read()
+        if name.partition(".")[0] not in rows.column_names and name not in rows.column_names
+    ]
+    if missing:
+        return f"it reads {missing[0]} of a step that was not tried"
+    return "the time is over" if time.monotonic() - start > READ_S else None
+
+
+def _briefly(step: Step) -> Step:
+    """Return the step. A fetch gets at most 10 seconds and no second attempt."""
+    if not isinstance(step, Ingest) or step.download is None:
+        return step
+    timeout_s = min(step.download.timeout_s, FETCH_S)
+    connect_s = min(step.download.connect_timeout_s, timeout_s)
+    brief = replace(step.download, retries=0, timeout_s=timeout_s, connect_timeout_s=connect_s, max_wait_s=FETCH_S)
+    return Ingest(download=brief, resize=step.resize)
+
+
+def _failed(step: Step, error: Exception) -> Exception:
+    return RecipeError(f"step {step.name} failed on the sample: {type(error).__name__}: {one_line(error)[:300]}")
+
+
+def _add_loss(name: str, rows: pa.Table, before: np.ndarray | None, findings: Findings) -> None:
+    lost = ~alive(rows) & (True if before is None else before)
+    if not lost.any() and before is None:
+        return
+    reasons = Counter(rows.filter(pa.array(lost))["reason"].to_pylist())
+    named = ", ".join(f"{reason or 'dropped'} {count}" for reason, count in reasons.most_common(SHOWN))
+    total = len(rows) if before is None else int(before.sum())
+    findings.facts.append(f"  {name}: {total - int(lost.sum())} of {total} kept" + (f" ({named})" if named else ""))
+    if lost.sum() == total and total:
+        example = rows.filter(pa.array(lost)).slice(0, 1)
+        url = next((url for url in flatten(example, "images").field("url").to_pylist() if url), None)
+        findings.notes.append(f"{name} drops every row of the sample ({named})" + (f", such as {url}" if url else ""))
