@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
 import vlmdata
-from vlmdata.errors import Error, OwnCodeFailed
+from vlmdata.errors import Error, OwnCodeFailed, RecipeError
 from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.row import flatten
-from vlmdata.step import Source, Step
+from vlmdata.step import Source, Step, StepContext
 from vlmdata.untrusted import Failed, errors_as, one_line
 
 T = TypeVar("T")
@@ -38,6 +40,21 @@ def run_step(step: Step, run: Callable[[pa.Table], T], rows: pa.Table) -> T:
     raise AssertionError("unreachable")
 
 
+def measured(step: Step, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
+    """Return the columns that the step measures. Raises RecipeError if a user's step returns something else."""
+    found = run_step(step, lambda some: step.measure(some, context), rows)
+    for name, kind in step.writes.items():
+        if not isinstance(found, dict) or name not in found:
+            raise RecipeError(f"step {step.name}: `measure` returned no column '{name}', which `writes` declares")
+        if len(found[name]) != len(rows):
+            raise RecipeError(
+                f"step {step.name}: `measure` returned {len(found[name])} values of '{name}' for {len(rows)} rows"
+            )
+        with errors_as(lambda error: RecipeError(f"step {step.name}: '{name}' is not {kind}: {one_line(error)}")):  # noqa: B023
+            found[name] = found[name].cast(kind)
+    return found
+
+
 def read_source(source: Source, read: Callable[[], T]) -> T:
     """Return `read()`, which reads from the source. Raises OwnCodeFailed if the code of a user's source fails."""
     if type(source).__module__.startswith("vlmdata."):
@@ -50,7 +67,9 @@ def read_source(source: Source, read: Callable[[], T]) -> T:
 def _described(what: str, owner: Any, error: Exception, where: Callable[[], str]) -> Exception:
     if isinstance(error, Error | OSError) or is_short_of_memory(error):
         return error
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OURS)]
+    own = getattr(sys.modules.get(type(owner).__module__), "__file__", None)
+    frames = list(dropwhile(lambda frame: frame.filename != own, traceback.extract_tb(error.__traceback__)))
+    frames = [frame for frame in frames if not frame.filename.startswith(OURS)]
     name = f"{type(owner).__module__}.{type(owner).__qualname__}"
     lines = "".join(traceback.format_list(frames[-LINES:]))
     return OwnCodeFailed(f"{what} ({name}) failed{where()}:\n{lines}{type(error).__name__}: {one_line(error)}")

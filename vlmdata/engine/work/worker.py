@@ -31,7 +31,7 @@ from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.work.compile_recipe import BoundStep, compile_recipe, inputs
 from vlmdata.engine.work.ingest import Ingest
 from vlmdata.engine.work.open_partition import Keep, OpenPartition
-from vlmdata.engine.work.own_steps import read_source, run_step
+from vlmdata.engine.work.own_steps import measured, read_source, run_step
 from vlmdata.engine.work.read_source import piece_rows
 from vlmdata.row import alive, set_column
 from vlmdata.step import Step, scatter
@@ -195,13 +195,13 @@ class Worker:
             missing |= have & step.failed(columns["images"], again)
         if missing.any():
             opened.measuring = name
-            measured = run_step(step, lambda some: step.measure(some, opened), rows.filter(pa.array(missing)))
-            arrays = [scatter(measured[short].cast(kind), missing, None) for short, kind in step.writes.items()]
+            found = measured(step, rows.filter(pa.array(missing)), opened)
+            arrays = [scatter(found[short], missing, None) for short in step.writes]
             names = ["input", *step.writes]
             fresh[name] = pa.StructArray.from_arrays([pa.array(present), *arrays], names=names, mask=pa.array(~missing))
             for short in step.writes:
                 full = step.column(short)
-                columns[full] = scatter(measured[short].cast(step.writes[short]), missing, columns[full])
+                columns[full] = scatter(found[short], missing, columns[full])
         for full, values in columns.items():
             rows = set_column(rows, full, values)
         return rows
