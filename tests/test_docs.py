@@ -12,7 +12,8 @@ import yaml
 from tests.rows import captions
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
-from vlmdata.recipe import PIPELINES, load, parse
+from vlmdata.recipe import load, parse
+from vlmdata.shipped import PIPELINES
 from vlmdata.sources.url_list import UrlList
 from vlmdata.step import RecipeError
 

@@ -12,8 +12,8 @@ from tests.engine.site import manifest, site
 from tests.rows import document, table
 from vlmdata import run
 from vlmdata.engine.output.sample import samples
-from vlmdata.recipe import PIPELINES
 from vlmdata.schema import text
+from vlmdata.shipped import PIPELINES
 
 pytestmark = pytest.mark.whole
 

@@ -20,12 +20,11 @@ from vlmdata.loader.index.index_file import INDEX
 from vlmdata.parameters import Doc
 from vlmdata.redact import redacted_tree
 from vlmdata.row import ROW
+from vlmdata.shipped import build_recipes
 from vlmdata.step import RecipeError, Source, Step, file_name
 from vlmdata.untrusted import one_line
 
 T = TypeVar("T", bound=Step)
-_INSIDE = Path(__file__).parent / "pipelines"  # folder of the shipped recipes in a wheel
-PIPELINES = _INSIDE if _INSIDE.is_dir() else Path(__file__).parent.parent / "pipelines"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +141,7 @@ def locate(recipe: str | Path) -> Path:
     """Return the path of a recipe, which is a file or the name of a shipped recipe, such as `captions`."""
     if Path(recipe).is_file():
         return Path(recipe)
-    shipped = sorted(PIPELINES.glob("build/*.yaml"))
+    shipped = build_recipes()
     for path in shipped:
         if path.stem == str(recipe) or Path(*path.parts[-3:]) == Path(recipe):
             return path

@@ -20,6 +20,7 @@ from tests.engine.site import picture
 from vlmdata import catalog, recipe
 from vlmdata.engine.partitions.keys import content_keys
 from vlmdata.row import conform
+from vlmdata.shipped import build_recipes
 from vlmdata.sources.hf_dataset import HfDataset
 from vlmdata.sources.html import Html
 from vlmdata.sources.interleaved_tars import InterleavedTars
@@ -128,7 +129,7 @@ def test_fuzzed_lists_of_random_bytes(kind, tmp_path, data):
     read_whole(UrlList(path=str(path)))
 
 
-SHIPPED = sorted(recipe.PIPELINES.glob("build/*.yaml"))
+SHIPPED = build_recipes()
 NAMES = [*catalog.names("steps"), *catalog.names("sources"), "source", "steps", "shards", "type", "path", "label", "min_side"]
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**6) | st.floats() | st.text(max_size=8) | st.sampled_from(NAMES),

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.train.runs import MODEL, write_data
-from vlmdata.recipe import PIPELINES
+from vlmdata.shipped import PIPELINES
 from vlmdata.step import RecipeError
 from vlmdata_train.__main__ import main
 from vlmdata_train.model.model_recipe import Lora, Part

@@ -20,7 +20,8 @@ from tests.train.parity import of_own_shapes
 from tests.train.test_encoders import FAMILIES, SMALL
 from tests.train.test_sam import SAM
 from tests.train.tiny import LLAMA
-from vlmdata.recipe import PIPELINES, read_settings
+from vlmdata.recipe import read_settings
+from vlmdata.shipped import PIPELINES
 from vlmdata_train.convert.checkpoint_folder import model_of
 from vlmdata_train.model.encoder_facts import EncoderFacts
 from vlmdata_train.model.freezing import apply_parts

@@ -12,7 +12,7 @@ import yaml
 
 from tests.train.runs import MODEL, weights, write_data
 from tests.train.test_loop_ranks import start
-from vlmdata.recipe import PIPELINES
+from vlmdata.shipped import PIPELINES
 from vlmdata.step import RecipeError
 from vlmdata_train.__main__ import main
 from vlmdata_train.model.parts import check_name

@@ -11,7 +11,7 @@ import yaml
 from jinja2 import Environment, TemplateSyntaxError
 
 from vlmdata import catalog
-from vlmdata.recipe import PIPELINES
+from vlmdata.shipped import PIPELINES
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import is_checkpoint, model_of
 from vlmdata_train.recipe import Recipe, build_recipe

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlmdata.recipe import PIPELINES
+from vlmdata.shipped import PIPELINES
 from vlmdata.step import RecipeError
 from vlmdata_train.checks import check_training
 from vlmdata_train.convert.checkpoint_folder import latest

@@ -40,7 +40,7 @@ def train(recipe: str, stage: str, settings: Sequence[str]) -> None:
 
 
 def _recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from vlmdata.recipe import PIPELINES
+    from vlmdata.shipped import PIPELINES
 
     shipped = sorted(path.stem for path in PIPELINES.glob("train/*.yaml"))
     return [*files(ctx, param, incomplete), *words(shipped, incomplete)]

@@ -1,28 +1,68 @@
-"""Copy a shipped recipe to a file for editing."""
+"""Copy a shipped recipe to a file for editing, or list the shipped recipes."""
 
+import shlex
 from pathlib import Path
 
 import click
 
+from vlmdata.shipped import About, about, build_recipes
 from vlmdata.verbs import CompletionItem, Verb, argument, files, json_option, print_json, words
 
-EXAMPLES = "vlmdata new captions"
+EXAMPLES = """
+vlmdata new
+vlmdata new captions
+vlmdata new chats my-chats.yaml
+"""
 
 
 def shipped(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the name of a shipped recipe."""
-    from vlmdata.recipe import PIPELINES
-
-    return words(sorted(path.stem for path in PIPELINES.glob("build/*.yaml")), incomplete)
+    return words([path.stem for path in build_recipes()], incomplete)
 
 
-@click.command(cls=Verb)
-@argument("recipe", "name of a shipped recipe", shell_complete=shipped)
+class New(Verb):
+    """The verb `new`, whose help also lists the shipped recipes."""
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_help_text(ctx, formatter)
+        with formatter.section("Recipes"):
+            formatter.write_dl([(path.stem, about(path).summary) for path in build_recipes()])
+
+
+@click.command(cls=New)
+@argument("recipe", "name of a shipped recipe (default: list all)", required=False, shell_complete=shipped)
 @argument(
     "path", "file to write (default: the recipe's file name, in the current folder)", required=False, shell_complete=files
 )
 @json_option
-def command(recipe: str, path: str | None, as_json: bool) -> None:
+def command(recipe: str | None, path: str | None, as_json: bool) -> None:
+    if recipe:
+        target, lines = copied(recipe, path)
+        found: dict = {"recipe": recipe, "path": str(target)}
+    else:
+        lines = listing()
+        said = {file.stem: about(file) for file in build_recipes()}
+        found = {"recipes": [{"name": name, "summary": one.summary, "settings": one.settings} for name, one in said.items()]}
+    if as_json:
+        print_json(found)
+    else:
+        print(lines)
+
+
+def listing() -> str:
+    """Return the shipped recipes as lines: the name, what the recipe builds, and the parameters that a user must set."""
+    lines = []
+    for file in build_recipes():
+        said = about(file)
+        lines += [f"{file.stem:<22} {said.summary}", f"{'':<22} set {', '.join(said.settings)}"]
+    return "\n".join([*lines, "", "`vlmdata new NAME` copies one of them to NAME.yaml. Its comments explain every choice."])
+
+
+def copied(recipe: str, path: str | None) -> tuple[Path, str]:
+    """Copy a shipped recipe to a file, and return the file and lines that name the next commands.
+
+    Raises RecipeError if there is no such recipe, or if the file exists or cannot be written.
+    """
     from vlmdata.recipe import locate
     from vlmdata.step import RecipeError
 
@@ -30,8 +70,17 @@ def command(recipe: str, path: str | None, as_json: bool) -> None:
     target = Path(path or source.name)
     if target.exists():
         raise RecipeError(f"{target} already exists. Name another file: vlmdata new {recipe} other.yaml")
-    target.write_text(source.read_text())
-    if as_json:
-        print_json({"recipe": recipe, "path": str(target)})
-        return
-    print(f"{target} written. Edit it, then run\n  vlmdata check {target}\n  vlmdata run {target} --out OUT")
+    try:
+        target.write_text(source.read_text())
+    except OSError as error:
+        raise RecipeError(f"cannot write {target}: {error.strerror}. Name another file: vlmdata new {recipe} FILE") from None
+    if source not in build_recipes():  # the user's file
+        return target, f"{target} written. Edit it, then run\n  vlmdata check {target}\n  vlmdata run {target} --out OUT"
+    return target, f"{target} written. {next_commands(about(source), source.stem, target)}"
+
+
+def next_commands(said: About, name: str, target: Path) -> str:
+    """Return the commands that check and run a copy of the shipped recipe `name`, with the parameters that must be set."""
+    run = said.command.replace(f"vlmdata run {name}", f"vlmdata run {shlex.quote(str(target))}", 1)
+    check = run.replace("vlmdata run", "vlmdata check", 1).replace(" --out OUT", "")
+    return f"Set {', '.join(said.settings)} in it or as below, change what you like, and run\n  {check}\n  {run}"

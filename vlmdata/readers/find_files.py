@@ -23,18 +23,19 @@ class File(NamedTuple):
     size: int
 
 
-def find(path: str | Sequence[str], endings: Sequence[str]) -> list[File]:
+def find(path: str | Sequence[str], endings: Sequence[str], *, parameter: str = "source.path") -> list[File]:
     """Return the files of `path`, sorted. A folder gives its files at any depth that end in one of `endings`.
 
-    Hidden files in folders are left out. Raises RecipeError if there is no file.
+    Hidden files in folders are left out. Raises RecipeError if there is no file. `parameter` is the recipe's parameter that
+    holds the path, for the message.
     """
     paths = [path] if isinstance(path, str) else list(path)
     if not paths or "" in paths:  # an empty path would mean the working directory
-        raise RecipeError("path must name at least one file, folder or glob")
+        raise RecipeError(f"{parameter} must name at least one file, folder or glob")
     found: dict[str, int] = {}
     for one in paths:
         with listing_errors(one):
-            found.update(_remote(one, endings) if is_remote(one) else _local(one, endings))
+            found.update(_remote(one, endings, parameter) if is_remote(one) else _local(one, endings, parameter))
     return [File(name, found[name]) for name in sorted(found)]
 
 
@@ -48,7 +49,7 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
-def _local(path: str, endings: Sequence[str]) -> dict[str, int]:
+def _local(path: str, endings: Sequence[str], parameter: str) -> dict[str, int]:
     path = os.path.abspath(os.path.expanduser(path))
     if os.path.isfile(path):
         return {path: os.path.getsize(path)}
@@ -58,11 +59,12 @@ def _local(path: str, endings: Sequence[str]) -> dict[str, int]:
         names = [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
         if names:
             return {name: os.path.getsize(name) for name in names}
-        raise RecipeError(f"{path} matches no file")
+        raise RecipeError(f"{path} matches no file. Set {parameter} to a pattern that does")
     folder, name = os.path.split(path)
     beside = os.listdir(folder) if os.path.isdir(folder) else []
     close = difflib.get_close_matches(name, beside, n=1, cutoff=0.6)
-    raise RecipeError(f"{path}: there is no such file or folder." + (f" Did you mean '{close[0]}'?" if close else ""))
+    fix = f"Did you mean '{close[0]}'?" if close else f"Set {parameter} to a file, folder or pattern that exists"
+    raise RecipeError(f"{path}: there is no such file or folder. {fix}")
 
 
 def _walk(folder: str) -> dict[str, int]:
@@ -75,12 +77,12 @@ def _walk(folder: str) -> dict[str, int]:
     return found
 
 
-def _remote(path: str, endings: Sequence[str]) -> dict[str, int]:
+def _remote(path: str, endings: Sequence[str], parameter: str) -> dict[str, int]:
     fs, inside = fsspec.url_to_fs(path)
     if glob.has_magic(inside) and not path.startswith(("http://", "https://")):
         infos = [info for info in fs.glob(inside, detail=True).values() if info["type"] == "file"]
         if not infos:
-            raise RecipeError(f"{path} matches no file")
+            raise RecipeError(f"{path} matches no file. Set {parameter} to a pattern that does")
         return {_address(fs, path, info["name"]): info["size"] or 0 for info in infos}
     if fs.isdir(inside):
         infos = [info for info in fs.find(inside, detail=True).values() if info["type"] == "file"]

@@ -6,6 +6,7 @@ import functools
 import glob
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,12 @@ def open_dataset(path: str, name: str, split: str, revision: str, streaming: boo
     `texts` are columns of a CSV that are read as text, because a caption may be "NA", "007" or "true". Raises RecipeError if
     the library cannot open the dataset.
     """
-    with errors_as(lambda error: RecipeError(f"{path} cannot be opened as a dataset: {error_summary(error)}")):
+    absent = "" if is_local(path) else ". There is also no file or folder of this name"
+
+    def refused(error: Exception) -> RecipeError:
+        return RecipeError(f"{path} cannot be opened as a dataset: {error_summary(error)}{absent}")
+
+    with errors_as(refused, passes=(RecipeError,)):
         return _open(path, name, split, revision, streaming, texts)
 
 
@@ -53,8 +59,14 @@ def error_summary(error: BaseException) -> str:
 
 
 def is_local(path: str) -> bool:
-    """Say whether `path` is a local path, a glob or an address of files, and not the name of a dataset on the Hub."""
-    return is_remote(path) or os.path.exists(path) or glob.has_magic(path)
+    """Say whether `path` is a local path, a glob or an address of files, and not the name of a dataset on the Hub.
+
+    A name on the Hub is `name` or `user/name`, so another path, such as `./name` or `list.csv`, is local even if nothing exists
+    there.
+    """
+    is_file = "/" not in path and path.lower().endswith(tuple(READERS))
+    is_named = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", path) and not is_file
+    return not is_named or is_remote(path) or os.path.exists(path) or glob.has_magic(path)
 
 
 def _open(path: str, name: str, split: str, revision: str, streaming: bool, texts: tuple[str, ...]) -> Opened:

@@ -48,7 +48,7 @@ class Coco(Source):
         for path, _ in self.files():
             check_json(path)
         if self.images:
-            find(self.images, ("",))
+            find(self.images, ("",), parameter="source.images")
 
     def files(self) -> list[File]:
         return find(self.path, (".json", ".json.gz"))

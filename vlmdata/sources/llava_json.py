@@ -40,7 +40,7 @@ class LlavaJson(Source):
     def check(self) -> None:
         check_conversations(self.files(), TURNS)
         if self.images:
-            find(self.images, ("",))
+            find(self.images, ("",), parameter="source.images")
 
     def files(self) -> list[File]:
         return find(self.path, ENDINGS)

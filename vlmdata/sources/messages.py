@@ -42,7 +42,7 @@ class Messages(Source):
     def check(self) -> None:
         check_conversations(self.files(), self._turns())
         if self.folder:
-            find(self.folder, ("",))
+            find(self.folder, ("",), parameter="source.folder")
 
     def files(self) -> list[File]:
         return find(self.path, ENDINGS)

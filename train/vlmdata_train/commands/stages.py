@@ -13,7 +13,7 @@ torchrun --nproc-per-node 8 -m vlmdata_train stages qwen2_vl --set data=CHATS --
 
 
 def _recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from vlmdata.recipe import PIPELINES
+    from vlmdata.shipped import PIPELINES
 
     shipped = sorted(path.stem for path in PIPELINES.glob("stages/*.yaml"))
     return [*files(ctx, param, incomplete), *words(shipped, incomplete)]
