@@ -180,7 +180,7 @@ COMPLETIONS = [  # a line, and the completions of its last word
     ("vlmdata ru", ["run"]),
     ("vlmdata train in", ["instruct"]),
     ("vlmdata run --wo", ["--workers"]),
-    ("vlmdata run capt", ["captions"]),
+    ("vlmdata run captions", ["captions", "captions_folder", "captions_hf"]),
     ("vlmdata check --set a.b=c laion", ["laion", "laion5b"]),
     ("vlmdata new datacomp_b", ["datacomp_basic", "datacomp_best"]),
     ("vlmdata steps clip_", ["clip_score"]),

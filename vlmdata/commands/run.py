@@ -1,5 +1,7 @@
 """Build a dataset. The same command resumes an interrupted build."""
 
+import shlex
+import sys
 from typing import Any
 
 import click
@@ -53,6 +55,7 @@ def command(recipe: str, settings: tuple[str, ...], out: str, as_json: bool, **o
     from vlmdata.build import run
     from vlmdata.engine.store.open_store import open_store
     from vlmdata.recipe import read_settings
+    from vlmdata.redact import redacted
     from vlmdata.report.loss_lines import loss_lines
     from vlmdata.rerun import earlier_manifest, rerun_lines
     from vlmdata.show import summary, totals
@@ -63,5 +66,7 @@ def command(recipe: str, settings: tuple[str, ...], out: str, as_json: bool, **o
         print_json(totals(manifest, out))
         return
     store = open_store(out, probe=False)
-    again = rerun_lines(store, before, manifest, out)
-    print("\n".join([summary(manifest, out), *again, *loss_lines(store, manifest, out)]))
+    again, losses = rerun_lines(store, before, manifest, out), loss_lines(store, manifest, out)
+    print("\n".join([summary(manifest, out), *again, *losses]))
+    if not losses:  # they name commands themselves
+        print(f"next: vlmdata show {shlex.quote(redacted(out))}{'' if '://' in out else ' --open'}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 
 from vlmdata import run, stream
-from vlmdata.demo.recipe import HERE, recipe, write_list
+from vlmdata.demo.recipe import HERE, figures, recipe, write_list
 from vlmdata.demo.server import serving
 from vlmdata.show import summary
 from vlmdata.step import RecipeError
@@ -40,11 +41,24 @@ def demo(out: Path, *, local: bool = False) -> str:
         f"built in {built:.0f} s on {engine}; streamed back: {manifest['kept']} samples, {words:,} words",
         f"trained a tiny model on them, {len(losses)} steps in {seconds:.0f} s: loss {losses[0]:.2f} -> {losses[-1]:.2f}",
         "",
-        f"look at it:       {out}/data/report.html",
-        f"ask about a row:  vlmdata why {out}/data {address}/moved.jpg",
-        "your own list:    vlmdata run captions --set source.path=urls.parquet --out OUT",
+        *next_commands(out, f"{address}/moved.jpg"),
     ]
     return "\n".join(lines)
+
+
+def next_commands(out: Path, moved: str) -> list[str]:
+    """Return the lines that name the next commands. `out` is the demo's folder, and `moved` the address of a row that failed."""
+    data, runs = shlex.quote(f"{out}/data"), sorted((out / "model" / "checkpoints").glob("step_*"))
+    picture = shlex.quote(f"{out}/site/figures/{figures()[0]['file']}")
+    model = shlex.quote(str(runs[-1]))
+    return [
+        f"look at it:         vlmdata show {data} --open",
+        f"ask about a row:    vlmdata why {data} {moved}",
+        f"ask the model:      vlmdata train chat {model} {picture} --ask 'What is this?'",
+        f"train for longer:   vlmdata train align tiny --set {shlex.quote(f'data={out}/data')} --set steps=600 --set out=RUN",
+        "your own list:      vlmdata check captions --set source.path=urls.parquet",
+        "your own pictures:  vlmdata new    # lists the recipes, also for folders, Hugging Face datasets, chats and pages",
+    ]
 
 
 def _train(out: Path) -> list[float]:

@@ -1,10 +1,9 @@
 """Train the stages of a recipe one after another."""
 
-import os
-
 import click
 
 from vlmdata.verbs import CompletionItem, Verb, argument, files, words
+from vlmdata_train.train_verb import report
 
 EXAMPLES = """
 vlmdata train stages llava --set stages.align.data=CAPTIONS --set stages.instruct.data=CHATS
@@ -34,5 +33,5 @@ def command(recipe: str, settings: tuple[str, ...]) -> None:
     with joined(device_of(trees)):
         for stage in recipes(trees):
             result = run_training(stage)
-    if os.environ.get("RANK", "0") == "0" and result is not None:
-        print(result.checkpoint)
+    if result is not None:
+        report(result.checkpoint, stage)
