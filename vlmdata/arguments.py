@@ -8,7 +8,9 @@ from numbers import Integral
 from typing import Any
 
 from vlmdata.errors import InputError
+from vlmdata.extras import check_installed
 
+PACKAGES = {"hf": "huggingface_hub", "s3": "s3fs", "s3a": "s3fs", "http": "aiohttp", "https": "aiohttp"}  # by protocol
 SHOWN = 100  # maximum number of characters of a value in a message
 
 
@@ -46,17 +48,21 @@ def check_path(**values: Any) -> None:
 
 
 def check_protocol(*addresses: str | os.PathLike) -> None:
-    """Raise InputError if fsspec does not know the protocol of an address, or if a package for the protocol is missing."""
+    """Raise InputError if fsspec does not know the protocol of an address, or if a package for the protocol is missing.
+
+    Raises RecipeError if an extra of vlmdata installs the missing package.
+    """
     for path in addresses:
         address = os.fspath(path)
         if "://" not in address:
             continue
+        protocols = {part.partition("://")[0] for part in address.split("::") if "://" in part}  # zip://name::/folder/file.zip
+        check_installed(["fsspec", *(PACKAGES[one] for one in protocols if one in PACKAGES)], f"the address {address}")
         import fsspec
 
         try:
-            for part in address.split("::"):  # a chain such as zip://name::/folder/file.zip
-                if "://" in part:
-                    fsspec.get_filesystem_class(part.partition("://")[0])
+            for protocol in protocols:
+                fsspec.get_filesystem_class(protocol)
         except (ValueError, ImportError) as error:
             raise InputError(f"{address}: {error}") from None
 

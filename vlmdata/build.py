@@ -30,12 +30,15 @@ from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.engine.work.compile_recipe import BoundStep, compile_recipe, pass_ends
 from vlmdata.errors import Mistakes
+from vlmdata.extras import check_installed, is_installed
 from vlmdata.preflight.examine import examine
 from vlmdata.recipe import Recipe
 from vlmdata.steps.download import Download
 
 OPEN_PARTITIONS = 4  # partitions that a worker fetches at a time, so that a slow host delays only one of them
 OPEN_ON_GPU = 2  # the same for a worker with a GPU, so that the GPU has work while the other partition is read or committed
+
+WITHOUT_RAY = "Ray is not installed (pip install 'vlmdata[ray]'), so the run uses plain processes, as with --local"
 
 
 def run(
@@ -55,11 +58,11 @@ def run(
     `recipe` is a file, the name of a shipped recipe, or a Recipe. `overrides` maps dotted paths, such as `source.path`, to
     values that replace values of the recipe. A Recipe takes no overrides. `workers` is the number of processes (default: one
     per core). By default, they run on a Ray cluster that is started on this machine. With `address`, they run on the Ray
-    cluster at this address, and with `local`, they run without Ray. With `limit`, only this number of rows is processed: the
-    first rows of the first partitions. Fetches that failed for a reason in `retry`, such as `timeout`, are tried again.
-    `open_workers` takes the place of `address` and `local`. It is a function that gets the job and the number of workers, and
-    returns a context manager that yields the workers. Raises RecipeError or InputError for a user's mistake before any work
-    starts, and WorkFailed if the work fails.
+    cluster at this address, and with `local`, or if Ray is not installed, they run without Ray. With `limit`, only this number
+    of rows is processed: the first rows of the first partitions. Fetches that failed for a reason in `retry`, such as
+    `timeout`, are tried again. `open_workers` takes the place of `address` and `local`. It is a function that gets the job and
+    the number of workers, and returns a context manager that yields the workers. Raises RecipeError or InputError for a user's
+    mistake before any work starts, and WorkFailed if the work fails.
     """
     check_whole_or_none(1, workers=workers)
     check_whole_or_none(0, limit=limit)
@@ -67,6 +70,10 @@ def run(
     check_path(out=out)
     if address is not None:
         check_text(address=address)
+        check_installed(["ray"], f"--address {address}")
+    elif not local and open_workers is None and not is_installed("ray"):
+        local = True
+        print(f"vlmdata: {WITHOUT_RAY}", file=sys.stderr)
     reasons = tuple(texts_of(retry=retry))
     recipe = _examined(recipes.as_read(recipe, overrides), out, limit, address)
     store = open_store(out)

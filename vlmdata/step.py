@@ -89,6 +89,7 @@ class Step:
     # Fields of `images` without which the step does nothing, such as `phash` or `size`, or `blob` for the image's bytes.
     # `download` and `resize` set them. `check` refuses the step before `download` if the source does not give them.
     fetched: ClassVar[tuple[str, ...]] = ()
+    packages: ClassVar[tuple[str, ...]] = ()  # modules that the core does not install; checked before work starts
     is_private: ClassVar[bool] = False  # the report counts rejected rows but never shows them
     # The comparison that rejects, by reason, so that a user can be told which setting keeps a row. `"flat": "< min_entropy"`:
     # the value was below the parameter; also <=, > and >=. `"format_*": "not in formats"`: `*` is not in the parameter.
@@ -234,6 +235,7 @@ class Source:
 
     gives: ClassVar[Gives] = "pairs"  # kind of the rows; "pairs" also covers a mix of pairs and documents
     by_address: ClassVar[bool] = False  # every image is given by its address, so `download` must fetch it
+    packages: ClassVar[tuple[str, ...]] = ()  # see `Step.packages`
     states_hashes: ClassVar[bool] = False  # rows have `stated_hashes`
     # True (lists): rows are divided into partitions in the order of their keys. False (archives): each piece is a partition.
     shuffled: ClassVar[bool] = True

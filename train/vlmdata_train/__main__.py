@@ -7,6 +7,7 @@ import traceback
 
 from vlmdata.process import interrupt
 
+PACKAGES = ("open_clip", "safetensors", "timm", "tokenizers", "torch", "torchvision", "transformers")
 STOPPED = "vlmdata train: stopped"
 RESUMES = f"{STOPPED}; run the same command again to resume from the last checkpoint"
 
@@ -19,7 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> int:
-    from vlmdata.verbs import Verbs, call  # imported only after the signal handlers are set
+    from vlmdata.extras import check_installed  # imported only after the signal handlers are set
+    from vlmdata.verbs import Verbs, call
     from vlmdata_train import commands
 
     verbs = Verbs(
@@ -29,6 +31,8 @@ def _main(words: list[str]) -> int:
         first=("align", "instruct", "stages", "evaluate", "chat", "export"),
     )
     try:
+        if words and "--help" not in words:
+            check_installed(PACKAGES, "the trainer")
         return call(verbs, words)
     except Exception as error:  # process boundary: errors of libraries may contain addresses with secrets
         return _failed(error)

@@ -10,7 +10,7 @@ import io
 import zlib
 from typing import BinaryIO
 
-from fastwarc.stream_io import Lz4Reader, ZstdReader
+from vlmdata.archives.codecs import lz4_reader, zstd_reader
 
 GZIP, ZSTD, LZ4 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 DICTIONARY = b"\x5d\x2a\x4d\x18"
@@ -77,8 +77,8 @@ def frame_head(file: BinaryIO, offset: int, dictionary: bytes | None = None) -> 
             return zlib.decompressobj(31).decompress(head, 5)
         file.seek(offset)
         if head.startswith(LZ4):
-            return Lz4Reader(file).read(5)
-        return ZstdReader(file, dictionary=dictionary).read(5) if head.startswith(ZSTD) else b""
+            return lz4_reader(file).read(5)
+        return zstd_reader(file, dictionary=dictionary).read(5) if head.startswith(ZSTD) else b""
     except ConnectionError:
         raise
     except (OSError, ValueError, zlib.error):
@@ -104,7 +104,7 @@ def unpacked(frame: bytes, dictionary: bytes | None, max_bytes: int) -> bytes:
     stream = io.BytesIO(frame)
     found = b""
     try:
-        reader = Lz4Reader(stream) if frame.startswith(LZ4) else ZstdReader(stream, dictionary=dictionary)
+        reader = lz4_reader(stream) if frame.startswith(LZ4) else zstd_reader(stream, dictionary=dictionary)
         while len(found) <= max_bytes and (data := reader.read(min(1 << 20, max_bytes + 1 - len(found)))):
             found += data
     except (OSError, ValueError):
@@ -132,7 +132,7 @@ def dictionary_of(file: BinaryIO) -> bytes | None:
     if not body.startswith(ZSTD):
         return body or None
     try:
-        return ZstdReader(io.BytesIO(body)).read(_MAX_DICTIONARY)
+        return zstd_reader(io.BytesIO(body)).read(_MAX_DICTIONARY)
     except (OSError, ValueError):
         return None
 
@@ -149,7 +149,7 @@ def _blank_end(file: BinaryIO, offset: int) -> int | None:
         end = frame_end(file, offset) if head == LZ4 else None
         if end is None or end - offset > _SMALL:
             return None
-        return None if Lz4Reader(io.BytesIO(read_at(file, offset, end - offset))).read(_CHUNK).strip() else end
+        return None if lz4_reader(io.BytesIO(read_at(file, offset, end - offset))).read(_CHUNK).strip() else end
     except ConnectionError:
         raise
     except (OSError, zlib.error):

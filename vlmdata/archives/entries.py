@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from fastwarc.warc import ArchiveIterator
-
 from vlmdata.archives.compressed_frames import (
     GZIP,
     LZ4,
@@ -25,6 +23,8 @@ def entries(file: BinaryIO, start: int) -> Iterator[tuple[int, Any]]:
     FastWARC stops at an empty gzip member or LZ4 frame, but this function continues with the next frame. Raises OSError if
     bytes remain in which no record begins.
     """
+    from fastwarc.warc import ArchiveIterator  # imported here, because only the extra `pages` installs it
+
     frame = dictionary_frame(file) if start else b""
     may_end_early = head_of(file).startswith((GZIP, LZ4))
     while True:

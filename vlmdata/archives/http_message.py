@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from fastwarc.stream_io import BrotliReader, ZstdReader
+from vlmdata.archives.codecs import brotli_reader, zstd_reader
 
 _MAX_HEAD = 262_144  # bytes
 _ENOUGH = 4  # encoded bytes to read for each decoded byte, because the body may begin with a chunk size or a compression table
@@ -191,9 +192,9 @@ def _unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
         zlib_mark = len(body) > 1 and body[0] & 15 == 8 and (body[0] << 8 | body[1]) % 31 == 0
         return _inflate(body, 15 if zlib_mark else -15, max_bytes) if body[:1] != b"<" else body
     if encoding == "br":
-        return _read_stream(BrotliReader, body, max_bytes) if body and body.lstrip()[:1] != b"<" else body
+        return _read_stream(brotli_reader, body, max_bytes) if body and body.lstrip()[:1] != b"<" else body
     if encoding == "zstd":
-        return _read_stream(ZstdReader, body, max_bytes) if body[:4] == b"\x28\xb5\x2f\xfd" else body
+        return _read_stream(zstd_reader, body, max_bytes) if body[:4] == b"\x28\xb5\x2f\xfd" else body
     return body  # identity, and all unknown encodings
 
 
@@ -216,7 +217,7 @@ def _inflate(body: bytes, window: int, max_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def _read_stream(reader: type, body: bytes, max_bytes: int) -> bytes:
+def _read_stream(reader: Callable[[Any], Any], body: bytes, max_bytes: int) -> bytes:
     try:
         found: bytes = reader(io.BytesIO(body)).read(max_bytes + 1)
     except (OSError, ValueError):

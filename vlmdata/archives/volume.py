@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO
 
-from fastwarc.stream_io import Lz4Reader, WarcReader, ZstdReader
-
 from vlmdata.archives.arc import is_arc
+from vlmdata.archives.codecs import lz4_reader, zstd_reader
 from vlmdata.archives.compressed_frames import (
     GZIP,
     LZ4,
@@ -82,7 +81,7 @@ class Volume:
         stored.seek(0)
         if head.startswith(GZIP):
             return gzip.GzipFile(fileobj=stored)
-        return _Read1(Lz4Reader(stored) if head == LZ4 else ZstdReader(stored))
+        return _Read1(lz4_reader(stored) if head == LZ4 else zstd_reader(stored))
 
     def identity(self) -> tuple[Any, ...]:
         """Return a cache key: (path, member, (size, modification time in ns)), or (path, member, None) for a remote path."""
@@ -130,7 +129,7 @@ class _Read1:
     The reader's `read` behaves like `read1` of Python's files: it may return fewer bytes than requested.
     """
 
-    def __init__(self, reader: WarcReader):
+    def __init__(self, reader: Any):
         self.reader = reader
         self.close = reader.close
 

@@ -13,8 +13,11 @@ from pathlib import Path
 from vlmdata import run, stream
 from vlmdata.demo.recipe import HERE, figures, recipe, write_list
 from vlmdata.demo.server import serving
+from vlmdata.extras import check_installed, is_installed
 from vlmdata.show import summary
 from vlmdata.step import RecipeError
+
+PACKAGES = ("open_clip", "safetensors", "tensorboard", "timm", "tokenizers", "torch", "torchvision", "transformers")
 
 
 def demo(out: Path, *, local: bool = False) -> str:
@@ -22,6 +25,8 @@ def demo(out: Path, *, local: bool = False) -> str:
 
     Raises RecipeError if `out` holds files that are not from an earlier demo.
     """
+    check_installed(PACKAGES, "the demo")
+    local = local or not is_installed("ray")
     if out.exists() and not (out / "site").is_dir() and any(out.iterdir()):
         raise RecipeError(f"{out} holds files that are not from an earlier demo. Name another folder with --out")
     shutil.rmtree(out, ignore_errors=True)

@@ -9,7 +9,9 @@ from typing import Any
 
 from vlmdata.engine.output.stored_samples import shards
 from vlmdata.engine.store.store_protocol import Store
-from vlmdata.exports.parquet import GROUP, features, rows_of
+from vlmdata.exports.parquet import GROUP, rows_of, schema
+
+PACKAGES = ("datasets",)
 
 
 def write(store: Store, draft: Path, layout: str) -> None:
@@ -21,7 +23,10 @@ def write(store: Store, draft: Path, layout: str) -> None:
             yield from rows_of(store, shard, table, layout)
 
     dataset = datasets.Dataset.from_generator(
-        rows, features=features(layout), cache_dir=str(draft / ".cache"), writer_batch_size=GROUP
+        rows,
+        features=datasets.Features.from_arrow_schema(schema(layout)),
+        cache_dir=str(draft / ".cache"),
+        writer_batch_size=GROUP,
     )
     dataset.save_to_disk(str(draft / "saved"))
     del dataset

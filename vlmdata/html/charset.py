@@ -11,8 +11,6 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from resiliparse.parse.encoding import map_encoding_to_html5
-
 from vlmdata.html.cut import cut_out
 
 _PRESCAN = 1024  # bytes that are searched for a `<meta>` first, as WHATWG defines it
@@ -63,6 +61,8 @@ def codec(label: str) -> str | None:
         return "mac-cyrillic"
     if label == "x-user-defined":
         return "cp1252"
+    from resiliparse.parse.encoding import map_encoding_to_html5  # imported here, because only the extra `pages` installs it
+
     name: str | None = map_encoding_to_html5(label, False)
     return _WIDER.get(name.lower(), name.lower()) if name else None
 

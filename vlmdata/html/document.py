@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from selectolax.lexbor import LexborHTMLParser
-
 from vlmdata.html.assemble import assemble
 from vlmdata.html.charset import decode
 from vlmdata.html.content import main_blocks, may_have_skipped_content
@@ -58,6 +56,8 @@ def extract(
     page, document.refused = harmless(html if utf8 else decoded.text.encode(), limits)
     if document.refused:
         return document
+    from selectolax.lexbor import LexborHTMLParser  # imported here, because only the extra `pages` installs it
+
     tree = LexborHTMLParser(page)
     base = _read_head(tree, page, url, document)
     if mode == "obelics":

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from selectolax.lexbor import LexborHTMLParser
-
 from vlmdata.html.cut import cut_out
 from vlmdata.html.image_ref import ImageRef
 from vlmdata.html.names import word_set
@@ -70,6 +68,8 @@ def extract_obelics(html: bytes, url: str) -> tuple[list[str | None], list[Image
     The lists have equal length, and at each position one of the two holds None. `html` is the result of `prepared`, encoded in
     UTF-8. `url` is the address of the page.
     """
+    from selectolax.lexbor import LexborHTMLParser  # imported here, because only the extra `pages` installs it
+
     tree = LexborHTMLParser(html)
     texts: list[str | None] = []
     images: list[ImageRef | None] = []

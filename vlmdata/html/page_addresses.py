@@ -8,8 +8,6 @@ import re
 from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes, urljoin
 
-import idna
-
 _STRIP = "".join(map(chr, range(33)))  # C0 controls and space, stripped from both ends
 _INNER = re.compile(r"[\t\n\r]")
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
@@ -58,6 +56,8 @@ def absolute(address: str, base: str) -> str | None:
 
 
 def _ascii_host(match: re.Match[str]) -> str:
+    import idna  # imported here, because only the extra `pages` installs it
+
     try:
         return match[0] if match[2].isascii() else match[1] + idna.encode(match[2], uts46=True).decode("ascii")
     except idna.IDNAError:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmdata.arguments import check_bool, check_callable, check_choice, check_whole, check_whole_or_none
+from vlmdata.extras import check_installed
 from vlmdata.images.budget import MAX_MEMORY_MB, MAX_PIXELS
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
@@ -57,6 +58,8 @@ class Decode:
         check_callable(augment=self.augment)
         check_bool(alternatives=self.alternatives)
         check_whole(1, max_pixels=self.max_pixels, max_memory_mb=self.max_memory_mb)
+        if self.size is not None and self.filter == "bilinear":
+            check_installed(["torch"], "Decode with the filter 'bilinear' (not with 'area')")
 
     def __call__(self, sample: Sample) -> Sample:
         """Return the sample with its images, captions and JSON decoded.

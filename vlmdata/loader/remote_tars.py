@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import xxhash
 
 BLOCK = 1 << 20
@@ -102,6 +101,8 @@ class RemoteTars:
         self._renew()
         protocol = address.partition("://")[0]
         if protocol not in self._files:
+            import fsspec
+
             self._files[protocol] = fsspec.core.url_to_fs(address, skip_instance_cache=True)[0]
         return RemoteTar(address, self._files[protocol], self.cache)
 

@@ -201,6 +201,10 @@ class Samples:
     def __iter__(self) -> Iterator[Any]:
         return map(itemgetter(1), self.walk())
 
+    def __call__(self) -> Iterator[Any]:
+        """Return `iter(self)`: the first stage of a webdataset pipeline is a torch IterableDataset or a function."""
+        return iter(self)
+
     def walk(self) -> Iterator[tuple[int, Any]]:
         """Yield (position, batch) for each step of one iteration. `iter` yields only the batches.
 

@@ -17,6 +17,7 @@ from vlmdata.arguments import (
     wrong,
 )
 from vlmdata.errors import InputError
+from vlmdata.extras import is_installed
 from vlmdata.loader.index.build_index import OnError
 from vlmdata.loader.index.find_tars import PathLike
 from vlmdata.loader.index.open_dataset import CACHE, CACHE_BYTES, Dataset, open_dataset
@@ -158,7 +159,7 @@ def stream(
     - `rank`, `world_size`: by default the values of torch.distributed or of torchrun's environment.
     - `reading`: options for threads, damaged samples and the cache (see `vlmdata.loader.stream.ReadOptions`).
     - `torch`: True returns a `Stream`, a torch IterableDataset with `.loader()`. False returns `Samples`, which iterates in the
-      same way without importing torch.
+      same way without importing torch. If torch is not installed, the result is always `Samples`.
 
     Raises ValueError (InputError) if the tars, their index or the arguments are unusable or contradict each other.
     """
@@ -178,7 +179,7 @@ def stream(
     datasets = [open_dataset(one, cache, reading.on_error) for one in paths]
     readers = open_readers(datasets, cache, reading.cache_bytes, reading.on_error)
     kind: type[Samples] = Samples
-    if torch:
+    if torch and is_installed("torch"):
         from vlmdata.loader.torch_stream import Stream as kind
     return kind(
         _plan_of(datasets, readers, blend, packing, cache, seed),

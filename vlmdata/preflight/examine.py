@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from vlmdata.errors import RecipeError
+from vlmdata.extras import check_installed
 from vlmdata.preflight.disk_space import check_disk
 from vlmdata.preflight.findings import Findings, attempt_check
 from vlmdata.preflight.first_rows import check_rows, first_rows
@@ -73,6 +74,7 @@ def _check_recipe(parsed: Parsed, where: str, findings: Findings, *, resolves: b
             "download: `verify` needs hashes from the source. Name the column that holds them, as in `hash: sha256` of url_list"
         )
     before = len(findings.mistakes)
+    attempt_check(lambda: check_installed(source.packages, f"source {file_name(source)}"), findings)
     attempt_check(lambda: check_files(source, findings), findings)
     if len(findings.mistakes) == before:
         attempt_check(source.check, findings)
@@ -97,6 +99,7 @@ def _check_first(rows: pa.Table | None, source: Source, steps: tuple[Step, ...],
 
 def _step_check(step: Step, findings: Findings, *, resolves: bool) -> Any:
     def check() -> None:
+        check_installed(step.packages, f"step {step.name}")
         step.check()
         check_weights(step, findings, resolves=resolves)
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-import fsspec
-
+from vlmdata.arguments import check_protocol
+from vlmdata.errors import InputError
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import errors_as, one_line
 
@@ -35,13 +35,15 @@ def find(path: str | Sequence[str], endings: Sequence[str], *, parameter: str = 
     found: dict[str, int] = {}
     for one in paths:
         with listing_errors(one):
+            if is_remote(one):
+                check_protocol(one)
             found.update(_remote(one, endings, parameter) if is_remote(one) else _local(one, endings, parameter))
     return [File(name, found[name]) for name in sorted(found)]
 
 
 def listing_errors(path: str) -> AbstractContextManager[None]:
     """Convert errors in the `with` block to RecipeError. Each store raises errors of its own library, such as botocore."""
-    return errors_as(lambda error: RecipeError(f"{path} cannot be listed: {one_line(error)}"), passes=(RecipeError,))
+    return errors_as(lambda error: RecipeError(f"{path} cannot be listed: {one_line(error)}"), passes=(RecipeError, InputError))
 
 
 def is_remote(path: str) -> bool:
@@ -78,6 +80,8 @@ def _walk(folder: str) -> dict[str, int]:
 
 
 def _remote(path: str, endings: Sequence[str], parameter: str) -> dict[str, int]:
+    import fsspec
+
     fs, inside = fsspec.url_to_fs(path)
     if glob.has_magic(inside) and not path.startswith(("http://", "https://")):
         infos = [info for info in fs.glob(inside, detail=True).values() if info["type"] == "file"]

@@ -8,8 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import fsspec
-
 from vlmdata.readers.find_files import find, is_hidden, is_remote, listing_errors
 from vlmdata.readers.open_file import raw_file
 from vlmdata.readers.source_images import ENDINGS, LARGEST, OTHER_ENDINGS, in_place, inline
@@ -257,6 +255,8 @@ def _by_lower_case(names: Iterable[str]) -> dict[str, list[str]]:
 def _listed(folder: str) -> Iterable[str]:
     if not is_remote(folder):
         return os.listdir(folder or "/")
+    import fsspec
+
     with listing_errors(folder):
         fs, inside = fsspec.url_to_fs(folder)
         return [info["name"].rstrip("/").rpartition("/")[2] for info in fs.ls(inside, detail=True) if info["type"] == "file"]

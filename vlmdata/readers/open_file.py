@@ -13,7 +13,6 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-import fsspec
 import pyarrow as pa
 
 from vlmdata.readers.find_files import is_remote
@@ -45,6 +44,8 @@ def opened(path: str) -> Iterator[IO[bytes]]:
 def raw_file(path: str) -> Any:
     """Open a file for reading and seeking, without decompression."""
     if is_remote(path):
+        import fsspec
+
         fs, inside = fsspec.url_to_fs(path)  # fsspec.open would pass these options to the store, which rejects them
         file = fs.open(inside, "rb", cache_type="readahead", block_size=4 << 20)
         file.fs = fs  # keep a reference: if an archive's file system is garbage-collected, it closes the archive

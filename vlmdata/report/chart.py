@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from markupsafe import Markup, escape
 
 from vlmdata.report.bins import Bins, edge, short
+from vlmdata.report.safe_html import SafeHtml, escape
 from vlmdata.report.threshold_lines import Line
 
 WIDTH, HEIGHT = 340, 150  # SVG units; the page scales the drawing
@@ -23,7 +23,7 @@ class ChartLayer:
     counts: np.ndarray
 
 
-def histogram(bins: Bins, layers: list[ChartLayer], lines: list[Line], label: str) -> Markup:
+def histogram(bins: Bins, layers: list[ChartLayer], lines: list[Line], label: str) -> SafeHtml:
     """Return an SVG of stacked bars and threshold lines. `label` is the text for screen readers."""
     total = np.sum([layer.counts for layer in layers], axis=0)
     tallest = max(int(total.max()), 1)
@@ -44,7 +44,7 @@ def histogram(bins: Bins, layers: list[ChartLayer], lines: list[Line], label: st
     parts.append(f'<path class="axis" d="M{LEFT} {floor + 0.5}h{inner}"/>')
     parts += [_tick(bins, value, inner, floor) for value in _apart(bins, inner)]
     parts += [_line(bins, line, inner, floor) for line in lines if bins.holds(line)]
-    return Markup("".join(parts) + "</svg>")  # safe as HTML, because it holds only numbers and escaped text
+    return SafeHtml("".join(parts) + "</svg>")  # safe as HTML, because it holds only numbers and escaped text
 
 
 def _tick(bins: Bins, value: float, inner: float, floor: float) -> str:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import escape
 
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.report.example_images import clean
 from vlmdata.report.gather import gather
+from vlmdata.report.safe_html import escape
 from vlmdata.sizes import megabytes
 from vlmdata.untrusted import Failed, errors_as
 

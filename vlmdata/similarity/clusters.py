@@ -18,8 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from vlmdata.similarity.runs import Ids, batched_rows
 
@@ -45,14 +43,16 @@ def components(count: int, pairs: Iterable[Ids]) -> Ids:
 
     `pairs` holds chunks (M, 2). The two rows of a pair are connected.
     """
-    labels = np.arange(count)
+    labels = np.arange(count)  # the label of each row is a row of its component with the same or a lower number
     for chunk in batched_rows(pairs, max(count, 1 << 20)):  # one chunk of pairs is in memory at a time
-        joined = np.stack([*labels[chunk].T]).astype(np.int32 if count < 2**31 else np.int64)
-        graph = coo_array((np.ones(len(chunk), np.int8), (joined[0], joined[1])), shape=(count, count))
-        _, numbers = connected_components(graph, directed=False)
-        least = np.full(count, count)
-        np.minimum.at(least, numbers, labels)
-        labels = least[numbers][labels]
+        left, right = chunk.T
+        while len(left):
+            ends = np.sort(np.stack([labels[left], labels[right]]), axis=0)
+            apart = ends[0] != ends[1]
+            left, right, ends = left[apart], right[apart], ends[:, apart]
+            np.minimum.at(labels, ends[1], ends[0])
+            while (labels != (onward := labels[labels])).any():
+                labels = onward
     return labels
 
 

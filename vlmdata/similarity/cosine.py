@@ -8,11 +8,11 @@ cos = head . head + tail . tail <= head . head + |tail| |tail|, with a margin fa
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from vlmdata.similarity.runs import Ids
 from vlmdata.splitmix import mixed
@@ -26,6 +26,18 @@ EXACT_WIDTH = 1040  # up to this width float32 adds products of int8 exactly in 
 MARGIN = 1e-4  # float32 errs by about 1e-6 here
 HEADS = (32, 64, 96, 128, 192, 256, 384)
 VERIFY_COST = 20  # an exact product costs about as much as this many filter products of the same width
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Let BLAS use one thread in the block or function. Without the package threadpoolctl, the search is only slower."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        yield
+        return
+    with threadpool_limits(1, "blas"):
+        yield
 
 
 def quantise(vectors: NDArray[np.floating]) -> Int8:
@@ -81,7 +93,7 @@ def in_threads(work: Callable[[tuple[int, int]], Ids], corners: list[tuple[int, 
     """
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(corners), 8 * threads):  # few at once, to bound the pairs in memory
-            with threadpool_limits(1, "blas"):
+            with single_threaded():
                 found = list(pool.map(work, corners[start : start + 8 * threads]))
             yield from found
 
@@ -120,7 +132,7 @@ def is_above(rows: Int8, others: Int8, pairs: Ids, cosine: float) -> NDArray[np.
     return (dots > cosine * np.sqrt(norms)) & (norms > 0)
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")
+@single_threaded()
 def head_and_tail(rows: Int8, cosine: float) -> Floats:
     """Scale rows to unit length, and shorten them for the filter in `near_in_block`: (N, D) -> (N, H + 1).
 

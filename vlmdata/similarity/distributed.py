@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,6 +54,8 @@ def load(piece: StoredArray) -> NDArray:
     if not isinstance(piece, str):
         return piece
     if "://" in piece:
+        import fsspec
+
         with fsspec.open(piece, "rb") as file:
             return np.load(io.BytesIO(file.read()))
     return np.load(piece, mmap_mode="r")

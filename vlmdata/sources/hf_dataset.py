@@ -43,6 +43,10 @@ class HfDataset(Source):
     example: ClassVar = (
         "source: {type: hf_dataset, path: name/on-the-hub, split: train, image: image, caption: [caption], streaming: true}"
     )
+    packages: ClassVar = (
+        "datasets",
+        "huggingface_hub",
+    )
 
     path: Annotated[
         str,

@@ -37,6 +37,11 @@ class Html(Source):
 
     id: ClassVar = "vlmdata.sources.html"
     example: ClassVar = "source: {type: html, path: site, url: https://example.org/site/}"
+    packages: ClassVar = (
+        "idna",
+        "resiliparse",
+        "selectolax",
+    )
     shuffled: ClassVar[bool] = False
 
     path: Annotated[str | list[str], Doc("HTML files, or folders or globs of them.")]

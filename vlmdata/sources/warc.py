@@ -56,6 +56,12 @@ class Warc(Source):
 
     id: ClassVar = "vlmdata.sources.warc"
     example: ClassVar = "source: {type: warc, path: crawl/*.warc.gz, images: none}"
+    packages: ClassVar = (
+        "fastwarc",
+        "idna",
+        "resiliparse",
+        "selectolax",
+    )
     shuffled: ClassVar[bool] = False
 
     path: Annotated[

@@ -2,11 +2,11 @@
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-import fsspec
 import pyarrow as pa
 
 from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS, TEXT_EXTENSIONS, UNREAD_IMAGE_EXTENSIONS
@@ -256,11 +256,18 @@ def _shards_of(path: str) -> str:
 
     The folder `work/` of such a dataset holds the same samples again.
     """
+    is_dataset = _holds_manifest if is_remote(path) else os.path.isfile
+    return f"{path.rstrip('/')}/*.tar" if is_dataset(f"{os.path.expanduser(path).rstrip('/')}/manifest.json") else path
+
+
+def _holds_manifest(address: str) -> bool:
     try:
-        fs, inside = fsspec.url_to_fs(path)
-        return f"{path.rstrip('/')}/*.tar" if fs.isfile(f"{inside.rstrip('/')}/manifest.json") else path
+        import fsspec
+
+        fs, inside = fsspec.url_to_fs(address)
+        return fs.isfile(inside)
     except (OSError, ValueError, ImportError):
-        return path  # `find` raises the error
+        return False  # `find` raises the error
 
 
 def _image(member: Member, blob: str | None, read: Read) -> dict[str, Any]:

@@ -26,6 +26,11 @@ class ClipScore(Step):
 
     id: ClassVar = "vlmdata.steps.clip_score"
     example: ClassVar = "- clip_score: {model: ViT-B-32, pretrained: laion2b_s34b_b79k, min_score: 0.28}"
+    packages: ClassVar = (
+        "open_clip",
+        "torch",
+        "torchvision",
+    )
     reads: ClassVar = ("images", "texts")
     fetched: ClassVar = ("blob",)
     writes: ClassVar = {"": pa.list_(pa.float32()), "text": pa.list_(pa.string()), "embedding": pa.list_(pa.binary())}

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.extras import check_installed
 from vlmdata.images.budget import OWN_FILES_MB
 from vlmdata.images.decode import decode
 from vlmdata.images.header import ImageError
@@ -25,6 +26,7 @@ from vlmdata.similarity.nearest import NONE, nearest
 from vlmdata.similarity.pigeonhole_blocks import MAX_DISTANCE, Hashes
 from vlmdata.similarity.references import IMAGES, identity_of, members
 from vlmdata.step import RecipeError, Step, StepContext
+from vlmdata.steps.clip_score import ClipScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,7 @@ class DecontaminateImages(Step):
             if not Path(path).exists():
                 raise RecipeError(f"{self.name}: there is no file or folder {path}")
         if self.model:
+            check_installed(ClipScore.packages, f"step {self.name}, parameter model")
             check_model(self.model, self.pretrained, self.name)
         try:
             self.identity()

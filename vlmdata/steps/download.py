@@ -5,8 +5,10 @@ from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal
 
 from vlmdata.parameters import Doc
+from vlmdata.extras import check_installed
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Step
+from vlmdata.web.authorities import authorities
 from vlmdata.web.options import WebOptions
 
 # options that img2dataset does not support, and the values that turn them off
@@ -53,12 +55,13 @@ class Download(WebOptions, Step):
     def check(self) -> None:
         if self.engine == "img2dataset":
             self._check_peer()
+        elif not self.ca_file:
+            authorities()
 
     def _check_peer(self) -> None:
-        for module in ("img2dataset", "imghdr"):
-            if importlib.util.find_spec(module) is None:
-                why = "needs Python 3.12" if module == "imghdr" else "is not installed. Run pip install 'vlmdata[img2dataset]'"
-                raise RecipeError(f"engine: img2dataset {why}")
+        if importlib.util.find_spec("imghdr") is None:
+            raise RecipeError("engine: img2dataset needs Python 3.12")
+        check_installed(["img2dataset"], "engine: img2dataset")
         ignored = [f.name for f in fields(WebOptions) if f.name not in OBEYED | set(UNKEPT) and not _is_default(self, f.name)]
         if ignored:
             raise RecipeError(f"engine: img2dataset does not support {', '.join(ignored)}")

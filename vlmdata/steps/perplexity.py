@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import pyarrow as pa
 
+from vlmdata.extras import check_installed
 from vlmdata.models.weights_identity import identity
 from vlmdata.parameters import Doc
 from vlmdata.row import drop_rows, flatten, numbers
@@ -28,6 +28,7 @@ class Perplexity(Step):
 
     id: ClassVar = "vlmdata.steps.perplexity"
     example: ClassVar = "- perplexity: {model: en.arpa.bin, pieces: en.sp.model, max_perplexity: 1500}"
+    packages: ClassVar = ("kenlm",)
     reads: ClassVar = ("texts",)
     writes: ClassVar = {"": pa.float32()}
     needs: ClassVar = ("model",)
@@ -46,9 +47,7 @@ class Perplexity(Step):
     ] = 1500
 
     def check(self) -> None:
-        for module in ("kenlm", *(["sentencepiece"] if self.pieces else [])):
-            if importlib.util.find_spec(module) is None:
-                raise RecipeError(f"{self.name}: the package {module} is not installed. Run pip install 'vlmdata[perplexity]'")
+        check_installed(["sentencepiece"] if self.pieces else [], f"step {self.name}")
         for name, path in (("model", self.model), ("pieces", self.pieces)):
             if path and not Path(path).expanduser().is_file():
                 raise RecipeError(f"{self.name}.{name}: there is no file {path}")

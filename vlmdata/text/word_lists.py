@@ -6,8 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from stop_words import LANGUAGE_MAPPING, get_stop_words
-
+from vlmdata.extras import required
 from vlmdata.step import RecipeError
 
 
@@ -41,8 +40,10 @@ def read_stop_words(name: str, where: str) -> frozenset[str] | None:
 
     `name` is a language code of the library stop-words, such as `en`, or a file in the format of `read_words`.
     """
-    if name in LANGUAGE_MAPPING:
-        return frozenset(word.lower() for word in get_stop_words(name))
+    if name.isalpha():
+        library = required("stop_words", f"{where}: {name}")
+        if name in library.LANGUAGE_MAPPING:
+            return frozenset(word.lower() for word in library.get_stop_words(name))
     return read_words(name, where)
 
 

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 
-import certifi
 import pycurl
 
+from vlmdata.web.authorities import authorities
 from vlmdata.web.fetch import Fetch
 from vlmdata.web.options import WebOptions
 from vlmdata.web.optout import tag_refusal, tdm_reservation
@@ -167,7 +167,7 @@ class Transfer:
         curl.setopt(pycurl.ENCODING, "")  # all encodings that this libcurl decodes
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(options.connect_timeout_s * 1000))
         curl.setopt(pycurl.BUFFERSIZE, 131_072)
-        curl.setopt(pycurl.CAINFO, options.ca_file or certifi.where())
+        curl.setopt(pycurl.CAINFO, options.ca_file or authorities())
         curl.setopt(pycurl.PROXY, options.proxy)  # set even if empty, because otherwise libcurl reads the environment
         curl.setopt(pycurl.NOPROXY, "")
         curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 from urllib.parse import quote, urljoin, urlsplit
 
-import idna
+from vlmdata.web.host_names import ascii_host
 
 MAX_LENGTH = 8_192  # characters; servers commonly refuse more than 8 KB
 _PORTS = {"http": 80, "https": 443}
@@ -110,10 +110,10 @@ def _canonical_host(host: str) -> str | None:
         except AddressValueError:
             return None
     if not host.isascii():
-        try:
-            host = idna.encode(host, uts46=True).decode("ascii")
-        except idna.IDNAError:
+        found = ascii_host(host)
+        if found is None:
             return None
+        host = found
     host = host.lower().removesuffix(".")
     if len(host) > 253 or not _HOST.fullmatch(host):
         return None

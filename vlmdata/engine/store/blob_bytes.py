@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-import fsspec
-
 from vlmdata.engine.store.store_protocol import Store
 
 
@@ -15,6 +13,8 @@ def read_blob(store: Store, blob: str, offset: int, size: int) -> bytes:
     `blob` is the name of a file in the store, or the absolute path or fsspec URL of a file of the source.
     """
     if "://" in blob:
+        import fsspec
+
         fs, path = fsspec.url_to_fs(blob)
         return fs.cat_file(path, start=offset, end=offset + size)
     if blob.startswith("/"):

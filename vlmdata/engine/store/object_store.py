@@ -8,8 +8,6 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
-import fsspec
-
 from vlmdata.engine.store.blob_cache import BlobCache
 from vlmdata.engine.store.lease import Lease
 from vlmdata.engine.store.store_protocol import inside
@@ -24,6 +22,8 @@ class ObjectStore:
     """
 
     def __init__(self, url: str):
+        import fsspec
+
         self.url = url.rstrip("/")
         self.fs: Any
         self.fs, self.root = fsspec.url_to_fs(self.url, use_listings_cache=False)
@@ -68,7 +68,7 @@ class ObjectStore:
         return self.fs.cat_file(self._full(name), start=offset, end=offset + size)
 
     def open(self, name: str) -> IO[bytes]:
-        return fsspec.open(f"{self.url}/{inside(name, self.url)}", "rb").open()
+        return self.fs.open(self._full(name), "rb")
 
     @contextlib.contextmanager
     def new_file(self, name: str) -> Iterator[IO[bytes]]:

@@ -65,10 +65,14 @@ def _is_names(value: Any) -> bool:
 
 
 def _text(file: str) -> str:
-    import fsspec
+    if "://" in file:
+        import fsspec
 
-    with fsspec.open(file, "rb") if "://" in file else open(file, "rb") as source:
-        data = source.read(_MOST_BYTES + 1)
+        with fsspec.open(file, "rb") as source:
+            data = source.read(_MOST_BYTES + 1)
+    else:
+        with open(file, "rb") as source:
+            data = source.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise ValueError(f"the file is larger than the limit of {_MOST_BYTES:,} bytes")
     return str(data, "utf-8")
