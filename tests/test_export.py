@@ -5,6 +5,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+import webdataset
 import yaml
 
 from tests.engine.site import manifest, site
@@ -13,6 +14,7 @@ from tests.test_forget import samples
 from vlmdata import run
 from vlmdata.export_dataset import export
 from vlmdata.exports.messages import record_of
+from vlmdata.exports.parquet import schema
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
 
@@ -46,6 +48,24 @@ def test_exported_pairs_keep_every_byte(out, tmp_path, to):
         for row in raw(loaded, "image")
     }
     assert found == samples(out)
+
+
+@pytest.mark.parametrize("layout", ["captions", "documents"])
+def test_the_schema_without_datasets_equals_that_of_datasets(layout):
+    text, image = datasets.Value("string"), datasets.Image()
+    columns = {"image": image, "caption": text}
+    if layout == "documents":
+        columns = {"url": text, "images": datasets.List(image), "texts": datasets.List(text)}
+    expected = datasets.Features({"key": text, **columns, "json": text}).arrow_schema
+    assert schema(layout).equals(expected, check_metadata=True)
+
+
+def test_webdataset_reads_the_exported_tars(out, tmp_path):
+    assert export(out, tmp_path / "to", to="tars") == 36
+    tars = sorted(map(str, (tmp_path / "to").iterdir()))
+    assert [Path(tar).name for tar in tars] == ["00000.tar", "00001.tar"]
+    found = {sample.pop("__key__"): sample for sample in webdataset.WebDataset(tars, shardshuffle=False)}
+    assert {key: {name: sample[name] for name in ("jpg", "txt", "json")} for key, sample in found.items()} == samples(out)
 
 
 def test_documents_become_aligned_lists(out, tmp_path):

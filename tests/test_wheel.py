@@ -3,18 +3,16 @@
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.whole
+from tests.wheels import build
 
-ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.whole
 
 
 def test_the_wheel_holds_two_packages_and_their_data(tmp_path):
-    command = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path), "-t", "sdist", "-t", "wheel"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    build(tmp_path, "sdist", "wheel")
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"vlmdata", "vlmdata_train"}

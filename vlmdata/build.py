@@ -71,15 +71,15 @@ def run(
     if address is not None:
         check_text(address=address)
         check_installed(["ray"], f"--address {address}")
-    elif not local and open_workers is None and not is_installed("ray"):
-        local = True
-        print(f"vlmdata: {WITHOUT_RAY}", file=sys.stderr)
+    without_ray = not (local or address or open_workers or is_installed("ray"))
     reasons = tuple(texts_of(retry=retry))
     recipe = _examined(recipes.as_read(recipe, overrides), out, limit, address)
     store = open_store(out)
     settle(store)
     if not reasons and plan.load(store) and is_done(store, recipe, plan.make(recipe, store), limit):
         return load_manifest(store)
+    if without_ray:
+        print(f"vlmdata: {WITHOUT_RAY}", file=sys.stderr)
     with alone(store):
         finish_pending(store)
         if plan.load(store) is None:
@@ -90,7 +90,7 @@ def run(
         count = max(1, min(workers or os.cpu_count() or 1, made.parts))
         log = RunLog(store, recipe.describe(), limit=limit, again=reasons, workers=count, address=address)
         with log:  # adds an exception to the log
-            opened = open_workers or functools.partial(_workers, address=address, local=local)
+            opened = open_workers or functools.partial(_workers, address=address, local=local or without_ray)
             workers_of = functools.partial(opened, RunJob(recipe, str(store.url)), count)
             manifest = _build(recipe, store, made, log, workers_of, limit, reasons)
         log.add("end", rows=manifest["rows"], kept=manifest["kept"])

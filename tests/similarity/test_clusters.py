@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from vlmdata.similarity.clusters import best_first, best_of_groups, components, representatives_of_rows
 
@@ -71,3 +73,14 @@ def test_tables_without_pairs_or_rows_are_accepted() -> None:
     assert components(2, []).tolist() == [0, 1]
     assert representatives_of_rows(np.array([1, 0]), []).tolist() == [0, 1]
     assert representatives_of_rows(np.zeros(0, np.int64), [np.zeros((0, 2), np.int64)]).tolist() == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_components_equal_those_of_scipy(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    count = int(random.integers(1, 200))
+    pairs = random.integers(0, count, (int(random.integers(0, 200)), 2))
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    _, numbers = connected_components(graph, directed=False)
+    lowest = [int(np.flatnonzero(numbers == number)[0]) for number in numbers]
+    assert components(count, np.array_split(pairs, 3)).tolist() == lowest

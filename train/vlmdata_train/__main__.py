@@ -20,8 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> int:
-    from vlmdata.extras import check_installed  # imported only after the signal handlers are set
-    from vlmdata.verbs import Verbs, call
+    from vlmdata.verbs import Verbs, call  # imported only after the signal handlers are set
     from vlmdata_train import commands
 
     verbs = Verbs(
@@ -31,7 +30,9 @@ def _main(words: list[str]) -> int:
         first=("align", "instruct", "stages", "evaluate", "chat", "export"),
     )
     try:
-        if words and "--help" not in words:
+        if words and not words[0].startswith("-") and not {"-h", "--help"} & set(words):
+            from vlmdata.extras import check_installed
+
             check_installed(PACKAGES, "the trainer")
         return call(verbs, words)
     except Exception as error:  # process boundary: errors of libraries may contain addresses with secrets

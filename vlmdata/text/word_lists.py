@@ -41,7 +41,7 @@ def read_stop_words(name: str, where: str) -> frozenset[str] | None:
     `name` is a language code of the library stop-words, such as `en`, or a file in the format of `read_words`.
     """
     if name.isalpha():
-        library = required("stop_words", f"{where}: {name}")
+        library = required("stop_words", f"{where}: the word list '{name}'")
         if name in library.LANGUAGE_MAPPING:
             return frozenset(word.lower() for word in library.get_stop_words(name))
     return read_words(name, where)

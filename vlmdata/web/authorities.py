@@ -30,9 +30,9 @@ def authorities() -> str:
     return certifi.where()
 
 
-def system_authorities() -> str:
+def system_authorities(bundles: tuple[str, ...] = BUNDLES) -> str:
     """Return the path of the system's PEM file with authorities. Raises RecipeError if there is none."""
-    for path in (ssl.get_default_verify_paths().cafile, *BUNDLES):
+    for path in (ssl.get_default_verify_paths().cafile, *bundles):
         if path and os.path.isfile(path):
             return path
     raise RecipeError(
