@@ -13,6 +13,7 @@ from tests.sources.pictures import picture
 from tests.test_forget import samples
 from vlmdata import run
 from vlmdata.export_dataset import export
+from vlmdata.exporting.exporter import Unsuitable
 from vlmdata.exports.messages import record_of
 from vlmdata.exports.parquet import schema
 from vlmdata.recipe import parse
@@ -156,7 +157,8 @@ def test_exported_conversations_are_read_back_as_the_same_messages(tmp_path):
 
 
 def test_rows_that_are_not_conversations_are_not_exported_as_messages(out, tmp_path):
-    with pytest.raises(RecipeError, match=r"is not a conversation, but .* only for conversations\. Export as 'parquet'"):
+    says = r"holds documents, and the format 'messages' holds conversations\. Formats for documents are .*parquet"
+    with pytest.raises(RecipeError, match=says):
         export(out.parent / "documents", tmp_path / "to", to="messages")
     assert list(tmp_path.iterdir()) == []
 
@@ -172,9 +174,9 @@ TALK = {
     ("more", "problem"),
     [
         ({"turns": [None, {"kind": "tool_call"}, None]}, "continues after its tool call"),
-        ({"turns": [None, None, {"kind": "tool_call"}]}, "must be JSON with 'name' and 'arguments'"),
+        ({"turns": [None, None, {"kind": "tool_call"}]}, "is not JSON with 'name' and 'arguments'"),
     ],
 )
 def test_fields_that_messages_cannot_hold_are_reported(more, problem):
-    with pytest.raises(RecipeError, match=f"sample k: .*{problem}"):
-        record_of("k", {**TALK, **more}, {})
+    with pytest.raises(Unsuitable, match=problem):
+        record_of({**TALK, **more}, {})

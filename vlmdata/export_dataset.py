@@ -2,46 +2,128 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import shutil
-import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from vlmdata import exports
-from vlmdata.arguments import check_choice, check_path
+from vlmdata import catalog, exports
+from vlmdata.arguments import check_callable, check_choice, check_path, wrong
 from vlmdata.dataset import read_manifest
+from vlmdata.engine.output.samples_index import open_index, sample_of
+from vlmdata.engine.output.stored_samples import members, shards
 from vlmdata.engine.store.open_store import open_store
+from vlmdata.engine.store.store_protocol import Store
+from vlmdata.exporting.draft import LEFT_OUT, Draft, ShardRecord, check_target, open_draft
+from vlmdata.exporting.exporter import Exporter, Kind, Sample, Shard
 from vlmdata.extras import check_installed
+from vlmdata.recipe import fingerprint
 from vlmdata.step import RecipeError
+from vlmdata.version import version
 
 
-def export(out: str | Path, target: str | Path, *, to: str = "parquet") -> int:
-    """Write a finished dataset in another format to a new folder, and return the number of samples.
+def export(
+    out: str | Path,
+    target: str | Path,
+    *,
+    to: str = "parquet",
+    options: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write a finished dataset in another format to a new folder, and return the number of samples written.
 
-    `to` is "parquet" (with image columns), "hf" (for `datasets.load_from_disk`), "folder" (plain files), "messages"
-    (conversations) or "tars" (written by webdataset). The folder appears only when it is complete. Raises RecipeError if the target
-    exists, if `out` is not a finished dataset, if a package for the format is missing, or if `to` is "messages" and a sample is
-    not a conversation.
+    `to` names the format: "parquet" (with image columns), "hf" (for `datasets.load_from_disk`), "folder" (plain files) or
+    "messages" (conversations). docs/formats.md lists the formats and their options; `options` is a mapping such as
+    `{"form": "parquet"}`. `progress` is called after each shard with the number of finished samples and of all samples.
+
+    The folder appears only when it is complete. If an export is killed, the same call continues after its last finished shard,
+    and gives the same files. Samples that the format cannot hold are listed with the reason in the folder's `left_out.log`, and
+    a warning gives their number. Raises RecipeError if the target exists, if `out` is not a finished dataset, if its first
+    sample is of a kind that the format does not hold, or if the format can hold none of the samples.
     """
     check_path(out=out, target=target)
     check_choice(exports.names(), to=to)
+    check_callable(progress=progress)
+    if options is not None and not isinstance(options, Mapping):
+        raise wrong("options", "a mapping such as {'form': 'parquet'}", options)
     if "://" in str(target):
         raise RecipeError(f"{target}: export writes to a folder on this machine, not to an address")
-    exporter = importlib.import_module(f"vlmdata.exports.{to}")
-    check_installed(getattr(exporter, "PACKAGES", ()), f"the export format {to}")
     target = Path(target).absolute()
-    if target.exists():
-        raise RecipeError(f"{target} already exists. Name a new folder")
+    check_target(target)
+    exporter = catalog.build(exports.find(to), dict(options or {}), f"export --to {to}")
+    check_installed(exporter.modules, f"export --to {to}")
     manifest = read_manifest(out)
     store = open_store(out, probe=False)
-    draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    draft.mkdir(parents=True)
-    try:
-        if manifest["kept"]:
-            exporter.write(store, draft, manifest["recipe"]["shards"]["layout"])
-    except RecipeError:
-        shutil.rmtree(draft)
-        raise
-    os.rename(draft, target)
-    return manifest["kept"]
+    layout, kept = manifest["recipe"]["shards"]["layout"], manifest["kept"]
+    if kept:
+        _check_kind(exporter, to, _first_kind(store, layout), out)
+    same = fingerprint(manifest, to, type(exporter).version, asdict(exporter), version())
+    with open_draft(target, same) as draft:
+        draft.make()
+        count = sum(1 for _ in _shard_names(store)) if kept else 0
+        written = 0
+        for shard in _shards(store, layout, exporter, count) if kept else ():
+            record = draft.record(shard.number)
+            if record is None:
+                notes = exporter.write_shard(shard, draft) or {}
+                samples = len(shard.table) - len(shard.left_out)
+                record = ShardRecord(shard.number, shard.name, samples, shard.left_out, notes)
+                draft.add_record(record)
+            written += record.samples
+            if progress:
+                progress(written, kept)
+        if kept:
+            _finish(exporter, draft, count, written, to, out)
+        if read_manifest(out) != manifest:
+            raise RecipeError(f"{out} was changed during the export. Run the same command again")
+        draft.publish(target)
+    return written
+
+
+def _finish(exporter: Exporter, draft: Draft, count: int, written: int, to: str, out: str | Path) -> None:
+    """Write what needs all shards, and the list of the samples that were left out."""
+    if not written:
+        key, reason = next(draft.records(count)).left_out[0]
+        draft.remove()
+        raise RecipeError(f"the format '{to}' can hold none of the samples of {out}. The first is {key}: {reason}")
+    exporter.finish(draft, draft.records(count))
+    if left := draft.write_left_out(count):
+        what = "1 sample is" if left == 1 else f"{left:,} samples are"
+        warnings.warn(f"{what} left out, because the format '{to}' cannot hold them: see {LEFT_OUT}", stacklevel=3)
+
+
+def _shard_names(store: Store) -> Iterator[str]:
+    """Yield the name of each shard, in order. Only this column of the index is read."""
+    last = None
+    with open_index(store) as index:
+        for group in index.groups(columns=("shard",)):
+            for name in group["shard"].to_pylist():
+                if name != last:
+                    yield name
+                last = name
+
+
+def _shards(store: Store, layout: str, exporter: Exporter, count: int) -> Iterator[Shard]:
+    for number, (name, table) in enumerate(shards(store)):
+        yield Shard(name, number, count, layout, type(exporter).holds, store, table)
+
+
+def _first_kind(store: Store, layout: str) -> Kind:
+    """Return the kind of the first sample."""
+    name, table = next(shards(store))
+    key, found = next(members(store, name, table.slice(0, 1)))
+    with sample_of(store, name, key):
+        return Sample(key, found, layout).kind
+
+
+def _check_kind(exporter: Exporter, to: str, kind: Kind, out: str | Path) -> None:
+    """Raise RecipeError if the format cannot hold a dataset of this kind."""
+    holds = type(exporter).holds
+    if kind not in holds:
+        others = [name for name in exports.names() if kind in exports.find(name).holds]
+        raise RecipeError(
+            f"{out} holds {kind}, and the format '{to}' holds {' and '.join(holds)}. "
+            f"Formats for {kind} are {', '.join(others[:-1])} and {others[-1]}"
+        )
+    exporter.check(kind)

@@ -1,4 +1,7 @@
-"""Write a dataset as Parquet with image columns, as a Hugging Face dataset, as plain files or as chat messages."""
+"""Write a dataset as Parquet with image columns, as a Hugging Face dataset, as plain files or as chat messages.
+
+The same command continues an export that was interrupted. docs/formats.md lists the formats and their options.
+"""
 
 import click
 
@@ -10,18 +13,32 @@ vlmdata export OUT --to parquet EXPORTED
 vlmdata export OUT --to folder PICTURES
 vlmdata export TALKS --to messages CHATS
 """
+LINE_EVERY_S = 30  # a long export says how far it is
 
 
 @click.command(cls=Verb)
 @argument("out", "a finished dataset", shell_complete=folders)
 @argument("target", "folder to write; it must not exist", shell_complete=folders)
 @click.option("--to", "form", type=click.Choice(exports.names()), default="parquet", show_default=True, help="format to write")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="set an option of the format")
 @json_option
-def command(out: str, target: str, form: str, as_json: bool) -> None:
+def command(out: str, target: str, form: str, settings: tuple[str, ...], as_json: bool) -> None:
+    import sys
+    import time
+
     from vlmdata.export_dataset import export
+    from vlmdata.recipe import read_settings
     from vlmdata.redact import redacted
 
-    samples = export(out, target, to=form)
+    told = time.monotonic()
+
+    def progress(done: int, samples: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= LINE_EVERY_S:
+            told = time.monotonic()
+            print(f"{redacted(target)}: {done:,} of {samples:,} samples", file=sys.stderr, flush=True)
+
+    samples = export(out, target, to=form, options=read_settings(settings), progress=progress)
     if as_json:
         print_json({"dataset": out, "target": target, "to": form, "samples": samples})
     else:

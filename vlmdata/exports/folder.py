@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 
-from vlmdata.engine.output.stored_samples import members, shards
-from vlmdata.engine.store.store_protocol import Store
+from vlmdata.exporting.draft import Draft
+from vlmdata.exporting.exporter import Exporter, Sample, Shard
 
 
-def write(store: Store, draft: Path, layout: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Folder(Exporter):
     """Write each member to its own file, `ab/abcd….jpg`. The folder's name is the first two characters of the key."""
-    for shard, table in shards(store):
-        for key, found in members(store, shard, table):
-            folder = draft / key[:2]
+
+    def write_shard(self, shard: Shard, draft: Draft) -> None:
+        def write(sample: Sample) -> None:
+            folder = draft.files / sample.key[:2]
             folder.mkdir(exist_ok=True)
-            for name, data in found.items():
-                (folder / f"{key}.{name}").write_bytes(data)
+            for name, data in sample.members.items():
+                (folder / f"{sample.key}.{name}").write_bytes(data)
+
+        for _ in shard.each(write):
+            pass

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from vlmdata.engine.output.stored_samples import shards
-from vlmdata.engine.store.store_protocol import Store
-from vlmdata.exports.parquet import GROUP, rows_of, schema
+import pyarrow as pa
 
-PACKAGES = ("datasets",)
+from vlmdata.exporting.draft import Draft, ShardRecord
+from vlmdata.exporting.exporter import Exporter, Shard
+from vlmdata.exporting.image_columns import schema_of, tables
+from vlmdata.exports.parquet import features, row_of
+
+# The state of a dataset that was saved unchanged, as `datasets.Dataset.save_to_disk` writes it.
+STATE: dict[str, Any] = {
+    "_format_columns": None,
+    "_format_kwargs": {},
+    "_format_type": None,
+    "_output_all_columns": False,
+    "_split": None,
+}
 
 
-def write(store: Store, draft: Path, layout: str) -> None:
-    """Write a folder that `datasets.load_from_disk` opens."""
-    import datasets
+@dataclass(frozen=True, kw_only=True)
+class Hf(Exporter):
+    """Write a folder that `datasets.load_from_disk` opens, with one Arrow file for each shard."""
 
-    def rows() -> Iterator[dict[str, Any]]:
-        for shard, table in shards(store):
-            yield from rows_of(store, shard, table, layout)
+    def write_shard(self, shard: Shard, draft: Draft) -> dict[str, Any]:
+        name = f"data-{shard.number:05d}-of-{shard.count:05d}.arrow"
+        schema = schema_of(features(shard.layout))
+        with pa.OSFile(str(draft.files / name), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+            for table in tables(shard.each(row_of), schema):
+                writer.write_table(table)
+        return {"file": name, "layout": shard.layout}
 
-    dataset = datasets.Dataset.from_generator(
-        rows,
-        features=datasets.Features.from_arrow_schema(schema(layout)),
-        cache_dir=str(draft / ".cache"),
-        writer_batch_size=GROUP,
-    )
-    dataset.save_to_disk(str(draft / "saved"))
-    del dataset
-    for path in (draft / "saved").iterdir():
-        path.rename(draft / path.name)
-    (draft / "saved").rmdir()
-    shutil.rmtree(draft / ".cache")
+    def finish(self, draft: Draft, records: Iterable[ShardRecord]) -> None:
+        notes = [record.notes for record in records]
+        files = [{"filename": note["file"]} for note in notes]
+        state = {"_data_files": files, "_fingerprint": draft.folder.name.rpartition("-")[2], **STATE}
+        (draft.files / "state.json").write_text(json.dumps(state, indent=2, sort_keys=True))
+        info = {"citation": "", "description": "", "features": features(notes[0]["layout"]), "homepage": "", "license": ""}
+        (draft.files / "dataset_info.json").write_text(json.dumps(info, indent=2, sort_keys=True))

@@ -3,54 +3,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from vlmdata.engine.output.samples_index import sample_of
-from vlmdata.engine.output.stored_samples import members, shards
-from vlmdata.engine.store.store_protocol import Store
+from vlmdata.exporting.draft import Draft, ShardRecord
+from vlmdata.exporting.exporter import Exporter, Sample, Shard, Unsuitable
 from vlmdata.fields import FIELDS
-from vlmdata.images.formats import IMAGE_EXTENSIONS
-from vlmdata.step import RecipeError
 
 LIST = "messages.jsonl"
 
 
-def write(store: Store, draft: Path, layout: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Messages(Exporter):
     """Write all samples to messages.jsonl, one line each, and write their images to the folder `images` next to that file."""
-    with (draft / LIST).open("w", encoding="utf-8") as file:
-        for shard, table in shards(store):
-            for key, found in members(store, shard, table):
-                with sample_of(store, shard, key):
-                    file.write(as_line(key, found, draft))
+
+    holds = ("conversations",)
+
+    def write_shard(self, shard: Shard, draft: Draft) -> dict[str, Any]:
+        def line_of(sample: Sample) -> str:
+            names = {name: f"images/{sample.key[:2]}/{sample.key}.{name}" for name in sample.images}
+            record = record_of(sample.facts, names)
+            for name, path in names.items():
+                (draft.files / path).parent.mkdir(parents=True, exist_ok=True)
+                (draft.files / path).write_bytes(sample.members[name])
+            return json.dumps(record, ensure_ascii=False) + "\n"
+
+        with draft.part(shard.number).open("w", encoding="utf-8") as part:
+            part.writelines(shard.each(line_of))
+        return {}
+
+    def finish(self, draft: Draft, records: Iterable[ShardRecord]) -> None:
+        draft.join(LIST, sum(1 for _ in records))
 
 
-def as_line(key: str, found: Mapping[str, bytes], folder: Path) -> str:
-    """Write a sample's images to `folder`, as `images/ab/abcd….0.jpg`, and return the sample's line for messages.jsonl.
-
-    Raises RecipeError if the format cannot hold the sample.
-    """
-    names = {name: f"images/{key[:2]}/{key}.{name}" for name in found if name.rpartition(".")[2] in IMAGE_EXTENSIONS}
-    record = record_of(key, json.loads(found["json"]), names)
-    for name, path in names.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(found[name])
-    return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-def record_of(key: str, facts: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
+def record_of(facts: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
     """Return a sample as a record: `messages`, `images`, `tools` and the source's other columns.
 
     A sample without images has no `images`, and a sample without tools has no `tools`. `facts` is the sample's JSON. `paths`
-    maps the names of the sample's image members to paths of files. Raises RecipeError if the format cannot hold the sample.
+    maps the names of the sample's image members to paths of files. Raises Unsuitable if the format cannot hold the sample.
     """
-    if not facts.get("roles"):
-        raise RecipeError(
-            f"sample {key} is not a conversation, but the format 'messages' is only for conversations. Export as 'parquet'"
-        )
     shown = [paths[place["file"]] for place in facts["metadata"] if place]
-    record: dict[str, Any] = {"messages": [_message(key, *one) for one in _grouped(facts)]}
+    record: dict[str, Any] = {"messages": [_message(*one) for one in _grouped(facts)]}
     record |= {"images": shown} if shown else {}
     record |= {"tools": facts["tools"]} if facts.get("tools") else {}
     return record | {name: value for name, value in facts.items() if name not in FIELDS and name not in record}
@@ -69,12 +63,10 @@ def _grouped(facts: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], list[t
     return grouped
 
 
-def _message(key: str, role: str, own: Mapping[str, Any], positions: Sequence[tuple[str, str | None]]) -> dict[str, Any]:
-    calls = [_call(key, text) for kind, text in positions if kind == "tool_call"]
+def _message(role: str, own: Mapping[str, Any], positions: Sequence[tuple[str, str | None]]) -> dict[str, Any]:
+    calls = [_call(text) for kind, text in positions if kind == "tool_call"]
     if calls and any(kind != "tool_call" for kind, _ in positions[-len(calls) :]):
-        raise RecipeError(
-            f"sample {key}: a message continues after its tool call. In the format 'messages', tool calls must be at the end"
-        )
+        raise Unsuitable("a message continues after its tool call, and in the format 'messages' tool calls are at the end")
     content = list(positions[: len(positions) - len(calls)])
     message: dict[str, Any] = {"role": role}
     if content and content[0][0] == "reasoning":
@@ -91,13 +83,11 @@ def _message(key: str, role: str, own: Mapping[str, Any], positions: Sequence[tu
     return message if own.get("train", True) else {**message, "weight": 0}
 
 
-def _call(key: str, text: str | None) -> dict[str, Any]:
+def _call(text: str | None) -> dict[str, Any]:
     try:
         call = json.loads(text or "")
         function = {"name": call["name"], "arguments": json.dumps(call["arguments"], ensure_ascii=False)}
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise RecipeError(
-            f"sample {key}: a tool call must be JSON with 'name' and 'arguments'. Did a step change it?"
-        ) from None
+        raise Unsuitable("a tool call is not JSON with 'name' and 'arguments'. Did a step change it?") from None
     identity = {"id": call["id"]} if "id" in call else {}
     return {**identity, "type": "function", "function": function}

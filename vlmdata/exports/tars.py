@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import webdataset
 
-from vlmdata.engine.output.samples_index import sample_of
-from vlmdata.engine.output.stored_samples import members, shards
-from vlmdata.engine.store.store_protocol import Store
+from vlmdata.exporting.draft import Draft
+from vlmdata.exporting.exporter import Exporter, Sample, Shard
 
 
-def write(store: Store, draft: Path, layout: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Tars(Exporter):
     """Write one tar for each shard, with the members of its samples. The bytes depend only on the samples."""
-    for shard, table in shards(store):
-        with webdataset.TarWriter(str(draft / Path(shard).name), encoder=False, mtime=0) as tar:
-            for key, found in members(store, shard, table):
-                with sample_of(store, shard, key):
-                    tar.write({"__key__": key, **found})
+
+    def write_shard(self, shard: Shard, draft: Draft) -> None:
+        with webdataset.TarWriter(str(draft.files / Path(shard.name).name), encoder=False, mtime=0) as tar:
+
+            def write(sample: Sample) -> None:
+                tar.write({"__key__": sample.key, **sample.members})
+
+            for _ in shard.each(write):
+                pass

@@ -1,0 +1,1 @@
+"""What export formats share: their base class, the draft folder with its records, and tables with image columns."""
