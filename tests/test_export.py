@@ -13,9 +13,10 @@ from tests.sources.pictures import picture
 from tests.test_forget import samples
 from vlmdata import run
 from vlmdata.export_dataset import export
+from vlmdata.exporting.conversations import record_of
 from vlmdata.exporting.exporter import Unsuitable
-from vlmdata.exports.messages import record_of
-from vlmdata.exports.parquet import schema
+from vlmdata.exporting.image_columns import schema_of
+from vlmdata.exports.parquet import features
 from vlmdata.recipe import parse
 from vlmdata.step import RecipeError
 
@@ -58,7 +59,7 @@ def test_the_schema_without_datasets_equals_that_of_datasets(layout):
     if layout == "documents":
         columns = {"url": text, "images": datasets.List(image), "texts": datasets.List(text)}
     expected = datasets.Features({"key": text, **columns, "json": text}).arrow_schema
-    assert schema(layout).equals(expected, check_metadata=True)
+    assert schema_of(features(layout)).equals(expected, check_metadata=True)
 
 
 def test_webdataset_reads_the_exported_tars(out, tmp_path):

@@ -160,7 +160,11 @@ NO_DATASET = "is not a finished dataset, because it has no manifest.json"
         ("retry", {"out": "."}, NO_DATASET),
         ("diff", {"a": ".", "b": None}, f"b {NO_PATH} None"),
         ("diff", {"a": ".", "b": "."}, NO_DATASET),
-        ("export", {"out": ".", "target": "new", "to": "csv"}, "to must be one of folder, hf, messages, parquet, not 'csv'"),
+        (
+            "export",
+            {"out": ".", "target": "new", "to": "csv"},
+            "to must be one of folder, hf, llava, messages, mmc4, obelics, parquet, not 'csv'",
+        ),
         ("export", {"out": ".", "target": 1}, f"target {NO_PATH} 1"),
         ("export", {"out": ".", "target": "s3://bucket/set"}, "export writes to a folder on this machine, not to an address"),
         ("export", {"out": ".", "target": "."}, "already exists. Name a new folder"),

@@ -106,7 +106,7 @@ def _shard_names(store: Store) -> Iterator[str]:
 
 def _shards(store: Store, layout: str, exporter: Exporter, count: int) -> Iterator[Shard]:
     for number, (name, table) in enumerate(shards(store)):
-        yield Shard(name, number, count, layout, type(exporter).holds, store, table)
+        yield Shard(name, number, count, layout, exporter.kinds(), store, table)
 
 
 def _first_kind(store: Store, layout: str) -> Kind:
@@ -119,11 +119,11 @@ def _first_kind(store: Store, layout: str) -> Kind:
 
 def _check_kind(exporter: Exporter, to: str, kind: Kind, out: str | Path) -> None:
     """Raise RecipeError if the format cannot hold a dataset of this kind."""
-    holds = type(exporter).holds
+    holds = exporter.kinds()
     if kind not in holds:
         others = [name for name in exports.names() if kind in exports.find(name).holds]
         raise RecipeError(
             f"{out} holds {kind}, and the format '{to}' holds {' and '.join(holds)}. "
-            f"Formats for {kind} are {', '.join(others[:-1])} and {others[-1]}"
+            f"Formats for {kind} are {', '.join(others[:-1])} and {others[-1]}{exporter.advice(kind)}"
         )
     exporter.check(kind)

@@ -9,12 +9,23 @@ import warnings
 
 import pytest
 
-from tests.exporting.made import caption, chat, content, document, make_dataset
+from tests.exporting.made import IMAGE, caption, chat, content, document, make_dataset
 from vlmdata.cli import main
 from vlmdata.export_dataset import export
+from vlmdata.exports import find
 from vlmdata.step import RecipeError
 
-FORMATS = [("folder", {}), ("hf", {}), ("messages", {}), ("parquet", {})]
+FORMATS = [
+    ("folder", {}),
+    ("hf", {}),
+    ("llava", {}),
+    ("messages", {"form": "parquet"}),
+    ("messages", {"form": "placeholders"}),
+    ("mmc4", {}),
+    ("mmc4", {"images": "base64"}),
+    ("obelics", {}),
+    ("parquet", {}),
+]
 
 
 @pytest.fixture
@@ -27,10 +38,14 @@ def chats(tmp_path):
 @pytest.mark.parametrize(("to", "options"), FORMATS)
 def test_an_export_killed_at_any_change_is_continued_to_the_same_files(chats, tmp_path, to, options):
     (tmp_path / "work").mkdir()
-    command = [sys.executable, "-m", "tests.exporting.kills", str(chats), str(tmp_path / "work"), to, json.dumps(options)]
+    out = chats
+    if "documents" in find(to).holds:
+        out = tmp_path / "documents"
+        make_dataset(out, (document(n, [IMAGE, f"text {n}"]) for n in range(4)), layout="documents", per_shard=2)
+    command = [sys.executable, "-m", "tests.exporting.kills", str(out), str(tmp_path / "work"), to, json.dumps(options)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[0]) > 15
+    assert int(done.stdout.split()[0]) > 10
 
 
 class Stop(Exception):
@@ -150,6 +165,8 @@ def test_a_format_that_can_hold_no_sample_is_refused(tmp_path):
             "holds captions, and the format 'messages' holds conversations. Formats for captions ",
         ),
         ("messages", "documents", lambda n: document(n, ["a", b"x"]), "holds documents, and the format 'messages' holds conv"),
+        ("obelics", "documents", chat, "holds conversations, and the format 'obelics' holds documents"),
+        ("mmc4", "captions", caption, "holds captions, and the format 'mmc4' holds documents"),
     ],
 )
 def test_a_dataset_of_another_kind_is_refused_before_work(tmp_path, to, layout, made, says):

@@ -206,6 +206,12 @@ def mmc4(folder: Path, found: list[str]):
     return Mmc4(path=str(folder / "a.jsonl"))
 
 
+def mmc4_files(folder: Path, found: list[str]):
+    records = [{"text_list": ["words"], "image_info": [{"image_name": name, "matched_text_index": 0}]} for name in found]
+    (folder / "a.jsonl").write_text("\n".join(json.dumps(record) for record in records))
+    return Mmc4(path=str(folder / "a.jsonl"), images=str(folder))
+
+
 def obelics_parquet(folder: Path, found: list[str]):
     pq.write_table(
         pa.table({"images": [[name, None] for name in found], "texts": [[None, "words"]] * len(found)}), folder / "a.parquet"
@@ -231,6 +237,7 @@ NAMED = {  # sources that open files by names in data, or read a whole folder
     "messages": [messages],
     "hf_dataset": [hf_parquet, functools.partial(hf_parquet, streaming=True)],
     "html": [html],
+    "mmc4": [mmc4_files],
     "img2dataset": [img2dataset],
 }
 WITHIN = {"interleaved_tars": [interleaved_tars], "webdataset": [webdataset_names, webdataset_documents], "warc": [warc]}

@@ -1,6 +1,7 @@
-"""Write a dataset as Parquet with image columns, as a Hugging Face dataset, as plain files or as chat messages.
+"""Write a dataset in another format: Parquet, files, or the form of other tools.
 
-The same command continues an export that was interrupted. docs/formats.md lists the formats and their options.
+The same command continues an export that was interrupted. Samples that the format cannot hold are listed in the folder's
+left_out.log. docs/formats.md lists the formats, what they hold, and their options.
 """
 
 import click
@@ -10,8 +11,8 @@ from vlmdata.verbs import Verb, argument, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata export OUT --to parquet EXPORTED
-vlmdata export OUT --to folder PICTURES
-vlmdata export TALKS --to messages CHATS
+vlmdata export OUT --to messages --set form=parquet CHATS
+vlmdata export PAIRS --to llava --set prompt='Describe the image.' LLAVA
 """
 LINE_EVERY_S = 30  # a long export says how far it is
 
@@ -19,8 +20,18 @@ LINE_EVERY_S = 30  # a long export says how far it is
 @click.command(cls=Verb)
 @argument("out", "a finished dataset", shell_complete=folders)
 @argument("target", "folder to write; it must not exist", shell_complete=folders)
-@click.option("--to", "form", type=click.Choice(exports.names()), default="parquet", show_default=True, help="format to write")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="set an option of the format")
+@click.option(
+    "--to",
+    "form",
+    type=click.Choice(exports.names()),
+    metavar="FORMAT",
+    default="parquet",
+    show_default=True,
+    help=f"format to write: {', '.join(exports.names())}",
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="set an option of the format, such as form=parquet"
+)
 @json_option
 def command(out: str, target: str, form: str, settings: tuple[str, ...], as_json: bool) -> None:
     import sys

@@ -108,6 +108,14 @@ class Exporter:
     modules: ClassVar[tuple[str, ...]] = ()  # packages of an extra that the format imports
     version: ClassVar[int] = 1  # increase this when the format writes other files, so that no old draft is continued
 
+    def kinds(self) -> tuple[Kind, ...]:
+        """Return the kinds of samples that the format holds with these options."""
+        return self.holds
+
+    def advice(self, kind: Kind) -> str:
+        """Return how the options can make the format hold samples of this kind, as a sentence, or ""."""
+        return ""
+
     def check(self, kind: Kind) -> None:
         """Raise RecipeError if the options do not fit each other, or the kind of the dataset's first sample."""
 

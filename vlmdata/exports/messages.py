@@ -1,93 +1,91 @@
-"""Export conversations as chat messages in OpenAI's format, which the source `messages` reads back without loss."""
+"""Export conversations as chat messages, which the source `messages` reads back: JSON lines with image files, or Parquet."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from vlmdata.exporting import messages_parquet
+from vlmdata.exporting.conversations import conversation_of, image_paths, record_of, with_placeholders
 from vlmdata.exporting.draft import Draft, ShardRecord
-from vlmdata.exporting.exporter import Exporter, Sample, Shard, Unsuitable
+from vlmdata.exporting.exporter import Exporter, Kind, Sample, Shard
 from vlmdata.fields import FIELDS
 
 LIST = "messages.jsonl"
+ROLES = {"tool": "observation"}  # LLaMA-Factory's names, where they differ from ours
+TAGS = {
+    "role_tag": "role",
+    "content_tag": "content",
+    "user_tag": "user",
+    "assistant_tag": "assistant",
+    "observation_tag": "observation",
+    "function_tag": "function_call",
+    "system_tag": "system",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Messages(Exporter):
-    """Write all samples to messages.jsonl, one line each, and write their images to the folder `images` next to that file."""
+    """Write messages.jsonl with one conversation a line, and the images as files in the folder `images` next to it.
+
+    `form: parts` writes OpenAI's messages, where an image is a part of the content. `form: placeholders` writes `<image>` in
+    the texts and a dataset_info.json, as LLaMA-Factory and ms-swift read them. `form: parquet` writes Parquet with the
+    columns `messages` and `images`, as TRL reads them. With `prompt`, caption pairs are exported as conversations of one
+    question, the prompt, and the caption as answer.
+    """
 
     holds = ("conversations",)
 
+    form: Literal["parts", "placeholders", "parquet"] = "parts"
+    prompt: str = ""
+
+    def kinds(self) -> tuple[Kind, ...]:
+        return (*self.holds, "captions") if self.prompt else self.holds
+
+    def advice(self, kind: Kind) -> str:
+        return ". To ask for each caption, set a question: --set prompt='Describe the image.'" if kind == "captions" else ""
+
     def write_shard(self, shard: Shard, draft: Draft) -> dict[str, Any]:
+        if self.form == "parquet":
+            return messages_parquet.write_shard(shard, draft, self.prompt)
+        notes = {"images": False, "tools": False}
+
         def line_of(sample: Sample) -> str:
-            names = {name: f"images/{sample.key[:2]}/{sample.key}.{name}" for name in sample.images}
-            record = record_of(sample.facts, names)
-            for name, path in names.items():
+            record = self._record(sample)
+            for name in notes:
+                notes[name] |= name in record
+            for name, path in image_paths(sample).items():
                 (draft.files / path).parent.mkdir(parents=True, exist_ok=True)
                 (draft.files / path).write_bytes(sample.members[name])
             return json.dumps(record, ensure_ascii=False) + "\n"
 
         with draft.part(shard.number).open("w", encoding="utf-8") as part:
             part.writelines(shard.each(line_of))
-        return {}
+        return notes
 
     def finish(self, draft: Draft, records: Iterable[ShardRecord]) -> None:
-        draft.join(LIST, sum(1 for _ in records))
+        if self.form == "parquet":
+            messages_parquet.finish(draft, records)
+            return
+        found = {"messages"}
+        count = 0
+        for record in records:
+            count += 1
+            found |= {name for name, is_there in record.notes.items() if is_there}
+        draft.join(LIST, count)
+        if self.form == "placeholders":
+            columns = {name: name for name in ("messages", "images", "tools") if name in found}
+            info = {"vlmdata": {"file_name": LIST, "formatting": "sharegpt", "columns": columns, "tags": TAGS}}
+            (draft.files / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n")
 
-
-def record_of(facts: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
-    """Return a sample as a record: `messages`, `images`, `tools` and the source's other columns.
-
-    A sample without images has no `images`, and a sample without tools has no `tools`. `facts` is the sample's JSON. `paths`
-    maps the names of the sample's image members to paths of files. Raises Unsuitable if the format cannot hold the sample.
-    """
-    shown = [paths[place["file"]] for place in facts["metadata"] if place]
-    record: dict[str, Any] = {"messages": [_message(*one) for one in _grouped(facts)]}
-    record |= {"images": shown} if shown else {}
-    record |= {"tools": facts["tools"]} if facts.get("tools") else {}
-    return record | {name: value for name, value in facts.items() if name not in FIELDS and name not in record}
-
-
-def _grouped(facts: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], list[tuple[str, str | None]]]]:
-    """Return (role, facts, parts) for each message. A part is (kind, text), such as ("text", "Hi") or ("image", None)."""
-    grouped: list[tuple[str, dict[str, Any], list[tuple[str, str | None]]]] = []
-    turns = facts.get("turns") or [None] * len(facts["roles"])
-    for role, text, turn in zip(facts["roles"], facts["texts"], turns, strict=True):
-        own = dict(turn or {})
-        kind = own.pop("kind", "image" if text is None else "text")
-        if own.pop("begins", False) or not grouped or grouped[-1][0] != role:
-            grouped.append((role, own, []))
-        grouped[-1][2].append((kind, text))
-    return grouped
-
-
-def _message(role: str, own: Mapping[str, Any], positions: Sequence[tuple[str, str | None]]) -> dict[str, Any]:
-    calls = [_call(text) for kind, text in positions if kind == "tool_call"]
-    if calls and any(kind != "tool_call" for kind, _ in positions[-len(calls) :]):
-        raise Unsuitable("a message continues after its tool call, and in the format 'messages' tool calls are at the end")
-    content = list(positions[: len(positions) - len(calls)])
-    message: dict[str, Any] = {"role": role}
-    if content and content[0][0] == "reasoning":
-        message["reasoning_content"] = content.pop(0)[1]
-    parts = [{"type": "image"} if kind == "image" else {"type": "text", "text": text} for kind, text in content]
-    parts = [
-        {"type": "thinking", "thinking": text} if kind == "reasoning" else p
-        for p, (kind, text) in zip(parts, content, strict=True)
-    ]
-    is_plain = len(content) == 1 and content[0][0] == "text"
-    message["content"] = content[0][1] if is_plain else (parts or None)
-    message |= {"tool_calls": calls} if calls else {}
-    message |= {name: own[name] for name in ("name", "tool_call_id") if name in own}
-    return message if own.get("train", True) else {**message, "weight": 0}
-
-
-def _call(text: str | None) -> dict[str, Any]:
-    try:
-        call = json.loads(text or "")
-        function = {"name": call["name"], "arguments": json.dumps(call["arguments"], ensure_ascii=False)}
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise Unsuitable("a tool call is not JSON with 'name' and 'arguments'. Did a step change it?") from None
-    identity = {"id": call["id"]} if "id" in call else {}
-    return {**identity, "type": "function", "function": function}
+    def _record(self, sample: Sample) -> dict[str, Any]:
+        facts, paths = conversation_of(sample, self.prompt), image_paths(sample)
+        if self.form == "parts":
+            return record_of(facts, paths)
+        turns, images = with_placeholders(facts, paths, role="role", content="content", roles=ROLES, after="")
+        record: dict[str, Any] = {"messages": turns}
+        record |= {"images": images} if images else {}
+        record |= {"tools": json.dumps(facts["tools"], ensure_ascii=False)} if facts.get("tools") else {}
+        return record | {name: value for name, value in facts.items() if name not in FIELDS and name not in record}

@@ -1,4 +1,4 @@
-"""Multimodal C4 (Zhu et al. 2023) as published: JSON lines, also in zip files."""
+"""Multimodal C4 (Zhu et al. 2023) as published: JSON lines, also in zip files, and tars with images in base64."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 
+from vlmdata.loader.index.grouping import SampleMembers
+from vlmdata.loader.index.tar import Read
 from vlmdata.parameters import Doc
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.json_records import no_json
@@ -21,18 +23,31 @@ from vlmdata.readers.lists import named_pieces
 from vlmdata.readers.open_file import opened, raw_file
 from vlmdata.readers.pair_rows import json_object
 from vlmdata.readers.plain_rows import bad_record, document, reject, tables
+from vlmdata.readers.source_images import from_base64, image_named
 from vlmdata.readers.strings import clean
+from vlmdata.readers.tar_samples import MAX_IMAGE, BadSample, member_bytes, tar_rows
 from vlmdata.step import RecipeError, Source
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zip", ".zip", ".jsonl.zst")
+TAR = ".tar"
+BROKEN = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)  # for another shape
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mmc4(Source):
     """Yield one row for each line. Each sentence is one text, and an image comes before the sentence that MMC4 matched it to.
 
-    Images keep their address for `download`. The sample's JSON keeps the similarity of each image to its sentence. A line
-    that is not a document is dropped as `bad_record`.
+    Images keep their address for `download`. With `images`, an image is the file of its `image_name` in this folder. Images
+    in `image_base64` are read too, also from tars of such JSON, as OpenFlamingo uses them; tars are read if `path` has no
+    JSON lines. The sample's JSON keeps the similarity of each image to its sentence. A line that is not a document is dropped
+    as `bad_record`.
     """
 
     id: ClassVar = "vlmdata.sources.mmc4"
@@ -48,35 +63,76 @@ class Mmc4(Source):
             unit="cosine, 0 to 1",
         ),
     ] = 0.0
+    images: Annotated[
+        str, Doc("Folder with the files of `image_name`. Empty: images are fetched from their addresses.")
+    ] = ""
+
+    def check(self) -> None:
+        super().check()
+        if self.images:
+            find(self.images, ("",))
 
     def files(self) -> list[File]:
-        return find(self.path, ENDINGS)
+        try:
+            return find(self.path, ENDINGS)
+        except RecipeError:
+            with contextlib.suppress(RecipeError):
+                return find(self.path, (TAR,))
+            raise
 
     def pieces(self) -> list[dict[str, Any]]:
         return named_pieces(self.files())
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:
         name = piece["name"] if "name" in piece else os.path.basename(piece["path"])  # plans of earlier versions have no name
+        if piece["path"].lower().endswith(TAR):
+            return tables(tar_rows(piece["path"], name, self._sample))
         return tables(self._row(line, file, number) for file, number, line in _lines(piece["path"], name))
+
+    def _sample(self, sample: SampleMembers, blob: str | None, read: Read) -> dict[str, Any]:
+        members = dict(sample.members)
+        if "json" not in members:
+            raise BadSample("it has no JSON")
+        record = member_bytes(read, members["json"], MAX_IMAGE)
+        try:
+            return self._document(record)
+        except BROKEN as error:
+            raise BadSample(_problem(error)) from None
 
     def _row(self, line: bytes, file: str, number: int) -> dict[str, Any]:
         try:
-            record = json.loads(line)
-            sentences = [clean(str(text)) for text in record["text_list"]]
-            images = [(_place(image, len(sentences)), image) for image in record["image_info"]]
-            url = clean(str(record["url"])) if record.get("url") else None
-            kept = [(at, image) for at, image in images if float(image.get("matched_sim") or 0) >= self.min_similarity]
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            return self._document(line)
+        except BROKEN as error:
             text = line[:200].decode("utf-8", "replace")
             fields: dict[str, Any] = {"id": f"bad\n{text}", "extra": json_object({"record": text})}
             return bad_record(file, _problem(error), line=number, **fields)
+
+    def _document(self, line: bytes) -> dict[str, Any]:
+        """Return the row of a record. Raises one of BROKEN if it is not a document of MMC4."""
+        record = json.loads(line)
+        sentences = [clean(str(text)) for text in record["text_list"]]
+        images = [(_place(image, len(sentences)), image) for image in record["image_info"]]
+        url = clean(str(record["url"])) if record.get("url") else None
+        kept = [(at, image) for at, image in images if float(image.get("matched_sim") or 0) >= self.min_similarity]
         parts: list[dict[str, Any] | str] = []
         for number in range(len(sentences) + 1):
-            parts += [{"url": clean(str(image.get("raw_url") or ""))} for at, image in kept if at == number]
+            parts += [self._image(image) for at, image in kept if at == number]
             parts += sentences[number : number + 1]
         extra = json_object({"matched_sim": [image.get("matched_sim") for _, image in sorted(kept, key=lambda pair: pair[0])]})
         row = document((part for part in parts if part), url=url, extra=extra)
         return row if row["images"] else reject(row, "empty_document")
+
+    def _image(self, image: dict[str, Any]) -> dict[str, Any]:
+        address = clean(str(image.get("raw_url") or ""))
+        text = image.get("image_base64")
+        if isinstance(text, str) and text:
+            if text[:2] in ("b'", 'b"'):  # OpenFlamingo's script wrote Python's form of bytes
+                text = text[2:-1]
+            return {"url": address or None, **from_base64(text.encode("utf-8", "replace"))}
+        if self.images:
+            found = image_named(image.get("image_name"), self.images)
+            return {**found, "url": address} if address else found
+        return {"url": address}
 
 
 def _place(image: dict[str, Any], sentences: int) -> int:

@@ -4,8 +4,8 @@ import importlib.util
 from dataclasses import dataclass, fields
 from typing import Annotated, ClassVar, Literal
 
-from vlmdata.parameters import Doc
 from vlmdata.extras import check_installed
+from vlmdata.parameters import Doc
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Step
 from vlmdata.web.authorities import authorities

@@ -1,0 +1,136 @@
+"""Conversations exported as messages have the shapes that trainers read, and are read back unchanged."""
+
+import json
+import warnings
+from pathlib import Path
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from tests.exporting.made import caption, chat, make_dataset
+from tests.exporting.read_back import both
+from tests.exports.talks import MIXED, PLAIN, TOOLS, TURNS, A, B
+from vlmdata.export_dataset import export
+from vlmdata.sources.messages import Messages
+from vlmdata.step import RecipeError
+
+EVERY = [*PLAIN, *TURNS]
+
+
+class Turn(BaseModel):
+    """A turn as LLaMA-Factory and ms-swift read it: the content is a text."""
+
+    model_config = ConfigDict(extra="forbid")
+    role: str
+    content: str
+    name: str = ""
+    tool_call_id: str = ""
+    reasoning_content: str = ""
+    loss: bool = True
+
+
+class Record(BaseModel):
+    """A line of messages.jsonl with placeholders. `tools` is JSON text."""
+
+    messages: list[Turn]
+    images: list[str] = []
+    tools: str = "[]"
+
+
+def exported(tmp_path: Path, samples: list, form: str, **options) -> Path:
+    make_dataset(tmp_path / "out", samples, layout="documents", per_shard=3)
+    with warnings.catch_warnings(action="ignore"):
+        export(tmp_path / "out", tmp_path / form, to="messages", options={"form": form, **options})
+    return tmp_path / form
+
+
+@pytest.mark.parametrize("form", ["parts", "placeholders", "parquet"])
+def test_conversations_are_read_back_unchanged(tmp_path, form):
+    target = exported(tmp_path, EVERY, form)
+    assert not (target / "left_out.log").exists()
+    expected, found = both(EVERY, Messages(path=str(target / ("data" if form == "parquet" else "messages.jsonl"))))
+    assert found == expected
+
+
+def test_lines_with_placeholders_have_the_shape_that_trainers_read(tmp_path):
+    target = exported(tmp_path, EVERY, "placeholders")
+    records = [json.loads(line) for line in (target / "messages.jsonl").read_text().splitlines()]
+    for record in map(Record.model_validate, records):
+        assert sum(turn.content.count("<image>") for turn in record.messages) == len(record.images)
+        assert all((target / path).is_file() for path in record.images)
+    assert [turn["content"] for turn in records[0]["messages"]] == ["<image>What is it?", "A picture."]
+    assert records[4]["origin"] == {"a": [1, None]} and records[4]["id"] == 7
+    assert json.loads(records[5]["tools"]) == TOOLS and records[5]["messages"][1]["role"] == "function_call"
+    assert [turn["role"] for turn in records[5]["messages"]] == ["user", "function_call", "observation", "assistant"]
+
+
+def test_dataset_info_names_only_the_columns_that_some_line_has(tmp_path):
+    info = json.loads((exported(tmp_path, PLAIN, "placeholders") / "dataset_info.json").read_text())
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    tags |= {"observation_tag": "observation", "function_tag": "function_call", "system_tag": "system"}
+    columns = {"messages": "messages", "images": "images"}
+    assert info == {"vlmdata": {"file_name": "messages.jsonl", "formatting": "sharegpt", "columns": columns, "tags": tags}}
+
+
+def test_conversations_that_placeholders_cannot_hold_are_left_out(tmp_path):
+    target = exported(tmp_path, [*PLAIN, *MIXED], "placeholders")
+    listed = dict(line.split("\t") for line in (target / "left_out.log").read_text().splitlines())
+    assert list(listed) == [key for key, _ in MIXED]
+    assert list(listed.values()) == [
+        "a reader of this format would read other texts, such as `<image>` in a text as an image",
+        "a reader of this format would refuse it: more_placeholders_than_images",
+        "a message has reasoning or a tool call beside a text, which this format cannot hold",
+        "a reader of this format would refuse it: no_assistant_turn",
+    ]
+    expected, found = both(PLAIN, Messages(path=str(target / "messages.jsonl")))
+    assert found == expected
+
+
+def test_columns_of_parquet_are_those_that_some_conversation_needs(tmp_path):
+    (tmp_path / "plain").mkdir()
+    plain = pq.read_schema(exported(tmp_path / "plain", PLAIN, "parquet") / "data" / "train-00000-of-00002.parquet")
+    assert plain.names == ["messages", "images", "json"]
+    assert [field.name for field in plain.field("messages").type.value_type] == ["role", "content"]
+    files = sorted((exported(tmp_path, EVERY, "parquet") / "data").iterdir())
+    schemas = [pq.read_schema(path) for path in files]
+    assert len(files) == 3 and all(schema.equals(schemas[0]) for schema in schemas)
+    fields = [field.name for field in schemas[0].field("messages").type.value_type]
+    assert fields == ["role", "content", "reasoning_content", "tool_calls", "name", "weight"] and "tools" in schemas[0].names
+
+
+def test_datasets_opens_the_parquet_with_images(tmp_path):
+    target = exported(tmp_path, EVERY, "parquet")
+    loaded = datasets.load_dataset(str(target), split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded.features["images"] == datasets.List(datasets.Image())
+    assert [image.size for image in loaded[1]["images"]] == [(8, 6), (9, 7)]
+    assert loaded[1]["messages"][1]["content"][0] == {"type": "text", "text": "Which\n\nis bigger?"}
+
+
+def test_trl_takes_the_parquet_as_conversational(tmp_path):
+    data_utils = pytest.importorskip("trl.data_utils", reason="trl is not installed")
+    loaded = datasets.load_dataset(str(exported(tmp_path, PLAIN, "parquet")), split="train", cache_dir=str(tmp_path / "cache"))
+    for row in loaded:
+        assert data_utils.is_conversational(row)
+        shown = [part["type"] for message in row["messages"] for part in message["content"]].count("image")
+        assert shown == len(row["images"])
+
+
+def test_captions_become_conversations_if_the_user_gives_the_question(tmp_path):
+    samples = [caption(n) for n in range(2)] + [(caption(2)[0], {**caption(2)[1], "txt": b" "})]
+    make_dataset(tmp_path / "out", samples, layout="captions")
+    with pytest.raises(RecipeError, match=r"holds captions, .* set a question: --set prompt='Describe the image\.'"):
+        export(tmp_path / "out", tmp_path / "to", to="messages")
+    with pytest.warns(UserWarning, match="1 sample is left out"):
+        assert export(tmp_path / "out", tmp_path / "to", to="messages", options={"prompt": "What?"}) == 2
+    expected = [chat(n, samples[n][1]["png"], "What?", f"picture {n}") for n in range(2)]
+    want, found = both(expected, Messages(path=str(tmp_path / "to" / "messages.jsonl")))
+    assert found == want
+    assert (tmp_path / "to" / "left_out.log").read_text() == f"{samples[2][0]}\tit has no caption\n"
+
+
+def test_image_files_hold_the_bytes_of_the_dataset(tmp_path):
+    target = exported(tmp_path, EVERY, "parts")
+    stored = {path.read_bytes() for path in target.glob("images/*/*.png")}
+    assert stored == {A, B}
