@@ -132,8 +132,7 @@ class PackedPlan:
         `end` is the start of the next epoch whose number is a multiple of `epochs`. To find `end`, samples are packed up to the
         position `upto`. If `end` is still unknown, return (bound, False), where `upto < bound <= end`.
         """
-        self._know(position)
-        epoch = self._known[bisect_right([before for *_, before in self._known], position) - 1][0]
+        epoch = self.epoch_of(position)
         last = (epoch // epochs + 1) * epochs
         while True:
             known_epoch, _, before = self._known[-1]
@@ -149,6 +148,11 @@ class PackedPlan:
         while self._known[-1][0] < epoch:
             self._grow()
         return next(before for at, _, before in self._known if at == epoch)
+
+    def epoch_of(self, position: int) -> int:
+        """Return the number of the epoch that contains a position."""
+        self._know(position)
+        return self._known[bisect_right([before for *_, before in self._known], position) - 1][0]
 
     def hint(self, position: int) -> list[int]:
         """Return [epoch, window, number of packs before the window] for the window that holds the last pack before `position`.

@@ -159,6 +159,11 @@ class Samples:
         """The number of samples that all ranks together have yielded so far, over all epochs."""
         return self._position
 
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch, from 0, that the next sample belongs to."""
+        return self.plan.epoch_of(self._position)
+
     # -- lengths
 
     def __len__(self) -> int:
@@ -167,6 +172,10 @@ class Samples:
         With batch_size=None, a step is one sample.
         """
         return self._layout().steps(self._origin, self._end(), drop=self.drop_last)
+
+    def steps_left(self) -> int:
+        """Return the number of steps from the current position to the end of the iteration, on each rank."""
+        return self._layout().steps(self._position, self._end(), drop=self.drop_last)
 
     def _end(self) -> int:
         """Return the position at which the current iteration ends.
@@ -332,8 +341,7 @@ class Samples:
     def _make(self, unit: Unit) -> Any:
         """Return the sample of a unit, or a list of samples if the unit is a pack.
 
-        With on_error="raise", a damaged sample raises DamagedSample. With on_error="skip", it is counted and replaced (see
-        `_replace`).
+        A damaged sample raises DamagedSample or, with on_error="skip", is counted and replaced (see `_replace`).
         """
         try:
             return self._sample(unit) if isinstance(unit, SampleJob) else list(map(self._sample, unit))
@@ -382,9 +390,8 @@ class Samples:
 def _keep_freed_memory() -> None:
     """Make glibc keep the memory of a batch for the next batch, instead of returning it to the system each time.
 
-    glibc returns a freed block to the system if the block is larger than a threshold. This function allocates and frees one
-    large block, which raises the threshold to twice the size of that block and saves a third of the time of reading raw
-    samples. It runs once per process, because a second block would be allocated on the heap and cleared, which takes time.
+    glibc returns freed blocks above a threshold. This function frees one large block, which raises the threshold to twice its
+    size and saves a third of the time of reading raw samples. It runs once, because clearing a second block takes time.
     """
     bytes((32 << 20) - 8192)
 

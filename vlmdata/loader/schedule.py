@@ -73,6 +73,10 @@ class Schedule:
         """Return the position at which an epoch starts."""
         return epoch * self.epoch_size
 
+    def epoch_of(self, position: int) -> int:
+        """Return the number of the epoch that contains a position."""
+        return position // self.epoch_size
+
     def hint(self, position: int) -> list[int] | None:
         """Return None, because a saved state of this schedule needs only the position. PackedPlan needs more."""
         return None
