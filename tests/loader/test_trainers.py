@@ -33,6 +33,7 @@ PRELOAD = {  # the modules that a program imports
     "trl": ["trl.trainer.sft_trainer", "tensorboard", "torchvision"],
     "lightning": ["lightning.pytorch", "torchvision"],
 }
+ON_CPU = {"trl": [("run, per_device", "run, use_cpu=True, bf16=False, per_device")]}  # TRL trains in bfloat16, for GPUs
 WHOLE, KILLED, AGAIN, LAST, NO_WORKERS, ONE_RANK = "whole", "killed", "again", "last", "no workers", "one rank"
 
 
@@ -81,7 +82,7 @@ def changed(program: Path, folder: Path, *changes: tuple[str, str]) -> Path:
     for old, new in changes:
         assert text.count(old) == 1, old
         text = text.replace(old, new)
-    copy = folder / f"{len(list(folder.iterdir()))}_{program.name}"
+    copy = folder / f"{len(list(folder.iterdir()))}.py"
     copy.write_text(text)
     return copy
 
@@ -103,16 +104,16 @@ def runs(request: pytest.FixtureRequest, tars: Path, model: Path, tmp_path_facto
     for module in PRELOAD[trainer][:1]:
         pytest.importorskip(module.partition(".")[0])
     folder = tmp_path_factory.mktemp(trainer)
-    example, programs = EXAMPLES / f"train_{trainer}.py", tmp_path_factory.mktemp("programs")
+    programs, saved = tmp_path_factory.mktemp("programs"), str(folder / KILLED)
+    example = changed(EXAMPLES / f"train_{trainer}.py", programs, *ON_CPU.get(trainer, []))
     no_workers = changed(example, programs, ("num_workers=2", "num_workers=0"))
-    more = [("devices=2", "devices=1")] if trainer == "lightning" else []
-    one_rank = changed(example, programs, ("batch_size=2", "batch_size=4"), *more)
+    devices = [("devices=2", "devices=1")] if trainer == "lightning" else []
+    one_rank = changed(example, programs, ("batch_size=2", "batch_size=4"), *devices)
 
     def job(name: str, program: Path, run: str, ranks: int = 2, die_at: int | None = None, **more: Any) -> dict[str, Any]:
         arguments = [str(tars), str(model), str(folder / run)]
         return {"name": name, "program": str(program), "arguments": arguments, "ranks": ranks, "die_at": die_at, **more}
 
-    saved = str(folder / KILLED)
     return run_jobs(
         folder,
         trainer,
