@@ -24,7 +24,7 @@ from vlmdata.recipe import load, parse
 ROOT = Path(__file__).parent.parent
 FUNCTIONS = ["build_index", "check", "diff", "export", "forget", "retry", "run", "stream", "why"]
 IN_PYTHON = {"--set": "overrides", "--bytes": "read_bytes", "tars": "paths"}
-ONLY_PRINTED = {"--json", "--receipt"}  # a Python user has the value itself
+ONLY_PRINTED = {"--json", "--receipt", "--quiet"}  # a Python user has the value itself
 
 
 def python(code: str, *options: str) -> str:
@@ -75,7 +75,7 @@ def test_the_version_is_known_when_installed_and_in_a_checkout():
 @pytest.mark.parametrize("verb", ["check", "diff", "export", "forget", "index", "retry", "run", "why"])
 def test_a_function_has_the_options_of_its_command(verb):
     command = importlib.import_module(f"vlmdata.commands.{verb}").command
-    words = {parameter.opts[0] for parameter in command.params}
+    words = {parameter.opts[-1] for parameter in command.params}
     function = getattr(vlmdata, {"index": "build_index"}.get(verb, verb))
     known = set(inspect.signature(function).parameters)
     for word in words - ONLY_PRINTED:

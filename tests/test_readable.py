@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vlmdata.readable import counted, is_empty, number, text, visible
+from vlmdata.readable import is_empty, number, text, visible
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,3 @@ def test_a_text_of_many_blanks_ends_with_a_mark():
 
 def test_a_list_of_nulls_is_empty_and_counts_agree_with_their_nouns():
     assert [is_empty(value) for value in (None, [None, None], [], [0], 0, "")] == [True, True, True, False, False, False]
-    assert [counted(count, "row") for count in (0, 1, 2000)] == ["0 rows", "1 row", "2,000 rows"]

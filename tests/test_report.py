@@ -192,7 +192,7 @@ def test_an_empty_dataset_has_a_report(tmp_path):
         tree = {"source": {"type": "url_list", "path": str(tmp_path / "urls.parquet")}, "steps": STEPS}
         made = run(recipes.parse(tree), tmp_path / "out", local=True, workers=1)
     assert (made["rows"], made["kept"]) == (1, 0)
-    assert "<strong>0</strong> of 1 rows kept" in page_of(tmp_path / "out")
+    assert "<strong>0</strong> of 1 row kept" in page_of(tmp_path / "out")
 
 
 def test_documents_show_the_image_and_the_text_that_were_judged(tmp_path):

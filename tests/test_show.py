@@ -22,7 +22,7 @@ def out(tmp_path_factory):
 def test_show_prints_the_kept_rows_and_the_steps_that_dropped_others(out, capsys):
     assert main(["show", str(out), "--samples", "0"]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith(f"{out}: 24 of 32 rows kept, in 1 tars (")
+    assert printed[0].startswith(f"{out}: 24 of 32 rows kept, in 1 tar (")
     assert [line.split()[0] for line in printed[1:]] == ["32", "-2", "-2", "-2", "-2", "24"]
     assert "image_size: min_side" in " ".join(" ".join(printed).split())
 

@@ -13,6 +13,7 @@ from vlmdata.engine.output.samples_index import open_index
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.parquet_files import open_parquet
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.sizes import counted
 from vlmdata.step import RecipeError
 
 CHUNK = 8 << 20
@@ -51,7 +52,7 @@ def _file_fault(store: Store, name: str, facts: dict[str, Any], read_bytes: bool
     except FileNotFoundError:
         return f"{name} is missing"
     if size != facts["bytes"]:
-        return f"{name} has {size:,} bytes, but the manifest says {facts['bytes']:,}"
+        return f"{name} has {counted(size, 'byte')}, but the manifest says {facts['bytes']:,}"
     if not read_bytes:
         return None
     digest = hashlib.sha256()

@@ -16,7 +16,7 @@ import yaml
 from vlmdata.engine.output.samples_index import open_index
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.images.formats import IMAGE_EXTENSIONS
-from vlmdata.sizes import megabytes
+from vlmdata.sizes import counted, megabytes
 
 CARD, CROISSANT = "README.md", "croissant.json"
 SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)  # limits of the Hub's size categories
@@ -80,7 +80,7 @@ def card(manifest: dict[str, Any], members: list[str]) -> str:
     size_text = megabytes(sum(facts["bytes"] for facts in tars))
     lines = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
-        f"{kept:,} samples of {manifest['rows']:,} rows, in {len(tars):,} WebDataset tars ({size_text} in total).\n",
+        f"{_kept(manifest)}, in {counted(len(tars), 'WebDataset tar')} ({size_text} in total).\n",
         '```python\nfrom datasets import load_dataset\nload_dataset("PATH", split="train")\n```\n',
         "## Rows\n\n| rows | step | reason |\n|---:|---|---|",
         *(f"| {line['rows']:,} | {_cell(line['step'])} | {_cell(line['reason'])} |" for line in manifest["dropped"]),
@@ -93,6 +93,10 @@ def card(manifest: dict[str, Any], members: list[str]) -> str:
     return "\n".join(lines)
 
 
+def _kept(manifest: dict[str, Any]) -> str:
+    return f"{counted(manifest['kept'], 'sample')} of {counted(manifest['rows'], 'row')}"
+
+
 def _provenance(sums: dict[str, dict[str, int]]) -> list[str]:
     if not sums:
         return ["The source states no licences. Each image keeps the rights of the site it comes from.\n"]
@@ -100,7 +104,7 @@ def _provenance(sums: dict[str, dict[str, int]]) -> list[str]:
     for column, values in sums.items():
         lines += [f"| {column} | {_cell(value)} | {count:,} |" for value, count in list(values.items())[:50]]
         if len(values) > 50:
-            lines.append(f"| {column} | {len(values) - 50:,} others | {sum(list(values.values())[50:]):,} |")
+            lines.append(f"| {column} | {counted(len(values) - 50, 'other')} | {sum(list(values.values())[50:]):,} |")
     return [*lines, ""]
 
 
@@ -134,7 +138,7 @@ def croissant(manifest: dict[str, Any], members: list[str]) -> dict[str, Any]:
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": "dataset",
-        "description": f"{manifest['kept']:,} samples of {manifest['rows']:,} rows, built with vlmdata.",
+        "description": f"{_kept(manifest)}, built with vlmdata.",
         "license": licences[:50] or "https://choosealicense.com/no-permission/",
         "url": "https://huggingface.co/datasets",
         "version": "1.0.0",

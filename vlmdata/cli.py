@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 from vlmdata import commands
+from vlmdata.notes import Note, is_quiet
 from vlmdata.process import interrupt
 from vlmdata.process.stopped import STOPPED
 from vlmdata.verbs import Verbs, call, is_json, print_error
@@ -68,10 +69,16 @@ def _message(error: Exception) -> str | None:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
-    """Print a UserWarning as one line, and any other warning with its file and line number."""
+    """Print a UserWarning as one line, and any other warning with its file and line number.
+
+    With --quiet, print only UserWarnings, which say that data is damaged or left out.
+    """
     from vlmdata.redact import redacted
 
-    text = f"note: {message}\n" if category is UserWarning else warnings.formatwarning(message, category, filename, lineno)
+    is_ours = category in (UserWarning, Note)
+    if is_quiet() and category is not UserWarning:
+        return
+    text = f"note: {message}\n" if is_ours else warnings.formatwarning(message, category, filename, lineno)
     sys.stderr.write(redacted(text))
 
 

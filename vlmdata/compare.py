@@ -26,6 +26,7 @@ from vlmdata.engine.store.store_protocol import Store
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.loader.index.index_file import INDEX_FILE
 from vlmdata.recipe import parse
+from vlmdata.sizes import counted
 from vlmdata.step import RecipeError
 
 COLUMNS = ["key", "outcome", "step", "reason"]
@@ -135,7 +136,8 @@ def _other_samples(a: Side, b: Side, keys: pa.ChunkedArray) -> Iterator[tuple[st
 def _places_of(side: Side, keys: pa.ChunkedArray) -> pa.Table:
     rows = pc.index_in(keys, side.places["key"])
     if rows.null_count:
-        raise damage(side.store, INDEX_FILE, f"the index lacks {rows.null_count:,} samples that the ledger lists as kept")
+        lacks = counted(rows.null_count, "sample")
+        raise damage(side.store, INDEX_FILE, f"the index lacks {lacks} that the ledger lists as kept")
     return side.places.take(rows)
 
 

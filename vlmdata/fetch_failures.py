@@ -14,7 +14,8 @@ from vlmdata.engine.output.manifest import step_entries
 from vlmdata.engine.output.run_log import logged_runs
 from vlmdata.engine.store.parquet_files import open_parquet
 from vlmdata.engine.store.store_protocol import Store
-from vlmdata.readable import counted, visible
+from vlmdata.readable import visible
+from vlmdata.sizes import counted
 from vlmdata.web.outcomes import changed_settings, described, is_fetch_failure, is_passing
 
 FETCH = "download"  # the name of the step in recipes

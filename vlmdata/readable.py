@@ -49,11 +49,6 @@ def visible(words: str, most: int = CHARS) -> str:
     return line if len(line) <= most and len(words) <= 4 * most else f"{line[: most - 1].rstrip()}…"
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun: "1 row", "2,000 rows"."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def _joined(items: list[str], most: int) -> str:
     shown, length = 0, 0
     while shown < min(len(items), ITEMS) and (not shown or length + len(items[shown]) <= most):

@@ -10,7 +10,8 @@ from vlmdata.engine.output.run_log import logged_runs
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.fetch_failures import find_failures
-from vlmdata.readable import counted, visible
+from vlmdata.readable import visible
+from vlmdata.sizes import counted
 from vlmdata.step import RecipeError
 
 

@@ -9,9 +9,11 @@ from vlmdata.engine.output.samples_index import open_index, places, read_span, s
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.redact import redacted
-from vlmdata.sizes import megabytes
+from vlmdata.sizes import counted, megabytes, noun
+from vlmdata.terminal import cell, width
 
 WIDTH = 30  # characters of the longest bar in the summary
+LABEL = 60  # columns of the longest step with its reason; a longer one is cut
 
 
 def totals(manifest: dict[str, Any], out: str) -> dict[str, Any]:
@@ -26,17 +28,18 @@ def summary(manifest: dict[str, Any], out: str) -> str:
     rows, kept = manifest["rows"], manifest["kept"]
     found = totals(manifest, out)
     size = megabytes(found["tar_bytes"])
-    lines = [f"{redacted(out)}: {kept:,} of {rows:,} rows kept, in {found['tars']:,} tars ({size} in total)"]
-    lines.append(f"  {rows:>12,}  rows in")
-    for line in manifest["dropped"]:
+    lines = [f"{redacted(out)}: {kept:,} of {counted(rows, 'row')} kept, in {counted(found['tars'], 'tar')} ({size} in total)"]
+    wide = max(12, len(f"{-rows:,}"))
+    names = [f"{line['step']}: {line['reason'] or 'dropped'}" for line in manifest["dropped"]]
+    column = min(LABEL, max([40, *map(width, names)]))
+    lines.append(f"  {rows:>{wide},}  {noun(rows, 'row')} in")
+    for line, name in zip(manifest["dropped"], names, strict=True):
         bar = "#" * min(WIDTH, max(1, round(WIDTH * line["rows"] / max(rows, 1))))
-        why = f"{line['step']}: {line['reason'] or 'dropped'}"
-        lines.append(f"  {-line['rows']:>12,}  {why:<40} {bar}")
-    lines.append(f"  {kept:>12,}  kept")
-    if manifest["other_records"]:
-        lines.append(
-            f"  {sum(manifest['other_records'].values()):>12,}  other records produce no row: {other_records(manifest)}"
-        )
+        lines.append(f"  {-line['rows']:>{wide},}  {cell(name, column)} {bar}")
+    lines.append(f"  {kept:>{wide},}  kept")
+    if others := sum(manifest["other_records"].values()):
+        produce = noun(others, "other record produces", "other records produce")
+        lines.append(f"  {others:>{wide},}  {produce} no row: {other_records(manifest)}")
     return "\n".join(lines)
 
 

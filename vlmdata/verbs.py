@@ -18,6 +18,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
+from vlmdata.notes import quiet
+
 COMPLETE = "_VLMDATA_COMPLETE"  # click's variable, set by the shell's completion function
 MAX_WIDTH = 100  # width of the help in characters
 
@@ -54,6 +56,7 @@ class Verb(_Command):
         self.name = module.__name__.rpartition(".")[2]
         self.help = module.__doc__
         self.short_help = summary[0].lower() + summary[1:]
+        self.params.append(_quiet_option())
         self.examples = [line.strip() for line in module.EXAMPLES.strip().splitlines()]
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -127,6 +130,17 @@ class _Argument(click.Argument):
 def argument(name: str, help: str, **attributes: Any) -> Callable[[Any], Any]:
     """Return the decorator that adds an argument with its help to a verb."""
     return click.argument(name, cls=_Argument, help=help, **attributes)
+
+
+def _quiet_option() -> click.Option:
+    """Return the option that every verb has. It silences notes and progress while the verb runs."""
+
+    def silence(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            ctx.with_resource(quiet())
+
+    text = "print no progress and no notes, only results, errors, and warnings of damaged or missing data"
+    return click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=silence, help=text)
 
 
 def json_option(command: Any) -> Any:
@@ -229,8 +243,9 @@ def words(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
 
 
 def _no_such(kind: str, word: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, names, 1)
-    return f"No such {kind} '{word}'." + "".join(f" Did you mean '{name}'?" for name in close)
+    bare = {name.strip("-"): name for name in names}  # the dashes would make all options similar
+    close = difflib.get_close_matches(word.strip("-"), bare, 1)
+    return f"No such {kind} '{word}'." + "".join(f" Did you mean '{bare[name]}'?" for name in close)
 
 
 def _write_rows(formatter: click.HelpFormatter, title: str, rows: list[tuple[str, str]]) -> None:

@@ -44,7 +44,7 @@ def test_a_takedown_waits_for_the_process_that_holds_the_lock_and_reports_it(out
         waiting = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert "locked by process" in waiting.stderr.readline()
         assert line in ledger(out)
-    assert waiting.wait() == 0 and "1 rows forgotten" in waiting.stdout.read()
+    assert waiting.wait() == 0 and "1 row forgotten" in waiting.stdout.read()
     assert line["key"] not in samples(out)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
+from vlmdata.sizes import counted, noun
 from vlmdata.step import RecipeError
 from vlmdata_train.checks import frames_in
 from vlmdata_train.convert.restore import restore
@@ -101,7 +102,8 @@ def _frames(folder: str, fps: float, part: Any) -> list[Media]:
     paths = frames_in(folder)
     times = [number / fps for number in range(len(paths))]
     if part is None:
-        print(f"the model has no part `video`, so the {len(paths)} frames of {folder} are images", file=sys.stderr)
+        are = noun(len(paths), "is an image", "are images")
+        print(f"the model has no part `video`, so the {counted(len(paths), 'frame')} of {folder} {are}", file=sys.stderr)
         return [_read(path) for path in paths]
     if len(paths) == 1:
         return [_read(paths[0])]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from vlmdata.count_line import CountLine
 from vlmdata.redact import redacted
 from vlmdata_train.checks import check_evaluation
 from vlmdata_train.convert.restore import restore
-from vlmdata_train.data.count_line import CountLine
 from vlmdata_train.data.left_out import count_left_out, left_out_lines
 from vlmdata_train.data.open_feed import feed_of, some_samples
 from vlmdata_train.distributed import Ranks

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vlmdata.notes import is_quiet
 from vlmdata.shipped import PIPELINES
 from vlmdata.step import RecipeError
 from vlmdata_train.checks import check_training
@@ -58,7 +59,8 @@ def recipes(trees: dict[str, dict[str, Any]]) -> Iterator[Recipe]:
     """
     before: str | None = None
     for number, (name, tree) in enumerate(trees.items(), 1):
-        print(f"stage {number} of {len(trees)}: {name}", file=sys.stderr)
+        if not is_quiet():
+            print(f"stage {number} of {len(trees)}: {name}", file=sys.stderr, flush=True)
         yield parse(tree if before is None else {**tree, "start": before}, f"stages, {name}")
         found = latest(Path(tree["out"]) / "checkpoints")
         if found is None:

@@ -26,8 +26,10 @@ vlmdata check captions --set source.path=urls.parquet --json
 @json_option
 def command(recipe: str, settings: tuple[str, ...], out: str | None, deep: bool, every_byte: bool, as_json: bool) -> int:
     from vlmdata.errors import Mistakes
+    from vlmdata.notes import note
     from vlmdata.recipe import modules, read, read_settings
     from vlmdata.redact import redacted
+    from vlmdata.sizes import counted
     from vlmdata.verify import check, find_mistakes, is_dataset
 
     target = redacted(recipe)
@@ -51,11 +53,12 @@ def command(recipe: str, settings: tuple[str, ...], out: str | None, deep: bool,
         return 2 if found.mistakes else 0
     if found.mistakes:
         raise Mistakes(found.mistakes)
-    for note in found.notes:
-        print(f"vlmdata: {note}", file=sys.stderr)
+    for line in found.notes:
+        note(line)
     for fact in found.facts if deep or out else ():
         print(fact)
-    print(f"{target}: no mistakes; {len(tree.get('steps') or [])} steps, tars of {_samples(tree):,} samples")
+    steps = counted(len(tree.get("steps") or []), "step")
+    print(f"{target}: no mistakes; {steps}, tars of {counted(_samples(tree), 'sample')}")
     return 0
 
 

@@ -16,6 +16,7 @@ def command(out: str) -> None:
     from vlmdata.dataset import read_manifest, settle
     from vlmdata.engine.output.manifest import alone
     from vlmdata.engine.store.folder_store import LocalStore
+    from vlmdata.notes import tell
     from vlmdata.sizes import megabytes
     from vlmdata.step import RecipeError
 
@@ -27,4 +28,4 @@ def command(out: str) -> None:
     with alone(LocalStore(Path(out))):
         freed = sum(path.stat().st_size for path in work.rglob("*") if path.is_file() and path.stat().st_nlink == 1)
         shutil.rmtree(work)
-    print(f"{work} removed: {megabytes(freed)} freed")
+    tell(f"{work} removed: {megabytes(freed)} freed")

@@ -18,5 +18,6 @@ EXAMPLES = "vlmdata demo --out demo-out"
 def command(out: str, local: bool) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow a busy machine tenfold
     from vlmdata.demo.demo import demo
+    from vlmdata.notes import tell
 
-    print(demo(Path(out), local=local))
+    tell(demo(Path(out), local=local))

@@ -38,8 +38,10 @@ def command(out: str, target: str, form: str, settings: tuple[str, ...], as_json
     import time
 
     from vlmdata.export_dataset import export
+    from vlmdata.notes import tell
     from vlmdata.recipe import read_settings
     from vlmdata.redact import redacted
+    from vlmdata.sizes import counted
 
     told = time.monotonic()
 
@@ -53,4 +55,4 @@ def command(out: str, target: str, form: str, settings: tuple[str, ...], as_json
     if as_json:
         print_json({"dataset": out, "target": target, "to": form, "samples": samples})
     else:
-        print(f"{redacted(target)}: {samples:,} samples as {form}")
+        tell(f"{redacted(target)}: {counted(samples, 'sample')} as {form}")

@@ -58,7 +58,9 @@ def kinds(command: Any) -> Any:
 def command(
     out: str, bits: int, receipt: str | None, dry_run: bool, as_json: bool, **values: tuple[str, ...]
 ) -> None:  # fmt: skip
+    from vlmdata.notes import tell
     from vlmdata.redact import redacted
+    from vlmdata.sizes import counted, noun
     from vlmdata.takedown import forget
 
     removal = forget(out, **{name: lines(values[name]) for name in KINDS}, bits=bits, dry_run=dry_run)
@@ -68,13 +70,18 @@ def command(
         print_json({"dry_run": dry_run, "finished_earlier": not removal, **(removal or {"dataset": out})})
         return
     if not removal:
-        print("finished the takedown that was interrupted")
+        tell("finished the takedown that was interrupted")
         return
-    done = "would be forgotten" if dry_run else "forgotten"
-    samples = f"{removal['samples']:,} samples in {len(removal['shards']):,} tars"
-    print(f"{len(removal['removed']):,} rows {done}, among them {samples}")
+    samples = f"{counted(removal['samples'], 'sample')} in {counted(len(removal['shards']), 'tar')}"
+    rows = counted(len(removal["removed"]), "row")
+    if dry_run:
+        print(f"{rows} would be forgotten, among them {samples}")
+    else:
+        tell(f"{rows} forgotten, among them {samples}")
     if missing := removal["not_found"]:
-        print(f"{len(missing):,} not found: {redacted(', '.join(missing[:3]))}. Later runs will not add these")
+        more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+        them = noun(len(missing), "it", "them")
+        print(f"{len(missing):,} not found: {redacted(', '.join(missing[:3]))}{more}. No later run will add {them}")
 
 
 def lines(values: Iterable[str]) -> list[str]:

@@ -20,7 +20,13 @@ vlmdata index 'shards/*.tar' --out index.parquet
 @click.option("--image-sizes", is_flag=True, help="also read each image's header for its width and height")
 @json_option
 def command(tars: str, out: str | None, image_sizes: bool, as_json: bool) -> None:
+    from vlmdata.count_line import CountLine
     from vlmdata.loader.index.build_index import build_index
+    from vlmdata.notes import tell
 
-    written = build_index(tars, out=Path(out) if out else None, image_sizes=image_sizes)
-    print_json({"index": str(written)}) if as_json else print(written)
+    with CountLine("indexing tars") as line:
+        written = build_index(tars, out=Path(out) if out else None, image_sizes=image_sizes, report=line.show)
+    if as_json:
+        print_json({"index": str(written)})
+    else:
+        tell(str(written))

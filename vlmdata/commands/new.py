@@ -36,17 +36,19 @@ class New(Verb):
 )
 @json_option
 def command(recipe: str | None, path: str | None, as_json: bool) -> None:
+    from vlmdata.notes import tell
+
     if recipe:
         target, lines = copied(recipe, path)
-        found: dict = {"recipe": recipe, "path": str(target)}
-    else:
-        lines = listing()
+        if as_json:
+            print_json({"recipe": recipe, "path": str(target)})
+        else:
+            tell(lines)
+    elif as_json:
         said = {file.stem: about(file) for file in build_recipes()}
-        found = {"recipes": [{"name": name, "summary": one.summary, "settings": one.settings} for name, one in said.items()]}
-    if as_json:
-        print_json(found)
+        print_json({"recipes": [{"name": name, "summary": one.summary, "settings": one.settings} for name, one in said.items()]})
     else:
-        print(lines)
+        print(listing())
 
 
 def listing() -> str:

@@ -43,23 +43,25 @@ vlmdata retry OUT --set 'download.allowed_hosts=[images.intranet]'
 @json_option
 def command(out: str, only: str | None, recipe: str | None, settings: tuple[str, ...], as_json: bool, **options: Any) -> None:
     from vlmdata.engine.store.open_store import open_store
-    from vlmdata.readable import counted
+    from vlmdata.notes import tell
     from vlmdata.recipe import read_settings
     from vlmdata.redact import redacted
     from vlmdata.refetch import carry_out, plan_retry
     from vlmdata.report.loss_lines import loss_lines
     from vlmdata.show import summary, totals
+    from vlmdata.sizes import counted
 
     plan = plan_retry(out, only.split(",") if only else (), recipe=recipe, overrides=read_settings(settings))
     if not as_json:
-        print("\n".join(plan.failures.lines()), end="\n" if plan.failures.again or plan.failures.left else "", flush=True)
+        for line in plan.failures.lines():
+            tell(line)
     manifest = carry_out(plan, **options)
     more = manifest["kept"] - plan.manifest["kept"]
     if as_json:
         print_json({**totals(manifest, out), "retried": list(plan.failures.again), "more_kept": more})
     elif plan.failures.again:
-        print("\n".join([summary(manifest, out), *loss_lines(open_store(out, probe=False), manifest, out)]))
-        print(f"{counted(more, 'more row')} kept than before")
+        tell("\n".join([summary(manifest, out), *loss_lines(open_store(out, probe=False), manifest, out)]))
+        tell(f"{counted(more, 'more row')} kept than before")
     else:
         changed = "; no failed fetch depends on the changed settings" if settings else ""
-        print(f"{redacted(out)}: there is nothing to retry{changed}")
+        tell(f"{redacted(out)}: there is nothing to retry{changed}")

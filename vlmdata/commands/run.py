@@ -1,7 +1,6 @@
 """Build a dataset. The same command resumes an interrupted build."""
 
 import shlex
-import sys
 from typing import Any
 
 import click
@@ -54,6 +53,7 @@ def engine_parameters(command: Any) -> Any:
 def command(recipe: str, settings: tuple[str, ...], out: str, as_json: bool, **options: Any) -> None:
     from vlmdata.build import run
     from vlmdata.engine.store.open_store import open_store
+    from vlmdata.notes import note, tell
     from vlmdata.recipe import read_settings
     from vlmdata.redact import redacted
     from vlmdata.report.loss_lines import loss_lines
@@ -67,6 +67,6 @@ def command(recipe: str, settings: tuple[str, ...], out: str, as_json: bool, **o
         return
     store = open_store(out, probe=False)
     again, losses = rerun_lines(store, before, manifest, out), loss_lines(store, manifest, out)
-    print("\n".join([summary(manifest, out), *again, *losses]))
+    tell("\n".join([summary(manifest, out), *again, *losses]))
     if not losses:  # they name commands themselves
-        print(f"next: vlmdata show {shlex.quote(redacted(out))}{'' if '://' in out else ' --open'}", file=sys.stderr)
+        note(f"next: vlmdata show {shlex.quote(out)}{'' if '://' in out else ' --open'}")

@@ -39,6 +39,9 @@ def verbs_of_trainer(ctx: click.Context, param: click.Parameter | None, incomple
 @click.command(cls=Train, context_settings={"allow_interspersed_args": False})
 @argument("words", HELP, nargs=-1, type=click.UNPROCESSED, metavar="VERB ...", shell_complete=verbs_of_trainer)
 def command(words: tuple[str, ...]) -> int:
-    with subprocess.Popen([*TRAINER, *(words or ["--help"])]) as process, interrupt.handed_to(process):
+    from vlmdata.notes import is_quiet
+
+    silent = ["--quiet"] if words and is_quiet() else []
+    with subprocess.Popen([*TRAINER, *(words[:1] or ["--help"]), *silent, *words[1:]]) as process, interrupt.handed_to(process):
         status = process.wait()
     return 128 - status if status < 0 else status

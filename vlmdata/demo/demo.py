@@ -14,7 +14,9 @@ from vlmdata import run, stream
 from vlmdata.demo.recipe import HERE, figures, recipe, write_list
 from vlmdata.demo.server import serving
 from vlmdata.extras import check_installed, is_installed
+from vlmdata.notes import is_quiet
 from vlmdata.show import summary
+from vlmdata.sizes import counted
 from vlmdata.step import RecipeError
 
 PACKAGES = ("open_clip", "safetensors", "tensorboard", "timm", "tokenizers", "torch", "torchvision", "transformers")
@@ -41,10 +43,11 @@ def demo(out: Path, *, local: bool = False) -> str:
     losses = _train(out)
     seconds = time.monotonic() - began
     engine = "local processes" if local else "Ray"
+    trained = f"{counted(len(losses), 'step')} in {seconds:.0f} s"
     lines = [
         summary(manifest, str(out / "data")),
-        f"built in {built:.0f} s on {engine}; streamed back: {manifest['kept']} samples, {words:,} words",
-        f"trained a tiny model on them, {len(losses)} steps in {seconds:.0f} s: loss {losses[0]:.2f} -> {losses[-1]:.2f}",
+        f"built in {built:.0f} s on {engine}; streamed back: {counted(manifest['kept'], 'sample')}, {counted(words, 'word')}",
+        f"trained a tiny model on them, {trained}: loss {losses[0]:.2f} -> {losses[-1]:.2f}",
         "",
         *next_commands(out, f"{address}/moved.jpg"),
     ]
@@ -73,7 +76,7 @@ def _train(out: Path) -> list[float]:
     """
     choices = {"data": str(out / "data"), "out": str(out / "model"), "logs.every": 1}
     settings = [word for name, value in choices.items() for word in ("--set", f"{name}={json.dumps(value)}")]
-    command = [sys.executable, "-m", "vlmdata_train", "align", "tiny", *settings]
+    command = [sys.executable, "-m", "vlmdata_train", "align", "tiny", *settings, *(["--quiet"] if is_quiet() else [])]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             status = process.wait()

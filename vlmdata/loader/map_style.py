@@ -10,6 +10,7 @@ from vlmdata.loader.index.find_tars import PathLike
 from vlmdata.loader.index.open_dataset import CACHE, CACHE_BYTES, open_dataset
 from vlmdata.loader.order.order import key, noise
 from vlmdata.loader.read_samples import Sample, open_readers
+from vlmdata.sizes import counted
 
 
 class Rows:
@@ -45,7 +46,7 @@ class Rows:
         numbers = np.asarray(rows, np.int64)
         numbers = np.where(numbers < 0, numbers + len(self), numbers)
         if len(numbers) and (numbers.min() < 0 or numbers.max() >= len(self)):
-            raise IndexError(f"some of the rows {list(rows)} do not exist: the dataset has {len(self)} rows")
+            raise IndexError(f"some of the rows {list(rows)} do not exist: the dataset has {counted(len(self), 'row')}")
         seeds = (noise(self._of, numbers) >> np.uint64(1)).tolist()
         samples = []
         self._reader.forked()

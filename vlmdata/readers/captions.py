@@ -17,6 +17,7 @@ from vlmdata.readers.lists import ListFormat
 from vlmdata.readers.nested import flat, listed
 from vlmdata.readers.pair_rows import one_text
 from vlmdata.readers.strings import clean, decode, from_python, is_blank
+from vlmdata.sizes import counted
 from vlmdata.step import RecipeError
 
 HEAD = 100  # rows whose captions `check` reads
@@ -65,7 +66,7 @@ def without_captions(files: Sequence[File], layout: ListFormat, names: Sequence[
 
 def none_of(path: str, names: Sequence[str], count: int) -> str:
     """Return the warning that the first `count` rows have no caption in the columns `names`."""
-    return f"{path}: none of the first {count} rows has a caption in {', '.join(names)}"
+    return f"{path}: none of the first {counted(count, 'row')} has a caption in {', '.join(names)}"
 
 
 def _unpacked(column: Any, encoding: str) -> Any:

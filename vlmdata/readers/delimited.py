@@ -17,6 +17,7 @@ from vlmdata.readers.as_utf8 import AsUtf8, InUtf8, original_bytes
 from vlmdata.readers.open_file import Damage
 from vlmdata.readers.plain_rows import Bad
 from vlmdata.readers.whole_rows import LONGEST, READ, WholeRows
+from vlmdata.sizes import noun
 
 HEAD = 1 << 16  # bytes read to find a header
 BLANK = 1 << 20  # bytes of white space allowed before and after the header
@@ -154,9 +155,9 @@ def _bad(row: pacsv.InvalidRow, written: str, rows: WholeRows, has_names: bool) 
     if lost := rows.lost.pop(row.number, None):
         return Bad("bad_record", original_bytes(lost.text).decode(written, "replace"), lost.problem, lost.line, number)
     text = original_bytes(row.text.encode()).decode(written, "replace")
-    fields = f"{row.actual_columns} field{'s' if row.actual_columns > 1 else ''}"
-    problem = f"the row has {fields}, but there are {row.expected_columns} columns"
-    return Bad("bad_record", text, problem, rows.line(row.number), number)
+    fields = f"{row.actual_columns} {noun(row.actual_columns, 'field')}"
+    columns = f"{noun(row.expected_columns, 'is', 'are')} {row.expected_columns} {noun(row.expected_columns, 'column')}"
+    return Bad("bad_record", text, f"the row has {fields}, but there {columns}", rows.line(row.number), number)
 
 
 def _as_strings(table: pa.Table) -> pa.Table:

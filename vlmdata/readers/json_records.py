@@ -12,6 +12,7 @@ from vlmdata.readers.as_utf8 import WRONG, InUtf8
 from vlmdata.readers.delimited import Chained, wide_encoding
 from vlmdata.readers.open_file import Damage
 from vlmdata.readers.plain_rows import Bad
+from vlmdata.sizes import noun
 
 READ = 1 << 20
 _DECODER = json.JSONDecoder()
@@ -189,9 +190,9 @@ def _first_block(text: Any) -> tuple[str, int]:
 
 def _check_end(ended: bool, rest: str, count: int) -> None:
     if not ended:
-        raise Damage(f"the JSON array has no ']' after its {count} records. The file may be cut off")
+        raise Damage(f"the JSON array has no ']' after its {count} {noun(count, 'record')}. The file may be cut off")
     if rest.strip():
-        raise Damage(f"more text follows the JSON array of {count} records")
+        raise Damage(f"more text follows the JSON array of {count} {noun(count, 'record')}")
 
 
 def _transposed(value: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from vlmdata.report.kept_samples import Stored
 from vlmdata.report.scan_ledger import Facts, Judged, Rule
 from vlmdata.report.tally_numbers import NumberTally, merged
 from vlmdata.report.threshold_lines import Line, score_of
+from vlmdata.sizes import counted
 
 HASHES = 2.0**53  # a column with larger values holds hashes, because no count or size is so large
 QUIET = ("text length, characters", "bytes of a sample", "images in a sample")
@@ -86,7 +87,7 @@ def _rejected(rule: Rule, judged: Judged) -> dict[str, Any]:
     at = judged.thresholds.most_common(1)[0][0]
     line = Line(step, at, judged.sign, step, reason, tally.total)
     bins = make(tally, [line])
-    label = f"Histogram of the {tally.total:,} values that {step} rejected as {reason}"
+    label = f"Histogram of the {counted(tally.total, 'value')} that {step} rejected as {reason}"
     return {
         "title": f"{step}: {reason}",
         "svg": histogram(bins, [ChartLayer("here", bins.count(tally))], [line], label),

@@ -11,9 +11,10 @@ import yaml
 
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.images.facts import REASONS as IMAGE_ERRORS
-from vlmdata.readable import UNPRINTABLE, counted, number, text, visible
+from vlmdata.readable import UNPRINTABLE, number, text, visible
 from vlmdata.redact import redacted
 from vlmdata.report.losses import REASONS, Loss, Near, are_hardly_any, find_losses
+from vlmdata.sizes import counted
 from vlmdata.web.outcomes import described, is_fetch_failure, is_passing
 from vlmdata.web.url import bracketed, is_literal, parse_url
 

@@ -15,7 +15,7 @@ from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.report.example_images import clean
 from vlmdata.report.gather import gather
 from vlmdata.report.safe_html import escape
-from vlmdata.sizes import megabytes
+from vlmdata.sizes import counted, megabytes, noun
 from vlmdata.untrusted import Failed, errors_as
 
 REPORT = "report.html"
@@ -55,7 +55,8 @@ def render(values: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=lambda number: f"{number:,}", bytes=megabytes, share=share, visible=clean)
+    environment.filters.update(count=lambda number: f"{number:,}", counted=counted, noun=noun)
+    environment.filters.update(bytes=megabytes, share=share, visible=clean)
     return environment.get_template("page.html").render(**values)
 
 

@@ -27,6 +27,7 @@ from vlmdata.readers.source_images import keep_addresses
 from vlmdata.readers.strings import caption_text, check_encoding, clean, is_blank
 from vlmdata.readers.tar_samples import names_within
 from vlmdata.readers.zip_members import UnusableFile
+from vlmdata.sizes import counted, noun
 from vlmdata.step import RecipeError, Source
 
 SLICE = 1000  # images in a piece
@@ -143,7 +144,8 @@ class Files(Source):
         if 2 * len(bare) <= len(head):
             return None
         hint = self._overlooked(store, bare[0], roots[0] if isinstance(store, Folder) else "")
-        return hint and f"{len(bare)} of the first {len(head)} images of {self.path} have no caption. {hint}"
+        have = noun(len(bare), "has", "have")
+        return hint and f"{len(bare)} of the first {counted(len(head), 'image')} of {self.path} {have} no caption. {hint}"
 
     def _is_captioned(self, store: FileStore, path: str) -> bool:
         """Return whether an image has a caption.

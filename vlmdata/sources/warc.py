@@ -20,6 +20,7 @@ from vlmdata.archives.record import BODIES, Record, response_of
 from vlmdata.archives.remote_archives import open_archive
 from vlmdata.archives.sniff import START, is_known_type, sort_of
 from vlmdata.archives.volume import Volume
+from vlmdata.notes import Note
 from vlmdata.parameters import Doc
 from vlmdata.readers.find_files import File, find, is_remote
 from vlmdata.readers.page_rows import Find, Mode, Yields, page_rows
@@ -99,6 +100,7 @@ class Warc(Source):
             warnings.warn(
                 f"`images: collection` makes each machine read all {size:.1f} GB once, to find the images. Use `images: none`"
                 " for archives without images, such as Common Crawl's, or `images: file` if each archive holds its own images",
+                Note,
                 stacklevel=2,
             )
 

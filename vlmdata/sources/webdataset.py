@@ -36,6 +36,7 @@ from vlmdata.readers.tar_samples import (
     tar_rows,
 )
 from vlmdata.readers.tool_calls import Unfit, checked_tools, json_text
+from vlmdata.sizes import counted, noun
 from vlmdata.step import RecipeError, Source
 
 
@@ -100,7 +101,8 @@ class Webdataset(Source):
         seen = sum(1 for _ in itertools.islice(self._rows(piece, look), 100))
         if 2 * len(bare) <= seen:
             return None
-        what = f"{len(bare)} of the first {seen} samples of {piece['name']} have an image and no caption"
+        first, have = counted(seen, "sample"), noun(len(bare), "has", "have")
+        what = f"{len(bare)} of the first {first} of {piece['name']} {have} an image and no caption"
         return f"{what}. The first such sample has the members and fields {bare[0]}. Set `caption` to one of them"
 
     def read(self, piece: dict[str, Any]) -> Iterator[pa.Table]:

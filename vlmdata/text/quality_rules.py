@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.notes import Note
 from vlmdata.parameters import Doc
 from vlmdata.text.obelics_metrics import Metrics, WordLists, measure
 from vlmdata.text.word_lists import fingerprint_of, read_stop_words, read_words
@@ -123,7 +124,7 @@ class QualityRules:
         """Warn about the rules that are off because they have no word list."""
         off = [name for name in self.measured if not getattr(self, name)]
         if off:
-            warnings.warn(f"{where}: these rules have no word list and are off: {', '.join(off)}", stacklevel=2)
+            warnings.warn(f"{where}: these rules have no word list and are off: {', '.join(off)}", Note, stacklevel=2)
 
     def lists_fingerprint(self, where: str) -> str:
         """Return 16 hex digits that identify the words of the lists."""

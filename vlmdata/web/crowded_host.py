@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 
+from vlmdata.sizes import counted
 from vlmdata.web.options import WebOptions
 from vlmdata.web.url import parse_url
 
@@ -30,8 +31,9 @@ def crowd(urls: Iterable[str | None], rows: int | None, options: WebOptions) -> 
     run_s = (rows or sampled) * share / rate
     if run_s < MIN_RUN_S or rate / share > ROWS_PER_S * (os.cpu_count() or 1):
         return None
+    requests = f"{rate:g} {'request' if rate == 1 else 'requests'}"
     return (
-        f"{share:.0%} of the addresses are on {host}, which gets at most {rate:g} requests a second, so the run takes "
+        f"{share:.0%} of the addresses are on {host}, which gets at most {requests} a second, so the run takes "
         f"{'' if rows else 'more than '}{_duration(run_s)}. If the owner of the host allows more, add "
         f"--set 'download.host_rates={{{host}: {10 * rate:g}}}'"
     )
@@ -41,4 +43,4 @@ def _duration(seconds: float) -> str:
     for size, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {name}"
-    return f"{seconds:.0f} seconds"
+    return counted(round(seconds), "second")

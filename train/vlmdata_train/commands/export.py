@@ -22,6 +22,7 @@ vlmdata train export runs/lora/checkpoints/step_00005200 my-adapter --adapter
     help="data type of the weights (default: bfloat16 after a run with the precision bf16, otherwise float32)",
 )
 def command(checkpoint: str, folder: str, adapter: bool, dtype: str | None) -> None:
+    from vlmdata.notes import tell
     from vlmdata_train.checks import check_export
 
     check_export(checkpoint, folder, adapter=adapter, dtype=dtype)
@@ -30,4 +31,4 @@ def command(checkpoint: str, folder: str, adapter: bool, dtype: str | None) -> N
 
     with quiet():  # no progress bars for the written files
         export(Path(checkpoint), Path(folder), adapter=adapter, dtype=dtype)
-    print(folder)
+    tell(folder)

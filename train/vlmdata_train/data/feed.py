@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from vlmdata.loader.packed import PackedPlan
 from vlmdata.process.thread import attempt
+from vlmdata.sizes import counted
 from vlmdata.step import RecipeError
 from vlmdata_train.data.collate import Ready, build_batch
 from vlmdata_train.data.left_out import UnusableSample
@@ -108,9 +109,8 @@ class Feed:
                 yield replace(batch, taken=unbatched), after
                 unbatched = 0
             elif unbatched >= MAX_UNUSED:  # stop, because an endless stream may have no usable sample
-                raise RecipeError(
-                    f"data: none of the last {unbatched} samples can be used. Skipped, by reason: {dict(self.skipped)}"
-                )
+                last = counted(unbatched, "sample")
+                raise RecipeError(f"data: none of the last {last} can be used. Skipped, by reason: {dict(self.skipped)}")
 
         for samples, after, tried in self._steps():
             building.append((pool.submit(self.build, samples), after, tried))

@@ -20,6 +20,7 @@ from vlmdata.loader.lengths import DAMAGED, Lengths
 from vlmdata.loader.packed import PackedPlan
 from vlmdata.loader.read_samples import DamagedSample, Reader
 from vlmdata.redact import redacted
+from vlmdata.sizes import counted
 from vlmdata_train.data.plain_text import plain
 
 DIALOGUE = {  # reasons of `vlmdata.readers.dialogue`
@@ -155,7 +156,7 @@ def place_of(plan: PackedPlan, dataset: int, row: int) -> str:
 def left_out_lines(record: dict[str, Any], data: str) -> list[str]:
     """Return the lines that show a record of `LeftOutCounts.record` in a terminal. `data` is the name of the data."""
     reasons = list(record["reasons"].items())
-    lines = [f"left out: {record['samples'] - record['used']:,} of {record['samples']:,} samples of {data}"]
+    lines = [f"left out: {record['samples'] - record['used']:,} of {counted(record['samples'], 'sample')} of {data}"]
     for reason, count in reasons[:_SHOWN]:
         detail = record["details"].get(reason)
         first = record["first"][reason] + (f" ({detail[:_DETAIL]})" if detail else "")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from vlmdata.loader.packed import PackedPlan
+from vlmdata.sizes import counted
 from vlmdata.step import RecipeError
 from vlmdata_train.data.left_out import REASONS, LeftOutCounts, count_left_out, detail_of
 from vlmdata_train.data.plain_text import plain
@@ -30,9 +31,9 @@ def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> Non
                 " Raise the fraction, or set `held_out.path`."
             )
         if found.used == 0:
+            held_out = counted(found.samples, "held-out sample")
             raise RecipeError(
-                f"held_out.fraction: none of the {found.samples} held-out samples of {data} can be used ({_counts(found)})."
-                " Raise the fraction."
+                f"held_out.fraction: none of the {held_out} of {data} can be used ({_counts(found)}). Raise the fraction."
             )
         return
     for number in range(len(plan.datasets)):
@@ -49,7 +50,7 @@ def check_used(plan: PackedPlan, data: Any, reading: Reading, where: str) -> Non
 
 def _why_none(plan: PackedPlan, dataset: int, found: LeftOutCounts, reading: Reading) -> str:
     """Return a text that says why no sample can be used: the reasons, what the first sample contains, and what is expected."""
-    text = f"none of the {found.samples:,} samples of {plan.datasets[dataset].name} can be used ({_counts(found)}). "
+    text = f"none of the {counted(found.samples, 'sample')} of {plan.datasets[dataset].name} can be used ({_counts(found)}). "
     reason = found.reasons.most_common(1)[0][0]
     if reason == "no_answer_left":
         side = reading.plan.facts.image_size

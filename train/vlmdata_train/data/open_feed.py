@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 from vlmdata import stream
+from vlmdata.count_line import CountLine
 from vlmdata.loader.packed import Packing
 from vlmdata.loader.stream import ReadOptions
 from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
 from vlmdata_train.data.collate import write_media
-from vlmdata_train.data.count_line import CountLine
 from vlmdata_train.data.feed import Feed, SampleStream
 from vlmdata_train.data.media_text import MediaText
 from vlmdata_train.data.no_samples import check_used

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmdata.readers.strings import is_blank
+from vlmdata.sizes import counted
 from vlmdata.step import RecipeError
 from vlmdata_train.data.cleaning import Cleaner
 from vlmdata_train.data.document import Document, Media, Video
@@ -205,7 +206,9 @@ class Prompter:
         name = self.tokenizer.name_or_path
         if expansion is None:
             found = sum(map(text.count, {self._image_mark, self._video_mark}))
-            raise ValueError(f"the chat template of {name} writes {found} image tokens for {len(media)} images")
+            raise ValueError(
+                f"the chat template of {name} writes {counted(found, 'image token')} for {counted(len(media), 'image')}"
+            )
         after_images, cut = self.media.bos_after_images, 0
         if after_images and self._bos and not expansion.text.startswith(self._bos, expansion.lead):
             cut = expansion.lead + len(self._bos)
@@ -215,7 +218,7 @@ class Prompter:
         runs = [run.tokens for image in expansion.runs for run in image]
         places = np.flatnonzero(np.isin(ids, self._media_ids))
         if len(places) != len(runs):
-            raise ValueError(f"the tokenizer {name} finds {len(places)} image tokens in a text with {len(runs)}")
+            raise ValueError(f"the tokenizer {name} finds {counted(len(places), 'image token')} in a text with {len(runs)}")
         labels = np.where(self._learned(expansion, ids, starts, ends, answers), ids, IGNORE)
         repeats = np.ones(len(ids), dtype=np.int64)
         repeats[places] = runs

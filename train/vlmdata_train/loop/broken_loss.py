@@ -63,7 +63,7 @@ def may_update(
     found = f"step {step + 1}: the loss {loss:.4f} is broken ({verdict}), and the recipe's rule is '{rule}'."
     text = f"{found} Samples with the highest loss: {named}"
     log.record("broken", step + 1, {"verdict": verdict, "rule": rule, "worst": [key for _, key in worst], "value": str(loss)})
-    log.say(text)
+    log.warn(text)
     if rule == "stop":
         # Wait until the first rank has logged it: torchrun ends all ranks as soon as one fails.
         all_gather_objects(None, ranks)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vlmdata.notes import is_quiet
 from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
 from vlmdata_train.data.plain_text import plain
@@ -30,6 +31,7 @@ class Log:
 
     def __init__(self, out: Path, choice: Logs, *, active: bool, recipe: Mapping[str, Any]) -> None:
         self.active = active
+        self._is_quiet = is_quiet()
         self._board: Any = None
         self._wandb: Any = None
         if not active:
@@ -60,7 +62,12 @@ class Log:
             self._wandb.log(flat, step=step)
 
     def say(self, text: str) -> None:
-        """Print lines to stderr, because stdout is for results. Secrets are removed and control characters escaped."""
+        """Print lines to stderr, because stdout is for results. With `--quiet`, print nothing."""
+        if not self._is_quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Print lines about data that is left out or may be wrong. Secrets are removed and control characters escaped."""
         if self.active:
             print("\n".join(map(plain, redacted(text).split("\n"))), file=sys.stderr, flush=True)
 

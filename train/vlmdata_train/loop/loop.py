@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
+from vlmdata.count_line import CountLine
+from vlmdata.sizes import counted, noun
 from vlmdata.step import RecipeError
 from vlmdata_train.convert import checkpoint
 from vlmdata_train.data import open_feed
-from vlmdata_train.data.count_line import CountLine
 from vlmdata_train.data.first_sample import shown
 from vlmdata_train.data.left_out import count_left_out, left_out_lines
 from vlmdata_train.distributed import Ranks, all_gather_objects, all_reduce_sum, joined
@@ -112,8 +113,9 @@ class Run:
         self._log_skipped()
         self.log.close()
         if self.step == 0 and micro_batches:
+            batches = counted(recipe.batches.accumulate, "batch", "batches")
             raise RecipeError(
-                f"batches.accumulate: a step takes {recipe.batches.accumulate} batches on each of {self.ranks.world} ranks, but"
+                f"batches.accumulate: a step takes {batches} on each of {counted(self.ranks.world, 'rank')}, but"
                 f" the data has only {micro_batches:.0f} in all. Lower `accumulate`, or raise `epochs`."
             )
         if self.step == 0:
@@ -152,10 +154,10 @@ class Run:
             if left_out.reasons:
                 record = left_out.record(feed.plan, feed.reading.prompt)
                 self.log.record("left_out", self.step, {"of": name, **record})
-                self.log.say("\n".join(left_out_lines(record, str(data))))
+                self.log.warn("\n".join(left_out_lines(record, str(data))))
         template = self.feed.reading.prompter.template
         if self.recipe.stage == "instruct" and template.form is not None and not template.ends_turns:
-            self.log.say("the chat template writes nothing after an answer, so the model does not learn where to stop")
+            self.log.warn("the chat template writes nothing after an answer, so the model does not learn where to stop")
         if self.last_saved is None and (prompt := self.feed.first_prompt()) is not None:
             self.log.say(f"first sample, with [[ ]] around the text that is learned:\n{shown(self.model.tokenizer, prompt)}")
 
@@ -182,10 +184,10 @@ class Run:
         """
         skipped, blank = self._skipped(), self._blank_answers()
         if blank:
-            self.log.say(f"{blank:,} answers were empty or blank and had no loss")
+            self.log.warn(f"{counted(blank, 'answer')} {noun(blank, 'was', 'were')} empty or blank and had no loss")
         if skipped:
             self.log.record("skipped", self.step, {"samples": sum(skipped.values()), "reasons": skipped})
-            self.log.say(f"samples skipped while reading: {', '.join(f'{why} {n:,}' for why, n in skipped.items())}")
+            self.log.warn(f"samples skipped while reading: {', '.join(f'{why} {n:,}' for why, n in skipped.items())}")
 
     def _take(self) -> list[MicroBatch]:
         """Return the micro-batches of a step. The last step of the data may have fewer."""
@@ -205,7 +207,7 @@ class Run:
         share = self.progress.share(self.step, self.seen)
         self.learning_rates = set_learning_rates(learner.optimizer, schedule_factor(choice.schedule, share, choice.warmup))
         if is_first and self.recipe.speed.recompute == "auto" and self.ranks.device.type == "cuda":
-            self.log.say(f"recomputing the activations of {learner.fit(micros[0])} of {len(learner.layers)} blocks")
+            self.log.say(f"recomputing the activations of {learner.fit(micros[0])} of {counted(len(learner.layers), 'block')}")
         shares = learner.add_gradients(micros, answers)
         self.source.fetch()  # the next batch is decoded and copied while the device works
         if is_first:
@@ -259,7 +261,9 @@ class Run:
         with CountLine("held-out loss", choice.samples, active=self.ranks.is_first) as line:
             self.evaluation = held_out_loss(model_with_loss, self.held_out_feed, choice.samples, self.ranks, add=line.add)
         self.evaluated_at = self.step
-        self.log.say(f"step {self.step}: held-out loss {self.evaluation.loss:.4f} on {self.evaluation.samples} samples")
+        self.log.say(
+            f"step {self.step}: held-out loss {self.evaluation.loss:.4f} on {counted(self.evaluation.samples, 'sample')}"
+        )
         values: dict[str, Any] = {"loss": self.evaluation.loss, "loss_of": self.evaluation.loss_of}
         if self.questions:
             reading = self.held_out_feed.reading

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from vlmdata.sizes import counted
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint import load_weights
 from vlmdata_train.convert.checkpoint_folder import is_checkpoint, latest, model_of
@@ -157,7 +158,7 @@ def _parts_errors() -> Iterator[None]:
 
 def summary(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> str:
     """Return text that shows the data, the device, and the weights of each part and of each rule, for the terminal."""
-    lines = [f"{recipe.stage} on {recipe.data}, {ranks.world} rank(s), {ranks.device.type}, {recipe.speed.precision}"]
+    lines = [f"{recipe.stage} on {recipe.data}, {counted(ranks.world, 'rank')}, {ranks.device.type}, {recipe.speed.precision}"]
     for name, module in model.parts().items():
         part, weights = recipe.parts.get(name, Part()), ruled_weights(module, [])
         if not weights:

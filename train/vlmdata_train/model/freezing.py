@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from vlmdata.sizes import counted, noun
 from vlmdata_train.model.lora import add_lora, closed_gates
 from vlmdata_train.model.model_recipe import Part, Rule
 from vlmdata_train.model.weight_rules import check_selection, ruled_weights, selected
@@ -62,8 +63,9 @@ def check_gates(parts: Mapping[str, nn.Module], table: Mapping[str, Part]) -> No
             continue
         place, what = (f"{name}: lora", "LoRA does") if part.lora else (f"{name}: rules", "The rules do")
         if any(weight.requires_grad for weight in module.parameters()):
+            gates = f"{counted(len(closed), 'gate')} {noun(len(closed), 'is', 'are')} 0"
             raise ValueError(
-                f"{place}: {len(closed)} gates are 0, the first is {closed[0]}. {what} not train gates, so nothing would be"
+                f"{place}: {gates}, the first is {closed[0]}. {what} not train gates, so nothing would be"
                 " learned. Train the gates with the rule {weights: '*_gate', frozen: false}, train the whole part, or set"
                 " `start` to a model in which the part was trained."
             )

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from vlmdata.sizes import counted, noun
 from vlmdata_train.model.model_recipe import Rule, patterns_of
 
 WORDS = ("norms", "biases")  # patterns that do not depend on the names of a family's layers
@@ -61,8 +62,9 @@ def check_selection(part: nn.Module, patterns: str | list[str]) -> None:
         buffers = [plain_name(part, name) for name, _ in part.named_buffers()]
         unused = [name for name in buffers if matches(pattern, name)]
         if unused:
+            buffers_are = f"{counted(len(unused), 'buffer')}, which {noun(len(unused), 'is', 'are')}"
             raise ValueError(
-                f"'{pattern}' matches only {len(unused)} buffers, which are never trained; the first is {unused[0]}. A buffer"
+                f"'{pattern}' matches only {buffers_are} never trained; the first is {unused[0]}. A buffer"
                 " is computed, or is a weight that the model's chosen features do not use."
             )
         names = [name for one in weights for name in one.names]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from vlmdata.engine.store.json_shapes import Manifest, read_record
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.loader.index.find_tars import first_outside
-from vlmdata.redact import redacted
+from vlmdata.notes import note
 from vlmdata.step import RecipeError
 
 MANIFEST = "manifest.json"
@@ -40,11 +39,11 @@ def load_manifest(store: Store) -> dict[str, Any]:
 def alone(store: Store) -> Iterator[None]:
     """Hold the lock of a dataset in the `with` block, so that no other process changes it.
 
-    If another process holds the lock, say so on stderr and wait.
+    If another process holds the lock, print a note and wait.
     """
 
     def waits(holder: str) -> None:
-        print(f"{redacted(store.url)}: locked by {holder}; waiting", file=sys.stderr, flush=True)
+        note(f"{store.url} is locked by {holder}; waiting")
 
     with store.alone(LOCK, waits):
         yield

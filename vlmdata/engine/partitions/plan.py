@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import tempfile
 import uuid
 from collections import Counter
@@ -26,6 +25,7 @@ from vlmdata.engine.partitions import tombstones
 from vlmdata.engine.partitions.keys import content_keys, key_order, number_repeats
 from vlmdata.engine.store.json_shapes import WORK_FIX, Planned, read_record
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.notes import note
 from vlmdata.recipe import Recipe, fingerprint
 from vlmdata.redact import MARK, redacted, redacted_tree
 from vlmdata.row import ROW, conform, flatten
@@ -137,7 +137,7 @@ def _write(recipe: Recipe, store: Store, identity: str) -> PartitionPlan:
             sample = sample or flatten(group[0], "images").field("url").to_pylist()
     web = recipe.first(Download)
     if web and (warning := crowd(sample, rows, web)):
-        print(f"vlmdata: {warning}", file=sys.stderr)
+        note(warning)
     return PartitionPlan(identity, recipe.part_rows, -(-rows // recipe.part_rows), rows, files, [])
 
 

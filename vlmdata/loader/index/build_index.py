@@ -21,6 +21,7 @@ from vlmdata.errors import InputError, WorkFailed
 from vlmdata.loader.index.find_tars import PathLike, TarSet, find_shards
 from vlmdata.loader.index.index_file import INDEX, INDEX_FILE, IndexWriter
 from vlmdata.loader.index.scan_tar import scan
+from vlmdata.sizes import counted, noun
 
 OnError = Literal["raise", "skip"]
 _FEW = 4  # shards per process, because starting a process takes as long as reading the headers of three shards
@@ -66,7 +67,10 @@ def build_index(
             if damage and on_error == "raise":
                 raise InputError(f'{damage}. Restore the tar, or keep its intact samples with on_error="skip"')
             if damage:
-                warnings.warn(f"{damage}. {table.num_rows} intact samples are kept", stacklevel=2)
+                warnings.warn(
+                    f"{damage}. {counted(table.num_rows, 'intact sample')} {noun(table.num_rows, 'is', 'are')} kept",
+                    stacklevel=2,
+                )
             waiting.append(table)
             rows += table.num_rows
             if sum(map(len, waiting)) >= _GROUP_ROWS:
@@ -76,7 +80,7 @@ def build_index(
                 report(number, len(found.names))
         writer.write(pa.concat_tables(waiting).unify_dictionaries() if waiting else INDEX.empty_table())
         if not rows:
-            tars = f"none of the {len(found.names)} tars holds a file with a key and an extension, such as 0001.jpg"
+            tars = f"none of the {counted(len(found.names), 'tar')} holds a file with a key and an extension, such as 0001.jpg"
             raise InputError(f"there are no samples in {found.base}: {tars}")
     return target
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from vlmdata.arguments import check_protocol
 from vlmdata.errors import InputError
 from vlmdata.loader.index.energon import DEFAULT, Splits, find_split_file, read_splits
+from vlmdata.sizes import counted, noun
 
 PathLike = str | os.PathLike
 _MOST_NAMES = 1_000_000  # most names to which the braces in one untrusted file may expand
@@ -131,8 +132,9 @@ def _split(path: str, excluded: dict[str, frozenset[str]]) -> list[str] | None:
         raise InputError(f"{file} names a tar outside of {base}: {outside!r}")
     missing = [name for name in names if not is_remote(base) and not os.path.isfile(join(base, name))]
     if missing:
+        verb = noun(len(missing), "is", "are")
         raise InputError(
-            f"{file}: {len(missing)} of the {len(names)} tars of the split {split or DEFAULT!r} are missing."
+            f"{file}: {len(missing)} of the {counted(len(names), 'tar')} of the split {split or DEFAULT!r} {verb} missing."
             f" The first is {missing[0]!r}"
         )
     excluded.update({join(base, name): keys for name, keys in samples.items()})

@@ -17,6 +17,7 @@ from vlmdata.loader.index.find_tars import TarSet, find_shards, first_outside, i
 from vlmdata.loader.index.flat_index import FlatIndex, open_index
 from vlmdata.loader.index.grouping import VERSION
 from vlmdata.loader.index.index_file import INDEX_FILE, NoIndex
+from vlmdata.sizes import counted, noun
 
 PathLike = str | os.PathLike
 CACHE = Path("~/.cache/vlmdata")
@@ -210,7 +211,8 @@ def _check_shards(dataset: Dataset, on_error: OnError) -> None:
     there = set(os.listdir(base)) if os.path.isdir(base) else set()  # one listing takes 10 ms for 10,000 tars
     missing = [name for name in index.shards if name not in there and not os.path.exists(join(base, name))]
     if missing:
-        what = f"{len(missing)} of the {len(index.shards)} tars of {file} are missing. The first is {join(base, missing[0])!r}"
+        found = f"{len(missing)} of the {counted(len(index.shards), 'tar')} of {file} {noun(len(missing), 'is', 'are')} missing"
+        what = f"{found}. The first is {join(base, missing[0])!r}"
         if on_error == "raise":
             raise InputError(
                 f"{what}. Restore the tars, index again (vlmdata index), or skip missing tars with"
@@ -221,5 +223,6 @@ def _check_shards(dataset: Dataset, on_error: OnError) -> None:
         unknown = sorted({name for name in there if name.endswith(".tar")} - set(index.shards))
         if unknown:
             raise InputError(
-                f"{file} does not list {len(unknown)} tars beside it, such as {unknown[0]}. Run `vlmdata index {base}`"
+                f"{file} does not list {counted(len(unknown), 'tar')} beside it, such as {unknown[0]}."
+                f" Run `vlmdata index {base}`"
             )

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from tests.train.runs import tiny_recipe, write_data
-from vlmdata_train.data import count_line
-from vlmdata_train.data.count_line import PIPE_INTERVAL_S, TERMINAL_INTERVAL_S, CountLine
+from vlmdata import count_line
+from vlmdata.count_line import PIPE_INTERVAL_S, TERMINAL_INTERVAL_S, CountLine
 from vlmdata_train.evaluate import evaluate_checkpoint
 from vlmdata_train.loop.loop import run_training
 
@@ -43,7 +43,7 @@ def test_a_terminal_shows_one_line_that_is_updated_and_erased(capsys, monkeypatc
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "20")
     written = shown([TERMINAL_INTERVAL_S] * 2, capsys)
-    assert written == "\r\033[Kasking: 10 of 100, \r\033[Kasking: 20 of 100, \r\033[K"
+    assert written == "\r\033[Kasking: 10 of 100,…\r\033[Kasking: 20 of 100,…\r\033[K"
     assert shown([TERMINAL_INTERVAL_S / 9] * 5, capsys) == ""
 
 

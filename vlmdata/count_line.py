@@ -5,10 +5,12 @@ A terminal shows one line that is rewritten. A pipe receives a new line every 30
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable
+
+from vlmdata.notes import is_quiet
+from vlmdata.terminal import columns, cut
 
 TERMINAL_INTERVAL_S = 0.5  # between updates in a terminal, the same as in `vlmdata run`
 PIPE_INTERVAL_S = 30.0  # between lines in a pipe
@@ -22,7 +24,7 @@ class CountLine:
 
     def __init__(self, what: str, total: int = 0, *, active: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
         self.what, self.total, self.done = what, total, 0
-        self._active, self._clock = active, clock
+        self._active, self._clock = active and not is_quiet(), clock
         self._is_terminal = sys.stderr.isatty()
         self._started = self._last_shown = clock()
 
@@ -48,7 +50,7 @@ class CountLine:
         left = max(0, self.total - self.done) / rate if rate else 0.0
         line = f"{self.what}: {self.done:,} of {self.total:,}, {rate:,.1f}/s, {left:,.0f} s left"
         if self._is_terminal:
-            self._write(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}")
+            self._write(f"\r\033[K{cut(line, columns() - 1)}")
         else:
             self._write(f"{line}\n")
 
