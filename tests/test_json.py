@@ -122,6 +122,20 @@ def test_index_export_and_new_print_what_they_wrote(web, printed, tmp_path, monk
     assert printed(["new", "captions"]) == {"recipe": "captions", "path": "captions.yaml"}
 
 
+def test_long_verbs_show_their_progress_on_standard_error(web, printed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("vlmdata.count_line.PIPE_INTERVAL_S", 0.0)
+    assert main(["export", str(web.out), str(tmp_path / "files"), "--to", "folder", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "exporting samples: 24 of 24" in captured.err and json.loads(captured.out)["samples"] == 24
+    assert main(["check", str(web.out), "--bytes"]) == 0
+    captured = capsys.readouterr()
+    total = sum(facts["bytes"] for facts in json.loads((web.out / "manifest.json").read_text())["files"].values())
+    assert f"checking bytes: {total:,} of {total:,}" in captured.err and "every byte checked" in captured.out
+    shutil.copy(web.out / "00000.tar", tmp_path)
+    assert main(["index", str(tmp_path)]) == 0
+    assert "indexing tars: 1 of 1" in capsys.readouterr().err
+
+
 def test_a_failed_verb_prints_the_error_as_its_document(printed, tmp_path):
     assert "not a finished dataset" in printed(["show", tmp_path], status=2, schema="error")["error"]
     assert "no recipe 'caption'" in printed(["check", "caption"], status=2, schema="error")["error"]

@@ -59,6 +59,14 @@ def test_the_help_of_a_program_lists_every_verb_with_the_first_needed_on_top(pro
     assert capsys.readouterr().out == asked
 
 
+@pytest.mark.parametrize(("program", "verb"), [*VERBS, *((program, None) for program in MAIN)])
+def test_help_as_a_word_is_help_as_an_option(program, verb, capsys):
+    words = [verb] if verb else []
+    assert MAIN[program](["help", *words]) == MAIN[program]([*words, "--help"]) == 0
+    first, second = capsys.readouterr().out.split("Usage:")[1:]
+    assert first == second
+
+
 @pytest.mark.parametrize("program", MAIN)
 def test_help_and_version_import_nothing_slow(program):
     calls = [["--version"], ["--help"], *([verb, "--help"] for name, verb in VERBS if name == program)]
@@ -80,6 +88,7 @@ def test_the_printed_version_is_that_of_the_package(program):
     ("words", "usage", "mistake"),
     [
         (["completion"], "vlmdata completion [OPTIONS] SHELL", "Missing argument 'SHELL'. Choose from: bash, zsh, fish"),
+        (["help", "runn"], PROGRAM, "No such verb 'runn'. Did you mean 'run'?"),
         (["runn"], PROGRAM, "No such verb 'runn'. Did you mean 'run'?"),
         (["zzz"], PROGRAM, "No such verb 'zzz'."),
         (["--verson"], PROGRAM, "No such option '--verson'. Did you mean '--version'?"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from vlmdata.count_line import CountLine
 from vlmdata.dataset import read_manifest
 from vlmdata.engine.output.samples_index import open_index
 from vlmdata.engine.store.open_store import open_store
@@ -26,7 +28,11 @@ def audit(out: str | Path, *, read_bytes: bool = False) -> list[str]:
     """
     manifest = read_manifest(out)
     store = open_store(out, probe=False)
-    faults = [fault for name, facts in manifest["files"].items() if (fault := _file_fault(store, name, facts, read_bytes))]
+    faults, total = [], sum(facts["bytes"] for facts in manifest["files"].values())
+    with CountLine("checking bytes" if read_bytes else "checking sizes", total) as line:
+        for name, facts in manifest["files"].items():
+            if fault := _file_fault(store, name, facts, line.add if read_bytes else None):
+                faults.append(fault)
     if faults:
         return faults
     ledgers = [name for name in manifest["files"] if name.startswith("ledger/")]
@@ -46,18 +52,20 @@ def audit(out: str | Path, *, read_bytes: bool = False) -> list[str]:
     return [f"the number of {what} is {found:,}, but the manifest says {said:,}" for what, found, said in wrong]
 
 
-def _file_fault(store: Store, name: str, facts: dict[str, Any], read_bytes: bool) -> str | None:
+def _file_fault(store: Store, name: str, facts: dict[str, Any], report: Callable[[int], None] | None) -> str | None:
+    """Return what is wrong with a file, or None. With `report`, read the file and report the number of bytes of each read."""
     try:
         size = store.size(name)
     except FileNotFoundError:
         return f"{name} is missing"
     if size != facts["bytes"]:
         return f"{name} has {counted(size, 'byte')}, but the manifest says {facts['bytes']:,}"
-    if not read_bytes:
+    if report is None:
         return None
     digest = hashlib.sha256()
     for start in range(0, size, CHUNK):
         digest.update(store.read_range(name, start, min(CHUNK, size - start)))
+        report(min(CHUNK, size - start))
     return None if digest.hexdigest() == facts["sha256"] else f"{name}: the SHA-256 differs from the one in the manifest"
 
 

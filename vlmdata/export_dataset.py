@@ -10,15 +10,17 @@ from typing import Any
 
 from vlmdata import catalog, exports
 from vlmdata.arguments import check_callable, check_choice, check_path, wrong
+from vlmdata.count_line import CountLine
 from vlmdata.dataset import read_manifest
 from vlmdata.engine.output.samples_index import open_index, sample_of
-from vlmdata.engine.output.stored_samples import members, shards
+from vlmdata.engine.output.stored_samples import members, reported, shards
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.exporting.draft import LEFT_OUT, Draft, ShardRecord, check_target, open_draft
 from vlmdata.exporting.exporter import Exporter, Kind, Sample, Shard
 from vlmdata.extras import check_installed
 from vlmdata.recipe import fingerprint
+from vlmdata.sizes import counted, noun
 from vlmdata.step import RecipeError
 from vlmdata.version import version
 
@@ -59,7 +61,11 @@ def export(
     if kept:
         _check_kind(exporter, to, _first_kind(store, layout), out)
     same = fingerprint(manifest, to, type(exporter).version, asdict(exporter), version())
-    with open_draft(target, same) as draft:
+    with (
+        open_draft(target, same) as draft,
+        CountLine("exporting samples", kept) as line,
+        reported(line.add),
+    ):
         draft.make()
         count = sum(1 for _ in _shard_names(store)) if kept else 0
         written = 0
@@ -71,6 +77,7 @@ def export(
                 record = ShardRecord(shard.number, shard.name, samples, shard.left_out, notes)
                 draft.add_record(record)
             written += record.samples
+            line.show(written, kept)
             if progress:
                 progress(written, kept)
         if kept:
@@ -89,7 +96,7 @@ def _finish(exporter: Exporter, draft: Draft, count: int, written: int, to: str,
         raise RecipeError(f"the format '{to}' can hold none of the samples of {out}. The first is {key}: {reason}")
     exporter.finish(draft, draft.records(count))
     if left := draft.write_left_out(count):
-        what = "1 sample is" if left == 1 else f"{left:,} samples are"
+        what = f"{counted(left, 'sample')} {noun(left, 'is', 'are')}"
         warnings.warn(f"{what} left out, because the format '{to}' cannot hold them: see {LEFT_OUT}", stacklevel=3)
 
 

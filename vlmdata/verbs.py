@@ -100,6 +100,8 @@ class Verbs(_Command, click.Group):
         if not args and not ctx.resilient_parsing:
             print(ctx.get_help())
             ctx.exit(2)
+        if args[:1] == ["help"]:  # as git and pip have it
+            args = [*args[1:2], "--help"]
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:

@@ -14,7 +14,6 @@ vlmdata export OUT --to parquet EXPORTED
 vlmdata export OUT --to messages --set form=parquet CHATS
 vlmdata export PAIRS --to llava --set prompt='Describe the image.' LLAVA
 """
-LINE_EVERY_S = 30  # a long export says how far it is
 
 
 @click.command(cls=Verb)
@@ -34,24 +33,13 @@ LINE_EVERY_S = 30  # a long export says how far it is
 )
 @json_option
 def command(out: str, target: str, form: str, settings: tuple[str, ...], as_json: bool) -> None:
-    import sys
-    import time
-
     from vlmdata.export_dataset import export
     from vlmdata.notes import tell
     from vlmdata.recipe import read_settings
     from vlmdata.redact import redacted
     from vlmdata.sizes import counted
 
-    told = time.monotonic()
-
-    def progress(done: int, samples: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= LINE_EVERY_S:
-            told = time.monotonic()
-            print(f"{redacted(target)}: {done:,} of {samples:,} samples", file=sys.stderr, flush=True)
-
-    samples = export(out, target, to=form, options=read_settings(settings), progress=progress)
+    samples = export(out, target, to=form, options=read_settings(settings))
     if as_json:
         print_json({"dataset": out, "target": target, "to": form, "samples": samples})
     else:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import pyarrow as pa
 
 from vlmdata.engine.output.samples_index import SamplesIndex, open_index, read_open
 from vlmdata.engine.store.store_protocol import Store
+
+_report: ContextVar[Callable[[int], None] | None] = ContextVar("report", default=None)
+
+
+@contextmanager
+def reported(report: Callable[[int], None]) -> Iterator[None]:
+    """Let `members` call `report(1)` after each sample, while the `with` block runs in this thread."""
+    token = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(token)
 
 
 def by_shard(index: SamplesIndex) -> Iterator[tuple[str, pa.Table]]:
@@ -36,6 +50,9 @@ def shards(store: Store) -> Iterator[tuple[str, pa.Table]]:
 
 def members(store: Store, shard: str, table: pa.Table) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield the key and the members of every sample of a shard. `table` holds the shard's rows of the index."""
+    report = _report.get()
     with store.open(shard) as tar:
         for key, listed in zip(table["key"].to_pylist(), table["members"].to_pylist(), strict=True):
             yield key, {one["name"]: read_open(store, shard, tar, one["offset"], one["size"]) for one in listed}
+            if report is not None:
+                report(1)
