@@ -113,7 +113,7 @@ def test_why_shows_the_outcome_of_a_row(built, capsys):
 
 def test_forget_removes_a_sample_permanently(built, capsys):
     assert cli.main(["forget", "captions", "--url", f"{HOST}/good/5.jpg"]) == 0
-    assert "among them 1 samples" in capsys.readouterr().out
+    assert "among them 1 sample" in capsys.readouterr().out
     assert cli.main(["check", "captions", "--bytes"]) == 0
     assert f"{HOST}/good/5.jpg" not in {sample["json"]["url"] for sample in decoded("captions")}
 

@@ -99,7 +99,7 @@ def test_a_folder_name_may_contain_a_hash_sign(tmp_path: Path, name: str) -> Non
         ("split_parts: {val: [shards/00000.tar]}", "", r"has no split 'train'. Use one of: .*set#val"),
         (SPLIT, "/shards#val", r"set/shards has no .nv-meta/split.yaml, so it has no split #val"),
         (SPLIT, "/nowhere#val", r"set/nowhere has no .nv-meta/split.yaml"),
-        ("split_parts: {train: [shards/7.tar]}", "", r"1 of the 1 tars of the split 'train' are missing\..* 'shards/7.tar'"),
+        ("split_parts: {train: [shards/7.tar]}", "", r"1 of the 1 tar of the split 'train' is missing\..* 'shards/7.tar'"),
         ("split_parts: {train: [../other.tar]}", "", r"names a tar outside of .*set: '../other.tar'"),
         ("split_parts: {train: [/etc/passwd]}", "", r"names a tar outside of .*set: '/etc/passwd'"),
         ("split_parts: {train: ['memory://a/b.tar']}", "", r"names a tar outside of .*set"),

@@ -120,7 +120,7 @@ def test_tars_that_do_not_match_the_index_are_reported(tmp_path: Path) -> None:
     folder = caption_set(tmp_path / "tars", [2, 2])
     build_index(folder)
     write_tar(folder / "more.tar", [("z.txt", b"")])
-    with pytest.raises(ValueError, match=r"does not list 1 tars beside it, such as more\.tar"):
+    with pytest.raises(ValueError, match=r"does not list 1 tar beside it, such as more\.tar"):
         read(folder, tmp_path)
     (folder / "more.tar").unlink()
     (folder / "00000.tar").unlink()

@@ -36,7 +36,7 @@ def test_a_path_without_a_value_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     for source in sources(tmp_path, "caption.english"):
         source.check()
-        assert source.warning().endswith("none of the first 1 rows has a caption in caption.english"), source
+        assert source.warning().endswith("none of the first 1 row has a caption in caption.english"), source
 
 
 @pytest.mark.parametrize("caption", ["caption.en", ["caption.english", "caption.en"], "", []])

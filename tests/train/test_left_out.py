@@ -302,9 +302,9 @@ def test_a_held_out_dataset_and_one_of_a_mixture_are_named(tmp_path):
     write_tar(tmp_path / "none/0.tar", [{"__key__": "a", "jpg": PHOTO}])
     none = str(tmp_path / "none")
     said = refused(tmp_path, caption_samples(9), held_out={"path": none})
-    assert said.startswith(f"held_out.path: none of the 1 samples of {none} can")
+    assert said.startswith(f"held_out.path: none of the 1 sample of {none} can")
     mixed = {str(tmp_path / "data"): 0.5, none: 0.5}
-    with pytest.raises(RecipeError, match=rf"data: none of the 1 samples of {none} can be used \(no_text 1\)"):
+    with pytest.raises(RecipeError, match=rf"data: none of the 1 sample of {none} can be used \(no_text 1\)"):
         run_training(tiny_recipe(mixed, tmp_path / "out2"))  # type: ignore[arg-type]
 
 

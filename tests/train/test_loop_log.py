@@ -13,7 +13,7 @@ from tests.train.runs import MODEL, tiny_recipe, weights, write_data
 from vlmdata.step import RecipeError
 from vlmdata_train.loop.broken_loss import SpikeWatch
 from vlmdata_train.loop.flops import flops_per_token
-from vlmdata_train.loop.log import check_logs
+from vlmdata_train.loop.log import Log, check_logs
 from vlmdata_train.loop.loop import run_training
 from vlmdata_train.loop.meter import Meter
 from vlmdata_train.loop.train_step import ModelWithLoss
@@ -176,3 +176,16 @@ def test_a_meter_weighs_sources_by_their_tokens():
     meter.add_losses({"a": (30.0, 10), "b": (10.0, 10)})
     values = meter.values(1, None)
     assert values["loss"] == 2.0 and values["loss_of"] == {"a": 3.0, "b": 1.0} and values["padding"] == 0.1
+
+
+def test_a_pipe_gets_a_line_if_thirty_seconds_passed_without_one(tmp_path, capsys):
+    now = [100.0]
+    log = Log(tmp_path, Logs(tensorboard=False), active=True, recipe={}, clock=lambda: now[0])
+    for seconds, text in ((29, "early"), (1, "due"), (29, "early again")):
+        now[0] += seconds
+        log.say_if_due(text)
+    log.say("said")
+    now[0] += 29
+    log.say_if_due("early too")
+    log.close()
+    assert capsys.readouterr().err == "due\nsaid\n"

@@ -6,10 +6,11 @@ import importlib.util
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vlmdata.count_line import PIPE_INTERVAL_S
 from vlmdata.notes import is_quiet
 from vlmdata.redact import redacted
 from vlmdata.step import RecipeError
@@ -29,8 +30,16 @@ def check_logs(choice: Logs) -> None:
 class Log:
     """Writes records to the logs and lines to the terminal. Only the first rank's log is active. Other logs do nothing."""
 
-    def __init__(self, out: Path, choice: Logs, *, active: bool, recipe: Mapping[str, Any]) -> None:
-        self.active = active
+    def __init__(
+        self,
+        out: Path,
+        choice: Logs,
+        *,
+        active: bool,
+        recipe: Mapping[str, Any],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.active, self._clock, self._last_line = active, clock, clock()
         self._is_quiet = is_quiet()
         self._board: Any = None
         self._wandb: Any = None
@@ -66,8 +75,14 @@ class Log:
         if not self._is_quiet:
             self.warn(text)
 
+    def say_if_due(self, text: str) -> None:
+        """Print a line if stderr is not a terminal and got no line in the last 30 seconds."""
+        if self._clock() - self._last_line >= PIPE_INTERVAL_S and not sys.stderr.isatty():
+            self.say(text)
+
     def warn(self, text: str) -> None:
         """Print lines about data that is left out or may be wrong. Secrets are removed and control characters escaped."""
+        self._last_line = self._clock()
         if self.active:
             print("\n".join(map(plain, redacted(text).split("\n"))), file=sys.stderr, flush=True)
 

@@ -233,6 +233,9 @@ class Run:
         choice = self.recipe.checkpoints
         if self.meter.steps and (self.step % self.recipe.logs.every == 0 or self.is_over):
             self._log_steps()
+        self.log.say_if_due(
+            f"step {self.step}{f'/{self.recipe.steps}' if self.recipe.steps else ''}: loss {self.losses[-1]:.4f}"
+        )
         is_due = bool(choice.every) and (self.step % choice.every == 0 or self.is_over)
         is_saving = is_due and self.saved_at != self.step
         # Evaluate before each save, because the loss of the best checkpoint must be the loss of the weights in it.

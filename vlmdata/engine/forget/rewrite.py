@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vlmdata.count_line import CountLine
 from vlmdata.engine.output import lookup
 from vlmdata.engine.output.pack import BLOCK, INDEX_FORMAT, RECORD
 from vlmdata.engine.output.provenance import Tally, tally
@@ -55,8 +56,10 @@ def shards_without(store: Store, folder: str, keys: pa.Array) -> tuple[dict[str,
                     table = _shifted(table, keep)
                 if len(table):
                     writer.write_table(table)
-        for shard, job in jobs:
-            written[shard] = job.result()
+        with CountLine("rewriting tars", len(jobs)) as line:
+            for shard, job in jobs:
+                written[shard] = job.result()
+                line.add(1)
         new.flush()
         new.seek(0)
         written["index.parquet"] = lookup.facts(f"{folder}/index.parquet", new.read())
