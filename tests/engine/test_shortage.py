@@ -82,7 +82,7 @@ def test_the_command_line_reports_a_shortage_in_one_line(tmp_path: Path) -> None
     """The recipe alone is larger than the memory limit."""
     small, large = tmp_path / "small.yaml", tmp_path / "large.yaml"
     small.write_text(f"source: {{type: url_list, path: {tmp_path / 'a.csv'}}}\nsteps: [download, resize]\n")
-    (tmp_path / "a.csv").write_text("url,caption\nhttp://127.0.0.1:9/a,one\n")
+    (tmp_path / "a.csv").write_text("url,caption\nhttps://e.example/a,one\n")
     large.write_bytes(small.read_bytes())
     os.truncate(large, 1_000_000_000)
     assert in_process(_run_with_little_memory, small, large, tmp_path / "out", tmp_path / "output") == 1

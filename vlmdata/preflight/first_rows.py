@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from vlmdata.errors import RecipeError
 from vlmdata.preflight.findings import Findings, attempt_check
+from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.row import ROW, alive, conform, flatten
 from vlmdata.step import Source, Step
 from vlmdata.steps.download import Download
@@ -43,6 +44,8 @@ def first_rows(source: Source) -> pa.Table | None:
 
 
 def _unreadable(error: Exception) -> Exception:
+    if is_short_of_memory(error):
+        return error
     return RecipeError(f"source: the first rows cannot be read: {type(error).__name__}: {one_line(error)[:300]}")
 
 

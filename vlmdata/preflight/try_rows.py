@@ -23,6 +23,7 @@ from vlmdata.errors import RecipeError
 from vlmdata.preflight.disk_space import check_disk
 from vlmdata.preflight.findings import Findings, attempt_check
 from vlmdata.preflight.output_place import check_output
+from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.recipe import Recipe
 from vlmdata.row import alive, conform, flatten
 from vlmdata.step import Step
@@ -73,6 +74,8 @@ def _try_rows(recipe: Recipe, out: str | Path | None, findings: Findings) -> Non
 
 
 def _unreadable(error: Exception) -> Exception:
+    if is_short_of_memory(error):
+        return error
     return RecipeError(f"source: a sample cannot be read: {type(error).__name__}: {one_line(error)[:300]}")
 
 
@@ -152,6 +155,8 @@ def _briefly(step: Step) -> Step:
 
 
 def _failed(step: Step, error: Exception) -> Exception:
+    if is_short_of_memory(error):
+        return error
     return RecipeError(f"step {step.name} failed on the sample: {type(error).__name__}: {one_line(error)[:300]}")
 
 

@@ -11,6 +11,7 @@ from typing import IO, Any
 from vlmdata.engine.store.blob_cache import BlobCache
 from vlmdata.engine.store.lease import Lease
 from vlmdata.engine.store.store_protocol import inside
+from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import STORE_ADVICE, errors_as, one_line, store_advice
 
@@ -43,7 +44,7 @@ class ObjectStore:
 
     def _unusable(self, error: Exception) -> Exception:
         """Return the error to raise if the store cannot be written. Each store raises errors of its own library."""
-        if isinstance(error, RecipeError | MemoryError):
+        if isinstance(error, RecipeError) or is_short_of_memory(error):
             return error
         advice = store_advice(error)
         if "endpoint" in str(error).lower():
