@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-import vlmdata
 from vlmdata.errors import Error, OwnCodeFailed, RecipeError
 from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.row import flatten
@@ -21,7 +20,7 @@ from vlmdata.untrusted import Failed, errors_as, one_line
 
 T = TypeVar("T")
 
-OURS = str(Path(vlmdata.__file__).parent)
+OURS = str(Path(__file__).parents[2])  # the folder of the package vlmdata
 LINES = 4  # lines of the user's code that are shown
 
 
