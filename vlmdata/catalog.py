@@ -77,7 +77,8 @@ def build(cls: type, parameters: dict[str, Any], where: str) -> Any:
         return adapter(cls).validate_python(parameters)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(p) for p in first["loc"])
+        tags = ("str", "list[", "tuple[", "dict[", "literal[", "function-")  # of a union's branches; they are no places
+        place = ".".join(str(p) for n, p in enumerate(first["loc"]) if not (n and str(p).startswith(tags)))
         if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
             raise RecipeError(f"{where}: {cls.__name__} needs the parameter '{place}'") from None
         message = first["msg"].removeprefix("Value error, ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,23 @@ def read_manifest(out: str | Path) -> dict[str, Any]:
             raise RecipeError(f"{out}: a takedown was interrupted. Finish it with: vlmdata forget {out}")
         return load_manifest(store)
     except (FileNotFoundError, NotADirectoryError):
-        why = f"it has no {MANIFEST}. Run its build command again"
-        raise RecipeError(f"{out} is not a finished dataset, because {why}") from None
+        raise RecipeError(f"{out} is not a finished dataset, because {_why_unfinished(out)}") from None
+
+
+def _why_unfinished(out: str | Path) -> str:
+    """Return the end of a message about a folder without a manifest: the reason, and the fix."""
+    path, has_none = Path(out), f"it has no {MANIFEST}"
+    if "://" in str(out) or (path / "work").is_dir():
+        return f"{has_none}. Run its build command again"
+    if path.is_dir():
+        return f"{has_none}. Name the folder that `vlmdata run` wrote (--out), or run its build command again"
+    if path.exists():
+        return "it is a file. Name the folder that `vlmdata run` wrote (--out)"
+    beside = [one.name for one in path.absolute().parent.glob("*/") if (one / MANIFEST).is_file()]
+    close = difflib.get_close_matches(path.name, beside, n=1)
+    return "it does not exist. " + (
+        f"Did you mean '{close[0]}'?" if close else "Name the folder that `vlmdata run` wrote (--out)"
+    )
 
 
 def settle(store: Store) -> None:

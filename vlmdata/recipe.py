@@ -18,11 +18,11 @@ from vlmdata.columns import COLUMNS
 from vlmdata.errors import Mistakes
 from vlmdata.loader.index.index_file import INDEX
 from vlmdata.parameters import Doc
+from vlmdata.read_yaml import read_yaml
 from vlmdata.redact import redacted_tree
 from vlmdata.row import ROW
 from vlmdata.shipped import build_recipes
 from vlmdata.step import RecipeError, Source, Step, file_name
-from vlmdata.untrusted import one_line
 
 T = TypeVar("T", bound=Step)
 
@@ -39,6 +39,10 @@ class Shards:
             "documents: interleaved documents and conversations."
         ),
     ] = "captions"
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"samples must be 1 or more, not {self.samples}")
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,7 @@ def as_read(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None
 def read(recipe: str | Path, overrides: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
     """Return a recipe as plain values, and its path. No class is imported. Raises RecipeError if the file is not a recipe."""
     path = locate(recipe)
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"cannot read {path} as YAML: {one_line(error)}") from None
+    tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe must be a mapping with the keys source, steps and shards")
     apply_overrides(tree, overrides, str(path))
@@ -145,6 +146,8 @@ def locate(recipe: str | Path) -> Path:
     for path in shipped:
         if path.stem == str(recipe) or Path(*path.parts[-3:]) == Path(recipe):
             return path
+    if Path(recipe).suffix in (".yaml", ".yml"):
+        raise RecipeError(f"there is no file {recipe}. `vlmdata new NAME {recipe}` writes one; `vlmdata new` lists the names")
     raise RecipeError(f"there is no recipe '{recipe}'.{catalog.suggest(str(recipe), [p.stem for p in shipped])}")
 
 
@@ -216,14 +219,21 @@ def _named(entry: Any, kind: str, where: str) -> Any:
     parameters, like `{image_size: {min_side: 200}}`.
     """
     if kind == "sources":
+        if isinstance(entry, list):
+            raise RecipeError(f"{where}: a source is a mapping, not a list. Write `type:` and its parameters without dashes")
         if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
             raise RecipeError(f"{where}: set `type` to one of {', '.join(catalog.names(kind))}")
         name, parameters = entry["type"], {k: v for k, v in entry.items() if k != "type"}
+    elif isinstance(entry, str) and " - " in entry:  # YAML joins a line that is indented further with the line before
+        raise RecipeError(f"{where}: '{entry}' is read as one step. Begin the dash of each step in the same column")
     elif isinstance(entry, str):
         name, parameters = entry, {}
     elif isinstance(entry, dict) and len(entry) == 1:
         name, parameters = next(iter(entry.items()))
         parameters = parameters or {}
+    elif isinstance(entry, dict) and next(iter(entry.values()), 0) is None:  # parameters in the column of the step's name
+        name, *others = entry
+        raise RecipeError(f"{where}: indent {', '.join(map(str, others))} further than {name}, whose parameters they are")
     else:
         raise RecipeError(f"{where}: write a step as its name, or as `name: {{parameter: value}}`")
     try:

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, TemplateSyntaxError
 
 from vlmdata import catalog
+from vlmdata.read_yaml import read_yaml
 from vlmdata.shipped import PIPELINES
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import is_checkpoint, model_of
@@ -51,10 +51,7 @@ def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
 
 def read_tree(path: Path) -> dict[str, Any]:
     """Return the content of a recipe file. Raises RecipeError if it cannot be read as a mapping."""
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"cannot read {path} as YAML: {' '.join(str(error).split())}") from None
+    tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a training recipe must be a mapping with model, data and parts")
     return tree

@@ -17,9 +17,12 @@ def command(out: str) -> None:
     from vlmdata.engine.output.manifest import alone
     from vlmdata.engine.store.folder_store import LocalStore
     from vlmdata.notes import tell
+    from vlmdata.redact import redacted
     from vlmdata.sizes import megabytes
     from vlmdata.step import RecipeError
 
+    if "://" in out:
+        raise RecipeError(f"{redacted(out)} is not on this machine. Remove its work/ with the tools of the object store")
     settle(LocalStore(Path(out)))
     read_manifest(out)
     work = Path(out) / "work"

@@ -18,7 +18,7 @@ vlmdata show OUT --json
 
 @click.command(cls=Verb)
 @argument("out", "a finished dataset", shell_complete=folders)
-@click.option("--samples", type=int, default=3, show_default=True, metavar="N", help="number of samples to print")
+@click.option("--samples", type=click.IntRange(0), default=3, show_default=True, metavar="N", help="number of samples to print")
 @click.option("--open", "in_browser", is_flag=True, help="open report.html in the browser")
 @json_option
 def command(out: str, samples: int, in_browser: bool, as_json: bool) -> None:

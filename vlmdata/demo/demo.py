@@ -55,7 +55,7 @@ def demo(out: Path, *, local: bool = False) -> str:
 
 
 def next_commands(out: Path, moved: str) -> list[str]:
-    """Return the lines that name the next commands. `out` is the demo's folder, and `moved` the address of a row that failed."""
+    """Return lines that name the next commands. `out` is the demo's folder, and `moved` the address of a row that failed."""
     data, runs = shlex.quote(f"{out}/data"), sorted((out / "model" / "checkpoints").glob("step_*"))
     picture = shlex.quote(f"{out}/site/figures/{figures()[0]['file']}")
     model = shlex.quote(str(runs[-1]))

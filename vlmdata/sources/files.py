@@ -82,6 +82,12 @@ class Files(Source):
         check_encoding(self.encoding)
         if bad := [ending for ending in (*self.images, *self.captions) if "." not in ending]:
             raise RecipeError(f"`images` and `captions` must hold file endings with a dot, such as '.{bad[0]}', not '{bad[0]}'")
+        for path in self._paths():
+            if os.path.isfile(os.path.expanduser(path)) and not path.lower().endswith((*self._endings(), ".zip")):
+                raise RecipeError(
+                    f"{path} is not an image or a zip archive. Set source.path to the folder of the images; "
+                    f"if {os.path.basename(path)} lists them, set source.table={os.path.basename(path)}"
+                )
         if not self.table:
             if not self.pieces():
                 raise RecipeError(f"{self.path}: there is no image with one of the endings {', '.join(self.images)}")

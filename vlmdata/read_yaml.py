@@ -1,0 +1,58 @@
+"""Reads the YAML of recipes. A mistake of form, such as a tab or a repeated key, is reported with line, column and fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vlmdata.errors import RecipeError
+from vlmdata.untrusted import one_line
+
+INDENT = "Check the indentation: the entries of a list, and the keys of a mapping, begin in the same column"
+
+
+class _OnceOnly(yaml.SafeLoader):
+    """yaml.SafeLoader, but a key that occurs twice in a mapping is an error. YAML itself would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    problem = f"the key '{key.value}' is already in line {seen[key.value]}. Remove or join one of the two"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen[key.value] = line
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML file. Raises RecipeError, with line and column, if the file cannot be read as YAML."""
+    try:
+        text = path.read_text()
+        return yaml.load(text, _OnceOnly)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        if mark is None:
+            raise RecipeError(f"cannot read {path} as YAML: {one_line(error)}") from None
+        where = f"{path}, line {mark.line + 1}, column {mark.column + 1}"
+        raise RecipeError(f"{where}: {_problem(error, text.splitlines())}") from None
+    except OSError as error:
+        raise RecipeError(f"cannot read {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise RecipeError(f"cannot read {path} as YAML: {one_line(error)}") from None
+
+
+def _problem(error: yaml.MarkedYAMLError, lines: list[str]) -> str:
+    assert error.problem_mark is not None
+    problem, number = error.problem or "this is not YAML", error.problem_mark.line
+    line = lines[number] if number < len(lines) else ""
+    if "'\\t'" in problem or "\t" in line[: len(line) - len(line.lstrip())]:
+        return "a tab. YAML is indented with spaces only; replace each tab by two spaces"
+    if "<block" in problem or "mapping values" in problem:
+        return f"{problem}. {INDENT}"
+    if isinstance(error, yaml.constructor.ConstructorError):
+        return problem
+    return f"{problem}. Put quotes around a text with one of the characters : # {{ [ * & ! % @"
