@@ -190,7 +190,7 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("show zzz", ["zzz is not a finished dataset", "Name the folder that `vlmdata run` wrote"]),
     ("show urls.csv", ["urls.csv is not a finished dataset, because it is a file"]),
     ("show half", ["half is not a finished dataset", "Run its build command again"]),
-    ("show captions --samples -1", ["Invalid value for '--samples'", "-1"]),
+    ("show captions --samples -1", ["--samples must be an integer of at least 0, not -1"]),
     ("diff captions zzz", ["zzz is not a finished dataset"]),
     ("diff captions", ["Missing argument 'B'"]),
     ("forget captions", ["there is no sample to forget. Give an address, a domain, a key"]),

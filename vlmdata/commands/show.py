@@ -18,12 +18,13 @@ vlmdata show OUT --json
 
 @click.command(cls=Verb)
 @argument("out", "a finished dataset", shell_complete=folders)
-@click.option("--samples", type=click.IntRange(0), default=3, show_default=True, metavar="N", help="number of samples to print")
+@click.option("--samples", type=int, default=3, show_default=True, metavar="N", help="number of samples to print")
 @click.option("--open", "in_browser", is_flag=True, help="open report.html in the browser")
 @json_option
 def command(out: str, samples: int, in_browser: bool, as_json: bool) -> None:
     import webbrowser
 
+    from vlmdata.arguments import check_whole
     from vlmdata.dataset import read_manifest
     from vlmdata.engine.store.open_store import open_store
     from vlmdata.report.loss_lines import loss_lines
@@ -31,6 +32,7 @@ def command(out: str, samples: int, in_browser: bool, as_json: bool) -> None:
     from vlmdata.show import first_samples, summary, totals
     from vlmdata.step import RecipeError
 
+    check_whole(0, **{"--samples": samples})
     manifest = read_manifest(out)
     if in_browser and "://" in out:
         raise RecipeError(f"{out} is not on this machine. Copy its {REPORT} here to open it")
