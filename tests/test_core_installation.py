@@ -34,7 +34,7 @@ assert [key for batch in batches for key in batch[0]] == whole and batches[0][1]
 area = vlmdata.Decode(size=32, filter="area")
 assert next(iter(vlmdata.stream("OUT", seed=1, decode=area)))["jpg"].shape == (32, 32, 3)
 """
-STEP, SOURCE = "{source: {type: url_list, path: none.csv}, steps: [%s]}", "{source: {type: %s}, steps: [text_length]}"
+STEP, SOURCE = "{source: {type: url_list, path: urls.parquet}, steps: [%s]}", "{source: {type: %s}, steps: [text_length]}"
 IMG2DATASET = "download: {engine: img2dataset, robots: false, tdm: false, host_connections: 0, host_requests_per_s: 0}"
 CHECKED = {  # a recipe: the extra that it needs
     STEP % "clip_score": "clip",

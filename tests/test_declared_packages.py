@@ -1,6 +1,7 @@
 """What the code imports and what pyproject.toml declares are the same packages."""
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -31,6 +32,7 @@ def declared(requirements: list[str]) -> set[str]:
     return found | ({"aiohttp"} if any(one.startswith("fsspec[http]") for one in requirements) else set())
 
 
+@functools.cache
 def imported() -> set[str]:
     """Return the top-level modules of other projects that vlmdata and the trainer import, at any place."""
     found = set()

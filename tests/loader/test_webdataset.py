@@ -69,6 +69,11 @@ def test_a_pipeline_has_the_epochs_of_the_stream(tars: Path, tmp_path: Path) -> 
     assert both == first + second
 
 
+def test_a_stream_without_torch_is_a_first_stage_too(tars: Path, tmp_path: Path) -> None:
+    samples = stream(tars, reading=ReadOptions(cache=tmp_path), torch=False)
+    assert texts(pipeline(samples)) == texts(pipeline(stream(tars, reading=ReadOptions(cache=tmp_path))))
+
+
 def test_a_state_counts_the_samples_that_the_stages_read(tars: Path, tmp_path: Path) -> None:
     """Stages that map read one sample for each sample that they yield. `batched` reads one more before it yields a batch."""
 

@@ -30,7 +30,7 @@ def by_idna(host: str) -> str | None:
         return None
 
 
-@pytest.mark.parametrize("start", range(7))
+@pytest.mark.parametrize("start", [0, 3])
 def test_every_seventh_character_is_accepted_as_idna_accepts_it(start: int) -> None:
     codes = [code for code in range(0xA0 + start, 0x20000, 7) if not 0xD800 <= code < 0xE000 and code not in FILLERS]
     hosts = [f"ab{chr(code)}c.example" for code in codes if unicodedata.category(chr(code)) not in (*REFUSED, "Co")]
