@@ -1,12 +1,10 @@
 # torchrun --nproc-per-node 2 train_torchrun.py OUT MODEL RUN      (after a kill, the same command resumes)
 import io
-import os
 import sys
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlmdata import stream
@@ -23,8 +21,8 @@ def collate(samples):
 
 
 torch.distributed.init_process_group()
-device = f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu"
-model = DistributedDataParallel(AutoModelForImageTextToText.from_pretrained(model_name).to(device))
+device = torch.device("cuda", torch.distributed.get_node_local_rank()) if torch.cuda.is_available() else "cpu"
+model = torch.nn.parallel.DistributedDataParallel(AutoModelForImageTextToText.from_pretrained(model_name).to(device))
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 data = stream(out, batch_size=2, collate_fn=collate)
 loader = data.loader(num_workers=2, device=device)
@@ -39,4 +37,4 @@ for _ in range(data.epoch, 2):
         optimizer.zero_grad()
         if step % 2 == 0 and torch.distributed.get_rank() == 0:
             torch.save({name: part.state_dict() for name, part in parts.items()}, f"{saved}.new")
-            os.replace(f"{saved}.new", saved)
+            Path(f"{saved}.new").rename(saved)

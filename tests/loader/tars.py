@@ -37,6 +37,10 @@ def keys_of(batches: Iterable) -> list[str]:
     return [sample["__key__"] for batch in batches for sample in (batch if isinstance(batch, list) else [batch])]
 
 
+def flat(steps: Iterable[Iterable]) -> list:
+    return [one for step in steps for one in step]
+
+
 def contents(samples: Iterable) -> list[tuple]:
     """Return the key, the image and the text of each sample of a `caption_set`."""
     return [(sample["__key__"], sample["jpg"], sample["txt"]) for sample in samples]

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.loader.tars import caption_set, keys_of
+from tests.loader.tars import caption_set, flat, keys_of
 from vlmdata import stream
 
 lightning = pytest.importorskip("lightning", reason="lightning is not installed")
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 
-from vlmdata.loader.for_lightning import StreamData
+from vlmdata.loader.for_lightning import StreamData  # noqa: E402
 
 pytestmark = pytest.mark.whole
 NUMBERS: dict[str, int] = {f"{shard}-{number}": 100 * shard + number for shard in range(3) for number in range(30)}
@@ -78,7 +78,7 @@ def order(tars: Path, epochs: int) -> list[int]:
 def test_lightning_resumes_at_the_batch_and_with_the_weights(tars: Path, tmp_path: Path, save: dict, stop: int) -> None:
     whole = train(batches(tars), tmp_path / "whole")
     epochs = order(tars, 4)
-    assert sum(whole.seen, []) == [*epochs[:24], *epochs[22:46], *epochs[44:68]]
+    assert flat(whole.seen) == [*epochs[:24], *epochs[22:46], *epochs[44:68]]
     first, then = train(batches(tars), tmp_path / "run", stop, save), train(batches(tars), tmp_path / "run", None, save)
     saved = stop if "every_n_train_steps" in save else stop // 6 * 6
     assert first.seen[:saved] + then.seen == whole.seen
@@ -88,13 +88,13 @@ def test_lightning_resumes_at_the_batch_and_with_the_weights(tars: Path, tmp_pat
 def test_dropped_samples_do_not_empty_an_epoch(tars: Path, tmp_path: Path) -> None:
     model = train(batches(tars, drop_last=True), tmp_path)
     epochs = order(tars, 3)
-    assert sum(model.seen, []) == [*epochs[:20], *epochs[22:42], *epochs[44:64]]
+    assert flat(model.seen) == [*epochs[:20], *epochs[22:42], *epochs[44:64]]
 
 
 def test_shorter_epochs_of_lightning_continue_in_the_stream(tars: Path, tmp_path: Path) -> None:
     model = train(batches(tars), tmp_path, limit_train_batches=3, max_epochs=4)
     epochs = order(tars, 3)
-    assert sum(model.seen, []) == [*epochs[:24], *epochs[22:46]]
+    assert flat(model.seen) == [*epochs[:24], *epochs[22:46]]
 
 
 def test_a_checkpoint_without_a_position_is_refused(tars: Path, tmp_path: Path) -> None:
@@ -105,6 +105,12 @@ def test_a_checkpoint_without_a_position_is_refused(tars: Path, tmp_path: Path) 
     torch.save(parts, saved)
     with pytest.raises(ValueError, match="no position of a stream, because it was saved without StreamData"):
         train(batches(tars), tmp_path)
+
+
+def test_another_number_of_samples_per_step_is_refused(tars: Path, tmp_path: Path) -> None:
+    train(batches(tars), tmp_path, 2)
+    with pytest.raises(ValueError, match="saved with 4 samples per step, and now there are 3"):
+        train(stream(tars, batch_size=3, collate_fn=collate), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from tests.loader.tars import caption_set, keys_of
+from tests.loader.tars import caption_set, flat, keys_of
 from vlmdata import stream
 from vlmdata.loader.for_transformers import SkippingLoader, TrainsOnStream
+from vlmdata.loader.map_style import Rows
 from vlmdata.loader.stream import ReadOptions
-
-pytest.importorskip("accelerate")
-from transformers import Trainer, TrainerCallback, TrainingArguments
 
 pytestmark = pytest.mark.whole
 NUMBERS: dict[str, int] = {f"{shard}-{number}": 100 * shard + number for shard in range(3) for number in range(30)}
@@ -82,9 +81,15 @@ def test_a_trainer_resumes_at_the_batch_and_with_the_losses(tars: Path, tmp_path
     then = train(stream(tars), tmp_path / "run", None, f"checkpoint-{stop}", **options)
     epochs = order(tars, 3)
     wanted = [*epochs[:22], *epochs[22:24], *epochs[22:44], *epochs[44:46]]
-    assert sum(whole.model.seen, []) == sum(first.model.seen + then.model.seen, []) == wanted
+    assert flat(whole.model.seen) == flat(first.model.seen + then.model.seen) == wanted
     assert losses(then) == losses(whole) and torch.equal(then.model.weight, whole.model.weight)
     assert then.state.epoch == whole.state.epoch == 2 and then.state.global_step == whole.state.global_step
+
+
+def test_a_trainer_may_restore_its_callbacks_too(tars: Path, tmp_path: Path) -> None:
+    first = train(stream(tars), tmp_path, 2)
+    then = train(stream(tars), tmp_path, None, "checkpoint-2", restore_callback_states_from_checkpoint=True)
+    assert flat(first.model.seen + then.model.seen)[:22] == order(tars, 1)
 
 
 def test_every_training_without_a_checkpoint_starts_where_the_stream_is(tars: Path, tmp_path: Path) -> None:
@@ -95,26 +100,37 @@ def test_every_training_without_a_checkpoint_starts_where_the_stream_is(tars: Pa
 
 def test_an_endless_stream_resumes_with_other_batches(tars: Path, tmp_path: Path) -> None:
     first = train(stream(tars, epochs=None), tmp_path, 3, max_steps=9)
-    then = train(
-        stream(tars, epochs=None), tmp_path, None, "checkpoint-3", max_steps=9, per_device_train_batch_size=5
-    )
-    assert sum(first.model.seen + then.model.seen, []) == order(tars, 2)[: 3 * 4 + 6 * 5]
+    then = train(stream(tars, epochs=None), tmp_path, None, "checkpoint-3", max_steps=9, per_device_train_batch_size=5)
+    assert flat(first.model.seen + then.model.seen) == order(tars, 2)[: 3 * 4 + 6 * 5]
 
 
 def test_drop_last_leaves_out_the_end_of_each_epoch(tars: Path, tmp_path: Path) -> None:
     trainer = train(stream(tars), tmp_path, dataloader_drop_last=True)
     epochs = order(tars, 2)
-    assert sum(trainer.model.seen, []) == epochs[:20] + epochs[22:42]
+    assert flat(trainer.model.seen) == epochs[:20] + epochs[22:42]
+
+
+def test_rows_are_a_dataset_for_evaluation(tars: Path, tmp_path: Path) -> None:
+    arguments = TrainingArguments(
+        str(tmp_path),
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        per_device_eval_batch_size=5,
+    )
+    rows: Any = Rows(tars, cache=tmp_path)
+    trainer = StreamTrainer(OneWeight(), arguments, data_collator=collate, train_dataset=stream(tars), eval_dataset=rows)
+    assert trainer.evaluate()["eval_loss"] > 0
+    assert sorted(flat(trainer.model.seen)) == sorted(order(tars, 1))
 
 
 def test_another_number_of_samples_per_update_is_refused(tars: Path, tmp_path: Path) -> None:
     train(stream(tars), tmp_path, 2)
     with pytest.raises(ValueError, match="saved with 4 samples per update, and now there are 2"):
         train(stream(tars), tmp_path, None, "checkpoint-2", per_device_train_batch_size=2)
-    same = train(
-        stream(tars), tmp_path, None, "checkpoint-2", per_device_train_batch_size=2, gradient_accumulation_steps=2
-    )
-    assert sum(same.model.seen, [])[:14] == order(tars, 1)[8:]
+    same = train(stream(tars), tmp_path, None, "checkpoint-2", per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    assert flat(same.model.seen)[:14] == order(tars, 1)[8:]
 
 
 def test_a_checkpoint_of_other_data_or_without_a_position_is_refused(tars: Path, tmp_path: Path) -> None:
@@ -147,5 +163,3 @@ def test_skipped_batches_are_not_read(tars: Path, tmp_path: Path, workers: int) 
     given = list(skip_first_batches(loader, 2))
     assert [NUMBERS[key] for key in keys_of(given)][:14] == order(tars, 1)[8:] and len(given) == 4
     assert loader.state_dict()["position"] == 22 and loader.state_dict()["done"] == 0 and samples.epoch == 1
-
-

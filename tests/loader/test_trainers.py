@@ -10,22 +10,23 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.loader.tars import keys_of, sample_files, write_tar
+from tests.loader.tars import flat, keys_of, sample_files, write_tar
 from tests.loader.test_webdataset import jpeg
 from tests.train.made_tiled import TILED
 from vlmdata import stream
 from vlmdata.loader.index.build_index import build_index
 
-pytestmark = [pytest.mark.slow, pytest.mark.whole]
+pytestmark = pytest.mark.whole
 
 ROOT = Path(__file__).parent.parent.parent
-EXAMPLES = ROOT / "docs" / "trainers"
+EXAMPLES, PAGE = ROOT / "docs" / "trainers", ROOT / "docs" / "trainers.md"
 PRELOAD = {  # the modules that a program imports
     "torchrun": ["torchvision"],
     "accelerate": ["accelerate", "torchvision"],
@@ -50,9 +51,12 @@ class Ran:
 def ran(job: dict[str, Any]) -> Ran:
     folder = Path(job["record"])
     ranks = [[json.loads(line) for line in (folder / f"{rank}.jsonl").read_text().splitlines()] for rank in range(job["ranks"])]
-    keys = [[key for place in zip(*(one["keys"] for one in step), strict=True) for key in place] for step in zip(*ranks)]
+    keys = [
+        [key for place in zip(*(one["keys"] for one in step), strict=True) for key in place]
+        for step in zip(*ranks, strict=False)
+    ]
     weights = torch.load(folder / "weights.pt") if (folder / "weights.pt").exists() else {}
-    return Ran(keys, [[one["loss"] for one in step] for step in zip(*ranks)], job["codes"], weights)
+    return Ran(keys, [[one["loss"] for one in step] for step in zip(*ranks, strict=False)], job["codes"], weights)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +97,12 @@ def run_jobs(folder: Path, trainer: str, jobs: list[dict[str, Any]]) -> dict[str
         job["record"] = str(folder / "records" / job["name"])
     plan = folder / "jobs.json"
     plan.write_text(json.dumps({"preload": PRELOAD[trainer], "model": jobs[0]["arguments"][1], "jobs": jobs}))
-    subprocess.run([sys.executable, "-m", "tests.loader.on_trainers", str(plan)], check=True, cwd=ROOT, env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"})
+    subprocess.run(
+        [sys.executable, "-m", "tests.loader.on_trainers", str(plan)],
+        check=True,
+        cwd=ROOT,
+        env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"},
+    )
     return {job["name"]: ran(job) for job in json.loads(plan.read_text())["jobs"]}
 
 
@@ -101,8 +110,9 @@ def run_jobs(folder: Path, trainer: str, jobs: list[dict[str, Any]]) -> dict[str
 def runs(request: pytest.FixtureRequest, tars: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
     """Run one example to its end, kill it in its fourth step, and resume it three times from the checkpoint of step two."""
     trainer = request.param
-    for module in PRELOAD[trainer][:1]:
-        pytest.importorskip(module.partition(".")[0])
+    library = PRELOAD[trainer][0].partition(".")[0]
+    if find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
     folder = tmp_path_factory.mktemp(trainer)
     programs, saved = tmp_path_factory.mktemp("programs"), str(folder / KILLED)
     example = changed(EXAMPLES / f"train_{trainer}.py", programs, *ON_CPU.get(trainer, []))
@@ -128,22 +138,31 @@ def runs(request: pytest.FixtureRequest, tars: Path, model: Path, tmp_path_facto
     )
 
 
+@pytest.mark.parametrize("name", list(PRELOAD))
+def test_the_page_shows_the_program_that_runs(name: str) -> None:
+    program = (EXAMPLES / f"train_{name}.py").read_text()
+    assert f"```python\n{program}```" in PAGE.read_text() and len(program.splitlines()) <= 40
+
+
+@pytest.mark.slow
 def test_two_ranks_train_on_every_sample_once_an_epoch(runs: dict[str, Ran], tars: Path) -> None:
     samples = stream(tars, torch=False)
     epochs = [keys_of(samples) for _ in range(3)]
     assert sorted(epochs[0]) == sorted(set(epochs[0])) and len(epochs[0]) == 22
-    assert sum(runs[WHOLE].keys, []) == epochs[0] + epochs[1][:2] + epochs[1] + epochs[2][:2]
+    assert flat(runs[WHOLE].keys) == epochs[0] + epochs[1][:2] + epochs[1] + epochs[2][:2]
     assert runs[WHOLE].codes == [0, 0] and runs[KILLED].codes != [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resumed", [NO_WORKERS, LAST])
 def test_a_killed_run_resumes_with_the_samples_losses_and_weights(runs: dict[str, Ran], resumed: str) -> None:
     parts = [(KILLED, 2), (NO_WORKERS, None)] if resumed == NO_WORKERS else [(KILLED, 2), (AGAIN, 4), (LAST, None)]
-    assert sum((runs[name].keys[:steps] for name, steps in parts), []) == runs[WHOLE].keys
-    assert sum((runs[name].losses[:steps] for name, steps in parts), []) == runs[WHOLE].losses
+    assert flat(runs[name].keys[:steps] for name, steps in parts) == runs[WHOLE].keys
+    assert flat(runs[name].losses[:steps] for name, steps in parts) == runs[WHOLE].losses
     whole, last = runs[WHOLE].weights, runs[resumed].weights
     assert whole.keys() == last.keys() and all(torch.equal(whole[name], last[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_ranks_resumes_on_one_rank(runs: dict[str, Ran]) -> None:
     assert runs[KILLED].keys[:2] + runs[ONE_RANK].keys == runs[WHOLE].keys

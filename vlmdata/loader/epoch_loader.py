@@ -20,6 +20,7 @@ class EpochLoader:
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
         self.stream = loader.stream
+        self.per_step = (loader.stream.batch_size or 1) * loader.stream.world_size  # samples of one batch of all ranks
         self.done = 0  # batches of this epoch that were yielded, by this run and by the run that it resumes
 
     def __len__(self) -> int:
@@ -36,7 +37,7 @@ class EpochLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state after the last yielded batch. It is the same on all ranks."""
-        return {**self.stream.state_dict(), "done": self.done}
+        return {**self.stream.state_dict(), "done": self.done, "per_step": self.per_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the point where `state` was saved. Raises ValueError if the index or the order has changed."""

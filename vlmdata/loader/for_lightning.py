@@ -39,7 +39,8 @@ class StreamData(lightning.LightningDataModule):
     def train_dataloader(self) -> EpochLoader:
         """Return the batches of this rank, from the position in the checkpoint if there is one.
 
-        Raises InputError for a checkpoint without a position.
+        Raises InputError for a checkpoint without a position, or with another number of samples per batch of all ranks, because
+        Lightning counts the batches of an epoch.
         """
         trainer: Any = self.trainer
         if trainer is None:
@@ -48,6 +49,11 @@ class StreamData(lightning.LightningDataModule):
             share = share_of(self.stream, trainer.global_rank, trainer.world_size)
             self.loader = EpochLoader(share.loader(self.num_workers, **self.options))
             if self._saved is not None:
+                if (before := self._saved.get("per_step")) != self.loader.per_step:
+                    raise InputError(
+                        f"the checkpoint was saved with {before} samples per step, and now there are {self.loader.per_step}."
+                        " Lightning counts the steps of an epoch: keep batch_size x ranks"
+                    )
                 self.loader.load_state_dict(self._saved)
             elif trainer.ckpt_path is not None:
                 raise InputError(

@@ -34,7 +34,7 @@ class TrainsOnStream:
         self.stream: Stream = train_dataset
         is_trl = any(kind.__module__.startswith("trl.") for kind in type(self).__mro__)
         data = _as_datasets(self.stream) if is_trl else self.stream
-        super().__init__(*positional, train_dataset=data, **options)
+        super().__init__(*positional, train_dataset=data, **options)  # type: ignore[call-arg]
         if getattr(self, "train_dataset", None) is not data:
             raise InputError(
                 "this trainer would tokenize the dataset beforehand, which a stream does not allow. Let decode= return the"
