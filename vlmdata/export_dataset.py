@@ -35,9 +35,10 @@ def export(
 ) -> int:
     """Write a finished dataset in another format to a new folder, and return the number of samples written.
 
-    `to` names the format: "parquet" (with image columns), "hf" (for `datasets.load_from_disk`), "folder" (plain files) or
-    "messages" (conversations). docs/formats.md lists the formats and their options; `options` is a mapping such as
-    `{"form": "parquet"}`. `progress` is called after each shard with the number of finished samples and of all samples.
+    `to` names the format: "parquet" (with image columns), "hf" (for `datasets.load_from_disk`), "folder" (plain files),
+    "messages" or "llava" (conversations), "obelics" or "mmc4" (documents). docs/formats.md lists the formats with their
+    options. `options` is a mapping, such as `{"form": "parquet"}` for "messages". `progress` is called after each shard with
+    the number of finished samples and the number of all samples.
 
     The folder appears only when it is complete. If an export is killed, the same call continues after its last finished shard,
     and gives the same files. Samples that the format cannot hold are listed with the reason in the folder's `left_out.log`, and

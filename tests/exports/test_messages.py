@@ -115,6 +115,9 @@ def test_trl_takes_the_parquet_as_conversational(tmp_path):
         assert data_utils.is_conversational(row)
         shown = [part["type"] for message in row["messages"] for part in message["content"]].count("image")
         assert shown == len(row["images"])
+        prepared = data_utils.prepare_multimodal_messages(row["messages"], images=row["images"])
+        parts = [part for message in prepared for part in message["content"] if part["type"] == "image"]
+        assert [part["image"].size for part in parts] == [image.size for image in row["images"]]
 
 
 def test_captions_become_conversations_if_the_user_gives_the_question(tmp_path):

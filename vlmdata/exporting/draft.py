@@ -46,6 +46,15 @@ class Draft:
         for path in (self.files, self._parts, self._records):
             path.mkdir(parents=True, exist_ok=True)
 
+    def write(self, name: str, data: bytes) -> None:
+        """Write one of many small files, such as an image. Its folder is created if it does not exist."""
+        path = self.files / name
+        try:
+            path.write_bytes(data)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
     def part(self, number: int) -> Path:
         """Return the path for what a shard adds to a file that all shards share. `finish` joins these parts."""
         return self._parts / f"{number:06d}"

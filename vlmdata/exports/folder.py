@@ -14,10 +14,8 @@ class Folder(Exporter):
 
     def write_shard(self, shard: Shard, draft: Draft) -> None:
         def write(sample: Sample) -> None:
-            folder = draft.files / sample.key[:2]
-            folder.mkdir(exist_ok=True)
             for name, data in sample.members.items():
-                (folder / f"{sample.key}.{name}").write_bytes(data)
+                draft.write(f"{sample.key[:2]}/{sample.key}.{name}", data)
 
         for _ in shard.each(write):
             pass

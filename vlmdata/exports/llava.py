@@ -52,6 +52,5 @@ class Llava(Exporter):
         record |= {"conversations": turns, **({"tools": facts["tools"]} if facts.get("tools") else {})}
         record |= {name: value for name, value in facts.items() if name not in FIELDS and name not in record}
         for name, path in paths.items():
-            (draft.files / path).parent.mkdir(parents=True, exist_ok=True)
-            (draft.files / path).write_bytes(sample.members[name])
+            draft.write(path, sample.members[name])
         return json.dumps(record, ensure_ascii=False)

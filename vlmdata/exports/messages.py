@@ -57,8 +57,7 @@ class Messages(Exporter):
             for name in notes:
                 notes[name] |= name in record
             for name, path in image_paths(sample).items():
-                (draft.files / path).parent.mkdir(parents=True, exist_ok=True)
-                (draft.files / path).write_bytes(sample.members[name])
+                draft.write(path, sample.members[name])
             return json.dumps(record, ensure_ascii=False) + "\n"
 
         with draft.part(shard.number).open("w", encoding="utf-8") as part:

@@ -43,10 +43,9 @@ class Mmc4(Exporter):
 
     def _line(self, sample: Sample, draft: Draft) -> str:
         def stored(member: str) -> dict[str, Any]:
-            path = draft.files / "images" / sample.key[:2] / f"{sample.key}.{member}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(sample.members[member])
-            return {"image_name": f"{sample.key[:2]}/{path.name}"}
+            name = f"{sample.key[:2]}/{sample.key}.{member}"
+            draft.write(f"images/{name}", sample.members[member])
+            return {"image_name": name}
 
         record = record_of(sample)
         for info in record["image_info"]:
