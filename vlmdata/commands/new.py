@@ -46,7 +46,9 @@ def command(recipe: str | None, path: str | None, as_json: bool) -> None:
             tell(lines)
     elif as_json:
         said = {file.stem: about(file) for file in build_recipes()}
-        print_json({"recipes": [{"name": name, "summary": one.summary, "settings": one.settings} for name, one in said.items()]})
+        print_json(
+            {"recipes": [{"name": name, "summary": one.summary, "settings": one.settings} for name, one in said.items()]}
+        )
     else:
         print(listing())
 

@@ -55,7 +55,6 @@ def command(recipe: str, settings: tuple[str, ...], out: str, as_json: bool, **o
     from vlmdata.engine.store.open_store import open_store
     from vlmdata.notes import note, tell
     from vlmdata.recipe import read_settings
-    from vlmdata.redact import redacted
     from vlmdata.report.loss_lines import loss_lines
     from vlmdata.rerun import earlier_manifest, rerun_lines
     from vlmdata.show import summary, totals

@@ -63,9 +63,7 @@ class Mmc4(Source):
             unit="cosine, 0 to 1",
         ),
     ] = 0.0
-    images: Annotated[
-        str, Doc("Folder with the files of `image_name`. Empty: images are fetched from their addresses.")
-    ] = ""
+    images: Annotated[str, Doc("Folder with the files of `image_name`. Empty: images are fetched from their addresses.")] = ""
 
     def check(self) -> None:
         super().check()
