@@ -53,7 +53,7 @@ def test_check_names_the_text_that_may_be_the_caption(tmp_path, name, data, hint
     for source in (Files(path=str(folder)), Files(path=str(folder / "*.png"))):
         warning = source.warning()
         assert warning is None if hint is None else hint in warning
-        assert warning is None or warning.startswith(f"1 of the first 1 images of {source.path} have no caption. ")
+        assert warning is None or warning.startswith(f"1 of the first 1 image of {source.path} has no caption. ")
     assert Files(path=str(folder), captions=[], caption="").warning() is None
 
 
