@@ -90,7 +90,7 @@ def test_a_truncated_tar_is_reported_or_its_intact_samples_are_kept(tmp_path: Pa
     with pytest.raises(ValueError, match=r"0\.tar, byte 1024: .*on_error"):
         build_index(tar, out=tmp_path / "index.parquet")
     assert not (tmp_path / "index.parquet").exists()
-    with pytest.warns(UserWarning, match="1 intact samples are kept$"):
+    with pytest.warns(UserWarning, match="1 intact sample is kept$"):
         assert read(tar, tmp_path, on_error="skip") == [{"__key__": "a", "txt": b"abc"}]
 
 
@@ -124,7 +124,7 @@ def test_tars_that_do_not_match_the_index_are_reported(tmp_path: Path) -> None:
         read(folder, tmp_path)
     (folder / "more.tar").unlink()
     (folder / "00000.tar").unlink()
-    with pytest.raises(ValueError, match=r"1 of the 2 tars of .* are missing"):
+    with pytest.raises(ValueError, match=r"1 of the 2 tars of .* is missing"):
         read(folder, tmp_path)
 
 

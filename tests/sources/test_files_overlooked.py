@@ -73,7 +73,7 @@ def test_check_reports_a_zip_in_python_and_on_the_command_line(tmp_path, capsys)
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     assert main(["check", str(tmp_path / "recipe.yaml")]) == 0
     output = capsys.readouterr().err
-    assert output.count("\n") == 1 and "have no caption. 'labels/a.txt' is in another folder" in output
+    assert output.count("\n") == 1 and "has no caption. 'labels/a.txt' is in another folder" in output
 
 
 def test_nothing_is_suggested_if_most_images_have_captions(tmp_path):
