@@ -208,3 +208,14 @@ def test_a_compiled_model_gives_the_same_cosines():
     assert np.abs(plain.embed_images(bodies, 4) - compiled.embed_images(bodies, 4)).max() < 1e-5
     compiled.embed_images(bodies[:1], 4)
     assert len(bodies) % 4 and counters["stats"]["unique_graphs"] == 1, "a last batch that is not full compiles nothing anew"
+
+
+def test_damaged_weights_are_reported_in_one_line(tmp_path):
+    shutil.copytree(HERE / "clip", tmp_path / "clip")
+    [weights] = [file for file in (tmp_path / "clip").iterdir() if file.suffix == ".safetensors"]
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(RecipeError, match="is cut off"):
+        check_model(f"local-dir:{tmp_path / 'clip'}", "", "clip_score")
+    with pytest.raises(RecipeError, match="cannot be loaded") as caught:
+        Clip(f"local-dir:{tmp_path / 'clip'}", "", "fp32")
+    assert "\n" not in str(caught.value)

@@ -16,22 +16,14 @@ from torch import Tensor
 from vlmdata.models.clip_names import has_own_weights
 from vlmdata.models.find_gpus import gpus_here
 from vlmdata.models.image_batches import PixelCache, preparation
-from vlmdata.process.shortage import is_short_of_memory
-from vlmdata.step import RecipeError, StepContext
-from vlmdata.untrusted import errors_as, one_line
+from vlmdata.models.weights_identity import unusable_weights
+from vlmdata.step import StepContext
+from vlmdata.untrusted import errors_as
 
 T = TypeVar("T", bound=Hashable)
 
 DECIMALS = 4  # decimals of a stored cosine; more would not help, because bf16 errs by up to 5e-3
 BATCH = {"cuda": 256, "cpu": 16}  # images at a time; larger batches are not faster on one core
-
-
-def _unusable(name: str, error: Exception) -> Exception:
-    """Return the error to raise for weights that cannot be loaded. A lack of memory does not mean that they are damaged."""
-    if is_short_of_memory(error):
-        return error
-    why = one_line(error)[:300]
-    return RecipeError(f"the weights {name} cannot be loaded: {why}. Give other weights, or delete a damaged download")
 
 
 class Clip:
@@ -51,7 +43,7 @@ class Clip:
         self.type = choose_precision(precision, self.device)
         self.pixels = pixels or PixelCache(decoders())
         tag = None if has_own_weights(model) else pretrained
-        with errors_as(lambda error: _unusable(f"{model} {tag or ''}".strip(), error), passes=(MemoryError, OSError)):
+        with errors_as(lambda error: unusable_weights(f"{model} {tag or ''}".strip(), error), passes=(MemoryError, OSError)):
             net, _, preprocess = open_clip.create_model_and_transforms(model, pretrained=tag)
         self.prepare = preparation(preprocess)
         self.sides: tuple[int, int] = open_clip.get_model_preprocess_cfg(net)["size"]

@@ -43,6 +43,11 @@ def check_model(model: str, pretrained: str, where: str) -> None:
             raise RecipeError(
                 f"{where}.model: {folder} is not a model folder of open_clip, because it has no open_clip_config.json"
             )
+        files = [file for file in sorted(folder.iterdir()) if file.suffix in WEIGHTS]
+        problems = [f"{file} {problem}" for file in files if (problem := weights_problem(file))]
+        if problems or not files:
+            why = problems[0] if problems else f"{folder} holds no file of weights"
+            raise RecipeError(f"{where}.model: {why}. Copy the model folder again")
         return
     if has_own_weights(model):
         return

@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from vlmdata.models.image_batches import opened
+from vlmdata.models.weights_identity import unusable_weights
 from vlmdata.untrusted import Failed, errors_as
 
 
@@ -20,8 +21,9 @@ class ImageClassifier:
 
     def __init__(self, model: str):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.preprocess = AutoImageProcessor.from_pretrained(model)
-        self.model = AutoModelForImageClassification.from_pretrained(model, dtype=torch.float32).to(self.device).eval()
+        with errors_as(lambda error: unusable_weights(model, error), passes=(MemoryError, OSError)):
+            self.preprocess = AutoImageProcessor.from_pretrained(model)
+            self.model = AutoModelForImageClassification.from_pretrained(model, dtype=torch.float32).to(self.device).eval()
         self.labels = [self.model.config.id2label[i] for i in range(self.model.config.num_labels)]
 
     @torch.inference_mode()

@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from vlmdata.errors import RecipeError
+from vlmdata.process.shortage import is_short_of_memory
+from vlmdata.untrusted import one_line
+
 _SAMPLE = 1 << 20  # bytes read at each end of a file; a whole file of weights would take too long in each worker
 
 
@@ -27,3 +31,11 @@ def identity(path: str) -> str:
             stream.seek(max(0, size - _SAMPLE))
             digest.update(stream.read(_SAMPLE))
     return digest.hexdigest()[:16]
+
+
+def unusable_weights(name: str, error: Exception) -> Exception:
+    """Return the error to raise for weights that cannot be loaded. A lack of memory does not mean that they are damaged."""
+    if is_short_of_memory(error):
+        return error
+    why = one_line(error)[:300]
+    return RecipeError(f"the weights {name} cannot be loaded: {why}. Give other weights, or delete a damaged download")
