@@ -76,6 +76,8 @@ def test_run_prints_the_numbers_of_the_dataset(web, printed):
 def test_check_prints_the_notes_of_a_recipe_and_the_faults_of_a_dataset(web, printed, tmp_path):
     found = printed(["check", web.recipe], schema="check_recipe")
     assert found["steps"] == ["text_length", "download", "resize", "image_size"] and found["notes"] == found["imports"] == []
+    wrong = printed(["check", web.recipe, "--set", "image_size.min_side=x"], schema="check_recipe", status=2)
+    assert found["mistakes"] == [] and ["min_side" in line for line in wrong["mistakes"]] == [True]
     assert printed(["check", web.out], schema="check_dataset")["faults"] == []
     broken = shutil.copytree(web.out, tmp_path / "broken")
     (broken / "00000.tar").unlink()
@@ -119,7 +121,9 @@ def test_index_export_and_new_print_what_they_wrote(web, printed, tmp_path, monk
     shutil.copy(web.out / "00000.tar", tmp_path)
     assert Path(printed(["index", tmp_path])["index"]) == tmp_path / "index.parquet"
     assert printed(["export", web.out, tmp_path / "files", "--to", "folder"])["samples"] == 24
-    assert printed(["new", "captions"]) == {"recipe": "captions", "path": "captions.yaml"}
+    listed = {one["name"]: one["settings"] for one in printed(["new"], schema="new_all")["recipes"]}
+    assert "source.path" in listed["captions"]
+    assert printed(["new", "captions"], schema="new_name") == {"recipe": "captions", "path": "captions.yaml"}
 
 
 def test_long_verbs_show_their_progress_on_standard_error(web, printed, tmp_path, monkeypatch, capsys):

@@ -26,7 +26,6 @@ vlmdata check captions --set source.path=urls.parquet --json
 @json_option
 def command(recipe: str, settings: tuple[str, ...], out: str | None, deep: bool, every_byte: bool, as_json: bool) -> int:
     from vlmdata.errors import Mistakes
-    from vlmdata.notes import note
     from vlmdata.recipe import modules, read, read_settings
     from vlmdata.redact import redacted
     from vlmdata.sizes import counted
@@ -53,8 +52,8 @@ def command(recipe: str, settings: tuple[str, ...], out: str | None, deep: bool,
         return 2 if found.mistakes else 0
     if found.mistakes:
         raise Mistakes(found.mistakes)
-    for line in found.notes:
-        note(line)
+    for note in found.notes:
+        print(f"vlmdata: {note}", file=sys.stderr)
     for fact in found.facts if deep or out else ():
         print(fact)
     steps = counted(len(tree.get("steps") or []), "step")
