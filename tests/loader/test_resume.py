@@ -84,5 +84,7 @@ def test_each_iteration_reads_the_next_epoch(tars: Path, cache: Path) -> None:
     assert isinstance(samples, Samples)
     first, second = keys_of(samples), keys_of(samples)
     assert sorted(first) == sorted(second) and first != second
+    assert samples.epoch == 2
     samples.set_epoch(1)
+    assert samples.epoch == 1 and samples.steps_left() == 200
     assert keys_of(samples) == second
