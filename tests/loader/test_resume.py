@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.loader.tars import caption_set, keys_of
-from vlmdata import stream
+from vlmdata import Packing, stream
 from vlmdata.loader.samples import Samples
 from vlmdata.loader.stream import ReadOptions
 
@@ -88,3 +88,13 @@ def test_each_iteration_reads_the_next_epoch(tars: Path, cache: Path) -> None:
     samples.set_epoch(1)
     assert samples.epoch == 1 and samples.steps_left() == 200
     assert keys_of(samples) == second
+
+
+def test_the_epoch_of_a_packed_stream_is_known(tars: Path, cache: Path) -> None:
+    packing = Packing(tokens=64, measure=lambda sample: 20, name="twenty")
+    packs = stream(tars, batch_size=1, packing=packing, reading=ReadOptions(cache=cache), torch=False)
+    assert (packs.epoch, packs.steps_left()) == (0, len(packs))
+    next(iter(packs))
+    assert (packs.epoch, packs.steps_left()) == (0, len(packs) - 1)
+    packs.set_epoch(3)
+    assert packs.epoch == 3
