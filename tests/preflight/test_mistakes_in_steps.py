@@ -11,7 +11,9 @@ import pytest
 
 from tests.preflight.checking import check
 from vlmdata.catalog import find, names
+from vlmdata.extras import EXTRAS
 from vlmdata.recipe import PIPELINES
+from vlmdata.steps.download import Download
 
 WEB = {"download": {"contact": "a@b.org"}}
 
@@ -161,3 +163,10 @@ def test_weights_that_the_run_would_download_are_noted(tmp_path, capsys, monkeyp
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     assert check(tmp_path, source, [WEB, {"clip_score": {"pretrained": "openai"}}]) == 0
     assert "are not on this machine; the run downloads them from timm/" in capsys.readouterr().err
+
+
+def test_a_package_that_is_not_installed_is_named_with_its_extra(tmp_path, capsys, monkeypatch, source):
+    monkeypatch.setattr(Download, "packages", ("no_such_package",), raising=False)
+    monkeypatch.setitem(EXTRAS, "no_such_package", "web")
+    assert check(tmp_path, source, [WEB]) == 2
+    assert "step download needs the package 'no_such_package'" in capsys.readouterr().err

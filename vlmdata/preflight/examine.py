@@ -75,7 +75,8 @@ def _check_recipe(parsed: Parsed, where: str, findings: Findings, *, resolves: b
         )
     before = len(findings.mistakes)
     attempt_check(lambda: check_installed(source.packages, f"source {file_name(source)}"), findings)
-    attempt_check(lambda: check_files(source, findings), findings)
+    if len(findings.mistakes) == before:
+        attempt_check(lambda: check_files(source, findings), findings)
     if len(findings.mistakes) == before:
         attempt_check(source.check, findings)
     rows: list[pa.Table | None] = [None]
@@ -104,6 +105,7 @@ def _step_check(step: Step, findings: Findings, *, resolves: bool) -> Any:
         check_weights(step, findings, resolves=resolves)
 
     return check
+
 
 
 def _check_layout(parsed: Parsed, source: Source, findings: Findings) -> None:

@@ -56,8 +56,15 @@ def cluster(address: str | None, workers: int) -> Iterator[int]:
 
 def _connect(ray: Any, address: str, **options: Any) -> None:
     # Ray raises errors of any class
-    with errors_as(lambda error: RecipeError(f"no Ray cluster answers at {address}: {_short(error)}")):
+    with errors_as(lambda error: _not_connected(address, error)):
         ray.init(address=address, **options)
+
+
+def _not_connected(address: str, error: Exception) -> Exception:
+    if "version mismatch" in str(error).lower():
+        why = one_line(error)[:400]
+        return RecipeError(f"the Ray cluster at {address} runs other versions than this process. Install the same: {why}")
+    return RecipeError(f"no Ray cluster answers at {address}: {_short(error)}")
 
 
 def _start(ray: Any, **options: Any) -> None:
