@@ -32,7 +32,7 @@ from vlmdata.untrusted import errors_as, one_line
 from vlmdata.web.rate_limiter import RateLimiter
 
 ROWS = 32  # rows in the sample
-SEARCHED = 1000  # first rows of the source among which the sample is spread
+SEARCHED = 1000  # first rows of the source among which the sample is chosen
 FETCH_S = 10.0  # seconds for each image of the sample, without a second attempt
 READ_S = 20.0  # seconds after which no further row is read, and no further step is begun
 SHOWN = 3  # reasons that are named
@@ -80,7 +80,7 @@ def _unreadable(error: Exception) -> Exception:
 
 
 def _sample(recipe: Recipe) -> pa.Table:
-    """Return at most 32 rows, spread over the first thousand."""
+    """Return at most 32 rows, chosen at random among the first thousand."""
     found: list[pa.Table] = []
     for table in _tables(recipe):
         found.append(with_keys(conform(table)))
@@ -89,7 +89,8 @@ def _sample(recipe: Recipe) -> pa.Table:
     if not found:
         return pa.table({})
     rows = pa.concat_tables(found, promote_options="default")
-    chosen = np.unique(np.linspace(0, min(len(rows), SEARCHED) - 1, ROWS).astype(int))
+    count = min(len(rows), SEARCHED)
+    chosen = np.sort(np.random.default_rng(0).choice(count, min(count, ROWS), replace=False))  # the same in every check
     return rows.take(pa.array(chosen)).combine_chunks()
 
 
