@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from vlmdata.arguments import check_protocol
-from vlmdata.errors import InputError
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import errors_as, one_line
 
@@ -43,7 +42,7 @@ def find(path: str | Sequence[str], endings: Sequence[str], *, parameter: str = 
 
 def listing_errors(path: str) -> AbstractContextManager[None]:
     """Convert errors in the `with` block to RecipeError. Each store raises errors of its own library, such as botocore."""
-    return errors_as(lambda error: RecipeError(f"{path} cannot be listed: {one_line(error)}"), passes=(RecipeError, InputError))
+    return errors_as(lambda error: RecipeError(f"{path} cannot be listed: {one_line(error)}"), passes=(RecipeError,))
 
 
 def is_remote(path: str) -> bool:
