@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from vlmdata import catalog, exports
 from vlmdata.arguments import check_callable, check_choice, check_path, wrong
 from vlmdata.count_line import CountLine
@@ -22,6 +24,7 @@ from vlmdata.extras import check_installed
 from vlmdata.recipe import fingerprint
 from vlmdata.sizes import counted, noun
 from vlmdata.step import RecipeError
+from vlmdata.untrusted import one_line
 from vlmdata.version import version
 
 
@@ -73,7 +76,7 @@ def export(
         for shard in _shards(store, layout, exporter, count) if kept else ():
             record = draft.record(shard.number)
             if record is None:
-                notes = exporter.write_shard(shard, draft) or {}
+                notes = _write(exporter, shard, draft)
                 samples = len(shard.table) - len(shard.left_out)
                 record = ShardRecord(shard.number, shard.name, samples, shard.left_out, notes)
                 draft.add_record(record)
@@ -87,6 +90,17 @@ def export(
             raise RecipeError(f"{out} was changed during the export. Run the same command again")
         draft.publish(target)
     return written
+
+
+def _write(exporter: Exporter, shard: Shard, draft: Draft) -> dict[str, Any]:
+    """Write a shard. Raises RecipeError if the JSON of a stranger's sample has values that no file of the format can hold."""
+    try:
+        return exporter.write_shard(shard, draft) or {}
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
+        place = f"{shard.store.url}/{shard.name}"
+        raise RecipeError(
+            f"{place}: the JSON of a sample is invalid: {one_line(error)[:200]}. Build the dataset again"
+        ) from None
 
 
 def _finish(exporter: Exporter, draft: Draft, count: int, written: int, to: str, out: str | Path) -> None:
