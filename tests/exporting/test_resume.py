@@ -16,15 +16,15 @@ from vlmdata.exports import find
 from vlmdata.step import RecipeError
 
 FORMATS = [
-    ("folder", {}),
-    ("hf", {}),
-    ("llava", {}),
-    ("messages", {"form": "parquet"}),
     ("messages", {"form": "placeholders"}),
-    ("mmc4", {}),
     ("mmc4", {"images": "base64"}),
-    ("obelics", {}),
     ("parquet", {}),
+    pytest.param("folder", {}, marks=pytest.mark.slow),
+    pytest.param("hf", {}, marks=pytest.mark.slow),
+    pytest.param("llava", {}, marks=pytest.mark.slow),
+    pytest.param("messages", {"form": "parquet"}, marks=pytest.mark.slow),
+    pytest.param("mmc4", {}, marks=pytest.mark.slow),
+    pytest.param("obelics", {}, marks=pytest.mark.slow),
 ]
 
 
