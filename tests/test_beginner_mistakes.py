@@ -115,7 +115,7 @@ RECIPES: dict[str, tuple[str, list[str]]] = {  # name of the mistake: the recipe
     ),
     "weights with a wrong tag": (
         f"{SOURCE}steps: [download, resize, {{clip_score: {{model: ViT-B-32, pretrained: nobody}}}}]\n",
-        ["clip_score.pretrained must be a file or a weights tag of open_clip, not 'nobody'"],
+        ["clip_score.pretrained must be a file or a weights tag that open_clip has for ViT-B-32, not 'nobody'"],
     ),
     "a wrong model": (
         f"{SOURCE}steps: [download, resize, {{clip_score: {{model: ViT-B-33, pretrained: openai}}}}]\n",
@@ -152,7 +152,7 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("new caption", ["Did you mean 'captions'?"]),
     ("new captions ok.yaml", ["ok.yaml already exists", "vlmdata new captions other.yaml"]),
     ("new captions nowhere/r.yaml", ["cannot write nowhere/r.yaml", "Name another file"]),
-    ("steps downlod", ["there is no step 'downlod'. Did you mean 'download'?"]),
+    ("steps downlod", ["there is no step or source 'downlod'. Did you mean 'download'?"]),
     ("check ok.yaml --set source.path=zzz", ["zzz: there is no such file or folder", "Set source.path to"]),
     ("check ok.yaml --set source.path=url.csv", ["url.csv", "Did you mean 'urls.csv'?"]),
     ("check ok.yaml --set source.path=photo.jpg", ["photo.jpg", "Set `format:` to one of csv, json"]),
@@ -165,7 +165,7 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("check captions_folder --set source.path=urls.csv", ["urls.csv is not an image", "set source.table=urls.csv"]),
     ("check chats --set source.path=urls.csv", ["urls.csv is csv. This source reads json, jsonl, parquet"]),
     ("check chats --set source.path=talks.json", ["images: there is no such file or folder"]),
-    ("check pages_html --set source.path=nothing", ["nothing: the folder holds no file that ends in .html"]),
+    ("check pages_html --set source.path=nothing", ["nothing: the folder holds no file that ends in ", ".html"]),
     ("check captions_hf --set source.path=./nowhere", ["nowhere: there is no such file or folder", "Set source.path"]),
     ("check ok.yaml --set source", ["--set source: write a setting as name=value", "--set source.path=urls.parquet"]),
     ("check ok.yaml --set 'source.path={'", ["the value is not YAML. Put quotes"]),
@@ -203,7 +203,10 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("retry captions --only tiemout", ["no row of captions failed with tiemout", "The reasons that occur are: http_404"]),
     ("export captions nothing", ["nothing already exists. Name a new folder"]),
     ("export captions new --to csv", ["'csv' is not one of 'folder'", "'parquet'"]),
-    ("export captions new --to messages", ["is not a conversation", "Export as 'parquet'"]),
+    (
+        "export captions new --to messages",
+        ["captions holds captions", "Formats for captions are", "set a question: --set prompt="],
+    ),
     ("export captions s3://bucket/new", ["export writes to a folder on this machine"]),
     ("export zzz new", ["zzz is not a finished dataset, because it does not exist"]),
     ("clean half", ["half is not a finished dataset"]),
@@ -277,7 +280,7 @@ def says(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert (train(command[1:]) if command[0] == "train" else main(command)) == 2
     message = capsys.readouterr().err
     lines = [line for line in message.splitlines() if not line.startswith("Usage: ")]
-    assert "Traceback" not in message and lines and all(line.startswith("vlmdata") for line in lines)
+    assert "Traceback" not in message and lines and all(line.startswith(("vlmdata", "note: ")) for line in lines)
     return message
 
 

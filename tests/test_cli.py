@@ -61,7 +61,7 @@ def test_a_run_prints_the_funnel_on_stdout_and_progress_on_stderr(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "12 of 16 rows kept" in done.stdout and "http_404" in done.stdout
     assert "ingest" in done.stderr and "\r" not in done.stderr
-    assert done.stderr.splitlines()[-1] == f"next: vlmdata show {tmp_path}/out --open"
+    assert done.stderr.splitlines()[-1] == f"vlmdata: next: vlmdata show {tmp_path}/out --open"
     assert main(["check", str(tmp_path / "out"), "--bytes"]) == 0
 
 

@@ -115,19 +115,23 @@ def report_lines(out):
 
 @pytest.mark.whole
 def test_a_private_address_is_explained_and_the_copied_command_fetches(tmp_path, capsys):
-    with site(tmp_path, 16, steps=[download(allowed_hosts=["a.example"]), RESIZE]) as web:
+    with site(tmp_path, 16, steps=[download(allowed_hosts=["localhost"]), RESIZE]) as web:
+        table = pq.read_table(tmp_path / "urls.parquet")
+        urls = table["url"].to_pylist()
+        urls[15] = urls[15].replace("127.0.0.1", "localhost")  # the run would not start if all addresses were private
+        pq.write_table(table.set_column(0, "url", pa.array(urls)), tmp_path / "urls.parquet")
         lines = printed_by(["run", web.recipe, "--out", tmp_path / "out", "--local", "--workers", 1], capsys)
-        command = f"vlmdata retry {tmp_path / 'out'} --set 'download.allowed_hosts=[a.example, 127.0.0.1]'"
-        assert lines[lines.index(HEADING) + 1 :] == [
-            "download took 16 of the 16 rows that reached it",
-            "  private_address: 16 rows; the host has no public address",
-            "    hosts: 127.0.0.1 (16)",
+        command = f"vlmdata retry {tmp_path / 'out'} --set 'download.allowed_hosts=[localhost, 127.0.0.1]'"
+        assert lines[lines.index(HEADING) + 1 :][:4] == [
+            "download took 15 of the 16 rows that reached it",
+            "  private_address: 15 rows; the host has no public address",
+            "    hosts: 127.0.0.1 (15)",
             f"    if these hosts are yours: {command}",
         ]
-        assert web.requests() == []
+        assert len(web.requests()) == 1
         after = printed_by([*shlex.split(command)[1:], "--local", "--workers", 1], capsys)
         assert len(web.requests()) == 16
-    assert after[0:2] == ["asks again for 16 images:", "            16  private_address: download.allowed_hosts changed"]
+    assert after[0:2] == ["asks again for 15 images:", "            15  private_address: download.allowed_hosts changed"]
     assert after[-1] == "13 more rows kept than before"
 
 
@@ -147,14 +151,17 @@ def test_a_list_of_words_says_what_was_expected_and_what_was_found(tmp_path, cap
 
 @pytest.mark.whole
 def test_unreadable_records_are_named_with_file_and_line(tmp_path, capsys):
-    (tmp_path / "a.csv").write_text("url,caption\nhttp://a.example/1,b,c\nhttp://a.example/2,b,c\n")
+    (tmp_path / "a.csv").write_text(
+        "url,caption\n" + "".join(f"http://a.example/{n},b,c\n" for n in range(20)) + "http://a.example/c,b\n"
+    )
     made = run(
         parse({"source": {"type": "url_list", "path": str(tmp_path / "a.csv")}}), tmp_path / "out", local=True, workers=1
     )
     lines = loss_lines(open_store(tmp_path / "out"), made, "OUT")
-    assert lines[1:3] == ["source took 2 of the 2 rows that reached it", "  bad_record: 2 rows"]
-    assert sorted(lines[3:5]) == [f"    a.csv, line {n}: the row has 3 fields, but there are 2 columns" for n in (2, 3)]
-    assert lines[5] == "    more of them: vlmdata why OUT bad_record"
+    assert lines[1:3] == ["source took 20 of the 21 rows that reached it", "  bad_record: 20 rows"]
+    every = {f"    a.csv, line {n}: the row has 3 fields, but there are 2 columns" for n in range(2, 22)}
+    assert set(lines[3:6]) < every and len(set(lines[3:6])) == 3
+    assert lines[6] == "    more of them: vlmdata why OUT bad_record"
 
 
 def test_the_nearest_rows_are_found_over_all_files_and_ranges(tmp_path, monkeypatch):

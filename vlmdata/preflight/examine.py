@@ -107,7 +107,6 @@ def _step_check(step: Step, findings: Findings, *, resolves: bool) -> Any:
     return check
 
 
-
 def _check_layout(parsed: Parsed, source: Source, findings: Findings) -> None:
     """Raise RecipeError if no row of the source fits the layout, and note that only some fit, or that none is fetched."""
     if source.by_address and not any(isinstance(step, Download) for step in parsed.steps):

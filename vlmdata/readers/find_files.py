@@ -121,7 +121,7 @@ def _only(folder: str, found: dict[str, int], endings: Sequence[str]) -> dict[st
         if path.lower().endswith(tuple(endings)) and not is_hidden(os.path.basename(path))
     }
     if not kept:
-        plain = [one for one in endings if not any(one != other and one.startswith(other) for other in endings)]
+        plain = [one for one in endings if not any(one != other and one.startswith(f"{other}.") for other in endings)]
         which = "" if "" in endings else f" that ends in {', '.join(plain)}"
         raise RecipeError(f"{folder}: the folder holds no file{which}")
     return kept

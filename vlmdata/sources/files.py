@@ -82,7 +82,8 @@ class Files(Source):
         check_encoding(self.encoding)
         if bad := [ending for ending in (*self.images, *self.captions) if "." not in ending]:
             raise RecipeError(f"`images` and `captions` must hold file endings with a dot, such as '.{bad[0]}', not '{bad[0]}'")
-        for path in self._paths():
+        paths = self._paths()
+        for path in paths if "" not in paths else ():  # an empty path has a message of its own
             if os.path.isfile(os.path.expanduser(path)) and not path.lower().endswith((*self._endings(), ".zip")):
                 raise RecipeError(
                     f"{path} is not an image or a zip archive. Set source.path to the folder of the images; "
