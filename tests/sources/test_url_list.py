@@ -366,7 +366,7 @@ def test_text_after_a_json_array_is_reported(tmp_path):
     (tmp_path / "list.json").write_text(array + " \n")
     assert len(read_all(UrlList(path=str(tmp_path)))) == 1
     (tmp_path / "list.json").write_text(f"{array}\n{array}")
-    with pytest.raises(RecipeError, match="more text follows the JSON array of 1 record$"):
+    with pytest.raises(RecipeError, match=r"more text follows the JSON array of 1 record$"):
         read_all(UrlList(path=str(tmp_path)))
 
 
