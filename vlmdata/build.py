@@ -7,6 +7,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from vlmdata.errors import Mistakes
 from vlmdata.extras import check_installed, is_installed
 from vlmdata.preflight.examine import examine
 from vlmdata.recipe import Recipe
+from vlmdata.step import RecipeError
 from vlmdata.steps.download import Download
 
 OPEN_PARTITIONS = 4  # partitions that a worker fetches at a time, so that a slow host delays only one of them
@@ -64,6 +66,7 @@ def run(
     the number of workers, and returns a context manager that yields the workers. Raises RecipeError or InputError for a user's
     mistake before any work starts, and WorkFailed if the work fails.
     """
+    _check_not_importing()
     check_whole_or_none(1, workers=workers)
     check_whole_or_none(0, limit=limit)
     check_bool(local=local)
@@ -95,6 +98,17 @@ def run(
             manifest = _build(recipe, store, made, log, workers_of, limit, reasons)
         log.add("end", rows=manifest["rows"], kept=manifest["kept"])
         return manifest
+
+
+def _check_not_importing() -> None:
+    """Raise RecipeError in a worker that is importing the user's script, where `run` would wait for its own caller."""
+    try:
+        spawn.get_preparation_data("")
+    except RuntimeError:
+        raise RecipeError(
+            "the script that calls run() defines a step, so each worker imports the script and calls run() again. "
+            "Put the call below `if __name__ == '__main__':`"
+        ) from None
 
 
 def _examined(read: Recipe | tuple[dict[str, Any], str], out: str | Path, limit: int | None, address: str | None) -> Recipe:

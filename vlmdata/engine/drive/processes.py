@@ -12,8 +12,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import forkserver, resource_tracker
+from types import ModuleType
 from typing import Any
 
 from vlmdata.engine.drive.driver import WorkFailed
@@ -55,6 +56,7 @@ class LocalWorkers:
         self._job = job
         self._rate_limiter = RateLimiter(web) if web else None
         self._initializer = initializer
+        self._needs_script = b"__main__" in pickle.dumps((job, initializer))  # such as a step that a script defines
         self.processes: list[Any] = [None] * count
         self._pipes: list[Any] = [None] * count
         self._tickets: list[set[int]] = [set() for _ in range(count)]
@@ -69,7 +71,7 @@ class LocalWorkers:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[number] if number < len(self._gpus) else ""
         arguments = (theirs, self._job, asks, environment, self._initializer)
         process = CONTEXT.Process(target=_serve, args=arguments, daemon=True)
-        start_process(process)
+        start_process(process, runs_script=self._needs_script)
         theirs.close()
         asks.close()
         self.processes[number], self._pipes[number] = process, ours
@@ -121,18 +123,36 @@ class LocalWorkers:
                 process.join()
 
 
-def start_process(process: Any) -> None:
-    """Start a process. If the forkserver was just killed or ran out of memory, start another forkserver and retry."""
+def start_process(process: Any, *, runs_script: bool) -> None:
+    """Start a process. If the forkserver was just killed or ran out of memory, start another forkserver and retry.
+
+    With `runs_script`, the process first imports the script that Python was started with.
+    """
     for pause_s in PAUSES_S:
         with contextlib.suppress(EOFError, ConnectionError):
             resource_tracker.ensure_running()  # outside of held_back, because this call unblocks Ctrl-C
             with held_back():  # the forkserver imports modules for a second before it ignores Ctrl-C
                 forkserver.ensure_running()
-            with delayed():  # a process that gets only a part of its data prints a traceback
+            # A process that gets only a part of its data prints a traceback.
+            with delayed(), contextlib.nullcontext() if runs_script else _script_hidden():
                 process.start()
             return
         time.sleep(pause_s)  # gives a dying forkserver time to end
     raise WorkFailed("cannot start a process for a worker; run the same command again to resume")
+
+
+@contextlib.contextmanager
+def _script_hidden() -> Iterator[None]:
+    """Hide the script that Python was started with, so that a process that starts in the `with` block does not import it.
+
+    multiprocessing imports it in every new process, where a script that calls `run` would call it again.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _serve_rate_limiter(rate_limiter: RateLimiter, pipe: Any) -> None:
