@@ -9,7 +9,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,12 @@ LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0", "::ffff:127.")
 class Outside:
     """A record of this process's changes outside `folders` and TCP connections to other addresses. Bytecode does not count."""
 
-    def __init__(self, folders: Sequence[Path], addresses: tuple[str, ...] = LOOPBACK) -> None:
+    def __init__(
+        self, folders: Sequence[Path], addresses: tuple[str, ...] = LOOPBACK, *, ours: Callable[[str, int], bool] | None = None
+    ) -> None:
         self._folders = tuple(f"{os.path.realpath(folder)}/" for folder in folders)
         self._addresses = addresses
+        self._is_ours = ours or is_of_this_machine
         self._seen: list[str] | None = None
         sys.addaudithook(self._look)
 
@@ -55,7 +58,8 @@ class Outside:
                     self._note(event, arguments[at], follow=False)
         elif event == "socket.connect" and arguments[0].type == socket.SOCK_STREAM:
             address = arguments[1]
-            if isinstance(address, tuple) and not str(address[0]).startswith(self._addresses):
+            is_outside = isinstance(address, tuple) and not str(address[0]).startswith(self._addresses)
+            if is_outside and not self._is_ours(str(address[0]), arguments[0].family):  # a Ray cluster listens there
                 self._seen.append(f"{event} {address}")
 
     def _note(self, event: str, path: Any, *, follow: bool) -> None:
@@ -72,3 +76,11 @@ class Outside:
 
 def _is_absolute(path: Any) -> bool:
     return not isinstance(path, int) and os.path.isabs(os.fsdecode(path))
+
+
+def is_of_this_machine(host: str, family: int) -> bool:
+    """Return whether an address belongs to this machine, so that a connection to it does not leave the machine."""
+    with contextlib.suppress(OSError), socket.socket(family) as probe:
+        probe.bind((host, 0))
+        return True
+    return False

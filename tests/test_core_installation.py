@@ -54,7 +54,6 @@ CHECKED = {  # a recipe: the extra that it needs
 COMMANDS = {  # a command: the extra that it needs
     "run recipe.yaml --out OUT2 --address auto": "ray",
     "run recipe.yaml --out s3://bucket/OUT": "s3",
-    "export OUT --to hf HF": "hf",
     "train align tiny": "train",
     "demo": "train",
 }

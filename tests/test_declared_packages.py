@@ -19,6 +19,7 @@ NAMES = {  # modules with another name than the distribution that installs them
     "yaml": "pyyaml",
 }
 BY_OTHERS = {"aiohttp": "fsspec", "s3fs": "fsspec", "tensorboard": "torch"}  # modules that another module imports for us
+BY_USERS = {"lightning"}  # a user's own trainer, which imports our module for it
 FOR_PEOPLE = {"all", "bench", "dev", "docs"}  # extras that no message names
 
 
@@ -43,7 +44,7 @@ def imported() -> set[str]:
             is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "required"
             names += [str(ast.literal_eval(node.args[0]))] if is_call else []
             found |= {name.partition(".")[0] for name in names}
-    return found - sys.stdlib_module_names - {"imghdr", "vlmdata", "vlmdata_train"}
+    return found - sys.stdlib_module_names - {"imghdr", "vlmdata", "vlmdata_train"} - BY_USERS
 
 
 CORE = declared(PROJECT["dependencies"])

@@ -184,7 +184,7 @@ def parse_parts(tree: dict[str, Any], where: str = "recipe") -> Parsed:
         try:
             return make()
         except RecipeError as error:
-            mistakes.append(str(error))
+            mistakes.extend(error.lines if isinstance(error, Mistakes) else [str(error)])
             return None
 
     source = built(lambda: _named(tree.get("source"), "sources", f"{where}, source"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from typing import Any
 
@@ -13,14 +14,18 @@ from vlmdata.fetch_failures import find_failures
 from vlmdata.readable import visible
 from vlmdata.sizes import counted
 from vlmdata.step import RecipeError
+from vlmdata.untrusted import errors_as
 
 
 def earlier_manifest(out: str) -> dict[str, Any] | None:
     """Return the manifest of a dataset that is about to be built again, or None if there is none that can be read."""
-    try:
+    with contextlib.suppress(OSError, RecipeError), errors_as(_unreadable, passes=(OSError, RecipeError)):
         return load_manifest(open_store(out, probe=False))
-    except (OSError, RecipeError):
-        return None
+    return None
+
+
+def _unreadable(error: Exception) -> Exception:
+    return RecipeError(error)  # an error of an object store, which the run itself will report
 
 
 def rerun_lines(store: Store, before: dict[str, Any] | None, manifest: dict[str, Any], out: str) -> list[str]:

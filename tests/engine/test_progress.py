@@ -128,7 +128,7 @@ def test_no_line_is_wider_than_the_terminal(columns, label, tmp_path, monkeypatc
             for _ in range(2):
                 clock.now += 1
                 dropped = {f"{label}: {label}": 10**9, "download: http_404": 2, f"{label}: b": 7, "a: c": 1}
-                progress.add({"rows": 10**9, "alive": 5, "dropped": dropped, "bytes": 10**12})
+                progress.add({"rows": 10**9, "alive": 5, "dropped": dropped, "bytes": 10**12, "measured": {}})
 
     output = written_on_a_terminal(columns, work, monkeypatch)
     lines = [line.removeprefix("\x1b[K") for line in output.replace("\r\n", "\r").split("\r")]

@@ -12,7 +12,7 @@ import pytest
 from tests.preflight.checking import check
 from vlmdata.catalog import find, names
 from vlmdata.extras import EXTRAS
-from vlmdata.recipe import PIPELINES
+from vlmdata.shipped import build_recipes
 from vlmdata.steps.download import Download
 
 WEB = {"download": {"contact": "a@b.org"}}
@@ -86,7 +86,7 @@ def test_images_that_the_source_holds_need_no_download(tmp_path, capsys):
     assert "Put the step `resize` before step 1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("recipe", sorted(path.stem for path in PIPELINES.glob("build/*.yaml")))
+@pytest.mark.parametrize("recipe", [path.stem for path in build_recipes()])
 def test_no_step_of_a_shipped_recipe_is_too_early(recipe, capsys):
     from vlmdata.preflight.step_order import too_early
     from vlmdata.recipe import load

@@ -3,6 +3,8 @@ import gc
 import gzip
 import json
 import lzma
+import subprocess
+import sys
 import tracemalloc
 from collections import Counter
 
@@ -417,3 +419,12 @@ def test_a_long_parquet_file_is_not_kept_in_memory(tmp_path, monkeypatch):
     tracemalloc.stop()
     assert rows == 40_000
     assert max(held) < 0.6 * path.stat().st_size
+
+
+@pytest.mark.whole
+def test_a_process_that_reads_only_the_first_rows_of_a_long_list_ends(tmp_path):
+    (tmp_path / "list.csv").write_text("url,caption\n" + "https://example.org/a.jpg,a picture of something\n" * 2_000_000)
+    code = f"from vlmdata.sources.url_list import UrlList\nsource = UrlList(path={str(tmp_path / 'list.csv')!r})\n"
+    code += "print(next(iter(source.read(source.pieces()[0])))['texts'].null_count)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr

@@ -37,8 +37,8 @@ def is_short_of_memory(error: BaseException) -> bool:
 def describe_error(error: BaseException) -> str:
     """Return an error with its traceback as text. If the error is not a bug, the last line states its kind and its message.
 
-    The kinds are MemoryError if memory ran out, RecipeError for an error that vlmdata raises on purpose, and OSError for an
-    error of the machine or of an object store.
+    The kinds are MemoryError if memory ran out, RecipeError for an error that vlmdata raises on purpose, and OSError or a
+    built-in class derived from it for an error of the machine or of an object store.
     """
     text = traceback.format_exc()
     if is_short_of_memory(error):
@@ -48,7 +48,8 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, Error):
         return f"{text}\nRecipeError: {one_line(error)}"
     if isinstance(error, OSError) or store_advice(error) is not None:
-        return f"{text}\nOSError: {one_line(error)}{store_advice(error) or ''}"
+        kind = type(error).__name__ if type(error).__module__ == "builtins" else "OSError"
+        return f"{text}\n{kind}: {one_line(error)}{store_advice(error) or ''}"
     return text
 
 

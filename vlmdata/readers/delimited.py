@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import itertools
@@ -125,13 +126,20 @@ def tables(
     options = _options(columns, _delimiter(kind, delimiter), quotes, has_header=not names)
     options["parse_options"].invalid_row_handler = skip
     seen = int(not names)
-    for batch in pacsv.open_csv(pa.PythonFile(rows, "r"), **options):
-        table = _original_table(pa.table(batch)) if text.is_marked else pa.table(batch)
-        bad = [_bad(row, written, rows, bool(names)) for row in odd]
-        seen += len(table) + len(odd)
-        rows.line(seen)  # forgets the earlier rows
-        odd.clear()
-        yield _as_strings(table) if wide else table, bad
+    reader = pacsv.open_csv(pa.PythonFile(rows, "r"), **options)
+    try:
+        for batch in reader:
+            table = _original_table(pa.table(batch)) if text.is_marked else pa.table(batch)
+            bad = [_bad(row, written, rows, bool(names)) for row in odd]
+            seen += len(table) + len(odd)
+            rows.line(seen)  # forgets the earlier rows
+            odd.clear()
+            yield _as_strings(table) if wide else table, bad
+    finally:  # Arrow reads ahead in a thread, which would wait for ever if it still read when the interpreter exits
+        rows.stop()
+        with contextlib.suppress(pa.ArrowException):
+            for _ in reader:
+                pass
     if odd:
         none = pa.table({name: pa.array([], pa.binary()) for name in columns})
         yield none, [_bad(row, written, rows, bool(names)) for row in odd]

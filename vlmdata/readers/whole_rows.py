@@ -73,6 +73,10 @@ class WholeRows(io.RawIOBase):
         block, self._ready = self._ready[:size], self._ready[size:]
         return bytes(block)
 
+    def stop(self) -> None:
+        """Let the stream end here. A read in another thread may still return one block."""
+        self._source, self._data, self._ready = io.BytesIO(), b"", memoryview(b"")
+
     def line(self, row: int) -> int:
         """Return the line where a row begins, and forget earlier rows. The result is wrong for a forgotten row."""
         at = max(bisect_right(self._rows, row) - 1, 0)

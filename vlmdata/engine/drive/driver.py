@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,6 @@ from vlmdata.errors import WorkFailed
 from vlmdata.process.shortage import ADVICE, OWN_CODE
 
 DEATHS_BEFORE_ALONE = 2  # number of deaths of its worker after which a call runs alone
-MACHINE_ERRORS = {"OSError", "PermissionError", "FileNotFoundError", "BlockingIOError", "ConnectionError"}
 MAX_DEATHS = 8  # number of deaths of a call's worker after which the run fails
 
 
@@ -192,6 +192,12 @@ def result_of(ended: Ended) -> Any:
         raise WorkFailed(last.partition(": ")[2])
     if kind == "MemoryError":  # process/shortage.py reports every kind of memory error by this name
         raise WorkFailed(f"{last}. {ADVICE}")
-    if kind in MACHINE_ERRORS:  # this is not a bug, so a traceback would not help
+    if _is_of_machine(kind):  # this is not a bug, so a traceback would not help
         raise WorkFailed(f"{last}. Fix this and run the same command again; it resumes.")
     raise WorkFailed(ended.error)
+
+
+def _is_of_machine(kind: str) -> bool:
+    """Return whether `kind` is the name of OSError or of a built-in class derived from it."""
+    found = getattr(builtins, kind, None)
+    return isinstance(found, type) and issubclass(found, OSError)
