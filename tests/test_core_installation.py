@@ -114,6 +114,6 @@ def test_each_missing_extra_is_named_in_one_line(core: Core) -> None:
         (core.folder / f"{number}.yaml").write_text(recipe)
         commands[f"check {number}.yaml"] = extra
     found = {line: core.vlmdata(line) for line in commands}
-    named = {line: re.findall(r"\Avlmdata.*: pip install 'vlmdata\[(.*)\]'\n\Z", one.stderr) for line, one in found.items()}
+    named = {line: re.findall(r"^vlmdata.*: pip install 'vlmdata\[(.*)\]'$", one.stderr, re.M) for line, one in found.items()}
     assert named == {line: [extra] for line, extra in commands.items()}
     assert {one.returncode for one in found.values()} == {2}

@@ -95,5 +95,5 @@ def test_a_run_whose_data_end_inside_a_step_is_still_evaluated_and_saved(tmp_pat
 def test_too_little_data_for_one_step_is_reported(tmp_path):
     data = write_data(tmp_path / "data", captions=8)
     batches = {"pack": False, "samples": 4, "sample_tokens": 96, "accumulate": 4}
-    with pytest.raises(RecipeError, match="a step takes 4 batches on each of 1 ranks, but the data has only 2 in all"):
+    with pytest.raises(RecipeError, match="a step takes 4 batches on each of 1 rank, but the data has only 2 in all"):
         run_training(tiny_recipe(data, tmp_path / "out", steps=None, epochs=1, batches=batches))

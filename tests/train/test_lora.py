@@ -224,6 +224,6 @@ def test_lora_behind_closed_gates_is_refused_because_it_cannot_learn() -> None:
     check_gates(model.parts(), table)
     with torch.no_grad():
         model.fusion.layers[1].mlp_gate.zero_()
-    with pytest.raises(ValueError, match=r"^fusion: lora: 1 gates are 0, the first is layers.1.mlp_gate\."):
+    with pytest.raises(ValueError, match=r"^fusion: lora: 1 gate is 0, the first is layers.1.mlp_gate\."):
         check_gates(model.parts(), table)
     check_gates(model.parts(), {"encoder": Part(lora=LORA)})

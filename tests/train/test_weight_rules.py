@@ -295,5 +295,5 @@ def test_rules_or_lora_behind_closed_gates_are_refused_unless_a_rule_trains_the_
             if more:
                 check_gates(model.parts(), table)
                 continue
-            with pytest.raises(ValueError, match=r"^fusion: (lora|rules): 1 gates are 0, the first is layers.1.mlp_gate\."):
+            with pytest.raises(ValueError, match=r"^fusion: (lora|rules): 1 gate is 0, the first is layers.1.mlp_gate\."):
                 check_gates(model.parts(), table)
