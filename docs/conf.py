@@ -1,9 +1,10 @@
 """The documentation site: `make docs` builds it from the pages of this folder and the docstrings, without the internet."""
 
 import re
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from vlmdata import __version__
+from vlmdata.parameters import Doc
 
 project = "vlmdata"
 release = __version__
@@ -28,7 +29,7 @@ def links_within_the_site(app: Any, docname: str, source: list[str]) -> None:
 def types_without_docs(app: Any, obj: Any, bound_method: bool) -> None:
     """Show the types of a step's parameters without their `Doc`, which steps.md shows."""
     if any("Annotated[" in str(kind) for kind in getattr(obj, "__annotations__", {}).values()):
-        obj.__annotations__ = get_type_hints(obj)
+        obj.__annotations__ = get_type_hints(obj, localns={"Annotated": Annotated, "Doc": Doc})  # for those of a base class
 
 
 def setup(app: Any) -> None:
