@@ -91,7 +91,7 @@ def test_an_error_that_a_step_raises_on_purpose_is_not_changed(folder):
         ("recipe", ["vlmdata: shout: the list of words is in the wrong language"]),
         (
             "file",
-            ["vlmdata: OSError: [Errno 2] No such file or directory: '/nowhere/words.txt'. Fix this and run"],
+            ["vlmdata: FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/words.txt'. Fix this and run"],
         ),
         ("short", ["vlmdata: step own_shout: `measure` returned 1 values of '' for 5 rows"]),
     ],

@@ -123,7 +123,7 @@ class LocalWorkers:
                 process.join()
 
 
-def start_process(process: Any, *, runs_script: bool) -> None:
+def start_process(process: Any, *, runs_script: bool = True) -> None:
     """Start a process. If the forkserver was just killed or ran out of memory, start another forkserver and retry.
 
     With `runs_script`, the process first imports the script that Python was started with.
