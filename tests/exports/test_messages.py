@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from tests.exporting.made import caption, chat, make_dataset
+from tests.exporting.made import IMAGE, caption, chat, make_dataset
 from tests.exporting.read_back import both
 from tests.exports.talks import MIXED, PLAIN, TOOLS, TURNS, A, B
 from vlmdata.export_dataset import export
@@ -131,6 +131,19 @@ def test_captions_become_conversations_if_the_user_gives_the_question(tmp_path):
     want, found = both(expected, Messages(path=str(tmp_path / "to" / "messages.jsonl")))
     assert found == want
     assert (tmp_path / "to" / "left_out.log").read_text() == f"{samples[2][0]}\tit has no caption\n"
+
+
+@pytest.mark.parametrize("form", ["parts", "placeholders"])
+def test_columns_of_captions_do_not_become_messages_tools_or_videos(tmp_path, form):
+    key, members = caption(0)
+    own = {"system": "Say no.", "functions": [{"name": "f"}], "video": "v.mp4", "image": "a.png", "messages": "m"}
+    facts = json.dumps({**json.loads(members["json"]), **own}).encode()
+    make_dataset(tmp_path / "out", [(key, {**members, "json": facts, "txt": b"a <video> of it"})], layout="captions")
+    assert export(tmp_path / "out", tmp_path / "to", to="messages", options={"prompt": "What?", "form": form}) == 1
+    want, found = both([chat(0, IMAGE, "What?", "a <video> of it")], Messages(path=str(tmp_path / "to" / "messages.jsonl")))
+    assert found == want
+    record = json.loads((tmp_path / "to" / "messages.jsonl").read_text())
+    assert {f"column_{name}": value for name, value in own.items()}.items() <= record.items()
 
 
 def test_image_files_hold_the_bytes_of_the_dataset(tmp_path):

@@ -7,16 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlmdata.exporting.exporter import Sample, Unsuitable
-from vlmdata.fields import FIELDS
-from vlmdata.readers.dialogue import PLACEHOLDER, laid_out, read_dialogue
-from vlmdata.readers.tool_calls import Unfit
+from vlmdata.fields import FIELDS, renamed
+from vlmdata.readers.dialogue import PLACEHOLDER, UNREAD, laid_out, read_dialogue
+from vlmdata.readers.tool_calls import OFFERS, Unfit
 
 Grouped = list[tuple[str, dict[str, Any], list[tuple[str, str | None]]]]
+
+# Fields of a chat record that its readers take as a part of the conversation.
+OF_CHATS = frozenset(("messages", "conversations", "image", "images", "system", *OFFERS, *UNREAD))
 
 
 def conversation_of(sample: Sample, prompt: str) -> dict[str, Any]:
     """Return the JSON of a conversation. A caption pair becomes one: the image and `prompt`, then the caption.
 
+    A column of the source that a reader would take as a part of the conversation, such as `system`, is called `column_system`.
     Raises Unsuitable for a caption pair with a blank caption.
     """
     if sample.kind != "captions":
@@ -25,7 +29,7 @@ def conversation_of(sample: Sample, prompt: str) -> dict[str, Any]:
     if not text.strip():
         raise Unsuitable("it has no caption")
     metadata = [{"file": next(iter(sample.images))}, None, None]
-    own = {name: value for name, value in sample.facts.items() if name not in FIELDS}
+    own = renamed({name: value for name, value in sample.facts.items() if name not in FIELDS}, OF_CHATS)
     return {**own, "roles": ["user", "user", "assistant"], "texts": [None, prompt, text], "metadata": metadata}
 
 
