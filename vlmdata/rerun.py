@@ -52,4 +52,4 @@ def _reused(store: Store) -> str:
     if not measured:
         return "reused: all stored fetches and measurements; only the decisions and the tars are new"
     new = ", ".join(f"{visible(step)} {counted(rows, 'row')}" for step, rows in measured.items())
-    return f"measured anew: {new}; reused: everything else that was stored"
+    return f"measured in this run: {new}; everything else was stored before and is reused"

@@ -53,7 +53,7 @@ class LoggedRun(NamedTuple):
     recipe: dict[str, Any]
     again: list[str]
     has_ended: bool
-    measured: dict[str, int]  # step: rows that it measured anew
+    measured: dict[str, int]  # step: rows that it measured in this run
 
 
 def logged_runs(store: Store) -> list[LoggedRun]:
