@@ -74,13 +74,7 @@ def export(
         count = sum(1 for _ in _shard_names(store)) if kept else 0
         written = 0
         for shard in _shards(store, layout, exporter, count) if kept else ():
-            record = draft.record(shard.number)
-            if record is None:
-                notes = _write(exporter, shard, draft)
-                samples = len(shard.table) - len(shard.left_out)
-                record = ShardRecord(shard.number, shard.name, samples, shard.left_out, notes)
-                draft.add_record(record)
-            written += record.samples
+            written += _record_of(exporter, shard, draft).samples
             line.show(written, kept)
             if progress:
                 progress(written, kept)
@@ -101,6 +95,17 @@ def _write(exporter: Exporter, shard: Shard, draft: Draft) -> dict[str, Any]:
         raise RecipeError(
             f"{place}: the JSON of a sample is invalid: {one_line(error)[:200]}. Build the dataset again"
         ) from None
+
+
+def _record_of(exporter: Exporter, shard: Shard, draft: Draft) -> ShardRecord:
+    """Write a shard, if this was not done before an interruption, and return its record."""
+    record = draft.record(shard.number)
+    if record is None:
+        notes = _write(exporter, shard, draft)
+        samples = len(shard.table) - len(shard.left_out)
+        record = ShardRecord(shard.number, shard.name, samples, shard.left_out, notes)
+        draft.add_record(record)
+    return record
 
 
 def _finish(exporter: Exporter, draft: Draft, count: int, written: int, to: str, out: str | Path) -> None:
