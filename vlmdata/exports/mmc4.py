@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vlmdata.engine.output.pack import BLOCK, RECORD, header
+from vlmdata.engine.output.sample_counts import COUNTS, encode_counts
 from vlmdata.exporting.draft import Draft, ShardRecord
 from vlmdata.exporting.exporter import Exporter, Sample, Shard, Unsuitable
 from vlmdata.fields import FIELDS
@@ -39,7 +40,7 @@ class Mmc4(Exporter):
     def finish(self, draft: Draft, records: Iterable[ShardRecord]) -> None:
         if self.images == "base64":
             sizes = {record.notes["tar"]: record.samples for record in records}
-            (draft.files / "sizes.json").write_text(json.dumps(sizes, indent=2) + "\n")
+            (draft.files / COUNTS).write_bytes(encode_counts(sizes))
 
     def _line(self, sample: Sample, draft: Draft) -> str:
         def stored(member: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from vlmdata.engine.output import provenance
 from vlmdata.engine.output.ledger import ROWS_PER_FILE, record_partitions
 from vlmdata.engine.output.manifest import MANIFEST, confirm_alone
 from vlmdata.engine.output.pack import INDEX_FORMAT, shard_name
+from vlmdata.engine.output.sample_counts import COUNTS
 from vlmdata.engine.partitions.calls import PartitionCall
 from vlmdata.engine.partitions.plan import PartitionPlan
 from vlmdata.engine.store.store_protocol import Store
@@ -143,6 +144,7 @@ def publish(store: Store, shards: list[dict[str, Any]], ledgers: list[dict[str, 
     """
     confirm_alone(store)
     store.delete(MANIFEST)
+    store.delete(COUNTS)  # readers of tars that know no manifest must not find the counts of the old tars
     store.delete_drafts("", "ledger", "lookup")
     files: dict[str, Any] = {}
     with ThreadPoolExecutor(PUBLISHERS) as pool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from vlmdata.engine.forget import erase
 from vlmdata.engine.output.manifest import EMPTY, MANIFEST, write_manifest
+from vlmdata.engine.output.sample_counts import COUNTS
 from vlmdata.engine.partitions import tombstones
 from vlmdata.engine.partitions.tombstones import FOLDER, KEY_DIGITS, is_pending
 from vlmdata.engine.store.store_protocol import Store
@@ -39,8 +40,8 @@ def roll_forward(store: Store, name: str, record: dict[str, Any], pages: Pages) 
     """
     for file in record["swap"].values():
         _check_exists(store, name, file)
-    for gone in (MANIFEST, "index.parquet"):
-        if gone == MANIFEST or gone in record["swap"]:
+    for gone in (MANIFEST, "index.parquet", COUNTS):
+        if gone == MANIFEST or gone in record["swap"] or (gone == COUNTS and gone in record["manifest"]["files"]):
             store.delete(gone)
     for target, file in record["swap"].items():
         if file is None:
