@@ -1,4 +1,4 @@
-"""The dataset card: README.md for the Hugging Face Hub.
+"""The dataset card: README.md for the Hugging Face Hub, of a finished dataset or of an export.
 
 The card declares the type of every column. Without the types, `datasets` infers the columns from the first five samples. It
 would then drop all images and JSON fields that are only in later samples.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow.compute as pc
@@ -16,18 +17,15 @@ import yaml
 from vlmdata.croissant import CROISSANT, croissant, is_image, summary
 from vlmdata.engine.output.samples_index import open_index
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.exporting.exporter import LOADING, Kind, Published, first_kind
+from vlmdata.hub_metadata import metadata
 from vlmdata.sizes import counted, megabytes
 
 CARD = "README.md"
-SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)  # limits of the Hub's size categories
-SHORT = {
-    1_000: "1K",
-    10_000: "10K",
-    100_000: "100K",
-    1_000_000: "1M",
-    10_000_000: "10M",
-    100_000_000: "100M",
-    1_000_000_000: "1B",
+JSON = {  # what the column `json` holds, by kind of sample
+    "captions": "address, sizes, hashes and scores of the image, other captions, and the source's other columns",
+    "documents": "`texts` and `images` in reading order, `metadata` of each image, and the source's other columns",
+    "conversations": "`texts`, `images` and their `roles` in order, `metadata` of each image, and the source's other columns",
 }
 
 
@@ -37,7 +35,11 @@ def write_card(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
     Both files depend only on the manifest and on index.parquet.
     """
     members = member_names(store) if manifest["kept"] else []
-    files = {CARD: card(manifest, members), CROISSANT: json.dumps(croissant(manifest, members), indent=1, ensure_ascii=False)}
+    kind = first_kind(store, manifest["recipe"]["shards"]["layout"]) if manifest["kept"] else None
+    files = {
+        CARD: card(manifest, members, kind),
+        CROISSANT: json.dumps(croissant(manifest, members), indent=1, ensure_ascii=False),
+    }
     facts = {}
     for name, text in files.items():
         data = text.encode() + b"\n"
@@ -62,31 +64,71 @@ def features(members: list[str]) -> list[dict[str, str]]:
     return [*columns, {"name": "__key__", "dtype": "string"}, {"name": "__url__", "dtype": "string"}]
 
 
-def card(manifest: dict[str, Any], members: list[str]) -> str:
-    """Return README.md: metadata for the Hub, then counts, dropped rows by reason, licences and the recipe."""
-    kept, recipe = manifest["kept"], manifest["recipe"]
-    below = next((size for size in SIZES if kept < size), None)
-    above = max((size for size in SIZES if size <= kept), default=None)
-    size = f"n>{SHORT[SIZES[-1]]}" if below is None else f"{SHORT[above]}<n<{SHORT[below]}" if above else f"n<{SHORT[below]}"
-    head: dict[str, Any] = {"size_categories": [size], "tags": ["vlmdata", "webdataset"]}
-    if kept:
-        head["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": "*.tar"}]}]
-        head["dataset_info"] = {"features": features(members)}
+def card(manifest: dict[str, Any], members: list[str], kind: Kind | None) -> str:
+    """Return README.md: metadata for the Hub, then counts, columns, dropped rows by reason, licences and the recipe.
+
+    `members` names the members of the samples, and `kind` is the kind of the samples, or None without samples.
+    """
+    images = any(map(is_image, members))
+    head = metadata(manifest, samples=manifest["kept"], kind=kind, has_images=images, format_tag="webdataset")
+    if kind is not None:
+        head |= {"configs": _configs("*.tar"), "dataset_info": {"features": features(members)}}
     tars = [facts for name, facts in manifest["files"].items() if name.endswith(".tar")]
-    size_text = megabytes(sum(facts["bytes"] for facts in tars))
+    size = megabytes(sum(facts["bytes"] for facts in tars))
+    about = f"{summary(manifest)}, in {counted(len(tars), 'WebDataset tar')} ({size} in total)."
+    ledger = "`ledger/` has the outcome of every row: `vlmdata why`."
+    return _page(manifest, head, about, LOADING, tar_columns(members, kind) if kind else {}, ledger)
+
+
+def export_card(manifest: dict[str, Any], published: Published, members: list[str], kind: Kind, samples: int) -> str:
+    """Return the README.md of an export that is a dataset for the Hub. `samples` is the number of exported samples."""
+    head = metadata(manifest, samples=samples, kind=kind, has_images=any(map(is_image, members)), format_tag=None)
+    head["configs"] = _configs(published.files)
+    about = f"{counted(samples, 'sample')}, exported from a dataset with {summary(manifest)}."
+    if samples < manifest["kept"]:
+        about += f" `left_out.log` lists {counted(manifest['kept'] - samples, 'sample')} that this format cannot hold."
+    return _page(manifest, head, about, published.loading, published.columns, "")
+
+
+def _configs(pattern: str) -> list[dict[str, Any]]:
+    return [{"config_name": "default", "data_files": [{"split": "train", "path": pattern}]}]
+
+
+def _page(
+    manifest: dict[str, Any], head: dict[str, Any], about: str, loading: str, columns: Mapping[str, str], end: str
+) -> str:
+    """Return the text of a card. `about` is its first line, `loading` is Python code, and `end` is added to its last line."""
     lines = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
-        f"{summary(manifest)}, in {counted(len(tars), 'WebDataset tar')} ({size_text} in total).\n",
-        '```python\nfrom datasets import load_dataset\nload_dataset("PATH", split="train")\n```\n',
+        f"{about}\n",
+        f"```python\n{loading}\n```\n",
+        *(["## Columns\n\n| column | content |\n|---|---|"] if columns else []),
+        *(f"| `{name}` | {content} |" for name, content in columns.items()),
+        *([""] if columns else []),
         "## Rows\n\n| rows | step | reason |\n|---:|---|---|",
         *(f"| {line['rows']:,} | {_cell(line['step'])} | {_cell(line['reason'])} |" for line in manifest["dropped"]),
-        f"| {kept:,} | kept | |\n",
+        f"| {manifest['kept']:,} | kept | |\n",
         "## Licences and sources\n",
         *_provenance(manifest["provenance"]),
-        f"## Recipe\n\n```yaml\n{yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)}```\n",
-        f"Made with vlmdata {manifest['versions'].get('vlmdata', '')}. `ledger/` has the outcome of every row: `vlmdata why`.",
+        f"## Recipe\n\n```yaml\n{yaml.safe_dump(manifest['recipe'], sort_keys=False, allow_unicode=True)}```\n",
+        f"Made with vlmdata {manifest['versions'].get('vlmdata', '')}. {end}".rstrip(),
     ]
     return "\n".join(lines)
+
+
+def tar_columns(members: list[str], kind: Kind) -> dict[str, str]:
+    """Return what each column holds that `datasets` makes from the tars. Numbered images are one line of the table."""
+    found: dict[str, str] = {}
+    numbered = [name for name in members if is_image(name) and name.split(".")[0].isdigit()]
+    if numbered:
+        listed = f"{numbered[0]}` … `{numbered[-1]}" if len(numbered) > 1 else numbered[0]
+        found[listed] = "the images in reading order; null if the sample has fewer images or another format"
+    others = [name for name in members if is_image(name) and name not in numbered]
+    if others:
+        found["`, `".join(others)] = "the image; null in the columns of other formats" if len(others) > 1 else "the image"
+    found |= {"txt": "the caption"} if "txt" in members else {}
+    found |= {"json": JSON[kind], "__key__": "the sample's key, a hash of its content", "__url__": "the tar of the sample"}
+    return found
 
 
 def _provenance(sums: dict[str, dict[str, int]]) -> list[str]:

@@ -12,14 +12,15 @@ import pyarrow as pa
 
 from vlmdata import catalog, exports
 from vlmdata.arguments import check_callable, check_choice, check_path, wrong
+from vlmdata.card import CARD, export_card, member_names
 from vlmdata.count_line import CountLine
 from vlmdata.dataset import read_manifest
-from vlmdata.engine.output.samples_index import open_index, sample_of
-from vlmdata.engine.output.stored_samples import members, reported, shards
+from vlmdata.engine.output.samples_index import open_index
+from vlmdata.engine.output.stored_samples import reported, shards
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.exporting.draft import LEFT_OUT, Draft, ShardRecord, check_target, open_draft
-from vlmdata.exporting.exporter import Exporter, Kind, Sample, Shard
+from vlmdata.exporting.exporter import Exporter, Kind, Shard, first_kind
 from vlmdata.extras import check_installed
 from vlmdata.recipe import fingerprint
 from vlmdata.sizes import counted, noun
@@ -62,8 +63,9 @@ def export(
     manifest = read_manifest(out)
     store = open_store(out, probe=False)
     layout, kept = manifest["recipe"]["shards"]["layout"], manifest["kept"]
-    if kept:
-        _check_kind(exporter, to, _first_kind(store, layout), out)
+    kind = first_kind(store, layout) if kept else None
+    if kind:
+        _check_kind(exporter, to, kind, out)
     same = fingerprint(manifest, to, type(exporter).version, asdict(exporter), version())
     with (
         open_draft(target, same) as draft,
@@ -78,8 +80,11 @@ def export(
             line.show(written, kept)
             if progress:
                 progress(written, kept)
-        if kept:
+        if kind:
             _finish(exporter, draft, count, written, to, out)
+            if published := exporter.published(layout):
+                text = export_card(manifest, published, member_names(store), kind, written)
+                (draft.files / CARD).write_text(f"{text}\n", encoding="utf-8")
         if read_manifest(out) != manifest:
             raise RecipeError(f"{out} was changed during the export. Run the same command again")
         draft.publish(target)
@@ -134,14 +139,6 @@ def _shard_names(store: Store) -> Iterator[str]:
 def _shards(store: Store, layout: str, exporter: Exporter, count: int) -> Iterator[Shard]:
     for number, (name, table) in enumerate(shards(store)):
         yield Shard(name, number, count, layout, exporter.kinds(), store, table)
-
-
-def _first_kind(store: Store, layout: str) -> Kind:
-    """Return the kind of the first sample."""
-    name, table = next(shards(store))
-    key, found = next(members(store, name, table.slice(0, 1)))
-    with sample_of(store, name, key):
-        return Sample(key, found, layout).kind
 
 
 def _check_kind(exporter: Exporter, to: str, kind: Kind, out: str | Path) -> None:

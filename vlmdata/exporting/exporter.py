@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 import pyarrow as pa
 
 from vlmdata.engine.output.samples_index import sample_of
-from vlmdata.engine.output.stored_samples import members
+from vlmdata.engine.output.stored_samples import members, shards
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.exporting.draft import Draft, ShardRecord
 from vlmdata.images.formats import IMAGE_EXTENSIONS
@@ -34,6 +34,7 @@ from vlmdata.images.formats import IMAGE_EXTENSIONS
 Kind = Literal["captions", "documents", "conversations"]
 KINDS: tuple[Kind, ...] = ("captions", "documents", "conversations")
 T = TypeVar("T")
+LOADING = 'from datasets import load_dataset\n\nload_dataset("PATH", split="train")'  # for the card
 SLICE = 256  # samples whose list of members is in memory at once
 
 
@@ -100,6 +101,23 @@ class Shard:
                 yield value
 
 
+def first_kind(store: Store, layout: str) -> Kind:
+    """Return the kind of the first sample of a dataset that has samples."""
+    name, table = next(shards(store))
+    key, found = next(members(store, name, table.slice(0, 1)))
+    with sample_of(store, name, key):
+        return Sample(key, found, layout).kind
+
+
+@dataclass(frozen=True)
+class Published:
+    """How `datasets` and the Hub read an export, for its card."""
+
+    files: str  # pattern of the data files
+    columns: Mapping[str, str]  # what each column holds, in Markdown
+    loading: str = LOADING
+
+
 @dataclass(frozen=True, kw_only=True)
 class Exporter:
     """An export format. Its fields are its options, and each has a default."""
@@ -118,6 +136,10 @@ class Exporter:
 
     def check(self, kind: Kind) -> None:
         """Raise RecipeError if the options do not fit each other, or the kind of the dataset's first sample."""
+
+    def published(self, layout: str) -> Published | None:
+        """Return how the exported folder is read from the Hub, or None if it gets no card."""
+        return None
 
     def write_shard(self, shard: Shard, draft: Draft) -> dict[str, Any] | None:
         """Write the samples of a shard to the draft. Returns JSON values for `finish`, or None."""

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from vlmdata.exporting.exporter import Sample
 
+FILES = "data/train-*.parquet"  # pattern of the names that `parquet_name` gives
 GROUP = 100  # samples per row group, as many as on a page of the Hub's viewer
 
 TEXT: dict[str, Any] = {"dtype": "string", "_type": "Value"}

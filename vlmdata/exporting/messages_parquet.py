@@ -29,6 +29,12 @@ OPTIONAL: dict[str, Any] = {  # fields of a message
     "tool_call_id": TEXT,
     "weight": {"dtype": "int64", "_type": "Value"},
 }
+COLUMNS = {  # what each column holds, for the card
+    "messages": "the conversation: `role` and `content`, a list of parts with `type` and `text`",
+    "images": "the images of the parts with the type `image`, in order",
+    "tools": "JSON text: the functions that the model can call; only if a conversation has some",
+    "json": "JSON text: addresses, sizes and hashes of the images, scores, and the source's other columns",
+}
 
 
 class Wider(Exception):

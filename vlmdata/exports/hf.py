@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from vlmdata.exporting.draft import Draft, ShardRecord
-from vlmdata.exporting.exporter import Exporter, Shard
+from vlmdata.exporting.exporter import Exporter, Published, Shard
 from vlmdata.exporting.image_columns import schema_of, tables
-from vlmdata.exports.parquet import features, row_of
+from vlmdata.exports.parquet import COLUMNS, features, row_of
 
 # The state of a dataset that was saved unchanged, as `datasets.Dataset.save_to_disk` writes it.
 STATE: dict[str, Any] = {
@@ -27,6 +27,11 @@ STATE: dict[str, Any] = {
 @dataclass(frozen=True, kw_only=True)
 class Hf(Exporter):
     """Write a folder that `datasets.load_from_disk` opens, with one Arrow file for each shard."""
+
+    def published(self, layout: str) -> Published:
+        loading = "from datasets import load_dataset, load_from_disk\n\n"
+        loading += 'load_dataset("USER/NAME", split="train")  # from the Hub\nload_from_disk("PATH")  # from a local folder'
+        return Published("data-*.arrow", COLUMNS[layout], loading)
 
     def write_shard(self, shard: Shard, draft: Draft) -> dict[str, Any]:
         name = f"data-{shard.number:05d}-of-{shard.count:05d}.arrow"

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from vlmdata.exporting import messages_parquet
 from vlmdata.exporting.conversations import conversation_of, image_paths, record_of, with_placeholders
 from vlmdata.exporting.draft import Draft, ShardRecord
-from vlmdata.exporting.exporter import Exporter, Kind, Sample, Shard
+from vlmdata.exporting.exporter import Exporter, Kind, Published, Sample, Shard
+from vlmdata.exporting.image_columns import FILES
 from vlmdata.fields import FIELDS
 
 LIST = "messages.jsonl"
@@ -46,6 +47,9 @@ class Messages(Exporter):
 
     def advice(self, kind: Kind) -> str:
         return ". To ask for each caption, set a question: --set prompt='Describe the image.'" if kind == "captions" else ""
+
+    def published(self, layout: str) -> Published | None:
+        return Published(FILES, messages_parquet.COLUMNS) if self.form == "parquet" else None
 
     def write_shard(self, shard: Shard, draft: Draft) -> dict[str, Any]:
         if self.form == "parquet":

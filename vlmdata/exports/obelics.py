@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vlmdata.exporting.draft import Draft
-from vlmdata.exporting.exporter import Exporter, Sample, Shard, Unsuitable
-from vlmdata.exporting.image_columns import IMAGE, TEXT, image_cell, list_of, parquet_name, schema_of, write_parquet
+from vlmdata.exporting.exporter import Exporter, Published, Sample, Shard, Unsuitable
+from vlmdata.exporting.image_columns import FILES, IMAGE, TEXT, image_cell, list_of, parquet_name, schema_of, write_parquet
 from vlmdata.fields import FIELDS
 
 SIZES = ("original_width", "original_height", "rendered_width", "rendered_height")
@@ -28,6 +28,16 @@ class Obelics(Exporter):
     holds = ("documents",)
 
     images: Literal["bytes", "urls"] = "bytes"
+
+    def published(self, layout: str) -> Published:
+        images = "images" if self.images == "bytes" else "addresses of the images"
+        columns = {
+            "images": f"{images} in reading order, null at the positions of texts",
+            "texts": "texts in reading order, null at the positions of images",
+            "metadata": "JSON text: for each image its address, alternative text and sizes",
+            "general_metadata": "JSON text: the address of the page, and the source's other columns",
+        }
+        return Published(FILES, columns)
 
     def write_shard(self, shard: Shard, draft: Draft) -> None:
         (draft.files / "data").mkdir(exist_ok=True)

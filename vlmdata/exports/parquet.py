@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vlmdata.exporting.draft import Draft
-from vlmdata.exporting.exporter import Exporter, Sample, Shard
-from vlmdata.exporting.image_columns import IMAGE, TEXT, image_cell, list_of, parquet_name, schema_of, write_parquet
+from vlmdata.exporting.exporter import Exporter, Published, Sample, Shard
+from vlmdata.exporting.image_columns import FILES, IMAGE, TEXT, image_cell, list_of, parquet_name, schema_of, write_parquet
+
+COLUMNS: Mapping[str, Mapping[str, str]] = {  # by layout: what each column holds, for the card
+    "captions": {
+        "key": "the sample's key, a hash of its content",
+        "image": "the image",
+        "caption": "the caption",
+        "json": "JSON text: address, sizes, hashes and scores of the image, and the source's other columns",
+    },
+    "documents": {
+        "key": "the document's key, a hash of its content",
+        "url": "the address of the page",
+        "images": "images in reading order, null at the positions of texts",
+        "texts": "texts in reading order, null at the positions of images",
+        "json": "JSON text: addresses, sizes and hashes of the images, scores, and the source's other columns",
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parquet(Exporter):
     """Write one Parquet file for each shard. The metadata of the files declares the image columns for `datasets`."""
+
+    def published(self, layout: str) -> Published:
+        return Published(FILES, COLUMNS[layout])
 
     def write_shard(self, shard: Shard, draft: Draft) -> None:
         (draft.files / "data").mkdir(exist_ok=True)
