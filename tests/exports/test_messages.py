@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tests.exporting.made import IMAGE, caption, chat, make_dataset
 from tests.exporting.read_back import both
-from tests.exports.talks import MIXED, PLAIN, TOOLS, TURNS, A, B
+from tests.exports.talks import CALL, MIXED, PLAIN, TOOLS, TURNS, A, B, S, T, U, X
 from vlmdata.export_dataset import export
 from vlmdata.sources.messages import Messages
 from vlmdata.step import RecipeError
@@ -44,6 +44,32 @@ def exported(tmp_path: Path, samples: list, form: str, **options) -> Path:
     with warnings.catch_warnings(action="ignore"):
         export(tmp_path / "out", tmp_path / form, to="messages", options={"form": form, **options})
     return tmp_path / form
+
+
+LITERAL = [  # conversations with `<image>` in a text
+    chat(30, A, "What does <image> mean?", "<image> is a tag.", roles=[U, U, S]),
+    chat(31, "What does <image> mean?", "A tag.", roles=[U, S]),
+    chat(32, "Write <image>.", "<image>", A, "?", "Yes.", roles=[T, U, U, U, S]),
+    chat(
+        33,
+        "Hi",
+        CALL,
+        "<image>\n<image>",
+        "So.",
+        roles=[U, S, X, S],
+        turns=[None, {"kind": "tool_call"}, {"begins": True}, None],
+    ),
+    chat(34, A, "Why?", "<image>", "So.", roles=[U, U, S, S], turns=[None, None, {"kind": "reasoning"}, None]),
+    chat(35, "<image>", A, B, "<image> <image>", "<image>", roles=[U, U, U, U, S]),
+]
+
+
+@pytest.mark.parametrize("form", ["parts", "parquet"])
+def test_a_placeholder_that_is_text_is_read_back_as_text(tmp_path, form):
+    target = exported(tmp_path, LITERAL, form)
+    assert not (target / "left_out.log").exists()
+    expected, found = both(LITERAL, Messages(path=str(target / ("data" if form == "parquet" else "messages.jsonl"))))
+    assert found == expected
 
 
 @pytest.mark.parametrize("form", ["parts", "placeholders", "parquet"])

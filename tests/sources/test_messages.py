@@ -48,6 +48,34 @@ def test_every_way_to_name_an_image_gives_the_same_row(tmp_path, record):
     assert (row["drop"], shown(row)) == (None, SHOWN)
 
 
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (user({"type": "image", "image": "1.png"}, "What is <image>?"), [SHOWN[0], ("user", "What is <image>?")]),
+        ({**user({"type": "image"}, "What is <image>?"), "images": ["1.png"]}, [SHOWN[0], ("user", "What is <image>?")]),
+        (user({"type": "text", "text": "What is <image>?"}), [("user", "What is <image>?")]),
+        ({**user({"type": "text", "text": "<image>What?"}), "images": ["1.png"]}, SHOWN[:2]),
+        ({**user({"type": "image"}, "<image>"), "images": ["1.png", "1.png"]}, [SHOWN[0], SHOWN[0]]),
+    ],
+)
+def test_image_parts_of_a_record_decide_whether_a_placeholder_is_text(tmp_path, record, expected):
+    (row,) = read(tmp_path, record)
+    assert (row["drop"], shown(row)) == (None, [*expected, SHOWN[-1]])
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": "<image>?"}],
+        [{"role": "user", "content": "?", "images": ["1.png"]}, ANSWER, {"role": "user", "content": "<image>?"}],
+        [{"role": "user", "content": "<image>?", "images": ["1.png"]}, ANSWER, {"role": "user", "content": "<image>?"}],
+    ],
+)
+def test_a_placeholder_in_a_plain_text_never_becomes_text(tmp_path, messages):
+    (row,) = read(tmp_path, {"messages": [*messages, ANSWER]})
+    assert row["reason"] in ("more_placeholders_than_images", "images_both_in_parts_and_beside")
+
+
 def test_parquet_with_images_as_bytes_is_read(tmp_path):
     record = {
         **user({"type": "image", "text": None}, {"type": "text", "text": "What?"}),

@@ -8,7 +8,8 @@ from typing import Any
 
 from vlmdata.exporting.exporter import Sample, Unsuitable
 from vlmdata.fields import FIELDS, renamed
-from vlmdata.readers.dialogue import PLACEHOLDER, UNREAD, laid_out, read_dialogue
+from vlmdata.readers.dialogue import UNREAD, laid_out, read_dialogue
+from vlmdata.readers.place_images import PLACEHOLDER
 from vlmdata.readers.tool_calls import OFFERS, Unfit
 
 Grouped = list[tuple[str, dict[str, Any], list[tuple[str, str | None]]]]
@@ -77,7 +78,7 @@ def _message(role: str, own: Mapping[str, Any], positions: Sequence[tuple[str, s
         {"type": "thinking", "thinking": text} if kind == "reasoning" else p
         for p, (kind, text) in zip(parts, content, strict=True)
     ]
-    is_plain = len(content) == 1 and content[0][0] == "text"
+    is_plain = len(content) == 1 and content[0][0] == "text" and PLACEHOLDER not in (content[0][1] or "")
     message["content"] = content[0][1] if is_plain else (parts or None)
     message |= {"tool_calls": calls} if calls else {}
     message |= {name: own[name] for name in ("name", "tool_call_id") if name in own}

@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from vlmdata.readers.dialogue import Message, laid_out
+from vlmdata.readers.dialogue import laid_out
+from vlmdata.readers.place_images import Message
 from vlmdata.readers.plain_rows import Bad, bad_records, document, reject, tables, with_place
 
 

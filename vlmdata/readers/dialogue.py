@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from vlmdata.readers.place_images import Form, Marked, Message, Slot, count_marks, count_slots, has_image, is_image, placed
 from vlmdata.readers.strings import clean, is_blank
 from vlmdata.readers.tool_calls import Unfit, calls_of, json_text, tools_of
 
-PLACEHOLDER = "<image>"
 ROLES = {
     **dict.fromkeys(("user", "human"), "user"),
     **dict.fromkeys(("assistant", "gpt", "bot", "chatgpt", "model"), "assistant"),
@@ -44,23 +44,6 @@ SPECIAL_FIELDS = frozenset(
 )
 ROW_ROLES = frozenset(("user", "assistant", "system", "tool"))  # the roles of a row
 ImageOf = Callable[[Any], Any]
-
-
-@dataclass(frozen=True)
-class Marked:
-    """A text of the kind "reasoning" or "tool_call", as in a row's `turns`."""
-
-    kind: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Message:
-    """The turn of one speaker. Each item of `parts` is a string, a `Marked` text, or an image as `image_of` returns it."""
-
-    role: str
-    parts: list[Any]
-    own: Mapping[str, Any] = field(default_factory=dict)  # entries of `turns`: train, name, tool_call_id
 
 
 @dataclass(frozen=True)
@@ -98,13 +81,13 @@ def read_dialogue(
         used.add("system")
     check_messages(messages)
     shown = [name for name in UNREAD if record.get(name)]
-    if any(_marks(message.parts, f"<{name.removesuffix('s')}>") for name in shown for message in messages):
+    if any(count_marks(message.parts, f"<{name.removesuffix('s')}>") for name in shown for message in messages):
         raise Unfit("unknown_part")
     tools, name = tools_of(record, nulls=nulls)
     beside: list[Any] = [image_of(where) for where in images_of(first_of(record, images))]
-    if not beside and not any(_has_image(message) for message in messages):
+    if not beside and not any(has_image(message) for message in messages):
         beside = list(otherwise)
-    return Dialogue(_placed(messages, beside), tools, frozenset(used | ({name} if name else set())))
+    return Dialogue(placed(messages, beside), tools, frozenset(used | ({name} if name else set())))
 
 
 def first_of(record: Mapping[str, Any], names: Sequence[str]) -> Any:
@@ -150,7 +133,7 @@ def laid_out(messages: Iterable[Message]) -> tuple[list[Any], list[str], list[Ma
 
 def _kept(parts: Sequence[Any]) -> list[Any]:
     def is_between(number: int) -> bool:
-        return any(_is_image(one) for one in (*parts[max(number - 1, 0) : number], *parts[number + 1 : number + 2]))
+        return any(is_image(one) for one in (*parts[max(number - 1, 0) : number], *parts[number + 1 : number + 2]))
 
     kept = [
         part
@@ -211,14 +194,6 @@ def _plain(name: object) -> str:
     return name.lower().replace("-", "_").replace(" ", "_") if isinstance(name, str) else ""
 
 
-def _is_image(part: Any) -> bool:
-    return not isinstance(part, str | Marked)
-
-
-def _has_image(message: Message) -> bool:
-    return any(map(_is_image, message.parts))
-
-
 def _is_nothing(value: Any) -> bool:
     """Say whether a value is null, an empty text, or a struct with only empty fields, as in Parquet."""
     return not any(value.values()) if isinstance(value, Mapping) else value is None or value == ""
@@ -245,7 +220,7 @@ def _question_and_answer(turn: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _message(turn: Mapping[str, Any], image_of: ImageOf, nulls: bool) -> Message:
     """Return a turn as a message, with its reasoning first and its calls last.
 
-    An image part that names no image becomes a placeholder.
+    An image part that names no image becomes a Slot.
     """
     name = turn["role"] if turn.get("role") is not None else turn.get("from")
     content = next((turn[one] for one in ("content", "value") if turn.get(one) is not None), None)
@@ -268,11 +243,15 @@ def _message(turn: Mapping[str, Any], image_of: ImageOf, nulls: bool) -> Message
     given = [content] if isinstance(content, str) else content
     if not isinstance(given, list):
         raise Unfit("no_text")
-    parts = _with_images([_part(part, role, image_of) for part in given], turn, image_of)
-    return Message(role, [*thought, *parts, *made], _own(turn))
+    form: Form = "text" if isinstance(content, str) else "list"
+    parts = [_part(part, role, image_of) for part in given]
+    if any(is_image(part) or isinstance(part, Slot) for part in parts):
+        form = "image_parts"
+    parts = _with_images(Message(role, parts, {}, form), turn, image_of)
+    return Message(role, [*thought, *parts, *made], _own(turn), form)
 
 
-def _with_images(parts: list[Any], turn: Mapping[str, Any], image_of: ImageOf) -> list[Any]:
+def _with_images(message: Message, turn: Mapping[str, Any], image_of: ImageOf) -> list[Any]:
     """Return a turn's parts with the images of the turn's fields `image` and `images`.
 
     The images replace the placeholders in the parts. If there are no placeholders, the images come first.
@@ -280,9 +259,9 @@ def _with_images(parts: list[Any], turn: Mapping[str, Any], image_of: ImageOf) -
     if any(images_of(turn.get(name)) for name in UNREAD):
         raise Unfit("unknown_part")
     images = [image_of(where) for name in ("image", "images") for where in images_of(turn.get(name))]
-    if images and _marks(parts):
-        return _placed([Message("user", parts)], images)[0].parts
-    return [*images, *parts]
+    if images and (count_slots(message.parts) or count_marks(message.parts)):
+        return placed([message], images)[0].parts
+    return [*images, *message.parts]
 
 
 def _own(turn: Mapping[str, Any]) -> dict[str, Any]:
@@ -344,7 +323,7 @@ def _part(part: object, role: str, image_of: ImageOf) -> Any:
     where = next((one for one in named if not _is_nothing(one)), None)
     if isinstance(where, str) and where == part.get("base64") and not where.startswith("data:"):
         where = f"data:;base64,{where}"
-    return PLACEHOLDER if where is None else image_of(where)
+    return Slot() if where is None else image_of(where)
 
 
 def _whole(text: str) -> str:
@@ -352,40 +331,3 @@ def _whole(text: str) -> str:
     if clean(text) != text:
         raise Unfit("bad_encoding")
     return text
-
-
-def _placed(messages: list[Message], images: Sequence[Any]) -> list[Message]:
-    """Return the messages with the record's images in place of the placeholders, in order.
-
-    A single image without a placeholder comes before the text of the first user message, as in LLaVA's reader. Messages that
-    already contain images are returned unchanged. Raises Unfit if such messages come with more images or placeholders, or if
-    the numbers of images and placeholders differ.
-    """
-    marks = sum(_marks(message.parts) for message in messages)
-    if any(map(_has_image, messages)):
-        if images or marks:
-            raise Unfit("images_both_in_parts_and_beside")
-        return messages
-    if marks == 0 and len(images) == 1:
-        first = next(number for number, message in enumerate(messages) if message.role == "user")
-        question = messages[first]
-        return [*messages[:first], Message("user", [*images, *question.parts], question.own), *messages[first + 1 :]]
-    if marks != len(images):
-        raise Unfit("more_placeholders_than_images" if marks > len(images) else "more_images_than_placeholders")
-    left = iter(images)
-    return [Message(one.role, [p for part in one.parts for p in _shown(part, left)], one.own) for one in messages]
-
-
-def _marks(parts: Sequence[Any], mark: str = PLACEHOLDER) -> int:
-    return sum(part.count(mark) for part in parts if isinstance(part, str))
-
-
-def _shown(part: Any, images: Any) -> list[Any]:
-    """Return a text split at its placeholders, with the images in between. White space beside a placeholder is removed."""
-    if not isinstance(part, str) or PLACEHOLDER not in part:
-        return [part]
-    first, *others = part.split(PLACEHOLDER)
-    found: list[Any] = [first.rstrip()]
-    for number, other in enumerate(others, 1):
-        found += [next(images), other.strip() if number < len(others) else other.lstrip()]
-    return found
