@@ -1,6 +1,7 @@
 """If hardly any rows are kept, `run` and the report say which steps took them, and which setting would have kept them."""
 
 import html
+import json
 import re
 import shlex
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from tests.engine.site import download, manifest, site
-from vlmdata import run
+from vlmdata import run, why
 from vlmdata.cli import main
 from vlmdata.columns import LEDGER
 from vlmdata.engine.store.open_store import open_store
@@ -202,6 +203,23 @@ def test_a_module_that_a_foreign_dataset_names_is_not_imported(tmp_path, monkeyp
         "dropped": [{"step": "evil_module", "reason": "x", "rows": 1}],
     }
     assert find_losses(open_store(tmp_path), facts)[0].cls is None
+
+
+@pytest.mark.whole
+def test_a_missing_image_file_is_named_with_the_setting_of_its_folder(tmp_path):
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "b.png").write_bytes(b"")
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cat."}]
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text(json.dumps([{"image": "a.png", "conversations": turns}]))
+    source = {"type": "llava_json", "path": str(tmp_path / "?.json"), "images": str(tmp_path / "others")}
+    recipe = parse({"source": source, "steps": ["resize"], "shards": {"layout": "documents"}})
+    lines = loss_lines(open_store(tmp_path / "out"), run(recipe, tmp_path / "out", local=True, workers=1), "OUT")
+    problem = "the row names the image 'a.png', and the folder of the images has no such file"
+    assert sorted(lines[3:5]) == [f"    {name}.json, record 1: {problem}" for name in "ab"]
+    assert lines[5] == f"    looked for in {tmp_path / 'others'}; to change it: --set source.images=FOLDER"
+    (first, _) = why(tmp_path / "out", "no_file")
+    assert first["problem"] == problem
 
 
 @pytest.mark.whole

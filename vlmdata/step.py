@@ -237,6 +237,7 @@ class Source:
     by_address: ClassVar[bool] = False  # every image is given by its address, so `download` must fetch it
     packages: ClassVar[tuple[str, ...]] = ()  # see `Step.packages`
     states_hashes: ClassVar[bool] = False  # rows have `stated_hashes`
+    images_in: ClassVar[str] = ""  # the parameter that holds the folder of the image files which rows name
     # True (lists): rows are divided into partitions in the order of their keys. False (archives): each piece is a partition.
     shuffled: ClassVar[bool] = True
 

@@ -94,6 +94,40 @@ def test_a_path_without_a_file_is_named(tmp_path, capsys, path, words):
     assert words in capsys.readouterr().err
 
 
+TALK = [{"from": "human", "value": "<image>a"}, {"from": "gpt", "value": "b"}]
+NAMING = {  # the source, its list, and the parameter of the images' folder
+    "llava_json": ([{"image": "lost.png", "conversations": TALK}], "images"),
+    "messages": ([{"image": "lost.png", "conversations": TALK}], "folder"),
+    "coco": ({"images": [{"id": 1, "file_name": "lost.png"}], "annotations": [{"image_id": 1, "caption": "a"}]}, "images"),
+    "mmc4": ({"text_list": ["a"], "image_info": [{"image_name": "lost.png", "matched_text_index": 0}]}, "images"),
+}
+
+
+@pytest.mark.parametrize("kind", NAMING)
+def test_a_wrong_folder_of_images_is_named_with_its_setting(tmp_path, capsys, kind):
+    content, parameter = NAMING[kind]
+    name = "a.jsonl" if kind == "mmc4" else "a.json"
+    (tmp_path / name).write_text(json.dumps(content))
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "b.png").write_bytes(b"")
+    source = {"type": kind, "path": name}
+    steps = {"steps": ["resize"], "shards": {"layout": "documents"}}
+    (tmp_path / "r.yaml").write_text(json.dumps({"source": {**source, parameter: "others"}, **steps}))
+    assert main(["check", "r.yaml"]) == 2
+    written = capsys.readouterr().err
+    assert "the row names the image 'lost.png'" in written
+    assert f"looked for in others. Set source.{parameter} to their folder" in written
+    assert main(["check", "r.yaml", "--set", f"source.{parameter}=gone"]) == 2
+    assert f"gone: there is no such file or folder. Set source.{parameter}" in capsys.readouterr().err
+
+
+def test_missing_images_of_a_table_name_the_folder(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "list.csv").write_text("file_name,caption\nlost.png,a\n")
+    assert check(tmp_path, {"type": "files", "path": "photos", "table": "list.csv"}, ["resize"]) == 2
+    assert f"looked for in {tmp_path / 'photos'}, the list's folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "status", "words"), [(HTML + b" " * 999, 2, "is HTML or XML, not a tar"), (b"", 0, "is empty")]
 )

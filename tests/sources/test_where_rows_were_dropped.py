@@ -16,9 +16,11 @@ from vlmdata.sources.files import Files
 from vlmdata.sources.hf_dataset import HfDataset
 from vlmdata.sources.llava_json import LlavaJson
 from vlmdata.sources.messages import Messages
+from vlmdata.sources.mmc4 import Mmc4
 from vlmdata.sources.url_list import UrlList
 from vlmdata.sources.webdataset import Webdataset
 
+MISSING = ", and the folder of the images has no such file"
 TALK = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cat."}]
 
 
@@ -36,7 +38,7 @@ def test_dropped_rows_of_a_folder_and_its_table_have_a_place(tmp_path):
     assert dropped(Files(path=str(tmp_path))) == [("no_caption", "sub/b.png", None)]
     (tmp_path / "list.csv").write_text("file_name,caption\na.png,a\nlost.png,b\n../c.png,c\n")
     assert dropped(Files(path=str(tmp_path), table="list.csv")) == [
-        ("no_file", "list.csv, row 2", "the row names the image 'lost.png'"),
+        ("no_file", "list.csv, row 2", f"the row names the image 'lost.png'{MISSING}"),
         ("outside_folder", "list.csv, row 3", "the row names the image '../c.png'"),
     ]
 
@@ -45,6 +47,17 @@ def test_dropped_rows_of_a_tar_have_a_place(tmp_path):
     write_tar(tmp_path / "a.tar", [("0.png", picture()), ("0.txt", b"a"), ("1.txt", b"no image")])
     ((reason, place, problem),) = dropped(Webdataset(path=str(tmp_path / "a.tar")))
     assert (reason, place.partition(", byte ")[0], problem) == ("no_image", "a.tar", "sample '1' cannot be used")
+
+
+def test_a_missing_image_of_a_conversation_or_document_is_named(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([{"conversations": TALK, "image": "lost.png"}]))
+    problem = f"the row names the image 'lost.png'{MISSING}"
+    for source in (LlavaJson, Messages):
+        assert dropped(source(path=str(tmp_path / "a.json"))) == [("no_file", "a.json, record 1", problem)]
+    image = {"image_name": "lost.png", "matched_text_index": 0, "matched_sim": 1}
+    (tmp_path / "a.jsonl").write_text(json.dumps({"url": "http://a.org", "text_list": ["a"], "image_info": [image]}))
+    found = dropped(Mmc4(path=str(tmp_path / "a.jsonl"), images=str(tmp_path)))
+    assert found == [("no_file", "a.jsonl, line 1", problem)]
 
 
 @pytest.mark.parametrize("source", [LlavaJson, Messages])
@@ -91,7 +104,7 @@ def test_dropped_rows_of_coco_annotations_have_a_place(tmp_path):
     entry = {"id": 7, "file_name": "lost.jpg"}
     (tmp_path / "a.json").write_text(json.dumps({"images": [entry], "annotations": []}))
     assert dropped(Coco(path=str(tmp_path / "a.json"), images=str(tmp_path))) == [
-        ("no_file", "image 7", "the row names the image 'lost.jpg'")
+        ("no_file", "image 7", f"the row names the image 'lost.jpg'{MISSING}")
     ]
 
 

@@ -22,6 +22,7 @@ from vlmdata.web.url import Url, bracketed, is_literal, parse_url
 HEAD = 1000  # rows that are checked
 PIECES = 3  # pieces in which the first rows are looked for; earlier ones may have no row
 SMALL_BYTES = 8 << 20  # largest file of an archive that is read; a list of any size is read, because it is read in chunks
+NO_IMAGE_FILE = ("no_file", "outside_folder")  # reasons that a wrong folder of images gives
 SHOWN = 100  # most characters of a value in a message
 
 
@@ -33,7 +34,8 @@ def first_rows(source: Source) -> pa.Table | None:
     files = source.files()
     if any("://" in path or not os.path.exists(path) for path, _ in files[:PIECES]):
         return None
-    if not source.shuffled and (not files or files[0][1] > SMALL_BYTES):
+    is_list = source.shuffled or image_folder(source) is not None
+    if not is_list and (not files or files[0][1] > SMALL_BYTES):
         return None
     with errors_as(_unreadable, passes=(RecipeError, OSError)):
         for piece in source.pieces()[:PIECES]:
@@ -57,8 +59,8 @@ def check_rows(rows: pa.Table, source: Source, steps: tuple[Step, ...], findings
         return
     is_alive = alive(rows)
     if not is_alive.any():  # the rows of an archive, or of one file among many, may be damaged by chance
-        is_all = source.shuffled and len(source.pieces()) == 1
-        (findings.mistakes if is_all else findings.notes).append(_all_dropped(rows))
+        is_all = (source.shuffled or image_folder(source) is not None) and len(source.pieces()) == 1
+        (findings.mistakes if is_all else findings.notes).append(_all_dropped(rows, source))
         return
     rows = rows.filter(pa.array(is_alive))
     download = next((step for step in steps if isinstance(step, Download)), None)
@@ -72,7 +74,12 @@ def _row_check(step: Step, rows: pa.Table) -> Callable[[], None]:
     return lambda: step.check_rows(rows)
 
 
-def _all_dropped(rows: pa.Table) -> str:
+def image_folder(source: Source) -> str | None:
+    """Return the folder in which a recipe's source looks for the image files of its rows, or None."""
+    return getattr(source, source.images_in) or None if source.images_in else None
+
+
+def _all_dropped(rows: pa.Table, source: Source) -> str:
     reasons = rows["reason"].to_pylist()
     most = max(set(reasons), key=lambda reason: (reasons.count(reason), str(reason)))
     first = rows.slice(reasons.index(most), 1).to_pylist()[0]
@@ -80,8 +87,16 @@ def _all_dropped(rows: pa.Table) -> str:
     problem = f", {first['problem']}" if first["problem"] else ""
     return (
         f"source: none of the first {len(rows):,} rows can be used. Most are dropped as {most or first['drop']}, "
-        f"such as {where}{problem}. Check that the file and the columns are the ones you mean"
+        f"such as {where}{problem}. {_advice(most, source)}"
     )
+
+
+def _advice(reason: str | None, source: Source) -> str:
+    if reason not in NO_IMAGE_FILE:
+        return "Check that the file and the columns are the ones you mean"
+    folder = image_folder(source) or os.path.dirname(source.files()[0][0])
+    looked = f"The images are looked for in {folder}"
+    return f"{looked}. Set source.{source.images_in} to their folder" if source.images_in else f"{looked}, the list's folder"
 
 
 def _check_addresses(rows: pa.Table, download: Download, findings: Findings) -> None:

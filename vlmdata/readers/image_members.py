@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from vlmdata.readers.dialogue import first_of, images_of
 from vlmdata.readers.source_images import image_given
+from vlmdata.readers.strings import clean
 
 # Fields of the JSON; `texts` has turns of {"user": ..., "assistant": ...}, as in The Cauldron
 TURNS = ("conversations", "messages", "conversation", "texts")
@@ -61,7 +62,8 @@ class Members:
         return image | self._meaning(image["url"])
 
     def _file(self, name: str) -> dict[str, Any]:
-        return self._meaning(name) or {"drop": "source", "reason": "no_file"}
+        problem = f"the JSON names the image {clean(name)[:300]!r}, and the sample has no such member"
+        return self._meaning(name) or {"drop": "source", "reason": "no_file", "problem": problem}
 
     def _meaning(self, name: str) -> dict[str, Any]:
         member = self._member(name)

@@ -49,10 +49,11 @@ def with_place(row: dict[str, Any], where: str, problem: str | None = None) -> d
     """Return a row, with `where` as its `place` if the row is dropped or has no address.
 
     A place that the row already has is kept. If a later step drops the row, the command `why` shows the place. If the row is
-    already dropped, `problem` is added too.
+    already dropped, a problem is added too: that of the row's first image with a `problem`, or else `problem`.
     """
     if row.get("drop"):
-        return {"place": where, "problem": problem, **row}
+        named = (image.get("problem") for image in row.get("images") or () if image)
+        return {"place": where, "problem": next(filter(None, named), problem), **row}
     has_address = row.get("url") or any(image and image.get("url") for image in row.get("images") or ())
     return row if has_address else {"place": where, **row}
 

@@ -115,10 +115,13 @@ def image_given(where: object, file_of: Callable[[str], dict[str, Any]]) -> dict
 
 
 def _file_within(name: str, folder: str) -> dict[str, Any]:
+    """Return the image file `name` of a folder. If it cannot be used, `problem` names it, without the folder's own path."""
     try:
-        return file_in_place(safe_path(name, folder))
+        found = file_in_place(safe_path(name, folder))
     except Refused as error:
-        return _rejected(str(error))
+        found = _rejected(str(error))
+    missing = ", and the folder of the images has no such file" if found.get("reason") == "no_file" else ""
+    return {**found, "problem": f"{name_in_source(name)}{missing}"} if found.get("reason") else found
 
 
 def name_in_source(where: object) -> str | None:

@@ -9,15 +9,18 @@ from typing import Any
 
 import yaml
 
+from vlmdata import catalog
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.images.facts import REASONS as IMAGE_ERRORS
 from vlmdata.readable import UNPRINTABLE, number, text, visible
 from vlmdata.redact import redacted
-from vlmdata.report.losses import REASONS, Loss, Near, are_hardly_any, find_losses
+from vlmdata.report.losses import REASONS, SOURCE, Loss, Near, are_hardly_any, find_losses
 from vlmdata.sizes import counted
+from vlmdata.step import Source
 from vlmdata.web.outcomes import described, is_fetch_failure, is_passing
 from vlmdata.web.url import bracketed, is_literal, parse_url
 
+NO_IMAGE_FILE = ("no_file", "outside_folder")
 SHOWN_HOSTS = 5
 URL_CHARS = 80
 LISTED = 3  # values of a list, such as languages, that a suggested setting adds or removes
@@ -103,10 +106,21 @@ def _unmeasured(loss: Loss, reason: str | None, near: list[Near], out: str) -> I
             yield f"    {visible(one.place or one.key, 200)}: {visible(redacted(one.problem or 'cannot be used'), 200)}"
         elif name := _name(loss, one):
             yield f"    such as {f'{number(one.value)}  ' if one.value is not None else ''}{name}"
+    if loss.step == SOURCE and reason in NO_IMAGE_FILE:
+        yield from _folder(loss.parameters)
     if loss.cls is not None and not loss.decodes and (first := (loss.cls.__doc__ or "").partition("\n\n")[0]):
         yield f"    the step: {' '.join(first.split())}"
     if reason and not (loss.cls and loss.cls.is_private):
         yield f"    more of them: vlmdata why {shlex.quote(out)} {shlex.quote(visible(reason))}"
+
+
+def _folder(source: dict[str, Any]) -> Iterator[str]:
+    """Yield a line with the setting of the folder in which a source looked for the image files that its rows name."""
+    kind = source.get("type")
+    cls: Any = catalog.find("sources", kind) if kind in catalog.names("sources") else Source
+    name = cls.images_in
+    if name:
+        yield f"    looked for in {source.get(name) or 'the folder of the list'}; to change it: --set source.{name}=FOLDER"
 
 
 def _listed(loss: Loss, sign: str, parameter: str, found: list[tuple[str, int]]) -> Iterator[str]:

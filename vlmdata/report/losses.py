@@ -29,6 +29,7 @@ from vlmdata.steps.resize import Resize
 from vlmdata.web.outcomes import is_fetch_failure
 
 FEW_ROWS = 10  # fewer kept rows are hardly any, if they are also less than a tenth
+SOURCE = "source"  # the name of the source, as a step that drops rows
 STEPS = 2
 REASONS = 3  # explained for each step
 NEAREST = 3  # rows shown for each reason
@@ -55,7 +56,7 @@ class Loss:
     rows: int
     before: int
     reasons: list[tuple[str | None, int]]
-    parameters: dict[str, Any]  # of the step in the recipe
+    parameters: dict[str, Any]  # of the step, or of the source, in the recipe
     cls: type[Step] | None  # None for the source, and for a user's step that is not imported
     nearest: dict[str | None, list[Near]] = field(default_factory=dict)
     hosts: dict[str | None, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -97,8 +98,8 @@ def _steps_that_took_most(manifest: dict[str, Any]) -> list[Loss]:
     for line in manifest["dropped"]:  # in the order of the recipe
         if line["step"] not in found:
             name, parameters = named.get(line["step"], ("", {}))
-            if line["step"] == LABEL:
-                parameters = manifest["recipe"]["shards"]
+            if line["step"] in (LABEL, SOURCE):
+                parameters = manifest["recipe"]["shards" if line["step"] == LABEL else SOURCE]
             found[line["step"]] = Loss(line["step"], 0, left, [], parameters, _class_of(line["step"], name))
         loss = found[line["step"]]
         loss.reasons.append((line["reason"], line["rows"]))

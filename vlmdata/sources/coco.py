@@ -34,6 +34,7 @@ class Coco(Source):
 
     id: ClassVar = "vlmdata.sources.coco"
     example: ClassVar = "source: {type: coco, path: [captions_train2017.json, instances_train2017.json], images: train2017}"
+    images_in: ClassVar = "images"
 
     path: Annotated[str | list[str], Doc("COCO-style JSON files, or folders or globs of them, which are joined by image id.")]
     images: Annotated[str, Doc("Folder of the images. Empty: fetch them from `address`.")] = ""

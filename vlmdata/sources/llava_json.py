@@ -29,6 +29,7 @@ class LlavaJson(Source):
     id: ClassVar = "vlmdata.sources.llava_json"
     example: ClassVar = "source: {type: llava_json, path: llava_v1_5_mix665k.json, images: images}"
     gives: ClassVar = "conversations"
+    images_in: ClassVar = "images"
 
     path: Annotated[str | list[str], Doc("JSON, JSON lines or Parquet files, or folders or globs of them.")]
     images: Annotated[str, Doc("Folder of the images that the list names. Empty: the list's folder.")] = ""

@@ -27,6 +27,7 @@ class Messages(Source):
     id: ClassVar = "vlmdata.sources.messages"
     example: ClassVar = "source: {type: messages, path: chats.jsonl, folder: images}"
     gives: ClassVar = "conversations"
+    images_in: ClassVar = "folder"
 
     path: Annotated[str | list[str], Doc("JSON, JSON lines or Parquet files, or folders or globs of them.")]
     messages: Annotated[str, Doc("Field of the turns. A record without it uses `conversations`.")] = "messages"

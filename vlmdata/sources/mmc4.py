@@ -22,7 +22,7 @@ from vlmdata.readers.json_records import no_json
 from vlmdata.readers.lists import named_pieces
 from vlmdata.readers.open_file import opened, raw_file
 from vlmdata.readers.pair_rows import json_object
-from vlmdata.readers.plain_rows import bad_record, document, reject, tables
+from vlmdata.readers.plain_rows import bad_record, document, place, reject, tables, with_place
 from vlmdata.readers.source_images import from_base64, image_named
 from vlmdata.readers.strings import clean
 from vlmdata.readers.tar_samples import MAX_IMAGE, BadSample, member_bytes, tar_rows
@@ -54,6 +54,7 @@ class Mmc4(Source):
     example: ClassVar = "source: {type: mmc4, path: docs_shard_*.jsonl, min_similarity: 0.15}"
     gives: ClassVar = "documents"
     shuffled: ClassVar[bool] = False
+    images_in: ClassVar = "images"
 
     path: Annotated[str | list[str], Doc("MMC4's JSON lines files, or folders or globs of them.")]
     min_similarity: Annotated[
@@ -68,7 +69,7 @@ class Mmc4(Source):
     def check(self) -> None:
         super().check()
         if self.images:
-            find(self.images, ("",))
+            find(self.images, ("",), parameter="source.images")
 
     def files(self) -> list[File]:
         try:
@@ -99,7 +100,7 @@ class Mmc4(Source):
 
     def _row(self, line: bytes, file: str, number: int) -> dict[str, Any]:
         try:
-            return self._document(line)
+            return with_place(self._document(line), place(file, line=number))
         except BROKEN as error:
             text = line[:200].decode("utf-8", "replace")
             fields: dict[str, Any] = {"id": f"bad\n{text}", "extra": json_object({"record": text})}
@@ -118,7 +119,10 @@ class Mmc4(Source):
             parts += sentences[number : number + 1]
         extra = json_object({"matched_sim": [image.get("matched_sim") for _, image in sorted(kept, key=lambda pair: pair[0])]})
         row = document((part for part in parts if part), url=url, extra=extra)
-        return row if row["images"] else reject(row, "empty_document")
+        if not row["images"]:
+            return reject(row, "empty_document")
+        found = [image for image in row["images"] if image]
+        return reject(row, found[0].get("reason") if found and all(image.get("reason") for image in found) else None)
 
     def _image(self, image: dict[str, Any]) -> dict[str, Any]:
         address = clean(str(image.get("raw_url") or ""))
