@@ -21,6 +21,7 @@ from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.exporting.draft import LEFT_OUT, Draft, ShardRecord, check_target, open_draft
 from vlmdata.exporting.exporter import Exporter, Kind, Shard, first_kind
+from vlmdata.exporting.target import check_name, check_place
 from vlmdata.extras import check_installed
 from vlmdata.recipe import fingerprint
 from vlmdata.sizes import counted, noun
@@ -54,10 +55,10 @@ def export(
     check_callable(progress=progress)
     if options is not None and not isinstance(options, Mapping):
         raise wrong("options", "a mapping such as {'form': 'parquet'}", options)
-    if "://" in str(target):
-        raise RecipeError(f"{target}: export writes to a folder on this machine, not to an address")
+    check_name(target)
     target = Path(target).absolute()
     check_target(target)
+    check_place(target, out)
     exporter = catalog.build(exports.find(to), dict(options or {}), f"export --to {to}")
     check_installed(exporter.modules, f"export --to {to}")
     manifest = read_manifest(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -16,6 +17,7 @@ from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.step import RecipeError
 
 LEFT_OUT = "left_out.log"  # in the target: key and reason of each sample that the format cannot hold; not a name of a data file
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a full disk, which do not name the file
 COPIED = 1 << 20  # bytes that are copied at once
 
 
@@ -110,8 +112,8 @@ class Draft:
 
     def publish(self, target: Path) -> None:
         """Give the files their final name, and remove the rest of the draft. Raises RecipeError if the target exists."""
-        if target.exists():
-            raise RecipeError(f"{target} already exists. Name a new folder")
+        if os.path.lexists(target):
+            raise RecipeError(_exists(target))
         os.rename(self.files, target)
         self.remove()
 
@@ -134,17 +136,22 @@ def open_draft(target: Path, fingerprint: str) -> Iterator[Draft]:
     check_target(target)
     remove_drafts(target, but=draft.folder)
     with LocalStore(draft.folder).alone("lock", _refusal(target)):
-        if target.exists():  # another process has finished it by now
+        if os.path.lexists(target):  # another process has finished it by now
             draft.remove()
         check_target(target)
-        yield draft
+        try:
+            yield draft
+        except OSError as error:
+            if error.errno in FULL and error.filename is None:
+                error.filename = str(target)
+            raise
 
 
 def check_target(target: Path) -> None:
     """Raise RecipeError if the target exists. What a killed export left beside it is removed."""
-    if target.exists():
+    if os.path.lexists(target):
         remove_drafts(target)
-        raise RecipeError(f"{target} already exists. Name a new folder")
+        raise RecipeError(_exists(target))
 
 
 def remove_drafts(target: Path, *, but: Path | None = None) -> None:
@@ -153,6 +160,11 @@ def remove_drafts(target: Path, *, but: Path | None = None) -> None:
         if path != but:
             with contextlib.suppress(RecipeError), LocalStore(path).alone("lock", _refusal(target)):
                 shutil.rmtree(path)
+
+
+def _exists(target: Path) -> str:
+    what = " as a link to a place that does not exist" if target.is_symlink() and not target.exists() else ""
+    return f"{target} already exists{what}. Name a new folder"
 
 
 def _prefix(target: Path) -> str:

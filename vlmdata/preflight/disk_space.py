@@ -6,9 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
+from vlmdata.engine.store.folder_store import existing_parent
 from vlmdata.errors import RecipeError
 from vlmdata.preflight.findings import Findings
-from vlmdata.preflight.output_place import existing_parent, is_bucket
+from vlmdata.preflight.output_place import is_bucket
 from vlmdata.readers import lists
 from vlmdata.readers.lists import ListFormat
 from vlmdata.readers.open_file import COMPRESSED, seekable

@@ -13,6 +13,7 @@ from typing import Any
 from vlmdata.arguments import check_protocol
 from vlmdata.engine.output.manifest import MANIFEST
 from vlmdata.engine.partitions import plan
+from vlmdata.engine.store.folder_store import existing_parent
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.errors import RecipeError
 from vlmdata.preflight.findings import Findings
@@ -53,13 +54,6 @@ def check_output(out: str | Path, source: Source | None, findings: Findings, *, 
 def is_bucket(out: str | Path) -> bool:
     """Return whether `out` is the address of an object store and not a folder."""
     return "://" in str(out) and not str(out).startswith("file://")
-
-
-def existing_parent(folder: Path) -> Path:
-    """Return the folder itself if it exists, or the nearest folder above that exists."""
-    while not os.path.lexists(folder):
-        folder = folder.parent
-    return folder
 
 
 def _check_folder(folder: Path, text: str) -> None:

@@ -158,6 +158,13 @@ class LocalStore:
                 path.unlink(missing_ok=True)
 
 
+def existing_parent(folder: Path) -> Path:
+    """Return the folder itself if it exists, or the nearest folder above that exists. A link exists, whatever it leads to."""
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    return folder
+
+
 @contextlib.contextmanager
 def _removed_on_error(path: Path) -> Iterator[None]:
     """Remove the file if the block raises."""
