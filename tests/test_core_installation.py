@@ -51,6 +51,7 @@ CHECKED = {  # a recipe: the extra that it needs
     SOURCE % "url_list, path: s3://bucket/list.csv": "s3",
     SOURCE % "webdataset, path: https://example.org/0.tar": "s3",
 }
+NAMED = re.compile(r"^vlmdata.*: pip install 'vlmdata\[(.*?)\]'(?:, or leave the step out: --set \w+=off)?$", re.M)
 COMMANDS = {  # a command: the extra that it needs
     "run recipe.yaml --out OUT2 --address auto": "ray",
     "run recipe.yaml --out s3://bucket/OUT": "s3",
@@ -114,6 +115,19 @@ def test_each_missing_extra_is_named_in_one_line(core: Core) -> None:
         (core.folder / f"{number}.yaml").write_text(recipe)
         commands[f"check {number}.yaml"] = extra
     found = {line: core.vlmdata(line) for line in commands}
-    named = {line: re.findall(r"^vlmdata.*: pip install 'vlmdata\[(.*)\]'$", one.stderr, re.M) for line, one in found.items()}
+    named = {line: NAMED.findall(one.stderr) for line, one in found.items()}
     assert named == {line: [extra] for line, extra in commands.items()}
     assert {one.returncode for one in found.values()} == {2}
+
+
+def test_the_core_runs_the_first_commands_of_the_readme(core: Core) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    section = readme.partition("## Your first dataset\n")[2].partition("\n- ")[0]
+    check, run, *others = [line.partition("#")[0].strip() for line in section.splitlines() if line.startswith("    vlmdata ")]
+    assert (check.split()[1], run.split()[1]) == ("check", "run")
+    missing = "--set download.allowed_hosts=[127.0.0.1] --local --workers 1"  # the list of the tests is on this machine
+    for command in (check, f"{run} {missing}", *(one for one in others if "train" not in one and "why" not in one)):
+        words = command.replace(" OUT", " FIRST").replace("--open", "").removeprefix("vlmdata ")
+        done = core.vlmdata(words)
+        assert done.returncode == 0, (words, done.stderr)
+    assert "of 16 rows kept" in core.vlmdata("show FIRST").stdout

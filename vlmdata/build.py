@@ -58,7 +58,8 @@ def run(
     """Build the dataset in `out` and return its manifest. Work that an earlier run finished is not repeated.
 
     `recipe` is a file, the name of a shipped recipe, or a Recipe. `overrides` maps dotted paths, such as `source.path`, to
-    values that replace values of the recipe. A Recipe takes no overrides. `workers` is the number of processes (default: one
+    values that replace values of the recipe; the name of a step with the value False leaves the step out. A Recipe takes no
+    overrides. `workers` is the number of processes (default: one
     per core). By default, they run on a Ray cluster that is started on this machine. With `address`, they run on the Ray
     cluster at this address, and with `local`, or if Ray is not installed, they run without Ray. With `limit`, only this number
     of rows is processed: the first rows of the first partitions. Fetches that failed for a reason in `retry`, such as

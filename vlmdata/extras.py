@@ -43,27 +43,31 @@ EXTRAS = {  # module: the extra of pyproject.toml that installs it; modules that
 INCLUDED = {"train": {"clip", "hf"}}  # extras that another extra makes unnecessary
 
 
+class MissingPackage(RecipeError):
+    """A package that is not installed. The message names the extra that installs it."""
+
+
 def required(module: str, user: str) -> Any:
     """Import a module of an extra and return it. `user` says who needs it, such as "step clip_score".
 
-    Raises RecipeError, which names the extra, if the package is not installed. A package that is installed but fails to import
-    is reported with its own message.
+    Raises MissingPackage, which names the extra, if the package is not installed. A package that is installed but fails to
+    import is reported with its own message.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == module.partition(".")[0]:
-            raise RecipeError(_missing([module], user)) from None
+            raise MissingPackage(_missing([module], user)) from None
         raise RecipeError(f"{user} needs the package '{module}', which cannot be imported: {error}") from None
     except ImportError as error:
         raise RecipeError(f"{user} needs the package '{module}', which cannot be imported: {error}") from None
 
 
 def check_installed(modules: Iterable[str], user: str) -> None:
-    """Raise RecipeError, which names the extras, if one of the modules is not installed. Imports none of them."""
+    """Raise MissingPackage, which names the extras, if one of the modules is not installed. Imports none of them."""
     absent = [module for module in modules if not is_installed(module)]
     if absent:
-        raise RecipeError(_missing(absent, user))
+        raise MissingPackage(_missing(absent, user))
 
 
 def is_installed(module: str) -> bool:

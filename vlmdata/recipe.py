@@ -25,6 +25,7 @@ from vlmdata.shipped import build_recipes
 from vlmdata.step import RecipeError, Source, Step, file_name
 
 T = TypeVar("T", bound=Step)
+PARTS = ("source", "steps", "shards", "part_rows")  # the keys of a recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,8 @@ def load(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None) -
     """Read and check a recipe, which is a file or the name of a shipped recipe. Raises RecipeError for a mistake.
 
     `overrides` maps dotted paths to new values. A path names a value of the source or the layout (`source.path`,
-    `shards.samples`), or a step and its parameter (`image_size.min_side`).
+    `shards.samples`), or a step and its parameter (`image_size.min_side`). The name or label of a step with the value False or
+    None leaves the step out (`{"clip_score": False}`).
     A Recipe is returned unchanged and takes no overrides.
     """
     found = as_read(recipe, overrides)
@@ -128,6 +130,8 @@ def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
         place, equals, text = pair.partition("=")
         if not equals or not place:
             raise RecipeError(f"--set {pair}: write a setting as name=value, as in --set source.path=urls.parquet")
+        if not text.strip() and "." not in place:  # an empty variable of the shell must not leave out a step
+            raise RecipeError(f"--set {pair}: the value is missing, as in --set part_rows=500 or --set clip_score=off")
         try:
             values[place] = text if text.startswith("*") else yaml.safe_load(text)
         except yaml.YAMLError:
@@ -273,38 +277,88 @@ def _wrong_columns(steps: tuple[Step, ...], where: str) -> list[str]:
 
 def apply_overrides(tree: dict[str, Any], overrides: dict[str, Any] | None, where: str) -> None:
     """Replace values of a recipe's tree, in place. `overrides` is as in `load`, and `where` names the recipe in errors."""
-    for place, value in (overrides or {}).items():
+    overrides = overrides or {}
+    for place, value in overrides.items():
+        head = place.partition(".")[0]
+        if head != place and head not in PARTS and _is_off(overrides.get(head, True)):
+            raise RecipeError(f"--set {place}: --set {head}=off leaves this step out. Remove one of the two")
         _override(tree, place, value, where)
+
+
+def _is_off(value: Any) -> bool:
+    return value is None or value is False
 
 
 def _override(tree: dict[str, Any], place: str, value: Any, path: str) -> None:
     head, *rest = place.split(".")
-    if head not in ("source", "shards", "part_rows", "steps"):
-        target = _step_entry(tree, head, path)
-    elif not rest:
-        tree[head] = value
+    if not rest:
+        if head not in PARTS:
+            _leave_out(tree, head, value, path)
+        elif _is_off(value):
+            raise RecipeError(f"--set {head}=off: only a step can be left out, such as --set image_size=off")
+        else:
+            tree[head] = value
         return
+    if head not in PARTS:
+        number, name, parameters = _step_entry(tree, head, path)
+        target: Any = parameters or {}
+        if not isinstance(target, dict):
+            return  # `parse_parts` reports that the file has no mapping here
+        tree["steps"][number] = {name: target}
     else:
         target = tree.setdefault(head, {})
     for name in rest[:-1]:
-        target = target.setdefault(name, {})
-    if not rest or not isinstance(target, dict):
+        target = target.setdefault(name, {}) if isinstance(target, dict) else None
+    if not isinstance(target, dict):
         raise RecipeError(f"--set {place}: the part before '=' must name a parameter, as in --set source.path=urls.parquet")
     target[rest[-1]] = value
 
 
-def _step_entry(tree: dict[str, Any], name: str, path: str) -> dict[str, Any]:
-    """Return the parameters of the step called `name`. The caller changes them in place."""
-    steps = tree.get("steps") or []
-    labels = []
-    for position, entry in enumerate(steps):
-        step, parameters = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
-        parameters = parameters or {}
-        labels.append(parameters.get("label") or (step.split(".")[-2] if "." in step else step))
-        if labels[-1] == name:
-            steps[position] = {step: parameters}
-            return parameters
-    raise RecipeError(f"--set {name}: {path} has no step '{name}'.{catalog.suggest(name, ['source', 'shards', *labels])}")
+def _leave_out(tree: dict[str, Any], name: str, value: Any, path: str) -> None:
+    """Take the step called `name` out of the tree. Raises RecipeError if `value` does not mean `off`."""
+    number, _, _ = _step_entry(tree, name, path)
+    if not _is_off(value):
+        raise RecipeError(
+            f"--set {name}: the part before '=' must name a parameter, as in --set source.path=urls.parquet. "
+            f"To leave the step out, write --set {name}=off"
+        )
+    if len(same := [n for n, label in _labels(tree).items() if label == name]) > 1:
+        places = " and ".join(str(n + 1) for n in same)
+        raise RecipeError(f"--set {name}=off: the steps {places} of {path} are called '{name}'. Give one of them a `label`")
+    del tree["steps"][number]
+
+
+def _step_entry(tree: dict[str, Any], name: str, path: str) -> tuple[int, str, Any]:
+    """Return the first step called `name`: its position in the list, its name in the recipe, and its parameters as written."""
+    labels = _labels(tree)
+    for number, label in labels.items():
+        if label == name:
+            return number, *_name_and_parameters(tree["steps"][number])
+    if labelled := [label for number, label in labels.items() if _bare_name(tree["steps"][number]) == name]:
+        raise RecipeError(f"--set {name}: {path} calls this step by its label. Name it so: {' or '.join(labelled)}")
+    known = ["source", "shards", *labels.values()]
+    raise RecipeError(f"--set {name}: {path} has no step '{name}'.{catalog.suggest(name, known)}")
+
+
+def _labels(tree: dict[str, Any]) -> dict[int, str]:
+    """Return the label or the name of each step, by its position. Entries that are no steps are left out."""
+    steps = tree.get("steps")
+    found = {}
+    for number, entry in enumerate(steps if isinstance(steps, list) else []):
+        if isinstance(entry, str) or (isinstance(entry, dict) and len(entry) == 1 and isinstance(next(iter(entry)), str)):
+            parameters = _name_and_parameters(entry)[1]
+            label = parameters.get("label") if isinstance(parameters, dict) else None
+            found[number] = str(label or _bare_name(entry))
+    return found
+
+
+def _bare_name(entry: Any) -> str:
+    name = _name_and_parameters(entry)[0]
+    return name.split(".")[-2] if "." in name else name
+
+
+def _name_and_parameters(entry: Any) -> tuple[str, Any]:
+    return (entry, None) if isinstance(entry, str) else next(iter(entry.items()))
 
 
 def _name_of(thing: Source | Step) -> str:

@@ -10,6 +10,7 @@ from vlmdata.verbs import CompletionItem, Verb, argument, files, folders, json_o
 
 EXAMPLES = """
 vlmdata run captions --set source.path=urls.parquet --out OUT
+vlmdata run captions --set source.path=urls.parquet --set clip_score=off --out OUT
 vlmdata run my-recipe.yaml --out s3://bucket/dataset --address auto
 """
 
@@ -22,7 +23,11 @@ def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 def recipe_parameters(command: Any) -> Any:
     """Add the argument that names a recipe, and the option that changes parameters of the recipe."""
     command = click.option(
-        "--set", "settings", multiple=True, metavar="A.B=C", help="change a parameter, such as image_size.min_side=100"
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="A.B=C",
+        help="change a parameter, such as image_size.min_side=100, or leave out a step: clip_score=off",
     )(command)
     return argument("recipe", "a YAML file, or the name of a shipped recipe, such as captions", shell_complete=recipes)(command)
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from vlmdata.errors import RecipeError
-from vlmdata.extras import check_installed
+from vlmdata.extras import MissingPackage, check_installed
 from vlmdata.preflight.disk_space import check_disk
 from vlmdata.preflight.findings import Findings, attempt_check
 from vlmdata.preflight.first_rows import check_rows, first_rows
@@ -20,10 +20,11 @@ from vlmdata.preflight.source_files import check_files
 from vlmdata.preflight.step_order import too_early
 from vlmdata.preflight.weights import check_weights
 from vlmdata.recipe import Parsed, Recipe, parse_parts
-from vlmdata.row import flatten
+from vlmdata.row import ROW, flatten
 from vlmdata.sources.url_list import UrlList
 from vlmdata.step import Source, Step, file_name
 from vlmdata.steps.download import Download
+from vlmdata.steps.resize import Resize
 from vlmdata.web.crowded_host import crowd
 
 SAMPLED = 5000  # rows by whose hosts the duration of the run is estimated
@@ -49,7 +50,7 @@ def examine(
     else:
         parsed = parse_parts(tree, where)
     findings = Findings(list(parsed.mistakes))
-    _check_recipe(parsed, where, findings, resolves=resolves and address is None)
+    _check_recipe(parsed, where, findings, resolves=resolves and address is None, can_set=bool(tree))
     source = parsed.source
     if out is not None:
         attempt_check(lambda: check_output(out, source, findings, is_deep=False), findings)
@@ -62,10 +63,11 @@ def examine(
     return Recipe(source, parsed.steps, parsed.shards, parsed.part_rows), findings.clean()
 
 
-def _check_recipe(parsed: Parsed, where: str, findings: Findings, *, resolves: bool) -> None:
+def _check_recipe(parsed: Parsed, where: str, findings: Findings, *, resolves: bool, can_set: bool) -> None:
     source, steps = parsed.source, parsed.steps
     for step in steps:
-        attempt_check(_step_check(step, findings, resolves=resolves), findings)
+        can_go = can_set and not isinstance(step, Download | Resize) and not _is_read(step, steps)
+        attempt_check(_step_check(step, findings, resolves=resolves, can_go=can_go), findings)
     if source is None:
         return
     attempt_check(lambda: _check_layout(parsed, source, findings), findings)
@@ -98,13 +100,24 @@ def _check_first(rows: pa.Table | None, source: Source, steps: tuple[Step, ...],
     findings.notes = [note for note in findings.notes if note]
 
 
-def _step_check(step: Step, findings: Findings, *, resolves: bool) -> Any:
+def _step_check(step: Step, findings: Findings, *, resolves: bool, can_go: bool) -> Any:
+    """Return the checks of a step. `can_go` is true if the recipe still works without the step."""
+
     def check() -> None:
-        check_installed(step.packages, f"step {step.name}")
-        step.check()
+        try:
+            check_installed(step.packages, f"step {step.name}")
+            step.check()
+        except MissingPackage as error:
+            raise RecipeError(f"{error}, or leave the step out: --set {step.name}=off") if can_go else error from None
         check_weights(step, findings, resolves=resolves)
 
     return check
+
+
+def _is_read(step: Step, steps: tuple[Step, ...]) -> bool:
+    """Return whether another step reads a column that only this step measures."""
+    own = {step.column(name) for name in step.writes} - set(ROW.names)
+    return any(not own.isdisjoint(other.columns_read()) for other in steps if other is not step)
 
 
 def _check_layout(parsed: Parsed, source: Source, findings: Findings) -> None:
