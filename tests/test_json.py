@@ -14,7 +14,7 @@ import vlmdata.commands
 from tests.engine.site import site
 from vlmdata import run, why
 from vlmdata.cli import main
-from vlmdata.explain import dropped_for
+from vlmdata.drop_reasons import dropped_for
 
 pytestmark = pytest.mark.whole
 
@@ -110,9 +110,10 @@ def test_forget_prints_the_receipt_before_and_after_the_removal(web, printed, tm
 
 
 def test_why_prints_the_lines_of_the_ledger(web, printed):
-    line = dropped_for(web.out, "min_side", 1)[0]
+    line = dropped_for(web.out, "min_side", 1).lines[0]
     assert printed(["why", web.out, line["key"]])["rows"] == why(web.out, line["key"]) == [line]
-    assert len(printed(["why", web.out, "min_side", "--limit", "2"])["rows"]) == 2
+    found = printed(["why", web.out, "min_side", "--limit", "2"])
+    assert len(found["rows"]) == 2 and found["count"] == dropped_for(web.out, "min_side", 1).count
     assert printed(["why", web.out, "nothing"], status=1)["rows"] == []
 
 

@@ -1,4 +1,4 @@
-"""Looks up the outcomes of rows in the ledger, by key, address, SHA-256 of an image, or reason."""
+"""Looks up the outcomes of rows in the ledger, by key, address, SHA-256 of an image, step or reason."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
-
 from vlmdata.arguments import check_path, check_text, check_whole
 from vlmdata.columns import COLUMNS
 from vlmdata.dataset import read_manifest
+from vlmdata.drop_reasons import Found, dropped_for
 from vlmdata.engine.output.ledger import ledger_files, take_rows, words_of
 from vlmdata.engine.output.lookup import candidates
 from vlmdata.engine.store.open_store import open_store
-from vlmdata.engine.store.parquet_files import open_parquet
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.readable import is_empty, number, text, visible
 from vlmdata.redact import redacted
@@ -23,10 +21,16 @@ from vlmdata.redact import redacted
 def why(out: str | Path, word: str, *, limit: int = 20) -> list[dict[str, Any]]:
     """Return the ledger's lines about a row: its outcome, the step that decided it, and the measurements.
 
-    `word` is a key, an address of a page or an image, or the SHA-256 of an image as fetched. It can also be a reason such
-    as `min_side`. Then the first `limit` rows that were dropped for this reason are returned. Finding one row in ten million
-    takes under a second. Raises RecipeError if `out` is not a finished dataset.
+    `word` is a key, an address of a page or an image, or the SHA-256 of an image as fetched. It can also be a step, a reason or
+    both, as `vlmdata show` prints them: `image_size`, `min_side` or `image_size: min_side`. Then the first `limit` rows that
+    were dropped there are returned. Finding one row in ten million takes under a second. Raises RecipeError if `out` is not a
+    finished dataset.
     """
+    return find(out, word, limit=limit).lines
+
+
+def find(out: str | Path, word: str, *, limit: int = 20) -> Found:
+    """Return the lines of `why`, and the number of all rows that were dropped for a step or a reason."""
     check_path(out=out)
     check_text(word=word)
     check_whole(1, limit=limit)
@@ -35,29 +39,7 @@ def why(out: str | Path, word: str, *, limit: int = 20) -> list[dict[str, Any]]:
     # The lookup has hashes of addresses with their secrets. So a signed address finds only its own row, although the ledger
     # stores addresses without secrets.
     found = [line for name in ledger_files(manifest) for line in _lines(store, name, word)]
-    return found or dropped_for(out, word, limit)
-
-
-def dropped_for(out: str | Path, reason: str, limit: int) -> list[dict[str, Any]]:
-    """Return the ledger's first `limit` lines of rows dropped for a reason such as `bad_record`.
-
-    Reading stops when `limit` rows are found. The ledger is not read at all if the manifest does not list the reason.
-    """
-    manifest = read_manifest(out)
-    if reason not in {outcome["reason"] for outcome in manifest["dropped"]}:
-        return []
-    store = open_store(out, probe=False)
-    found: list[dict[str, Any]] = []
-    for name in ledger_files(manifest):
-        with open_parquet(store, name) as file:
-            for group in range(file.num_row_groups):
-                reasons = file.read_row_group(group, columns=["reason"])["reason"]
-                if pc.any(pc.equal(reasons, reason)).as_py():
-                    rows = file.read_row_group(group).filter(pc.equal(reasons, reason))
-                    found += rows.slice(0, limit - len(found)).to_pylist()
-                if len(found) == limit:
-                    return found
-    return found
+    return Found(found, len(found)) if found else dropped_for(out, word, limit)
 
 
 def _lines(store: Store, name: str, word: str) -> Iterator[dict[str, Any]]:
