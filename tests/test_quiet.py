@@ -64,6 +64,15 @@ def test_verbs_that_work_say_nothing(web, said, tmp_path, monkeypatch):
     assert {"files", "index.parquet", "captions.yaml"} < set(os.listdir(tmp_path)) and not (out / "work").exists()
 
 
+def test_a_quiet_run_gives_no_advice_but_warns_of_rows_without_captions(said, tmp_path, monkeypatch):
+    monkeypatch.setattr("vlmdata.build.is_installed", lambda module: False)
+    (tmp_path / "a.csv").write_text("url,caption\nhttps://e.invalid/1.jpg,\n")
+    settings = ["--set", f"source.path={tmp_path}/a.csv", "--set", "clip_score=off"]
+    out, heard = said("run", "captions", *settings, "--out", tmp_path / "out", "--workers", 1)
+    assert out == "" and "caption" in heard
+    assert "Ray is not installed" not in heard and "download.contact" not in heard
+
+
 def test_verbs_that_tell_print_their_results(web, said):
     assert said("show", web.out)[0].startswith(f"{web.out}: 24 of 32 rows kept") and said("show", web.out)[1] == ""
     assert said("diff", web.out, web.out) == ("no row differs\n", "")

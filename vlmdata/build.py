@@ -32,6 +32,7 @@ from vlmdata.engine.store.store_protocol import Store
 from vlmdata.engine.work.compile_recipe import BoundStep, compile_recipe, pass_ends
 from vlmdata.errors import Mistakes
 from vlmdata.extras import check_installed, is_installed
+from vlmdata.notes import is_quiet, note
 from vlmdata.preflight.examine import examine
 from vlmdata.recipe import Recipe
 from vlmdata.step import RecipeError
@@ -59,13 +60,13 @@ def run(
 
     `recipe` is a file, the name of a shipped recipe, or a Recipe. `overrides` maps dotted paths, such as `source.path`, to
     values that replace values of the recipe; the name of a step with the value False leaves the step out. A Recipe takes no
-    overrides. `workers` is the number of processes (default: one
-    per core). By default, they run on a Ray cluster that is started on this machine. With `address`, they run on the Ray
-    cluster at this address, and with `local`, or if Ray is not installed, they run without Ray. With `limit`, only this number
-    of rows is processed: the first rows of the first partitions. Fetches that failed for a reason in `retry`, such as
-    `timeout`, are tried again. `open_workers` takes the place of `address` and `local`. It is a function that gets the job and
-    the number of workers, and returns a context manager that yields the workers. Raises RecipeError or InputError for a user's
-    mistake before any work starts, and WorkFailed if the work fails.
+    overrides. `workers` is the number of processes (default: one per core). By default, they run on a Ray cluster that is
+    started on this machine. With `address`, they run on the Ray cluster at this address, and with `local`, or if Ray is not
+    installed, they run without Ray. With `limit`, only this number of rows is processed: the first rows of the first
+    partitions. Fetches that failed for a reason in `retry`, such as `timeout`, are tried again. `open_workers` takes the place
+    of `address` and `local`. It is a function that gets the job and the number of workers, and returns a context manager that
+    yields the workers. Raises RecipeError or InputError for a user's mistake before any work starts, and WorkFailed if the work
+    fails.
     """
     _check_not_importing()
     check_whole_or_none(1, workers=workers)
@@ -83,7 +84,7 @@ def run(
     if not reasons and plan.load(store) and is_done(store, recipe, plan.make(recipe, store), limit):
         return load_manifest(store)
     if without_ray:
-        print(f"vlmdata: {WITHOUT_RAY}", file=sys.stderr)
+        note(WITHOUT_RAY)
     with alone(store):
         finish_pending(store)
         if plan.load(store) is None:
@@ -113,12 +114,16 @@ def _check_not_importing() -> None:
 
 
 def _examined(read: Recipe | tuple[dict[str, Any], str], out: str | Path, limit: int | None, address: str | None) -> Recipe:
-    """Make the checks of `vlmdata check`, and print its notes. Raises RecipeError if there is a mistake."""
+    """Make the checks of `vlmdata check`, and print its notes. Raises RecipeError if there is a mistake.
+
+    With --quiet, only the notes about lost rows and the disk are printed.
+    """
     recipe, found = examine(read, out=out, limit=limit, address=address, resolves=True)
     if recipe is None:
         raise Mistakes(found.mistakes)
-    for note in found.notes:
-        print(f"vlmdata: {note}", file=sys.stderr)
+    for line in found.notes:
+        if not (is_quiet() and line in found.advice):
+            print(f"vlmdata: {line}", file=sys.stderr)
     return recipe
 
 

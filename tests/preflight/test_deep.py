@@ -42,6 +42,18 @@ def test_deep_notes_a_step_that_drops_the_whole_sample(tmp_path, capsys):
     assert "  kept by the steps that were tried: 0 of 16" in captured.out
 
 
+def test_deep_counts_the_reasons_that_it_does_not_name(tmp_path, capsys):
+    texts = ["a b", "a b", "a b c d e f", "a b c d e f", "a b c", "a b c", f"a b {'c' * 50}", f"a b {'d' * 50}", "a fine cat"]
+    rows = "".join(f"https://e.example/{number}.jpg,{text}\n" for number, text in enumerate(texts))
+    (tmp_path / "a.csv").write_text(f"url,caption\n{rows}")
+    limits = "{min_words: 3, max_words: 5, min_chars: 6, max_chars: 30}"
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"source: {{type: url_list, path: {tmp_path}/a.csv}}\nsteps: [text_length: {limits}]\n")
+    assert main(["check", str(recipe), "--deep"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  text_length: ")]
+    assert line.startswith("  text_length: 1 of 9 kept (") and line.endswith(", others 2)") and line.count(" 2") == 4
+
+
 def test_deep_asks_the_hub_for_weights_that_are_not_here(tmp_path):
     """The hub is a server on the loopback address that does not have the repository."""
     code = (

@@ -11,6 +11,7 @@ from typing import Any
 
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
+from vlmdata.notes import is_quiet
 from vlmdata.sizes import counted, noun
 from vlmdata.step import RecipeError
 from vlmdata_train.checks import frames_in
@@ -103,7 +104,8 @@ def _frames(folder: str, fps: float, part: Any) -> list[Media]:
     times = [number / fps for number in range(len(paths))]
     if part is None:
         are = noun(len(paths), "is an image", "are images")
-        print(f"the model has no part `video`, so the {counted(len(paths), 'frame')} of {folder} {are}", file=sys.stderr)
+        if not is_quiet():
+            print(f"the model has no part `video`, so the {counted(len(paths), 'frame')} of {folder} {are}", file=sys.stderr)
         return [_read(path) for path in paths]
     if len(paths) == 1:
         return [_read(paths[0])]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vlmdata.notes import is_quiet
 from vlmdata.verbs import CompletionItem, argument, files, words
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def report(checkpoint: Path | None, recipe: Recipe, name: str = "") -> None:
         print("no checkpoint was saved; `checkpoints.every` sets after how many steps the run saves one", file=sys.stderr)
         return
     print(checkpoint, flush=True)
-    print("\n".join(next_commands(checkpoint, recipe, name)), file=sys.stderr)
+    if not is_quiet():
+        print("\n".join(next_commands(checkpoint, recipe, name)), file=sys.stderr)
 
 
 def next_commands(checkpoint: Path, recipe: Recipe, name: str = "") -> list[str]:

@@ -95,8 +95,9 @@ def _check_first(rows: pa.Table | None, source: Source, steps: tuple[Step, ...],
         check_rows(rows, source, steps, findings)
     web = next((step for step in steps if isinstance(step, Download)), None)
     if web is not None and isinstance(source, UrlList) and rows is not None:
-        findings.notes.append(crowd(flatten(rows.slice(0, SAMPLED), "images").field("url").to_pylist(), None, web) or "")
-    findings.notes += [_renamed(source.carries()), source.warning() or ""]
+        findings.advise(crowd(flatten(rows.slice(0, SAMPLED), "images").field("url").to_pylist(), None, web) or "")
+    findings.advise(_renamed(source.carries()))
+    findings.notes.append(source.warning() or "")
     findings.notes = [note for note in findings.notes if note]
 
 

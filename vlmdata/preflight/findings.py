@@ -17,12 +17,17 @@ class Findings:
     mistakes: list[str] = field(default_factory=list)  # each stops a run
     notes: list[str] = field(default_factory=list)  # worth reading before a run
     facts: list[str] = field(default_factory=list)  # what was measured: an estimate of the disk space, the sample of `--deep`
+    advice: list[str] = field(default_factory=list)  # those notes that --quiet silences: no row is lost, and the disk suffices
+
+    def advise(self, line: str) -> None:
+        """Add a note that `run --quiet` does not print."""
+        self.notes.append(line)
+        self.advice.append(line)
 
     def clean(self) -> Findings:
         """Return the same lines, each once and without secrets."""
-        return Findings(
-            *([redacted(line) for line in dict.fromkeys(lines)] for lines in (self.mistakes, self.notes, self.facts))
-        )
+        every = (self.mistakes, self.notes, self.facts, self.advice)
+        return Findings(*([redacted(line) for line in dict.fromkeys(lines)] for lines in every))
 
 
 def attempt_check(check: Callable[[], None], findings: Findings) -> None:

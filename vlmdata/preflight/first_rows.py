@@ -129,11 +129,11 @@ def _check_addresses(rows: pa.Table, download: Download, findings: Findings) -> 
         )
     contact = download.contact.strip()
     if contact and "@" not in contact and "." not in contact:
-        findings.notes.append(
+        findings.advise(
             f"{download.name}.contact is {contact!r}, by which nobody can be reached. Give a mail address or a web page"
         )
     if not contact and any(not _is_allowed(url, download) for url in urls):
-        findings.notes.append(
+        findings.advise(
             f"{download.name}.contact is empty, so site owners cannot reach you. Set it: "
             f"--set {download.name}.contact=you@example.org"
         )

@@ -34,7 +34,7 @@ def check_output(out: str | Path, source: Source | None, findings: Findings, *, 
     if any(ord(sign) < 32 for sign in text):
         raise RecipeError(f"--out {text!r}: the name has a control character. Choose another name")
     if found := sorted(set(text) & set(EXPANDED)):
-        findings.notes.append(f"--out {text}: readers of tars expand {' '.join(found)} in names. Choose a name without them")
+        findings.advise(f"--out {text}: readers of tars expand {' '.join(found)} in names. Choose a name without them")
     if is_bucket(text):
         check_protocol(text)
         if is_deep:

@@ -166,7 +166,10 @@ def _add_loss(name: str, rows: pa.Table, before: np.ndarray | None, findings: Fi
     if not lost.any() and before is None:
         return
     reasons = Counter(rows.filter(pa.array(lost))["reason"].to_pylist())
-    named = ", ".join(f"{reason or 'dropped'} {count}" for reason, count in reasons.most_common(SHOWN))
+    counts = [(reason or "dropped", count) for reason, count in reasons.most_common(SHOWN)]
+    if others := reasons.total() - sum(count for _, count in counts):
+        counts.append(("others", others))
+    named = ", ".join(f"{reason} {count}" for reason, count in counts)
     total = len(rows) if before is None else int(before.sum())
     findings.facts.append(f"  {name}: {total - int(lost.sum())} of {total} kept" + (f" ({named})" if named else ""))
     if lost.sum() == total and total:

@@ -39,9 +39,7 @@ def check_weights(step: Step, findings: Findings, *, resolves: bool) -> None:
             )
         if resolves and weights.hub:
             _resolve(step, name, weights)
-        findings.notes.append(
-            f"{step.name}: the weights of {name} are not on this machine; the run downloads them from {where}"
-        )
+        findings.advise(f"{step.name}: the weights of {name} are not on this machine; the run downloads them from {where}")
 
 
 def is_cached(weights: Weights) -> bool:
