@@ -172,6 +172,21 @@ def test_a_setting_of_an_unknown_step_is_reported_with_the_known_ones(tmp_path, 
     assert "has no step 'downlod'. Did you mean 'download'?" in capsys.readouterr().err
 
 
+def test_a_setting_that_changes_no_fetch_is_refused_with_the_command_that_applies_it(tmp_path, capsys):
+    with site(tmp_path, 16) as web:
+        run(web.recipe, tmp_path / "out", **LOCAL)
+    capsys.readouterr()
+    for setting in ("image_size.min_side=10", "image_size=off"):
+        assert main(["retry", str(tmp_path / "out"), "--set", setting]) == 2
+        place = setting.partition("=")[0]
+        assert capsys.readouterr().err == (
+            f"vlmdata: {place} changes no fetch, and `retry` only fetches again. This applies it: "
+            f"vlmdata run RECIPE --set {place}=... --out {tmp_path}/out\n"
+        )
+    again = retry(tmp_path / "out", recipe=web.recipe, overrides={"image_size.min_side": 32}, **LOCAL)  # as the run had it
+    assert again["kept"] == 12
+
+
 def test_settings_apply_to_labels_and_to_users_classes_in_a_stored_recipe():
     tree = {
         "source": {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,15 @@ from typing import Any
 from vlmdata.arguments import check_overrides, check_path, texts_of
 from vlmdata.build import run
 from vlmdata.dataset import read_manifest, settle
+from vlmdata.engine.output.manifest import step_entries
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.fetch_failures import Failures, find_failures
 from vlmdata.recipe import Recipe, apply_overrides, load, parse
 from vlmdata.redact import MARK
+from vlmdata.sizes import noun
 from vlmdata.step import RecipeError
+
+FETCHES = ("download", "resize")  # steps whose settings apply to a fetch
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,9 @@ def retry(
 
     `recipe` is the recipe that built the dataset (default: the one in the manifest). It is needed only if addresses in the
     recipe hold secrets, because the manifest does not keep secrets. `overrides` changes values of the recipe, such as
-    `download.allowed_hosts`. `address`, `local` and `workers` are as in `run`. Raises RecipeError if no row failed with a
-    reason in `only`, or if `out` is not a finished dataset.
+    `download.allowed_hosts`. Without `recipe`, a setting of another step is refused, because it changes no fetch: `run` applies
+    it. `address`, `local` and `workers` are as in `run`. Raises RecipeError if no row failed with a reason in `only`, or if
+    `out` is not a finished dataset.
     """
     plan = plan_retry(out, only, recipe=recipe, overrides=overrides)
     return carry_out(plan, address=address, local=local, workers=workers)
@@ -93,6 +99,7 @@ def plan_retry(
     else:
         tree = copy.deepcopy(manifest["recipe"])
         apply_overrides(tree, overrides, f"the recipe of {out}")
+        _check_fetches(out, manifest["recipe"], overrides or {})
         if overrides and MARK not in json.dumps(tree):
             loaded = parse(tree, f"the recipe of {out}")
             tree = loaded.describe()
@@ -101,3 +108,15 @@ def plan_retry(
         others = ", ".join(sorted(failures.left | failures.again)) or "none"
         raise RecipeError(f"no row of {out} failed with {', '.join(sorted(unknown))}. The reasons that occur are: {others}")
     return RetryPlan(out, manifest, failures, loaded, tree)
+
+
+def _check_fetches(out: str | Path, recipe: dict[str, Any], overrides: dict[str, Any]) -> None:
+    """Raise RecipeError if an override is one of a step that fetches nothing. `recipe` is the one in the manifest."""
+    others = {label for name, _, label in step_entries(recipe) if name not in FETCHES}
+    if wrong := [place for place in overrides if place.partition(".")[0] in others]:
+        settings = " ".join(f"--set {place}=..." for place in wrong)
+        change, them = (noun(len(wrong), one, more) for one, more in (("changes", "change"), ("it", "them")))
+        raise RecipeError(
+            f"{', '.join(wrong)} {change} no fetch, and `retry` only fetches again. This applies {them}: "
+            f"vlmdata run RECIPE {settings} --out {shlex.quote(str(out))}"
+        )

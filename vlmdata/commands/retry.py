@@ -37,7 +37,7 @@ vlmdata retry OUT --set 'download.allowed_hosts=[images.intranet]'
     "settings",
     multiple=True,
     metavar="A.B=C",
-    help="change a parameter of the recipe, such as download.timeout_s=60",
+    help="change a parameter of a fetch, such as download.timeout_s=60; for those of other steps, use `vlmdata run --set`",
 )
 @engine_parameters
 @json_option
