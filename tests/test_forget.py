@@ -19,9 +19,11 @@ from tests.sources.pictures import picture
 from vlmdata import run, stream
 from vlmdata.audit import audit
 from vlmdata.cli import main
+from vlmdata.engine.partitions.tombstones import Tombstones, domains_of, hash_of
 from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.explain import why
-from vlmdata.recipe import parse
+from vlmdata.forget_words import domain_of
+from vlmdata.recipe import RecipeError, parse
 from vlmdata.takedown import finish, forget
 
 pytestmark = pytest.mark.whole
@@ -306,3 +308,60 @@ def test_the_address_beside_an_inline_image_is_found(tmp_path):
     assert json.loads(sample["json"])["url"] == "https://example.org/0.jpg"
     receipt = forget(tmp_path / "out", domain="example.org")
     assert (receipt["samples"], [line["url"] for line in receipt["removed"]]) == (1, ["https://example.org/0.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("word", "domain"),
+    [
+        ("Example.ORG", "example.org"),
+        ("https://example.org/", "example.org"),
+        ("HTTPS://example.org:443", "example.org"),
+        ("example.org:80", "example.org"),
+        ("*.example.org", "example.org"),
+        ("example.org.", "example.org"),
+        ("b\u00fccher.example", "xn--bcher-kva.example"),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("[::1]", "::1"),
+        ("::1", "::1"),
+    ],
+)
+def test_a_domain_is_read_as_addresses_have_it(word, domain):
+    assert domain_of(word) == domain
+
+
+@pytest.mark.parametrize(
+    ("word", "fix"),
+    [
+        ("example.org:8080", "a domain includes all ports. Name it without one: --domain example.org"),
+        ("https://example.org:8443/", "Name it without one: --domain example.org"),
+        ("https://example.org/a.jpg", "Name it with --url, or its whole domain: --domain example.org"),
+        ("two words", "Write it like example.org"),
+        ("*", "Write it like example.org"),
+    ],
+)
+def test_what_is_no_domain_is_refused_with_the_right_option(word, fix):
+    with pytest.raises(RecipeError) as caught:
+        domain_of(word)
+    assert fix in str(caught.value)
+
+
+def test_a_domain_is_found_in_both_ways_to_write_it():
+    both = {"b\u00fccher.example", "xn--bcher-kva.example"}
+    assert both <= set(domains_of("https://a.b\u00fccher.example/1.jpg"))
+    for url in ("https://b\u00fccher.example/1.jpg", "https://XN--bcher-kva.example/1.jpg"):
+        assert Tombstones(hashes={hash_of("domain", domain_of("b\u00fccher.example"))}).holds_address(url)
+
+
+def test_what_no_row_has_is_listed_with_what_is_near(out, capsys):
+    url = next(line["url"] for line in ledger(out) if line["outcome"] == "kept")
+    wrong = [url.replace("http://", "https://"), "127.0.0.2", "f" * 24]
+    words = ["--url", wrong[0], "--domain", wrong[1], "--key", wrong[2]]
+    assert main(["forget", str(out), *words, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["not_found"] == [wrong[0], wrong[2], wrong[1]]
+    assert main(["forget", str(out), *words, "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "0 rows would be forgotten, among them 0 samples in 0 tars",
+        f"3 not found: {wrong[0]}, {wrong[2]}, {wrong[1]}. No later run would add them",
+        f"  near to {wrong[0]}: {url}",
+        "  near to 127.0.0.2: 127.0.0.1",
+    ]

@@ -113,7 +113,7 @@ def test_why_prints_the_lines_of_the_ledger(web, printed):
     line = dropped_for(web.out, "min_side", 1).lines[0]
     assert printed(["why", web.out, line["key"]])["rows"] == why(web.out, line["key"]) == [line]
     found = printed(["why", web.out, "min_side", "--limit", "2"])
-    assert len(found["rows"]) == 2 and found["count"] == dropped_for(web.out, "min_side", 1).count
+    assert len(found["rows"]) == 2 and found["count"] == dropped_for(web.out, "min_side", 1).total
     assert printed(["why", web.out, "nothing"], status=1)["rows"] == []
 
 

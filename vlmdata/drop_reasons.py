@@ -25,7 +25,7 @@ class Found(NamedTuple):
     """The first lines of the ledger that were found, and the number of all of them."""
 
     lines: list[dict[str, Any]]
-    count: int
+    total: int
 
 
 def dropped_for(out: str | Path, word: str, limit: int) -> Found:

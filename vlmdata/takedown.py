@@ -36,6 +36,7 @@ from vlmdata.engine.store.json_shapes import WORK_FIX, PartitionsRecord, read_re
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.parquet_files import open_parquet
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.forget_words import domain_of
 from vlmdata.redact import redacted, redacted_tree
 from vlmdata.row import flatten
 from vlmdata.step import RecipeError
@@ -109,7 +110,7 @@ def forget(
     check_bool(dry_run=dry_run)
     request = Request(
         texts_of(url=url),
-        texts_of(domain=domain),
+        [domain_of(word) for word in texts_of(domain=domain)],
         texts_of(key=key),
         [sha.lower() for sha in texts_of(sha256=sha256)],
         [likeness(image) for image in paths_of(like=like)],
@@ -222,6 +223,8 @@ def _in_domains(urls: pa.Array, domains: list[str]) -> np.ndarray:
         near = np.zeros(len(urls), dtype=bool)
         for domain in wanted:
             near |= pc.match_substring(urls, domain, ignore_case=True).fill_null(False).to_numpy(zero_copy_only=False)
+            if "xn--" in domain:  # addresses may have the domain in other letters than ASCII
+                near |= pc.match_substring_regex(urls, r"[^\x00-\x7f]").fill_null(False).to_numpy(zero_copy_only=False)
         at = np.flatnonzero(near)
         hit[at] = [not wanted.isdisjoint(domains_of(url)) for url in urls.take(pa.array(at)).to_pylist()]
     return hit
@@ -345,6 +348,16 @@ def _receipt(out: str, manifest: dict[str, Any], request: Request, lines: list[d
         "removed": removed,
         "samples": sum(line["outcome"] == "kept" for line in lines),
         "shards": sorted({line["shard"] for line in lines if line["shard"]}),
-        "not_found": [word for word in request.words() if redacted(word) not in there],
+        "not_found": [word for word in request.words() if redacted(word) not in there] + _without_rows(request, lines),
         "not_touched": manifest["recipe"]["source"].get("path"),  # the takedown does not change the source's files
     }
+
+
+def _without_rows(request: Request, lines: list[dict[str, Any]]) -> list[str]:
+    """Return the domains and the perceptual hashes of the request that match none of the ledger lines that were found."""
+    images = [image for line in lines for image in line["images"] or [] if image]
+    urls = [line["url"] for line in lines] + [image["url"] for image in images]
+    hosts = {host for url in urls if url is not None for host in domains_of(url)}
+    hashes = [image["phash"] for image in images if image["phash"] is not None]
+    likes = [like for like in request.likenesses if all((like ^ known).bit_count() > request.bits for known in hashes)]
+    return [domain for domain in request.domains if domain not in hosts] + [f"{like:016x}" for like in likes]

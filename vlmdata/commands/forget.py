@@ -19,7 +19,7 @@ vlmdata forget OUT --like portrait.jpg --bits 6 --dry-run
 """
 KINDS = {
     "url": "address of a page or an image",
-    "domain": "all hosts of a domain",
+    "domain": "all hosts of a domain, such as example.org",
     "key": "key of a sample",
     "sha256": "SHA-256 of an image as fetched",
     "like": "image file, to find all images that look like it",
@@ -58,6 +58,7 @@ def kinds(command: Any) -> Any:
 def command(
     out: str, bits: int, receipt: str | None, dry_run: bool, as_json: bool, **values: tuple[str, ...]
 ) -> None:  # fmt: skip
+    from vlmdata.forget_words import near_lines
     from vlmdata.notes import tell
     from vlmdata.redact import redacted
     from vlmdata.sizes import counted, noun
@@ -81,7 +82,10 @@ def command(
     if missing := removal["not_found"]:
         more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
         them = noun(len(missing), "it", "them")
-        print(f"{len(missing):,} not found: {redacted(', '.join(missing[:3]))}{more}. No later run will add {them}")
+        will = "would" if dry_run else "will"
+        print(f"{len(missing):,} not found: {redacted(', '.join(missing[:3]))}{more}. No later run {will} add {them}")
+        for line in near_lines(out, missing):
+            print(line)
 
 
 def lines(values: Iterable[str]) -> list[str]:

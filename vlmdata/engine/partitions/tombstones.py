@@ -25,6 +25,7 @@ from vlmdata.recipe import Recipe
 from vlmdata.row import IMAGE, ROW, drop_images, drop_rows, flatten, set_column
 from vlmdata.step import Source
 from vlmdata.steps.block_list import BlockList
+from vlmdata.web.url import parse_url
 
 FOLDER = "forgotten"
 STEP = "forget"
@@ -130,13 +131,19 @@ def hash_of(kind: str, value: str) -> str:
 
 
 def domains_of(url: str) -> list[str]:
-    """Return an address's host and the domains above it, such as a.b.org, b.org and org for https://a.b.org/."""
+    """Return an address's host and the domains above it, such as a.b.org, b.org and org for https://a.b.org/.
+
+    A host with other characters than ASCII is returned in its ASCII form too, so that both ways to write it are found.
+    """
     try:
         host = (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:  # an unclosed bracket: such an address has no host
         return []
-    labels = host.split(".")
-    return [".".join(labels[start:]) for start in range(len(labels))] if host else []
+    hosts = [host]
+    if not host.isascii() and (parsed := parse_url(f"http://{host}/")) is not None:
+        hosts.append(parsed.host)
+    found = [one.split(".") for one in hosts if one]
+    return [".".join(labels[start:]) for labels in found for start in range(len(labels))]
 
 
 def records(store: Store) -> list[tuple[str, dict[str, Any]]]:
