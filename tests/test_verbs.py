@@ -27,6 +27,10 @@ FIRST = {
     "vlmdata_train": ["align", "instruct", "stages", "evaluate", "chat"],
 }
 PROGRAM, RUN, SHOW = "vlmdata [OPTIONS] VERB ...", "vlmdata run [OPTIONS] RECIPE", "vlmdata show [OPTIONS] OUT"
+ALL_VERBS = "demo, new, check, run, show, why, clean, completion, diff, export, forget, index, retry, steps, train"
+OF_COMPLETION = 'Example: eval "$(vlmdata completion bash)"'
+OF_SHOW, COMPLETION = "Example: vlmdata show OUT", "vlmdata completion [OPTIONS] SHELL"
+OF_RUN = "Example: vlmdata run captions --set source.path=urls.parquet --out OUT"
 HEAVY = ["torch", "pyarrow", "ray", "numpy", "transformers", "yaml", "pydantic"]
 
 
@@ -87,18 +91,18 @@ def test_the_printed_version_is_that_of_the_package(program):
 @pytest.mark.parametrize(
     ("words", "usage", "mistake"),
     [
-        (["completion"], "vlmdata completion [OPTIONS] SHELL", "Missing argument 'SHELL'. Choose from: bash, zsh, fish"),
+        (["completion"], COMPLETION, f"Missing argument 'SHELL'. Choose from: bash, zsh, fish. {OF_COMPLETION}"),
         (["help", "runn"], PROGRAM, "No such verb 'runn'. Did you mean 'run'?"),
         (["runn"], PROGRAM, "No such verb 'runn'. Did you mean 'run'?"),
-        (["zzz"], PROGRAM, "No such verb 'zzz'."),
+        (["zzz"], PROGRAM, f"No such verb 'zzz'. The verbs are {ALL_VERBS}"),
         (["--verson"], PROGRAM, "No such option '--verson'. Did you mean '--version'?"),
-        (["run"], RUN, "Missing argument 'RECIPE'."),
-        (["run", "captions"], RUN, "Missing option '--out'."),
-        (["run", "captions", "--out"], RUN, "Option '--out' requires an argument."),
+        (["run"], RUN, f"Missing argument 'RECIPE'. {OF_RUN}"),
+        (["run", "captions"], RUN, f"Missing option '--out'. {OF_RUN}"),
+        (["run", "captions", "--out"], RUN, f"Option '--out' requires an argument. {OF_RUN}"),
         (["run", "captions", "--limt", "3"], RUN, "No such option '--limt'. Did you mean '--limit'?"),
         (["show", "--samples", "x"], SHOW, "Invalid value for '--samples': 'x' is not a valid integer."),
-        (["show", "a", "b"], SHOW, "Got unexpected extra argument (b)"),
-        (["show", "a", "s3://ID:SECRET@b/c"], SHOW, "Got unexpected extra argument (s3://REDACTED@b/c)"),
+        (["show", "a", "b"], SHOW, "Got unexpected extra argument (b). Example: vlmdata show OUT"),
+        (["show", "a", "s3://ID:SECRET@b/c"], SHOW, f"Got unexpected extra argument (s3://REDACTED@b/c). {OF_SHOW}"),
         (["train", "--sett"], "vlmdata train [OPTIONS] VERB ...", "No such option '--sett'."),
     ],
 )  # fmt: skip
@@ -111,7 +115,7 @@ def test_a_usage_error_prints_the_usage_of_the_verb_and_one_line(words, usage, m
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["diff", "a"], "Missing argument 'B'."),
+        (["diff", "a"], "Missing argument 'B'. Example: vlmdata diff OLD NEW"),
         (["diff", "a", "b", "--jsn"], "No such option '--jsn'. Did you mean '--json'?"),
         (["diff", "gone", "b"], "gone"),
         (["runn"], "No such verb 'runn'. Did you mean 'run'?"),
@@ -142,8 +146,9 @@ def test_json_has_no_secrets_no_infinities_and_only_ascii(capsys):
 
 def test_the_trainer_reports_usage_errors_in_the_same_form(capsys):
     assert trainer.main(["evaluate", "a"]) == 2
-    printed = "Usage: vlmdata train evaluate [OPTIONS] CHECKPOINT DATA\nvlmdata train: Missing argument 'DATA'.\n"
-    assert capsys.readouterr().err == printed
+    usage, mistake = capsys.readouterr().err.splitlines()
+    assert usage == "Usage: vlmdata train evaluate [OPTIONS] CHECKPOINT DATA"
+    assert mistake.startswith("vlmdata train: Missing argument 'DATA'. Example: vlmdata train evaluate ")
 
 
 @pytest.mark.parametrize(
@@ -266,3 +271,28 @@ def read_until(terminal: int, text: str) -> None:
     shown = ""
     while text not in shown:
         shown += os.read(terminal, 4096).decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("words", "end"),
+    [
+        (["image_size"], "No such verb 'image_size'. It is a step, which `vlmdata steps image_size` explains"),
+        (["help", "image_size"], "No such verb 'image_size'. It is a step, which `vlmdata steps image_size` explains"),
+        (["url_list"], "No such verb 'url_list'. It is a source, which `vlmdata steps url_list` explains"),
+        (["captions"], "It is a recipe: `vlmdata run captions` builds it, and `vlmdata new captions` copies it"),
+        (["show"], "Missing argument 'OUT'. Example: vlmdata show OUT"),
+        (["show", "A", "--samples"], "Option '--samples' requires an argument. Example: vlmdata show OUT"),
+    ],
+)
+def test_a_wrong_line_is_answered_with_the_verb_or_an_example(words, end, capsys):
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err.rstrip("\n").endswith(end)
+
+
+def test_an_export_option_of_a_format_without_options_is_refused(capsys, tmp_path):
+    assert cli.main(["export", "OUT", str(tmp_path / "X"), "--set", "nonsense=1"]) == 2
+    assert (
+        capsys.readouterr().err == "vlmdata: export --to parquet: Parquet has no parameter 'nonsense'. It has no parameters\n"
+    )
+    assert cli.main(["export", "OUT", str(tmp_path / "X"), "--to", "messages", "--set", "nonsense=1"]) == 2
+    assert "Known names: " in capsys.readouterr().err

@@ -65,7 +65,7 @@ def build(cls: type, parameters: dict[str, Any], where: str) -> Any:
     """Build a dataclass from plain values and check every type. Raises RecipeError, whose message begins with `where`."""
     known = [f.name for f in fields(cls)]
     mistakes = [
-        f"{where}: {cls.__name__} has no parameter '{name}'.{suggest(str(name), known)}"
+        f"{where}: {cls.__name__} has no parameter '{name}'.{suggest(str(name), known) or ' It has no parameters'}"
         for name in parameters
         if name not in known
     ]

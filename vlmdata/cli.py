@@ -13,11 +13,26 @@ from vlmdata.process import interrupt
 from vlmdata.process.stopped import STOPPED
 from vlmdata.verbs import Verbs, call, is_json, print_error
 
+
+def _pointer(word: str) -> str:
+    """Return which command explains a step, a source or a recipe whose name is used as a verb, or an empty string."""
+    from vlmdata import catalog
+    from vlmdata.shipped import build_recipes
+
+    if word in (*catalog.names("steps"), *catalog.names("sources")):
+        kind = "step" if word in catalog.names("steps") else "source"
+        return f"It is a {kind}, which `vlmdata steps {word}` explains"
+    if word in (path.stem for path in build_recipes()):
+        return f"It is a recipe: `vlmdata run {word}` builds it, and `vlmdata new {word}` copies it"
+    return ""
+
+
 VERBS = Verbs(
     "vlmdata",
     "Build, filter, deduplicate, pack and stream data for VLMs.",
     commands,
     first=("demo", "new", "check", "run", "show", "why"),
+    pointer=_pointer,
 )
 
 

@@ -41,7 +41,13 @@ class _Command(click.Command):
             raise click.UsageError(_no_such("option", error.option_name, names), ctx) from None
         except click.UsageError as error:
             error.ctx = error.ctx or ctx  # the usage line needs a ctx, but click sets none if an option lacks its value
+            if not isinstance(error, click.BadParameter) or isinstance(error, click.MissingParameter):
+                raise click.UsageError(f"{error.format_message().rstrip('.')}.{self.example()}", error.ctx) from None
             raise
+
+    def example(self) -> str:
+        """Return the end of a message about a missing word: an example of the command. Empty if there is none."""
+        return ""
 
 
 class Verb(_Command):
@@ -59,6 +65,9 @@ class Verb(_Command):
         self.params.append(_quiet_option())
         self.examples = [line.strip() for line in module.EXAMPLES.strip().splitlines()]
 
+    def example(self) -> str:
+        return f" Example: {self.examples[0].partition('  #')[0].rstrip()}"
+
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_usage(ctx, formatter)
         self.format_help_text(ctx, formatter)
@@ -72,8 +81,19 @@ class Verb(_Command):
 class Verbs(_Command, click.Group):
     """A program whose verbs are the files of a package. It imports only the file of the verb in use."""
 
-    def __init__(self, program: str, summary: str, package: ModuleType, *, first: Sequence[str]) -> None:
-        """`first` names the verbs that the help lists first."""
+    def __init__(
+        self,
+        program: str,
+        summary: str,
+        package: ModuleType,
+        *,
+        first: Sequence[str],
+        pointer: Callable[[str], str] = lambda word: "",
+    ) -> None:
+        """`first` names the verbs that the help lists first.
+
+        `pointer` returns a sentence about a word that is no verb, such as the name of a step, or an empty string.
+        """
         super().__init__(
             program,
             help=summary,
@@ -82,7 +102,7 @@ class Verbs(_Command, click.Group):
             no_args_is_help=False,
             context_settings={"help_option_names": ["-h", "--help"]},
         )
-        self.program, self._package, self._first = program, package, first
+        self.program, self._package, self._first, self._pointer = program, package, first, pointer
         click.version_option(package_name="vlmdata", message="%(package)s %(version)s", help="show the version and exit")(self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -107,7 +127,9 @@ class Verbs(_Command, click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         names = self.list_commands(ctx)
         if args[0] not in names and not ctx.resilient_parsing:
-            raise click.UsageError(_no_such("verb", args[0], names), ctx)
+            pointer = self._pointer(args[0])
+            words = f"No such verb '{args[0]}'. {pointer}" if pointer else _no_such("verb", args[0], names, lists=True)
+            raise click.UsageError(words, ctx)
         return super().resolve_command(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -244,9 +266,12 @@ def words(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-def _no_such(kind: str, word: str, names: Sequence[str]) -> str:
+def _no_such(kind: str, word: str, names: Sequence[str], *, lists: bool = False) -> str:
+    """Return a message with the nearest name. If none is near and `lists` is true, the message has all names."""
     bare = {name.strip("-"): name for name in names}  # the dashes would make all options similar
     close = difflib.get_close_matches(word.strip("-"), bare, 1)
+    if lists and not close:
+        return f"No such {kind} '{word}'. The {kind}s are {', '.join(names)}"
     return f"No such {kind} '{word}'." + "".join(f" Did you mean '{bare[name]}'?" for name in close)
 
 
