@@ -26,7 +26,11 @@ def peak(*words: object) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("to", "options", "layout", "made"),
-    [("parquet", {}, "captions", caption), ("messages", {"form": "placeholders"}, "documents", chat)],
+    [
+        ("energon", {}, "documents", chat),
+        ("parquet", {}, "captions", caption),
+        ("messages", {"form": "placeholders"}, "documents", chat),
+    ],
 )
 def test_four_times_the_samples_take_the_same_memory(tmp_path, to, options, layout, made):
     peaks = []

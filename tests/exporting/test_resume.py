@@ -19,6 +19,7 @@ FORMATS = [
     ("messages", {"form": "placeholders"}),
     ("mmc4", {"images": "base64"}),
     ("parquet", {}),
+    pytest.param("energon", {"val": 0.5}, marks=pytest.mark.slow),
     pytest.param("folder", {}, marks=pytest.mark.slow),
     pytest.param("hf", {}, marks=pytest.mark.slow),
     pytest.param("llava", {}, marks=pytest.mark.slow),
