@@ -41,9 +41,9 @@ def export(
     """Write a finished dataset in another format to a new folder, and return the number of samples written.
 
     `to` names the format: "parquet" (with image columns), "hf" (for `datasets.load_from_disk`), "folder" (plain files),
-    "messages" or "llava" (conversations), "obelics" or "mmc4" (documents). docs/formats.md lists the formats with their
-    options. `options` is a mapping, such as `{"form": "parquet"}` for "messages". `progress` is called after each shard with
-    the number of finished samples and the number of all samples.
+    "img2dataset" (caption pairs), "messages" or "llava" (conversations), "obelics" or "mmc4" (documents). docs/formats.md lists
+    the formats with their options. `options` is a mapping, such as `{"form": "parquet"}` for "messages". `progress` is called
+    after each shard with the number of finished samples and the number of all samples.
 
     The folder appears only when it is complete. If an export is killed, the same call continues after its last finished shard,
     and gives the same files. Samples that the format cannot hold are listed with the reason in the folder's `left_out.log`, and
@@ -76,7 +76,8 @@ def export(
         draft.make()
         count = sum(1 for _ in _shard_names(store)) if kept else 0
         written = 0
-        for shard in _shards(store, layout, exporter, count) if kept else ():
+        limit = manifest["recipe"]["shards"]["samples"]
+        for shard in _shards(store, layout, exporter, count, limit) if kept else ():
             written += _record_of(exporter, shard, draft).samples
             line.show(written, kept)
             if progress:
@@ -137,9 +138,9 @@ def _shard_names(store: Store) -> Iterator[str]:
                 last = name
 
 
-def _shards(store: Store, layout: str, exporter: Exporter, count: int) -> Iterator[Shard]:
+def _shards(store: Store, layout: str, exporter: Exporter, count: int, limit: int) -> Iterator[Shard]:
     for number, (name, table) in enumerate(shards(store)):
-        yield Shard(name, number, count, layout, exporter.kinds(), store, table)
+        yield Shard(name, number, count, limit, layout, exporter.kinds(), store, table)
 
 
 def _check_kind(exporter: Exporter, to: str, kind: Kind, out: str | Path) -> None:

@@ -34,6 +34,17 @@ def both(samples: Iterable[Made], source: Source) -> tuple[list[list[Position]],
     return sorted(map(made, samples), key=repr), sorted(read(source), key=repr)
 
 
+def whole_rows(source: Source) -> list[dict[str, Any]]:
+    """Return the rows of a source, sorted, with the bytes of images instead of their places, and without the rows' places."""
+    rows = []
+    for row in read_all(source).to_pylist():
+        for image in filter(None, row["images"]):
+            image["data"] = _bytes(image)
+            image |= dict.fromkeys(("blob", "offset", "size"))
+        rows.append({**row, "extra": json.loads(row["extra"]), "place": None})
+    return sorted(rows, key=lambda row: row["extra"]["source_key"])
+
+
 def _positions(row: dict[str, Any]) -> list[Position]:
     assert row["drop"] is None, (row["reason"], row.get("problem"))
     count = len(row["texts"])

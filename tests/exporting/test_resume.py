@@ -22,6 +22,8 @@ FORMATS = [
     pytest.param("energon", {"val": 0.5}, marks=pytest.mark.slow),
     pytest.param("folder", {}, marks=pytest.mark.slow),
     pytest.param("hf", {}, marks=pytest.mark.slow),
+    pytest.param("img2dataset", {}, marks=pytest.mark.slow),
+    pytest.param("img2dataset", {"form": "files"}, marks=pytest.mark.slow),
     pytest.param("llava", {}, marks=pytest.mark.slow),
     pytest.param("messages", {"form": "parquet"}, marks=pytest.mark.slow),
     pytest.param("mmc4", {}, marks=pytest.mark.slow),
@@ -40,7 +42,10 @@ def chats(tmp_path):
 def test_an_export_killed_at_any_change_is_continued_to_the_same_files(chats, tmp_path, to, options):
     (tmp_path / "work").mkdir()
     out = chats
-    if "documents" in find(to).holds:
+    if find(to).holds == ("captions",):
+        out = tmp_path / "captions"
+        make_dataset(out, map(caption, range(4)), layout="captions", per_shard=2)
+    elif "documents" in find(to).holds:
         out = tmp_path / "documents"
         make_dataset(out, (document(n, [IMAGE, f"text {n}"]) for n in range(4)), layout="documents", per_shard=2)
     command = [sys.executable, "-m", "tests.exporting.kills", str(out), str(tmp_path / "work"), to, json.dumps(options)]

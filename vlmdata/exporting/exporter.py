@@ -75,6 +75,7 @@ class Shard:
     name: str  # of the tar, such as "00000.tar"
     number: int  # from 0
     count: int  # number of shards of the dataset
+    limit: int  # number of samples in a full shard of the dataset; no shard has more
     layout: str  # "captions" or "documents"
     holds: tuple[Kind, ...]  # the kinds of samples that the format holds
     store: Store = field(repr=False)

@@ -14,11 +14,12 @@ from vlmdata.loader.index.grouping import SampleMembers
 from vlmdata.loader.index.tar import Read
 from vlmdata.parameters import Doc
 from vlmdata.readers.find_files import File, find, is_remote
+from vlmdata.readers.img2dataset_columns import OUR_KEY, json_columns, parsed, unescaped
 from vlmdata.readers.nested import texts_in
 from vlmdata.readers.open_file import UNREADABLE, seekable
 from vlmdata.readers.pair_rows import json_object
 from vlmdata.readers.plain_rows import bad_record, pair, tables
-from vlmdata.readers.sample_facts import stated_fields
+from vlmdata.readers.sample_facts import stated_fields, unstated_fields, with_origin
 from vlmdata.readers.source_images import ENDINGS, in_place, inline
 from vlmdata.readers.stated_values import hash_column, whole_numbers
 from vlmdata.readers.strings import clean
@@ -126,8 +127,10 @@ def _shard(shard: str, path: str | None) -> Iterator[dict[str, Any]]:
     if path is not None:
         try:
             with seekable(path) as file:
-                for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(batch_size=1000):
-                    for record in batch.to_pylist():
+                opened = pq.ParquetFile(file, pre_buffer=False)
+                in_json = json_columns(opened.schema_arrow)
+                for batch in opened.iter_batches(batch_size=1000):
+                    for record in (parsed(one, in_json) for one in batch.to_pylist()):
                         named.add(str(record["key"]))
                         yield _row(record, images, os.path.basename(shard))
         except (*UNREADABLE, pa.ArrowException, KeyError) as error:
@@ -194,10 +197,6 @@ def _row(record: Mapping[str, Any], images: Mapping[str, dict[str, Any]], name: 
     key = str(record["key"])
     data = next((record[column] for column in IN_PARQUET if isinstance(record.get(column), bytes)), None)
     image = inline(data) if data is not None else images.get(key, {})
-    width, height = whole_numbers([record.get("original_width"), record.get("original_height")]).to_pylist()
-    stated = {"original_width": width, "original_height": height, "sha256": hash_column([record.get("sha256")])[0].as_py()}
-    said = stated_fields({"url": record.get("url"), **stated})
-    about = {column: value for column, value in said.items() if value}
     reason = None
     if record["status"] != SUCCESS:
         reason = reason_of(record["status"], record.get("error_message"))
@@ -205,11 +204,30 @@ def _row(record: Mapping[str, Any], images: Mapping[str, dict[str, Any]], name: 
     elif not image:
         reason = "missing_in_shard"
         image = {"drop": "source", "reason": reason}
+    captions, wrong = texts_in(record.get("caption"))
+    fields = {"id": clean(f"{name}/{key}\n{record.get('url')}\n{captions[:1]}"), "reason": reason or wrong}
+    if isinstance(record.get(OUR_KEY), str):
+        return _exported(record, image, captions, fields)
+    width, height = whole_numbers([record.get("original_width"), record.get("original_height")]).to_pylist()
+    stated = {"original_width": width, "original_height": height, "sha256": hash_column([record.get("sha256")])[0].as_py()}
+    said = stated_fields({"url": record.get("url"), **stated})
+    about = {column: value for column, value in said.items() if value}
     skip = OWN | set(IN_PARQUET) | ({"exif"} if record.get("exif") in (None, "{}") else set())
     extra = {column: value for column, value in record.items() if column not in skip and value is not None}
     if record.get("error_message"):
         extra["error_message"] = record["error_message"]
-    captions, wrong = texts_in(record.get("caption"))
-    own_id = f"{name}/{key}\n{record.get('url')}\n{captions[:1]}"
-    fields = {"id": clean(own_id), "extra": clean(json_object(extra)) if extra else None, "reason": reason or wrong}
-    return pair({**image, **about}, captions, **fields)
+    return pair({**image, **about}, captions, extra=clean(json_object(extra)) if extra else None, **fields)
+
+
+def _exported(
+    record: Mapping[str, Any], image: Mapping[str, Any], captions: list[str], fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the row of a sample that vlmdata exported. It equals the row that `webdataset` reads from the dataset's tars."""
+    key = record[OUR_KEY]
+    theirs = ("key", "status", "error_message", OUR_KEY)
+    own = {unescaped(name): value for name, value in record.items() if name not in theirs and value is not None}
+    facts = {**own, "key": key}
+    others = [text for text in facts.get("alternatives") or () if isinstance(text, str)]
+    row = pair({**image, **stated_fields(facts)}, [*captions, *others], **fields)
+    extra = with_origin(unstated_fields(facts, key, row, image), facts, key, source_key=key)
+    return {**row, "extra": clean(json_object(extra))}
