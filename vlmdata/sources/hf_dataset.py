@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,15 +13,18 @@ import pyarrow as pa
 from vlmdata.parameters import Doc
 from vlmdata.readers.captions import HEAD, named_columns, none_of, without_captions
 from vlmdata.readers.dotted_paths import NO_TEXT, item_type, names_in, value_at
+from vlmdata.readers.exported_rows import are_exported, sample_in
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.hub import Opened, error_summary, is_local, open_dataset
 from vlmdata.readers.image_tables import count_rows, named_rows
 from vlmdata.readers.lists import ListFormat, check_columns, column_names
 from vlmdata.readers.nested import flat, holds_bytes, plain_rows, texts_in
 from vlmdata.readers.pair_rows import json_object
-from vlmdata.readers.plain_rows import captioned, tables, with_place
+from vlmdata.readers.plain_rows import bad_record, captioned, tables, with_place
 from vlmdata.readers.source_images import in_text, keep_addresses, name_in_source
 from vlmdata.readers.strings import clean, is_blank
+from vlmdata.readers.tar_samples import BadSample
+from vlmdata.sources.webdataset import Webdataset
 from vlmdata.step import RecipeError, Source
 from vlmdata.untrusted import errors_as
 
@@ -37,6 +40,9 @@ class HfDataset(Source):
     or zip archives of images. Image bytes are taken as they are and not re-encoded. A column name with a dot means a field
     inside a struct (`caption.en`). A row with one image is a caption pair, and a row with several images is a document. A row
     without its image is dropped as `no_image` or `no_address`.
+
+    A dataset that vlmdata exported as `parquet` or `hf` is read without loss, as `webdataset` reads the dataset's tars, unless
+    the recipe names columns.
     """
 
     id: ClassVar = "vlmdata.sources.hf_dataset"
@@ -82,7 +88,7 @@ class HfDataset(Source):
             if names := column_names(table, ListFormat()):
                 check_columns(table, names, [self._file_column(table), *self._captions(), *extra])
         schema = self._schema(opened)
-        if schema is None:  # a stream has a schema only if the dataset states one
+        if schema is None or self._is_exported(schema.names):  # a stream has a schema only if the dataset states one
             return
         check_columns(self.path, names_in(schema), [self.url or self.image, *self._captions(), *extra])
         for name in self._captions():
@@ -95,7 +101,8 @@ class HfDataset(Source):
         opened, names = self._opened(), self._captions()
         if opened.tables:
             return without_captions([File(table, 0) for table in opened.tables], ListFormat(), names)
-        if self.streaming or opened.data is None or not names:
+        schema = self._schema(opened)
+        if self.streaming or opened.data is None or not names or (schema is not None and self._is_exported(schema.names)):
             return None
         rows = list(plain_rows(opened.data[:HEAD]))
         said = [texts_in(value_at(row, name, NO_TEXT)) for row, _ in rows for name in names]
@@ -158,6 +165,12 @@ class HfDataset(Source):
     def _schema(self, opened: Opened) -> pa.Schema | None:
         return opened.data.features.arrow_schema if opened.data is not None and opened.data.features else None
 
+    def _is_exported(self, columns: Iterable[str]) -> bool:
+        """Return whether these columns are those of a dataset that vlmdata exported, and the recipe names no others."""
+        plain = HfDataset(path=self.path)
+        is_plain = all(getattr(self, name) == getattr(plain, name) for name in ("image", "url", "caption", "extra"))
+        return is_plain and are_exported(columns)
+
     def _has_inline(self) -> bool:
         """Return whether the column of images can hold bytes."""
         schema = self._schema(self._opened())
@@ -174,6 +187,8 @@ class HfDataset(Source):
         return next((name for name in known if name in names), known[-1])
 
     def _row(self, row: dict[str, Any], undecoded: bool, meant: Mapping[str, Any], where: str) -> dict[str, Any]:
+        if self._is_exported(row):
+            return _exported(row, where)
         row |= {name: _meant(row[name], feature) for name, feature in meant.items()}
         captions: list[str] = []
         reason = "bad_encoding" if undecoded else None
@@ -195,6 +210,16 @@ class HfDataset(Source):
         extra = {name: value for name in carried if not _is_media(value := value_at(row, name))}
         made = captioned(images, captions, extra=clean(json_object(extra)) if extra else None, reason=reason)
         return with_place(made, where, name_in_source(found))
+
+
+def _exported(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the row of a sample that vlmdata exported."""
+    try:
+        sample, read = sample_in(row)
+        row = {"id": sample.key, **Webdataset(path="").row(sample, None, read)}  # without a tar, the row holds its images
+        return with_place(row, where)
+    except BadSample as error:
+        return bad_record(where, str(error), reason=error.reason)
 
 
 def _features_with_meaning(data: Any) -> dict[str, Any]:
