@@ -22,7 +22,7 @@ from vlmdata.loader.stream import ReadOptions
 from vlmdata.recipe import load, parse
 
 ROOT = Path(__file__).parent.parent
-FUNCTIONS = ["build_index", "check", "diff", "export", "forget", "retry", "run", "stream", "why"]
+FUNCTIONS = ["build_index", "check", "diff", "export", "forget", "push", "retry", "run", "stream", "why"]
 IN_PYTHON = {"--set": "overrides", "--bytes": "read_bytes", "tars": "paths"}
 ONLY_PRINTED = {"--json", "--receipt", "--quiet"}  # a Python user has the value itself
 
@@ -72,7 +72,7 @@ def test_the_version_is_known_when_installed_and_in_a_checkout():
     assert python(code).strip() == python(code, "-S").strip() == vlmdata.__version__
 
 
-@pytest.mark.parametrize("verb", ["check", "diff", "export", "forget", "index", "retry", "run", "why"])
+@pytest.mark.parametrize("verb", ["check", "diff", "export", "forget", "index", "push", "retry", "run", "why"])
 def test_a_function_has_the_options_of_its_command(verb):
     command = importlib.import_module(f"vlmdata.commands.{verb}").command
     words = {parameter.opts[-1] for parameter in command.params}
@@ -170,6 +170,13 @@ NO_DATASET = "is not a finished dataset, because it has no manifest.json"
         ("export", {"out": ".", "target": "s3://bucket/set"}, "export writes to a folder on this machine, not to an address"),
         ("export", {"out": ".", "target": "."}, "already exists. Name a new folder"),
         ("export", {"out": ".", "target": "new"}, NO_DATASET),
+        ("push", {"out": 1, "repo": "a/b"}, f"out {NO_PATH} 1"),
+        ("push", {"out": ".", "repo": 1}, "repo must be a string, not 1"),
+        ("push", {"out": ".", "repo": "b"}, "b is no name of a repository. Write USER/NAME"),
+        ("push", {"out": ".", "repo": "a/b", "private": 1}, "private must be True or False, not 1"),
+        ("push", {"out": ".", "repo": "a/b", "revision": 1}, "revision must be a string, not 1"),
+        ("push", {"out": ".", "repo": "a/b"}, "is neither a finished dataset nor an export with a card"),
+        ("push", {"out": "s3://bucket/set", "repo": "a/b"}, "push reads a folder on this machine, not an address"),
         ("forget", {"out": "."}, "no sample to forget"),
         ("forget", {"out": ".", "url": ""}, "url must be a string or a list of strings, not ''"),
         ("forget", {"out": ".", "url": 1}, "url must be a string or a list of strings, not 1"),

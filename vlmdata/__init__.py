@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vlmdata.loader.index.build_index import build_index
     from vlmdata.loader.packed import Packing
     from vlmdata.loader.stream import stream
+    from vlmdata.push_dataset import push
     from vlmdata.refetch import retry
     from vlmdata.takedown import forget
     from vlmdata.verify import check
@@ -30,6 +31,7 @@ __all__ = [
     "diff",
     "export",
     "forget",
+    "push",
     "retry",
     "run",
     "stream",
@@ -46,6 +48,7 @@ _HOMES = {  # no module may share the name of a function, because importing the 
     "diff": "vlmdata.compare",
     "export": "vlmdata.export_dataset",
     "forget": "vlmdata.takedown",
+    "push": "vlmdata.push_dataset",
     "retry": "vlmdata.refetch",
     "run": "vlmdata.build",
     "stream": "vlmdata.loader.stream",

@@ -1,0 +1,307 @@
+"""A push uploads what the manifest lists, continues after a kill, deletes what is gone, and explains failures in one line.
+
+The Hub is the stand-in of `tests/hub_server.py`; the real Hub was not tried.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
+from tests.engine.site import manifest, site
+from tests.exporting.made import caption, make_dataset
+from tests.hub_server import READER, TOKEN, HubServer
+from tests.servers import nobody
+from vlmdata import RecipeError, export, push, run
+from vlmdata.cli import main
+from vlmdata.errors import WorkFailed
+from vlmdata.takedown import forget
+
+pytestmark = pytest.mark.whole
+REPO = "jane/cats"
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("push")
+    with site(folder, 48, samples=20) as web:
+        run(web.recipe, folder / "out", local=True, workers=1)
+    return folder / "out"
+
+
+@pytest.fixture
+def out(built, tmp_path):
+    return shutil.copytree(built, tmp_path / "out")
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with HubServer() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server
+
+
+def travelling(out: Path) -> dict[str, bytes]:
+    """Return the files of a dataset that must be in its repository."""
+    names = [*manifest(out)["files"], "manifest.json"]
+    names += [str(path.relative_to(out)) for path in out.glob("forgotten/*.json")]
+    return {name: (out / name).read_bytes() for name in names}
+
+
+def in_repository(hub: HubServer, revision: str = "main") -> dict[str, bytes]:
+    return {name: data for name, data in hub.files(REPO, revision).items() if name != ".gitattributes"}
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_repository_has_every_file_of_the_manifest_and_none_of_work(hub, out):
+    done = push(out, REPO)
+    assert in_repository(hub) == travelling(out) and (out / "work").is_dir()
+    assert done["url"] == f"{hub.url}/datasets/{REPO}" and done["deleted"] == [] == done["replaced"]
+    assert done["uploaded"] == len(done["files"]) == len(travelling(out)) and not hub.repos[REPO].private
+
+
+def test_the_client_downloads_the_same_bytes(hub, out, tmp_path):
+    push(out, REPO)
+    found = Path(huggingface_hub.snapshot_download(REPO, repo_type="dataset", endpoint=hub.url, local_dir=tmp_path / "down"))
+    names = {str(path.relative_to(found)) for path in found.rglob("*") if path.is_file() and ".cache" not in path.parts}
+    assert {name: (found / name).read_bytes() for name in names - {".gitattributes"}} == travelling(out)
+
+
+def test_a_downloaded_repository_loads_through_its_card(hub, out, tmp_path):
+    push(out, REPO)
+    huggingface_hub.snapshot_download(REPO, repo_type="dataset", endpoint=hub.url, local_dir=tmp_path / "down")
+    loaded = datasets.load_dataset(str(tmp_path / "down"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(loaded) == 36
+
+
+def test_a_second_push_sends_nothing(hub, out):
+    push(out, REPO)
+    uploads, commits = hub.uploads(), len(hub.repos[REPO].commits)
+    push(out, REPO)
+    assert hub.uploads() == uploads and len(hub.repos[REPO].commits) == commits
+
+
+def test_after_a_takedown_the_removed_tar_is_gone_and_the_tombstones_are_there(hub, out, capsys):
+    push(out, REPO)
+    before = sha256(out / "00000.tar")
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(out / "index.parquet").to_pylist()
+    forget(out, key=[row["key"] for row in table if row["shard"] == "00001.tar"])
+    assert main(["push", str(out), REPO]) == 0
+    printed = capsys.readouterr()
+    assert "deleted from the repository: 00001.tar" in printed.out
+    assert "earlier commits of the repository still hold the old files" in printed.err
+    assert in_repository(hub) == travelling(out) and "forgotten/00000.json" in in_repository(hub)
+    assert hub.uploads().count(before) == 1
+
+
+def test_files_that_a_user_added_to_the_repository_stay(hub, out):
+    push(out, REPO)
+    api = huggingface_hub.HfApi(endpoint=hub.url, token=TOKEN)
+    api.upload_file(path_or_fileobj=b"mine", path_in_repo="LICENSE", repo_id=REPO, repo_type="dataset")
+    push(out, REPO)
+    assert in_repository(hub) == {**travelling(out), "LICENSE": b"mine"}
+
+
+def test_a_repository_with_other_files_is_refused(hub, out):
+    api = huggingface_hub.HfApi(endpoint=hub.url, token=TOKEN)
+    api.create_repo(REPO, repo_type="dataset")
+    api.upload_file(path_or_fileobj=b"theirs", path_in_repo="00000.tar", repo_id=REPO, repo_type="dataset")
+    with pytest.raises(RecipeError, match=r"holds files that vlmdata did not push, such as 00000\.tar"):
+        push(out, REPO)
+    assert in_repository(hub) == {"00000.tar": b"theirs"}
+
+
+def test_a_branch_is_created_and_main_stays(hub, out):
+    push(out, REPO, revision="v2")
+    assert in_repository(hub, "v2") == travelling(out) and in_repository(hub) == {}
+
+
+def test_private_creates_a_private_repository_and_refuses_a_public_one(hub, out):
+    push(out, REPO, private=True)
+    assert hub.repos[REPO].private
+    push(out, "jane/dogs")
+    with pytest.raises(RecipeError, match="jane/dogs exists and is public"):
+        push(out, "jane/dogs", private=True)
+
+
+def test_an_export_with_a_card_is_pushed(hub, tmp_path):
+    make_dataset(tmp_path / "out", map(caption, range(5)), layout="captions", per_shard=3)
+    export(tmp_path / "out", tmp_path / "to", to="parquet")
+    push(tmp_path / "to", REPO)
+    files = {str(path.relative_to(tmp_path / "to")): path for path in (tmp_path / "to").rglob("*") if path.is_file()}
+    assert in_repository(hub) == {name: path.read_bytes() for name, path in files.items()}
+
+
+def test_a_dry_run_lists_files_and_sends_nothing(hub, out, capsys):
+    assert main(["push", str(out), REPO, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{(out / '00000.tar').stat().st_size:,}  00000.tar" in printed and "work/" not in printed
+    assert hub.requests == []
+
+
+def test_the_token_is_sent_and_never_printed_or_stored(hub, out, capsys):
+    push(out, REPO)
+    hub.fail("POST", "/preupload/", 401, message=f"bad {TOKEN}")
+    assert main(["push", str(out), REPO, "--json"]) == 2
+    printed = capsys.readouterr()
+    assert hub.tokens <= {TOKEN, ""} and TOKEN not in (printed.out + printed.err).replace(f"bad {TOKEN}", "")
+    assert not [path for path in out.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+
+
+FAILURES = [
+    (("POST", "/api/repos/create", 401), RecipeError, "does not accept the token.*hf auth login.*HF_TOKEN"),
+    (("POST", "/api/repos/create", 403), RecipeError, "may not write to jane/cats.*Use a token with write access"),
+    (("POST", "/preupload/", 403), RecipeError, "may not write to jane/cats"),
+    (("POST", "/preupload/", 404), RecipeError, "there is no dataset repository jane/cats"),
+    (("POST", "/objects/batch", 413), WorkFailed, "no room for the upload.*Free storage"),
+    (("PUT", "/lfs/", 400), WorkFailed, "refuses the upload"),
+    (("POST", "/commit/", 412), WorkFailed, "changed by another process"),
+    (("POST", "/commit/", 413), WorkFailed, "no room for the upload"),
+]
+
+
+@pytest.mark.parametrize(("fault", "error", "message"), FAILURES)
+def test_a_refusal_is_one_line_with_the_fix(hub, out, fault, error, message):
+    hub.fail(*fault)
+    with pytest.raises(error, match=message) as caught:
+        push(out, REPO)
+    assert "\n" not in str(caught.value)
+    push(out, REPO)
+    assert in_repository(hub) == travelling(out)
+
+
+@pytest.mark.parametrize(
+    ("method", "part"), [("POST", "/api/repos/create"), ("POST", "/preupload/"), ("POST", "/commit/"), ("PUT", "/lfs/")]
+)
+@pytest.mark.parametrize(("status", "headers"), [(429, {"Retry_After": "0"}), (500, {})])
+def test_a_busy_hub_is_asked_again(hub, out, method, part, status, headers):
+    hub.fail(method, part, status, **headers)
+    push(out, REPO)
+    assert in_repository(hub) == travelling(out)
+
+
+def test_a_long_wait_is_left_to_the_user(hub, out):
+    hub.fail("POST", "/api/repos/create", 429, times=1, Retry_After="3600")
+    with pytest.raises(WorkFailed, match=r"limits requests.*Wait 3600 s and run the same command again"):
+        push(out, REPO)
+
+
+def test_a_connection_that_is_cut_during_an_upload_is_opened_again(hub, out):
+    hub.cut("PUT", "/lfs/")
+    push(out, REPO)
+    assert in_repository(hub) == travelling(out)
+
+
+def test_a_cut_commit_is_one_line_and_the_same_push_continues(hub, out):
+    hub.cut("POST", "/commit/")
+    with pytest.raises(WorkFailed, match=r"does not answer.*run the same command again; it continues"):
+        push(out, REPO)
+    sent = len(hub.uploads())
+    push(out, REPO)
+    assert in_repository(hub) == travelling(out) and len(hub.uploads()) == sent
+
+
+def test_a_killed_push_continues_without_sending_a_file_twice(hub, out):
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-m", "vlmdata", "push", str(out), REPO]
+    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    hub.cut("POST", "/commit/", before=lambda: os.kill(child.pid, signal.SIGKILL))
+    assert child.wait() == -signal.SIGKILL
+    assert in_repository(hub) == {} and len(hub.uploads()) >= 4
+    done = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["deleted"] == [] and in_repository(hub) == travelling(out)
+    assert len(hub.uploads()) == len(set(hub.uploads()))
+
+
+def test_a_dataset_that_changes_during_the_upload_is_not_committed(hub, out):
+    def change():
+        path = out / "manifest.json"
+        path.write_text(path.read_text().replace("\n", " \n", 1))
+
+    hub.cut("PUT", "/lfs/", before=change)
+    with pytest.raises(RecipeError, match="was changed during the upload"):
+        push(out, REPO)
+    assert in_repository(hub) == {}
+
+
+def test_a_file_with_other_content_than_in_the_manifest_is_not_sent(hub, out):
+    data = bytearray((out / "00001.tar").read_bytes())
+    data[600] ^= 1
+    (out / "00001.tar").write_bytes(data)
+    with pytest.raises(RecipeError, match=r"00001.tar: the SHA-256 differs from the one in the manifest"):
+        push(out, REPO)
+    assert hashlib.sha256(data).hexdigest() not in hub.uploads() and in_repository(hub) == {}
+
+
+def test_without_a_token_nothing_is_requested(hub, out, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(RecipeError, match=r"push needs a token of the Hub\. Log in with `hf auth login`, or set HF_TOKEN"):
+        push(out, REPO)
+    assert hub.requests == []
+
+
+def test_a_token_that_only_reads_is_refused(hub, out, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", READER)
+    with pytest.raises(RecipeError, match="may not write to jane/cats"):
+        push(out, REPO)
+
+
+def test_a_network_that_is_down_is_one_line(hub, out, monkeypatch):
+    with nobody() as address:
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        with pytest.raises(WorkFailed, match=f"the Hub at {address} does not answer.*Check the network"):
+            push(out, REPO)
+
+
+@pytest.mark.parametrize(
+    "name", ["cats", "jane/cats/more", "datasets/jane/cats", "https://huggingface.co/datasets/jane/cats", "a b/c"]
+)
+def test_a_name_that_is_no_repository_is_refused(out, name):
+    with pytest.raises(RecipeError, match=r"is no name of a repository\. Write USER/NAME"):
+        push(out, name)
+
+
+def test_an_unfinished_or_damaged_dataset_is_refused(hub, out):
+    (out / "00001.tar").write_bytes(b"short")
+    with pytest.raises(RecipeError, match=r"is damaged: 00001\.tar has 5 bytes"):
+        push(out, REPO)
+    (out / "manifest.json").unlink()
+    with pytest.raises(RecipeError, match="is not a finished dataset"):
+        push(out, REPO)
+    assert hub.requests == []
+
+
+def test_a_folder_of_something_else_and_an_address_are_refused(hub, tmp_path):
+    (tmp_path / "README.md").write_text("---\ntags: [other]\n---\n")
+    with pytest.raises(RecipeError, match="neither a finished dataset nor an export with a card"):
+        push(tmp_path, REPO)
+    with pytest.raises(RecipeError, match="push reads a folder on this machine, not an address"):
+        push("s3://bucket/out", REPO)
+    with pytest.raises(RecipeError, match="it does not exist"):
+        push(tmp_path / "missing", REPO)
+    assert hub.requests == []
+
+
+def test_offline_mode_is_named(hub, out, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(RecipeError, match="HF_HUB_OFFLINE"):
+        push(out, REPO)

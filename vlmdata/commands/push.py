@@ -1,0 +1,44 @@
+"""Upload a finished dataset, or an export with a card, to the Hugging Face Hub.
+
+The token is that of `hf auth login` or HF_TOKEN. The same command continues an upload that was interrupted. Pushed again, a
+dataset replaces the files that changed, and files that it no longer has are deleted. work/ is never uploaded.
+"""
+
+import click
+
+from vlmdata.verbs import Verb, argument, folders, json_option, print_json
+
+EXAMPLES = """
+vlmdata push OUT jane/cats --private
+vlmdata push OUT jane/cats --dry-run
+vlmdata push EXPORTED jane/cats --revision parquet
+"""
+
+
+@click.command(cls=Verb)
+@argument("out", "a finished dataset, or an exported folder with a README.md", shell_complete=folders)
+@argument("repo", "dataset repository, as USER/NAME; created if it does not exist")
+@click.option("--private", is_flag=True, help="create a private repository")
+@click.option("--revision", metavar="BRANCH", help="branch to write to; created if it does not exist  [default: main]")
+@click.option("--dry-run", is_flag=True, help="only list the files and their sizes")
+@json_option
+def command(out: str, repo: str, private: bool, revision: str | None, dry_run: bool, as_json: bool) -> None:
+    from vlmdata.notes import note, tell
+    from vlmdata.push_dataset import push
+    from vlmdata.sizes import counted, megabytes
+
+    done = push(out, repo, private=private, revision=revision, dry_run=dry_run)
+    size = megabytes(sum(file["bytes"] for file in done["files"]))
+    if not dry_run and any(name.endswith((".tar", ".parquet", ".arrow")) for name in done["replaced"] + done["deleted"]):
+        note("earlier commits of the repository still hold the old files; docs/cookbook.md says how to erase them")
+    if as_json:
+        print_json(done)
+    elif dry_run:
+        for file in done["files"]:
+            print(f"{file['bytes']:>15,}  {file['name']}")
+        print(f"{counted(len(done['files']), 'file')}, {size}, would be in {repo}")
+    else:
+        for name in done["deleted"]:
+            tell(f"deleted from the repository: {name}")
+        same = len(done["files"]) - done["uploaded"]
+        tell(f"{done['url']}: {counted(len(done['files']), 'file')}, {size}; {same:,} of them were there before")
