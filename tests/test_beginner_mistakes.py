@@ -73,7 +73,7 @@ RECIPES: dict[str, tuple[str, list[str]]] = {  # name of the mistake: the recipe
     ),
     "a word for a number": (
         f"{SOURCE}steps: [{{image_size: {{min_side: big}}}}]\n",
-        ["r.yaml, step 1: ImageSize.min_side = 'big'", "valid integer"],
+        ["r.yaml, step 1: ImageSize.min_side = 'big': must be a whole number"],
     ),
     "a list for parameters": (
         f"{SOURCE}steps: [{{image_size: [200]}}]\n",
@@ -123,7 +123,7 @@ RECIPES: dict[str, tuple[str, list[str]]] = {  # name of the mistake: the recipe
     ),
     "a number for a contact": (
         f"{SOURCE}steps: [{{download: {{contact: 5}}}}]\n",
-        ["r.yaml, step 1: Download.contact = 5", "valid string"],
+        ["r.yaml, step 1: Download.contact = 5: must be a text", "quote it: 'no'"],
     ),
     "one host instead of a list": (
         f"{SOURCE}steps: [{{download: {{allowed_hosts: example.org}}}}]\n",
@@ -131,7 +131,11 @@ RECIPES: dict[str, tuple[str, list[str]]] = {  # name of the mistake: the recipe
     ),
     "a word for a rate": (
         f"{SOURCE}steps: [{{download: {{host_rates: {{example.org: fast}}}}}}]\n",
-        ["Download.host_rates.example.org = 'fast'", "valid number"],
+        ["Download.host_rates.example.org = 'fast': must be a number"],
+    ),
+    "a number with an exponent": (
+        f"{SOURCE}steps: [{{text_length: {{min_words: 1e5}}}}]\n",
+        ["TextLength.min_words = '1e5': must be a whole number. Write it without an exponent"],
     ),
     "a negative time": (f"{SOURCE}steps: [{{download: {{timeout_s: -1}}}}]\n", ["timeout_s must be above 0, not -1"]),
     "an absent block list": (f"{SOURCE}steps: [{{block_list: {{domains: [gone.txt]}}}}]\n", ["cannot read the list gone.txt"]),
@@ -160,7 +164,7 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("check ok.yaml --set 'source.path=*.json5'", ["*.json5 matches no file", "Set source.path to a pattern"]),
     ("check ok.yaml --set source.url=link", ["urls.csv: there is no column 'link'", "url, caption"]),
     ("check ok.yaml --set source.caption=captoin", ["there is no column 'captoin'. Did you mean 'caption'?"]),
-    ("check ok.yaml --set source.path=", ["ok.yaml, source: UrlList.path = None", "valid string"]),
+    ("check ok.yaml --set source.path=", ["ok.yaml, source: UrlList.path = None: must be a text or a list of texts"]),
     ("check captions_folder --set source.path=nothing", ["nothing: the folder holds no file that ends in .jpg"]),
     ("check captions_folder --set source.path=urls.csv", ["urls.csv is not an image", "set source.table=urls.csv"]),
     ("check chats --set source.path=urls.csv", ["urls.csv is csv. This source reads json, jsonl, parquet"]),
@@ -171,7 +175,23 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("check ok.yaml --set 'source.path={'", ["the value is not YAML. Put quotes"]),
     ("check ok.yaml --set txt.min=3", ["ok.yaml has no step 'txt'", "text_length, download, resize"]),
     ("check ok.yaml --set text_length=3", ["--set text_length", "must name a parameter, as in --set source.path"]),
-    ("check ok.yaml --set text_length.min_words=few", ["TextLength.min_words = 'few'", "valid integer"]),
+    ("check ok.yaml --set text_length.min_words=few", ["TextLength.min_words = 'few': must be a whole number"]),
+    ("check ok.yaml --set source.path=pipe.csv", ["pipe.csv is a pipe, not a file or folder. Set source.path"]),
+    ("check ok.yaml --set source.path=/dev/null", ["/dev/null is a device, not a file or folder"]),
+    ("check ok.yaml --set source.path=lost.csv", ["lost.csv is a link to gone.csv, which does not exist. Set source.path"]),
+    ("check chats --set source.path=talks.json --set source.images=pipe.csv", ["is a pipe", "Set source.images"]),
+    ("check captions_folder --set source.path=nothing --set source.table=gone.csv", ["gone.csv", "Set source.table to"]),
+    ("check ok.yaml --set resize.mode=no", ["Resize.mode = False: must be 'no', 'border'", "quote it: 'no'"]),
+    ("check ok.yaml --set download.contact=12:30", ["Download.contact = 750: must be a text", "quote it"]),
+    ("check ok.yaml --set download.contact=2024-01-31", ["must be a text", "quote it"]),
+    ("check ok.yaml --set download.contact=~", ["Download.contact = None: must be a text", "quote it"]),
+    ("check ok.yaml --set source.caption=no", ["must be a text or a list of texts, such as [a, b]", "quote it"]),
+    ("check ok.yaml --set source.columns=url", ["UrlList.columns = 'url': must be a list of texts, such as [a, b]"]),
+    ("check ok.yaml --set download.allowed_hosts=[1]", ["Download.allowed_hosts.0 = 1: must be a text"]),
+    ("check ok.yaml --set download.host_rates=fast", ["must be a mapping of texts to numbers, such as {a: 1}"]),
+    ("check ok.yaml --set text_length.min_words=yes", ["TextLength.min_words = True: must be a whole number"]),
+    ("check ok.yaml --set shards.samples=no", ["Shards.samples = False: must be a whole number"]),
+    ("check ok.yaml --set part_rows=yes", ["part_rows must be an integer of at least 1, not True"]),
     ("run ok.yaml", ["Missing option '--out'"]),
     ("run ok.yaml --out ''", ["out must be a path or an address, not ''"]),
     ("run ok.yaml --out X --workers 0", ["workers must be an integer of at least 1, not 0"]),
@@ -256,6 +276,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_text(text)
     (folder / "twice.yaml").write_text("lr: 1\nlr: 2\n")
     (folder / "nothing").mkdir()
+    os.mkfifo(folder / "pipe.csv")
+    (folder / "lost.csv").symlink_to("gone.csv")
     shutil.copy(next(fixture("A_captioned/coco_free_licence").glob("*.jpg")), folder / "photo.jpg")
     with tarfile.open(fixture("H_built_before") / "built.tar.gz") as tar:
         tar.extractall(folder, filter="data")

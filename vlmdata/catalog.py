@@ -6,7 +6,9 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+import re
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -14,8 +16,21 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from vlmdata.errors import Mistakes
+from vlmdata.parameters import wanted
 from vlmdata.step import RecipeError, Source, Step
 
+QUOTE = (
+    "YAML reads no, 12:30, 2024-01-31, 010 and ~ as other values than texts. If a text is meant, quote it: 'no', and with "
+    "--set name=\"'no'\""
+)
+WANTED = {  # the validator's type of an error: what the value must be
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list, such as [a, b]"),
+    "string_type": "a text",
+    "dict_type": "a mapping, such as {a: b}",
+}
 KINDS = {"steps": Step, "sources": Source}
 
 
@@ -73,6 +88,10 @@ def build(cls: type, parameters: dict[str, Any], where: str) -> Any:
         raise Mistakes(mistakes)
     if mistakes:
         raise RecipeError(mistakes[0])
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for name, value in parameters.items():
+        if isinstance(value, bool) and wanted(hints[name]) in ("a whole number", "a number"):  # true would count as 1
+            raise RecipeError(f"{where}: {cls.__name__}.{name} = {value}: must be {wanted(hints[name])}")
     try:
         return adapter(cls).validate_python(parameters)
     except ValidationError as error:
@@ -84,7 +103,24 @@ def build(cls: type, parameters: dict[str, Any], where: str) -> Any:
         message = first["msg"].removeprefix("Value error, ")
         if not place:  # raised by the class itself, with a complete message
             raise RecipeError(f"{where}: {cls.__name__}: {message}") from None
-        raise RecipeError(f"{where}: {cls.__name__}.{place} = {first['input']!r}: {message}") from None
+        said = _said(first, hints.get(place), message)
+        raise RecipeError(f"{where}: {cls.__name__}.{place} = {first['input']!r}: {said}") from None
+
+
+def _said(error: Mapping[str, Any], kind: Any, message: str) -> str:
+    """Return a validator's error about a value in plain words. `kind` is the type of the parameter, or None for a part."""
+    value = error["input"]
+    is_literal = error["type"] == "literal_error"
+    words = wanted(kind) if kind is not None else WANTED.get(error["type"])
+    if is_literal:
+        words = error["ctx"]["expected"]
+    elif error["type"] not in WANTED or words is None:
+        return message
+    if (is_literal or "text" in words or '"' in words) and not isinstance(value, str | list | tuple | dict):
+        return f"must be {words}. {QUOTE}"
+    if isinstance(value, str) and "number" in words and re.fullmatch(r"[-+]?[0-9][0-9_.]*[eE][-+]?[0-9]+", value):
+        return f"must be {words}. Write it without an exponent"
+    return f"must be {words}"
 
 
 def adapter(cls: type) -> TypeAdapter:

@@ -71,6 +71,20 @@ def in_words(kind: Any) -> str:
     return _WORDS.get(kind, getattr(kind, "__name__", str(kind)))
 
 
+def wanted(kind: Any) -> str:
+    """Return what a value must be, for a message: `a whole number`, `a text or null`, `a list of texts, such as [a, b]`."""
+    if get_origin(kind) is Annotated:
+        return wanted(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(wanted(one) for one in get_args(kind))
+    words = in_words(kind)
+    if get_origin(kind) in (list, tuple):
+        return f"a {words}, such as [{'1, 2' if 'number' in words else 'a, b'}]"
+    if get_origin(kind) is dict:
+        return f"a {words}, such as {{a: {'1' if 'number' in words else 'b'}}}"
+    return f"a {words}" if words in ("whole number", "number", "text") else words
+
+
 def _plural(kind: Any) -> str:
     words = in_words(kind)
     return f"{words}s" if words in ("whole number", "number", "text") else words.replace("mapping", "mappings", 1)

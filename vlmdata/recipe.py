@@ -202,7 +202,7 @@ def parse_parts(tree: dict[str, Any], where: str = "recipe") -> Parsed:
             steps.append(step)
     shards = built(lambda: catalog.build(Shards, tree.get("shards") or {}, f"{where}, shards"))
     part_rows = tree.get("part_rows", 1000)
-    if not isinstance(part_rows, int) or part_rows < 1:
+    if not isinstance(part_rows, int) or isinstance(part_rows, bool) or part_rows < 1:
         mistakes.append(f"{where}: part_rows must be an integer of at least 1, not {part_rows!r}")
         part_rows = 1000
     if len(steps) == len(entries):  # a step that is left out may measure what others read

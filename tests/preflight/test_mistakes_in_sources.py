@@ -103,6 +103,16 @@ NAMING = {  # the source, its list, and the parameter of the images' folder
 }
 
 
+def test_an_empty_picture_gives_a_dropped_row(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "photos" / name).write_bytes(b"")
+    assert check(tmp_path, {"type": "files", "path": "photos/a.jpg"}, ["resize"]) == 0
+    assert "a.jpg is empty, so it gives only a dropped row" in capsys.readouterr().err
+    assert check(tmp_path, {"type": "files", "path": "photos"}, ["resize"]) == 0
+    assert "a.jpg and 1 more are empty, so each gives only a dropped row" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", NAMING)
 def test_a_wrong_folder_of_images_is_named_with_its_setting(tmp_path, capsys, kind):
     content, parameter = NAMING[kind]

@@ -15,6 +15,7 @@ from vlmdata.step import Source
 CHECKED_FILES = 20
 MEANT = {".parquet": "parquet", ".tar": "a tar", ".zip": "a zip archive"}  # ending: the format that its first bytes show
 TEXTS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")  # text files, whose first bytes must not be those of a format
+WITHOUT_ROWS = (".warc", ".wet", ".wat", ".arc")  # archives of pages; with no byte they hold no record
 LINES = (".jsonl", ".ndjson")
 HTML = (b"<!doctype html", b"<html")
 END = b"PAR1"  # the last bytes of a Parquet file
@@ -34,8 +35,20 @@ def check_files(source: Source, findings: Findings) -> None:
             is_mistake = len(files) == 1 or bare_name(path).endswith(".parquet")
             (findings.mistakes if is_mistake else findings.notes).append(problem)
     if empty:
-        more = f" and {len(empty) - 1} more are" if len(empty) > 1 else " is"
-        findings.notes.append(f"{empty[0]}{more} empty, so it gives no rows")
+        findings.notes += _empty(empty)
+
+
+def _empty(paths: list[str]) -> list[str]:
+    """Return a note about empty lists and archives, and one about other empty files, such as images. Each gives a row."""
+    rows = [path for path in paths if bare_name(path).endswith((*MEANT, *TEXTS, *WITHOUT_ROWS))]
+    others = [path for path in paths if path not in rows]
+    notes = []
+    for some, gives in ((rows, "no rows"), (others, "only a dropped row")):
+        if len(some) > 1:
+            notes.append(f"{some[0]} and {len(some) - 1} more are empty, so each gives {gives}")
+        elif some:
+            notes.append(f"{some[0]} is empty, so it gives {gives}")
+    return notes
 
 
 def _local(source: Source) -> Iterator[tuple[str, int]]:

@@ -6,6 +6,7 @@ import difflib
 import glob
 import os
 import re
+import stat
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -61,11 +62,24 @@ def _local(path: str, endings: Sequence[str], parameter: str) -> dict[str, int]:
         if names:
             return {name: os.path.getsize(name) for name in names}
         raise RecipeError(f"{path} matches no file. Set {parameter} to a pattern that does")
+    if os.path.lexists(path):
+        raise RecipeError(f"{path} {_what(path)}. Set {parameter} to a file, folder or pattern that can be read")
     folder, name = os.path.split(path)
     beside = os.listdir(folder) if os.path.isdir(folder) else []
     close = difflib.get_close_matches(name, beside, n=1, cutoff=0.6)
     fix = f"Did you mean '{close[0]}'?" if close else f"Set {parameter} to a file, folder or pattern that exists"
     raise RecipeError(f"{path}: there is no such file or folder. {fix}")
+
+
+def _what(path: str) -> str:
+    """Return what a path is that is neither a file nor a folder, as the end of a sentence."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        is_lost = os.path.islink(path) and isinstance(error, FileNotFoundError)
+        return f"is a link to {os.readlink(path)}, which does not exist" if is_lost else f"cannot be read: {error.strerror}"
+    kinds = {"a pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK, "a device": lambda mode: not stat.S_ISSOCK(mode)}
+    return f"is {next(kind for kind, fits in kinds.items() if fits(mode))}, not a file or folder"
 
 
 def _walk(folder: str) -> dict[str, int]:

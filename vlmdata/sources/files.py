@@ -241,7 +241,7 @@ class Files(Source):
     def _lists(self) -> list[File]:
         if not isinstance(self.path, str):
             raise RecipeError("if `table` is set, `path` must be the one folder that holds the table, not a list")
-        return find(f"{self.path.rstrip('/')}/{self.table}", lists.ENDINGS)
+        return find(f"{self.path.rstrip('/')}/{self.table}", lists.ENDINGS, parameter="source.table")
 
     def _columns(self) -> list[str]:
         return named_columns(self.caption)
