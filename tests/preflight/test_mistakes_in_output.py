@@ -1,6 +1,7 @@
 """`vlmdata check --out` finds an output folder or bucket that a run cannot use, before any work starts."""
 
 import contextlib
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ import pytest
 from tests.buckets import bucket, names
 from tests.preflight.checking import check, lines_of_run
 from tests.servers import nobody
+from tests.sources.pictures import picture
 from vlmdata.cli import main
+from vlmdata.sizes import megabytes
 
 SOURCE = {"type": "url_list", "path": "a.csv"}
 
@@ -97,6 +100,30 @@ def test_a_disk_that_is_much_too_small_is_refused_with_the_estimate(tmp_path, ca
 def test_the_estimate_counts_rows_and_typical_bytes(tmp_path, capsys):
     assert check(tmp_path, SOURCE, [{"download": {"contact": "a@b.org"}}, {"resize": {"size": 384}}], "--out", "out") == 0
     assert "estimate: the dataset takes at most about 8.3 MB while it is built: 101 rows of 41.3 kB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("source", "need"),
+    [
+        ({"type": "llava_json", "path": "chats.json", "images": "photos"}, 2 * 150_000 + 2 * 1000),
+        ({"type": "messages", "path": "chats.json", "folder": "photos"}, 2 * 150_000 + 2 * 1000),
+        ({"type": "files", "path": "photos"}, 2 * 150_000),
+        ({"type": "files", "path": "photos", "table": "list.csv"}, 2 * 150_000 + 2 * 1000),
+    ],
+    ids=["llava_json", "messages", "folder", "table"],
+)
+def test_the_estimate_counts_the_images_that_are_packed_again(tmp_path, capsys, source, need):
+    """A photo of 100 kB stays as it is, and one of 25 kB may double."""
+    (tmp_path / "photos").mkdir()
+    for name, size in (("a.jpg", 100_000), ("b.jpg", 25_000)):
+        (tmp_path / "photos" / name).write_bytes(picture(8, 6, "JPEG").ljust(size, b"x"))
+    turns = [{"from": "human", "value": "<image>a"}, {"from": "gpt", "value": "b"}]
+    (tmp_path / "chats.json").write_text(json.dumps([{"image": "a.jpg", "conversations": turns}]).ljust(500))
+    (tmp_path / "photos" / "list.csv").write_text("file_name,caption\na.jpg,a\n".ljust(499) + "\n")
+    layout = {"layout": "captions" if source["type"] == "files" else "documents"}
+    (tmp_path / "r.yaml").write_text(json.dumps({"source": source, "steps": [{"resize": {"size": 512}}], "shards": layout}))
+    assert main(["check", "r.yaml", "--out", "out"]) == 0
+    assert f"at most about {megabytes(need)} while" in capsys.readouterr().out
 
 
 def forget_connections() -> None:

@@ -9,17 +9,22 @@ from pathlib import Path
 from vlmdata.engine.store.folder_store import existing_parent
 from vlmdata.errors import RecipeError
 from vlmdata.preflight.findings import Findings
+from vlmdata.preflight.first_rows import image_folder
 from vlmdata.preflight.output_place import is_bucket
 from vlmdata.readers import lists
+from vlmdata.readers.find_files import File, find, is_remote
+from vlmdata.readers.image_files import IMAGES
 from vlmdata.readers.lists import ListFormat
 from vlmdata.readers.open_file import COMPRESSED, seekable
 from vlmdata.sizes import megabytes
+from vlmdata.sources.files import Files
 from vlmdata.step import Source, Step
 from vlmdata.steps.resize import Resize
 
 BYTES_PER_PIXEL = 0.28  # LAION-5B takes 240 TB for 5.85 billion images of 384 x 384 pixels (img2dataset's README)
 ORIGINAL_BYTES = 100_000  # an image as fetched; a guess, because lists differ by a factor of ten
 COPIES = 2  # of each image: in work/ and in a tar
+GROWTH = 2  # most by which `resize` makes a small image larger; 1.8 with small JPEG files of low quality
 COUNTED_FILES = 20  # files whose rows are counted; the others have as many rows for their bytes
 SAMPLED_BYTES = 1 << 20  # beginning of a text list, whose lines are counted
 SURE = 3.0  # a run stops before work only if the estimate is this many times the free space, because it is rough
@@ -98,5 +103,20 @@ def count_rows(source: Source) -> int | None:
 
 
 def _of_bytes(source: Source, steps: tuple[Step, ...]) -> int:
-    total = sum(size for _, size in source.files())
-    return COPIES * total if any(isinstance(step, Resize) for step in steps) else total
+    sizes = [size for _, size in [*source.files(), *_named_images(source)]]
+    rule = next((step for step in steps if isinstance(step, Resize)), None)
+    if rule is None:
+        return sum(sizes)
+    largest = 0 if rule.mode == "no" else int(BYTES_PER_PIXEL * rule.size**2)
+    return COPIES * sum(max(size, min(GROWTH * size, largest)) for size in sizes)
+
+
+def _named_images(source: Source) -> list[File]:
+    """Return the files of the folder in which a source looks for the images that its list names. They are packed too."""
+    folder = source.path if isinstance(source, Files) and source.table else image_folder(source)
+    if not isinstance(folder, str) or is_remote(folder):
+        return []
+    try:
+        return find(folder, IMAGES)
+    except RecipeError:  # no file of the folder has the ending of an image
+        return []
