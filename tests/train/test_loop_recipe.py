@@ -37,6 +37,8 @@ GOOD = {"stage": "align", "model": MODEL, "data": "D", "out": "O", "steps": 1}
         ({"lr": float("inf")}, r"lr must be 0 or more, not inf$"),
         ({"seed": 2**64}, r"seed must be -9223372036854775808 or more and less than 18446744073709551616, not"),
         ({"held_out": {"answers": 2**63}}, r"held_out: HeldOut: answers must be 0 or more and less than 9223372036854775808"),
+        ({"speed": {"threads": 10**9}}, r"speed: Speed: threads must be 1 or more and less than 4097, not 1000000000"),
+        ({"batches": {"workers": 10**9}}, r"batches: Batches: workers must be 1 or more and less than 4097, not 1000000000"),
         ({"logs": {"spike": float("nan")}}, r"logs: Logs: spike must be 0 or more, not nan"),
         ({"optimizer": {"warmpu": 0.5}}, r"optimizer: Optimizer has no parameter 'warmpu'. Did you mean 'warmup'\?"),
         (

@@ -14,6 +14,8 @@ from vlmdata.step import RecipeError
 from vlmdata_train.model.model_recipe import ModelRecipe, Part, check_range
 from vlmdata_train.model.parts import check_name
 
+MOST_THREADS = 4096  # torch starts as many threads as are set, and the process dies if there is no memory for them
+
 
 @dataclass(frozen=True, kw_only=True)
 class TinyTokenizer:
@@ -41,7 +43,8 @@ class Batches:
     ahead: int = 4  # number of batches to prefetch
 
     def __post_init__(self) -> None:
-        check_range(self, "tokens sample_tokens samples accumulate window workers ahead", least=1)
+        check_range(self, "tokens sample_tokens samples accumulate window ahead", least=1)
+        check_range(self, "workers", least=1, below=MOST_THREADS + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,8 @@ class Speed:
     loss_chunk: int = 2048  # number of answer tokens whose logits are in memory at a time
 
     def __post_init__(self) -> None:
-        check_range(self, "threads loss_chunk", least=1)
+        check_range(self, "threads", least=1, below=MOST_THREADS + 1)
+        check_range(self, "loss_chunk", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
