@@ -233,7 +233,7 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("clean s3://bucket/set", ["s3://bucket/set is not on this machine"]),
     ("index nothing", ["there are no tars in nothing"]),
     ("index zzz", ["zzz does not exist"]),
-    ("index urls.csv", ["urls.csv, byte 0: the file ends inside a header", "Restore the tar"]),
+    ("index urls.csv", ["urls.csv is not a tar. Name a dataset"]),
     ("check half", ["half is not a finished dataset"]),
     ("completion tcsh", ["'tcsh' is not one of 'bash', 'zsh', 'fish'"]),
     ("demo --out notes", ["notes holds files that are not from an earlier demo", "Name another folder with --out"]),

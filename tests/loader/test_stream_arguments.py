@@ -14,6 +14,7 @@ import pytest
 from tests.loader.tars import caption_set, keys_of
 from vlmdata import Decode, Error, Packing, stream
 from vlmdata.arguments import check_protocol
+from vlmdata.loader.index.missing_tars import TAR_FIX
 from vlmdata.loader.samples import Samples
 from vlmdata.loader.stream import Blend, Options, ReadOptions
 
@@ -57,7 +58,7 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"path": {"a": float("nan")}}, "the weight of a must be a number, 0 or more, not nan"),
         ({"path": {5: 1}}, "a path of weights must be a path or an address, not 5"),
         ({"path": {"absent"}}, "path must be a path or a list of paths, not {'absent'}"),  # it has no order to repeat
-        ({"path": "absent"}, "absent does not exist"),
+        ({"path": "absent"}, f"absent does not exist. {TAR_FIX}"),
         ({"path": "foo://bucket/set"}, "foo://bucket/set: Protocol not known: foo"),
         ({"path": ["foo://bucket/0.tar"]}, "foo://bucket/0.tar: Protocol not known: foo"),
     ],

@@ -11,6 +11,7 @@ from pathlib import Path
 from vlmdata.arguments import check_protocol
 from vlmdata.errors import InputError
 from vlmdata.loader.index.energon import DEFAULT, Splits, find_split_file, read_splits
+from vlmdata.loader.index.missing_tars import no_path_line, no_tar_line, no_tars_line
 from vlmdata.sizes import counted, noun
 
 PathLike = str | os.PathLike
@@ -80,7 +81,7 @@ def find_shards(paths: PathLike | Sequence[PathLike]) -> TarSet:
     excluded: dict[str, frozenset[str]] = {}
     found = [address for path in entries for address in _expand(os.fspath(path), excluded)]
     if not found:
-        raise InputError(f"there are no tars in {', '.join(map(str, entries))}")
+        raise InputError(no_tars_line([os.fspath(one) for one in entries]))
     twice = len(found) - len(set(found))
     if twice:
         raise InputError(
@@ -188,9 +189,11 @@ def _expand(path: str, excluded: dict[str, frozenset[str]]) -> Iterator[str]:
             folder = Path(one).absolute()
             yield from map(str, sorted(folder.glob("*.tar")) or sorted(folder.rglob("*.tar")))
         elif os.path.exists(one):
+            if (wrong := no_tar_line(one)) is not None:
+                raise InputError(wrong)
             yield os.path.abspath(one)
         else:
-            raise InputError(f"{one} does not exist")
+            raise InputError(no_path_line(one))
 
 
 def _expand_remote(address: str) -> Iterator[str]:
