@@ -1,8 +1,12 @@
 """Word lists are read from files and from the library stop-words."""
 
+import sys
+
 import pytest
 
+from vlmdata.recipe import load
 from vlmdata.step import RecipeError
+from vlmdata.steps.document_quality import DocumentQuality
 from vlmdata.text.word_lists import fingerprint_of, read_stop_words, read_words
 
 
@@ -28,3 +32,11 @@ def test_an_unreadable_list_raises_recipe_error(tmp_path, content):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(RecipeError, match=r"^here: .*list\.txt"):
         read_words(str(path), "here")
+
+
+def test_the_recipe_of_saved_pages_needs_no_list_of_stop_words(monkeypatch):
+    monkeypatch.setitem(sys.modules, "stop_words", None)  # as if it were not installed
+    (step,) = [step for step in load("pages_html").steps if isinstance(step, DocumentQuality)]
+    assert step.lists("here").stop is None
+    with pytest.raises(RecipeError, match=r"pip install 'vlmdata\[text\]'"):
+        DocumentQuality().lists("here")

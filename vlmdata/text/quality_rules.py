@@ -105,7 +105,11 @@ class QualityRules:
     ]
     stop_words: Annotated[
         str,
-        Doc("Language code of the library stop-words, or a file. OBELICS's 301 words are stricter.", source="vlmdata's choice"),
+        Doc(
+            "Language code of the library stop-words, or a file. Empty: the rule is off, and the extra `[text]` is not needed. "
+            "OBELICS's 301 words are stricter.",
+            source="vlmdata's choice",
+        ),
     ] = "en"
     flagged_words: Annotated[str, Doc("File with one word per line, or JSON. Empty: the rule is off.")] = ""
     common_words: Annotated[str, Doc("File with one word per line, or JSON. Empty: the rule is off.")] = ""
