@@ -1,4 +1,4 @@
-"""Reads the splits of a Megatron Energon dataset, such as train and val. `.nv-meta/split.yaml` lists the tars of each split.
+"""Reads the files in `.nv-meta` of a Megatron Energon dataset: split.yaml lists the tars of each split, such as train and val.
 
 Format: https://nvidia.github.io/Megatron-Energon, "Dataset Format on Disk". Names and keys in the file are untrusted.
 """
@@ -13,6 +13,7 @@ from vlmdata.errors import InputError
 
 FOLDER = ".nv-meta"
 FILES = ("split.yaml", "split.json")  # JSON is a subset of YAML
+DESCRIPTION = "dataset.yaml"
 DEFAULT = "train"
 _MOST_BYTES = 1 << 25  # largest file that is read; 100,000 excluded samples take a tenth of this size
 
@@ -47,10 +48,7 @@ def find_split_file(folder: str) -> str | None:
 
 def read_splits(file: str) -> Splits:
     """Return the content of a split file. Raises ValueError with the name of the file if its format is wrong."""
-    try:
-        tree = yaml.load(_text(file), yaml.CSafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
+    tree = _tree(file)
     parts: Any = tree.get("split_parts") if isinstance(tree, dict) else None
     exclude: Any = (tree.get("exclude") or []) if isinstance(tree, dict) else None
     if not (isinstance(parts, dict) and all(isinstance(name, str) and _is_names(names) for name, names in parts.items())):
@@ -58,6 +56,26 @@ def read_splits(file: str) -> Splits:
     if not _is_names(exclude):
         raise InputError(f"{file}: `exclude` must list tars and samples, as in [shard_004.tar, shard_001.tar/000032]")
     return Splits(file, parts, exclude)
+
+
+def read_description(folder: str) -> dict[str, Any] | None:
+    """Return the content of a folder's dataset.yaml, or None if there is none. Raises ValueError if it is not a mapping."""
+    file = f"{folder.rstrip('/')}/{FOLDER}/{DESCRIPTION}"
+    try:
+        tree = _tree(file)
+    except FileNotFoundError:
+        return None
+    if not isinstance(tree, dict):
+        raise InputError(f"{file} must be a mapping, as in {{sample_type: ..., field_map: ...}}")
+    return tree
+
+
+def _tree(file: str) -> Any:
+    """Return the content of a YAML file. Raises ValueError with the name of the file if it cannot be read."""
+    try:
+        return yaml.load(_text(file), yaml.CSafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from None
 
 
 def _is_names(value: Any) -> bool:
