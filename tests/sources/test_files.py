@@ -81,6 +81,11 @@ def test_every_hostile_file_gives_a_row_or_a_reason(find):
     assert pa.compute.all(pa.compute.equal(rows["drop"].is_null(), rows["reason"].is_null())).as_py()
 
 
+def test_a_missing_table_is_reported_with_its_parameter(tmp_path):
+    with pytest.raises(RecipeError, match=r"there is no such file or folder\. Set source\.table to"):
+        Files(path=str(tmp_path), table="/elsewhere/list.csv").check()
+
+
 def test_a_name_in_a_table_that_is_not_a_string_loses_only_its_row(tmp_path):
     (tmp_path / "1.png").write_bytes(picture())
     names = {"1.png": None, 1: "no_file", None: "no_image", "": "no_image", ".": "no_file", 1.5: "no_image", "a\0": "no_file"}
