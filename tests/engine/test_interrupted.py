@@ -137,6 +137,30 @@ def test_an_interrupt_prints_at_most_one_line_in_any_handler(work, status, line)
     assert (done.returncode, done.stderr) == (status, line)
 
 
+SHUTS_DOWN = """
+class Last:
+    def __del__(self):  # runs when the interpreter shuts down
+        os.write(2, b"shutdown")
+
+last = Last()
+atexit.register(os.write, 2, b"atexit")
+work = lambda: print("whole") or 3
+"""
+
+
+def test_a_command_ends_without_the_shutdown_in_which_threads_of_arrow_abort():
+    script = f"import atexit, os, sys\nfrom vlmdata.process import interrupt\n{SHUTS_DOWN}"
+    script = f"{script}\nsys.exit(interrupt.until_stopped(work, 'end', is_process=True))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "whole\n", "atexit")
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_a_verb_works_with_closed_output_streams(closed):
+    done = subprocess.run(["sh", "-c", f'"$0" -m vlmdata steps language {closed}', sys.executable], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 DELAYED = """
 def work():
     with interrupt.delayed():

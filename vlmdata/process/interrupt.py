@@ -6,9 +6,10 @@ import atexit
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vlmdata.process.thread import attempt
 
@@ -26,10 +27,11 @@ def until_stopped(work: Callable[[], int], message: str, *, is_process: bool) ->
 
     The first signal raises KeyboardInterrupt, so that open resources are closed in order. A second signal ends the process at
     once. If `is_process` is true, the process runs only this command, so this function also installs the signal handlers and
-    ends the process after a signal.
+    ends the process. It then returns only if the work raised an error.
     """
     _unsaid[:] = [message]
     if is_process:
+        _open_closed_streams()
         listen()
 
     def finish() -> int | None:
@@ -37,21 +39,42 @@ def until_stopped(work: Callable[[], int], message: str, *, is_process: bool) ->
         status = work()
         if _received:  # the interrupted code caught the KeyboardInterrupt and reported an error
             return None
-        if is_process:  # a later signal ends the interpreter's shutdown at once, without a message
+        if is_process:  # a later signal ends the process at once, without a message
             _received.append(signal.SIGINT)
             _unsaid.clear()
         return status
 
     status = attempt(finish, _unless_interrupted)
-    if status is not None:
-        return status
-    _say()
-    status = 128 + (_received or [signal.SIGINT])[0]
+    if status is None:
+        _say()
+        status = 128 + (_received or [signal.SIGINT])[0]
+    elif is_process:
+        threading._shutdown()  # type: ignore[attr-defined]  # ends the threads of executors, as the interpreter does
     if is_process:
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        os._exit(status)  # skips the interpreter's shutdown, in which another signal would print a traceback
+        _end(status)
     return status
+
+
+def _open_closed_streams() -> None:
+    """Open the null device for an output stream that the parent process closed (`>&-`), for which Python has None."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, open until the process ends
+
+
+def _end(status: int) -> NoReturn:
+    """End the process with this status, after the functions of `atexit`, but without the rest of the interpreter's shutdown.
+
+    During the shutdown another signal would print a traceback. And a thread of Arrow that then enters Python, to read a file
+    object or to release its bytes, would abort the process: its status would be 134, although the work was done.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # a full disk or a closed pipe
+            status = status or 1
+    os._exit(status)
 
 
 def _unless_interrupted(error: BaseException) -> None:
