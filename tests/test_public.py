@@ -164,7 +164,7 @@ NO_DATASET = "is not a finished dataset, because it has no manifest.json"
         (
             "export",
             {"out": ".", "target": "new", "to": "csv"},
-            "to must be one of folder, hf, img2dataset, llava, messages, mmc4, obelics, parquet, tars, not 'csv'",
+            "to must be one of energon, folder, hf, img2dataset, llava, mds, messages, mmc4, obelics, parquet, tars, not 'csv'",
         ),
         ("export", {"out": ".", "target": 1}, f"target {NO_PATH} 1"),
         ("export", {"out": ".", "target": "s3://bucket/set"}, "export writes to a folder on this machine, not to an address"),

@@ -40,10 +40,11 @@ def export(
 ) -> int:
     """Write a finished dataset in another format to a new folder, and return the number of samples written.
 
-    `to` names the format: "parquet" (with image columns), "hf" (for `datasets.load_from_disk`), "folder" (plain files),
-    "img2dataset" (caption pairs), "messages" or "llava" (conversations), "obelics" or "mmc4" (documents). docs/formats.md lists
-    the formats with their options. `options` is a mapping, such as `{"form": "parquet"}` for "messages". `progress` is called
-    after each shard with the number of finished samples and the number of all samples.
+    `to` names the format: "parquet" (with image columns), "hf" (for `datasets.load_from_disk`), "folder" (plain files), "tars",
+    "energon" or "mds" (for Megatron-Energon and MosaicML Streaming), "img2dataset" (caption pairs), "messages" or "llava"
+    (conversations), "obelics" or "mmc4" (documents). docs/formats.md lists the formats with their options. `options` is a
+    mapping, such as `{"form": "parquet"}` for "messages". `progress` is called after each shard with the number of finished
+    samples and the number of all samples.
 
     The folder appears only when it is complete. If an export is killed, the same call continues after its last finished shard,
     and gives the same files. Samples that the format cannot hold are listed with the reason in the folder's `left_out.log`, and

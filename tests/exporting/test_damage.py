@@ -19,6 +19,9 @@ MISSING = {"texts": [None], "images": [None], "metadata": [{"file": "9.png"}]}
     [
         ("parquet", FIVE),
         ("hf", HALF),
+        ("mds", FIVE),
+        ("mds", HALF),
+        ("mds", MISSING),
         ("obelics", FIVE),
         ("obelics", MISSING),
         ("mmc4", {**HALF, "texts": ["\ud800", None], "images": [None] * 2, "metadata": [None, {"file": "0.png"}]}),

@@ -30,6 +30,7 @@ def peak(*words: object) -> int:
         ("energon", {}, "documents", chat),
         ("parquet", {}, "captions", caption),
         ("messages", {"form": "placeholders"}, "documents", chat),
+        ("mds", {"compression": "zstd", "hashes": ["sha1"]}, "captions", caption),
     ],
 )
 def test_four_times_the_samples_take_the_same_memory(tmp_path, to, options, layout, made):

@@ -16,6 +16,7 @@ from vlmdata.exports import find
 from vlmdata.step import RecipeError
 
 FORMATS = [
+    ("mds", {"size_limit": 400}),
     ("messages", {"form": "placeholders"}),
     ("mmc4", {"images": "base64"}),
     ("parquet", {}),
@@ -25,6 +26,7 @@ FORMATS = [
     pytest.param("img2dataset", {}, marks=pytest.mark.slow),
     pytest.param("img2dataset", {"form": "files"}, marks=pytest.mark.slow),
     pytest.param("llava", {}, marks=pytest.mark.slow),
+    pytest.param("mds", {"compression": "zstd", "hashes": ["sha1"]}, marks=pytest.mark.slow),
     pytest.param("messages", {"form": "parquet"}, marks=pytest.mark.slow),
     pytest.param("mmc4", {}, marks=pytest.mark.slow),
     pytest.param("obelics", {}, marks=pytest.mark.slow),

@@ -13,6 +13,7 @@ import pytest
 
 from tests.loader.tars import write_tar
 from tests.servers import LoopbackServer, reply
+from tests.sources.mds_shards import write_mds
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
 from vlmdata import catalog
@@ -23,6 +24,7 @@ from vlmdata.sources.html import Html
 from vlmdata.sources.img2dataset import Img2dataset
 from vlmdata.sources.interleaved_tars import InterleavedTars
 from vlmdata.sources.llava_json import LlavaJson
+from vlmdata.sources.mds import Mds
 from vlmdata.sources.messages import Messages
 from vlmdata.sources.mmc4 import Mmc4
 from vlmdata.sources.obelics_parquet import ObelicsParquet
@@ -117,6 +119,16 @@ def llava_json(folder: Path, found: list[str]):
     turns = [{"from": "human", "value": "<image> what?"}, {"from": "gpt", "value": "words"}]
     (folder / "list.json").write_text(json.dumps([{"image": name, "conversations": turns} for name in found]))
     return LlavaJson(path=str(folder / "list.json"))
+
+
+def mds(folder: Path, found: list[str]):
+    """Shards by name. Here `good.png` and the files outside the folder are shards, too."""
+    entry = write_mds(folder, [{"image": GOOD, "caption": b"words"}], {"caption": "str", "image": "bytes"}, "good.png")
+    write_mds(folder.parent, [{"image": SECRET, "caption": b"words"}], {"caption": "str", "image": "bytes"}, "secret.png")
+    entries = [{**entry, "raw_data": {**entry["raw_data"], "basename": name}} for name in found]
+    (folder / "index.json").write_text(json.dumps({"version": 2, "shards": entries}))
+    (folder.parent / "index.json").unlink()
+    return Mds(path=str(folder))
 
 
 def messages(folder: Path, found: list[str]):
@@ -234,6 +246,7 @@ NAMED = {  # sources that open files by names in data, or read a whole folder
     "coco": [coco],
     "files": [files_table, files_folder],
     "llava_json": [llava_json],
+    "mds": [mds],
     "messages": [messages],
     "hf_dataset": [hf_parquet, functools.partial(hf_parquet, streaming=True)],
     "html": [html],
