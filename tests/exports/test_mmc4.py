@@ -37,6 +37,7 @@ class Record(BaseModel):
     url: str
     text_list: list[str]
     image_info: list[Image]
+    similarity_matrix: list[list[float]]
 
 
 def exported(tmp_path, samples=DOCUMENTS, **options):
@@ -84,9 +85,10 @@ def test_open_flamingo_finds_in_the_tars_what_it_reads(tmp_path):
             info = json.loads(sample[0])
             Record.model_validate(info)
             sentences = info["text_list"]
-            for image in info["image_info"]:
-                assert not image["matched_sim"] < 0.24
-                where = image["matched_text_index"]
+            for image, similarities in zip(info["image_info"], info["similarity_matrix"], strict=True):
+                assert not max(similarities) < 0.24 and len(similarities) == len(sentences)
+                where = similarities.index(max(similarities))
+                assert where == image["matched_text_index"] and max(similarities) == image["matched_sim"]
                 sentences[where] = f"<image>{sentences[where]}"
                 seen.append(base64.b64decode(image["image_base64"], validate=True))
     assert sentences == ["one", "<image>two\n\nthree", "<image>four"] and seen == [A, B, A, B, A, A]

@@ -21,9 +21,9 @@ IMAGE: dict[str, Any] = {"_type": "Image"}
 _TYPES = {"Image": pa.struct({"bytes": pa.binary(), "path": pa.string()})}
 
 
-def list_of(feature: Any) -> dict[str, Any]:
-    """Return the feature of a list."""
-    return {"feature": feature, "_type": "List"}
+def list_of(feature: Any) -> list[Any]:
+    """Return the feature of a list. Every version of `datasets` reads this form; before 4.0 it had no `List`."""
+    return [feature]
 
 
 def schema_of(features: Mapping[str, Any]) -> pa.Schema:
@@ -36,12 +36,14 @@ def schema_of(features: Mapping[str, Any]) -> pa.Schema:
 
 
 def _type(feature: Any) -> pa.DataType:
+    if isinstance(feature, list):
+        return pa.list_(_type(feature[0]))
     kind = feature.get("_type")
     if not isinstance(kind, str):
         return pa.struct({name: _type(inner) for name, inner in feature.items()})
     if kind == "Value":
         return pa.type_for_alias(feature["dtype"])
-    return pa.list_(_type(feature["feature"])) if kind == "List" else _TYPES[kind]
+    return _TYPES[kind]
 
 
 def image_cell(sample: Sample, member: str) -> dict[str, Any]:

@@ -28,6 +28,8 @@ STATE: dict[str, Any] = {
 class Hf(Exporter):
     """Write a folder that `datasets.load_from_disk` opens, with one Arrow file for each shard."""
 
+    version = 2
+
     def published(self, layout: str) -> Published:
         loading = "from datasets import load_dataset, load_from_disk\n\n"
         loading += 'load_dataset("USER/NAME", split="train")  # from the Hub\nload_from_disk("PATH")  # from a local folder'

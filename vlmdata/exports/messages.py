@@ -12,6 +12,7 @@ from vlmdata.exporting.conversations import conversation_of, image_paths, record
 from vlmdata.exporting.draft import Draft, ShardRecord
 from vlmdata.exporting.exporter import Exporter, Kind, Published, Sample, Shard
 from vlmdata.exporting.image_columns import FILES
+from vlmdata.exporting.sharegpt import check_turns, with_thoughts
 from vlmdata.fields import FIELDS
 
 LIST = "messages.jsonl"
@@ -31,13 +32,14 @@ TAGS = {
 class Messages(Exporter):
     """Write messages.jsonl with one conversation a line, and the images as files in the folder `images` next to it.
 
-    `form: parts` writes OpenAI's messages, where an image is a part of the content. `form: placeholders` writes `<image>` in
-    the texts and a dataset_info.json, as LLaMA-Factory and ms-swift read them. `form: parquet` writes Parquet with the
-    columns `messages` and `images`, as TRL reads them. With `prompt`, caption pairs are exported as conversations of one
-    question, the prompt, and the caption as answer.
+    `form: parts` writes OpenAI's messages, where an image is a part of the content; ms-swift reads them too. `form:
+    placeholders` writes `<image>` in the texts and a dataset_info.json, as LLaMA-Factory reads them, and leaves out what it
+    would skip. `form: parquet` writes Parquet with the columns `messages` and `images`, as TRL reads them. With `prompt`,
+    caption pairs are exported as conversations of one question, the prompt, and the caption as answer.
     """
 
     holds = ("conversations",)
+    version = 2
 
     form: Literal["parts", "placeholders", "parquet"] = "parts"
     prompt: str = ""
@@ -87,7 +89,9 @@ class Messages(Exporter):
         facts, paths = conversation_of(sample, self.prompt), image_paths(sample)
         if self.form == "parts":
             return record_of(facts, paths)
+        facts = with_thoughts(facts)
         turns, images = with_placeholders(facts, paths, role="role", content="content", roles=ROLES, after="")
+        check_turns(turns, len(images))
         record: dict[str, Any] = {"messages": turns}
         record |= {"images": images} if images else {}
         record |= {"tools": json.dumps(facts["tools"], ensure_ascii=False)} if facts.get("tools") else {}

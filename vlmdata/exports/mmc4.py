@@ -14,6 +14,8 @@ from vlmdata.exporting.draft import Draft, ShardRecord
 from vlmdata.exporting.exporter import Exporter, Sample, Shard, Unsuitable
 from vlmdata.fields import FIELDS
 
+NO_MATCH = -1.0  # the lowest cosine: OpenFlamingo takes the text with the greatest similarity as the match of an image
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mmc4(Exporter):
@@ -22,10 +24,12 @@ class Mmc4(Exporter):
     With `images: files`, each shard becomes a file docs_shard_N.jsonl, and image_info has the `image_name` of a file in
     `images/`. With `images: base64`, each shard becomes a tar of JSON with `image_base64`, and sizes.json has the number of
     samples of each tar; OpenFlamingo reads these tars. `matched_sim` is the similarity that the source stated, or 1, so that
-    no threshold drops the image. A document without a text, or without an image, is left out.
+    no threshold drops the image. `similarity_matrix` has this value at the matched text and -1 at all other texts. A document
+    without a text, or without an image, is left out.
     """
 
     holds = ("documents",)
+    version = 2
 
     images: Literal["files", "base64"] = "files"
 
@@ -92,7 +96,11 @@ def record_of(sample: Sample) -> dict[str, Any]:
     stated = own.pop("matched_sim", None)
     for number, one in enumerate(info):
         one["matched_sim"] = stated[number] if _are_similarities(stated, len(info)) else 1.0
-    return {**own, "url": facts.get("url") or "", "text_list": texts, "image_info": info}
+    matrix = [[NO_MATCH] * len(texts) for _ in info]
+    for one, row in zip(info, matrix, strict=True):
+        row[one["matched_text_index"]] = one["matched_sim"]
+    named = {"url": facts.get("url") or "", "text_list": texts, "image_info": info, "similarity_matrix": matrix}
+    return {**own, **named}
 
 
 def _are_similarities(stated: Any, count: int) -> bool:

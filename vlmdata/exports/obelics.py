@@ -26,6 +26,7 @@ class Obelics(Exporter):
     """
 
     holds = ("documents",)
+    version = 2
 
     images: Literal["bytes", "urls"] = "bytes"
 

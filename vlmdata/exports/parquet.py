@@ -31,6 +31,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {  # by layout: what each column hold
 class Parquet(Exporter):
     """Write one Parquet file for each shard. The metadata of the files declares the image columns for `datasets`."""
 
+    version = 2
+
     def published(self, layout: str) -> Published:
         return Published(FILES, COLUMNS[layout])
 
