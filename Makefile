@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OLDEST := .venv-oldest
+ENVIRONMENTS := .venv-peers
 SITE := docs-out
 # One test process for each core, at most eight; PROCESSES=0 runs all tests in one process.
 PROCESSES ?= auto
@@ -11,8 +12,10 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8
 
 # Duration of `make chaos`.
 MINUTES ?= 5
+# Checks of `make peers`, such as PEERS="trl mds"; all by default.
+PEERS ?=
 
-.PHONY: demo test fast slow quick lint style types oldest docs bench chaos clean
+.PHONY: demo test fast slow quick lint style types oldest peers docs bench chaos clean
 
 demo: $(READY)
 	$(BIN)/vlmdata demo --out demo-out
@@ -46,6 +49,10 @@ oldest: $(OLDEST)/.ready
 	$(OLDEST)/bin/python -m pytest --numprocesses $(PROCESSES) --maxprocesses 8 -m "not slow and not whole"
 	$(OLDEST)/bin/python -m pytest tests/train/test_packed_attention.py
 
+# Exports are read back by the real libraries, each in an environment of its own under .venv-peers.
+peers: $(READY)
+	$(BIN)/python -m tests.peers $(PEERS)
+
 # The documentation site, from docs/ and the docstrings; a broken link or reference is an error.
 docs: $(READY)
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs auto docs $(SITE)
@@ -74,4 +81,4 @@ $(OLDEST)/.ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(SITE) docs/api demo-out bench-out
+	rm -rf $(VENV) $(OLDEST) $(ENVIRONMENTS) $(SITE) docs/api demo-out bench-out
