@@ -88,7 +88,7 @@ class Energon(Source):
         return Webdataset(path=self.path, **members_named(described, f"{self.path.rstrip('/')}/{FOLDER}/{DESCRIPTION}"))
 
 
-def members_named(described: dict[str, Any], file: str) -> dict[str, list[str]]:
+def members_named(described: dict[str, Any], file: str) -> dict[str, Any]:
     """Return the parameters `image` and `caption` of the source `webdataset` for the content of a dataset.yaml.
 
     Raises RecipeError, with the name of the file, for a dataset that this source does not read.
