@@ -203,7 +203,7 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("run ok.yaml urls.csv --out X", ["Got unexpected extra argument (urls.csv)"]),
     ("run ok.yaml --out captions --local", ["captions was built from another source", "Give another --out"]),
     ("run ok.yaml --out foo://x/y --local", ["foo://x/y", "Protocol not known: foo"]),
-    ("why captions", ["Missing argument 'URL_OR_KEY'"]),
+    ("why captions", ["Missing argument 'WORD'"]),
     ("why captions x --limit 0", ["limit must be an integer of at least 1, not 0"]),
     ("why nothing x", ["nothing is not a finished dataset", "no manifest.json", "Name the folder that `vlmdata run` wrote"]),
     ("show captons", ["captons is not a finished dataset, because it does not exist", "Did you mean 'captions'?"]),
@@ -322,7 +322,11 @@ def test_a_mistake_in_a_command_names_place_and_fix(line, words, capsys):
 
 def test_a_row_that_does_not_exist_is_no_usage_error(capsys):
     assert main(["why", "captions", "no-such-row"]) == 1
-    assert capsys.readouterr().err == "captions: no row found for no-such-row\n"
+    assert capsys.readouterr().err.startswith(
+        "captions: no row found for no-such-row. Rows were dropped by download: http_404, "
+    )
+    assert main(["why", "captions", "https://no.example/row.jpg"]) == 1
+    assert capsys.readouterr().err == "captions: no row found for https://no.example/row.jpg\n"
 
 
 @pytest.mark.parametrize("mistake", CALLS)

@@ -43,7 +43,12 @@ def dropped_for(out: str | Path, word: str, limit: int) -> Found:
 
 
 def reasons_line(out: str | Path, word: str) -> str:
-    """Return the end of a message about a word that was not found: the nearest reason, or all reasons for drops."""
+    """Return the end of a message about a word that was not found: the nearest reason, and the reasons for drops.
+
+    It is empty for an address or a key.
+    """
+    if not _may_be_verdict(word):
+        return ""
     manifest = read_manifest(out)
     names = [_name(line["step"], line["reason"]) for line in manifest["dropped"]]
     if word in [label for *_, label in step_entries(manifest["recipe"])]:

@@ -59,10 +59,10 @@ def export(
     check_name(target)
     target = Path(target).absolute()
     check_target(target)
-    check_place(target, out)
     exporter = catalog.build(exports.find(to), dict(options or {}), f"export --to {to}")
     check_installed(exporter.modules, f"export --to {to}")
     manifest = read_manifest(out)
+    check_place(target, out)
     store = open_store(out, probe=False)
     layout, kept = manifest["recipe"]["shards"]["layout"], manifest["kept"]
     kind = first_kind(store, layout) if kept else None

@@ -167,9 +167,10 @@ class HfDataset(Source):
 
     def _is_exported(self, columns: Iterable[str]) -> bool:
         """Return whether these columns are those of a dataset that vlmdata exported, and the recipe names no others."""
+        if not are_exported(columns):
+            return False
         plain = HfDataset(path=self.path)
-        is_plain = all(getattr(self, name) == getattr(plain, name) for name in ("image", "url", "caption", "extra"))
-        return is_plain and are_exported(columns)
+        return all(getattr(self, name) == getattr(plain, name) for name in ("image", "url", "caption", "extra"))
 
     def _has_inline(self) -> bool:
         """Return whether the column of images can hold bytes."""
