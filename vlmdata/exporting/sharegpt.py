@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlmdata.exporting.exporter import Unsuitable
-from vlmdata.readers.dialogue import PLACEHOLDER
+from vlmdata.readers.place_images import PLACEHOLDER
 
 ASKED = ("user", "observation")  # roles of the first, third, … message after the system message
 ANSWERED = ("assistant", "function_call")
