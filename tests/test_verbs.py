@@ -27,7 +27,7 @@ FIRST = {
     "vlmdata_train": ["align", "instruct", "stages", "evaluate", "chat"],
 }
 PROGRAM, RUN, SHOW = "vlmdata [OPTIONS] VERB ...", "vlmdata run [OPTIONS] RECIPE", "vlmdata show [OPTIONS] OUT"
-ALL_VERBS = "demo, new, check, run, show, why, clean, completion, diff, export, forget, index, retry, steps, train"
+ALL_VERBS = "demo, new, check, run, show, why, clean, completion, diff, export, forget, index, push, retry, steps, train"
 OF_COMPLETION = 'Example: eval "$(vlmdata completion bash)"'
 OF_SHOW, COMPLETION = "Example: vlmdata show OUT", "vlmdata completion [OPTIONS] SHELL"
 OF_RUN = "Example: vlmdata run captions --set source.path=urls.parquet --out OUT"
