@@ -93,9 +93,9 @@ def test_a_draft_of_other_options_or_of_another_format_is_removed(chats, tmp_pat
 
 def test_a_draft_of_a_dataset_that_changed_is_not_continued(chats, tmp_path):
     stopped(chats, tmp_path / "to")
-    export(chats, tmp_path / "expected")
     manifest = json.loads((chats / "manifest.json").read_text())
     (chats / "manifest.json").write_text(json.dumps({**manifest, "rows": 7}))
+    export(chats, tmp_path / "expected")
     calls = []
     export(chats, tmp_path / "to", progress=lambda *numbers: calls.append(numbers))
     assert calls == [(2, 6), (4, 6), (6, 6)]

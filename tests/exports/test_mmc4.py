@@ -125,7 +125,7 @@ def test_samples_of_a_tar_that_are_not_documents_are_bad_records(tmp_path):
     members = [("a.json", b"{"), ("b.txt", b"words"), ("c.json", record(image_base64="%")), ("d.json", record(image_base64=5))]
     write_tar(tmp_path / "0.tar", *members)
     rows = read_all(Mmc4(path=str(tmp_path))).to_pylist()
-    assert [row["reason"] for row in rows] == ["bad_record", "bad_record", None, None]
+    assert [row["reason"] for row in rows] == ["bad_record", "bad_record", "bad_base64", None]
     assert rows[2]["images"][0]["reason"] == "bad_base64" and rows[3]["images"][0]["url"] == ""
 
 

@@ -14,6 +14,7 @@ from vlmdata.catalog import build
 FORMATS = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
 UNCHECKED = {  # formats of the table "read by", and why no library reads them here
     "folder": "plain files, which need no library",
+    "img2dataset": "it writes this format and reads none; tests/exports/test_img2dataset.py compares with its output",
     "llava": "LLaVA's trainer is not on the package index",
 }
 
