@@ -6,12 +6,22 @@ import subprocess
 import pytest
 
 from tests.exporting.made import caption, chat, document, make_dataset
-from tests.exporting.read_back import whole_rows
+from tests.exporting.read_back import both, whole_rows
 from tests.exports.talks import MIXED, PLAIN, TURNS
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
+from vlmdata.build import run
 from vlmdata.export_dataset import export
+from vlmdata.recipe import Recipe, Shards
+from vlmdata.sources.energon import Energon
+from vlmdata.sources.files import Files
 from vlmdata.sources.hf_dataset import HfDataset
+from vlmdata.sources.img2dataset import Img2dataset
+from vlmdata.sources.llava_json import LlavaJson
+from vlmdata.sources.mds import Mds
+from vlmdata.sources.messages import Messages
+from vlmdata.sources.mmc4 import Mmc4
+from vlmdata.sources.obelics_parquet import ObelicsParquet
 from vlmdata.sources.webdataset import Webdataset
 
 A, B = picture(8, 6), picture(9, 7)
@@ -40,6 +50,113 @@ SAMPLES = {
     "documents": DOCUMENTS,
     "conversations": [*PLAIN, *TURNS, *MIXED, chat(30, A, "q", "a", original_width=5)],
 }
+ODD_TEXTS = [  # that a reader could take for something else
+    *(
+        "tab\there\nnew\r\nline",
+        " before",
+        "after ",
+        "\u00a0wide\u3000",
+        "zero\u200b",
+        "👩\u200d👩\u200d👧",
+        "\u202eעברית\u202c",
+    ),
+    *("word " * 100_000, '["a", "b"]', '{"a": 1}', "42", "null", "a\0b", "\ufeffmark", "\x85\u2028line", "\x01\x7f", "\\\"'"),
+    *("data:image/png;base64,AAAA", "https://example.org/a.jpg", "<think>why</think>"),
+]
+PLACEHOLDERS = ["<image>", "<image>\n", "a <image> b <image>"]
+COLUMNS = {
+    "licence": "CC BY",
+    "image": "a.jpg",
+    "messages": "m",
+    "system": "s",
+    "text": "t",
+    "file_name": "b.jpg",
+}
+COLUMNS |= {
+    "id": "i",
+    "source_key": "0" * 24,
+    "status": "s",
+    "list": [1, None, "x"],
+    "large": 2**63,
+    "empty": "",
+    "ü.v": {"w": None},
+}
+KINDS = [picture(1, 1, kind) for kind in ("PNG", "WEBP", "GIF", "JPEG")]
+
+
+def odd_pairs():
+    """Return caption pairs with odd texts as captions and as alternatives, in every format of image."""
+    found = []
+    for number, text in enumerate([*ODD_TEXTS, *PLACEHOLDERS, ""]):
+        (key, members), kind = caption(number), number % len(KINDS)
+        facts = {**json.loads(members["json"]), "caption": text, **(COLUMNS if number % 2 else {})}
+        facts |= {"alternatives": [ODD_TEXTS[-number % len(ODD_TEXTS)], "another "]} if text and number % 3 else {}
+        image = {("png", "webp", "gif", "jpg")[kind]: KINDS[kind]}
+        found.append((key, {"json": json.dumps(facts).encode(), **image, "txt": text.encode()}))
+    return found
+
+
+EVERYTHING = [
+    *[("tars", {}, Webdataset, ""), ("hf", {}, HfDataset, ""), ("parquet", {}, HfDataset, ""), ("mds", {}, Mds, "")],
+    *[("energon", {}, Energon, ""), ("folder", {}, Files, "")],
+    *[("img2dataset", {"form": form}, Img2dataset, "") for form in ("webdataset", "files")],
+]
+OF_DOCUMENTS = [
+    ("obelics", {}, ObelicsParquet, "data"),
+    ("mmc4", {"images": "base64"}, Mmc4, ""),
+]
+OF_CHATS = [
+    *[("messages", {"form": form}, Messages, "messages.jsonl") for form in ("parts", "placeholders")],
+    *[("messages", {"form": "parquet"}, Messages, "data"), ("llava", {}, LlavaJson, "llava.json")],
+]
+
+
+@pytest.mark.parametrize(("to", "options", "source", "inside"), EVERYTHING)
+def test_captions_that_look_like_something_else_are_read_back_unchanged(tmp_path, to, options, source, inside):
+    pairs = odd_pairs()
+    make_dataset(tmp_path / "out", pairs, layout="captions", per_shard=10)
+    export(tmp_path / "out", tmp_path / to, to=to, options=options)
+    rows = whole_rows(Webdataset(path=str(tmp_path / "out")))
+    assert whole_rows(source(path=str(tmp_path / to / inside))) == rows
+    said = {json.loads(members["json"])["key"]: members["txt"].decode() for _, members in pairs}
+    assert {row["extra"]["source_key"]: row["texts"][1]["text"] for row in rows} == said
+
+
+@pytest.mark.parametrize(("to", "options", "source", "inside"), OF_DOCUMENTS)
+def test_texts_of_documents_are_read_back_unchanged(tmp_path, to, options, source, inside):
+    texts = [*ODD_TEXTS, *PLACEHOLDERS]
+    samples = [document(number, [A, text, A, "end"], **COLUMNS) for number, text in enumerate(texts)]
+    make_dataset(tmp_path / "out", samples, layout="documents", per_shard=10)
+    export(tmp_path / "out", tmp_path / to, to=to, options=options)
+    expected, found = both(samples, source(path=str(tmp_path / to / inside)))
+    assert found == expected
+
+
+@pytest.mark.parametrize(("to", "options", "source", "inside"), OF_CHATS)
+def test_texts_of_conversations_are_read_back_unchanged(tmp_path, to, options, source, inside):
+    """An answer has no image beside it, so its white space counts in every form. A column may have the name of a field."""
+    samples = [chat(number, A, "What?", text, **COLUMNS) for number, text in enumerate(ODD_TEXTS)]
+    make_dataset(tmp_path / "out", samples, layout="documents", per_shard=10)
+    export(tmp_path / "out", tmp_path / to, to=to, options=options)
+    expected, found = both(samples, source(path=str(tmp_path / to / inside)))
+    assert found == expected
+
+
+@pytest.mark.whole
+def test_a_dataset_built_from_an_exported_folder_holds_the_same_samples(tmp_path):
+    pairs = odd_pairs()
+    make_dataset(tmp_path / "out", pairs, layout="captions", per_shard=10)
+    export(tmp_path / "out", tmp_path / "to", to="folder")
+    built = Recipe(Files(path=str(tmp_path / "to")), (), Shards(samples=100, layout="captions"), part_rows=1000)
+    run(built, tmp_path / "again", local=True, workers=1)
+    rows, again = whole_rows(Webdataset(path=str(tmp_path / "out"))), whole_rows(Webdataset(path=str(tmp_path / "again")))
+    assert sorted((content_of(row) for row in again), key=repr) == sorted(map(content_of, rows), key=repr)
+
+
+def content_of(row):
+    image, text = row["images"][0], row["texts"][1]
+    names = ("file_name", "licence", "list", "large", "empty", "earlier_scores")
+    return image["data"], image["url"], text["text"], text["alternatives"], [row["extra"].get(name) for name in names]
 
 
 @pytest.fixture(params=SAMPLES)

@@ -24,13 +24,13 @@ def conversation_of(sample: Sample, prompt: str) -> dict[str, Any]:
     A column of the source that a reader would take as a part of the conversation, such as `system`, is called `column_system`.
     Raises Unsuitable for a caption pair with a blank caption.
     """
+    own = renamed({name: value for name, value in sample.facts.items() if name not in FIELDS}, OF_CHATS)
     if sample.kind != "captions":
-        return sample.facts
+        return {**{name: value for name, value in sample.facts.items() if name in FIELDS}, **own}
     text = sample.members["txt"].decode()
     if not text.strip():
         raise Unsuitable("it has no caption")
     metadata = [{"file": next(iter(sample.images))}, None, None]
-    own = renamed({name: value for name, value in sample.facts.items() if name not in FIELDS}, OF_CHATS)
     return {**own, "roles": ["user", "user", "assistant"], "texts": [None, prompt, text], "metadata": metadata}
 
 

@@ -26,6 +26,7 @@ class Llava(Exporter):
     """
 
     holds = ("conversations",)
+    version = 2
 
     prompt: str = ""
 

@@ -39,7 +39,7 @@ class Messages(Exporter):
     """
 
     holds = ("conversations",)
-    version = 2
+    version = 3
 
     form: Literal["parts", "placeholders", "parquet"] = "parts"
     prompt: str = ""

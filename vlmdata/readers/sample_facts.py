@@ -20,6 +20,28 @@ _METADATA = {"file", "alt", "time_s", "boxes", *SIZES, *_MEASURED}
 _OUR_KEY = re.compile(r"[0-9a-f]{24}(_\d+)?")  # form of the keys that engine/partitions/keys.py makes
 
 
+def is_own_sample(facts: object, key: str) -> bool:
+    """Return whether vlmdata wrote the JSON of the sample `key`: the JSON holds `key`, which has the form of our keys."""
+    return isinstance(facts, Mapping) and facts.get("key") == key and _OUR_KEY.fullmatch(key) is not None
+
+
+def own_caption(facts: Mapping[str, Any], data: bytes) -> str | None:
+    """Return the caption in the JSON of a sample from vlmdata, if `data`, the file of the caption, has the same text.
+
+    Then the text needs no guess: it may begin with a byte order mark, hold a null character, or be JSON of a list. Otherwise,
+    another program changed the file, and None is returned.
+    """
+    caption = facts.get("caption")
+    return caption if isinstance(caption, str) and caption.encode("utf-8", "replace") == data else None
+
+
+def own_texts(value: object) -> tuple[list[str], str | None]:
+    """Return the texts in a list that vlmdata wrote, and `bad_encoding` if one holds an unpaired surrogate, or None."""
+    raw = [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+    texts = [clean(text) for text in raw]
+    return texts, "bad_encoding" if texts != raw else None
+
+
 def stated_fields(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts about an image in a sample's JSON as fields of IMAGE, without facts of a wrong type."""
     found: dict[str, Any] = {name: clean(facts[name]) for name in ("url", "alt") if isinstance(facts.get(name), str)}
@@ -46,10 +68,15 @@ def unstated_fields(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], 
     said = {**_address(row), **{name: image.get(name) for name in _MEASURED}}
     measured = _MEASURED if facts.get("key") == key else ()
 
+    def is_text_of(value: Any) -> bool:
+        if isinstance(value, str) and value in captions:
+            return True
+        texts, fault = texts_in(value)
+        return fault is None and all(is_blank(text) or text in captions for text in texts)
+
     def is_said(name: str, value: Any) -> bool:
         if name in ("caption", "alternatives"):
-            texts, fault = texts_in(value)
-            return fault is None and all(is_blank(text) or text in captions for text in texts)
+            return all(map(is_text_of, value if isinstance(value, list) else [value]))
         return name in measured or name == "scores" or (name == "url" and value is None) or said.get(name) == value
 
     return {name: value for name, value in facts.items() if not (is_ours(name, value, key) and is_said(name, value))}

@@ -22,7 +22,14 @@ from vlmdata.readers.open_file import Damage
 from vlmdata.readers.overlooked_files import TEXTS, in_sibling, overlooked
 from vlmdata.readers.pair_rows import json_object
 from vlmdata.readers.plain_rows import bad_record, pair, tables, with_place
-from vlmdata.readers.sample_facts import unstated_fields, with_origin
+from vlmdata.readers.sample_facts import (
+    is_own_sample,
+    own_caption,
+    own_texts,
+    stated_fields,
+    unstated_fields,
+    with_origin,
+)
 from vlmdata.readers.source_images import keep_addresses
 from vlmdata.readers.strings import caption_text, check_encoding, clean, is_blank
 from vlmdata.readers.tar_samples import names_within
@@ -43,6 +50,7 @@ class Files(Source):
     `a.txt`, `a.jpg.txt` or `a.json` holds the captions of `a.jpg`. An image without a caption is dropped as `no_caption` if any
     image has such a file. With `table`, a list in any format of `url_list` (such as a Hugging Face image folder's
     metadata.csv) names the files and holds their captions. Images stay in place. A missing image is dropped as `no_file`.
+    Caption pairs that vlmdata exported as a folder are read without loss.
     """
 
     id: ClassVar = "vlmdata.sources.files"
@@ -255,15 +263,18 @@ class Files(Source):
             where = clean(name.rpartition("/")[0] + "/" + error.file).lstrip("/")
             fields: dict[str, Any] = {"id": name, "images": [image, None], "texts": [None, {"text": ""}]}
             return bad_record(where, str(error), reason=error.reason, **fields)
-        if needs_text and all(map(is_blank, captions)):
+        stem = os.path.splitext(os.path.basename(path))[0]
+        is_stated = is_own_sample(facts, stem)
+        if needs_text and all(map(is_blank, captions)) and not is_stated:
             fault = fault or "no_caption"
         used = {*self._columns(), *keep_addresses([image], facts)}
-        row = pair(image, captions, id=f"{name}\n{captions}", reason=image.get("reason") or fault)
-        stem = os.path.splitext(os.path.basename(path))[0]
+        stated = stated_fields(facts) if is_stated else {}
+        row = pair({**image, **stated}, captions, id=f"{name}\n{captions}", reason=image.get("reason") or fault)
         left = unstated_fields(facts, stem, row, image).items()
         rest = {field: value for field, value in left if field not in used and self._carries(field)}
         scored = facts if self._carries("scores") or self._carries("earlier_scores") else {}
-        return with_place({**row, "extra": clean(json_object(with_origin(rest, scored, stem, file_name=name)))}, name)
+        origin = {"source_key": stem} if is_stated else {"file_name": name}
+        return with_place({**row, "extra": clean(json_object(with_origin(rest, scored, stem, **origin)))}, name)
 
     def _beside(self, store: FileStore, path: str) -> tuple[list[str], Mapping[str, Any], str | None]:
         """Return an image's captions, the JSON beside the image, and the reason to drop the image (None if it is not dropped).
@@ -275,16 +286,25 @@ class Files(Source):
         fault: str | None = None
         text = ""
         try:
-            for text in (one for ending in self.captions for one in beside(store, path, ending)):
-                said, wrong = texts_in(caption_text(store.read(text, TEXT), self.encoding).strip())
-                captions, fault = captions + said, fault or wrong
             for text in beside(store, path, ".json"):
                 facts = json.loads(caption_text(store.read(text, FACTS), self.encoding))
+            is_stated = is_own_sample(facts, os.path.splitext(os.path.basename(path))[0])
+            for text in (one for ending in self.captions for one in beside(store, path, ending)):
+                data = store.read(text, TEXT)
+                if is_stated and (own := own_caption(facts, data)) is not None:
+                    captions.append(own)
+                    continue
+                said, wrong = texts_in(caption_text(data, self.encoding).strip())
+                captions, fault = captions + said, fault or wrong
         except (UnusableFile, ValueError, RecursionError) as error:
             raise BadText(text.rpartition("/")[2], *_fault(error)) from None
         facts = facts if isinstance(facts, Mapping) else {"json": facts}
         for column in self._columns():
-            said, wrong = texts_in(value_at(facts, column, NO_TEXT))
+            value = value_at(facts, column, NO_TEXT)
+            said, wrong = own_texts([value]) if is_stated and column == "caption" else texts_in(value)
+            captions, fault = captions + said, fault or wrong
+        if is_stated and (self.captions or self._columns()):
+            said, wrong = own_texts(facts.get("alternatives"))
             captions, fault = captions + said, fault or wrong
         return captions, facts, fault
 

@@ -19,7 +19,7 @@ from vlmdata.readers.nested import texts_in
 from vlmdata.readers.open_file import UNREADABLE, seekable
 from vlmdata.readers.pair_rows import json_object
 from vlmdata.readers.plain_rows import bad_record, pair, tables
-from vlmdata.readers.sample_facts import stated_fields, unstated_fields, with_origin
+from vlmdata.readers.sample_facts import own_texts, stated_fields, unstated_fields, with_origin
 from vlmdata.readers.source_images import ENDINGS, in_place, inline
 from vlmdata.readers.stated_values import hash_column, whole_numbers
 from vlmdata.readers.strings import clean
@@ -204,9 +204,10 @@ def _row(record: Mapping[str, Any], images: Mapping[str, dict[str, Any]], name: 
     elif not image:
         reason = "missing_in_shard"
         image = {"drop": "source", "reason": reason}
-    captions, wrong = texts_in(record.get("caption"))
+    is_exported = isinstance(record.get(OUR_KEY), str)
+    captions, wrong = own_texts([record.get("caption")]) if is_exported else texts_in(record.get("caption"))
     fields = {"id": clean(f"{name}/{key}\n{record.get('url')}\n{captions[:1]}"), "reason": reason or wrong}
-    if isinstance(record.get(OUR_KEY), str):
+    if is_exported:
         return _exported(record, image, captions, fields)
     width, height = whole_numbers([record.get("original_width"), record.get("original_height")]).to_pylist()
     stated = {"original_width": width, "original_height": height, "sha256": hash_column([record.get("sha256")])[0].as_py()}

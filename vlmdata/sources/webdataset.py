@@ -21,7 +21,14 @@ from vlmdata.readers.image_members import IMAGES, TURNS, Members, holds_turns, t
 from vlmdata.readers.nested import texts_in
 from vlmdata.readers.pair_rows import json_object, one_text
 from vlmdata.readers.plain_rows import captioned, document, pair, reject, tables
-from vlmdata.readers.sample_facts import stated_fields, unstated_document_fields, unstated_fields, with_origin
+from vlmdata.readers.sample_facts import (
+    is_own_sample,
+    own_caption,
+    stated_fields,
+    unstated_document_fields,
+    unstated_fields,
+    with_origin,
+)
 from vlmdata.readers.source_images import in_place, inline, keep_addresses
 from vlmdata.readers.strings import caption_text, check_encoding, clean, is_blank
 from vlmdata.readers.tar_samples import (
@@ -186,6 +193,10 @@ class Webdataset(Source):
         fault: BadSample | None = None
         for name in self.caption:
             if member := parts.get(_plain(name)):
+                if is_default and is_own_sample(facts, key):
+                    own = own_caption(facts, member_bytes(read, member, MAX_CAPTION))
+                    if own is not None:
+                        return [own]
                 found = self._text(name, member, read)
                 if is_default and facts.get("key") == key:
                     return found
