@@ -8,6 +8,7 @@ import pytest
 
 from tests.engine.site import site
 from vlmdata.cli import main
+from vlmdata.read_yaml import read_yaml
 from vlmdata.recipe import read_settings
 
 pytestmark = pytest.mark.whole
@@ -114,3 +115,10 @@ from vlmdata.step import Step
 class Nothing(Step):
     """Does nothing."""
 '''
+
+
+@pytest.mark.parametrize("text", ["12:30", "-1:30", "1:30.5"])
+def test_a_number_to_base_60_is_a_text_in_a_setting_and_in_a_recipe(tmp_path, text):
+    (tmp_path / "r.yaml").write_text(f"words: [{text}, 12, 1.5]\n")
+    assert read_yaml(tmp_path / "r.yaml") == {"words": [text, 12, 1.5]}
+    assert read_settings([f"a.b={text}", f"c=[{text}]", "d=12", "e=0x10"]) == {"a.b": text, "c": [text], "d": 12, "e": 16}

@@ -13,8 +13,11 @@ from vlmdata.untrusted import one_line
 INDENT = "Check the indentation: the entries of a list, and the keys of a mapping, begin in the same column"
 
 
-class _OnceOnly(yaml.SafeLoader):
-    """yaml.SafeLoader, but a key that occurs twice in a mapping is an error. YAML itself would keep the last."""
+class StrictLoader(yaml.SafeLoader):
+    """yaml.SafeLoader, but a key that occurs twice in a mapping is an error, and `12:30` is a text.
+
+    YAML itself would keep the last of equal keys, and YAML 1.1 reads `12:30` as a number to base 60: 750.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, int] = {}
@@ -28,11 +31,22 @@ class _OnceOnly(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+def _number_or_text(loader: StrictLoader, node: yaml.ScalarNode) -> Any:
+    text = loader.construct_scalar(node)
+    if ":" in text:
+        return text
+    return loader.construct_yaml_int(node) if node.tag.endswith(":int") else loader.construct_yaml_float(node)
+
+
+for _kind in ("int", "float"):
+    StrictLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _number_or_text)
+
+
 def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file. Raises RecipeError, with line and column, if the file cannot be read as YAML."""
     try:
         text = path.read_text()
-        return yaml.load(text, _OnceOnly)
+        return yaml.load(text, StrictLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         if mark is None:

@@ -18,7 +18,7 @@ from vlmdata.columns import COLUMNS
 from vlmdata.errors import Mistakes
 from vlmdata.loader.index.index_file import INDEX
 from vlmdata.parameters import Doc
-from vlmdata.read_yaml import read_yaml
+from vlmdata.read_yaml import StrictLoader, read_yaml
 from vlmdata.redact import redacted_tree
 from vlmdata.row import ROW
 from vlmdata.shipped import build_recipes
@@ -123,7 +123,8 @@ def modules(tree: dict[str, Any]) -> list[str]:
 def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
     """Parse `a.b=c` pairs from a command line, with each value as YAML. Raises RecipeError for a malformed pair.
 
-    Two kinds of values differ from YAML: `*.tar` is a string instead of an alias, and `1e-3` is a number instead of a string.
+    Some values differ from YAML: `*.tar` is a string instead of an alias, `1e-3` is a number instead of a string, and `12:30`
+    is a string instead of 750.
     """
     values: dict[str, Any] = {}
     for pair in pairs:
@@ -133,7 +134,7 @@ def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
         if not text.strip() and "." not in place:  # an empty variable of the shell must not leave out a step
             raise RecipeError(f"--set {pair}: the value is missing, as in --set part_rows=500 or --set clip_score=off")
         try:
-            values[place] = text if text.startswith("*") else yaml.safe_load(text)
+            values[place] = text if text.startswith("*") else yaml.load(text, StrictLoader)
         except yaml.YAMLError:
             raise RecipeError(f"--set {pair}: the value is not YAML. Put quotes around a string with ':' or '{{'") from None
         if isinstance(values[place], str) and text[-1:].isdigit():  # `1e-3` becomes a number, but `nan` stays a string
