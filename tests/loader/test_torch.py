@@ -15,8 +15,8 @@ from tests.loader.tars import caption_set, keys_of
 from vlmdata import stream
 from vlmdata.loader.index.build_index import build_index
 from vlmdata.loader.map_style import Rows
-from vlmdata.loader.samples import position_of
 from vlmdata.loader.stream import ReadOptions
+from vlmdata.loader.stream_batch import position_of
 from vlmdata.loader.torch_stream import to_device
 
 pytestmark = pytest.mark.whole

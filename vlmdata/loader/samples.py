@@ -25,21 +25,11 @@ from vlmdata.loader.packed import PackedPlan
 from vlmdata.loader.ranks import ranks
 from vlmdata.loader.read_samples import DamagedSample, Reader, Sample
 from vlmdata.loader.schedule import Schedule, StepLayout
+from vlmdata.loader.stream_batch import StreamBatch, position_of
 
 PORTION = 2048  # positions that are planned at once
 AHEAD = 2  # minimum number of prefetched batches
 _TRIES = 1000  # positions that are tried in place of a damaged sample before an error is raised
-
-
-class StreamBatch(list):
-    """A batch of samples.
-
-    `position` is the position of the stream after the batch: the number of samples that all ranks together have yielded.
-    `skipped` is the number of samples that this process has skipped so far.
-    """
-
-    position: int
-    skipped: int
 
 
 class SampleJob(NamedTuple):
@@ -394,11 +384,3 @@ def _keep_freed_memory() -> None:
     size and saves a third of the time of reading raw samples. It runs once, because clearing a second block takes time.
     """
     bytes((32 << 20) - 8192)
-
-
-def position_of(batch: Any) -> int:
-    """Return the stream's position after a batch. Raises ValueError if the batch does not have a position."""
-    position = getattr(batch, "position", None)
-    if position is None:
-        raise InputError("the batch has no position. Pass batch_size=N to the stream, and batch_size=None to the DataLoader")
-    return position
