@@ -1,5 +1,8 @@
 """The card's metadata has the Hub's words, and claims no licence and no language that the source does not state."""
 
+import json
+from importlib import resources
+
 import pytest
 import yaml
 from huggingface_hub import DatasetCard, DatasetCardData
@@ -70,6 +73,8 @@ def test_a_card_names_a_licence_only_if_all_samples_have_it(provenance, found):
 
 def test_the_size_has_the_name_of_the_hub():
     sizes = {size_category(number) for number in (0, 999, 1_000, 999_999, 10**6, 10**9, 10**12)}
+    known = json.loads(resources.files("datasets").joinpath("utils/resources/size_categories.json").read_text())
+    assert {size_category(10**power) for power in range(15)} == set(known) - {"unknown"}
     assert sizes == {"n<1K", "1K<n<10K", "100K<n<1M", "1M<n<10M", "1B<n<10B", "n>1T"}
 
 
@@ -108,6 +113,10 @@ def test_the_client_of_the_hub_reads_the_metadata_of_a_dataset():
     [
         ("parquet", {}, caption, "data/train-*.parquet", ["image-to-text", "text-to-image"]),
         ("hf", {}, caption, "data-*.arrow", ["image-to-text", "text-to-image"]),
+        ("tars", {}, caption, "*.tar", ["image-to-text", "text-to-image"]),
+        ("tars", {}, chat, "*.tar", ["image-text-to-text", "visual-question-answering"]),
+        ("energon", {}, "document", "*.tar", ["image-text-to-text"]),
+        ("img2dataset", {}, caption, "*.tar", ["image-to-text", "text-to-image"]),
         ("obelics", {}, "document", "data/train-*.parquet", ["image-text-to-text"]),
         ("messages", {"form": "parquet"}, chat, "data/train-*.parquet", ["image-text-to-text", "visual-question-answering"]),
     ],
@@ -131,8 +140,18 @@ def test_an_export_for_the_hub_has_a_card_and_loads_through_it(tmp_path, to, opt
     assert set(loaded.column_names) <= described
 
 
+@pytest.mark.parametrize(("made", "layout"), [(caption, "captions"), (chat, "documents")])
+def test_the_card_of_an_export_to_mds_describes_its_columns_and_turns_the_viewer_off(tmp_path, made, layout):
+    make_dataset(tmp_path / "out", map(made, range(5)), layout=layout)
+    export(tmp_path / "out", tmp_path / "to", to="mds")
+    text = (tmp_path / "to" / "README.md").read_text()
+    columns = json.loads((tmp_path / "to" / "index.json").read_text())["shards"][0]["column_names"]
+    assert [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")] == columns
+    assert of_card(text).viewer is False and "configs" not in of_card(text).to_dict()
+
+
 @pytest.mark.parametrize(("to", "options"), [("messages", {"form": "parts"}), ("folder", {}), ("llava", {})])
-def test_an_export_that_the_hub_does_not_load_has_no_card(tmp_path, to, options):
+def test_an_export_with_a_file_for_each_image_has_no_card(tmp_path, to, options):
     make_dataset(tmp_path / "out", map(chat, range(3)), layout="documents")
     export(tmp_path / "out", tmp_path / "to", to=to, options=options)
     assert not (tmp_path / "to" / "README.md").exists()

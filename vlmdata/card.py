@@ -82,12 +82,15 @@ def card(manifest: dict[str, Any], members: list[str], kind: Kind | None) -> str
 
 def export_card(manifest: dict[str, Any], published: Published, members: list[str], kind: Kind, samples: int) -> str:
     """Return the README.md of an export that is a dataset for the Hub. `samples` is the number of exported samples."""
-    head = metadata(manifest, samples=samples, kind=kind, has_images=any(map(is_image, members)), format_tag=None)
-    head["configs"] = _configs(published.files)
+    format_tag = "webdataset" if published.is_webdataset else None
+    head = metadata(manifest, samples=samples, kind=kind, has_images=any(map(is_image, members)), format_tag=format_tag)
+    head |= {"configs": _configs(published.files)} if published.files else {"viewer": False}
+    head |= {"dataset_info": {"features": features(members)}} if published.is_webdataset else {}
+    columns = tar_columns(members, kind) if published.is_webdataset else published.columns
     about = f"{counted(samples, 'sample')}, exported from a dataset with {summary(manifest)}."
     if samples < manifest["kept"]:
         about += f" `left_out.log` lists {counted(manifest['kept'] - samples, 'sample')} that this format cannot hold."
-    return _page(manifest, head, about, published.loading, published.columns, "")
+    return _page(manifest, head, about, published.loading, columns, "")
 
 
 def _configs(pattern: str) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ def test_the_files_are_those_of_a_prepared_dataset(tmp_path):
     target = exported(tmp_path, map(caption, range(3)), "captions")
     described = ["index.sqlite", "index.uuid", "dataset.yaml", "split.yaml", ".info.json"]
     tars = ["00000.tar", "00000.tar.idx", "00001.tar", "00001.tar.idx"]
-    assert sorted(content(target)) == sorted([*tars, *(f".nv-meta/{name}" for name in described)])
+    assert sorted(content(target)) == sorted(["README.md", *tars, *(f".nv-meta/{name}" for name in described)])
     info = Info.model_validate(meta(target, ".info.json"))
     assert info.shard_counts == {"00000.tar": 2, "00001.tar": 1}
     splits = Splits.model_validate(meta(target, "split.yaml"))

@@ -112,11 +112,12 @@ def first_kind(store: Store, layout: str) -> Kind:
 
 @dataclass(frozen=True)
 class Published:
-    """How `datasets` and the Hub read an export, for its card."""
+    """How an export is read, for its card."""
 
-    files: str  # pattern of the data files
-    columns: Mapping[str, str]  # what each column holds, in Markdown
-    loading: str = LOADING
+    files: str | None  # pattern of the files that `datasets` and the Hub's viewer read; None if they cannot read this format
+    columns: Mapping[str, str] = field(default_factory=dict)  # what each column holds, in Markdown
+    loading: str = LOADING  # Python code
+    is_webdataset: bool = False  # the files are tars with the members of the dataset's samples
 
 
 @dataclass(frozen=True, kw_only=True)

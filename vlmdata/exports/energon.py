@@ -13,13 +13,44 @@ import yaml
 from vlmdata.errors import RecipeError
 from vlmdata.exporting.draft import Draft, ShardRecord
 from vlmdata.exporting.energon_index import IndexedTar, chosen, write_sqlite
-from vlmdata.exporting.exporter import Exporter, Kind, Sample, Shard, Unsuitable
+from vlmdata.exporting.exporter import Exporter, Kind, Published, Sample, Shard, Unsuitable
 from vlmdata.sizes import counted
 
 META = ".nv-meta"
 WRITTEN_FOR = "7.4.1"  # the version of megatron-energon whose files these are
 COOKERS = "vlmdata_cookers.py"
 LONGEST = 100  # bytes of a member's name in a tar
+CAPTIONS = """from megatron.energon import WorkerConfig, get_loader, get_train_dataset
+
+dataset = get_train_dataset(
+    "PATH",
+    batch_size=None,
+    shuffle_buffer_size=None,
+    max_samples_per_sequence=None,
+    worker_config=WorkerConfig.default_worker_config(num_workers=0),
+)
+loader = get_loader(dataset)"""
+DOCUMENTS = f"""import sys
+
+from megatron.energon import DefaultTaskEncoder, WorkerConfig, get_loader, get_train_dataset
+
+sys.path.append("PATH/{META}")
+from {COOKERS.removesuffix(".py")} import COOKERS
+
+
+class Encoder(DefaultTaskEncoder):
+    cookers = COOKERS
+
+
+dataset = get_train_dataset(
+    "PATH",
+    batch_size=None,
+    shuffle_buffer_size=None,
+    max_samples_per_sequence=None,
+    worker_config=WorkerConfig.default_worker_config(num_workers=0),
+    task_encoder=Encoder(),
+)
+loader = get_loader(dataset)"""
 LOADER = {"sample_loader": f"{COOKERS}:load_caption", "part_filter": f"{COOKERS}:is_read"}
 
 
@@ -41,6 +72,9 @@ class Energon(Exporter):
                 raise RecipeError(f"export --to energon: {name} must be a share from 0 to less than 1, not {share}")
         if self.val + self.test >= 1:
             raise RecipeError("export --to energon: val and test must together be less than 1, so that train gets a shard")
+
+    def published(self, layout: str) -> Published:
+        return Published("*.tar", loading=CAPTIONS if layout == "captions" else DOCUMENTS, is_webdataset=True)
 
     def write_shard(self, shard: Shard, draft: Draft) -> dict[str, Any]:
         self._counts(shard.count)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from vlmdata.engine.output.pack import BLOCK, RECORD, header
 from vlmdata.exporting.column_kinds import NULL, arrow_type, cell, kind_of, merged
 from vlmdata.exporting.draft import Draft, ShardRecord
-from vlmdata.exporting.exporter import Exporter, Sample, Shard
+from vlmdata.exporting.exporter import Exporter, Published, Sample, Shard
 from vlmdata.readers.img2dataset_columns import OUR_KEY, escaped
 
 DIGITS = 5  # of a shard's number: img2dataset's default for `oom_shard_count`
@@ -42,6 +42,9 @@ class Img2dataset(Exporter):
     holds = ("captions",)
 
     form: Literal["webdataset", "files"] = "webdataset"
+
+    def published(self, layout: str) -> Published | None:
+        return Published("*.tar", is_webdataset=True) if self.form == "webdataset" else None
 
     def write_shard(self, shard: Shard, draft: Draft) -> dict[str, Any]:
         name, kinds, count = shard_name(shard.number, shard.count), dict[str, str](), 0

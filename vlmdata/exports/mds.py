@@ -8,12 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vlmdata.exporting.draft import Draft, ShardRecord
-from vlmdata.exporting.exporter import Exporter, Kind, Sample, Shard
+from vlmdata.exporting.exporter import Exporter, Kind, Published, Sample, Shard
 from vlmdata.exporting.mds_shards import LARGEST, Form, MdsFiles, list_cell, write_index
 from vlmdata.step import RecipeError
 
 CAPTIONS = {"caption": "str", "image": "bytes", "json": "json", "key": "str"}
 DOCUMENTS = {"images": "list[jpeg]", "json": "json", "key": "str", "roles": "json", "texts": "json"}
+LOADING = 'from streaming import StreamingDataset\n\nStreamingDataset(local="PATH", batch_size=1)'
+MEANING = {  # of the columns, for the card
+    "caption": "the caption",
+    "image": "the bytes of the image file",
+    "images": "the images in reading order",
+    "json": "the JSON of the sample",
+    "key": "the sample's key, a hash of its content",
+    "roles": "the role at each position, or null",
+    "texts": "a text at each position; null means the next image",
+}
 Hash = Literal["md5", "sha1", "sha256", "xxh64", "xxh128"]
 
 
@@ -34,6 +44,10 @@ class Mds(Exporter):
     def check(self, kind: Kind) -> None:
         if not 1 <= self.size_limit <= LARGEST:
             raise RecipeError(f"size_limit must be between 1 and {LARGEST} bytes, not {self.size_limit}")
+
+    def published(self, layout: str) -> Published:
+        columns = CAPTIONS if layout == "captions" else DOCUMENTS
+        return Published(None, {name: MEANING[name] for name in columns}, LOADING)
 
     def write_shard(self, shard: Shard, draft: Draft) -> dict[str, Any]:
         columns = CAPTIONS if shard.layout == "captions" else DOCUMENTS

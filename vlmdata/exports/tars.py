@@ -11,7 +11,7 @@ import webdataset
 
 from vlmdata.engine.output.sample_counts import COUNTS, encode_counts
 from vlmdata.exporting.draft import Draft, ShardRecord
-from vlmdata.exporting.exporter import Exporter, Sample, Shard
+from vlmdata.exporting.exporter import Exporter, Published, Sample, Shard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,9 @@ class Tars(Exporter):
     """
 
     version: ClassVar = 2
+
+    def published(self, layout: str) -> Published:
+        return Published("*.tar", is_webdataset=True)
 
     def write_shard(self, shard: Shard, draft: Draft) -> None:
         with webdataset.TarWriter(str(draft.files / Path(shard.name).name), encoder=False, mtime=0) as tar:
