@@ -67,6 +67,7 @@ class Fault:
     method: str
     part: str  # of the path
     answer: Callable[[BaseHTTPRequestHandler], Answer | None]  # None: the connection was cut
+    is_done: bool  # the request is done before
     times: int
 
 
@@ -134,17 +135,20 @@ class HubServer:
             code, found, body = refusal(status, message)
             return code, {**found, **named}, body
 
-        self._faults.append(Fault(method, part, answer, times))
+        self._faults.append(Fault(method, part, answer, False, times))
+
+    def lose_answer(self, method: str, part: str, *, times: int = 1) -> None:
+        """Do what the next such requests ask for, but end their connections without an answer."""
+        self._faults.append(Fault(method, part, reset, True, times))
 
     def cut(self, method: str, part: str, *, times: int = 1, before: Callable[[], None] = lambda: None) -> None:
         """End the connection of the next such requests with RST, after calling `before`."""
 
         def answer(handler: BaseHTTPRequestHandler) -> None:
             before()
-            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            handler.close_connection = True
+            reset(handler)
 
-        self._faults.append(Fault(method, part, answer, times))
+        self._faults.append(Fault(method, part, answer, False, times))
 
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0)) if handler.command != "HEAD" else b""
@@ -155,11 +159,12 @@ class HubServer:
             fault = next((f for f in self._faults if f.times and f.method == handler.command and f.part in handler.path), None)
             if fault:
                 fault.times -= 1
-        if fault:
-            found = fault.answer(handler)
-        else:
+        found = None
+        if fault is None or fault.is_done:
             with self._lock:
                 found = self._answer(handler, body)
+        if fault:
+            found = fault.answer(handler)
         if found is None:
             handler.connection.close()
             return
@@ -281,6 +286,12 @@ class HubServer:
         return 200, headers, one.data
 
 
+def reset(handler: BaseHTTPRequestHandler) -> None:
+    """End the connection with RST."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.close_connection = True
+
+
 def chunks(handler: BaseHTTPRequestHandler) -> Iterator[bytes]:
     """Yield the parts of a body that was sent without a length."""
     while size := int(handler.rfile.readline().split(b";")[0], 16):
@@ -291,8 +302,10 @@ def chunks(handler: BaseHTTPRequestHandler) -> Iterator[bytes]:
 
 def described(path: str, one: Stored) -> dict[str, Any]:
     """Return a file as the Hub lists it."""
-    large = {"lfs": {"oid": one.oid, "size": len(one.data), "pointerSize": 130}} if one.is_lfs else {}
-    return {"type": "file", "path": path, "size": len(one.data), "oid": hashlib.sha1(one.data).hexdigest(), **large}
+    if one.is_lfs:
+        large = {"lfs": {"oid": one.oid, "size": len(one.data), "pointerSize": 130}}
+        return {"type": "file", "path": path, "size": len(one.data), "oid": hashlib.sha1(one.data).hexdigest(), **large}
+    return {"type": "file", "path": path, "size": len(one.data), "oid": one.oid}
 
 
 def mode(wanted: dict[str, Any], files: dict[str, Stored]) -> dict[str, Any]:

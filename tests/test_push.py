@@ -18,12 +18,13 @@ import pytest
 from huggingface_hub import constants
 
 from tests.engine.site import manifest, site
-from tests.exporting.made import caption, make_dataset
+from tests.exporting.made import caption, content, make_dataset
 from tests.hub_server import READER, TOKEN, HubServer
 from tests.servers import nobody
 from vlmdata import RecipeError, export, push, run
 from vlmdata.cli import main
 from vlmdata.errors import WorkFailed
+from vlmdata.pushing.contents import contents
 from vlmdata.takedown import forget
 
 pytestmark = pytest.mark.whole
@@ -64,6 +65,14 @@ def travelling(out: Path) -> dict[str, bytes]:
 
 def in_repository(hub: HubServer, revision: str = "main") -> dict[str, bytes]:
     return {name: data for name, data in hub.files(REPO, revision).items() if name != ".gitattributes"}
+
+
+def export_of(folder: Path, to: str, **options: str) -> Path:
+    """Export five samples in two tars to a folder with the name of the format, and return it."""
+    if not (folder / "made").exists():
+        make_dataset(folder / "made", map(caption, range(5)), layout="captions", per_shard=3)
+    export(folder / "made", folder / to, to=to, options=options)
+    return folder / to
 
 
 def sha256(path: Path) -> str:
@@ -143,12 +152,30 @@ def test_private_creates_a_private_repository_and_refuses_a_public_one(hub, out)
         push(out, "jane/dogs", private=True)
 
 
-def test_an_export_with_a_card_is_pushed(hub, tmp_path):
-    make_dataset(tmp_path / "out", map(caption, range(5)), layout="captions", per_shard=3)
-    export(tmp_path / "out", tmp_path / "to", to="parquet")
-    push(tmp_path / "to", REPO)
-    files = {str(path.relative_to(tmp_path / "to")): path for path in (tmp_path / "to").rglob("*") if path.is_file()}
-    assert in_repository(hub) == {name: path.read_bytes() for name, path in files.items()}
+@pytest.mark.parametrize("to", ["parquet", "hf", "tars", "energon", "mds", "img2dataset"])
+def test_an_export_with_a_card_is_pushed(hub, tmp_path, to):
+    folder = export_of(tmp_path, to)
+    push(folder, REPO)
+    assert in_repository(hub) == content(folder)
+    done = push(folder, REPO)
+    assert (done["uploaded"], done["replaced"], done["deleted"]) == (0, [], [])
+
+
+def test_an_export_replaces_all_files_of_another_format(hub, tmp_path):
+    made = [export_of(tmp_path, to) for to in ("energon", "mds", "img2dataset", "tars", "hf", "parquet")]
+    for folder in made:
+        push(folder, REPO)
+        assert in_repository(hub) == content(folder)
+
+
+@pytest.mark.parametrize("to", ["folder", "img2dataset"])
+def test_an_export_without_a_card_is_refused_with_the_formats_that_have_one(hub, tmp_path, to):
+    folder = export_of(tmp_path, to, **({"form": "files"} if to == "img2dataset" else {}))
+    with pytest.raises(
+        RecipeError, match=r"nor an export with a card\..*an export to one of parquet, hf, tars, .*form=parquet"
+    ):
+        push(folder, REPO)
+    assert hub.requests == []
 
 
 def test_a_dry_run_lists_files_and_sends_nothing(hub, out, capsys):
@@ -160,11 +187,27 @@ def test_a_dry_run_lists_files_and_sends_nothing(hub, out, capsys):
 
 def test_the_token_is_sent_and_never_printed_or_stored(hub, out, capsys):
     push(out, REPO)
-    hub.fail("POST", "/preupload/", 401, message=f"bad {TOKEN}")
-    assert main(["push", str(out), REPO, "--json"]) == 2
     printed = capsys.readouterr()
-    assert hub.tokens <= {TOKEN, ""} and TOKEN not in (printed.out + printed.err).replace(f"bad {TOKEN}", "")
+    assert hub.tokens <= {TOKEN, ""} and TOKEN not in printed.out + printed.err
     assert not [path for path in out.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, 2), (403, 2), (400, 1), (429, 1), (507, 1)])
+def test_a_token_and_a_signature_that_the_hub_repeats_are_not_printed(hub, out, capsys, status, code):
+    message = f"bad {TOKEN} for https://bucket.example/a?X-Amz-Signature=5ecret {'x' * 400}{TOKEN}"
+    hub.fail("POST", "/api/repos/create", status, message=message, times=9, Retry_After="3600")
+    assert main(["push", str(out), REPO, "--json"]) == code
+    printed = capsys.readouterr()
+    assert "bad REDACTED for https://bucket.example/a?X-Amz-Signature=REDACTED xxx" in printed.err
+    assert TOKEN not in printed.out + printed.err and "5ecret" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize("token", ["hf_a b", "hf_ä"])
+def test_a_token_with_a_wrong_character_is_one_line_without_it(hub, out, monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(RecipeError, match="the token of the Hub has a character that no token has") as caught:
+        push(out, REPO)
+    assert "hf_" not in str(caught.value) and hub.requests == []
 
 
 FAILURES = [
@@ -174,7 +217,7 @@ FAILURES = [
     (("POST", "/preupload/", 404), RecipeError, "there is no dataset repository jane/cats"),
     (("POST", "/objects/batch", 413), WorkFailed, "no room for the upload.*Free storage"),
     (("PUT", "/lfs/", 400), WorkFailed, "refuses the upload"),
-    (("POST", "/commit/", 412), WorkFailed, "changed by another process"),
+    (("POST", "/commit/", 412), WorkFailed, "changed during the upload"),
     (("POST", "/commit/", 413), WorkFailed, "no room for the upload"),
 ]
 
@@ -218,6 +261,17 @@ def test_a_cut_commit_is_one_line_and_the_same_push_continues(hub, out):
     sent = len(hub.uploads())
     push(out, REPO)
     assert in_repository(hub) == travelling(out) and len(hub.uploads()) == sent
+
+
+def test_a_commit_whose_answer_was_lost_leaves_the_next_push_nothing_to_do(hub, out):
+    hub.lose_answer("POST", "/commit/")
+    with pytest.raises(WorkFailed, match="does not answer"):
+        push(out, REPO)
+    sent, commits = len(hub.requests), list(hub.repos[REPO].commits)
+    done = push(out, REPO)
+    assert (done["uploaded"], done["replaced"], done["deleted"], done["commit"]) == (0, [], [], commits[-1])
+    assert in_repository(hub) == travelling(out) and list(hub.repos[REPO].commits) == commits
+    assert {method for method, _ in hub.requests[sent + 1 :]} == {"GET", "HEAD"}  # after the one that creates the repository
 
 
 def test_a_killed_push_continues_without_sending_a_file_twice(hub, out):
@@ -298,6 +352,22 @@ def test_a_folder_of_something_else_and_an_address_are_refused(hub, tmp_path):
         push("s3://bucket/out", REPO)
     with pytest.raises(RecipeError, match="it does not exist"):
         push(tmp_path / "missing", REPO)
+    assert hub.requests == []
+
+
+def test_more_files_than_a_commit_takes_are_refused_before_any_request(hub, tmp_path):
+    make_dataset(tmp_path / "out", map(caption, range(5)), layout="captions", per_shard=1)
+    path = tmp_path / "out" / "manifest.json"
+    found = json.loads(path.read_text())
+    found["files"] |= {f"{number:05d}.tar": {"bytes": 1, "samples": 1, "sha256": "0" * 64} for number in range(25_001)}
+    path.write_text(json.dumps(found))
+    with pytest.raises(
+        RecipeError, match=r"has 25,001 files, and a commit on the Hub takes at most 25,000\. Build it with more"
+    ):
+        push(tmp_path / "out", REPO)
+    folder = export_of(tmp_path, "parquet")
+    with pytest.raises(RecipeError, match=r"has 3 files, and a commit on the Hub takes at most 2\. Export a dataset with more"):
+        contents(folder, 2)
     assert hub.requests == []
 
 

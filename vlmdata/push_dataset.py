@@ -20,6 +20,8 @@ from vlmdata.version import version
 
 PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 NAME = re.compile(rf"{PART}/{PART}(?<!\.git)")
+TOKEN = re.compile(r"[!-~]+")
+MOST_FILES = 25_000  # in one commit, as the docstring of HfApi.create_commit in huggingface_hub states
 
 
 def push(
@@ -44,7 +46,7 @@ def push(
     if not NAME.fullmatch(repo):
         raise RecipeError(f"{repo} is no name of a repository. Write USER/NAME, such as jane/cats")
     check_installed(["huggingface_hub"], "push")
-    files = contents(out)
+    files = contents(out, MOST_FILES)
     done: dict[str, Any] = {"dataset": str(out), "repo": repo, "revision": revision or "main", "dry_run": dry_run}
     done["files"] = [{"name": file.name, "bytes": file.bytes} for file in files]
     if dry_run:
@@ -58,28 +60,23 @@ def _upload(out: str | Path, files: list[LocalFile], name: str, revision: str | 
     token = get_token()
     if token is None:
         raise RecipeError(f"push needs a token of the Hub. {LOGIN}")
+    if not TOKEN.fullmatch(token):
+        raise RecipeError(f"the token of the Hub has a character that no token has. {LOGIN}")
     before = _identity(out)
-    explain = errors_as(lambda error: explained(error, name, constants.ENDPOINT), passes=(Error,))
+    explain = errors_as(lambda error: explained(error, name, constants.ENDPOINT, token), passes=(Error,))
     with explain, without_bars():
         repository = Repository(name, revision, token)
         remote = repository.open(private=private)
-        new = [file for file in files if not file.sha256 or name_and_hash(file, remote) is None]
+        new = [file for file in files if file.name not in remote or not remote[file.name].equals(file)]
         gone = to_delete(remote, files)
         with CountLine("uploading bytes", sum(file.bytes for file in new)) as line:
             adds = repository.upload(new, line.add)
         if _identity(out) != before:
             raise RecipeError(f"{out} was changed during the upload. Run the same command again")
-        commit = repository.commit(adds, gone, f"Push with vlmdata {version()}")
+        commit = repository.commit(adds, gone, f"Push with vlmdata {version()}") if adds or gone else repository.head
         repository.check(commit, files)
     replaced = sorted(file.name for file in new if file.name in remote)
     return {"url": repository.url, "commit": commit, "uploaded": len(new), "replaced": replaced, "deleted": gone}
-
-
-def name_and_hash(file: LocalFile, remote: dict[str, Any]) -> str | None:
-    """Return the name of a file if the repository has it with the same content."""
-    found = remote.get(file.name)
-    same = found is not None and found.sha256 == file.sha256 and found.bytes == file.bytes
-    return file.name if same else None
 
 
 def _identity(out: str | Path) -> bytes | None:

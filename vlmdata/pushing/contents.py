@@ -20,8 +20,10 @@ TAG = "vlmdata"  # in the metadata of every card
 OWN = re.compile(
     r"\d{5,}\.tar|index\.parquet|manifest\.json|report\.html|croissant\.json|sizes\.json|(ledger|lookup)/\d{5,}\.parquet"
     r"|data/train-\d{5,}-of-\d{5,}\.parquet|data-\d{5,}-of-\d{5,}\.arrow|state\.json|dataset_info\.json|left_out\.log"
+    r"|\d{5,}\.tar\.idx|\.nv-meta/[^/]+|\d{5,}\.parquet|\d{5,}_stats\.json|index\.json|shard\.\d{5,}\.\d{5,}\.mds(\.zstd)?"
 )
-CARD_FORMATS = "parquet, hf, obelics, and messages with form=parquet"
+CARD_FORMATS = "parquet, hf, tars, energon, mds, img2dataset, obelics, or messages with form=parquet"
+HIDDEN = (".nv-meta",)  # the only hidden folder that travels: Energon's description of an export
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,11 @@ class LocalFile:
     sha256: str | None = None
 
 
-def contents(out: str | Path) -> list[LocalFile]:
+def contents(out: str | Path, most: int) -> list[LocalFile]:
     """Return the files to upload, sorted by name: those of a finished dataset, or all files of an export with a card.
 
     Of a dataset, these are the files that the manifest lists, the manifest, and the tombstones. Raises RecipeError for an
-    address, an unfinished or damaged dataset, or a folder that is neither.
+    address, an unfinished or damaged dataset, a folder that is neither, or more than `most` files.
     """
     if "://" in str(out) and not str(out).startswith("file://"):
         advice = "Copy it without its folder work/ to a folder first"
@@ -46,6 +48,7 @@ def contents(out: str | Path) -> list[LocalFile]:
     folder = Path(str(out).removeprefix("file://"))
     if is_export(folder):
         paths = [path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(folder))]
+        _check_number(out, len(paths), most, "Export a dataset with more samples in each tar (shards.samples)")
         return sorted((_local(folder, path) for path in paths), key=lambda file: file.name)
     if folder.is_dir() and not (folder / MANIFEST).exists() and not (folder / "work").exists():
         raise RecipeError(
@@ -53,6 +56,7 @@ def contents(out: str | Path) -> list[LocalFile]:
             f"export to one of {CARD_FORMATS}"
         )
     manifest = read_manifest(out)
+    _check_number(out, len(manifest["files"]), most, "Build it with more samples in each tar (shards.samples)")
     if faults := audit(out):
         raise RecipeError(f"{out} is damaged: {faults[0]}. Restore the file, or build the dataset again")
     files = [LocalFile(name, folder / name, facts["bytes"], facts["sha256"]) for name, facts in manifest["files"].items()]
@@ -81,9 +85,14 @@ def is_own_card(text: str) -> bool:
     return isinstance(tags, list) and TAG in tags
 
 
+def _check_number(out: str | Path, count: int, most: int, fix: str) -> None:
+    if count > most:
+        raise RecipeError(f"{out} has {count:,} files, and a commit on the Hub takes at most {most:,}. {fix}")
+
+
 def _local(folder: Path, path: Path) -> LocalFile:
     return LocalFile(path.relative_to(folder).as_posix(), path, path.stat().st_size)
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    return path.parts[0] not in HIDDEN and any(part.startswith(".") for part in path.parts)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from vlmdata.errors import RecipeError, WorkFailed
+from vlmdata.readable import visible
+from vlmdata.redact import MARK, redacted
 from vlmdata.untrusted import one_line
 
 AGAIN = "run the same command again; it continues"
@@ -13,8 +15,11 @@ LOGIN = "Log in with `hf auth login`, or set HF_TOKEN"
 LONGEST = 300  # characters of a message of the Hub
 
 
-def explained(error: Exception, repo: str, endpoint: str) -> Exception:
-    """Return an error with the cause and the fix, or `error` itself if it does not come from the Hub or its client."""
+def explained(error: Exception, repo: str, endpoint: str, token: str) -> Exception:
+    """Return an error with the cause and the fix, or `error` itself if it does not come from the Hub or its client.
+
+    The new message has neither the token, which a server or the client may repeat, nor the secrets of addresses.
+    """
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     for one in _chain(error):
@@ -23,17 +28,24 @@ def explained(error: Exception, repo: str, endpoint: str) -> Exception:
         if isinstance(one, LocalTokenNotFoundError):
             return RecipeError(f"push needs a token of the Hub. {LOGIN}")
         if isinstance(one, HfHubHTTPError):
-            return _answered(one, repo)
+            return _answered(one, repo, _said(one.server_message or "", token))
         if isinstance(one, HTTPError | ConnectionError):
-            return WorkFailed(f"the Hub at {endpoint} does not answer: {one_line(one)}. Check the network and {AGAIN}")
+            return WorkFailed(
+                f"the Hub at {endpoint} does not answer: {_said(one_line(one), token)}. Check the network and {AGAIN}"
+            )
     if isinstance(error, RuntimeError | ValueError):  # the client's checks of answers, and its uploader hf_xet
-        return WorkFailed(f"the upload to {repo} failed: {one_line(error)[:LONGEST]}. Fix this and {AGAIN}")
+        return WorkFailed(f"the upload to {repo} failed: {_said(one_line(error), token)}. Fix this and {AGAIN}")
     return error
 
 
-def _answered(error: Any, repo: str) -> Exception:
+def _said(message: str, token: str) -> str:
+    """Return the start of a message in one line, without secrets."""
+    return visible(redacted(message.replace(token, MARK)), LONGEST)
+
+
+def _answered(error: Any, repo: str, said: str) -> Exception:
+    """Return the error for an answer of the Hub. `said` is the message in the answer, or empty."""
     status = error.response.status_code
-    said = " ".join((error.server_message or "").split())[:LONGEST]
     why = f": {said}" if said else ""
     if status == 401:
         return RecipeError(f"the Hub does not accept the token for {repo} (401{why}). {LOGIN}")
@@ -44,7 +56,7 @@ def _answered(error: Any, repo: str) -> Exception:
         fix = "Check the name and the revision; a model or a Space of this name is another repository"
         return RecipeError(f"there is no dataset repository {repo}, or the token cannot see it (404{why}). {fix}")
     if status in (409, 412):
-        return WorkFailed(f"{repo} was changed by another process during the upload ({status}{why}). Then {AGAIN}")
+        return WorkFailed(f"{repo} was changed during the upload, perhaps by another process ({status}{why}). Now {AGAIN}")
     if status in (402, 413):
         return WorkFailed(f"the Hub has no room for the upload to {repo} ({status}{why}). Free storage there and {AGAIN}")
     if status == 429:

@@ -7,6 +7,7 @@ that was uploaded before a kill is not uploaded again, because the Hub keeps it 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,10 +27,20 @@ BATCH_FILES, BATCH_BYTES = 20, 1 << 29  # files that are uploaded together
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of the repository. `sha256` is None for a small file that git itself stores."""
+    """A file of the repository. `sha256` is None for a small file, which git itself stores under `git_id`."""
 
     bytes: int
     sha256: str | None
+    git_id: str
+
+    def equals(self, file: LocalFile) -> bool:
+        """Return whether a local file has the same content. The file is read if no manifest has its hash."""
+        if self.bytes != file.bytes:
+            return False
+        if self.sha256 is not None:
+            return self.sha256 == (file.sha256 or _sha256(file.path))
+        data = file.path.read_bytes()
+        return self.git_id == hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 class Repository:
@@ -73,7 +84,7 @@ class Repository:
         found = {}
         for one in self._api.list_repo_tree(**self._at, recursive=True, revision=revision):
             if isinstance(one, RepoFile):
-                found[one.path] = RemoteFile(one.size, one.lfs.sha256 if one.lfs else None)
+                found[one.path] = RemoteFile(one.size, one.lfs.sha256 if one.lfs else None, one.blob_id)
         return found
 
     def _has_own_card(self, files: dict[str, RemoteFile]) -> bool:
@@ -152,6 +163,11 @@ def without_bars() -> Iterator[None]:
         logging.set_verbosity(level)
         if not were_off:
             enable_progress_bars()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _batches(files: Sequence[LocalFile]) -> Iterator[list[LocalFile]]:
