@@ -48,6 +48,7 @@ FILES = [  # name, content, exit code, words
     ("a.txt", b"\xff\xfe\x80\x81\n" * 3, 2, "dropped as bad_encoding, such as a.txt, line 1"),
     ("a.txt", b"cat.jpg\ndog.jpg\n", 2, "none is an http(s) address; the first is 'cat.jpg'"),
     ("a.txt", b"s3://bucket/cat.jpg\n", 2, "none is an http(s) address"),
+    ("a.txt", b"https://me:" + b"5ecret" * 50 + b"@a.example/b.jpg\n", 2, "the first is 'https://REDACTED@a.example/b.jpg'"),
     ("a.txt", b"http://10.1.2.3/a.jpg\nhttp://localhost:8000/b.jpg\n", 2, 'download.allowed_hosts=["10.1.2.3"]'),
     ("a.txt", b"http://[::1]:8000/a.jpg\n", 2, 'download.allowed_hosts=["[::1]:8000"]'),
     ("a.txt", b"http://10.1.2.3/a.jpg\nhttp://e.example/b.jpg\n", 0, ""),

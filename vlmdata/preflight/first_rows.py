@@ -12,6 +12,7 @@ import pyarrow as pa
 from vlmdata.errors import RecipeError
 from vlmdata.preflight.findings import Findings, attempt_check
 from vlmdata.process.shortage import is_short_of_memory
+from vlmdata.redact import redacted
 from vlmdata.row import ROW, alive, conform, flatten
 from vlmdata.step import Source, Step
 from vlmdata.steps.download import Download
@@ -109,7 +110,7 @@ def _check_addresses(rows: pa.Table, download: Download, findings: Findings) -> 
     start = f"source: none of the first {len(texts):,} addresses can be fetched"
     if not urls:
         raise RecipeError(
-            f"{start}, because none is an http(s) address; the first is {texts[0][:SHOWN]!r}. "
+            f"{start}, because none is an http(s) address; the first is {redacted(texts[0])[:SHOWN]!r}. "
             "Give full addresses such as https://example.org/cat.jpg, or read local images with the source `files`"
         )
     with errors_as(_bad_block_list, passes=(RecipeError,)):
@@ -117,14 +118,14 @@ def _check_addresses(rows: pa.Table, download: Download, findings: Findings) -> 
     blocked = np.array([blocks.blocks(url) for url in urls])
     if blocked.all():
         raise RecipeError(
-            f"{start}, because `{download.name}` blocks them, such as {urls[0].text[:SHOWN]}. Remove these entries"
+            f"{start}, because `{download.name}` blocks them, such as {redacted(urls[0].text)[:SHOWN]}. Remove these entries"
         )
     private = np.array([is_private(url, download) for url in urls])
     if (private | blocked).all():
         first = urls[int(np.flatnonzero(private)[0])]
         host = f"{bracketed(first.host)}:{first.port}" if first.port not in (80, 443) else first.host
         raise RecipeError(
-            f"{start}, because their hosts are on private networks, such as {first.text[:SHOWN]}. "
+            f"{start}, because their hosts are on private networks, such as {redacted(first.text)[:SHOWN]}. "
             f"To allow a host: --set '{download.name}.allowed_hosts=[\"{host}\"]'"
         )
     contact = download.contact.strip()
