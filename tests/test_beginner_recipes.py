@@ -61,12 +61,17 @@ def photo(number: int) -> bytes:
     return sorted(PHOTOS.glob("*.jpg"))[number].read_bytes()
 
 
-def test_new_lists_every_recipe_with_its_purpose_and_what_to_set(capsys):
+@pytest.mark.parametrize("width", [40, 80, 300])
+def test_new_lists_every_recipe_with_its_purpose_and_what_to_set(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
     assert main(["new"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:-2:2]] == [path.stem for path in build_recipes()]
-    assert all(line.strip().startswith("set source.path") for line in lines[1:-2:2])
-    assert lines[2].split(maxsplit=1) == ["captions_folder", about(build_recipes()[1]).summary]
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= min(width, 100)
+    expected = [f"{path.stem} {about(path).summary} set {', '.join(about(path).settings)}" for path in build_recipes()]
+    assert " ".join(printed.split()).startswith(" ".join(expected)) and all("set source.path" in one for one in expected)
+
+
+def test_the_help_of_new_lists_every_recipe(capsys):
     assert main(["new", "--help"]) == 0
     helped = " ".join(capsys.readouterr().out.split())
     assert all(f"{path.stem} {about(path).summary}" in helped for path in build_recipes())

@@ -77,6 +77,7 @@ def test_a_word_that_is_not_found_is_answered_with_the_reasons_that_exist(out, c
     assert said("zzz").startswith(f"{out}: no row found for zzz. Rows were dropped by ")
     assert "image_size: min_side" in said("zzz")
     assert "no row found for min_sid. Did you mean 'min_side'? Rows were dropped by" in said("min_sid")
+    assert said("a\nb\x1b[31m\u202e").startswith(f"{out}: no row found for a b [31m. Rows") and said("a\nb").count("\n") == 1
     assert "no row found for text_length. The step text_length dropped no row. Rows were dropped by" in said("text_length")
 
 

@@ -1,18 +1,21 @@
 """Copy a shipped recipe to a file for editing, or list the shipped recipes."""
 
 import shlex
+import textwrap
 from pathlib import Path
 
 import click
 
 from vlmdata.shipped import About, about, build_recipes
-from vlmdata.verbs import CompletionItem, Verb, argument, files, json_option, print_json, words
+from vlmdata.verbs import MAX_WIDTH, CompletionItem, Verb, argument, files, json_option, print_json, words
 
 EXAMPLES = """
 vlmdata new
 vlmdata new captions
 vlmdata new chats my-chats.yaml
 """
+NAME_WIDTH = 23  # columns of a name in the list
+NARROWEST = 20  # columns of the narrowest terminal for which the list is wrapped
 
 
 def shipped(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -54,12 +57,29 @@ def command(recipe: str | None, path: str | None, as_json: bool) -> None:
 
 
 def listing() -> str:
-    """Return the shipped recipes as lines: the name, what the recipe builds, and the parameters that a user must set."""
+    """Return the shipped recipes as lines: the name, what the recipe builds, and the parameters that a user must set.
+
+    The lines fit in the terminal.
+    """
+    from vlmdata.terminal import columns
+
+    most = max(NARROWEST, min(columns(), MAX_WIDTH))
+    start = NAME_WIDTH if most >= 2 * NAME_WIDTH else 2  # in a narrow terminal the text is below the name
     lines = []
     for file in build_recipes():
         said = about(file)
-        lines += [f"{file.stem:<22} {said.summary}", f"{'':<22} set {', '.join(said.settings)}"]
-    return "\n".join([*lines, "", "`vlmdata new NAME` copies one of them to NAME.yaml. Its comments explain every choice."])
+        text = [*_wrapped(said.summary, most, start), *_wrapped(f"set {', '.join(said.settings)}", most, start)]
+        name = file.stem.ljust(start)
+        lines += [f"{name}{text[0][start:]}", *text[1:]] if len(name) == start else [name, *text]
+    end = "`vlmdata new NAME` copies one of them to NAME.yaml. Its comments explain every choice."
+    return "\n".join([*lines, "", *_wrapped(end, most, 0)])
+
+
+def _wrapped(text: str, most: int, start: int) -> list[str]:
+    indent = " " * start
+    return textwrap.wrap(
+        text, most, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def copied(recipe: str, path: str | None) -> tuple[Path, str]:

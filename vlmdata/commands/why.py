@@ -16,6 +16,7 @@ vlmdata why OUT 0a1b2c3d4e5f60718293a4b5 --json
 vlmdata why OUT 'image_size: min_side'
 vlmdata why OUT bad_record --limit 100
 """
+LONGEST = 2000  # characters of a word that a message repeats
 
 
 @click.command(cls=Verb)
@@ -26,6 +27,7 @@ vlmdata why OUT bad_record --limit 100
 def command(out: str, word: str, limit: int, as_json: bool) -> int:
     from vlmdata.drop_reasons import reasons_line
     from vlmdata.explain import find, tell
+    from vlmdata.readable import visible
     from vlmdata.redact import redacted
     from vlmdata.sizes import counted
 
@@ -35,7 +37,8 @@ def command(out: str, word: str, limit: int, as_json: bool) -> int:
     for line in [] if as_json else lines:
         print(tell(line, redacted(word)))
     if not lines:
-        print(redacted(f"{out}: no row found for {word}{reasons_line(out, word)}"), file=sys.stderr)
+        about = f"{out}: no row found for {visible(redacted(word), LONGEST)}{reasons_line(out, word)}"
+        print(redacted(about), file=sys.stderr)
     elif count > len(lines) and not as_json:
         print(f"{len(lines):,} of {counted(count, 'row')}; --limit {count} shows all")
     return 0 if lines else 1
