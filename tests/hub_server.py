@@ -198,8 +198,10 @@ class HubServer:
         if match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self._resolve(*match.groups())
         if match := re.fullmatch(REPO + r"(?:/(?P<verb>[a-z-]+)/(?P<revision>[^/]+))?(?P<rest>/.*)?", path):
-            query = parse_qs(address.query)
-            return self._of_repo(method, match["repo"], match["verb"] or "", match["revision"] or "main", body, query)
+            if match["verb"] == "tree":
+                is_recursive = parse_qs(address.query).get("recursive") == ["true"]
+                return self._tree(match["repo"], match["revision"], (match["rest"] or "").strip("/"), is_recursive)
+            return self._of_repo(method, match["repo"], match["verb"] or "", match["revision"] or "main", body)
         return refusal(404, f"the stand-in does not know {method} {path}")
 
     def _create(self, wanted: dict[str, Any]) -> Answer:
@@ -212,7 +214,7 @@ class HubServer:
         repo.commit("main", {".gitattributes": Stored(b"*.tar filter=lfs\n", False)})
         return json_answer({"url": f"{self.url}/datasets/{name}", "name": name, "id": name})
 
-    def _of_repo(self, method: str, name: str, verb: str, revision: str, body: bytes, query: dict[str, Any]) -> Answer:
+    def _of_repo(self, method: str, name: str, verb: str, revision: str, body: bytes) -> Answer:
         repo = self.repos.get(name)
         if repo is None:
             return refusal(404, "Repository not found", "RepoNotFound")
@@ -230,8 +232,6 @@ class HubServer:
                 siblings = [{"rfilename": path} for path in files]
                 facts = {"id": name, "sha": head, "private": repo.private, "siblings": siblings, "tags": [], "downloads": 0}
                 return json_answer({**facts, "likes": 0, "lastModified": "2026-01-01T00:00:00.000Z"})
-            case "GET", "tree":
-                return json_answer([described(path, one) for path, one in sorted(files.items())])
             case "POST", "paths-info":
                 wanted = json.loads(body)["paths"] if body[:1] == b"{" else parse_qs(body.decode()).get("paths", [])
                 return json_answer([described(path, files[path]) for path in wanted if path in files])
@@ -240,6 +240,24 @@ class HubServer:
             case "POST", "commit":
                 return self._commit(name, repo, revision, head, body)
         return refusal(404, f"the stand-in does not know {method} {verb}")
+
+    def _tree(self, name: str, revision: str, folder: str, is_recursive: bool) -> Answer:
+        """Return the files and folders in a folder; with `is_recursive`, all files below it."""
+        repo = self.repos.get(name)
+        head = repo.resolve(revision) if repo else None
+        if repo is None or head is None:
+            return refusal(404, "Invalid rev id", "RevisionNotFound")
+        found: dict[str, Any] = {}
+        start = f"{folder}/" if folder else ""
+        for path, one in sorted(repo.commits[head].items()):
+            first, slash, _ = path.removeprefix(start).partition("/")
+            if not path.startswith(start):
+                continue
+            if slash and not is_recursive:
+                found[start + first] = {"type": "directory", "path": start + first, "size": 0, "oid": "0" * 40}
+            else:
+                found[path] = described(path, one)
+        return json_answer(list(found.values())) if found else refusal(404, "Entry not found", "EntryNotFound")
 
     def _batch(self, wanted: dict[str, Any]) -> Answer:
         assert "xet" not in wanted["transfers"], "the stand-in offers no Xet"

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import datasets
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
@@ -93,11 +92,25 @@ def test_the_client_downloads_the_same_bytes(hub, out, tmp_path):
     assert {name: (found / name).read_bytes() for name in names - {".gitattributes"}} == travelling(out)
 
 
-def test_a_downloaded_repository_loads_through_its_card(hub, out, tmp_path):
-    push(out, REPO)
-    huggingface_hub.snapshot_download(REPO, repo_type="dataset", endpoint=hub.url, local_dir=tmp_path / "down")
-    loaded = datasets.load_dataset(str(tmp_path / "down"), split="train", cache_dir=str(tmp_path / "cache"))
-    assert len(loaded) == 36
+LOAD = """
+import datasets, sys
+for name in sys.argv[1:]:
+    loaded = datasets.load_dataset(name, split="train")
+    columns = {"jpg", "png", "image"} & set(loaded.column_names)
+    print(name, len(loaded), sorted({row[column].size for row in loaded for column in columns}))
+"""
+
+
+def test_datasets_loads_a_repository_by_its_name(hub, out, tmp_path):
+    pushed = {"dataset": out, **{to: export_of(tmp_path, to) for to in ("parquet", "hf", "tars", "img2dataset")}}
+    for name, folder in pushed.items():
+        push(folder, f"jane/{name}")
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    environment |= {"HF_DATASETS_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", LOAD, *(f"jane/{name}" for name in pushed)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    sizes = ["36 [(48, 48)]", *["5 [(8, 6)]"] * 4]
+    assert done.stdout.splitlines() == [f"jane/{name} {size}" for name, size in zip(pushed, sizes, strict=True)]
 
 
 def test_a_second_push_sends_nothing(hub, out):
