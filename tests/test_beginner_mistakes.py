@@ -59,7 +59,7 @@ RECIPES: dict[str, tuple[str, list[str]]] = {  # name of the mistake: the recipe
         "source:\n  - type: url_list\n  - path: urls.csv\n",
         ["r.yaml, source: a source is a mapping, not a list", "without dashes"],
     ),
-    "no source": ("steps: [download]\n", ["r.yaml, source: set `type` to one of coco, files"]),
+    "no source": ("steps: [download]\n", ["r.yaml, source: set `type` to one of coco, energon, files"]),
     "a source without its type": ("source: {path: urls.csv}\n", ["r.yaml, source: set `type` to one of", "url_list"]),
     "a source without its path": ("source: {type: url_list}\n", ["r.yaml, source: UrlList needs the parameter 'path'"]),
     "an empty recipe": ("", ["r.yaml: a recipe must be a mapping with the keys source, steps and shards"]),
@@ -222,7 +222,7 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("retry half", ["half is not a finished dataset", "Run its build command again"]),
     ("retry captions --only tiemout", ["no row of captions failed with tiemout", "The reasons that occur are: http_404"]),
     ("export captions nothing", ["nothing already exists. Name a new folder"]),
-    ("export captions new --to csv", ["'csv' is not one of 'folder'", "'parquet'"]),
+    ("export captions new --to csv", ["'csv' is not one of 'energon', 'folder'", "'parquet'"]),
     (
         "export captions new --to messages",
         ["captions holds captions", "Formats for captions are", "set a question: --set prompt="],

@@ -18,6 +18,7 @@ from tests.sources.pictures import picture
 from tests.sources.reading import read_all
 from vlmdata import catalog
 from vlmdata.sources.coco import Coco
+from vlmdata.sources.energon import Energon
 from vlmdata.sources.files import Files
 from vlmdata.sources.hf_dataset import HfDataset
 from vlmdata.sources.html import Html
@@ -190,6 +191,14 @@ def webdataset_documents(folder: Path, found: list[str]):
     return Webdataset(path=str(folder / "a.tar"))
 
 
+def energon(folder: Path, found: list[str]):
+    webdataset_documents(folder, found)
+    (folder / ".nv-meta").mkdir()
+    (folder / ".nv-meta" / "split.yaml").write_text("split_parts: {train: [a.tar]}")
+    (folder / ".nv-meta" / "dataset.yaml").write_text("__module__: megatron.energon\n__class__: CrudeWebdataset\n")
+    return Energon(path=str(folder))
+
+
 def img2dataset(folder: Path, found: list[str]):
     found = [*found, "link"]
     rows = {"key": found, "url": [f"https://h/{n}" for n in range(len(found))], "caption": ["words"] * len(found)}
@@ -253,7 +262,12 @@ NAMED = {  # sources that open files by names in data, or read a whole folder
     "mmc4": [mmc4_files],
     "img2dataset": [img2dataset],
 }
-WITHIN = {"interleaved_tars": [interleaved_tars], "webdataset": [webdataset_names, webdataset_documents], "warc": [warc]}
+WITHIN = {
+    "energon": [energon],
+    "interleaved_tars": [interleaved_tars],
+    "webdataset": [webdataset_names, webdataset_documents],
+    "warc": [warc],
+}
 ADDRESSED = {"url_list": [url_list], "hf_dataset": [hf_addresses], "mmc4": [mmc4], "obelics_parquet": [obelics_parquet]}
 MAKERS = [maker for group in (NAMED, WITHIN, ADDRESSED) for makers in group.values() for maker in makers]
 
