@@ -20,7 +20,7 @@ from vlmdata.parameters import wanted
 from vlmdata.step import RecipeError, Source, Step
 
 QUOTE = (
-    "YAML reads no, 12:30, 2024-01-31, 010 and ~ as other values than texts. If a text is meant, quote it: 'no', and with "
+    "YAML reads no, 2024-01-31, 010 and ~ as other values than texts. If a text is meant, quote it: 'no', and with "
     "--set name=\"'no'\""
 )
 WANTED = {  # the validator's type of an error: what the value must be
