@@ -182,7 +182,6 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("check chats --set source.path=talks.json --set source.images=pipe.csv", ["is a pipe", "Set source.images"]),
     ("check captions_folder --set source.path=nothing --set source.table=gone.csv", ["gone.csv", "Set source.table to"]),
     ("check ok.yaml --set resize.mode=no", ["Resize.mode = False: must be 'no', 'border'", "quote it: 'no'"]),
-    ("check ok.yaml --set download.contact=12:30", ["download.contact is '12:30'", "Give a mail address"]),
     ("check ok.yaml --set download.contact=2024-01-31", ["must be a text", "quote it"]),
     ("check ok.yaml --set download.contact=~", ["Download.contact = None: must be a text", "quote it"]),
     ("check ok.yaml --set source.caption=no", ["must be a text or a list of texts, such as [a, b]", "quote it"]),
