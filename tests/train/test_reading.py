@@ -1,4 +1,4 @@
-"""Damage of a published model's file is told apart from a lack of memory."""
+"""A lack of memory while a published model is read is not called damage of its files."""
 
 import pytest
 
