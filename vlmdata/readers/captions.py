@@ -92,13 +92,18 @@ def _plain(column: Any, encoding: str) -> tuple[pa.Array, np.ndarray] | None:
     return None if is_list(column.type) else _texts(column, encoding)
 
 
-def _texts(column: pa.Array, encoding: str) -> tuple[pa.Array, np.ndarray]:
-    """Return texts or numbers as strings, and a mask of those that cannot be decoded. Raises RecipeError for other types."""
+def _texts(column: pa.Array, encoding: str, *, in_lists: bool = False) -> tuple[pa.Array, np.ndarray]:
+    """Return texts or numbers as strings, and a mask of those that cannot be decoded. Raises RecipeError for other types.
+
+    With `in_lists`, fractions are refused too, because a list of them is an embedding.
+    """
     try:
         return decode(column, encoding)
     except TypeError as error:
-        if pa.types.is_nested(column.type) or isinstance(column.type, pa.BaseExtensionType):
-            near = "one of its fields with dots, such as `caption.en`, or " if not is_list(column.type) else ""
+        is_nested = pa.types.is_nested(column.type)
+        is_embedding = in_lists and pa.types.is_floating(column.type)
+        if is_embedding or is_nested or isinstance(column.type, pa.BaseExtensionType):
+            near = "one of its fields with dots, such as `caption.en`, or " if is_nested and not is_list(column.type) else ""
             fix = f"Name {near}a column of texts or lists of texts"
             raise RecipeError(f"a column of captions cannot be read: {error}. {fix}") from None
         if pa.types.is_floating(column.type):
@@ -124,7 +129,7 @@ def _gather(column: Any, encoding: str, into: list[list[str]]) -> np.ndarray:
     if isinstance(column, list):
         values = column
     else:
-        texts, bad_items = _texts(column.flatten(), encoding)
+        texts, bad_items = _texts(column.flatten(), encoding, in_lists=True)
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
         ends = np.concatenate([[0], np.cumsum(lengths)])
         words = texts.to_pylist()

@@ -42,7 +42,7 @@ def item_type(kind: pa.DataType) -> pa.DataType:
 
     An extension type that stores text or a nested type is replaced by its storage type.
     """
-    while (inner := kind.value_type if is_list(kind) else _kept(kind)) != kind:
+    while (inner := kind.value_type if is_list(kind) else stored_type(kind)) != kind:
         kind = inner
     return kind
 
@@ -84,11 +84,11 @@ def _stored(column: pa.Array) -> tuple[pa.Array, bool]:
 
     If a column has an extension type that stores texts or nested values, the stored column is returned.
     """
-    kind = _kept(column.type)
+    kind = stored_type(column.type)
     return (column, False) if kind == column.type else (column.storage, column.type.extension_name == "arrow.json")
 
 
-def _kept(kind: pa.DataType) -> pa.DataType:
+def stored_type(kind: pa.DataType) -> pa.DataType:
     """Return the storage type of an extension type for text or nested values. Return any other type unchanged."""
     if not isinstance(kind, pa.BaseExtensionType):
         return kind

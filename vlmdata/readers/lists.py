@@ -7,6 +7,7 @@ import contextlib
 import functools
 import itertools
 import os
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,8 +19,9 @@ import pyarrow.parquet as pq
 
 from vlmdata.catalog import suggest
 from vlmdata.readers import delimited, json_records
+from vlmdata.readers.column_types import Content, check_types, check_values
 from vlmdata.readers.dotted_paths import NO_TEXT, column_at, names_in, reach, resolve
-from vlmdata.readers.find_files import File
+from vlmdata.readers.find_files import File, is_remote
 from vlmdata.readers.open_file import COMPRESSED, UNREADABLE, bare_name, opened, seekable
 from vlmdata.readers.pair_rows import json_object
 from vlmdata.readers.plain_rows import Bad
@@ -33,6 +35,10 @@ ENDING = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".json": "json", 
 ENDING[".txt"] = "txt"
 ENDINGS = [e + c for e in ENDING for c in ("", *COMPRESSED)]
 ROWS = 50_000  # rows in a chunk
+HEAD = 100  # records of JSON whose fields are read
+CHECKED_FILES = 20  # files whose columns `check` reads in any case
+CHECKED_SCHEMAS = 1000  # files whose columns `check` reads if they are local Parquet
+CHECK_S = 1.5  # for all files after the first 20; `check` as a whole may take 3 s
 LINE = "line"  # the only column of a text file
 
 
@@ -84,18 +90,52 @@ def column_names(path: str, layout: ListFormat) -> list[str] | None:
     with opened(path) as file:
         if kind in ("csv", "tsv"):
             return delimited.header(file, kind, layout.encoding, layout.delimiter, layout.names)
-        items = json_records.items(file, kind, layout.encoding)
-        first = next(items, None)
-        if first is None:
-            return None
-        some = itertools.islice((item for item in itertools.chain([first], items) if isinstance(item, dict)), 100)
-        return list(dict.fromkeys(name for record in some for name in record))
+        records = list(itertools.islice(json_records.items(file, kind, layout.encoding), HEAD))
+        return _fields(records) if records else None
 
 
-def check_file(path: str, layout: ListFormat, wanted: Sequence[str]) -> None:
-    """Raise RecipeError if a list lacks a column in `wanted` (see `check_columns`). A list without rows is not checked."""
-    if (names := column_names(path, layout)) is not None:
+def _fields(records: Iterable[Any]) -> list[str]:
+    """Return the names of the fields of JSON objects. Other values have none."""
+    return list(dict.fromkeys(name for record in records if isinstance(record, dict) for name in record))
+
+
+def check_file(path: str, layout: ListFormat, wanted: Sequence[str], contents: Mapping[str, Content]) -> None:
+    """Raise RecipeError if a list lacks a column in `wanted` (see `check_columns`), or if a column cannot hold its content.
+
+    A list without rows may lack columns. Those that it has are checked in Parquet. In JSON, the first 100 records are checked.
+    """
+    kind = format_of(path, layout)
+    if kind == "parquet":
+        with seekable(path) as file:
+            parquet = parquet_file(file, path)
+            if parquet is not None:
+                schema = parquet.schema_arrow
+                if parquet.metadata.num_rows:
+                    check_columns(path, names_in(schema), wanted)
+                check_types(path, schema, contents)
+    elif kind in ("json", "jsonl"):
+        with opened(path) as file:
+            if records := list(itertools.islice(json_records.items(file, kind, layout.encoding), HEAD)):
+                check_columns(path, _fields(records), wanted)
+                check_values(path, records, contents)
+    elif (names := column_names(path, layout)) is not None:
         check_columns(path, names, wanted)
+
+
+def checked_files(files: Sequence[File], kind_of: Callable[[str], str]) -> Iterator[str]:
+    """Yield the paths of the files whose columns `check` reads. `kind_of` returns the format of a path.
+
+    They are the first 20 files, and of the other files local Parquet, whose columns take a millisecond to read: at most 1,000
+    files, and only for 1.5 s. A run finds a mistake in any other file when it makes its plan, before it fetches anything.
+    """
+    end = time.monotonic() + CHECK_S
+    for number, (path, _) in enumerate(files[:CHECKED_SCHEMAS]):
+        if number < CHECKED_FILES:
+            yield path
+        elif time.monotonic() > end:
+            return
+        elif kind_of(path) == "parquet" and not is_remote(path) and not path.lower().endswith(tuple(COMPRESSED)):
+            yield path
 
 
 def first_columns(files: Sequence[File], layout: ListFormat, used: Collection[str]) -> list[str]:
@@ -178,12 +218,17 @@ def open_parquet(stream: Any, path: str) -> pq.ParquetFile | None:
 
     Raises RecipeError if the file cannot be read.
     """
+    parquet = parquet_file(stream, path)
+    return parquet if parquet is not None and parquet.metadata.num_rows else None
+
+
+def parquet_file(stream: Any, path: str) -> pq.ParquetFile | None:
+    """Open a Parquet file for streaming, or return None if it has no byte. Raises RecipeError if the file cannot be read."""
     if not stream.seek(0, os.SEEK_END):
         return None
     try:
         # read pages, not column chunks; pre_buffer would keep the whole file in memory
-        parquet = pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
-        return parquet if parquet.metadata.num_rows else None
+        return pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False)
     except UNREADABLE as error:
         raise RecipeError(f"{path} cannot be read as Parquet: {one_line(error)}") from None
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlmdata.readers import json_records, lists
+from vlmdata.readers.column_types import TURNS
 from vlmdata.readers.conversation_rows import conversation, record_tables
 from vlmdata.readers.dialogue import read_dialogue
 from vlmdata.readers.file_formats import format_within
@@ -78,11 +79,16 @@ def conversation_records(path: str) -> Iterator[tuple[list[tuple[int, dict[str, 
 
 
 def check_conversations(files: Sequence[File], turns: Sequence[str]) -> None:
-    """Raise RecipeError if one of the first 20 files is not JSON, JSON lines or Parquet, or has none of the fields `turns`."""
-    for path, _ in files[:20]:
-        names = column_names(path, ListFormat(format=format_within(path, FORMATS)))
+    """Raise RecipeError if a file is not JSON, JSON lines or Parquet, or if none of its fields `turns` can hold turns.
+
+    The files are those of `checked_files`.
+    """
+    for path in lists.checked_files(files, lambda path: format_within(path, FORMATS)):
+        layout = ListFormat(format=format_within(path, FORMATS))
+        names = column_names(path, layout)
         if names and not set(turns) & set(names):
             check_columns(path, names, turns[:1])
+        lists.check_file(path, layout, [], dict.fromkeys(turns, TURNS))
 
 
 def conversation_columns(files: Sequence[File], used: Collection[str]) -> list[str]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from vlmdata.parameters import Doc
 from vlmdata.readers import lists
 from vlmdata.readers.captions import named_columns, without_captions
+from vlmdata.readers.column_types import CAPTION, FILE_NAME
 from vlmdata.readers.dotted_paths import NO_TEXT, value_at
 from vlmdata.readers.find_files import File, find, is_remote
 from vlmdata.readers.image_files import IMAGES, FileStore, Folder, Survey, Zip, beside, image_at, survey
@@ -102,8 +103,9 @@ class Files(Source):
                 raise RecipeError(f"{self.path}: there is no image with one of the endings {', '.join(self.images)}")
             return
         layout = lists.ListFormat(encoding=self.encoding)
-        for file in self._lists():
-            lists.check_file(file.path, layout, [self.file, *self._columns()])
+        contents = {**dict.fromkeys(self._columns(), CAPTION), self.file: FILE_NAME}
+        for path in lists.checked_files(self._lists(), lambda path: lists.format_of(path, layout)):
+            lists.check_file(path, layout, [self.file, *self._columns()], contents)
 
     def files(self) -> list[File]:
         if self.table:

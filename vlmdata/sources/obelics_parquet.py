@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.parameters import Doc
+from vlmdata.readers.column_types import IMAGES, PARAGRAPHS, check_types
 from vlmdata.readers.documents import metadata_fields, parsed, positions
 from vlmdata.readers.find_files import File, find
-from vlmdata.readers.lists import named_pieces, open_parquet
+from vlmdata.readers.lists import checked_files, named_pieces, parquet_file
 from vlmdata.readers.open_file import UNREADABLE, raw_file
 from vlmdata.readers.pair_rows import json_object
 from vlmdata.readers.plain_rows import bad_record, document, reject, tables
@@ -25,6 +26,7 @@ from vlmdata.step import RecipeError, Source
 from vlmdata.untrusted import one_line
 
 GROUPS_IN_PIECE = 8  # row groups
+CONTENTS = {"images": IMAGES, "texts": PARAGRAPHS}  # the columns that a file needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +46,9 @@ class ObelicsParquet(Source):
     path: Annotated[str | list[str], Doc("OBELICS's Parquet files, or folders or globs of them.")]
 
     def check(self) -> None:
-        for file in self.files()[:20]:
-            with _parquet(file.path) as opened:
-                names = opened.schema_arrow.names if opened else ["images", "texts"]  # an empty file needs no columns
-            missing = [f"no column '{name}'" for name in ("images", "texts") if name not in names]
-            if missing:
-                raise RecipeError(f"{file.path}: there is {' and '.join(missing)}. The columns are {', '.join(names)}")
+        for path in checked_files(self.files(), lambda path: "parquet"):
+            with _parquet(path) as opened:
+                _check_columns(path, opened)
 
     def files(self) -> list[File]:
         return find(self.path, (".parquet",))
@@ -58,7 +57,8 @@ class ObelicsParquet(Source):
         found = []
         for piece in named_pieces(self.files()):
             with _parquet(piece["path"]) as opened:
-                groups = opened.num_row_groups if opened else 0
+                _check_columns(piece["path"], opened)  # again, because `check` reads only some files
+                groups = opened.num_row_groups if opened is not None and opened.metadata.num_rows else 0
             starts = range(0, groups, GROUPS_IN_PIECE)
             found += [{**piece, "groups": [*range(i, min(i + GROUPS_IN_PIECE, groups))]} for i in starts]
         return found
@@ -77,12 +77,23 @@ class ObelicsParquet(Source):
                     yield _row(record, name, number)
 
 
+def _check_columns(path: str, opened: pq.ParquetFile | None) -> None:
+    """Raise RecipeError if the columns of a file are missing or have wrong types. A file without rows may lack columns."""
+    if opened is None:
+        return
+    names = opened.schema_arrow.names
+    missing = [f"no column '{name}'" for name in CONTENTS if name not in names]
+    if missing and opened.metadata.num_rows:
+        raise RecipeError(f"{path}: there is {' and '.join(missing)}. The columns are {', '.join(names)}")
+    check_types(path, opened.schema_arrow, CONTENTS)
+
+
 @contextlib.contextmanager
 def _parquet(path: str) -> Iterator[pq.ParquetFile | None]:
-    """Open a Parquet file, or yield None if it has no rows. Raises RecipeError with the path if the file is damaged."""
+    """Open a Parquet file, or yield None if it has no byte. Raises RecipeError with the path if the file is damaged."""
     try:
         with raw_file(path) as opened:
-            yield open_parquet(opened, path)
+            yield parquet_file(opened, path)
     except UNREADABLE as error:
         raise RecipeError(f"{path} cannot be read as Parquet: {one_line(error)}") from None
 

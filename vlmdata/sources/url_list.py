@@ -13,6 +13,7 @@ from vlmdata.parameters import Doc
 from vlmdata.readers import lists
 from vlmdata.readers.base64_images import image_in
 from vlmdata.readers.captions import caption_column, named_columns, without_captions
+from vlmdata.readers.column_types import ADDRESS, BOXES, CAPTION, HASH, IMAGE, SIZE, Content
 from vlmdata.readers.dotted_paths import resolve
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.lists import Chunk, ListFormat
@@ -25,7 +26,6 @@ from vlmdata.step import RecipeError, Source
 from vlmdata.untrusted import errors_as
 
 IMAGES = 100  # rows with inline images that are read at a time
-CHECKED_FILES = 20  # files whose columns `check` reads; planning checks the others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +92,15 @@ class UrlList(Source):
         if self.image and (self.boxes or self.width or self.height or self.hash):
             raise RecipeError("`boxes`, `width`, `height` and `hash` cannot be used with `image`. Remove them or `image`")
         layout = self._layout()
-        for path, _ in self.files()[:CHECKED_FILES]:
+        for path in lists.checked_files(self.files(), lambda path: lists.format_of(path, layout)):
             if self._captions() and (texts := _texts_apart(path)):
                 raise RecipeError(f"{path} has its captions in {texts}. Join both files as the cookbook does for Chinese-CLIP")
             if lists.format_of(path, layout) != "txt":
-                lists.check_file(path, layout, [*self._wanted(path), *self._carried()])
+                lists.check_file(path, layout, [*self._wanted(path), *self._carried()], self._contents())
 
     def warning(self) -> str | None:
         """Return a warning if none of the first rows has a caption."""
-        files = [file for file in self.files()[:CHECKED_FILES] if lists.format_of(file.path, self._layout()) != "txt"]
+        files = [file for file in self.files()[: lists.CHECKED_FILES] if lists.format_of(file.path, self._layout()) != "txt"]
         return without_captions(files, self._layout(), self._captions())
 
     def files(self) -> list[File]:
@@ -143,6 +143,13 @@ class UrlList(Source):
         return list(
             dict.fromkeys(n for n in (self.url, *self._captions(), self.boxes, self.width, self.height, self.hash) if n)
         )
+
+    def _contents(self) -> dict[str, Content]:
+        """Return what each column must hold. A column with two uses must fit the last one here."""
+        sizes = {name: SIZE for name in (self.width, self.height) if name}
+        others = {self.boxes: BOXES, self.hash: HASH, self.image: IMAGE}
+        found = {**dict.fromkeys(self._captions(), CAPTION), **sizes, **others, self.url: ADDRESS}
+        return {name: content for name, content in found.items() if name}
 
     def _carried(self) -> list[str]:
         if isinstance(self.extra, str):
