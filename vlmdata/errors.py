@@ -36,6 +36,10 @@ class InputError(Error, ValueError):
     """An argument, tar, index or saved state that cannot be used. The message names the object and the fix."""
 
 
+class Unreachable(Error, ConnectionError):
+    """The server of a remote store does not answer. The message names the store and the setting to check."""
+
+
 class WorkFailed(Error, RuntimeError):
     """A failure during a run, such as workers that keep dying. If vlmdata has a bug, the message holds the traceback."""
 

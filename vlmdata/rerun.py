@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 from typing import Any
 
@@ -10,6 +9,7 @@ from vlmdata.engine.output.manifest import load_manifest
 from vlmdata.engine.output.run_log import logged_runs
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.errors import Unreachable
 from vlmdata.fetch_failures import find_failures
 from vlmdata.readable import visible
 from vlmdata.sizes import counted
@@ -18,10 +18,17 @@ from vlmdata.untrusted import errors_as
 
 
 def earlier_manifest(out: str) -> dict[str, Any] | None:
-    """Return the manifest of a dataset that is about to be built again, or None if there is none that can be read."""
-    with contextlib.suppress(OSError, RecipeError), errors_as(_unreadable, passes=(OSError, RecipeError)):
-        return load_manifest(open_store(out, probe=False))
-    return None
+    """Return the manifest of a dataset that is about to be built again, or None if there is none that can be read.
+
+    Raises RecipeError if the server of its store does not answer.
+    """
+    try:
+        with errors_as(_unreadable, passes=(OSError, RecipeError)):
+            return load_manifest(open_store(out, probe=False))
+    except Unreachable as error:
+        raise RecipeError(error) from None
+    except (OSError, RecipeError):
+        return None
 
 
 def _unreadable(error: Exception) -> Exception:

@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from vlmdata.arguments import check_protocol
+from vlmdata.endpoint import check_answers
+from vlmdata.errors import Unreachable
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import errors_as, one_line
 
@@ -43,7 +45,11 @@ def find(path: str | Sequence[str], endings: Sequence[str], *, parameter: str = 
 
 def listing_errors(path: str) -> AbstractContextManager[None]:
     """Convert errors in the `with` block to RecipeError. Each store raises errors of its own library, such as botocore."""
-    return errors_as(lambda error: RecipeError(f"{path} cannot be listed: {one_line(error)}"), passes=(RecipeError,))
+
+    def unlisted(error: Exception) -> Exception:
+        return RecipeError(error if isinstance(error, Unreachable) else f"{path} cannot be listed: {one_line(error)}")
+
+    return errors_as(unlisted, passes=(RecipeError,))
 
 
 def is_remote(path: str) -> bool:
@@ -96,6 +102,7 @@ def _remote(path: str, endings: Sequence[str], parameter: str) -> dict[str, int]
     import fsspec
 
     fs, inside = fsspec.url_to_fs(path)
+    check_answers(fs, path)
     if glob.has_magic(inside) and not path.startswith(("http://", "https://")):
         infos = [info for info in fs.glob(inside, detail=True).values() if info["type"] == "file"]
         if not infos:

@@ -8,9 +8,11 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
+from vlmdata.endpoint import check_answers
 from vlmdata.engine.store.blob_cache import BlobCache
 from vlmdata.engine.store.lease import Lease
 from vlmdata.engine.store.store_protocol import inside
+from vlmdata.errors import Unreachable
 from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import STORE_ADVICE, errors_as, one_line, store_advice
@@ -35,6 +37,7 @@ class ObjectStore:
         """Raise RecipeError if the store lets a name be created twice, or if nothing can be written to the store."""
         name = f"work/probe-{uuid.uuid4().hex}"
         with errors_as(self._unusable):
+            check_answers(self.fs, self.url)
             refused = self.put_new(name, b"first") and not self.put_new(name, b"second")
             self.delete(name)
         if not refused:
@@ -46,6 +49,8 @@ class ObjectStore:
         """Return the error to raise if the store cannot be written. Each store raises errors of its own library."""
         if isinstance(error, RecipeError) or is_short_of_memory(error):
             return error
+        if isinstance(error, Unreachable):
+            return RecipeError(error)
         advice = store_advice(error)
         if "endpoint" in str(error).lower():
             return RecipeError(

@@ -46,7 +46,7 @@ class Worker:
     def __init__(self, job: RunJob, rate_limiter: Any = None, *, measures: bool = True):
         self.job = job
         self.measures = measures
-        self.store = open_store(job.out, probe=False)  # the driver has already probed the store
+        self.store = open_store(job.out, probe=False, is_worker=True)  # the driver has already probed the store
         self.bound_steps: list[BoundStep] = compile_recipe(job.recipe)
         self.keep = Keep()
         self.decided = Decided(self.store)

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from vlmdata.endpoint import check_answers
 from vlmdata.errors import InputError
 
 FOLDER = ".nv-meta"
@@ -41,6 +42,7 @@ def find_split_file(folder: str) -> str | None:
         import fsspec
 
         files, path = fsspec.core.url_to_fs(file)
+        check_answers(files, folder)
         if files.isfile(path):
             return file
     return None

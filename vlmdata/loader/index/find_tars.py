@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 
 from vlmdata.arguments import check_protocol
+from vlmdata.endpoint import check_answers
 from vlmdata.errors import InputError
 from vlmdata.loader.index.energon import DEFAULT, Splits, find_split_file, read_splits
 from vlmdata.loader.index.missing_tars import no_path_line, no_tar_line, no_tars_line
@@ -205,6 +206,7 @@ def _expand_remote(address: str) -> Iterator[str]:
         yield address
         return
     files, path = fsspec.core.url_to_fs(address)
+    check_answers(files, address)
     pattern = path if is_pattern else path.rstrip("/") + "/*.tar"
     yield from (files.unstrip_protocol(name) for name in sorted(files.glob(pattern)))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import xxhash
 
 from vlmdata.arguments import check_protocol
+from vlmdata.endpoint import check_answers
 from vlmdata.errors import InputError
 from vlmdata.loader.index.build_index import OnError, build_index
 from vlmdata.loader.index.find_tars import TarSet, find_shards, first_outside, is_remote, join, named_split, split_file
@@ -160,6 +161,7 @@ def _fetch_index(address: str, cache: Path) -> Path | None:
         return None
     address = address if address.endswith(".parquet") else f"{address.rstrip('/')}/{INDEX_FILE}"
     files, path = fsspec.core.url_to_fs(address)
+    check_answers(files, address)
     if not files.exists(path):
         return None
     copy = cache / "index" / _named(address, files.info(path)) / INDEX_FILE
