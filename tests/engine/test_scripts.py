@@ -71,3 +71,14 @@ def test_a_script_that_defines_a_step_is_imported_by_the_workers(script):
 def test_a_script_that_defines_a_step_and_lacks_the_guard_says_so(script):
     done = script(OWN_STEP + "main()\n")
     assert done.returncode == 1 and "Put the call below `if __name__ == '__main__':`" in done.stderr
+
+
+@pytest.mark.whole
+def test_a_lock_that_a_library_makes_in_a_worker_is_no_leak(script):
+    """tqdm makes such a lock. Workers end without the interpreter's shutdown, which would remove a named semaphore."""
+    locking = OWN_STEP.replace(
+        "    reads =", "    def decide(self, rows):\n        LOCKS.append(Lock())\n        return rows\n\n    reads ="
+    )
+    header = "from multiprocessing import Lock\nLOCKS = []\n"
+    done = script(f"{header}{locking}if __name__ == '__main__':\n    main()\n")
+    assert (done.returncode, done.stdout) == (0, "3\n") and "leaked" not in done.stderr, done.stderr

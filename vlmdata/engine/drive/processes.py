@@ -191,6 +191,9 @@ def _serve(
     if initializer is not None:
         initializer()
     ignore()  # Ctrl-C: the driver stops its workers
+    # With "fork", the lock of a library such as tqdm needs no named semaphore. Workers end with os._exit, which would leave the
+    # semaphore, and Python would warn of a leak. A worker never starts a process with multiprocessing.
+    multiprocessing.set_start_method("fork", force=True)
     os.environ.clear()
     os.environ.update(environment)  # the forkserver's environment is older and may lack credentials
     os.environ["OMP_NUM_THREADS"] = "1"  # a worker has one core; Ray sets the same for its actors
