@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 from vlmdata.errors import InputError
 from vlmdata.extras import check_installed
+from vlmdata.home_folder import at_home
 
 PACKAGES = {"hf": "huggingface_hub", "s3": "s3fs", "s3a": "s3fs", "http": "aiohttp", "https": "aiohttp"}  # by protocol
 SHOWN = 100  # maximum number of characters of a value in a message
@@ -45,6 +47,16 @@ def check_path(**values: Any) -> None:
     for name, value in values.items():
         if not _is_path(value):
             raise wrong(name, "a path or an address", value)
+
+
+def path_of(**values: Any) -> Any:
+    """Return the value of the only keyword argument, a path or an address that the user gave, with its `~` expanded.
+
+    Raises InputError if the value has another type or is "".
+    """
+    ((_, value),) = values.items()
+    check_path(**values)
+    return at_home(value if isinstance(value, str) else Path(value))
 
 
 def check_protocol(*addresses: str | os.PathLike) -> None:
@@ -100,7 +112,7 @@ def texts_of(**values: Any) -> list[str]:
 
 
 def paths_of(**values: Any) -> list[str]:
-    """Return the value of the only keyword argument as a list of strings. The value is a path or a list of paths.
+    """Return the value of the only keyword argument, a path or a list of paths, as a list of strings, with `~` expanded.
 
     Raises InputError if the value has another type or holds an empty path.
     """
@@ -108,7 +120,7 @@ def paths_of(**values: Any) -> list[str]:
     paths = [value] if isinstance(value, str | os.PathLike) else value
     if not isinstance(paths, Sequence) or not all(_is_path(path) for path in paths):
         raise wrong(name, "a path or a list of paths", value)
-    return [os.fspath(path) for path in paths]
+    return [at_home(os.fspath(path)) for path in paths]
 
 
 def wrong(name: str, wanted: str, value: Any) -> InputError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdata import recipe as recipes
-from vlmdata.arguments import check_bool, check_path, check_text, check_whole_or_none, texts_of
+from vlmdata.arguments import check_bool, check_text, check_whole_or_none, path_of, texts_of
 from vlmdata.dataset import finish_pending, settle
 from vlmdata.dataset_pages import write_pages
 from vlmdata.engine.drive import decide
@@ -72,7 +72,7 @@ def run(
     check_whole_or_none(1, workers=workers)
     check_whole_or_none(0, limit=limit)
     check_bool(local=local)
-    check_path(out=out)
+    out = path_of(out=out)
     if address is not None:
         check_text(address=address)
         check_installed(["ray"], f"--address {address}")

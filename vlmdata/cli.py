@@ -69,12 +69,12 @@ def _failed(error: Exception, *, as_json: bool) -> int:
 
 def _message(error: Exception) -> str | None:
     """Return one line for the user, or None if the error is a bug of vlmdata."""
-    from vlmdata.errors import InputError, OwnCodeFailed, RecipeError, Unreachable, WorkFailed
+    from vlmdata.errors import Error
     from vlmdata.process.shortage import ADVICE, in_short, is_short_of_memory
     from vlmdata.redact import redacted
     from vlmdata.untrusted import one_line, store_advice
 
-    if isinstance(error, (RecipeError, InputError, Unreachable, WorkFailed, OwnCodeFailed)):
+    if isinstance(error, Error):
         return str(error)
     if (advice := store_advice(error)) is not None:
         return f"the object store cannot be used: {redacted(one_line(error))}{advice}"

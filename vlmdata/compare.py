@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from vlmdata.arguments import check_path
+from vlmdata.arguments import path_of
 from vlmdata.dataset import read_manifest
 from vlmdata.engine.output.ledger import ledger_files
 from vlmdata.engine.output.samples_index import open_index, read_open, read_span, sample_of
@@ -66,7 +66,7 @@ def diff(a: str | Path, b: str | Path) -> list[Change]:
     Samples are compared by their bytes, but tars with the same SHA-256 are not read. The keys and outcomes of both ledgers
     and both indexes are held in memory, about 200 bytes per row. Raises RecipeError if `a` or `b` is not a finished dataset.
     """
-    check_path(a=a, b=b)
+    a, b = path_of(a=a), path_of(b=b)
     left, right = _side(a), _side(b)
     joined = left.fates.join(right.fates, "key", join_type="full outer", right_suffix="_b").sort_by("key")
     before, after = (pc.fill_null(joined[name], ABSENT) for name in ("fate", "fate_b"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlmdata.arguments import check_path, check_text, check_whole
+from vlmdata.arguments import check_text, check_whole, path_of
 from vlmdata.columns import COLUMNS
 from vlmdata.dataset import read_manifest
 from vlmdata.drop_reasons import Found, dropped_for
@@ -31,7 +31,7 @@ def why(out: str | Path, word: str, *, limit: int = 20) -> list[dict[str, Any]]:
 
 def find(out: str | Path, word: str, *, limit: int = 20) -> Found:
     """Return the lines of `why`, and the number of all rows that were dropped for a step or a reason."""
-    check_path(out=out)
+    out = path_of(out=out)
     check_text(word=word)
     check_whole(1, limit=limit)
     manifest = read_manifest(out)

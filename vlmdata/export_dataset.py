@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from vlmdata import catalog, exports
-from vlmdata.arguments import check_callable, check_choice, check_path, wrong
+from vlmdata.arguments import check_callable, check_choice, path_of, wrong
 from vlmdata.card import CARD, export_card, member_names
 from vlmdata.count_line import CountLine
 from vlmdata.dataset import read_manifest
@@ -51,7 +51,7 @@ def export(
     a warning gives their number. Raises RecipeError if the target exists, if `out` is not a finished dataset, if its first
     sample is of a kind that the format does not hold, or if the format can hold none of the samples.
     """
-    check_path(out=out, target=target)
+    out, target = path_of(out=out), path_of(target=target)
     check_choice(exports.names(), to=to)
     check_callable(progress=progress)
     if options is not None and not isinstance(options, Mapping):

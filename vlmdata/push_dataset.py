@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vlmdata.arguments import check_bool, check_path, check_text
+from vlmdata.arguments import check_bool, check_text, path_of
 from vlmdata.count_line import CountLine
 from vlmdata.engine.output.manifest import MANIFEST
 from vlmdata.errors import Error
@@ -38,7 +38,7 @@ def push(
     The token is that of `hf auth login` or HF_TOKEN. Raises RecipeError for a mistake such as an unfinished dataset, a missing
     token or a repository with other files, and WorkFailed if the upload fails.
     """
-    check_path(out=out)
+    out = path_of(out=out)
     check_text(repo=repo)
     check_bool(private=private, dry_run=dry_run)
     if revision is not None:

@@ -16,6 +16,7 @@ from vlmdata import catalog
 from vlmdata.arguments import check_overrides, wrong
 from vlmdata.columns import COLUMNS
 from vlmdata.errors import Mistakes
+from vlmdata.home_folder import at_home
 from vlmdata.loader.index.index_file import INDEX
 from vlmdata.parameters import Doc
 from vlmdata.read_yaml import StrictLoader, read_yaml
@@ -145,8 +146,8 @@ def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
 
 def locate(recipe: str | Path) -> Path:
     """Return the path of a recipe, which is a file or the name of a shipped recipe, such as `captions`."""
-    if Path(recipe).is_file():
-        return Path(recipe)
+    if (file := Path(at_home(recipe))).is_file():
+        return file
     shipped = build_recipes()
     for path in shipped:
         if path.stem == str(recipe) or Path(*path.parts[-3:]) == Path(recipe):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmdata.arguments import check_overrides, check_path, texts_of
+from vlmdata.arguments import check_overrides, path_of, texts_of
 from vlmdata.build import run
 from vlmdata.dataset import read_manifest, settle
 from vlmdata.engine.output.manifest import step_entries
@@ -87,7 +87,7 @@ def plan_retry(
     overrides: dict[str, Any] | None = None,
 ) -> RetryPlan:
     """Return what `retry` would do with the same arguments. Finishes an interrupted takedown first, and raises as `retry`."""
-    check_path(out=out)
+    out = path_of(out=out)
     wanted = texts_of(only=only)
     check_overrides(overrides)
     store = open_store(out, probe=False)

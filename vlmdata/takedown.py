@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.arguments import check_bool, check_path, check_whole, paths_of, texts_of
+from vlmdata.arguments import check_bool, check_whole, path_of, paths_of, texts_of
 from vlmdata.dataset import finish_pending, read_manifest, settle
 from vlmdata.engine.forget import erase, rewrite
 from vlmdata.engine.output import provenance
@@ -105,7 +105,7 @@ def forget(
     Raises RecipeError if no sample is named and no takedown was interrupted, if a file in `like` is not an image, or if `out`
     is not a finished dataset.
     """
-    check_path(out=out)
+    out = path_of(out=out)
     check_whole(0, bits=bits)
     check_bool(dry_run=dry_run)
     request = Request(

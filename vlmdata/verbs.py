@@ -18,6 +18,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
+from vlmdata.home_folder import at_home
 from vlmdata.notes import quiet
 
 COMPLETE = "_VLMDATA_COMPLETE"  # click's variable, set by the shell's completion function
@@ -154,6 +155,18 @@ class _Argument(click.Argument):
 def argument(name: str, help: str, **attributes: Any) -> Callable[[Any], Any]:
     """Return the decorator that adds an argument with its help to a verb."""
     return click.argument(name, cls=_Argument, help=help, **attributes)
+
+
+class _UserPath(click.ParamType):
+    """The type of a path or address on the command line. A shell leaves the `~` of `--out=~/data` to the program."""
+
+    name = "path"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return at_home(value)
+
+
+PATH = _UserPath()
 
 
 def _quiet_option() -> click.Option:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vlmdata.arguments import check_bool, check_path
+from vlmdata.arguments import check_bool, path_of
 from vlmdata.errors import Mistakes, RecipeError
+from vlmdata.home_folder import at_home
 from vlmdata.preflight.examine import examine
 from vlmdata.preflight.findings import Findings
 from vlmdata.recipe import Recipe, as_read
@@ -32,6 +33,7 @@ def check(
     finished dataset.
     """
     check_bool(read_bytes=read_bytes, deep=deep)
+    target = at_home(target) if isinstance(target, str | Path) else target
     if is_dataset(target):
         if overrides or out is not None or deep:
             given = "overrides" if overrides else "out" if out is not None else "deep"
@@ -39,7 +41,6 @@ def check(
             raise RecipeError(f"{target} is a dataset, but {given} {verb} only to a recipe. Remove {given}")
         from vlmdata.audit import audit
 
-        check_path(target=target)
         return audit(str(target), read_bytes=read_bytes)
     found = find_mistakes(as_read(target, overrides), out=out, deep=deep)
     if found.mistakes:
@@ -54,6 +55,7 @@ def find_mistakes(
 
     `recipe` is a Recipe, or plain values with the path of their file, as `vlmdata.recipe.read` returns them.
     """
+    out = None if out is None else path_of(out=out)
     parsed, found = examine(recipe, out=out, resolves=deep)
     if deep and parsed is not None:
         from vlmdata.preflight.try_rows import try_run

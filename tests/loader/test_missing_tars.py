@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import vlmdata
 from tests.loader.tars import write_tar
 from vlmdata.errors import InputError
 from vlmdata.loader.index.find_tars import find_shards
+from vlmdata.loader.index.index_file import index_table
 
 FIX = "Name a dataset that `vlmdata run` wrote, or a folder of WebDataset tars"
 
@@ -48,3 +50,17 @@ def test_a_path_without_tars_is_answered_with_a_fix(folder: Path, path: str | li
         with pytest.raises(InputError) as caught:
             opens(path)  # type: ignore[operator]
         assert line in str(caught.value)
+
+
+def test_a_dataset_without_samples_names_the_command_that_says_why(folder: Path) -> None:
+    pq.write_table(index_table([]), folder / "nothing" / "index.parquet")
+    for path in ("nothing", "nothing/index.parquet", {"nothing": 1.0}):
+        with pytest.raises(vlmdata.Error) as caught:
+            vlmdata.stream(path)  # type: ignore[arg-type]
+        assert str(caught.value) == "nothing has no samples. `vlmdata show nothing` says why its run kept no row"
+
+
+def test_an_index_of_tars_without_samples_is_answered_with_a_fix(folder: Path) -> None:
+    pq.write_table(index_table([]), folder / "index.parquet")
+    with pytest.raises(vlmdata.Error, match=f"has no samples: its tars are empty. {FIX}"):
+        vlmdata.stream(folder)

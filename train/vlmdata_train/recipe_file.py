@@ -10,11 +10,14 @@ from typing import Any
 from jinja2 import Environment, TemplateSyntaxError
 
 from vlmdata import catalog
+from vlmdata.home_folder import at_home
 from vlmdata.read_yaml import read_yaml
 from vlmdata.shipped import PIPELINES
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import is_checkpoint, model_of
 from vlmdata_train.recipe import Recipe, build_recipe
+
+PLACES = ("out", "start", "data")  # keys of a recipe that may have a path
 
 
 def load(recipe: str | Path, *, stage: str | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
@@ -42,11 +45,23 @@ def load(recipe: str | Path, *, stage: str | None = None, overrides: dict[str, A
 
 def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
     """Build a recipe from plain values. Raises RecipeError with the place of the first mistake."""
+    tree = with_home(tree)
     if tree.get("model") is None and isinstance(tree.get("start"), str):
         tree = {**tree, "model": dataclasses.asdict(model_of(tree["start"])), "tokenizer": None}
     if isinstance(tree.get("chat_template"), str):
         tree = {**tree, "chat_template": _template(tree["chat_template"], f"{where}, chat_template")}
     return build_recipe(tree, where)
+
+
+def with_home(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe's plain values with the home folder in place of `~` in the paths of the run and of its data."""
+    tree = {name: at_home(value) if name in PLACES and isinstance(value, str) else value for name, value in tree.items()}
+    if isinstance(tree.get("data"), dict):
+        tree["data"] = {at_home(str(path)): share for path, share in tree["data"].items()}
+    held = tree.get("held_out")
+    if isinstance(held, dict) and isinstance(held.get("path"), str):
+        tree["held_out"] = {**held, "path": at_home(held["path"])}
+    return tree
 
 
 def read_tree(path: Path) -> dict[str, Any]:
@@ -59,8 +74,8 @@ def read_tree(path: Path) -> dict[str, Any]:
 
 def locate(recipe: str, shipped: list[Path]) -> Path:
     """Return the path of a recipe, which is a file or the name of a shipped one. Raises RecipeError if there is none."""
-    if Path(recipe).is_file():
-        return Path(recipe)
+    if (file := Path(at_home(recipe))).is_file():
+        return file
     for path in shipped:
         if recipe in (path.stem, str(Path(*path.parts[-3:]))):
             return path
@@ -73,7 +88,7 @@ def _template(entry: str, where: str) -> str:
     if "{" not in entry:
         place = f"{where}: {entry}"
         try:
-            text = Path(entry).read_text()
+            text = Path(at_home(entry)).read_text()
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not text"
             raise RecipeError(f"{place} must be Jinja or a Jinja file: {why}") from None

@@ -13,7 +13,7 @@ from vlmdata.step import RecipeError
 from vlmdata_train.checks import check_training
 from vlmdata_train.convert.checkpoint_folder import latest
 from vlmdata_train.recipe import Recipe
-from vlmdata_train.recipe_file import locate, override, parse, read_tree
+from vlmdata_train.recipe_file import locate, override, parse, read_tree, with_home
 
 
 def load_stages(recipe: str, *, overrides: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
@@ -27,6 +27,7 @@ def load_stages(recipe: str, *, overrides: dict[str, Any] | None = None) -> dict
     tree = read_tree(path)
     for place, value in (overrides or {}).items():
         override(tree, place, value)
+    tree = with_home(tree)
     stages = tree.pop("stages", None)
     if not isinstance(stages, dict) or not stages:
         raise RecipeError(f"{path}: `stages` must be a mapping of the stages' names to their changes")

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import click
 
-from vlmdata.verbs import Verb, argument, folders
+from vlmdata.verbs import PATH, Verb, argument, folders
 
 EXAMPLES = "vlmdata clean OUT"
 
 
 @click.command(cls=Verb)
-@argument("out", "a finished dataset on this machine", shell_complete=folders)
+@argument("out", "a finished dataset on this machine", type=PATH, shell_complete=folders)
 def command(out: str) -> None:
     from vlmdata.dataset import read_manifest, settle
     from vlmdata.engine.output.manifest import alone

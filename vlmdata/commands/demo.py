@@ -5,14 +5,20 @@ from pathlib import Path
 
 import click
 
-from vlmdata.verbs import Verb, folders
+from vlmdata.verbs import PATH, Verb, folders
 
 EXAMPLES = "vlmdata demo --out demo-out"
 
 
 @click.command(cls=Verb)
 @click.option(
-    "--out", default="demo-out", show_default=True, metavar="FOLDER", help="folder for all results", shell_complete=folders
+    "--out",
+    default="demo-out",
+    show_default=True,
+    metavar="FOLDER",
+    help="folder for all results",
+    type=PATH,
+    shell_complete=folders,
 )
 @click.option("--local", is_flag=True, help="use plain processes instead of Ray")
 def command(out: str, local: bool) -> None:

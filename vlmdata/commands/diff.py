@@ -4,7 +4,7 @@ import dataclasses
 
 import click
 
-from vlmdata.verbs import Verb, argument, folders, json_option, print_json
+from vlmdata.verbs import PATH, Verb, argument, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata diff OLD NEW
@@ -13,8 +13,13 @@ vlmdata diff OLD NEW --json
 
 
 @click.command(cls=Verb)
-@argument("a", "a finished dataset", shell_complete=folders)
-@argument("b", "another finished dataset, such as one that the same recipe built with other settings", shell_complete=folders)
+@argument("a", "a finished dataset", type=PATH, shell_complete=folders)
+@argument(
+    "b",
+    "another finished dataset, such as one that the same recipe built with other settings",
+    type=PATH,
+    shell_complete=folders,
+)
 @json_option
 def command(a: str, b: str, as_json: bool) -> None:
     from vlmdata.compare import diff, tell

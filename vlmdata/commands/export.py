@@ -7,7 +7,7 @@ left_out.log. docs/formats.md lists the formats, what they hold, and their optio
 import click
 
 from vlmdata import exports
-from vlmdata.verbs import Verb, argument, folders, json_option, print_json
+from vlmdata.verbs import PATH, Verb, argument, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata export OUT --to parquet EXPORTED
@@ -17,8 +17,8 @@ vlmdata export PAIRS --to llava --set prompt='Describe the image.' LLAVA
 
 
 @click.command(cls=Verb)
-@argument("out", "a finished dataset", shell_complete=folders)
-@argument("target", "folder to write; it must not exist", shell_complete=folders)
+@argument("out", "a finished dataset", type=PATH, shell_complete=folders)
+@argument("target", "folder to write; it must not exist", type=PATH, shell_complete=folders)
 @click.option(
     "--to",
     "form",

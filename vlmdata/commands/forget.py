@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from vlmdata.verbs import Verb, argument, files, folders, json_option, print_json
+from vlmdata.verbs import PATH, Verb, argument, files, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata forget OUT --url https://example.org/cat.jpg --receipt receipt.json
@@ -40,7 +40,7 @@ def kinds(command: Any) -> Any:
 
 
 @click.command(cls=Verb)
-@argument("out", "a finished dataset", shell_complete=folders)
+@argument("out", "a finished dataset", type=PATH, shell_complete=folders)
 @kinds
 @click.option(
     "--bits",
@@ -51,7 +51,11 @@ def kinds(command: Any) -> Any:
     help="for --like: how many of the 64 bits of the perceptual hash may differ",
 )
 @click.option(
-    "--receipt", metavar="FILE", help="write a JSON receipt of the takedown; keep it outside the dataset", shell_complete=files
+    "--receipt",
+    type=PATH,
+    metavar="FILE",
+    help="write a JSON receipt of the takedown; keep it outside the dataset",
+    shell_complete=files,
 )
 @click.option("--dry-run", is_flag=True, help="only print what would be removed")
 @json_option
@@ -90,6 +94,7 @@ def command(
 
 def lines(values: Iterable[str]) -> list[str]:
     """Return the values, with each `@FILE` replaced by the file's lines. Raises RecipeError if a file cannot be read."""
+    from vlmdata.home_folder import at_home
     from vlmdata.step import RecipeError
 
     found = []
@@ -98,7 +103,7 @@ def lines(values: Iterable[str]) -> list[str]:
             found.append(value)
             continue
         try:
-            found += [line.strip() for line in Path(value[1:]).read_text().splitlines() if line.strip()]
+            found += [line.strip() for line in Path(at_home(value[1:])).read_text().splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"cannot read the list {value[1:]}: {error}") from None
     return found

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from vlmdata.verbs import Verb, argument, files, folders, json_option, print_json
+from vlmdata.verbs import PATH, Verb, argument, files, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata index shards/
@@ -13,9 +13,13 @@ vlmdata index 'shards/*.tar' --out index.parquet
 
 
 @click.command(cls=Verb)
-@argument("tars", "the tars: a folder, a pattern such as 'shards/*.tar', or an address", shell_complete=folders)
+@argument("tars", "the tars: a folder, a pattern such as 'shards/*.tar', or an address", type=PATH, shell_complete=folders)
 @click.option(
-    "--out", metavar="FILE", help="file to write (default: index.parquet in the folder of the tars)", shell_complete=files
+    "--out",
+    type=PATH,
+    metavar="FILE",
+    help="file to write (default: index.parquet in the folder of the tars)",
+    shell_complete=files,
 )
 @click.option("--image-sizes", is_flag=True, help="also read each image's header for its width and height")
 @json_option

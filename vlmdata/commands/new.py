@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from vlmdata.shipped import About, about, build_recipes
-from vlmdata.verbs import MAX_WIDTH, CompletionItem, Verb, argument, files, json_option, print_json, words
+from vlmdata.verbs import MAX_WIDTH, PATH, CompletionItem, Verb, argument, files, json_option, print_json, words
 
 EXAMPLES = """
 vlmdata new
@@ -35,7 +35,11 @@ class New(Verb):
 @click.command(cls=New)
 @argument("recipe", "name of a shipped recipe (default: list all)", required=False, shell_complete=shipped)
 @argument(
-    "path", "file to write (default: the recipe's file name, in the current folder)", required=False, shell_complete=files
+    "path",
+    "file to write (default: the recipe's file name, in the current folder)",
+    required=False,
+    type=PATH,
+    shell_complete=files,
 )
 @json_option
 def command(recipe: str | None, path: str | None, as_json: bool) -> None:

@@ -6,7 +6,7 @@ dataset replaces the files that changed, and files that it no longer has are del
 
 import click
 
-from vlmdata.verbs import Verb, argument, folders, json_option, print_json
+from vlmdata.verbs import PATH, Verb, argument, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata push OUT jane/cats --private
@@ -16,7 +16,7 @@ vlmdata push EXPORTED jane/cats --revision parquet
 
 
 @click.command(cls=Verb)
-@argument("out", "a finished dataset, or an exported folder with a README.md", shell_complete=folders)
+@argument("out", "a finished dataset, or an exported folder with a README.md", type=PATH, shell_complete=folders)
 @argument("repo", "dataset repository, as USER/NAME; created if it does not exist")
 @click.option("--private", is_flag=True, help="create a private repository")
 @click.option("--revision", metavar="BRANCH", help="branch to write to; created if it does not exist  [default: main]")

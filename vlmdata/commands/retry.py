@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from vlmdata.commands.run import engine_parameters, recipes
-from vlmdata.verbs import Verb, argument, folders, json_option, print_json
+from vlmdata.verbs import PATH, Verb, argument, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata retry OUT
@@ -18,7 +18,7 @@ vlmdata retry OUT --set 'download.allowed_hosts=[images.intranet]'
 
 
 @click.command(cls=Verb)
-@argument("out", "a finished dataset", shell_complete=folders)
+@argument("out", "a finished dataset", type=PATH, shell_complete=folders)
 @click.option(
     "--only",
     metavar="REASONS",
@@ -30,6 +30,7 @@ vlmdata retry OUT --set 'download.allowed_hosts=[images.intranet]'
     metavar="RECIPE",
     help="recipe that built the dataset (default: the one in its manifest); needed if addresses in the recipe hold secrets, "
     "which the manifest does not keep",
+    type=PATH,
     shell_complete=recipes,
 )
 @click.option(

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from vlmdata.commands.new import shipped
-from vlmdata.verbs import CompletionItem, Verb, argument, files, folders, json_option, print_json
+from vlmdata.verbs import PATH, CompletionItem, Verb, argument, files, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata run captions --set source.path=urls.parquet --out OUT
@@ -29,7 +29,9 @@ def recipe_parameters(command: Any) -> Any:
         metavar="A.B=C",
         help="change a parameter, such as image_size.min_side=100, or leave out a step: clip_score=off",
     )(command)
-    return argument("recipe", "a YAML file, or the name of a shipped recipe, such as captions", shell_complete=recipes)(command)
+    return argument(
+        "recipe", "a YAML file, or the name of a shipped recipe, such as captions", type=PATH, shell_complete=recipes
+    )(command)
 
 
 def engine_parameters(command: Any) -> Any:
@@ -50,7 +52,12 @@ def engine_parameters(command: Any) -> Any:
 @click.command(cls=Verb)
 @recipe_parameters
 @click.option(
-    "--out", required=True, metavar="OUT", help="folder or object-store address of the dataset", shell_complete=folders
+    "--out",
+    required=True,
+    type=PATH,
+    metavar="OUT",
+    help="folder or object-store address of the dataset",
+    shell_complete=folders,
 )
 @engine_parameters
 @click.option("--limit", type=int, metavar="N", help="build only N rows (a random sample if the source is a list)")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from vlmdata.verbs import Verb, argument, folders, json_option, print_json
+from vlmdata.verbs import PATH, Verb, argument, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata show OUT
@@ -17,7 +17,7 @@ vlmdata show OUT --json
 
 
 @click.command(cls=Verb)
-@argument("out", "a finished dataset", shell_complete=folders)
+@argument("out", "a finished dataset", type=PATH, shell_complete=folders)
 @click.option("--samples", type=int, default=3, show_default=True, metavar="N", help="number of samples to print")
 @click.option("--open", "in_browser", is_flag=True, help="open report.html in the browser")
 @json_option

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from vlmdata.verbs import Verb, argument, folders, json_option, print_json
+from vlmdata.verbs import PATH, Verb, argument, folders, json_option, print_json
 
 EXAMPLES = """
 vlmdata why OUT https://example.org/cat.jpg
@@ -20,7 +20,7 @@ LONGEST = 2000  # characters of a word that a message repeats
 
 
 @click.command(cls=Verb)
-@argument("out", "a finished dataset", shell_complete=folders)
+@argument("out", "a finished dataset", type=PATH, shell_complete=folders)
 @argument("word", "key, address of a page or an image, SHA-256 of an image, step, or reason for drops", metavar="WORD")
 @click.option("--limit", type=int, default=20, show_default=True, metavar="N", help="maximum number of dropped rows")
 @json_option

@@ -13,7 +13,7 @@ import open_clip
 import torch
 from torch import Tensor
 
-from vlmdata.models.clip_names import has_own_weights
+from vlmdata.models.clip_names import has_own_weights, names_at_home
 from vlmdata.models.find_gpus import gpus_here
 from vlmdata.models.image_batches import PixelCache, preparation
 from vlmdata.models.weights_identity import unusable_weights
@@ -139,6 +139,7 @@ class Clip:
 
 def clip_of(context: StepContext, model: str, pretrained: str, precision: str = "auto", compiled: str = "auto") -> Clip:
     """Return the worker's `Clip` for these parameters. All models of a worker share decoding threads and decoded images."""
+    model, pretrained = names_at_home(model, pretrained)
     pixels = context.kept("pixels", lambda: PixelCache(decoders()))
     name = f"clip {model} {pretrained} {precision} {compiled}"
     return context.kept(name, lambda: Clip(model, pretrained, precision, pixels, compiled=compiled))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vlmdata.catalog import suggest
+from vlmdata.home_folder import at_home
 from vlmdata.step import RecipeError
 
 WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz")  # endings of files of weights
@@ -35,8 +36,15 @@ def has_own_weights(model: str) -> bool:
     return model.startswith(SCHEMAS)
 
 
+def names_at_home(model: str, pretrained: str) -> tuple[str, str]:
+    """Return the names with the home folder in place of the `~` of a file or of `local-dir:~/FOLDER`. open_clip keeps a `~`."""
+    scheme = "local-dir:" if model.startswith("local-dir:") else ""
+    return scheme + at_home(model.removeprefix(scheme)), at_home(pretrained)
+
+
 def check_model(model: str, pretrained: str, where: str) -> None:
     """Raise RecipeError for a model or weights that open_clip cannot find. Names on the hub are not looked up."""
+    model, pretrained = names_at_home(model, pretrained)
     if model.startswith("local-dir:"):
         folder = Path(model.removeprefix("local-dir:"))
         if not (folder / "open_clip_config.json").is_file():
@@ -139,6 +147,7 @@ def _clean(tag: str) -> str:
 
 def weights_identity(model: str, pretrained: str) -> str:
     """Return a string that identifies the weights: a hash of local files, or the names of the model and of its weights."""
+    model, pretrained = names_at_home(model, pretrained)
     if model.startswith("local-dir:"):
         files = sorted(Path(model.removeprefix("local-dir:")).glob("*"))
     elif Path(pretrained).is_file():

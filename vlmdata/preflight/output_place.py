@@ -16,6 +16,7 @@ from vlmdata.engine.partitions import plan
 from vlmdata.engine.store.folder_store import existing_parent
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.errors import RecipeError
+from vlmdata.home_folder import at_home
 from vlmdata.preflight.findings import Findings
 from vlmdata.step import Source
 
@@ -83,9 +84,9 @@ def _check_apart(folder: Path, text: str, source: Source | None) -> None:
         return
     given: Any = getattr(source, "path", None)
     for path in [given] if isinstance(given, str) else given if isinstance(given, list | tuple) else []:
-        if not isinstance(path, str) or "://" in path or not os.path.isdir(path):
+        if not isinstance(path, str) or "://" in path or not os.path.isdir(at_home(path)):
             continue
-        if folder.resolve().is_relative_to(Path(path).resolve()) and _reads_datasets(source, type(given)):
+        if folder.resolve().is_relative_to(Path(at_home(path)).resolve()) and _reads_datasets(source, type(given)):
             raise RecipeError(
                 f"--out {text} is inside {path}, so the source would read the files of the dataset as its own. "
                 "Give a folder outside of it"

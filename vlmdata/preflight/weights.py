@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from vlmdata.errors import RecipeError
-from vlmdata.models.clip_names import Weights, downloads, has_own_weights
+from vlmdata.models.clip_names import Weights, downloads, has_own_weights, names_at_home
 from vlmdata.preflight.findings import Findings
 from vlmdata.step import Step
 from vlmdata.untrusted import errors_as, one_line
@@ -22,6 +22,7 @@ def check_weights(step: Step, findings: Findings, *, resolves: bool) -> None:
     Weights that are not on this machine are noted. With `resolves`, the hub is asked whether it has them.
     """
     for model, pretrained in step.clip_weights():
+        model, pretrained = names_at_home(model, pretrained)
         if model.startswith("local-dir:") or (not has_own_weights(model) and Path(pretrained).is_file()):
             continue
         if model.startswith("hf-hub:"):

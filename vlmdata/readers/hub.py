@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlmdata.home_folder import at_home
 from vlmdata.readers.find_files import File, find, is_remote
 from vlmdata.readers.lists import ENDING, ListFormat, column_names
 from vlmdata.readers.nameable_files import Reach, folder_of
@@ -44,6 +45,7 @@ def open_dataset(path: str, name: str, split: str, revision: str, streaming: boo
     `texts` are columns of a CSV that are read as text, because a caption may be "NA", "007" or "true". Raises RecipeError if
     the library cannot open the dataset.
     """
+    path = at_home(path)
     absent = "" if is_local(path) else ". There is also no file or folder of this name"
 
     def refused(error: Exception) -> RecipeError:

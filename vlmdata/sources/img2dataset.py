@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vlmdata.home_folder import at_home
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.loader.index.grouping import SampleMembers
 from vlmdata.loader.index.tar import Read
@@ -77,9 +78,9 @@ class Img2dataset(Source):
         for ending in (".parquet", ".tar", STATISTICS):
             for path in self._ending_in(ending):
                 shards.setdefault(path.removesuffix(ending), path)
-        if os.path.isdir(self.path):
-            for name in filter(str.isdigit, os.listdir(self.path)):
-                shards.setdefault(path := os.path.abspath(os.path.join(self.path, name)), path)
+        if os.path.isdir(folder := at_home(self.path)):
+            for name in filter(str.isdigit, os.listdir(folder)):
+                shards.setdefault(path := os.path.abspath(os.path.join(folder, name)), path)
         return [{"path": shards[shard]} for shard in sorted(shards)]
 
     def _ending_in(self, ending: str) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from vlmdata.home_folder import at_home
 from vlmdata.parameters import Doc
 from vlmdata.row import alive, drop_rows, flatten
 from vlmdata.similarity.ngrams import contained
@@ -43,13 +44,13 @@ class Balance(Step):
     seed: Annotated[int, Doc("Seed of the draws. Another seed draws other rows.", unit="any whole number")] = 0
 
     def check(self) -> None:
-        if not Path(self.entries).is_file():
+        if not Path(at_home(self.entries)).is_file():
             raise RecipeError(f"{self.name}.entries: there is no file {self.entries}")
         if self.cap < 1:
             raise RecipeError(f"{self.name}.cap must be at least 1, not {self.cap}")
 
     def decide(self, rows: pa.Table) -> pa.Table:
-        entries = Path(self.entries).read_text(encoding="utf-8").splitlines()
+        entries = Path(at_home(self.entries)).read_text(encoding="utf-8").splitlines()
         texts = flatten(rows, "texts")
         places = np.flatnonzero(texts.alive() & alive(rows)[texts.parents])
         found = contained(texts.field("text").take(pa.array(places)).to_pylist(), entries)

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.home_folder import at_home
 from vlmdata.images.budget import MAX_MEMORY_MB
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
@@ -188,7 +189,7 @@ def _entries(files: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, int]]]:
     """Yield the first word of each line with its file and line number. Raises RecipeError for a file that cannot be read."""
     for name in files:
         try:
-            text = Path(name).read_text(encoding="utf-8-sig")
+            text = Path(at_home(name)).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"cannot read the list {name}: {error}") from None
         for number, line in enumerate(text.splitlines(), 1):

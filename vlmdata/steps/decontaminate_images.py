@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.extras import check_installed
+from vlmdata.home_folder import at_home
 from vlmdata.images.budget import OWN_FILES_MB
 from vlmdata.images.decode import decode
 from vlmdata.images.header import ImageError
@@ -77,7 +78,7 @@ class DecontaminateImages(Step):
         if not 0 <= self.distance <= MAX_DISTANCE or not 0 < self.cosine < 1:
             raise RecipeError(f"{self.name}: distance must lie in 0..{MAX_DISTANCE} and cosine between 0 and 1")
         for path in (*self.references, *self.embeddings):
-            if not Path(path).exists():
+            if not Path(at_home(path)).exists():
                 raise RecipeError(f"{self.name}: there is no file or folder {path}")
         if self.model:
             check_installed(ClipScore.packages, f"step {self.name}, parameter model")
@@ -98,9 +99,9 @@ class DecontaminateImages(Step):
         return ((self.model, self.pretrained),) if self.model else ()
 
     def identity(self) -> str:
-        digest = hashlib.sha256(identity_of(self.references, IMAGES).encode())
+        digest = hashlib.sha256(identity_of(tuple(map(at_home, self.references)), IMAGES).encode())
         for path in self.embeddings:
-            digest.update(Path(path).read_bytes())
+            digest.update(Path(at_home(path)).read_bytes())
         if self.model:
             digest.update(weights_identity(self.model, self.pretrained).encode())
         return digest.hexdigest()[:16]
@@ -135,7 +136,7 @@ class DecontaminateImages(Step):
             from vlmdata.models.clip import clip_of
 
             def embed() -> Int8:
-                names, bodies = zip(*(one for path in self.references for one in members(path, IMAGES)), strict=True)
+                names, bodies = zip(*(one for path in self.references for one in members(at_home(path), IMAGES)), strict=True)
                 units = clip_of(context, self.model, self.pretrained).embed_images(bodies)
                 if (broken := np.isnan(units[:, 0])).any():
                     raise RecipeError(f"decontaminate_images: cannot decode the reference {names[int(broken.argmax())]}")
@@ -149,7 +150,7 @@ class DecontaminateImages(Step):
 def _hashes(references: tuple[str, ...], ours: bool) -> Hashes:
     found = []
     for path in references:
-        for name, data in members(path, IMAGES):
+        for name, data in members(at_home(path), IMAGES):
             try:
                 pixels = decode(data, max_memory_mb=OWN_FILES_MB).pixels
             except ImageError as error:
@@ -160,4 +161,4 @@ def _hashes(references: tuple[str, ...], ours: bool) -> Hashes:
 
 @lru_cache(maxsize=4)
 def _embeddings(files: tuple[str, ...]) -> Int8:
-    return quantise(np.concatenate([np.load(file).astype(np.float32) for file in files]))
+    return quantise(np.concatenate([np.load(at_home(file)).astype(np.float32) for file in files]))

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.home_folder import at_home
 from vlmdata.parameters import Doc
 from vlmdata.row import aligned, drop_texts, flatten
 from vlmdata.similarity.ngrams import Index, coverage, index_of
@@ -59,7 +60,7 @@ class DecontaminateText(Step):
         if not 1 <= self.min_words <= self.n or not 0 <= self.share < 1:
             raise RecipeError(f"{self.name}: min_words must lie in [1, n] and share in [0, 1)")
         for path in self.references:
-            if not Path(path).exists():
+            if not Path(at_home(path)).exists():
                 raise RecipeError(f"{self.name}.references: there is no file or folder {path}")
         try:
             self.identity()
@@ -67,7 +68,7 @@ class DecontaminateText(Step):
             raise RecipeError(f"{self.name}.references: {error}") from None
 
     def identity(self) -> str:
-        return identity_of(self.references, TEXTS)
+        return identity_of(tuple(map(at_home, self.references)), TEXTS)
 
     def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         texts = flatten(rows, "texts")
@@ -89,4 +90,4 @@ class DecontaminateText(Step):
 
 @lru_cache(maxsize=4)
 def _index(references: tuple[str, ...], n: int, min_words: int) -> Index:
-    return index_of([text for path in references for text in texts_in(path)], n, min_words=min_words)
+    return index_of([text for path in references for text in texts_in(at_home(path))], n, min_words=min_words)

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.home_folder import at_home
 from vlmdata.parameters import Doc
 from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.similarity.embeddings import embeddings_in
@@ -40,17 +41,17 @@ class NearestCentroid(Step):
 
     def check(self) -> None:
         for path in (self.centroids, *self.references):
-            if not Path(path).is_file():
+            if not Path(at_home(path)).is_file():
                 raise RecipeError(f"{self.name}: there is no file {path}")
         if not self.references:
             raise RecipeError(
                 f"{self.name}.references: give a list of files that hold embeddings of reference images or indices of centroids"
             )
-        shape = np.load(self.centroids, mmap_mode="r").shape
+        shape = np.load(at_home(self.centroids), mmap_mode="r").shape
         if len(shape) != 2:
             raise RecipeError(f"{self.name}.centroids: {self.centroids} must have the shape (centroids, width), not {shape}")
         for path in self.references:
-            array = np.load(path, mmap_mode="r")
+            array = np.load(at_home(path), mmap_mode="r")
             if array.ndim != 1 and array.shape[1:] != shape[1:]:
                 raise RecipeError(
                     f"{self.name}.references: {path} must have the shape (references, {shape[1]}) for embeddings"
@@ -61,7 +62,7 @@ class NearestCentroid(Step):
         return ("images", self.embedding)
 
     def identity(self) -> str:
-        with open(self.centroids, "rb") as file:
+        with open(at_home(self.centroids), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
     def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
@@ -99,7 +100,7 @@ def nearest(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _centroids(path: str) -> np.ndarray:
-    return np.load(path).astype(np.float32)
+    return np.load(at_home(path)).astype(np.float32)
 
 
 @lru_cache(maxsize=2)
@@ -108,6 +109,6 @@ def _cells_of(centroids: str, references: tuple[str, ...]) -> np.ndarray:
 
     Each path in `references` names an array of embeddings, or a one-dimensional array of such indices.
     """
-    arrays = [np.load(path) for path in references]
+    arrays = [np.load(at_home(path)) for path in references]
     cells = [one if one.ndim == 1 else nearest(one, _centroids(centroids)) for one in arrays]
     return np.unique(np.concatenate(cells))

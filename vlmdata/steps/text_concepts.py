@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.home_folder import at_home
 from vlmdata.parameters import Doc
 from vlmdata.row import drop_texts, flatten
 from vlmdata.step import RecipeError, Step, StepContext
@@ -80,13 +81,13 @@ class TextConcepts(Step):
 
     def _files(self) -> list[Path]:
         if self.words:
-            return [Path(self.words)]
-        parts = [Path(self.wordnet) / name for context in ENDINGS for name in (f"index.{context}", f"{context}.exc")]
-        return [Path(self.synsets), *parts]
+            return [Path(at_home(self.words))]
+        parts = [Path(at_home(self.wordnet)) / name for context in ENDINGS for name in (f"index.{context}", f"{context}.exc")]
+        return [Path(at_home(self.synsets)), *parts]
 
 
 def _lines(path: str) -> list[str]:
-    return [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in Path(at_home(path)).read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 @lru_cache(maxsize=2)
@@ -106,4 +107,4 @@ def _offsets(path: str) -> frozenset[int | None]:
 
 @lru_cache(maxsize=1 << 20)
 def _first_synset(folder: str, word: str) -> int | None:
-    return wordnet(folder).first_synset(word)
+    return wordnet(at_home(folder)).first_synset(word)

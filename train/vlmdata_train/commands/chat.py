@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from vlmdata.verbs import Verb, argument, files, folders
+from vlmdata.verbs import PATH, Verb, argument, files, folders
 
 EXAMPLES = """
 vlmdata train chat runs/tiny/checkpoints/step_00000060 photo.jpg
@@ -14,13 +14,14 @@ vlmdata train chat runs/tiny/checkpoints/step_00000060 --video frames --fps 2 --
 
 
 @click.command(cls=Verb)
-@argument("checkpoint", "folder of a checkpoint", shell_complete=folders)
-@argument("image", "image files, shown before the first question", nargs=-1, shell_complete=files)
+@argument("checkpoint", "folder of a checkpoint", type=PATH, shell_complete=folders)
+@argument("image", "image files, shown before the first question", nargs=-1, type=PATH, shell_complete=files)
 @click.option(
     "--image",
     "more_images",
     multiple=True,
     metavar="FILE",
+    type=PATH,
     shell_complete=files,
     help="one more image file, after those given as arguments; may be repeated",
 )
@@ -28,6 +29,7 @@ vlmdata train chat runs/tiny/checkpoints/step_00000060 --video frames --fps 2 --
     "--video",
     multiple=True,
     metavar="FOLDER",
+    type=PATH,
     shell_complete=folders,
     help="folder of image files that are the frames of a video, in the order of their names; shown after the images",
 )

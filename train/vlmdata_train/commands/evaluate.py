@@ -2,14 +2,14 @@
 
 import click
 
-from vlmdata.verbs import Verb, argument, folders
+from vlmdata.verbs import PATH, Verb, argument, folders
 
 EXAMPLES = "vlmdata train evaluate runs/tiny/checkpoints/step_00000060 OUT --samples 200"
 
 
 @click.command(cls=Verb)
-@argument("checkpoint", "folder of a checkpoint", shell_complete=folders)
-@argument("data", "a dataset, or tars", shell_complete=folders)
+@argument("checkpoint", "folder of a checkpoint", type=PATH, shell_complete=folders)
+@argument("data", "a dataset, or tars", type=PATH, shell_complete=folders)
 @click.option("--samples", type=int, default=256, show_default=True, metavar="N", help="number of samples")
 @click.option("--answer-tokens", type=int, default=32, show_default=True, metavar="N", help="maximum tokens per answer")
 @click.option(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from vlmdata.verbs import Verb, argument, folders
+from vlmdata.verbs import PATH, Verb, argument, folders
 
 EXAMPLES = """
 vlmdata train export runs/instruct/checkpoints/step_00005200 my-llava --dtype bfloat16
@@ -13,8 +13,10 @@ vlmdata train export runs/lora/checkpoints/step_00005200 my-adapter --adapter
 
 
 @click.command(cls=Verb)
-@argument("checkpoint", "folder of a checkpoint", shell_complete=folders)
-@argument("folder", "a new or empty folder, for from_pretrained, vLLM or the Hugging Face Hub", shell_complete=folders)
+@argument("checkpoint", "folder of a checkpoint", type=PATH, shell_complete=folders)
+@argument(
+    "folder", "a new or empty folder, for from_pretrained, vLLM or the Hugging Face Hub", type=PATH, shell_complete=folders
+)
 @click.option("--adapter", is_flag=True, help="write LoRA as an adapter of peft for the published model of `start`")
 @click.option(
     "--dtype",

@@ -9,6 +9,7 @@ from vlmdata.endpoint import check_answers
 from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.engine.store.object_store import ObjectStore
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.home_folder import at_home
 
 
 def open_store(url: str | Path, *, probe: bool = True, is_worker: bool = False) -> Store:
@@ -18,7 +19,7 @@ def open_store(url: str | Path, *, probe: bool = True, is_worker: bool = False) 
     does not. Readers do not need the test. Raises Unreachable within seconds if the store's server does not answer; a worker
     does not test this, because its driver has, and later requests are repeated until the server is back.
     """
-    text = str(url)
+    text = at_home(str(url))
     if "://" not in text or text.startswith("file://"):
         return LocalStore(Path(text.removeprefix("file://")))
     check_protocol(text)

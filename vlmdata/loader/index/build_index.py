@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vlmdata.arguments import check_bool, check_callable, check_choice, check_path, check_whole_or_none, paths_of, wrong
+from vlmdata.arguments import check_bool, check_callable, check_choice, check_whole_or_none, path_of, paths_of, wrong
 from vlmdata.errors import InputError, WorkFailed
 from vlmdata.loader.index.find_tars import PathLike, TarSet, find_shards
 from vlmdata.loader.index.index_file import INDEX, INDEX_FILE, IndexWriter
@@ -50,7 +50,7 @@ def build_index(
     check_choice(get_args(OnError), on_error=on_error)
     check_callable(report=report)
     if out is not None:
-        check_path(out=out)
+        out = path_of(out=out)
         if os.path.isdir(out):
             raise wrong("out", "the path of a file, such as index.parquet", out)
     found = paths if isinstance(paths, TarSet) else find_shards(paths_of(paths=paths))

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
-from vlmdata.loader.index.index_file import NoIndex, check_schema, numbers_of, parsing
+from vlmdata.loader.index.index_file import NoIndex, NoSamples, check_schema, numbers_of, parsing
 from vlmdata.loader.index.tar import BLOCK
 from vlmdata.loader.order.order import Ints, key, noise
 
@@ -142,7 +142,8 @@ def open_mapped(folder: Path) -> FlatIndex:
 def open_index(file: Path, cache: Path) -> FlatIndex:
     """Return the index in a file. A large index is read once, and then mapped from files in the folder `cache`.
 
-    Raises NoIndex if the file is not an index, is damaged or holds no samples, and OSError if it cannot be read.
+    Raises NoIndex if the file is not an index or is damaged, NoSamples if it holds no samples, and OSError if it cannot be
+    read.
     """
     stat = file.stat()
     facts = f"{FLAT_VERSION} {file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
@@ -188,7 +189,7 @@ def _flatten(file: Path, folder: Path | None = None) -> FlatIndex:
             batch.validate(full=True)  # a damaged dictionary or list may point outside its values
             flattener.add(batch)
     if not flattener.rows:
-        raise NoIndex(f"{file} holds no samples")
+        raise NoSamples(f"{file} holds no samples")
     noted = (parquet.schema_arrow.metadata or {}).get(b"base")
     return flattener.finish(None if noted is None else noted.decode())
 

@@ -45,6 +45,10 @@ class NoIndex(Error, ValueError):
     """Raised for a file that is not an index of samples or is damaged. The message names the file."""
 
 
+class NoSamples(NoIndex):
+    """Raised for an index without samples. The message names the dataset, or the index, and says what to do."""
+
+
 @contextmanager
 def parsing(file: str | os.PathLike) -> Iterator[None]:
     """Return a context manager that converts the errors of parsing a file to `NoIndex`. The message names the file.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from pathlib import Path
 
 from vlmdata.shipped import build_recipes
@@ -48,6 +49,14 @@ def no_tars_line(paths: list[str]) -> str:
     if any(name.endswith(PICTURES) for name in names):
         return f"{start}, but images. Build a dataset of them: vlmdata run captions_folder --set source.path={path} --out OUT"
     return f"{start}. {TAR_FIX}"
+
+
+def no_samples_line(name: str) -> str:
+    """Return a message about a dataset or tars whose index holds no samples. `name` is the path that the user gave."""
+    path = name.removesuffix("/index.parquet")
+    if "://" in path or (Path(path) / MANIFEST).is_file():
+        return f"{path} has no samples. `vlmdata show {shlex.quote(path)}` says why its run kept no row"
+    return f"{name} has no samples: its tars are empty. {TAR_FIX}"
 
 
 def no_tar_line(path: str) -> str | None:

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import xxhash
 
-from vlmdata.arguments import check_protocol
+from vlmdata.arguments import check_protocol, paths_of
 from vlmdata.endpoint import check_answers
 from vlmdata.errors import InputError
 from vlmdata.loader.index.build_index import OnError, build_index
 from vlmdata.loader.index.find_tars import TarSet, find_shards, first_outside, is_remote, join, named_split, split_file
 from vlmdata.loader.index.flat_index import FlatIndex, open_index
 from vlmdata.loader.index.grouping import VERSION
-from vlmdata.loader.index.index_file import INDEX_FILE, NoIndex
+from vlmdata.loader.index.index_file import INDEX_FILE, NoIndex, NoSamples
+from vlmdata.loader.index.missing_tars import no_samples_line
 from vlmdata.sizes import counted, noun
 
 PathLike = str | os.PathLike
@@ -74,23 +75,31 @@ def open_dataset(path: PathLike | Sequence[PathLike], cache: PathLike = CACHE, o
 
     In a folder with Energon splits, the function opens one split and ignores the folder's index. A missing index is built and
     kept in `cache`, under a hash of the addresses, sizes and times of the tars. Raises ValueError if tars and index do not
-    match. With on_error="skip", missing tars cause a warning, and the reader skips their samples.
+    match, or if there are no samples. With on_error="skip", missing tars cause a warning, and the reader skips their samples.
     """
-    check_protocol(*([path] if isinstance(path, str | os.PathLike) else path))
+    paths = paths_of(path=path)
+    path = paths[0] if isinstance(path, str | os.PathLike) else paths
+    check_protocol(*paths)
     cache = Path(cache).expanduser()
-    name = os.fspath(path) if isinstance(path, str | os.PathLike) else ", ".join(os.fspath(one) for one in path)
+    name = ", ".join(paths)
+    try:
+        dataset = _open(path, name, cache, on_error)
+    except NoSamples:
+        raise NoSamples(no_samples_line(name)) from None
+    if not dataset.is_remote:
+        _check_shards(dataset, on_error)
+    return dataset
+
+
+def _open(path: PathLike | Sequence[PathLike], name: str, cache: Path, on_error: OnError) -> Dataset:
     file = _index_beside(path, cache)
     if file is not None:
         index = _opened(file, name, cache)
         is_given = name.endswith(".parquet") and not is_remote(name)
-        dataset = Dataset(name, index, file, _base_of(index, path, file, is_given=is_given))
-    else:
-        shards = find_shards(path)
-        file = cache / "index" / _state_of(shards) / INDEX_FILE
-        dataset = Dataset(name, _kept_index(shards, file, cache, on_error), file, shards.base)
-    if not dataset.is_remote:
-        _check_shards(dataset, on_error)
-    return dataset
+        return Dataset(name, index, file, _base_of(index, path, file, is_given=is_given))
+    shards = find_shards(path)
+    file = cache / "index" / _state_of(shards) / INDEX_FILE
+    return Dataset(name, _kept_index(shards, file, cache, on_error), file, shards.base)
 
 
 def _opened(file: Path, name: str, cache: Path) -> FlatIndex:
@@ -103,6 +112,8 @@ def _opened(file: Path, name: str, cache: Path) -> FlatIndex:
     _fetch_index(name, cache)
     try:
         return open_index(file, cache)
+    except NoSamples:
+        raise
     except NoIndex as error:
         raise NoIndex(f"{name}: {error}") from None
 
