@@ -264,6 +264,8 @@ def _workers(job: RunJob, count: int, address: str | None, local: bool) -> Itera
     from vlmdata.engine.drive import on_ray
 
     with on_ray.cluster(address, count) as total:
+        if address:
+            on_ray.check_versions()
         on_ray.every_node_reads(job.out)
         gpus = on_ray.gpus() if wants_gpu(job.recipe) else 0
         pool = on_ray.RayWorkers(job, total if address else count, web, together=OPEN_PARTITIONS, gpus=gpus)

@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from vlmdata.process.shortage import describe_error
 from vlmdata.process.thread import attempt
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import Failed, errors_as, one_line
+from vlmdata.version import version
 
 STARTS = 2  # attempts to start Ray on this machine
 STORE_BYTES = 150_000_000  # small, because no image goes through Ray's object store
@@ -167,7 +168,9 @@ class RayWorkers:
     def _settle(self, call: Any) -> None:
         number = self._starting.pop(call)
         try:
-            self._ray.get(call)
+            place, found = self._ray.get(call)
+            if line := other_versions([(place, found)], version()):  # a node that joined after `check_versions`
+                raise WorkFailed(line)
         except self._ray.exceptions.RayActorError as error:
             if "creation task" in str(error):  # the constructor raised an error, and would raise it again in a new actor
                 raise WorkFailed(f"a worker cannot start: {error}") from None
@@ -210,8 +213,11 @@ class _Actor:
     def __init__(self, job: RunJob, rate_limiter: Any):
         self.worker = Worker(job, rate_limiter)
 
-    def ready(self) -> None:
-        """Do nothing. The answer shows the driver that the actor runs."""
+    def ready(self) -> tuple[str, str]:
+        """Return the address of the node and its version of vlmdata. The answer shows the driver that the actor runs."""
+        import ray
+
+        return ray.util.get_node_ip_address(), version()
 
     def call(self, method: str, args: tuple[Any, ...]) -> tuple[Any, str | None]:
         def work() -> tuple[Any, str | None]:
@@ -248,6 +254,49 @@ def gpus() -> int:
     import ray
 
     return int(ray.cluster_resources().get("GPU", 0))
+
+
+def check_versions() -> None:
+    """Raise RecipeError if a node of the cluster has another version of vlmdata than this process, or has none.
+
+    Such a node could fail with any error, or give other values for the same rows. Ray itself compares the versions of Python.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ask = ray.remote(num_cpus=0)(_version_reader())
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    found = ray.get([ask.options(scheduling_strategy=strategy).remote() for strategy in there])
+    if line := other_versions(zip([node["NodeManagerAddress"] for node in nodes], found, strict=True), version()):
+        raise RecipeError(line)
+
+
+def _version_reader() -> Callable[[], str | None]:
+    """Return a function that Ray sends with its code, because a node with another version may not have it."""
+
+    def read_version() -> str | None:
+        try:
+            from vlmdata.version import version
+        except ImportError:
+            return None
+        return version()
+
+    return read_version
+
+
+def other_versions(nodes: Iterable[tuple[str, str | None]], own: str) -> str:
+    """Return a line about the nodes whose version of vlmdata is not `own`, or "". A node is (address, version or None)."""
+    others = [(address, found) for address, found in nodes if found != own]
+    if not others:
+        return ""
+    address, found = others[0]
+    more = f" {len(others) - 1} more nodes differ too." if len(others) > 2 else " Another node differs too." * (len(others) - 1)
+    has = f"vlmdata {found}" if found else "no vlmdata"
+    return (
+        f"the Ray node {address} has {has}, but this process has vlmdata {own}.{more} "
+        "Install the same version on all nodes and start Ray there again"
+    )
 
 
 def every_node_reads(out: str) -> None:
