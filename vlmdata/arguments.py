@@ -11,9 +11,9 @@ from typing import Any
 from vlmdata.errors import InputError
 from vlmdata.extras import check_installed
 from vlmdata.home_folder import at_home
+from vlmdata.untrusted import shown
 
 PACKAGES = {"hf": "huggingface_hub", "s3": "s3fs", "s3a": "s3fs", "http": "aiohttp", "https": "aiohttp"}  # by protocol
-SHOWN = 100  # maximum number of characters of a value in a message
 
 
 def check_whole(least: int | None, **values: Any) -> None:
@@ -125,8 +125,7 @@ def paths_of(**values: Any) -> list[str]:
 
 def wrong(name: str, wanted: str, value: Any) -> InputError:
     """Return an InputError that says that the argument `name` must be `wanted` (such as "an integer"), not `value`."""
-    shown = " ".join(repr(value).split())
-    return InputError(f"{name} must be {wanted}, not {shown if len(shown) <= SHOWN else shown[: SHOWN - 3] + '...'}")
+    return InputError(f"{name} must be {wanted}, not {shown(value)}")
 
 
 def _is_path(value: Any) -> bool:

@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -18,7 +18,10 @@ from pydantic.dataclasses import is_pydantic_dataclass
 from vlmdata.errors import Mistakes
 from vlmdata.parameters import wanted
 from vlmdata.step import RecipeError, Source, Step
+from vlmdata.untrusted import shown
 
+MOST_SHOWN = 300  # characters of a value in a message
+MOST_UNKNOWN = 10  # unknown names of one mapping that get a line each
 QUOTE = (
     "YAML reads no, 2024-01-31, 010 and ~ as other values than texts. If a text is meant, quote it: 'no', and with "
     "--set name=\"'no'\""
@@ -79,11 +82,7 @@ def only_class(module: str, is_meant: Callable[[type], bool], what: str) -> type
 def build(cls: type, parameters: dict[str, Any], where: str) -> Any:
     """Build a dataclass from plain values and check every type. Raises RecipeError, whose message begins with `where`."""
     known = [f.name for f in fields(cls)]
-    mistakes = [
-        f"{where}: {cls.__name__} has no parameter '{name}'.{suggest(str(name), known) or ' It has no parameters'}"
-        for name in parameters
-        if name not in known
-    ]
+    mistakes = unknown(parameters, known, f"{where}: {cls.__name__} has no parameter", " It has no parameters")
     if len(mistakes) > 1:
         raise Mistakes(mistakes)
     if mistakes:
@@ -104,7 +103,20 @@ def build(cls: type, parameters: dict[str, Any], where: str) -> Any:
         if not place:  # raised by the class itself, with a complete message
             raise RecipeError(f"{where}: {cls.__name__}: {message}") from None
         said = _said(first, hints.get(place), message)
-        raise RecipeError(f"{where}: {cls.__name__}.{place} = {first['input']!r}: {said}") from None
+        raise RecipeError(f"{where}: {cls.__name__}.{place} = {shown(first['input'], MOST_SHOWN)}: {said}") from None
+
+
+def unknown(names: Iterable[object], known: Collection[str], problem: str, otherwise: str = "") -> list[str]:
+    """Return a line for each name that is not known: `problem`, the name, and a suggestion, or `otherwise` if there is none.
+
+    After ten lines, one more line has the number of the other names.
+    """
+    others = [str(name) for name in names if name not in known]
+    some = others if len(others) <= MOST_UNKNOWN + 1 else others[:MOST_UNKNOWN]
+    lines = [f"{problem} '{name}'.{suggest(name, list(known)) or otherwise}" for name in some]
+    if len(others) > len(some):
+        lines.append(f"{problem} '{others[len(some)]}', and {len(others) - len(some) - 1:,} more")
+    return lines
 
 
 def _said(error: Mapping[str, Any], kind: Any, message: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from vlmdata import commands
@@ -12,6 +13,8 @@ from vlmdata.notes import Note, is_quiet
 from vlmdata.process import interrupt
 from vlmdata.process.stopped import STOPPED
 from vlmdata.verbs import Verbs, call, is_json, print_error
+
+MOST_LINES = 30  # mistakes that are printed
 
 
 def _pointer(word: str) -> str:
@@ -60,11 +63,17 @@ def _failed(error: Exception, *, as_json: bool) -> int:
     from vlmdata.redact import redacted
 
     message = _message(error)
-    for line in error.lines if isinstance(error, Mistakes) else (message,):
+    for line in _first(error.lines) if isinstance(error, Mistakes) else (message,):
         print(f"vlmdata: {line}" if line else redacted(traceback.format_exc().rstrip("\n")), file=sys.stderr)
     if as_json:
         print_error(message or f"{type(error).__name__}: {error}")
     return 2 if isinstance(error, (RecipeError, InputError)) else 1
+
+
+def _first(lines: Sequence[str]) -> list[str]:
+    """Return the first lines, and a line with the number of the others: a file that is no recipe gives hundreds."""
+    more = len(lines) - MOST_LINES
+    return [*lines[:MOST_LINES], f"and {more:,} more; correct these first"] if more > 1 else list(lines)
 
 
 def _message(error: Exception) -> str | None:

@@ -14,4 +14,4 @@ def at_home(path: P) -> P:
 
     Never call this for a name that data states: it must not lead out of its dataset.
     """
-    return type(path)(os.path.expanduser(path)) if str(path).startswith("~") else path
+    return type(path)(os.path.expanduser(str(path))) if str(path).startswith("~") else path

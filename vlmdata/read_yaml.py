@@ -10,14 +10,22 @@ import yaml
 from vlmdata.errors import RecipeError
 from vlmdata.untrusted import one_line
 
+MOST_REPEATED = 10_000  # values that aliases may add to those that a file holds
 INDENT = "Check the indentation: the entries of a list, and the keys of a mapping, begin in the same column"
 
 
 class StrictLoader(yaml.SafeLoader):
     """yaml.SafeLoader, but a key that occurs twice in a mapping is an error, and `12:30` is a text.
 
-    YAML itself would keep the last of equal keys, and YAML 1.1 reads `12:30` as a number to base 60: 750.
+    YAML itself would keep the last of equal keys, and YAML 1.1 reads `12:30` as a number to base 60: 750. Aliases that repeat
+    too much, or that contain themselves, are an error too: a file of a few lines could stand for billions of values.
     """
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            _count_values(node, {})
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, int] = {}
@@ -29,6 +37,27 @@ class StrictLoader(yaml.SafeLoader):
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 seen[key.value] = line
         return super().construct_mapping(node, deep=deep)
+
+
+def _count_values(node: yaml.Node, counts: dict[int, int]) -> int:
+    """Return the number of values of a node with its aliases written out. `counts` holds the finished nodes by their id.
+
+    Raises ConstructorError for a node that contains itself, and for aliases that repeat values too often.
+    """
+    if (known := counts.get(id(node))) == 0:
+        raise _refused("an alias stands for a value that contains the alias. Write the value out", node)
+    if known is None:
+        counts[id(node)] = 0  # until the node is finished
+        inner = [one for pair in node.value for one in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known = 1 + (0 if isinstance(node, yaml.ScalarNode) else sum(_count_values(one, counts) for one in inner))
+        counts[id(node)] = known
+        if known > MOST_REPEATED + len(counts):
+            raise _refused(f"aliases repeat more than {MOST_REPEATED:,} values. Write out what is needed", node)
+    return known
+
+
+def _refused(problem: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 def _number_or_text(loader: StrictLoader, node: yaml.ScalarNode) -> Any:

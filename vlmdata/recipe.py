@@ -24,6 +24,7 @@ from vlmdata.redact import redacted_tree
 from vlmdata.row import ROW
 from vlmdata.shipped import build_recipes
 from vlmdata.step import RecipeError, Source, Step, file_name
+from vlmdata.untrusted import shown
 
 T = TypeVar("T", bound=Step)
 PARTS = ("source", "steps", "shards", "part_rows")  # the keys of a recipe
@@ -182,9 +183,7 @@ class Parsed:
 def parse_parts(tree: dict[str, Any], where: str = "recipe") -> Parsed:
     """Build each part of a recipe from plain values, and collect the mistakes. A part with a mistake is left out."""
     allowed = [f.name for f in fields(Recipe)]
-    mistakes = [
-        f"{where}: a recipe has no key '{name}'.{catalog.suggest(str(name), allowed)}" for name in tree if name not in allowed
-    ]
+    mistakes = catalog.unknown(tree, allowed, f"{where}: a recipe has no key")
 
     def built(make: Callable[[], Any]) -> Any:
         try:
@@ -196,7 +195,7 @@ def parse_parts(tree: dict[str, Any], where: str = "recipe") -> Parsed:
     source = built(lambda: _named(tree.get("source"), "sources", f"{where}, source"))
     entries = tree.get("steps") or []
     if not isinstance(entries, list):
-        mistakes.append(f"{where}, steps: write the steps as a list, not {entries!r}"[:300])
+        mistakes.append(f"{where}, steps: write the steps as a list, not {shown(entries)}")
         entries = []
     steps: list[Step] = []
     for number, entry in enumerate(entries, 1):
@@ -205,7 +204,7 @@ def parse_parts(tree: dict[str, Any], where: str = "recipe") -> Parsed:
     shards = built(lambda: catalog.build(Shards, tree.get("shards") or {}, f"{where}, shards"))
     part_rows = tree.get("part_rows", 1000)
     if not isinstance(part_rows, int) or isinstance(part_rows, bool) or part_rows < 1:
-        mistakes.append(f"{where}: part_rows must be an integer of at least 1, not {part_rows!r}")
+        mistakes.append(f"{where}: part_rows must be an integer of at least 1, not {shown(part_rows)}")
         part_rows = 1000
     if len(steps) == len(entries):  # a step that is left out may measure what others read
         mistakes += _wrong_columns(tuple(steps), where)
@@ -247,7 +246,7 @@ def _named(entry: Any, kind: str, where: str) -> Any:
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from None
     if not isinstance(parameters, dict):
-        raise RecipeError(f"{where}: the parameters of {name} must be a mapping, not {parameters!r}")
+        raise RecipeError(f"{where}: the parameters of {name} must be a mapping, not {shown(parameters)}")
     return catalog.build(cls, parameters, where)
 
 

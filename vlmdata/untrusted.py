@@ -38,6 +38,12 @@ def errors_as(becomes: Callable[[Exception], Exception], *, passes: tuple[type[E
         raise raised from raised.__cause__
 
 
+def shown(value: object, most: int = 100) -> str:
+    """Return the representation of a value as one line of at most `most` characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def one_line(error: BaseException) -> str:
     """Return the message of an error as one line, or the name of the error's type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__

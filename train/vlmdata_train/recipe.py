@@ -11,6 +11,7 @@ from typing import Any, Literal
 from vlmdata import catalog
 from vlmdata.redact import redacted_tree
 from vlmdata.step import RecipeError
+from vlmdata.untrusted import shown
 from vlmdata_train.model.model_recipe import ModelRecipe, Part, check_range
 from vlmdata_train.model.parts import check_name
 
@@ -202,7 +203,7 @@ def _build(cls: type, tree: Any, where: str) -> Any:
     Inner dataclasses are built first, so that an error in an inner dataclass names its place.
     """
     if not isinstance(tree, dict):
-        raise RecipeError(f"{where}: the parameters of {cls.__name__} must be a mapping, not {tree!r}")
+        raise RecipeError(f"{where}: the parameters of {cls.__name__} must be a mapping, not {shown(tree)}")
     values = dict(tree)
     for name, kind in typing.get_type_hints(cls).items():
         if name in values:
