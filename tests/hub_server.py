@@ -127,15 +127,20 @@ class HubServer:
         """Return the SHA-256 of each large file that was sent, in order."""
         return [path.rpartition("/")[2] for method, path in self.requests if method == "PUT"]
 
-    def fail(self, method: str, part: str, status: int, *, message: str = "no", times: int = 1, **headers: str) -> None:
-        """Answer the next requests with this method, and this text in their path, with an error."""
+    def fail(
+        self, method: str, part: str, status: int, *, message: str = "no", times: int = 1, is_done: bool = False, **headers: str
+    ) -> None:
+        """Answer the next requests with this method, and this text in their path, with an error.
+
+        With `is_done`, do what the requests ask for before.
+        """
         named = {name.replace("_", "-"): value for name, value in headers.items()}
 
         def answer(_: BaseHTTPRequestHandler) -> Answer:
             code, found, body = refusal(status, message)
             return code, {**found, **named}, body
 
-        self._faults.append(Fault(method, part, answer, False, times))
+        self._faults.append(Fault(method, part, answer, is_done, times))
 
     def lose_answer(self, method: str, part: str, *, times: int = 1) -> None:
         """Do what the next such requests ask for, but end their connections without an answer."""

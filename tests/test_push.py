@@ -13,12 +13,13 @@ import sys
 from pathlib import Path
 
 import huggingface_hub
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
 from tests.engine.site import manifest, site
 from tests.exporting.made import caption, content, make_dataset
-from tests.hub_server import READER, TOKEN, HubServer
+from tests.hub_server import READER, TOKEN, HubServer, Stored
 from tests.servers import nobody
 from vlmdata import RecipeError, export, push, run
 from vlmdata.cli import main
@@ -74,6 +75,12 @@ def export_of(folder: Path, to: str, **options: str) -> Path:
     return folder / to
 
 
+def forget_tar(out: Path, name: str) -> None:
+    """Forget all samples of a tar, which deletes it."""
+    table = pq.read_table(out / "index.parquet").to_pylist()
+    forget(out, key=[row["key"] for row in table if row["shard"] == name])
+
+
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -123,10 +130,7 @@ def test_a_second_push_sends_nothing(hub, out):
 def test_after_a_takedown_the_removed_tar_is_gone_and_the_tombstones_are_there(hub, out, capsys):
     push(out, REPO)
     before = sha256(out / "00000.tar")
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(out / "index.parquet").to_pylist()
-    forget(out, key=[row["key"] for row in table if row["shard"] == "00001.tar"])
+    forget_tar(out, "00001.tar")
     assert main(["push", str(out), REPO]) == 0
     printed = capsys.readouterr()
     assert "deleted from the repository: 00001.tar" in printed.out
@@ -276,15 +280,35 @@ def test_a_cut_commit_is_one_line_and_the_same_push_continues(hub, out):
     assert in_repository(hub) == travelling(out) and len(hub.uploads()) == sent
 
 
-def test_a_commit_whose_answer_was_lost_leaves_the_next_push_nothing_to_do(hub, out):
+def test_a_commit_whose_answer_was_lost_is_found_in_the_repository(hub, out):
     hub.lose_answer("POST", "/commit/")
-    with pytest.raises(WorkFailed, match="does not answer"):
-        push(out, REPO)
+    done = push(out, REPO)
+    assert done["commit"] == hub.repos[REPO].branches["main"] and in_repository(hub) == travelling(out)
     sent, commits = len(hub.requests), list(hub.repos[REPO].commits)
     done = push(out, REPO)
     assert (done["uploaded"], done["replaced"], done["deleted"], done["commit"]) == (0, [], [], commits[-1])
     assert in_repository(hub) == travelling(out) and list(hub.repos[REPO].commits) == commits
     assert {method for method, _ in hub.requests[sent + 1 :]} == {"GET", "HEAD"}  # after the one that creates the repository
+
+
+def test_a_commit_that_the_hub_made_but_called_failed_is_a_success(hub, out):
+    hub.fail("POST", "/commit/", 504, is_done=True)
+    done = push(out, REPO)
+    assert done["commit"] == hub.repos[REPO].branches["main"] and in_repository(hub) == travelling(out)
+    forget_tar(out, "00001.tar")
+    hub.fail("POST", "/commit/", 500, is_done=True)
+    assert push(out, REPO)["deleted"] == ["00001.tar"] and in_repository(hub) == travelling(out)
+
+
+def test_a_commit_of_someone_else_after_a_failed_one_is_an_error(hub, out):
+    def other():
+        repo = hub.repos[REPO]
+        repo.commit("main", {**repo.commits[repo.branches["main"]], "LICENSE": Stored(b"theirs", False)})
+
+    hub.cut("POST", "/commit/", before=other)
+    with pytest.raises(WorkFailed, match="does not answer"):
+        push(out, REPO)
+    assert in_repository(hub) == {"LICENSE": b"theirs"}
 
 
 def test_a_killed_push_continues_without_sending_a_file_twice(hub, out):
@@ -339,9 +363,17 @@ def test_a_network_that_is_down_is_one_line(hub, out, monkeypatch):
             push(out, REPO)
 
 
-@pytest.mark.parametrize(
-    "name", ["cats", "jane/cats/more", "datasets/jane/cats", "https://huggingface.co/datasets/jane/cats", "a b/c"]
-)
+NO_NAMES = ["cats", "jane/cats/more", "datasets/jane/cats", "https://huggingface.co/datasets/jane/cats", "a b/c", "jane/"]
+NO_NAMES += ["/cats", "../cats", "jane/..", "jane/cats.git", "jane/.cats", "jane/cats-", "jane/a--b", f"jane/{'a' * 97}", "j/ä"]
+
+
+@pytest.mark.parametrize("name", ["jane_/_cats", "j/c", "Jane-1/cats.v2", f"jane/{'a' * 96}"])
+def test_a_name_that_the_client_takes_is_taken(hub, out, name):
+    huggingface_hub.utils.validate_repo_id(name)
+    assert push(out, name, dry_run=True)["repo"] == name
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
 def test_a_name_that_is_no_repository_is_refused(out, name):
     with pytest.raises(RecipeError, match=r"is no name of a repository\. Write USER/NAME"):
         push(out, name)

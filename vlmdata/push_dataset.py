@@ -18,8 +18,8 @@ from vlmdata.step import RecipeError
 from vlmdata.untrusted import errors_as
 from vlmdata.version import version
 
-PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
-NAME = re.compile(rf"{PART}/{PART}(?<!\.git)")
+PART = r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?"  # as huggingface_hub checks it
+NAME = re.compile(rf"{PART}/{PART}(?<!\.git)", re.ASCII)
 TOKEN = re.compile(r"[!-~]+")
 MOST_FILES = 25_000  # in one commit, as the docstring of HfApi.create_commit in huggingface_hub states
 
@@ -73,7 +73,8 @@ def _upload(out: str | Path, files: list[LocalFile], name: str, revision: str | 
             adds = repository.upload(new, line.add)
         if _identity(out) != before:
             raise RecipeError(f"{out} was changed during the upload. Run the same command again")
-        commit = repository.commit(adds, gone, f"Push with vlmdata {version()}") if adds or gone else repository.head
+        message = f"Push with vlmdata {version()}"
+        commit = repository.commit(adds, gone, new, message) if adds or gone else repository.head
         repository.check(commit, files)
     replaced = sorted(file.name for file in new if file.name in remote)
     return {"url": repository.url, "commit": commit, "uploaded": len(new), "replaced": replaced, "deleted": gone}

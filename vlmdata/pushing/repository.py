@@ -113,12 +113,15 @@ class Repository:
             report(sum(file.bytes for file in batch))
         return operations
 
-    def commit(self, adds: Sequence[Any], deletes: Sequence[str], message: str) -> str:
-        """Make one commit that adds and deletes files, and return its id.
+    def commit(self, adds: Sequence[Any], deletes: Sequence[str], files: Sequence[LocalFile], message: str) -> str:
+        """Make one commit that adds and deletes files, and return its id. `files` are the local files of `adds`.
 
-        The Hub refuses the commit if another process has changed the branch since `open`.
+        The Hub refuses the commit if another process has changed the branch since `open`. The Hub may make a commit without
+        saying so: its answer is lost, or comes too late. So after a failure, this returns the head of the branch if that has
+        the files.
         """
         from huggingface_hub import CommitOperationDelete
+        from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
         operations = [*adds, *(CommitOperationDelete(name, is_folder=False) for name in deletes)]
 
@@ -132,7 +135,28 @@ class Repository:
                 run_as_future=False,
             )
 
-        return str(_patiently(send).oid)
+        try:
+            return str(_patiently(send).oid)
+        except (HfHubHTTPError, HTTPError, ConnectionError) as error:
+            status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
+            # A repeated commit is refused: 404 for a file that is deleted already, 409 and 412 for a branch that has moved.
+            if 0 < status < 500 and status not in (404, 409, 412):
+                raise
+            if (head := self._head_with(files, deletes)) is None:
+                raise
+            return head
+
+    def _head_with(self, files: Sequence[LocalFile], deletes: Sequence[str]) -> str | None:
+        """Return the head of the branch if it has `files` and none of `deletes`, or None, also without an answer."""
+        from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+        try:
+            head = str(self._api.repo_info(**self._at, revision=self.revision).sha)
+            found = self.files(head) if head != self.head else {}
+        except (HfHubHTTPError, HTTPError, ConnectionError):
+            return None
+        has_files = all(file.name in found and found[file.name].equals(file) for file in files)
+        return head if found and has_files and not set(deletes) & set(found) else None
 
     def check(self, commit: str, files: Sequence[LocalFile]) -> None:
         """Compare the files of a commit with the local files. Raises WorkFailed if one is missing or differs."""
