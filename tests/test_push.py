@@ -24,7 +24,7 @@ from tests.servers import nobody
 from vlmdata import RecipeError, export, push, run
 from vlmdata.cli import main
 from vlmdata.errors import WorkFailed
-from vlmdata.pushing.contents import contents
+from vlmdata.pushing.contents import Limits, contents
 from vlmdata.takedown import forget
 
 pytestmark = pytest.mark.whole
@@ -400,19 +400,80 @@ def test_a_folder_of_something_else_and_an_address_are_refused(hub, tmp_path):
     assert hub.requests == []
 
 
-def test_more_files_than_a_commit_takes_are_refused_before_any_request(hub, tmp_path):
-    make_dataset(tmp_path / "out", map(caption, range(5)), layout="captions", per_shard=1)
-    path = tmp_path / "out" / "manifest.json"
+def listing(folder: Path, names: list[str]) -> Path:
+    """Write a dataset whose manifest also lists `names`, which do not exist. Return its folder."""
+    make_dataset(folder, map(caption, range(5)), layout="captions", per_shard=1)
+    path = folder / "manifest.json"
     found = json.loads(path.read_text())
-    found["files"] |= {f"{number:05d}.tar": {"bytes": 1, "samples": 1, "sha256": "0" * 64} for number in range(25_001)}
+    found["files"] |= {name: {"bytes": 1, "samples": 1, "sha256": "0" * 64} for name in names}
     path.write_text(json.dumps(found))
-    with pytest.raises(
-        RecipeError, match=r"has 25,001 files, and a commit on the Hub takes at most 25,000\. Build it with more"
-    ):
-        push(tmp_path / "out", REPO)
+    return folder
+
+
+def test_more_files_than_the_hub_takes_are_refused_before_any_request(hub, tmp_path):
+    tars = listing(tmp_path / "tars", [f"{number:05d}.tar" for number in range(10_000)])
+    with pytest.raises(RecipeError, match=r"has 10,001 files, and a folder on the Hub takes at most 10,000\. Build it"):
+        push(tars, REPO)
+    folders = listing(tmp_path / "all", [f"{number % 3}/{number:05d}.tar" for number in range(24_995)])
+    with pytest.raises(RecipeError, match=r"has 25,001 files, and a commit on the Hub takes at most 25,000\. Build it"):
+        push(folders, REPO)
+    assert hub.requests == []
+
+
+def test_the_limits_of_an_export_are_those_of_the_hub(tmp_path):
     folder = export_of(tmp_path, "parquet")
+    assert len(contents(folder, Limits(files=3, in_folder=2))) == 3
     with pytest.raises(RecipeError, match=r"has 3 files, and a commit on the Hub takes at most 2\. Export a dataset with more"):
-        contents(folder, 2)
+        contents(folder, Limits(files=2))
+    with pytest.raises(RecipeError, match="parquet/data has 2 files, and a folder on the Hub takes at most 1"):
+        contents(folder, Limits(in_folder=1))
+
+
+def test_a_file_that_is_too_large_for_the_hub_is_refused(hub, tmp_path):
+    folder = export_of(tmp_path, "tars")
+    os.truncate(folder / "00001.tar", 500 * 10**9 + 1)  # without blocks on the disk
+    with pytest.raises(RecipeError, match=r"00001\.tar has 500 GB.*at most 500 GB\. Export a dataset with fewer samples"):
+        push(folder, REPO)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("is_dataset", [True, False])
+def test_a_link_to_a_place_outside_is_not_uploaded(hub, out, tmp_path, is_dataset):
+    (tmp_path / "secret").write_text("mine")
+    folder = out if is_dataset else export_of(tmp_path, "tars")
+    if is_dataset:
+        forget(folder, url=["https://example.org/1", "https://example.org/2"])
+        shutil.copy(folder / "forgotten" / "00000.json", folder / "forgotten" / "00001.json")
+        (folder / "forgotten" / "00000.json").unlink()
+    (folder / ("forgotten/00000.json" if is_dataset else "left_out.log")).symlink_to(tmp_path / "secret")
+    with pytest.raises(RecipeError, match=r"is a link to a place outside of .*Put the file there, or remove the link"):
+        push(folder, REPO)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("target", [".", "..", "missing"])
+def test_a_link_to_a_folder_or_to_nothing_is_refused(hub, tmp_path, target):
+    folder = export_of(tmp_path, "tars")
+    (folder / "more").symlink_to(target)
+    with pytest.raises(RecipeError, match=r"more is a link to"):
+        push(folder, REPO)
+    assert hub.requests == []
+
+
+def test_a_link_to_a_file_of_the_same_folder_travels_as_the_file(hub, tmp_path):
+    folder = export_of(tmp_path, "tars")
+    (folder / "copy.tar").symlink_to("00000.tar")
+    push(folder, REPO)
+    assert in_repository(hub)["copy.tar"] == (folder / "00000.tar").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["README.md", "manifest.json", "pipe"])
+def test_a_pipe_is_refused_and_blocks_nothing(hub, tmp_path, name):
+    folder = export_of(tmp_path, "tars")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(RecipeError, match=rf"{name} is a folder, a pipe, a socket or a device, not a file\. Remove it"):
+        push(folder, REPO)
     assert hub.requests == []
 
 

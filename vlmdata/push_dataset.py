@@ -21,7 +21,6 @@ from vlmdata.version import version
 PART = r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?"  # as huggingface_hub checks it
 NAME = re.compile(rf"{PART}/{PART}(?<!\.git)", re.ASCII)
 TOKEN = re.compile(r"[!-~]+")
-MOST_FILES = 25_000  # in one commit, as the docstring of HfApi.create_commit in huggingface_hub states
 
 
 def push(
@@ -46,7 +45,7 @@ def push(
     if not NAME.fullmatch(repo):
         raise RecipeError(f"{repo} is no name of a repository. Write USER/NAME, such as jane/cats")
     check_installed(["huggingface_hub"], "push")
-    files = contents(out, MOST_FILES)
+    files = contents(out)
     done: dict[str, Any] = {"dataset": str(out), "repo": repo, "revision": revision or "main", "dry_run": dry_run}
     done["files"] = [{"name": file.name, "bytes": file.bytes} for file in files]
     if dry_run:
