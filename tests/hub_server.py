@@ -51,6 +51,7 @@ class Repo:
     private: bool
     commits: dict[str, dict[str, Stored]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)  # of the commits that clients made, in order
 
     def commit(self, branch: str, files: dict[str, Stored]) -> str:
         oid = hashlib.sha1(f"{len(self.commits)}".encode()).hexdigest()
@@ -287,6 +288,7 @@ class HubServer:
                 case "header":
                     if value.get("parentCommit") not in (None, head):
                         return refusal(412, "A commit has happened since. Please refresh and try again.")
+                    message = value["summary"]
                 case "file":
                     files[value["path"]] = Stored(base64.b64decode(value["content"]), False)
                 case "lfsFile":
@@ -297,6 +299,7 @@ class HubServer:
                     if files.pop(value["path"], None) is None:
                         return refusal(404, "A file with this name doesn't exist", "EntryNotFound")
         oid = repo.commit(revision, files)
+        repo.messages.append(message)
         return json_answer({"success": True, "commitOid": oid, "commitUrl": f"{self.url}/datasets/{name}/commit/{oid}"})
 
     def _resolve(self, name: str, revision: str, path: str) -> Answer:
@@ -340,7 +343,7 @@ def mode(wanted: dict[str, Any], files: dict[str, Stored]) -> dict[str, Any]:
 
 def validated(card: str) -> Answer:
     """Return the answer about the metadata of a card: only its form is checked."""
-    head = yaml.safe_load(card.split("---\n")[1])
+    head = yaml.safe_load(card.split("---\n")[1]) if card.startswith("---\n") else {}
     lists = [name for name in ("task_categories", "size_categories", "tags") if not isinstance(head.get(name, []), list)]
     found = [{"message": f"{name} must be a list"} for name in lists]
     return json_answer({"errors": found, "warnings": []}, 400 if found else 200)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,9 @@ from vlmdata.hub_metadata import metadata
 from vlmdata.sizes import counted, megabytes
 
 CARD = "README.md"
+# What `push` reads of a card in a repository: the format of an export, and the recipe.
+FORMAT = re.compile(r"exported to the format `(\w+)` from a dataset")
+RECIPE = re.compile(r"^## Recipe\n\n```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 JSON = {  # what the column `json` holds, by kind of sample
     "captions": "address, sizes, hashes and scores of the image, other captions, and the source's other columns",
     "documents": "`texts` and `images` in reading order, `metadata` of each image, and the source's other columns",
@@ -80,14 +84,16 @@ def card(manifest: dict[str, Any], members: list[str], kind: Kind | None) -> str
     return _page(manifest, head, about, LOADING, tar_columns(members, kind) if kind else {}, ledger)
 
 
-def export_card(manifest: dict[str, Any], published: Published, members: list[str], kind: Kind, samples: int) -> str:
-    """Return the README.md of an export that is a dataset for the Hub. `samples` is the number of exported samples."""
+def export_card(
+    manifest: dict[str, Any], to: str, published: Published, members: list[str], kind: Kind, samples: int
+) -> str:  # fmt: skip
+    """Return the README.md of an export to the format `to`. `samples` is the number of exported samples."""
     format_tag = "webdataset" if published.is_webdataset else None
     head = metadata(manifest, samples=samples, kind=kind, has_images=any(map(is_image, members)), format_tag=format_tag)
     head |= {"configs": _configs(published.files)} if published.files else {"viewer": False}
     head |= {"dataset_info": {"features": features(members)}} if published.is_webdataset else {}
     columns = tar_columns(members, kind) if published.is_webdataset else published.columns
-    about = f"{counted(samples, 'sample')}, exported from a dataset with {summary(manifest)}."
+    about = f"{counted(samples, 'sample')}, exported to the format `{to}` from a dataset with {summary(manifest)}."
     if samples < manifest["kept"]:
         about += f" `left_out.log` lists {counted(manifest['kept'] - samples, 'sample')} that this format cannot hold."
     return _page(manifest, head, about, published.loading, columns, "")

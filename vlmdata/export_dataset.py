@@ -86,7 +86,7 @@ def export(
         if kind:
             _finish(exporter, draft, count, written, to, out)
             if published := exporter.published(layout):
-                text = export_card(manifest, published, member_names(store), kind, written)
+                text = export_card(manifest, to, published, member_names(store), kind, written)
                 (draft.files / CARD).write_text(f"{text}\n", encoding="utf-8")
         if read_manifest(out) != manifest:
             raise RecipeError(f"{out} was changed during the export. Run the same command again")

@@ -9,17 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from vlmdata.audit import audit
 from vlmdata.card import CARD
 from vlmdata.dataset import read_manifest
 from vlmdata.engine.output.manifest import MANIFEST
 from vlmdata.engine.partitions.tombstones import FOLDER
 from vlmdata.loader.index.find_tars import first_outside
+from vlmdata.pushing.identity import is_own_card
 from vlmdata.step import RecipeError
 
-TAG = "vlmdata"  # in the metadata of every card
 # Names of files that vlmdata writes. A push deletes such files from the repository if they do not exist any more.
 OWN = re.compile(
     r"\d{5,}\.tar|index\.parquet|manifest\.json|report\.html|croissant\.json|sizes\.json|(ledger|lookup)/\d{5,}\.parquet"
@@ -98,17 +96,6 @@ def is_export(folder: Path) -> bool:
         return is_own_card((folder / CARD).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def is_own_card(text: str) -> bool:
-    """Return whether the text of a README.md is a card of vlmdata, by the tag in its metadata."""
-    parts = text.split("---\n", 2)
-    try:
-        head = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
-    except yaml.YAMLError:
-        return False
-    tags = head.get("tags") if isinstance(head, dict) else None
-    return isinstance(tags, list) and TAG in tags
 
 
 def _check_inside(folder: Path, names: Sequence[str], listed_in: str) -> None:

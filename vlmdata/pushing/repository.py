@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vlmdata.card import CARD
 from vlmdata.errors import RecipeError, WorkFailed
-from vlmdata.pushing.contents import OWN, LocalFile, is_own_card
+from vlmdata.pushing.contents import OWN, LocalFile
 
 T = TypeVar("T")
+MAIN = "main"
 ATTEMPTS = 5  # for requests that the client itself does not repeat
 LONGEST_WAIT_S = 60.0
 BATCH_FILES, BATCH_BYTES = 20, 1 << 29  # files that are uploaded together
@@ -49,33 +49,33 @@ class Repository:
     def __init__(self, name: str, revision: str | None, token: str) -> None:
         from huggingface_hub import HfApi
 
-        self.name, self.revision = name, revision or "main"
+        self.name, self.revision = name, revision or MAIN
+        self.token = token
         self._api = HfApi(token=token)
         self._at: dict[str, Any] = {"repo_id": name, "repo_type": "dataset"}
         self.endpoint = str(self._api.endpoint)
         self.url = f"{self.endpoint}/datasets/{name}"
         self.head = ""  # the commit on which the push builds
+        self.private = False
+        self.is_copy = False  # the branch has the same commit as the main branch, so nothing is only there
 
     def open(self, *, private: bool) -> dict[str, RemoteFile]:
         """Create the repository and the branch if they do not exist. Return the files of the branch.
 
-        Raises RecipeError if the repository is public although `private`, or if it holds files of something else.
+        Raises RecipeError if the repository is public although `private`.
         """
         _patiently(lambda: self._api.create_repo(**self._at, private=private or None, exist_ok=True))
-        if private and not self._api.repo_info(**self._at).private:
+        info = self._api.repo_info(**self._at)
+        self.private = bool(info.private)
+        if private and not self.private:
             fix = "Make it private in its settings, or name a new repository"
             raise RecipeError(f"{self.name} exists and is public, but --private holds only for a new repository. {fix}")
-        if self.revision != "main":
+        self.head = str(info.sha)
+        if self.revision != MAIN:
             self._api.create_branch(**self._at, branch=self.revision, exist_ok=True)
-        self.head = str(self._api.repo_info(**self._at, revision=self.revision).sha)
-        files = self.files(self.head)
-        others = sorted(set(files) - {".gitattributes"})
-        if others and not self._has_own_card(files):
-            raise RecipeError(
-                f"{self.name} holds files that vlmdata did not push, such as {others[0]}. Name a new repository, or a "
-                "new branch with --revision"
-            )
-        return files
+            self.head = str(self._api.repo_info(**self._at, revision=self.revision).sha)
+            self.is_copy = self.head == info.sha
+        return self.files(self.head)
 
     def files(self, revision: str) -> dict[str, RemoteFile]:
         """Return the files of a revision by name."""
@@ -87,12 +87,11 @@ class Repository:
                 found[one.path] = RemoteFile(one.size, one.lfs.sha256 if one.lfs else None, one.blob_id)
         return found
 
-    def _has_own_card(self, files: dict[str, RemoteFile]) -> bool:
-        if CARD not in files:
-            return False
+    def read(self, name: str) -> bytes:
+        """Return the content of a file of the branch, as it was at `open`."""
         with tempfile.TemporaryDirectory() as folder:
-            path = self._api.hf_hub_download(**self._at, filename=CARD, revision=self.head, local_dir=folder)
-            return is_own_card(Path(path).read_text(encoding="utf-8", errors="replace"))
+            path = self._api.hf_hub_download(**self._at, filename=name, revision=self.head, local_dir=folder)
+            return Path(path).read_bytes()
 
     def upload(self, files: Sequence[LocalFile], report: Callable[[int], None]) -> list[Any]:
         """Upload large files, and return the operations that add all files. `report` gets the bytes of each finished file.

@@ -144,11 +144,17 @@ def read_record(store: Store, name: str, shape: type[Shape], fix: str) -> dict[s
     `fix`.
     """
     try:
-        record = json.loads(store.read(name))
-        _check_plain(record, DEEPEST)
-        shape.model_validate_json(json.dumps(record))  # as JSON, because strict mode accepts a list for a tuple only in JSON
+        return record_of(store.read(name), shape)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{store.url}/{name} is damaged: {_fault(error)}. {fix}") from None
+
+
+def record_of(data: bytes, shape: type[Shape]) -> dict[str, Any]:
+    """Return the record in a JSON file, after checking its shape. Raises ValueError or RecursionError if it is another."""
+    record = json.loads(data)
+    _check_plain(record, DEEPEST)
+    shape.model_validate_json(json.dumps(record))  # as JSON, because strict mode accepts a list for a tuple only in JSON
+    assert isinstance(record, dict)  # the shape is that of an object
     return record
 
 
