@@ -10,9 +10,31 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from tests.exporting.made import IMAGE, caption, chat, document, make_dataset
 from vlmdata import export
 from vlmdata.card import card
-from vlmdata.hub_metadata import identifier_of, language_of, licence, size_category
+from vlmdata.hub_metadata import NAMES, TASKS, identifier_of, language_of, licence, size_category
 
 COMMONS = "https://creativecommons.org/licenses"
+# Both lists as the Hub published them in August 2026, on the pages that vlmdata/hub_metadata.py names.
+LICENCES = """
+apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m afl-3.0
+artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0
+cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0
+cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0
+epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc h-research
+intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl openmdw-1.0 openmdw-1.1 openrail++ osl-3.0
+postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license fair-noncommercial-research-license llama2 llama3
+llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown other
+"""
+TASK_CATEGORIES = """
+text-classification token-classification table-question-answering question-answering zero-shot-classification translation
+summarization feature-extraction text-generation fill-mask sentence-similarity text-to-speech text-to-audio
+automatic-speech-recognition audio-to-audio audio-classification voice-activity-detection depth-estimation
+image-classification object-detection image-segmentation text-to-image image-to-text image-to-image image-to-video
+unconditional-image-generation video-classification reinforcement-learning robotics tabular-classification
+tabular-regression tabular-to-text table-to-text multiple-choice text-ranking text-retrieval time-series-forecasting
+text-to-video image-text-to-text image-text-to-image image-text-to-video visual-question-answering
+zero-shot-image-classification graph-ml mask-generation zero-shot-object-detection text-to-3d image-to-3d
+image-feature-extraction video-text-to-text visual-document-retrieval any-to-any
+"""
 UNKNOWN = {"license": "unknown"}
 SEVERAL = {"license": "other", "license_name": "several-licenses"}
 
@@ -29,6 +51,8 @@ SEVERAL = {"license": "other", "license_name": "several-licenses"}
         ("CC0", "cc0-1.0"),
         ("MIT License", "mit"),
         ("https://opendatacommons.org/licenses/by/1-0/", "odc-by"),
+        ("Etalab 2.0", "etalab-2.0"),
+        ("BSD-3-Clause", "bsd-3-clause"),
         ("CC BY", None),
         ("CC BY-SA 2.0", None),
         ("https://creativecommons.org/licenses/by/3.0/us/", None),
@@ -69,6 +93,11 @@ def test_a_licence_has_an_identifier_only_if_it_is_certain(value, found):
 )
 def test_a_card_names_a_licence_only_if_all_samples_have_it(provenance, found):
     assert licence(provenance, 10) == found
+
+
+def test_every_licence_and_task_is_one_that_the_hub_lists():
+    assert set(NAMES.values()) <= set(LICENCES.split())
+    assert {task for found in TASKS.values() for task in found} <= set(TASK_CATEGORIES.split())
 
 
 def test_the_size_has_the_name_of_the_hub():

@@ -1,6 +1,7 @@
 """The metadata at the top of a dataset card, in the Hub's words: licence, language, size and tasks.
 
-The Hub's identifiers of licences: https://huggingface.co/docs/hub/repositories-licenses. The fields:
+Compared in August 2026 with the Hub's list of licences, https://huggingface.co/docs/hub/repositories-licenses, of tasks,
+https://github.com/huggingface/huggingface.js/blob/main/packages/tasks/src/pipelines.ts, and the fields of a card,
 https://github.com/huggingface/hub-docs/blob/main/datasetcard.md. Nothing is claimed that the source does not state.
 """
 
@@ -38,7 +39,10 @@ NAMES = {
     **dict.fromkeys(("odc-by", "odc-by-1.0"), "odc-by"),
     **dict.fromkeys(("odbl", "odbl-1.0"), "odbl"),
     **dict.fromkeys(("pddl", "pddl-1.0"), "pddl"),
-    **{name: name for name in ("cdla-permissive-1.0", "cdla-permissive-2.0", "cdla-sharing-1.0")},
+    **{name: name for name in ("cdla-permissive-1.0", "cdla-permissive-2.0", "cdla-sharing-1.0", "c-uda", "etalab-2.0")},
+    **{
+        name: name for name in ("openmdw-1.0", "openmdw-1.1", "bsd-2-clause", "bsd-3-clause", "gpl-2.0", "gpl-3.0", "unlicense")
+    },
 }
 NO_LICENCE = frozenset(
     ("", "none", "null", "nan", "n/a", "na", "unknown", "unspecified", "undefined", "not specified", "-", "?")
