@@ -22,7 +22,7 @@ from vlmdata.cli import main
 from vlmdata.engine.partitions.tombstones import Tombstones, domains_of, hash_of
 from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.explain import why
-from vlmdata.forget_words import domain_of
+from vlmdata.forget_words import domain_of, key_of, sha256_of
 from vlmdata.recipe import RecipeError, parse
 from vlmdata.takedown import finish, forget
 
@@ -212,7 +212,11 @@ def test_verbs_that_read_report_an_unfinished_takedown_and_change_nothing(web, o
         assert main([str(word) for word in verb]) == 2
         says = f"vlmdata: {out}: a takedown was interrupted. Finish it with: vlmdata forget {out}\n"
         assert capsys.readouterr().err == says
-    assert main(["export", str(out), str(tmp_path / "exported")]) == main(["forget", str(out), "--key", "x", "--dry-run"]) == 2
+    assert (
+        main(["export", str(out), str(tmp_path / "exported")])
+        == main(["forget", str(out), "--key", "f" * 24, "--dry-run"])
+        == 2
+    )
     assert files(out) == before and not (tmp_path / "exported").exists()
     assert main(["forget", str(out)]) == 0
     assert audit(out, read_bytes=True) == [] and why(out, line["key"])[0]["outcome"] == "forgotten"
@@ -350,6 +354,31 @@ def test_a_domain_is_found_in_both_ways_to_write_it():
     assert both <= set(domains_of("https://a.b\u00fccher.example/1.jpg"))
     for url in ("https://b\u00fccher.example/1.jpg", "https://XN--bcher-kva.example/1.jpg"):
         assert Tombstones(hashes={hash_of("domain", domain_of("b\u00fccher.example"))}).holds_address(url)
+
+
+@pytest.mark.parametrize(
+    ("option", "word", "says"),
+    [
+        ("key", "cat", "--key cat: this is not a key. A key is 24 hex digits, and perhaps _ and a number"),
+        ("key", f"{'a' * 24}.jpg", "this is not a key"),
+        ("key", f"{'a' * 24}_0", "this is not a key"),
+        ("key", "a" * 64, "this is not a key. A key is 24 hex digits"),
+        ("key", "a" * 64, "Name it with --sha256"),
+        ("sha256", "cat", "--sha256 cat: this is not a SHA-256. Write the 64 hex digits that `sha256sum FILE` prints first"),
+        ("sha256", "a" * 63, "this is not a SHA-256"),
+        ("sha256", f"{'a' * 64}  cat.jpg", "this is not a SHA-256"),
+        ("sha256", "a" * 24, "Name it with --key"),
+        ("sha256", "https://example.org/cat.jpg", "Name it with --url"),
+    ],
+)
+def test_what_cannot_be_a_key_or_a_hash_is_refused_with_its_form(tmp_path, option, word, says):
+    with pytest.raises(RecipeError) as caught:
+        forget(tmp_path, **{option: ["b" * (24 if option == "key" else 64), word]})
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_upper_case_and_spaces_of_a_key_and_a_hash_do_not_count():
+    assert key_of(f" {'A' * 24}_12\n") == f"{'a' * 24}_12" and sha256_of("F" * 64) == "f" * 64
 
 
 def test_what_no_row_has_is_listed_with_what_is_near(out, capsys):

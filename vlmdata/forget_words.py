@@ -1,8 +1,9 @@
-"""Reads the domains of a takedown, and finds what is near to a word that no row has."""
+"""Reads the domains, keys and SHA-256 of a takedown, and finds what is near to a word that no row has."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,9 +14,11 @@ import pyarrow.compute as pc
 from vlmdata.dataset import read_manifest
 from vlmdata.engine.output.ledger import ledger_files, take_rows, words_of
 from vlmdata.engine.output.lookup import candidates
+from vlmdata.engine.partitions.tombstones import KEY_DIGITS
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.parquet_files import open_parquet
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.readable import visible
 from vlmdata.redact import redacted
 from vlmdata.row import flatten
 from vlmdata.step import RecipeError
@@ -23,6 +26,8 @@ from vlmdata.web.url import parse_url
 
 HOSTS = 100_000  # hosts of a dataset that are compared with a domain
 NEAR = 3  # hosts that a message names
+KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}(_[1-9][0-9]*)?")  # of equal rows, all but the first have a number
+SHA256 = re.compile("[0-9a-f]{64}")
 HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^/:?#]+)"
 
 
@@ -47,6 +52,30 @@ def domain_of(word: str) -> str:
     if parsed.port != (443 if scheme.lower() == "https" and sign else 80):
         raise RecipeError(f"--domain {word}: a domain includes all ports. Name it without one: --domain {parsed.host}")
     return parsed.host.rstrip(".")
+
+
+def key_of(word: str) -> str:
+    """Return the key of a sample in lower case. Raises RecipeError if it cannot be one: to forget it has no effect."""
+    text = word.strip().lower()
+    if not KEY.fullmatch(text):
+        form = "A key is 24 hex digits, and perhaps _ and a number, as in `vlmdata why` and in the names of the files in a tar"
+        raise RecipeError(f"--key {visible(redacted(word), 80)}: this is not a key. {form}{_option_for(text)}")
+    return text
+
+
+def sha256_of(word: str) -> str:
+    """Return a SHA-256 in lower case. Raises RecipeError if it cannot be one: to forget it has no effect."""
+    text = word.strip().lower()
+    if not SHA256.fullmatch(text):
+        form = "Write the 64 hex digits that `sha256sum FILE` prints first"
+        raise RecipeError(f"--sha256 {visible(redacted(word), 80)}: this is not a SHA-256. {form}{_option_for(text)}")
+    return text
+
+
+def _option_for(text: str) -> str:
+    """Return which option takes a word that another option refused, as the end of a message, or ""."""
+    forms = {"key": KEY, "sha256": SHA256, "url": re.compile("https?://.+")}
+    return next((f". Name it with --{option}" for option, form in forms.items() if form.fullmatch(text)), "")
 
 
 def near_lines(out: str | Path, not_found: list[str]) -> list[str]:

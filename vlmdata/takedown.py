@@ -36,7 +36,7 @@ from vlmdata.engine.store.json_shapes import WORK_FIX, PartitionsRecord, read_re
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.parquet_files import open_parquet
 from vlmdata.engine.store.store_protocol import Store
-from vlmdata.forget_words import domain_of
+from vlmdata.forget_words import domain_of, key_of, sha256_of
 from vlmdata.redact import redacted, redacted_tree
 from vlmdata.row import flatten
 from vlmdata.step import RecipeError
@@ -102,8 +102,8 @@ def forget(
     they do not add samples that were named but not found.
 
     With `dry_run`, nothing is removed. If no sample is named, an interrupted takedown is finished and the receipt is empty.
-    Raises RecipeError if no sample is named and no takedown was interrupted, if a file in `like` is not an image, or if `out`
-    is not a finished dataset.
+    Raises RecipeError if no sample is named and no takedown was interrupted, if a domain, a key or
+    a SHA-256 cannot be one, if a file in `like` is not an image, or if `out` is not a finished dataset.
     """
     out = path_of(out=out)
     check_whole(0, bits=bits)
@@ -111,8 +111,8 @@ def forget(
     request = Request(
         texts_of(url=url),
         [domain_of(word) for word in texts_of(domain=domain)],
-        texts_of(key=key),
-        [sha.lower() for sha in texts_of(sha256=sha256)],
+        [key_of(word) for word in texts_of(key=key)],
+        [sha256_of(word) for word in texts_of(sha256=sha256)],
         [likeness(image) for image in paths_of(like=like)],
         bits,
     )

@@ -20,8 +20,8 @@ vlmdata forget OUT --like portrait.jpg --bits 6 --dry-run
 KINDS = {
     "url": "address of a page or an image",
     "domain": "all hosts of a domain, such as example.org",
-    "key": "key of a sample",
-    "sha256": "SHA-256 of an image as fetched",
+    "key": "key of a sample: 24 hex digits, and perhaps _ and a number",
+    "sha256": "SHA-256 of an image as fetched: 64 hex digits",
     "like": "image file, to find all images that look like it",
 }
 
