@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from tests.exporting.made import IMAGE, caption, chat, make_dataset
 from tests.exporting.read_back import both
 from tests.exports.talks import CALL, MIXED, PLAIN, TOOLS, TURNS, A, B, S, T, U, X
+from tests.sources.reading import read_all
 from vlmdata.export_dataset import export
 from vlmdata.sources.messages import Messages
 from vlmdata.step import RecipeError
@@ -199,6 +200,24 @@ def test_columns_of_captions_do_not_become_messages_tools_or_videos(tmp_path, fo
     assert found == want
     record = json.loads((tmp_path / "to" / "messages.jsonl").read_text())
     assert {f"column_{name}": value for name, value in own.items()}.items() <= record.items()
+
+
+def test_columns_of_conversations_in_parquet_are_read_back(tmp_path):
+    samples = [chat(0, licence="CC BY", scores={"length": 3}), chat(1, licence=None, ids=[1, None], json="{}")]
+    rows = read_all(Messages(path=str(exported(tmp_path, samples, "parquet") / "data"))).to_pylist()
+    assert [json.loads(row["extra"]) for row in rows] == [
+        {"licence": "CC BY", "source_key": samples[0][0], "earlier_scores": {"length": 3}},
+        {"licence": None, "ids": [1, None], "json": "{}", "source_key": samples[1][0]},
+    ]
+
+
+@pytest.mark.parametrize("said", ["{", "[1]", '{"key": "other"}', '{"licence": "CC BY"}'])
+def test_a_column_named_json_that_vlmdata_did_not_write_stays_a_column(tmp_path, said):
+    path = exported(tmp_path, [chat(0)], "parquet") / "data" / "train-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index("json"), "json", [[said]]), path)
+    (row,) = read_all(Messages(path=str(path))).to_pylist()
+    assert json.loads(row["extra"]) == {"json": said}
 
 
 def test_image_files_hold_the_bytes_of_the_dataset(tmp_path):

@@ -45,6 +45,13 @@ def test_images_are_placed_before_the_sentence_matched_to_them(tmp_path, packing
     assert rows[0]["url"] == "http://e.org/page" and json.loads(rows[0]["extra"]) == {"matched_sim": [0.1, 0.3, 0.2]}
 
 
+def test_other_fields_of_a_record_go_into_the_sample(tmp_path):
+    own = {"licence": "CC BY", "could_have_url_duplicate": 0, "half": "\ud800"}
+    (tmp_path / "x.jsonl").write_text(json.dumps({**RECORD, **own}))
+    (row,) = read_all(Mmc4(path=str(tmp_path))).to_pylist()
+    assert json.loads(row["extra"]) == {**own, "half": "?", "matched_sim": [0.1, 0.3, 0.2]}
+
+
 def test_images_of_low_similarity_are_left_out(tmp_path):
     (tmp_path / "x.jsonl").write_text(json.dumps(RECORD))
     (row,) = read_all(Mmc4(path=str(tmp_path), min_similarity=0.2)).to_pylist()

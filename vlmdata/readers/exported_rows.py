@@ -1,4 +1,4 @@
-"""Read rows that `vlmdata export --to parquet` or `--to hf` wrote, as samples in memory."""
+"""Read rows that `vlmdata export` wrote to Parquet or Arrow, as samples in memory or as columns."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vlmdata.fields import FIELDS
 from vlmdata.loader.index.grouping import SampleMembers
 from vlmdata.loader.index.tar import Member, Read
+from vlmdata.readers.sample_facts import is_own_sample, with_origin
 from vlmdata.readers.tar_samples import BadSample
 
 CAPTIONS = frozenset(("key", "image", "caption", "json"))
 DOCUMENTS = frozenset(("key", "url", "images", "texts", "json"))
+CHATS = frozenset(("messages", "images", "tools", "json"))
 
 
 def are_exported(columns: Iterable[str]) -> bool:
@@ -36,6 +39,20 @@ def sample_in(row: Mapping[str, Any]) -> tuple[SampleMembers, Read]:
         start += len(data)
     whole = b"".join(found.values())
     return SampleMembers(row["key"], members), lambda offset, size: whole[offset : offset + size]
+
+
+def chat_columns(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the source's columns of a row that `vlmdata export --to messages` wrote to Parquet, or None for any other row."""
+    if not record.keys() <= CHATS or not isinstance(record.get("json"), str):
+        return None
+    try:
+        facts = json.loads(record["json"])
+    except (ValueError, RecursionError):
+        return None
+    key = facts.get("key") if isinstance(facts, dict) else None
+    if not isinstance(key, str) or not is_own_sample(facts, key):
+        return None
+    return with_origin({name: value for name, value in facts.items() if name not in FIELDS}, facts, key, source_key=key)
 
 
 def _caption(row: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from vlmdata.readers import json_records, lists
 from vlmdata.readers.column_types import TURNS
 from vlmdata.readers.conversation_rows import conversation, record_tables
 from vlmdata.readers.dialogue import read_dialogue
+from vlmdata.readers.exported_rows import chat_columns
 from vlmdata.readers.file_formats import format_within
 from vlmdata.readers.find_files import File
 from vlmdata.readers.lists import Format, ListFormat, check_columns, column_names, first_columns, open_parquet
@@ -116,5 +117,7 @@ def _parquet(path: str) -> Iterator[tuple[list[tuple[int, dict[str, Any]]], list
 
 
 def _extra(record: Mapping[str, Any], used: Set[str]) -> str | None:
-    extra = {name: value for name, value in record.items() if name not in used and not holds_bytes(value)}
+    extra = chat_columns(record)
+    if extra is None:
+        extra = {name: value for name, value in record.items() if name not in used and not holds_bytes(value)}
     return clean(json_object(extra)) if extra else None

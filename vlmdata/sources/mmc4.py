@@ -30,6 +30,7 @@ from vlmdata.step import RecipeError, Source
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zip", ".zip", ".jsonl.zst")
 TAR = ".tar"
+MMC4 = frozenset(("url", "text_list", "image_info", "similarity_matrix"))  # fields that are not columns of the row
 BROKEN = (
     ValueError,
     TypeError,
@@ -46,8 +47,8 @@ class Mmc4(Source):
 
     Images keep their address for `download`. With `images`, an image is the file of its `image_name` in this folder. Images
     in `image_base64` are read too, also from tars of such JSON, as OpenFlamingo uses them; tars are read if `path` has no
-    JSON lines. The sample's JSON keeps the similarity of each image to its sentence. A line that is not a document is dropped
-    as `bad_record`.
+    JSON lines. The sample's JSON keeps the similarity of each image to its sentence, and the record's other fields. A line
+    that is not a document is dropped as `bad_record`.
     """
 
     id: ClassVar = "vlmdata.sources.mmc4"
@@ -117,8 +118,9 @@ class Mmc4(Source):
         for number in range(len(sentences) + 1):
             parts += [self._image(image) for at, image in kept if at == number]
             parts += sentences[number : number + 1]
-        extra = json_object({"matched_sim": [image.get("matched_sim") for _, image in sorted(kept, key=lambda pair: pair[0])]})
-        row = document((part for part in parts if part), url=url, extra=extra)
+        own = {name: value for name, value in record.items() if name not in MMC4}
+        own["matched_sim"] = [image.get("matched_sim") for _, image in sorted(kept, key=lambda pair: pair[0])]
+        row = document((part for part in parts if part), url=url, extra=clean(json_object(own)))
         if not row["images"]:
             return reject(row, "empty_document")
         found = [image for image in row["images"] if image]
