@@ -188,6 +188,12 @@ def test_webdataset_reads_exported_tars_back_unchanged(out):
     assert whole_rows(Webdataset(path=str(exported(out, "tars")))) == whole_rows(Webdataset(path=str(out)))
 
 
+def test_files_reads_every_kind_of_sample_of_an_exported_folder_unchanged(out):
+    source = Files(path=str(exported(out, "folder")))
+    assert whole_rows(source) == whole_rows(Webdataset(path=str(out)))
+    assert source.warning() is None
+
+
 def test_webdataset_reads_a_tar_of_an_exported_folder(out):
     """The command is that of docs/formats.md. Names in the tar have no folders, so that keys are the dataset's."""
     target, tar = exported(out, "folder"), out.parent / "folder.tar"

@@ -33,12 +33,7 @@ def sample_in(row: Mapping[str, Any]) -> tuple[SampleMembers, Read]:
         found = _document(row, facts) if "texts" in row else _caption(row, facts)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise BadSample("its column `json` does not hold the JSON that vlmdata writes") from None
-    members, start = [], 0
-    for name, data in found.items():
-        members.append((name, Member(name, start, start, len(data), start + len(data))))
-        start += len(data)
-    whole = b"".join(found.values())
-    return SampleMembers(row["key"], members), lambda offset, size: whole[offset : offset + size]
+    return in_memory(row["key"], found)
 
 
 def chat_columns(record: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -53,6 +48,16 @@ def chat_columns(record: Mapping[str, Any]) -> dict[str, Any] | None:
     if not isinstance(key, str) or not is_own_sample(facts, key):
         return None
     return with_origin({name: value for name, value in facts.items() if name not in FIELDS}, facts, key, source_key=key)
+
+
+def in_memory(key: str, found: Mapping[str, bytes]) -> tuple[SampleMembers, Read]:
+    """Return the sample with these members, by name, and a function that reads them."""
+    members, start = [], 0
+    for name, data in found.items():
+        members.append((name, Member(name, start, start, len(data), start + len(data))))
+        start += len(data)
+    whole = b"".join(found.values())
+    return SampleMembers(key, members), lambda offset, size: whole[offset : offset + size]
 
 
 def _caption(row: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, bytes]:

@@ -17,12 +17,12 @@ _DOCUMENT = frozenset(("key", "url", "texts", "images", "metadata", "files", "al
 _CONVERSATION_FIELDS = frozenset(("turns", "tools"))  # fields of a document with roles
 _MEASURED = frozenset(("key", "width", "height", "original_width", "original_height", "sha256", "phash"))
 _METADATA = {"file", "alt", "time_s", "boxes", *SIZES, *_MEASURED}
-_OUR_KEY = re.compile(r"[0-9a-f]{24}(_\d+)?")  # form of the keys that engine/partitions/keys.py makes
+OUR_KEY = re.compile(r"[0-9a-f]{24}(_\d+)?")  # form of the keys that engine/partitions/keys.py makes
 
 
 def is_own_sample(facts: object, key: str) -> bool:
     """Return whether vlmdata wrote the JSON of the sample `key`: the JSON holds `key`, which has the form of our keys."""
-    return isinstance(facts, Mapping) and facts.get("key") == key and _OUR_KEY.fullmatch(key) is not None
+    return isinstance(facts, Mapping) and facts.get("key") == key and OUR_KEY.fullmatch(key) is not None
 
 
 def own_caption(facts: Mapping[str, Any], data: bytes) -> str | None:
@@ -108,7 +108,7 @@ def with_origin(rest: Mapping[str, Any], facts: Mapping[str, Any], key: str, **o
         own["earlier_scores"] = facts["scores"]
         if is_written_by_us and isinstance(rest.get("earlier_scores"), dict):
             own["earlier_scores"] = {**rest.pop("earlier_scores"), **facts["scores"]}
-    if is_written_by_us and _OUR_KEY.fullmatch(str(rest.get("source_key"))) and "source_key" in own:
+    if is_written_by_us and OUR_KEY.fullmatch(str(rest.get("source_key"))) and "source_key" in own:
         del rest["source_key"]
     return {**renamed(rest, own), **own}
 

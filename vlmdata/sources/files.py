@@ -14,6 +14,7 @@ from vlmdata.readers import lists
 from vlmdata.readers.captions import named_columns, without_captions
 from vlmdata.readers.column_types import CAPTION, FILE_NAME
 from vlmdata.readers.dotted_paths import NO_TEXT, value_at
+from vlmdata.readers.exported_folder import Entry, document_in, entries, placed
 from vlmdata.readers.find_files import File, find, is_remote
 from vlmdata.readers.image_files import IMAGES, FileStore, Folder, Survey, Zip, beside, image_at, survey
 from vlmdata.readers.image_tables import named_rows
@@ -33,9 +34,10 @@ from vlmdata.readers.sample_facts import (
 )
 from vlmdata.readers.source_images import keep_addresses
 from vlmdata.readers.strings import caption_text, check_encoding, clean, is_blank
-from vlmdata.readers.tar_samples import names_within
+from vlmdata.readers.tar_samples import BadSample, names_within
 from vlmdata.readers.zip_members import UnusableFile
 from vlmdata.sizes import counted, noun
+from vlmdata.sources.webdataset import Webdataset
 from vlmdata.step import RecipeError, Source
 
 SLICE = 1000  # images in a piece
@@ -51,7 +53,7 @@ class Files(Source):
     `a.txt`, `a.jpg.txt` or `a.json` holds the captions of `a.jpg`. An image without a caption is dropped as `no_caption` if any
     image has such a file. With `table`, a list in any format of `url_list` (such as a Hugging Face image folder's
     metadata.csv) names the files and holds their captions. Images stay in place. A missing image is dropped as `no_file`.
-    Caption pairs that vlmdata exported as a folder are read without loss.
+    Samples that vlmdata exported as a folder are read without loss. There, a document or conversation is one row.
     """
 
     id: ClassVar = "vlmdata.sources.files"
@@ -123,9 +125,9 @@ class Files(Source):
             return lists.named_pieces(self._lists())
         images, zips = self._found()
         loose = [file.path for file in images]
-        about = survey(Folder(self._roots(), self._whole()), loose, self.captions, [file.path for file in zips])
+        about = survey(self._folder(), loose, self.captions, [file.path for file in zips])
         others = Counter(about.others())
-        found = self._slices({}, loose, about)
+        found = self._slices({}, self._entries(self._folder(), loose), about)
         for file in zips:
             try:
                 archive = Zip(file.path)
@@ -136,7 +138,7 @@ class Files(Source):
             about = survey(archive, inside, self.captions)
             others.update(about.others())
             others.update({"repeated_name": archive.repeats} if archive.repeats else {})
-            found += self._slices({"zip": file.path}, inside, about)
+            found += self._slices({"zip": file.path}, self._entries(archive, inside), about)
         return [{**found[0], "others": dict(others)}, *found[1:]] if found and others else found
 
     def warning(self) -> str | None:
@@ -156,7 +158,8 @@ class Files(Source):
             store: Folder | Zip = Folder(roots, roots) if images else Zip(zips[0].path)
         except Damage:  # `read` reports the damage
             return None
-        head = [file.path for file in images][:HEAD] if isinstance(store, Folder) else store.members(self._endings())[:HEAD]
+        every = [file.path for file in images] if isinstance(store, Folder) else store.members(self._endings())
+        head = [path for path, parts in self._entries(store, every) if parts is None][:HEAD]
         bare = [path for path in head if not self._is_captioned(store, path)]
         if 2 * len(bare) <= len(head):
             return None
@@ -197,9 +200,11 @@ class Files(Source):
 
     def _loose(self, piece: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         files, _ = self._found()
-        store = Folder(self._roots())
-        named = list(zip(files, names_within(files), strict=True))[piece["start"] : piece["start"] + SLICE]
-        return (self._row(store, file.path, name, needs_text=piece["needs_text"]) for file, name in named)
+        store = self._folder()
+        found = self._entries(store, [file.path for file in files])
+        names = names_within([File(path, 0) for path, _ in found])
+        named = list(zip(found, names, strict=True))[piece["start"] : piece["start"] + SLICE]
+        return (row for entry, name in named for row in self._rows_of(store, entry, name, piece["needs_text"]))
 
     def _zipped(self, piece: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         _, zips = self._found()
@@ -209,17 +214,25 @@ class Files(Source):
         except Damage as error:
             yield bad_record(name, str(error))
             return
-        for member in store.members(self._endings())[piece["start"] : piece["start"] + SLICE]:
-            yield self._row(store, member, f"{name}/{member}", needs_text=piece["needs_text"])
+        found = self._entries(store, store.members(self._endings()))
+        for entry in found[piece["start"] : piece["start"] + SLICE]:
+            yield from self._rows_of(store, entry, f"{name}/{entry.path}", piece["needs_text"])
 
-    def _slices(self, piece: Mapping[str, Any], images: Sequence[str], about: Survey) -> list[dict[str, Any]]:
-        """Return the units of work for a folder or zip archive: slices of its images.
+    def _slices(self, piece: Mapping[str, Any], found: Sequence[Entry], about: Survey) -> list[dict[str, Any]]:
+        """Return the units of work for a folder or zip archive: slices of its entries.
 
         If an image has a file beside it that may hold its caption, `needs_text` is True in all units. Images without a caption
         are then dropped. `needs_text` is False if the recipe names no captions.
         """
         needs_text = about.has_texts and bool(self.captions or self._columns())
-        return [{**piece, "start": start, "needs_text": needs_text} for start in range(0, len(images), SLICE)]
+        return [{**piece, "start": start, "needs_text": needs_text} for start in range(0, len(found), SLICE)]
+
+    def _folder(self) -> Folder:
+        return Folder(self._roots(), self._whole())
+
+    def _entries(self, store: Folder | Zip, images: Sequence[str]) -> list[Entry]:
+        """Return the files that give rows. If the recipe names no captions, these are the images, also those of documents."""
+        return entries(store, images) if self.captions or self._columns() else [Entry(path) for path in images]
 
     def _paths(self) -> list[str]:
         return [self.path] if isinstance(self.path, str) else self.path
@@ -255,6 +268,33 @@ class Files(Source):
 
     def _columns(self) -> list[str]:
         return named_columns(self.caption)
+
+    def _rows_of(self, store: Folder | Zip, entry: Entry, name: str, needs_text: bool) -> Iterator[dict[str, Any]]:
+        """Yield the row of an image or of a document that vlmdata exported.
+
+        If a JSON with the name of a document has other content, yield the rows of the images that seemed to be its parts.
+        """
+        if entry.parts is None:
+            yield self._row(store, entry.path, name, needs_text=needs_text)
+            return
+        name = clean(name)
+        try:
+            found = document_in(store, entry.path)
+            if found is not None:
+                sample, read, paths = found
+                row = {"id": name, **Webdataset(path="").row(sample, None, read)}
+                facts = json.loads(row["extra"])
+                row["extra"] = json_object(
+                    {field: facts[field] for field in facts if field == "source_key" or self._carries(field)}
+                )
+                yield with_place(placed(row, paths) if isinstance(store, Folder) else row, name)
+                return
+        except (BadSample, UnusableFile) as error:
+            yield bad_record(name, str(error), reason=error.reason, id=name)
+            return
+        for path in entry.parts:
+            inside = name.rpartition("/")[0] + "/" + path.rpartition("/")[2]
+            yield self._row(store, path, inside.lstrip("/"), needs_text=needs_text)
 
     def _row(self, store: FileStore, path: str, name: str, *, needs_text: bool) -> dict[str, Any]:
         """Return the row of an image with its captions and facts from the files beside it."""
