@@ -12,6 +12,7 @@ import yaml
 from tests.rows import captions
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
+from vlmdata import catalog, exports
 from vlmdata.recipe import load, parse
 from vlmdata.shipped import PIPELINES
 from vlmdata.sources.url_list import UrlList
@@ -114,6 +115,20 @@ def test_every_reason_in_the_table_of_hostile_input_exists():
     }
     # `wrong_` and `page_` are prefixes of the reasons
     assert [reason for reason in sorted(named) if reason not in words and reason.partition("_")[2] not in words] == []
+
+
+def test_the_page_of_sources_lists_every_source():
+    text = (Path(__file__).parent.parent / "docs" / "sources.md").read_text()
+    table = text.partition("| source | reads |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(catalog.names("sources"))
+
+
+def test_the_page_of_formats_lists_every_export_and_a_source_that_exists():
+    text = (Path(__file__).parent.parent / "docs" / "formats.md").read_text()
+    table = text.partition("| read back with |\n")[2].partition("\n\n")[0]
+    found = re.findall(r"^\| `(\w+)` \|.*\| `(\w+)` \|$", table, re.MULTILINE)
+    assert sorted(name for name, _ in found) == exports.names()
+    assert {source for _, source in found} <= set(catalog.names("sources"))
 
 
 ROOT = Path(__file__).parent.parent
