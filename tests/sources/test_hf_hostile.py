@@ -1,8 +1,10 @@
 """An untrusted Hugging Face dataset may name only certain files, and any other is refused."""
 
+import importlib.metadata
 import json
 import os
 import zipfile
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -200,7 +202,22 @@ def test_a_file_without_rows_does_not_stop_the_reading_of_others(tmp_path):
     assert read_all(HfDataset(path=str(tmp_path / "data")))["reason"].to_pylist() == [None]
 
 
-@pytest.mark.parametrize("kind", [pa.large_binary(), pa.binary(76), pa.binary_view(), pa.list_(pa.large_binary())])
+def since(kind: pa.DataType, package: str, *version: int) -> Any:
+    """Return a type of a column, which versions of a package before this one cannot read."""
+    is_old = tuple(map(int, importlib.metadata.version(package).split(".")[:2])) < version
+    return pytest.param(kind, marks=pytest.mark.skipif(is_old, reason=f"needs {package} {version}"), id=str(kind))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.large_binary(),
+        since(pa.binary(76), "datasets", 5, 1),
+        since(pa.binary_view(), "pyarrow", 24, 0),
+        pa.list_(pa.large_binary()),
+    ],
+    ids=str,
+)
 def test_images_are_read_from_every_arrow_type_of_bytes(tmp_path, kind):
     data = picture() + bytes(76 - len(picture()))
     column = pa.array([[data] if pa.types.is_list(kind) else data], kind)
