@@ -135,6 +135,10 @@ class Step:
         """Return (model, pretrained) of each model of open_clip that the step loads, so that `check` can look for the files."""
         return ()
 
+    def embedding_files(self) -> tuple[str, ...]:
+        """Return the .npy files of shape (N, D) that are compared with embeddings of a column which the step reads."""
+        return ()
+
     def identity(self) -> str:
         """Return a string that identifies the inputs of the measurement that are not parameters, such as a hash of weights."""
         return ""

@@ -7,10 +7,12 @@ import json
 import os
 import zipfile
 
+import numpy as np
 import pytest
 
-from tests.preflight.checking import check
+from tests.preflight.checking import FETCH, check
 from vlmdata.catalog import find, names
+from vlmdata.demo.recipe import HERE
 from vlmdata.extras import EXTRAS
 from vlmdata.shipped import build_recipes
 from vlmdata.steps.download import Download
@@ -138,6 +140,7 @@ def weights(folder) -> None:
         ("local-dir:nowhere", "", 2, "nowhere is not a model folder of open_clip"),
         ("ViT-B-32", "openai", 2, "HF_HUB_OFFLINE forbids to download"),
         ("hf-hub:a/b", "", 2, "HF_HUB_OFFLINE forbids to download"),
+        ("hf-hub:a/b", "", 2, "or set clip_score.model to local-dir:FOLDER"),
     ],
 )
 def test_weights_that_cannot_be_had_are_named(tmp_path, capsys, monkeypatch, source, model, pretrained, status, words):
@@ -147,6 +150,43 @@ def test_weights_that_cannot_be_had_are_named(tmp_path, capsys, monkeypatch, sou
     assert check(tmp_path, source, [WEB, {"clip_score": {"model": model, "pretrained": pretrained}}]) == status
     written = capsys.readouterr().err
     assert words in written and written.count("\n") == (1 if words else 0)
+
+
+@pytest.mark.parametrize(
+    ("later", "ends"), [([], ", or leave the step out: --set clip_score=off"), (["top"], "to a file of weights")]
+)
+def test_missing_weights_name_the_step_to_leave_out_if_nothing_reads_it(tmp_path, capsys, monkeypatch, source, later, ends):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    steps = [*FETCH, {"clip_score": {"pretrained": "openai"}}]
+    steps += [{"top_fraction": {"score": "clip_score", "fraction": 0.5}} for _ in later]
+    assert check(tmp_path, source, steps) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith(ends)
+
+
+@pytest.mark.parametrize(
+    ("step", "option"),
+    [
+        ("nearest_centroid", {"centroids": "a.npy", "references": ["a.npy"]}),
+        ("decontaminate_images", {"embeddings": ["a.npy"]}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("model", "width"), [("ViT-B-32", 512), ("ViT-L-14-quickgelu", 768), (f"local-dir:{HERE / 'clip'}", 128), ("hf-hub:a/b", 0)]
+)
+def test_embeddings_of_another_width_than_the_model_are_refused(
+    tmp_path, capsys, monkeypatch, source, step, option, model, width
+):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    clip = {"clip_score": {"model": model, "pretrained": "openai", "embeddings": True}}
+    for own in (width, 24):
+        np.save(tmp_path / "a.npy", np.ones((3, own), np.float32))
+        right = own == width or not width  # the width of a model on the hub is not known before the run
+        assert check(tmp_path, source, [*FETCH, clip, {step: option}]) == (0 if right else 2)
+        written = capsys.readouterr().err
+        line = f"{step}: a.npy has embeddings of width 24, but those of clip_score ({model}) have width {width}."
+        assert right or line in written
 
 
 def test_weights_that_were_downloaded_before_are_found_offline(tmp_path, capsys, monkeypatch, source):

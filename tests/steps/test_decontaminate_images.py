@@ -67,6 +67,15 @@ def test_images_with_an_embedding_close_to_a_reference_are_dropped(tmp_path: Pat
     assert step.run(rows)["reason"].to_pylist() == ["means_like_evaluation", None, None, "means_like_evaluation"]
 
 
+def test_files_that_hold_no_embeddings_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_text("no array")
+    np.save(tmp_path / "flat.npy", np.ones(8))
+    expected = {"a": "is not a .npy file of numbers", "flat": "must have the shape", "gone": "there is no file"}
+    for name, message in expected.items():
+        with pytest.raises(RecipeError, match=rf"decontaminate_images.embeddings: .*{message}"):
+            DecontaminateImages(embeddings=(str(tmp_path / f"{name}.npy"),)).check()
+
+
 def test_a_broken_reference_is_reported(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
     with pytest.raises(RecipeError, match=r"cannot decode the reference .*broken\.jpg"):

@@ -44,5 +44,10 @@ def test_the_nearest_centroid_is_found_exactly_and_the_first_wins_a_tie() -> Non
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="must have the shape \\(references, 2\\)"):
         files(tmp_path, np.zeros((5, 3))).check()
-    with pytest.raises(RecipeError, match="there is no file"):
+    with pytest.raises(RecipeError, match=r"nearest_centroid.centroids: there is no file nowhere.npy. Set nearest_centroid"):
         NearestCentroid(centroids="nowhere.npy", references=()).check()
+    np.savez(tmp_path / "a.npz", CENTROIDS)
+    for name, data in (("text", b"1 2 3\n"), ("empty", b""), ("archive", (tmp_path / "a.npz").read_bytes())):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(RecipeError, match=f"references: .*{name} is not a .npy file of numbers"):
+            NearestCentroid(centroids=str(tmp_path / "centroids.npy"), references=(str(tmp_path / name),)).check()

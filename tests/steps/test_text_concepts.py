@@ -42,8 +42,11 @@ def test_another_list_changes_the_identity_of_the_step(tmp_path: Path) -> None:
 def test_missing_lists_and_invalid_ids_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="set either `words`"):
         TextConcepts().check()
-    with pytest.raises(RecipeError, match="there is no file"):
+    with pytest.raises(RecipeError, match=r"text_concepts.words: there is no file nowhere.txt. Give a text file with one word"):
         TextConcepts(words="nowhere.txt").check()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RecipeError, match=r"text_concepts.wordnet: there is no file .*index.noun. Give the folder `dict`"):
+        TextConcepts(synsets=__file__, wordnet=str(tmp_path / "empty")).check()
     (tmp_path / "ids.txt").write_text("dog\n")
     with pytest.raises(RecipeError, match="must hold one id"):
         TextConcepts(synsets=str(tmp_path / "ids.txt"), wordnet=str(small_wordnet(tmp_path / "dict"))).check()

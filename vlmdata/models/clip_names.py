@@ -107,6 +107,18 @@ def model_names() -> list[str]:
     return sorted(path.stem for path in (_package() / "model_configs").glob("*.json"))
 
 
+def embedding_width(model: str) -> int | None:
+    """Return the width of a model's embeddings, or None for a model on the hub. `check_model` has checked the name."""
+    if model.startswith("hf-hub:"):
+        return None
+    if model.startswith("local-dir:"):
+        tree = json.loads((Path(model.removeprefix("local-dir:")) / "open_clip_config.json").read_text())
+        tree = tree.get("model_cfg", tree)
+    else:
+        tree = json.loads((_package() / "model_configs" / f"{model}.json").read_text())
+    return tree.get("embed_dim")
+
+
 def downloads(model: str) -> dict[str, Weights]:
     """Return where open_clip downloads each tag of a model's weights from."""
     return _registry().get(model.replace("/", "-"), {})

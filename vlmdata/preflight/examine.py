@@ -13,12 +13,13 @@ import pyarrow as pa
 from vlmdata.errors import RecipeError
 from vlmdata.extras import MissingPackage, check_installed
 from vlmdata.preflight.disk_space import check_disk
+from vlmdata.preflight.embedding_files import other_widths
 from vlmdata.preflight.findings import Findings, attempt_check
 from vlmdata.preflight.first_rows import check_rows, first_rows
 from vlmdata.preflight.output_place import check_output
 from vlmdata.preflight.source_files import check_files
 from vlmdata.preflight.step_order import too_early
-from vlmdata.preflight.weights import check_weights
+from vlmdata.preflight.weights import MissingWeights, check_weights
 from vlmdata.recipe import Parsed, Recipe, parse_parts
 from vlmdata.row import ROW, flatten
 from vlmdata.sources.url_list import UrlList
@@ -65,9 +66,14 @@ def examine(
 
 def _check_recipe(parsed: Parsed, where: str, findings: Findings, *, resolves: bool, can_set: bool) -> None:
     source, steps = parsed.source, parsed.steps
+    sound = []
     for step in steps:
+        before = len(findings.mistakes)
         can_go = can_set and not isinstance(step, Download | Resize) and not _is_read(step, steps)
         attempt_check(_step_check(step, findings, resolves=resolves, can_go=can_go), findings)
+        if len(findings.mistakes) == before:
+            sound.append(step)
+    findings.mistakes += other_widths(sound)
     if source is None:
         return
     attempt_check(lambda: _check_layout(parsed, source, findings), findings)
@@ -108,9 +114,9 @@ def _step_check(step: Step, findings: Findings, *, resolves: bool, can_go: bool)
         try:
             check_installed(step.packages, f"step {step.name}")
             step.check()
-        except MissingPackage as error:
+            check_weights(step, findings, resolves=resolves)
+        except (MissingPackage, MissingWeights) as error:
             raise RecipeError(f"{error}, or leave the step out: --set {step.name}=off") if can_go else error from None
-        check_weights(step, findings, resolves=resolves)
 
     return check
 

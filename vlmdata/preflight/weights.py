@@ -16,8 +16,12 @@ ON = {"1", "ON", "YES", "TRUE"}  # values of HF_HUB_OFFLINE that huggingface_hub
 WAIT_S = 5.0  # for an answer of the hub
 
 
+class MissingWeights(RecipeError):
+    """Weights that are neither on this machine nor can be downloaded."""
+
+
 def check_weights(step: Step, findings: Findings, *, resolves: bool) -> None:
-    """Raise RecipeError if weights of a step cannot be had. `step.check` has checked the names and the local files.
+    """Raise MissingWeights if weights of a step cannot be had. `step.check` has checked the names and the local files.
 
     Weights that are not on this machine are noted. With `resolves`, the hub is asked whether it has them.
     """
@@ -34,9 +38,9 @@ def check_weights(step: Step, findings: Findings, *, resolves: bool) -> None:
             continue
         where = weights.hub.rstrip("/") or weights.url
         if weights.hub and os.environ.get("HF_HUB_OFFLINE", "").upper() in ON:
-            raise RecipeError(
+            raise MissingWeights(
                 f"{step.name}: the weights of {name} ({where}) are not on this machine, and HF_HUB_OFFLINE forbids to download "
-                f"them. Unset it, download them before, or set {step.name}.pretrained to a local file"
+                f"them. Unset it, download them before, or {_other(step, model)}"
             )
         if resolves and weights.hub:
             _resolve(step, name, weights)
@@ -61,7 +65,7 @@ def _hub_cache() -> Path:
 
 
 def _resolve(step: Step, name: str, weights: Weights) -> None:
-    """Raise RecipeError if the hub does not have the weights, or cannot be reached. Nothing is downloaded."""
+    """Raise MissingWeights if the hub does not have the weights, or cannot be reached. Nothing is downloaded."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -77,7 +81,14 @@ def _resolve(step: Step, name: str, weights: Weights) -> None:
 
 
 def _unreachable(step: Step, name: str, repository: str, error: Exception) -> Exception:
-    return RecipeError(
+    return MissingWeights(
         f"{step.name}: the weights of {name} cannot be downloaded from {repository}: {one_line(error)[:200]}. "
-        f"Check the connection and the name, or set {step.name}.pretrained to a local file"
+        f"Check the connection and the name, or {_other(step, name)}"
     )
+
+
+def _other(step: Step, model: str) -> str:
+    """Return what a user without a connection can do."""
+    if has_own_weights(model):
+        return f"set {step.name}.model to local-dir:FOLDER, a model folder of open_clip"
+    return f"set {step.name}.pretrained to a file of weights"

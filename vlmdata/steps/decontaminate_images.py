@@ -21,6 +21,7 @@ from vlmdata.images.phash import phash, phash_imagededup
 from vlmdata.models.clip_names import check_model, weights_identity
 from vlmdata.parameters import Doc
 from vlmdata.row import aligned, drop_images, flatten
+from vlmdata.similarity.array_files import npy_shape
 from vlmdata.similarity.cosine import Int8, greatest_cosine, quantise
 from vlmdata.similarity.embeddings import embeddings_in
 from vlmdata.similarity.nearest import NONE, nearest
@@ -77,9 +78,13 @@ class DecontaminateImages(Step):
             raise RecipeError(f"{self.name}: set `references` (images), `embeddings` (.npy files), or both")
         if not 0 <= self.distance <= MAX_DISTANCE or not 0 < self.cosine < 1:
             raise RecipeError(f"{self.name}: distance must lie in 0..{MAX_DISTANCE} and cosine between 0 and 1")
-        for path in (*self.references, *self.embeddings):
+        for path in self.references:
             if not Path(at_home(path)).exists():
-                raise RecipeError(f"{self.name}: there is no file or folder {path}")
+                raise RecipeError(f"{self.name}.references: there is no file or folder {path}")
+        for path in self.embeddings:
+            shape = npy_shape(path, f"{self.name}.embeddings")
+            if len(shape) != 2:
+                raise RecipeError(f"{self.name}.embeddings: {path} must have the shape (embeddings, width), not {shape}")
         if self.model:
             check_installed(ClipScore.packages, f"step {self.name}, parameter model")
             check_model(self.model, self.pretrained, self.name)
@@ -94,6 +99,9 @@ class DecontaminateImages(Step):
     def columns_read(self) -> tuple[str, ...]:
         own = () if self.hash == "phash" or not self.references else (self.hash,)
         return ("images", *own, *((self.embedding,) if self.embeddings or self.model else ()))
+
+    def embedding_files(self) -> tuple[str, ...]:
+        return self.embeddings
 
     def clip_weights(self) -> tuple[tuple[str, str], ...]:
         return ((self.model, self.pretrained),) if self.model else ()

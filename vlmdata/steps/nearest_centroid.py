@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow as pa
 from vlmdata.home_folder import at_home
 from vlmdata.parameters import Doc
 from vlmdata.row import aligned, drop_images, flatten
+from vlmdata.similarity.array_files import npy_shape
 from vlmdata.similarity.embeddings import embeddings_in
 from vlmdata.step import RecipeError, Step, StepContext
 
@@ -40,23 +40,23 @@ class NearestCentroid(Step):
     embedding: Annotated[str, Doc("Column of the embeddings.")] = "clip_score.embedding"
 
     def check(self) -> None:
-        for path in (self.centroids, *self.references):
-            if not Path(at_home(path)).is_file():
-                raise RecipeError(f"{self.name}: there is no file {path}")
+        shape = npy_shape(self.centroids, f"{self.name}.centroids")
+        if len(shape) != 2 or not shape[0]:
+            raise RecipeError(f"{self.name}.centroids: {self.centroids} must have the shape (centroids, width), not {shape}")
         if not self.references:
             raise RecipeError(
                 f"{self.name}.references: give a list of files that hold embeddings of reference images or indices of centroids"
             )
-        shape = np.load(at_home(self.centroids), mmap_mode="r").shape
-        if len(shape) != 2:
-            raise RecipeError(f"{self.name}.centroids: {self.centroids} must have the shape (centroids, width), not {shape}")
         for path in self.references:
-            array = np.load(at_home(path), mmap_mode="r")
-            if array.ndim != 1 and array.shape[1:] != shape[1:]:
+            own = npy_shape(path, f"{self.name}.references")
+            if len(own) != 1 and own[1:] != shape[1:]:
                 raise RecipeError(
                     f"{self.name}.references: {path} must have the shape (references, {shape[1]}) for embeddings"
-                    f" or (indices,) for centroids, not {array.shape}"
+                    f" or (indices,) for centroids, not {own}"
                 )
+
+    def embedding_files(self) -> tuple[str, ...]:
+        return (self.centroids,)
 
     def columns_read(self) -> tuple[str, ...]:
         return ("images", self.embedding)

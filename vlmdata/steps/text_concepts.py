@@ -16,6 +16,12 @@ from vlmdata.step import RecipeError, Step, StepContext
 from vlmdata.text.listed_words import listed_in_runs, unspaced_words
 from vlmdata.text.wordnet import ENDINGS, wordnet
 
+NEEDED = {  # what a user sets a parameter to
+    "words": "Give a text file with one word per line",
+    "synsets": "Give a text file with one WordNet id per line",
+    "wordnet": "Give the folder `dict` of WordNet 3.0",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextConcepts(Step):
@@ -44,15 +50,15 @@ class TextConcepts(Step):
             raise RecipeError(
                 f"{self.name}: set either `words`, or both `synsets` and `wordnet` (the folder of WordNet's files)"
             )
-        for path in self._files():
+        for name, path in self._files():
             if not path.is_file():
-                raise RecipeError(f"{self.name}: there is no file {path}")
+                raise RecipeError(f"{self.name}.{name}: there is no file {path}. {NEEDED[name]}")
         if self.synsets and not all(line[:1] in "nvars" and line[1:].isdigit() for line in _lines(self.synsets)):
             raise RecipeError(f"{self.name}.synsets: {self.synsets} must hold one id such as n02084071 per line")
 
     def identity(self) -> str:
         digest = hashlib.sha256()
-        for path in self._files():
+        for _, path in self._files():
             digest.update(path.read_bytes())
         return digest.hexdigest()[:16]
 
@@ -79,11 +85,12 @@ class TextConcepts(Step):
             return word.lower() in _words(self.words)
         return _first_synset(self.wordnet, word) in _offsets(self.synsets)
 
-    def _files(self) -> list[Path]:
+    def _files(self) -> list[tuple[str, Path]]:
+        """Return the files of the step, each after the name of its parameter."""
         if self.words:
-            return [Path(at_home(self.words))]
+            return [("words", Path(at_home(self.words)))]
         parts = [Path(at_home(self.wordnet)) / name for context in ENDINGS for name in (f"index.{context}", f"{context}.exc")]
-        return [Path(at_home(self.synsets)), *parts]
+        return [("synsets", Path(at_home(self.synsets))), *(("wordnet", part) for part in parts)]
 
 
 def _lines(path: str) -> list[str]:
