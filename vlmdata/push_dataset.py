@@ -16,6 +16,7 @@ from vlmdata.pushing.contents import LocalFile, contents
 from vlmdata.pushing.failures import LOGIN, explained
 from vlmdata.pushing.identity import difference, identify
 from vlmdata.pushing.repository import RemoteFile, Repository, to_delete, without_bars
+from vlmdata.readable import visible
 from vlmdata.sizes import counted
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import errors_as
@@ -23,6 +24,8 @@ from vlmdata.version import version
 
 PART = r"(?!.*(?:--|\.\.))\w(?:[\w.-]{0,94}\w)?"  # as huggingface_hub checks it
 NAME = re.compile(rf"{PART}/{PART}(?<!\.git)", re.ASCII)
+# A branch by the rules of `git check-ref-format`; names that begin with `refs/` are no branches.
+BRANCH = re.compile(r"(?!refs/|.*(?:\.\.|//|/\.|@\{|\.lock(?:/|$)))[^-./\s~^:?*\[\\][^\s~^:?*\[\\]*(?<![./])")
 TOKEN = re.compile(r"[!-~]+")
 SAMPLES = re.compile(r"\.(tar|parquet|arrow|mds|mds\.zstd)$")  # names of files with samples
 
@@ -53,6 +56,8 @@ def push(
     check_bool(private=private, replace=replace, dry_run=dry_run)
     if revision is not None:
         check_text(revision=revision)
+        if not BRANCH.fullmatch(revision) or not revision.isprintable():
+            raise RecipeError(f"{visible(revision)!r} is no name of a branch. Write a name such as v2")
     if not NAME.fullmatch(repo):
         raise RecipeError(f"{repo} is no name of a repository. Write USER/NAME, such as jane/cats")
     check_installed(["huggingface_hub"], "push")
@@ -116,6 +121,10 @@ def _check_owner(
         return
     card, manifest = (repository.read(name) if name in remote else None for name in (CARD, MANIFEST))
     there = identify(remote, card, manifest)
+    if there is None and others == [CARD]:  # as the site of the Hub writes for a new repository with a licence
+        if not replace:
+            raise RecipeError(f"{repository.name} holds only a {CARD} that vlmdata did not write. Add --replace to replace it")
+        return
     if there is None:
         fix = f"If an earlier push wrote them, add the tag `vlmdata` to the metadata of its {CARD}"
         first = f"{repository.name} holds files that vlmdata did not push, such as {others[0]}"

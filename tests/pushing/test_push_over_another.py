@@ -1,5 +1,6 @@
 """A push replaces another build of its dataset, and another dataset or format only if the user says so."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.hub_server import TOKEN, HubServer
 from tests.pushing.pushed import REPO, export_of, forget_tar, in_repository, travelling
 from vlmdata import RecipeError, export, push
 from vlmdata.cli import main
+from vlmdata.pushing.identity import identify
 
 pytestmark = pytest.mark.whole
 
@@ -56,6 +58,20 @@ def other_steps(recipe):
     recipe["steps"][0] = {name: {**values, "label": "other"} for name, values in recipe["steps"][0].items()}
 
 
+def test_a_card_whose_aliases_make_it_huge_is_read_in_a_moment(tmp_path):
+    card = (export_of(tmp_path, "tars") / "README.md").read_bytes()
+    names = "abcdefghijklmnop"
+    steps = "".join(f"- &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in itertools.pairwise(names))
+    bomb = card.replace(b"steps: []\n", f"steps:\n- &a [x]\n{steps}".encode())
+    assert bomb != card and identify(["00000.tar"], bomb, None).recipe is None
+    assert identify(["00000.tar"], card, None).recipe["steps"] == []
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff", b"[]", b"{", b"[" * 5000, b'{"recipe": 1}'])
+def test_a_manifest_of_something_else_shows_no_owner(text):
+    assert identify(["manifest.json"], None, text) is None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -87,7 +103,7 @@ def test_another_build_of_the_same_dataset_needs_no_flag(hub, out):
     assert in_repository(hub) == travelling(out)
 
 
-def test_an_export_does_not_replace_its_dataset_nor_an_export_to_another_format_of_parquet(hub, tmp_path):
+def test_an_export_does_not_replace_an_export_to_another_format_of_parquet(hub, tmp_path):
     make_dataset(tmp_path / "chats", map(chat, range(5)), layout="documents")
     made = {"parquet": {}, "messages": {"form": "parquet"}}
     for to, options in made.items():
@@ -98,6 +114,18 @@ def test_an_export_does_not_replace_its_dataset_nor_an_export_to_another_format_
     push(tmp_path / "parquet", REPO, revision="parquet")
     assert in_repository(hub, "parquet") == content(tmp_path / "parquet")
     assert in_repository(hub) == content(tmp_path / "messages")
+
+
+def test_a_card_of_the_site_of_the_hub_is_replaced_only_if_the_user_says_so(hub, out):
+    api = huggingface_hub.HfApi(endpoint=hub.url, token=TOKEN)
+    api.create_repo(REPO, repo_type="dataset")
+    card = b"---\nlicense: mit\n---\n"
+    api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=REPO, repo_type="dataset")
+    with pytest.raises(RecipeError, match=r"holds only a README\.md that vlmdata did not write\. Add --replace to replace it"):
+        push(out, REPO)
+    assert in_repository(hub) == {"README.md": card}
+    push(out, REPO, replace=True)
+    assert in_repository(hub) == travelling(out)
 
 
 def test_a_dataset_whose_card_was_edited_is_recognized_by_its_manifest(hub, out):
@@ -127,7 +155,7 @@ def test_an_export_whose_card_lost_its_recipe_is_recognized_by_a_common_tar(hub,
     other = shutil.copytree(folder, tmp_path / "other")
     for tar in other.glob("*.tar"):
         tar.write_bytes(tar.read_bytes() + bytes(512))
-    with pytest.raises(RecipeError, match="holds an export to tars whose card does not have its recipe any more"):
+    with pytest.raises(RecipeError, match="holds an export to tars, which may be another dataset"):
         push(other, REPO)
     (other / "00000.tar").write_bytes((folder / "00000.tar").read_bytes())
     push(other, REPO)

@@ -61,6 +61,28 @@ def test_a_name_that_is_no_repository_is_refused(out, name):
         push(out, name)
 
 
+@pytest.mark.parametrize(
+    "name", ["", "a b", "..", ".a", "-a", "a/", "a//b", "a..b", "refs/pr/1", "a.lock", "a\n", "a~1", "a:b"]
+)
+def test_a_name_that_is_no_branch_is_refused(hub, out, name):
+    with pytest.raises(RecipeError, match="is no name of a branch"):
+        push(out, REPO, revision=name)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["v2", "v2/more", "a", "2026-01-01", "größer", "a.b", "a@b"])
+def test_a_name_of_a_branch_is_taken(hub, out, name):
+    assert push(out, REPO, revision=name, dry_run=True)["revision"] == name
+
+
+def test_a_name_of_a_file_that_is_not_utf_8_is_refused(hub, tmp_path):
+    folder = export_of(tmp_path, "tars")
+    (folder / os.fsdecode(b"\xff.txt")).write_text("")
+    with pytest.raises(RecipeError, match=r"has a name that is not UTF-8\. Rename or remove it") as caught:
+        push(folder, REPO)
+    assert str(caught.value).isprintable() and hub.requests == []
+
+
 def test_an_unfinished_or_damaged_dataset_is_refused(hub, out):
     (out / "00001.tar").write_bytes(b"short")
     with pytest.raises(RecipeError, match=r"is damaged: 00001\.tar has 5 bytes"):

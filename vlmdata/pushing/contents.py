@@ -112,6 +112,8 @@ def _check_inside(folder: Path, names: Sequence[str], listed_in: str) -> None:
 
 def _check_files(folder: Path, names: Sequence[str]) -> None:
     for path in (folder / name for name in names):
+        if any("\ud800" <= char <= "\udfff" for char in str(path.relative_to(folder))):
+            raise RecipeError(f"{folder / ascii(path.name)} has a name that is not UTF-8. Rename or remove it")
         if not path.is_file():
             kind = "a link to a folder or to nothing" if path.is_symlink() else "a folder, a pipe, a socket or a device"
             raise RecipeError(f"{path} is {kind}, not a file. Remove it")

@@ -18,6 +18,7 @@ from vlmdata.card import FORMAT, RECIPE
 from vlmdata.engine.store.json_shapes import Manifest, record_of
 from vlmdata.redact import redacted_tree
 
+MOST_VALUES = 1_000_000  # in a card
 TAG = "vlmdata"  # in the metadata of every card
 FORMATS = {  # by names of files; the first that occurs. `obelics` and `messages` are Parquet too, and their cards say so
     "energon": r"\.nv-meta/.+",
@@ -80,8 +81,8 @@ def difference(here: Identity, there: Identity, *, share: bool) -> str | None:
     same_format = here.format == there.format if here.format and there.format else here.family == there.family
     if here.is_dataset != there.is_dataset or not same_format:
         return f"{there}, and not {here}"
-    if there.recipe is None:
-        return None if share else f"{there} whose card does not have its recipe any more, so it may be another dataset"
+    if here.recipe is None or there.recipe is None:
+        return None if share else f"{there}, which may be another dataset: without the recipe in both cards, this is not known"
     if not _agree(here.recipe, there.recipe, "source"):
         return f"{there} from another source"
     return None if _agree(here.recipe, there.recipe, "steps") else f"{there} that was made with other steps"
@@ -107,8 +108,13 @@ def _recipe_of(card: str) -> Mapping[str, Any] | None:
 
 
 def _yaml(text: str) -> Any:
-    """Return the value of YAML from a stranger, or None if it is not YAML."""
+    """Return the value of YAML from a stranger, or None if it is not YAML, or if its aliases make it huge."""
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
+    left, values = [value], 0
+    while left and values < MOST_VALUES:
+        one, values = left.pop(), values + 1
+        left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    return None if left else value
