@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.newer_packages import since
 from tests.sources.reading import pairs_of, read_all
 from vlmdata.readers.captions import caption_column
 from vlmdata.readers.dotted_paths import reach
@@ -95,7 +96,7 @@ def test_a_path_reads_fields_of_maps_and_of_json_columns(tmp_path):
         read_all(UrlList(path=str(tmp_path), caption="map"))
 
 
-@pytest.mark.parametrize("view", [pa.list_view, pa.large_list_view, pa.list_])
+@pytest.mark.parametrize("view", [since(pa.list_view, "pyarrow", 25, 0), since(pa.large_list_view, "pyarrow", 25, 0), pa.list_])
 def test_every_list_type_may_hold_captions_and_json_lists(tmp_path, view):
     column = pa.array([["a", "b"], None, ['["c", "d"]', "e"]], view(pa.string()))
     pq.write_table(pa.table({"url": ["http://a.org/"] * 3, "caption": column}), tmp_path / "a.parquet")

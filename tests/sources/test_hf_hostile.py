@@ -1,15 +1,14 @@
 """An untrusted Hugging Face dataset may name only certain files, and any other is refused."""
 
-import importlib.metadata
 import json
 import os
 import zipfile
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.newer_packages import since
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
 from vlmdata.readers.nameable_files import Reach
@@ -200,12 +199,6 @@ def test_a_file_without_rows_does_not_stop_the_reading_of_others(tmp_path):
     write(tmp_path / "data/2.parquet", pa.array([], pa.binary()))
     (tmp_path / "data/3.parquet").write_bytes(b"")
     assert read_all(HfDataset(path=str(tmp_path / "data")))["reason"].to_pylist() == [None]
-
-
-def since(kind: pa.DataType, package: str, *version: int) -> Any:
-    """Return a type of a column, which versions of a package before this one cannot read."""
-    is_old = tuple(map(int, importlib.metadata.version(package).split(".")[:2])) < version
-    return pytest.param(kind, marks=pytest.mark.skipif(is_old, reason=f"needs {package} {version}"), id=str(kind))
 
 
 @pytest.mark.parametrize(
