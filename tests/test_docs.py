@@ -105,6 +105,13 @@ def test_the_commands_in_contributing_exist():
         assert f"\n{target}:" in makefile, target
 
 
+@pytest.mark.parametrize("page", ["cli.md", "cookbook.md"])
+def test_no_line_of_code_on_a_page_for_newcomers_is_wider_than_a_browser_shows(page):
+    text = (Path(__file__).parent.parent / "docs" / page).read_text()
+    code = re.findall(r"^```.*?^```|^ {4}[^\n]*$", text, re.M | re.S)
+    assert [line for block in code for line in block.splitlines() if len(line) > 108] == []
+
+
 def test_every_reason_in_the_table_of_hostile_input_exists():
     text = (Path(__file__).parent.parent / "docs" / "hostile.md").read_text()
     named = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", text))
