@@ -1,4 +1,7 @@
-"""The datasets that peers read: captions, documents and chats with real pictures in several formats and odd sizes."""
+"""The datasets that peers read: captions, documents and chats with real pictures in several formats and odd sizes.
+
+`rare_captions`, `rare_documents` and `rare_chats` have a sample for each format of pictures, with a picture that is only drawn.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from tests.exporting.made import Made, key_of, make_dataset
+from tests.peers.rare_pictures import rare_pictures
 from vlmdata.demo.recipe import HERE
 from vlmdata.readers.dialogue import Marked, Message, laid_out
 
@@ -74,12 +78,13 @@ CHANGES: dict[int, Callable[[Image.Image], bytes]] = {  # by the last digits of 
 def kind_of(data: bytes) -> tuple[str, int, int]:
     """Return an image's extension, width and height."""
     with Image.open(io.BytesIO(data)) as image:
-        return {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}[str(image.format)], image.width, image.height
+        name = str(image.format).lower()
+        return {"jpeg": "jpg"}.get(name, name), image.width, image.height
 
 
-def captions() -> Iterator[Made]:
-    """Yield caption pairs."""
-    for number, (data, text) in enumerate(pictures()):
+def captions(found: Sequence[tuple[bytes, str]] | None = None) -> Iterator[Made]:
+    """Yield caption pairs of `found`, which are (file, caption), or of the demo's figures."""
+    for number, (data, text) in enumerate(pictures() if found is None else found):
         key, (extension, width, height) = key_of(number), kind_of(data)
         facts = {"key": key, "url": f"https://example.org/{number}.{extension}", "caption": text, "width": width}
         facts |= {"height": height, "original_width": width, "original_height": height, "scores": {"clip_score": number / 100}}
@@ -182,15 +187,36 @@ def unusual(image: Callable[[], bytes]) -> list[list[Message]]:
     ]
 
 
+def rare_documents() -> Iterator[Made]:
+    """Yield a document of each rare picture."""
+    for number, (data, name) in enumerate(rare_pictures()):
+        yield aligned(number, [f"before the {name}", data, "after it"])
+
+
+def rare_chats() -> Iterator[Made]:
+    """Yield a conversation about each rare picture."""
+    for number, (data, name) in enumerate(rare_pictures()):
+        yield aligned(number, [data, "Which format is it?", name], roles=[U, U, S])
+
+
+DATA: dict[str, tuple[str, Callable[[], Iterable[Made]]]] = {  # dataset -> kind of its samples, and what makes them
+    "captions": ("captions", captions),
+    "documents": ("documents", documents),
+    "chats": ("conversations", chats),
+    "rare_captions": ("captions", lambda: captions(rare_pictures())),
+    "rare_documents": ("documents", rare_documents),
+    "rare_chats": ("conversations", rare_chats),
+}
+
+
 def samples_of(data: str) -> list[Made]:
     """Return the samples of the dataset `data`."""
-    made: dict[str, Callable[[], Iterable[Made]]] = {"captions": captions, "documents": documents, "chats": chats}
-    return list(made[data]())
+    return list(DATA[data][1]())
 
 
 def make(data: str, out: Path) -> None:
     """Write the dataset `data`."""
-    make_dataset(out, samples_of(data), layout="captions" if data == "captions" else "documents", per_shard=PER_SHARD)
+    make_dataset(out, samples_of(data), layout="captions" if DATA[data][0] == "captions" else "documents", per_shard=PER_SHARD)
 
 
 def expected(sample: Made) -> dict[str, Any]:

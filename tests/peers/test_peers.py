@@ -8,13 +8,15 @@ import pytest
 
 from tests.peers import made
 from tests.peers.check_files import CHECKS, names, read
+from tests.peers.rare_pictures import rare_pictures
 from vlmdata import exports
 from vlmdata.catalog import build
+from vlmdata.images.budget import COSTS
+from vlmdata.images.header import read_header
 
 FORMATS = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
 UNCHECKED = {  # formats of the table "read by", and why no library reads them here
     "folder": "plain files, which need no library",
-    "img2dataset": "it writes this format and reads none; tests/exports/test_img2dataset.py compares with its output",
     "llava": "LLaVA's trainer is not on the package index",
 }
 
@@ -24,12 +26,12 @@ def test_the_constants_of_a_check_name_data_formats_and_options_that_exist(name)
     check = read(name)
     assert check.requirements and check.exports
     for wanted in check.exports:
-        assert wanted.data in ("captions", "documents", "chats")
+        assert wanted.data in made.DATA
         if wanted.to is None:
             assert wanted.options == {}
         else:
             exporter = build(exports.find(wanted.to), wanted.options, name)
-            assert {"chats": "conversations"}.get(wanted.data, wanted.data) in exporter.kinds()
+            assert made.DATA[wanted.data][0] in exporter.kinds()
 
 
 @pytest.mark.parametrize("name", names())
@@ -59,6 +61,16 @@ def test_a_check_without_a_constant_or_with_a_computed_one_is_refused(tmp_path, 
         read("two")
     with pytest.raises(ValueError, match=r"no check 'three'\. The checks are one, two"):
         read("three")
+
+
+def test_the_rare_pictures_are_of_all_formats_that_a_dataset_can_hold():
+    found = [read_header(data) for data, _ in rare_pictures()]
+    assert {header.format for header in found} == COSTS.keys()
+    assert {header.format for header in found if header.is_animated} >= {"png", "webp", "gif", "avif"}
+    assert {header.mode for header in found} >= {"cmyk", "palette", "grey", "grey_alpha"}
+    assert {header.bit_depth for header in found} == {1, 8, 16} and {header.orientation for header in found} == {1, 6}
+    for data in ("rare_captions", "rare_documents", "rare_chats"):
+        assert len(made.samples_of(data)) == len(found)
 
 
 @pytest.mark.parametrize("data", ["captions", "documents", "chats"])

@@ -11,6 +11,8 @@ EXPORTS = [
     {"data": "captions", "to": "hf"},
     {"data": "documents", "to": "hf"},
     {"data": "documents", "to": "obelics"},
+    {"data": "rare_captions", "to": "parquet"},
+    {"data": "rare_documents", "to": "obelics"},
     {"data": "chats", "to": "messages", "options": {"form": "parquet"}},
 ]
 

@@ -23,6 +23,8 @@ EXPORTS = [
     {"data": "captions", "to": "energon", "options": {}},
     {"data": "documents", "to": "energon", "options": {}},
     {"data": "chats", "to": "energon", "options": {}},
+    {"data": "rare_captions", "to": "energon", "options": {}},
+    {"data": "rare_documents", "to": "energon", "options": {}},
     {"data": "chats", "to": "energon", "options": {"val": 0.3, "test": 0.1}},
 ]
 SPLITS = ("train", "val", "test")

@@ -16,6 +16,7 @@ from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoP
 REQUIREMENTS = ["llamafactory==0.9.5", "torch==2.15", "torchvision==0.29.2"]
 EXPORTS = [
     {"data": "chats", "to": "messages", "options": {"form": "placeholders"}},
+    {"data": "rare_chats", "to": "messages", "options": {"form": "placeholders"}},
     {"data": "captions", "to": "messages", "options": {"form": "placeholders", "prompt": "Describe the image."}},
 ]
 SPECIAL = (

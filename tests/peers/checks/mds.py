@@ -16,6 +16,7 @@ EXPORTS = [
     {"data": "captions", "to": "mds", "options": {}},
     {"data": "documents", "to": "mds", "options": {}},
     {"data": "chats", "to": "mds", "options": {}},
+    {"data": "rare_documents", "to": "mds", "options": {}},
     {"data": "captions", "to": "mds", "options": {"compression": "zstd", "hashes": ["sha1", "xxh64"], "size_limit": 20000}},
     {"data": "chats", "to": "mds", "options": {"compression": "zstd", "hashes": ["sha1", "xxh64"], "size_limit": 20000}},
 ]

@@ -8,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 REQUIREMENTS = ["ms-swift==4.6", "torchvision"]
 EXPORTS = [
     {"data": "chats", "to": "messages", "options": {"form": "parts"}},
     {"data": "captions", "to": "messages", "options": {"form": "parts", "prompt": "Describe the image."}},
     {"data": "chats", "to": "messages", "options": {"form": "placeholders"}},
+    {"data": "rare_chats", "to": "messages", "options": {"form": "parts"}},
 ]
 ROLES = {"tool_call": "assistant"}  # names of ms-swift, where they differ from those in EXPECTED
 
@@ -74,8 +75,8 @@ def check_images(row: dict, folder: Path, want: dict) -> None:
         sys.exit(f"sample {want['key']}: ms-swift has other images: {paths}")
     for image, path in zip(row["images"] or [], paths, strict=True):
         with Image.open(path) as original:
-            upright = ImageOps.exif_transpose(original).convert("RGB")
-        if load_image(image["path"]).convert("RGB").tobytes() != upright.tobytes():
+            stored = original.convert("RGB")  # ms-swift does not turn a photo upright
+        if load_image(image["path"]).convert("RGB").tobytes() != stored.tobytes():
             sys.exit(f"sample {want['key']}: ms-swift decodes other pixels of {path}")
 
 

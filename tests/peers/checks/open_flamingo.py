@@ -32,7 +32,10 @@ REQUIREMENTS = [
     "six",
     "tqdm",
 ]
-EXPORTS = [{"data": "documents", "to": "mmc4", "options": {"images": "base64"}}]
+EXPORTS = [
+    {"data": "documents", "to": "mmc4", "options": {"images": "base64"}},
+    {"data": "rare_documents", "to": "mmc4", "options": {"images": "base64"}},
+]
 IMAGE = 1  # the token of an image
 LARGEST = 32  # images of a document
 LEAST_KB = 10  # OpenFlamingo skips smaller images

@@ -17,6 +17,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 REQUIREMENTS = ["trl==1.16", "pillow", "torchvision"]
 EXPORTS = [
     {"data": "chats", "to": "messages", "options": {"form": "parquet"}},
+    {"data": "rare_chats", "to": "messages", "options": {"form": "parquet"}},
     {"data": "captions", "to": "messages", "options": {"form": "parquet", "prompt": "Describe the image."}},
 ]
 SPECIAL = (
