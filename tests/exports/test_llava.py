@@ -5,9 +5,9 @@ import json
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from tests.exporting.made import caption, make_dataset
+from tests.exporting.made import caption, chat, make_dataset
 from tests.exporting.read_back import both
-from tests.exports.talks import MIXED, PLAIN, TURNS
+from tests.exports.talks import MIXED, PLAIN, TURNS, A, S, T, U
 from vlmdata.export_dataset import export
 from vlmdata.sources.llava_json import LlavaJson
 
@@ -62,3 +62,42 @@ def test_captions_become_conversations_if_the_user_gives_the_question(tmp_path):
     records = json.loads((tmp_path / "to" / "llava.json").read_text())
     assert records[1]["conversations"][0] == {"from": "human", "value": "<image>\nDescribe the image."}
     assert records[1]["conversations"][1] == {"from": "gpt", "value": "picture 1"}
+
+
+REFUSED = [  # what LLaVA's trainer stops at, or reads only in part
+    (PLAIN[1], "it has 2 images"),
+    (chat(30, "Be kind.", "What?", "A picture.", roles=[T, U, S]), "it has no speaker 'system'"),
+    (TURNS[0], "it has no speaker 'function_call'"),
+    (chat(31, "Hello.", A, "What?", "A picture.", roles=[S, U, U, S]), "only questions with an answer each"),
+    (chat(32, A, "What?", "A picture.", "Thanks.", roles=[U, U, S, U]), "only questions with an answer each"),
+    (chat(33, A, "What does </s> mean?", "An end.", roles=[U, U, S]), "one of its marks"),
+    (chat(34, "What?", "ASSISTANT: a picture", roles=[U, S]), "one of its marks"),
+]
+
+
+def test_the_form_of_the_trainer_leaves_out_what_it_would_stop_at(tmp_path):
+    kept = [PLAIN[0], PLAIN[2], PLAIN[4], TURNS[2]]
+    with pytest.warns(UserWarning, match=f"{len(REFUSED)} samples are left out"):
+        target = exported(tmp_path, [*kept, *(sample for sample, _ in REFUSED)], form="trainer")
+    left_out = dict(line.split("\t") for line in (target / "left_out.log").read_text().splitlines())
+    for (key, _), reason in REFUSED:
+        assert reason in left_out.pop(key)
+    assert not left_out
+    records = json.loads((target / "llava.json").read_text())
+    assert [len(record["conversations"]) for record in records] == [2, 4, 2, 4]
+    assert all(isinstance(record.get("image", ""), str) for record in records)
+
+
+def test_the_form_of_the_trainer_leaves_out_avif_and_names_it(tmp_path):
+    key, members = chat(1, A, "What is it?", "A picture.")
+    facts = json.loads(members["json"])
+    facts["metadata"][0]["file"] = "0.avif"
+    avif = key, {"0.avif": b"", "json": json.dumps(facts).encode()}
+    with pytest.warns(UserWarning, match="1 sample is left out"):
+        target = exported(tmp_path, [PLAIN[0], avif], form="trainer")
+    assert "cannot open AVIF" in (target / "left_out.log").read_text()
+
+
+def test_the_form_of_the_trainer_has_reasoning_in_the_text(tmp_path):
+    record = json.loads((exported(tmp_path, [TURNS[1]], form="trainer") / "llava.json").read_text())[0]
+    assert record["conversations"][1] == {"from": "gpt", "value": "<think>\nbecause\n</think>\n\nSo."}

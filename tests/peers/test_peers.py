@@ -17,7 +17,6 @@ from vlmdata.images.header import read_header
 FORMATS = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
 UNCHECKED = {  # formats of the table "read by", and why no library reads them here
     "folder": "plain files, which need no library",
-    "llava": "LLaVA's trainer is not on the package index",
 }
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from vlmdata.exporting.conversations import conversation_of, image_paths, with_placeholders
 from vlmdata.exporting.draft import Draft, ShardRecord
 from vlmdata.exporting.exporter import Exporter, Kind, Sample, Shard
+from vlmdata.exporting.llava_turns import check_trained
+from vlmdata.exporting.sharegpt import with_thoughts
 from vlmdata.fields import FIELDS
 
 LIST = "llava.json"
@@ -21,13 +23,15 @@ class Llava(Exporter):
     """Write llava.json, a list of records with `id`, `image` and `conversations`, and the images as files in `images/`.
 
     `image` is a path, or a list of paths for several images. Each turn has `from` (`human`, `gpt`, `system`) and `value`, with
-    `<image>` at the place of each image. With `prompt`, caption pairs are exported as conversations of one question, the
-    prompt, and the caption as answer.
+    `<image>` at the place of each image. `form: trainer` leaves out what LLaVA's own trainer stops at or reads only in part,
+    such as a conversation with several images, and writes reasoning into the text. With `prompt`, caption pairs are exported
+    as conversations of one question, the prompt, and the caption as answer.
     """
 
     holds = ("conversations",)
     version = 2
 
+    form: Literal["any", "trainer"] = "any"
     prompt: str = ""
 
     def kinds(self) -> tuple[Kind, ...]:
@@ -47,7 +51,10 @@ class Llava(Exporter):
 
     def _line(self, sample: Sample, draft: Draft) -> str:
         facts, paths = conversation_of(sample, self.prompt), image_paths(sample)
+        facts = with_thoughts(facts) if self.form == "trainer" else facts
         turns, images = with_placeholders(facts, paths, role="from", content="value", roles=ROLES, after="\n")
+        if self.form == "trainer":
+            check_trained(turns, images)
         record: dict[str, Any] = {"id": facts.get("id", sample.key)}
         record |= {"image": images[0] if len(images) == 1 else images} if images else {}
         record |= {"conversations": turns, **({"tools": facts["tools"]} if facts.get("tools") else {})}
