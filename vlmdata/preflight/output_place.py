@@ -111,7 +111,7 @@ def _check_plan(text: str, source: Source | None) -> None:
     store = open_store(text, probe=False)
     made = plan.load(store)
     if source is not None and made is not None and made.source != plan.source_identity(source):
-        raise RecipeError(plan.OTHER_SOURCE.format(store.url))
+        raise RecipeError(plan.other_source(store, source))
 
 
 def _probe(folder: Path, text: str) -> None:

@@ -9,6 +9,8 @@ the pieces of the archive. Each piece is a partition, and the worker that reads 
 from __future__ import annotations
 
 import json
+import math
+import os
 import shutil
 import tempfile
 import uuid
@@ -23,6 +25,7 @@ import pyarrow.parquet as pq
 
 from vlmdata.engine.partitions import tombstones
 from vlmdata.engine.partitions.keys import content_keys, key_order, number_repeats
+from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.engine.store.json_shapes import WORK_FIX, Planned, read_record
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.notes import note
@@ -34,7 +37,6 @@ from vlmdata.steps.download import Download
 from vlmdata.web.crowded_host import crowd
 
 RECORD = "work/plan.json"
-OTHER_SOURCE = "{} was built from another source. Give another --out, or remove this dataset"
 PARTITIONS_PER_FILE = 64
 IN_MEMORY_BYTES = 64_000_000  # maximum bytes of rows to sort in memory; a larger list is sorted in buckets on disk
 BUCKETS = 256
@@ -101,7 +103,7 @@ def make(recipe: Recipe, store: Store) -> PartitionPlan:
         plan = load(store)  # another driver may have written it first
         assert plan is not None
     if plan.source != identity:
-        raise RecipeError(OTHER_SOURCE.format(store.url))
+        raise RecipeError(other_source(store, recipe.source))
     return plan
 
 
@@ -113,6 +115,17 @@ def source_identity(source: Source) -> str:
     names = [(redacted(Path(name).name), size) for name, size in source.files()]
     # redacted, because an address with a new signature is still the same source
     return fingerprint(id_of(source), redacted_tree(parameters), names)
+
+
+def other_source(store: Store, source: Source) -> str:
+    """Return the message for a source that is not the one of the plan. It names a file that changed after the plan."""
+    began = store.path(RECORD).stat().st_mtime if isinstance(store, LocalStore) else math.inf
+    paths = [path for path, _ in source.files() if os.path.isfile(path)]
+    newer = sorted(path for path in paths if os.stat(path).st_mtime > began)
+    if newer:
+        restore = f"{newer[0]} has changed since. Restore it"
+        return f"{store.url} was built from another source, or {restore}, give another --out, or remove this dataset"
+    return f"{store.url} was built from another source. Give another --out, or remove this dataset"
 
 
 def _write(recipe: Recipe, store: Store, identity: str) -> PartitionPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,10 +17,17 @@ from vlmdata.row import IMAGE, ROW, conform, flatten, set_column
 from vlmdata.step import Source
 
 
-def piece_rows(store: Store, source: Source, piece: dict[str, Any], log: PartitionLog, forgotten: Tombstones) -> pa.Table:
+def piece_rows(
+    store: Store,
+    source: Source,
+    piece: dict[str, Any],
+    log: PartitionLog,
+    forgotten: Tombstones,
+    check: Callable[[], None],
+) -> pa.Table:
     """Return the rows of a piece, without forgotten content.
 
-    If the log of the partition does not hold the rows, read and commit the rows now.
+    If the log of the partition does not hold the rows, read the rows, call `check`, and commit the rows now.
     """
     rows = log.rows()
     if rows is not None:
@@ -32,10 +40,11 @@ def piece_rows(store: Store, source: Source, piece: dict[str, Any], log: Partiti
         tables = [without_data(forgotten.apply(with_keys(conform(table))), blob) for table in read]
         rows = pa.concat_tables(tables) if tables else ROW.empty_table()
         rows = set_column(rows, "key", pa.array(number_repeats(rows["key"].to_pylist()), pa.string())).combine_chunks()
+        check()
         undo.pop_all()
     if log.commit(rows, [], blob.close(), rows=True, others=others):
         return rows
-    return piece_rows(store, source, piece, PartitionLog(store, log.partition), forgotten)
+    return piece_rows(store, source, piece, PartitionLog(store, log.partition), forgotten, check)
 
 
 def with_keys(rows: pa.Table) -> pa.Table:

@@ -5,6 +5,7 @@ The same code runs in a local process and in a Ray actor. Several partitions may
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from vlmdata.engine.work.ingest import Ingest
 from vlmdata.engine.work.open_partition import Keep, OpenPartition
 from vlmdata.engine.work.own_steps import measured, read_source, run_step
 from vlmdata.engine.work.read_source import piece_rows
+from vlmdata.engine.work.source_files import SourceFiles, local_path
 from vlmdata.row import alive, set_column
 from vlmdata.step import Step, scatter
 
@@ -116,12 +118,22 @@ class Worker:
             known = len(log.entries)
             rows, fresh = self._run_steps(call, opened, log, again)
             opened.measured = {name: len(values) - values.null_count for name, values in fresh.items()}
+            if fresh:
+                self._check_source(call.partition)  # its images may have been read from a file that was replaced
             columns = {"row": pa.array(np.arange(len(rows), dtype=np.int32)), **fresh}
             if not fresh or log.commit(pa.table(columns), sorted(fresh), opened.blob.close()):
                 if len(log.entries) > known:
                     self._erase_late_takedowns(call.partition, rows)
                 return rows
             opened = None  # another worker committed first: read its entry
+
+    def _check_source(self, partition: int) -> None:
+        """Raise RecipeError if the local file that a partition of an archive reads has changed since the run began."""
+        source = self.job.recipe.source
+        path = None if self.plan.is_list or not self.measures else local_path(self.plan.piece(partition, source))
+        if path is not None:
+            files = self.keep.get("source files", lambda: SourceFiles(self.store, source, self.plan.source))
+            files.check(path)
 
     def _erase_late_takedowns(self, partition: int, rows: pa.Table) -> None:
         """Erase rows that were taken down after this worker read the tombstones and before it committed.
@@ -151,7 +163,9 @@ class Worker:
         else:
             source = self.job.recipe.source
             piece = self.plan.piece(call.partition, source)
-            rows = read_source(source, lambda: piece_rows(self.store, source, piece, log, self.tombstones))
+            self._check_source(call.partition)
+            check = functools.partial(self._check_source, call.partition)
+            rows = read_source(source, lambda: piece_rows(self.store, source, piece, log, self.tombstones, check))
         rows = rows.slice(0, call.take)
         decided = iter(call.decided)
         if not self.plan.is_list and call.decided:  # the first decision makes keys unique across partitions
