@@ -53,7 +53,7 @@ def tries(address: str) -> None:
         ("index s3://b/x", 1),
         ("diff s3://b/x s3://b/y", 1),
         ("why s3://b/x a", 1),
-        ("forget s3://b/x --key a", 1),
+        ("forget s3://b/x --key 0123456789abcdef01234567", 1),
         ("retry s3://b/x", 1),
         ("check s3://b/x", 1),
     ],
@@ -103,7 +103,7 @@ def test_a_host_that_drops_all_packets_is_named(monkeypatch):
 
 def test_a_name_server_that_is_silent_does_not_delay(monkeypatch):
     never: queue.SimpleQueue = queue.SimpleQueue()
-    monkeypatch.setattr(vlmdata.endpoint, "ANSWER_S", 0.05)
+    monkeypatch.setattr(vlmdata.endpoint, "NAME_S", 0.05)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: never.get())
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://slow.invalid:9000")
     with pytest.raises(Unreachable, match=r"no name server answers for the host slow\.invalid within 0\.05 s"):

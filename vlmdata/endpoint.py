@@ -1,4 +1,4 @@
-"""Find out within two seconds whether the server of a remote store answers. The library of the store would try for ten."""
+"""Finds out within seconds whether the server of a remote store answers. The library of the store would try for longer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from vlmdata.errors import Unreachable
 from vlmdata.process.thread import Thread
 from vlmdata.untrusted import STORE_ADVICE, one_line
 
-ANSWER_S = 2.0  # for the name server and the connection together
+NAME_S = 6.0  # for an answer of the name servers; a system asks the second after 5 s
+ANSWER_S = 4.0  # for a connection; a system repeats lost packets after 1 s and 3 s
 PORTS = {"http": 80, "https": 443}
 OWN = (".amazonaws.com", ".amazonaws.com.cn")  # a bucket may have another host than the endpoint, so only the name is looked up
 
@@ -66,17 +67,16 @@ def _by_proxy(files: Any, scheme: str, place: str) -> bool:
 @functools.lru_cache(maxsize=64)  # errors are not kept
 def _answers(host: str, port: int) -> None:
     """Raise ConnectionError, which says why, if a host has no address or no address accepts a connection in time."""
-    end = time.monotonic() + ANSWER_S
     found: queue.SimpleQueue[Any] = queue.SimpleQueue()
     Thread(_resolve, host, port, found).start()  # a name server that is silent cannot be interrupted
     try:
-        places = found.get(timeout=ANSWER_S)
+        places = found.get(timeout=NAME_S)
     except queue.Empty:
-        raise ConnectionError(f"no name server answers for the host {host} within {ANSWER_S:g} s") from None
+        raise ConnectionError(f"no name server answers for the host {host} within {NAME_S:g} s") from None
     if isinstance(places, OSError):
         raise ConnectionError(f"the host {host} has no address ({places.strerror})")
     if not f".{host}".endswith(OWN):
-        _connect(places, f"{host}:{port}", end)
+        _connect(places, f"{host}:{port}")
 
 
 def _resolve(host: str, port: int, found: queue.SimpleQueue[Any]) -> None:
@@ -88,8 +88,9 @@ def _resolve(host: str, port: int, found: queue.SimpleQueue[Any]) -> None:
         found.put(error)
 
 
-def _connect(places: list[Any], shown: str, end: float) -> None:
+def _connect(places: list[Any], shown: str) -> None:
     """Connect to all addresses at the same time, until one accepts."""
+    end = time.monotonic() + ANSWER_S
     why = f"nothing answers at {shown} within {ANSWER_S:g} s"
     with selectors.DefaultSelector() as waiting:
         try:
