@@ -132,6 +132,7 @@ def test_recipe_error_can_be_imported_from_its_former_module():
 CHECKABLE = parse({"source": {"type": "html", "path": __file__}, "shards": {"layout": "documents"}})
 NO_PATH = "must be a path or an address, not"
 NO_DATASET = "is not a finished dataset, because it has no manifest.json"
+KEY = "0123456789abcdef01234567"
 
 
 @pytest.mark.parametrize(
@@ -182,9 +183,9 @@ NO_DATASET = "is not a finished dataset, because it has no manifest.json"
         ("forget", {"out": ".", "url": 1}, "url must be a string or a list of strings, not 1"),
         ("forget", {"out": ".", "like": [1]}, "like must be a path or a list of paths, not [1]"),
         ("forget", {"out": ".", "like": "absent.jpg"}, "cannot read absent.jpg as an image"),
-        ("forget", {"out": ".", "key": "a", "bits": -1}, "bits must be an integer of at least 0, not -1"),
-        ("forget", {"out": ".", "key": "a", "dry_run": 1}, "dry_run must be True or False, not 1"),
-        ("forget", {"out": ".", "key": "a"}, NO_DATASET),
+        ("forget", {"out": ".", "key": KEY, "bits": -1}, "bits must be an integer of at least 0, not -1"),
+        ("forget", {"out": ".", "key": KEY, "dry_run": 1}, "dry_run must be True or False, not 1"),
+        ("forget", {"out": ".", "key": KEY}, NO_DATASET),
         ("build_index", {"paths": "absent"}, "absent does not exist"),
         ("build_index", {"paths": "."}, "no tars in ."),
         ("build_index", {"paths": 5}, "paths must be a path or a list of paths, not 5"),

@@ -101,10 +101,10 @@ def _connect(places: list[Any], shown: str) -> None:
                     continue
                 one.setblocking(False)
                 one.connect_ex(place)  # an error is seen below
-                waiting.register(one, selectors.EVENT_WRITE)
+                waiting.register(one, selectors.EVENT_WRITE, one)
             while waiting.get_map() and (left := end - time.monotonic()) > 0:
                 for key, _ in waiting.select(left):
-                    one = key.fileobj
+                    one = key.data
                     error = one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                     if not error:
                         return
@@ -113,5 +113,5 @@ def _connect(places: list[Any], shown: str) -> None:
                     one.close()
         finally:
             for key in list(waiting.get_map().values()):
-                key.fileobj.close()
+                key.data.close()
     raise ConnectionError(why)
