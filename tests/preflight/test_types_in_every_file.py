@@ -108,6 +108,13 @@ def test_the_second_file_in_json_has_its_values_checked(tmp_path, capsys):
     write("b", url=URLS, caption=[{"en": "x"}, {"de": "y"}])
     status, written = checked()
     assert status == 2 and "b.jsonl: the column 'caption' cannot be read: the values are struct<" in written
+    write("b", url=URLS, caption=[[0.5], [0.25]])
+    status, written = checked()
+    assert status == 2 and "b.jsonl: the column 'caption' cannot be read: the values are list<" in written
+    write("b", url=URLS, caption=[[["a"], ["b"]], ["c"]])
+    assert checked() == (0, "")
+    write("b", url=URLS, caption=[[["a"], ["b"]], [["c"]]])
+    assert checked() == (0, "")
     write("b", url=[1, URLS[0]], caption=[2**80, {"en": "x"}])  # only some rows are dropped
     assert checked() == (0, "")
 
@@ -163,6 +170,25 @@ def test_a_second_file_without_rows_may_lack_columns(tmp_path, capsys, content, 
     assert check(tmp_path, {"type": "url_list", "path": "*.parquet"}) == status
     written = capsys.readouterr().err
     assert words in written and bool(written) == bool(words)
+
+
+@pytest.mark.parametrize("name", ["url", "other"])
+def test_a_name_that_the_second_file_has_twice_is_named(tmp_path, capsys, name):
+    (tmp_path / "a.parquet").write_bytes(parquet(**GOOD))
+    table = pa.table([*map(pa.array, GOOD.values()), pa.array([1, 2]), pa.array([3, 4])], [*GOOD, name, "other"])
+    pq.write_table(table, tmp_path / "b.parquet")
+    assert check(tmp_path, {"type": "url_list", "path": "*.parquet"}) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert f"b.parquet: several columns have the name '{name}'" in lines[0]
+    assert check(tmp_path, {"type": "url_list", "path": "*.parquet", "extra": []}) == (2 if name == "url" else 0)
+
+
+def test_a_type_is_shown_without_control_characters_and_cut(tmp_path, capsys):
+    fields = {"a\n\x1b[31m": "x", **{f"field{number}": number for number in range(99)}}
+    (tmp_path / "a.parquet").write_bytes(parquet(url=[fields], caption=["a"]))
+    assert check(tmp_path, {"type": "url_list", "path": "a.parquet"}) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "\x1b" not in line and "…, not text. Name a column" in line and len(line) < 300 + len(str(tmp_path))
 
 
 def test_the_columns_of_a_thousand_parquet_files_are_checked(tmp_path, capsys, monkeypatch):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
+from vlmdata.readable import visible
 from vlmdata.readers.dotted_paths import NO_TEXT, resolve, stored_type, value_at
 from vlmdata.step import RecipeError
 
@@ -30,6 +31,7 @@ class Content:
 
     what: str
     can_be: Callable[[pa.DataType], bool]
+    in_json: Callable[[pa.DataType], bool] | None = None  # the same for values of JSON, if they are read in another way
     fix: str = "Name another column, or correct this file"
 
 
@@ -41,8 +43,7 @@ def check_types(path: str, schema: pa.Schema, contents: Mapping[str, Content]) -
     for name, content in contents.items():
         kind = type_at(schema, name)
         if kind is not None and not content.can_be(kind):
-            shown = " ".join(str(kind).split())
-            shown = shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 3]}..."
+            shown = visible(str(kind), SHOWN)
             raise RecipeError(
                 f"{path}: the column '{name}' cannot be read: the values are {shown}, not {content.what}. {content.fix}"
             )
@@ -59,7 +60,7 @@ def check_values(path: str, records: Iterable[Any], contents: Mapping[str, Conte
             kind = pa.array([value_at(record, name, NO_TEXT) for record in objects]).type
         except (ValueError, TypeError, OverflowError, NotImplementedError):  # several types, or a number of 20 digits
             continue
-        check_types(path, pa.schema([(name, kind)]), {name: content})
+        check_types(path, pa.schema([(name, kind)]), {name: replace(content, can_be=content.in_json or content.can_be)})
 
 
 def type_at(schema: pa.Schema, name: str) -> pa.DataType | None:
@@ -114,10 +115,16 @@ def _is_caption(kind: pa.DataType) -> bool:
     if not is_any_list(kind):
         return _is_text(kind) or not (pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType))
     inner = stored_type(kind.value_type)
-    is_view = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
-    if is_view and is_any_list(inner):
-        inner = stored_type(inner.value_type)
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):  # views are read as values of JSON
+        return _is_caption_in_json(kind)
     return not is_any_list(inner) and not pa.types.is_floating(inner) and _is_caption(inner)
+
+
+def _is_caption_in_json(kind: pa.DataType) -> bool:
+    """Say the same about values of JSON, which may also be lists of lists."""
+    inner = stored_type(kind.value_type) if is_any_list(kind) else kind
+    item = stored_type(inner.value_type) if is_any_list(inner) else inner
+    return _is_caption(item) and not is_any_list(item) and (item == kind or not pa.types.is_floating(item))
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -165,13 +172,18 @@ def _is_names(kind: pa.DataType) -> bool:
     return _is_text(inner) or pa.types.is_integer(inner)
 
 
-ADDRESS = Content("text", _is_text, "Name a column of addresses, or correct this file")
-CAPTION = Content("text", _is_caption, "Name a column of texts or lists of texts, or a field with dots, such as `caption.en`")
+ADDRESS = Content("text", _is_text, fix="Name a column of addresses, or correct this file")
+CAPTION = Content(
+    "text",
+    _is_caption,
+    _is_caption_in_json,
+    fix="Name a column of texts or lists of texts, or a field with dots, such as `caption.en`",
+)
 IMAGE = Content("bytes or base64", _is_image)
 SIZE = Content("numbers", _is_size)
 BOXES = Content("lists of [x0, y0, x1, y1]", _is_boxes)
 HASH = Content("hashes as text or bytes", _is_text)
 FILE_NAME = Content("names of files", _is_names)
-PARAGRAPHS = Content("lists of texts", _is_texts, "Correct this file, or leave it out of source.path")
-IMAGES = Content("lists of addresses or of images", _is_images, "Correct this file, or leave it out of source.path")
-TURNS = Content("lists of turns", _is_turns, "Correct this file, or leave it out of source.path")
+PARAGRAPHS = Content("lists of texts", _is_texts, fix="Correct this file, or leave it out of source.path")
+IMAGES = Content("lists of addresses or of images", _is_images, fix="Correct this file, or leave it out of source.path")
+TURNS = Content("lists of turns", _is_turns, fix="Correct this file, or leave it out of source.path")

@@ -8,6 +8,7 @@ import functools
 import itertools
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -99,9 +100,12 @@ def _fields(records: Iterable[Any]) -> list[str]:
     return list(dict.fromkeys(name for record in records if isinstance(record, dict) for name in record))
 
 
-def check_file(path: str, layout: ListFormat, wanted: Sequence[str], contents: Mapping[str, Content]) -> None:
+def check_file(
+    path: str, layout: ListFormat, wanted: Sequence[str], contents: Mapping[str, Content], *, keeps_all: bool = False
+) -> None:
     """Raise RecipeError if a list lacks a column in `wanted` (see `check_columns`), or if a column cannot hold its content.
 
+    Also raises it if Parquet has a name twice that is in `wanted` or, with `keeps_all`, that is the name of any kept column.
     A list without rows may lack columns. Those that it has are checked in Parquet. In JSON, the first 100 records are checked.
     """
     kind = format_of(path, layout)
@@ -112,6 +116,7 @@ def check_file(path: str, layout: ListFormat, wanted: Sequence[str], contents: M
                 schema = parquet.schema_arrow
                 if parquet.metadata.num_rows:
                     check_columns(path, names_in(schema), wanted)
+                    _check_single(path, schema, [*wanted, *(_carried(schema, wanted) if keeps_all else ())])
                 check_types(path, schema, contents)
     elif kind in ("json", "jsonl"):
         with opened(path) as file:
@@ -242,15 +247,22 @@ def _parquet_chunks(
     known = parquet.schema_arrow
     check_columns(path, names_in(known), [*wanted, *(extra.values() if extra != "all" else ())])
     others = _carried(known, wanted) if extra == "all" else extra
-    names = list(dict.fromkeys(_column(name, known.names) for name in [*wanted, *others.values()]))
-    if twice := [name for name in names if known.names.count(name) > 1]:
-        raise RecipeError(f"{path}: several columns have the name '{twice[0]}'. Rename one, or name other columns in `extra:`")
+    names = _check_single(path, known, [*wanted, *others.values()])
     groups = None if parts is None else list(parts)
     try:
         for batch in parquet.iter_batches(batch_size=rows, columns=names, row_groups=groups):
             yield _from_table(path, pa.table(batch), wanted, others, [], "utf-8")
     except UNREADABLE as error:
         raise RecipeError(f"{path} cannot be read as Parquet: {one_line(error)}") from None
+
+
+def _check_single(path: str, schema: pa.Schema, wanted: Sequence[str]) -> list[str]:
+    """Return the columns that hold these names or dotted paths. Raises RecipeError if there are several with one name."""
+    names = list(dict.fromkeys(_column(name, schema.names) for name in wanted))
+    counts = Counter(schema.names)
+    if twice := [name for name in names if counts[name] > 1]:
+        raise RecipeError(f"{path}: several columns have the name '{twice[0]}'. Rename one, or name other columns in `extra:`")
+    return names
 
 
 def _column(name: str, known: Sequence[str]) -> str:

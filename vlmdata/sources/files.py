@@ -107,7 +107,7 @@ class Files(Source):
         layout = lists.ListFormat(encoding=self.encoding)
         contents = {**dict.fromkeys(self._columns(), CAPTION), self.file: FILE_NAME}
         for path in lists.checked_files(self._lists(), lambda path: lists.format_of(path, layout)):
-            lists.check_file(path, layout, [self.file, *self._columns()], contents)
+            lists.check_file(path, layout, [self.file, *self._columns()], contents, keeps_all=self.extra == "all")
 
     def files(self) -> list[File]:
         if self.table:

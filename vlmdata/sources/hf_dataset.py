@@ -12,12 +12,13 @@ import pyarrow as pa
 
 from vlmdata.parameters import Doc
 from vlmdata.readers.captions import HEAD, named_columns, none_of, without_captions
+from vlmdata.readers.column_types import CAPTION, FILE_NAME
 from vlmdata.readers.dotted_paths import NO_TEXT, item_type, names_in, value_at
 from vlmdata.readers.exported_rows import are_exported, sample_in
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.hub import Opened, error_summary, is_local, open_dataset
 from vlmdata.readers.image_tables import count_rows, named_rows
-from vlmdata.readers.lists import ListFormat, check_columns, column_names
+from vlmdata.readers.lists import ListFormat, check_columns, check_file, column_names
 from vlmdata.readers.nested import flat, holds_bytes, plain_rows, texts_in
 from vlmdata.readers.pair_rows import json_object
 from vlmdata.readers.plain_rows import bad_record, captioned, tables, with_place
@@ -85,8 +86,9 @@ class HfDataset(Source):
         extra = [] if isinstance(self.extra, str) else self.extra
         opened = self._opened()
         for table in opened.tables:
-            if names := column_names(table, ListFormat()):
-                check_columns(table, names, [self._file_column(table), *self._captions(), *extra])
+            file = self._file_column(table)
+            contents = {**dict.fromkeys(self._captions(), CAPTION), file: FILE_NAME}
+            check_file(table, ListFormat(), [file, *self._captions(), *extra], contents)
         schema = self._schema(opened)
         if schema is None or self._is_exported(schema.names):  # a stream has a schema only if the dataset states one
             return

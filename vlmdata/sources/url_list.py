@@ -96,7 +96,8 @@ class UrlList(Source):
             if self._captions() and (texts := _texts_apart(path)):
                 raise RecipeError(f"{path} has its captions in {texts}. Join both files as the cookbook does for Chinese-CLIP")
             if lists.format_of(path, layout) != "txt":
-                lists.check_file(path, layout, [*self._wanted(path), *self._carried()], self._contents())
+                names = [*self._wanted(path), *self._carried()]
+                lists.check_file(path, layout, names, self._contents(), keeps_all=self.extra == "all")
 
     def warning(self) -> str | None:
         """Return a warning if none of the first rows has a caption."""
