@@ -224,3 +224,31 @@ def test_csv_whose_lines_have_more_fields_than_its_header_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("url,caption\nhttp://a.org/1,a,b\nhttp://a.org/2,c,d\n")
     with pytest.raises(RecipeError, match="more fields than the header"):
         HfDataset(path=str(tmp_path), url="url").check()
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ({"url": ["http://a.org/2"], "caption": [[0.5]]}, "Couldn't cast array of type list"),
+        ({"link": ["http://a.org/2"], "caption": ["b"]}, "column names don't match"),
+    ],
+)
+def test_a_file_of_a_stream_that_does_not_fit_the_first_is_named_before_work(tmp_path, second, words):
+    for name, columns in (("a", {"url": ["http://a.org/1"], "caption": ["a"]}), ("b", second)):
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    with pytest.raises(RecipeError, match=rf"b\.parquet does not fit the first file: .*{words}.* Correct this file"):
+        HfDataset(path=str(tmp_path), url="url", streaming=True).check()
+
+
+def test_a_file_of_a_stream_may_have_types_that_the_library_converts(tmp_path):
+    for name, kind in (("a", pa.string()), ("b", pa.large_string()), ("c", pa.null())):
+        column = pa.nulls(1, kind) if kind == pa.null() else pa.array(["a"], kind)
+        pq.write_table(pa.table({"url": ["http://a.org/1"], "caption": column}), tmp_path / f"{name}.parquet")
+    assert len(read_all(HfDataset(path=str(tmp_path), url="url", streaming=True))) == 3
+
+
+def test_a_table_of_an_image_folder_has_its_types_checked(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(8))
+    pq.write_table(pa.table({"file_name": ["a.png"], "caption": [{"en": "x"}]}), tmp_path / "metadata.parquet")
+    with pytest.raises(RecipeError, match=r"metadata\.parquet: the column 'caption' cannot be read: the values are struct<"):
+        HfDataset(path=str(tmp_path)).check()

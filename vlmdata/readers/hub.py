@@ -11,10 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from vlmdata.home_folder import at_home
 from vlmdata.readers.find_files import File, find, is_remote
-from vlmdata.readers.lists import ENDING, ListFormat, column_names
+from vlmdata.readers.lists import ENDING, ListFormat, checked_files, column_names, open_parquet
 from vlmdata.readers.nameable_files import Reach, folder_of
+from vlmdata.readers.open_file import seekable
 from vlmdata.readers.source_images import ENDINGS
 from vlmdata.safe_path import Refused, real_path_inside
 from vlmdata.step import RecipeError
@@ -53,6 +56,27 @@ def open_dataset(path: str, name: str, split: str, revision: str, streaming: boo
 
     with errors_as(refused, passes=(RecipeError,)):
         return _open(path, name, split, revision, streaming, texts)
+
+
+def check_schemas(path: str, schema: pa.Schema) -> None:
+    """Raise RecipeError if a local Parquet file of a stream does not fit the schema, which is that of the first file.
+
+    The library would find this when it reads the file. Without streaming it reads all files when it opens the dataset.
+    """
+    from datasets.table import table_cast
+
+    is_saved = os.path.isdir(path) and "state.json" in os.listdir(path)
+    names = [] if is_saved or is_remote(path) or not is_local(path) else _readable(path) or []
+    files = [File(name, 0) for name in names if name.lower().endswith(".parquet")]
+    for name in checked_files(files, lambda name: "parquet"):
+
+        def unfit(error: Exception, name: str = name) -> Exception:
+            fix = "Correct this file, or leave it out of source.path"
+            return RecipeError(f"{name} does not fit the first file: {error_summary(error)}. {fix}")
+
+        with seekable(name) as stream, errors_as(unfit, passes=(RecipeError,)):
+            if (parquet := open_parquet(stream, name)) is not None:
+                table_cast(parquet.schema_arrow.empty_table(), schema)
 
 
 def error_summary(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from vlmdata.readers.column_types import CAPTION, FILE_NAME
 from vlmdata.readers.dotted_paths import NO_TEXT, item_type, names_in, value_at
 from vlmdata.readers.exported_rows import are_exported, sample_in
 from vlmdata.readers.find_files import File, find
-from vlmdata.readers.hub import Opened, error_summary, is_local, open_dataset
+from vlmdata.readers.hub import Opened, check_schemas, error_summary, is_local, open_dataset
 from vlmdata.readers.image_tables import count_rows, named_rows
 from vlmdata.readers.lists import ListFormat, check_columns, check_file, column_names
 from vlmdata.readers.nested import flat, holds_bytes, plain_rows, texts_in
@@ -90,6 +90,8 @@ class HfDataset(Source):
             contents = {**dict.fromkeys(self._captions(), CAPTION), file: FILE_NAME}
             check_file(table, ListFormat(), [file, *self._captions(), *extra], contents)
         schema = self._schema(opened)
+        if schema is not None and self.streaming and not self.name:
+            check_schemas(self.path, schema)
         if schema is None or self._is_exported(schema.names):  # a stream has a schema only if the dataset states one
             return
         check_columns(self.path, names_in(schema), [self.url or self.image, *self._captions(), *extra])
