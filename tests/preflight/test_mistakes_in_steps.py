@@ -113,9 +113,11 @@ def weights(folder) -> None:
     (folder / "cut.pt").write_bytes((folder / "whole.pt").read_bytes()[:500])
     header = json.dumps({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
     (folder / "whole.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
-    for name in ("broken", "bare"):
+    wrong = header.replace(b"[4]", b"[5]")
+    (folder / "wrong.safetensors").write_bytes(len(wrong).to_bytes(8, "little") + wrong + bytes(16))
+    for name in ("broken", "bare", "unread"):
         (folder / name).mkdir()
-        (folder / name / "open_clip_config.json").write_text("{}")
+        (folder / name / "open_clip_config.json").write_text("{" if name == "unread" else "{}")
     whole = (folder / "whole.safetensors").read_bytes()
     (folder / "broken" / "open_clip_model.safetensors").write_bytes(whole[:-4])
     (folder / "cut.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(15))
@@ -133,10 +135,12 @@ def weights(folder) -> None:
         ("ViT-B-32", "empty.pt", 2, "empty.pt is empty"),
         ("ViT-B-32", "cut.pt", 2, "cut.pt is cut off"),
         ("ViT-B-32", "cut.safetensors", 2, "cut.safetensors is cut off"),
+        ("ViT-B-32", "wrong.safetensors", 2, "wrong.safetensors is damaged, because its header states a wrong size for a"),
         ("ViT-B-32", "whole.pt", 0, ""),
         ("ViT-B-32", "whole.safetensors", 0, ""),
         ("local-dir:broken", "", 2, "open_clip_model.safetensors is cut off"),
         ("local-dir:bare", "", 2, "bare holds no file of weights"),
+        ("local-dir:unread", "", 2, "unread/open_clip_config.json is damaged: "),
         ("local-dir:nowhere", "", 2, "nowhere is not a model folder of open_clip"),
         ("ViT-B-32", "openai", 2, "HF_HUB_OFFLINE forbids to download"),
         ("hf-hub:a/b", "", 2, "HF_HUB_OFFLINE forbids to download"),

@@ -219,3 +219,15 @@ def test_damaged_weights_are_reported_in_one_line(tmp_path):
     with pytest.raises(RecipeError, match="cannot be loaded") as caught:
         Clip(f"local-dir:{tmp_path / 'clip'}", "", "fp32")
     assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_that_is_missing_or_damaged_is_reported_in_one_line(tmp_path):
+    folder = shutil.copytree(HERE / "clip", tmp_path / "clip")
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(RecipeError, match=r"the tokenizer of local-dir:.* cannot be loaded") as caught:
+        Clip(f"local-dir:{folder}", "", "fp32")
+    assert "\n" not in str(caught.value)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    with pytest.raises(RecipeError, match=r"clip has no tokenizer, such as tokenizer\.json"):
+        check_model(f"local-dir:{folder}", "", "clip_score")

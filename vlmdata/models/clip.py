@@ -16,7 +16,7 @@ from torch import Tensor
 from vlmdata.models.clip_names import has_own_weights, names_at_home
 from vlmdata.models.find_gpus import gpus_here
 from vlmdata.models.image_batches import PixelCache, preparation
-from vlmdata.models.weights_identity import unusable_weights
+from vlmdata.models.weights_identity import unusable_tokenizer, unusable_weights
 from vlmdata.step import StepContext
 from vlmdata.untrusted import errors_as
 
@@ -47,7 +47,8 @@ class Clip:
             net, _, preprocess = open_clip.create_model_and_transforms(model, pretrained=tag)
         self.prepare = preparation(preprocess)
         self.sides: tuple[int, int] = open_clip.get_model_preprocess_cfg(net)["size"]
-        self.tokenizer = open_clip.get_tokenizer(model)
+        with errors_as(lambda error: unusable_tokenizer(model, error), passes=(MemoryError, OSError)):
+            self.tokenizer = open_clip.get_tokenizer(model)
         is_compiled = compiled == "yes" or (compiled == "auto" and self.device.type == "cuda")
         self.facts = {
             "model": model,

@@ -9,17 +9,21 @@ import ast
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import zipfile
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vlmdata.catalog import suggest
 from vlmdata.home_folder import at_home
 from vlmdata.step import RecipeError
 
 WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz")  # endings of files of weights
+CONFIG = "open_clip_config.json"  # of a model folder
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+SIZES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes of a value
 SCHEMAS = ("local-dir:", "hf-hub:")
 
 
@@ -47,10 +51,14 @@ def check_model(model: str, pretrained: str, where: str) -> None:
     model, pretrained = names_at_home(model, pretrained)
     if model.startswith("local-dir:"):
         folder = Path(model.removeprefix("local-dir:"))
-        if not (folder / "open_clip_config.json").is_file():
-            raise RecipeError(
-                f"{where}.model: {folder} is not a model folder of open_clip, because it has no open_clip_config.json"
-            )
+        if not (folder / CONFIG).is_file():
+            raise RecipeError(f"{where}.model: {folder} is not a model folder of open_clip, because it has no {CONFIG}")
+        try:
+            config = json.loads((folder / CONFIG).read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise RecipeError(f"{where}.model: {folder / CONFIG} is damaged: {error}. Copy the model folder again") from None
+        if '"hf_tokenizer_name": "' in json.dumps(config) and not any((folder / name).is_file() for name in TOKENIZERS):
+            raise RecipeError(f"{where}.model: {folder} has no tokenizer, such as tokenizer.json. Copy the model folder again")
         files = [file for file in sorted(folder.iterdir()) if file.suffix in WEIGHTS]
         problems = [f"{file} {problem}" for file in files if (problem := weights_problem(file))]
         if problems or not files:
@@ -95,11 +103,20 @@ def weights_problem(file: Path) -> str | None:
             return "is empty" if not size else "is not a file of weights"
         stream.seek(8)
         try:
-            entries = json.loads(stream.read(length)).items()
-            end = max((entry["data_offsets"][1] for name, entry in entries if name != "__metadata__"), default=0)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            entries = {name: entry for name, entry in json.loads(stream.read(length)).items() if name != "__metadata__"}
+            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+            wrong = next((name for name, entry in entries.items() if not _fits(entry)), None)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             return "is not a file of weights"
+    if wrong is not None:
+        return f"is damaged, because its header states a wrong size for {wrong[:100]}"
     return None if size >= 8 + length + end else "is cut off, because its header states more bytes"
+
+
+def _fits(entry: dict[str, Any]) -> bool:
+    """Return whether a tensor of a safetensors header has as many bytes as its shape and type need. Other types pass."""
+    begin, end = entry["data_offsets"]
+    return entry["dtype"] not in SIZES or math.prod(entry["shape"]) * SIZES[entry["dtype"]] == end - begin >= 0 <= begin
 
 
 def model_names() -> list[str]:

@@ -35,7 +35,15 @@ def identity(path: str) -> str:
 
 def unusable_weights(name: str, error: Exception) -> Exception:
     """Return the error to raise for weights that cannot be loaded. A lack of memory does not mean that they are damaged."""
+    return _unusable(f"the weights {name}", error, "Give other weights, or delete a damaged download")
+
+
+def unusable_tokenizer(name: str, error: Exception) -> Exception:
+    """Return the error to raise if the tokenizer of the model `name` cannot be loaded."""
+    return _unusable(f"the tokenizer of {name}", error, "Copy or download its files again, such as tokenizer.json")
+
+
+def _unusable(what: str, error: Exception, fix: str) -> Exception:
     if is_short_of_memory(error):
         return error
-    why = one_line(error)[:300]
-    return RecipeError(f"the weights {name} cannot be loaded: {why}. Give other weights, or delete a damaged download")
+    return RecipeError(f"{what} cannot be loaded: {one_line(error)[:300].rstrip('. ')}. {fix}")
