@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.engine.site import download, manifest, site
+from tests.engine.site import download, manifest, picture, site
 from vlmdata import run, why
 from vlmdata.cli import main
 from vlmdata.columns import LEDGER
@@ -240,3 +240,19 @@ def test_a_source_without_rows_says_so(tmp_path, capsys):
     (tmp_path / "r.yaml").write_text(yaml.safe_dump({"source": {"type": "url_list", "path": str(tmp_path / "a.csv")}}))
     lines = printed_by(["run", tmp_path / "r.yaml", "--out", tmp_path / "out", "--local", "--workers", 1], capsys)
     assert lines[-1] == "The source has no rows." and manifest(tmp_path / "out")["rows"] == 0
+
+
+@pytest.mark.whole
+def test_with_json_the_reasons_for_the_loss_go_to_standard_error(tmp_path, capsys):
+    for number in range(4):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        (tmp_path / "pictures" / f"{number}.jpg").write_bytes(picture(number))
+    source = {"type": "files", "path": str(tmp_path / "pictures")}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({"source": source, "steps": [RESIZE, {"image_size": {"min_side": 200}}]}))
+    command = ["run", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "out"), "--local", "--workers", "1", "--json"]
+    assert main(command) == 0
+    written = capsys.readouterr()
+    assert json.loads(written.out)["kept"] == 0
+    assert f"vlmdata: {HEADING}\n" in written.err and "--set image_size.min_side=" in written.err
+    assert main([*command, "--quiet"]) == 0
+    assert HEADING not in capsys.readouterr().err

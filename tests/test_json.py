@@ -127,6 +127,13 @@ def test_index_export_and_new_print_what_they_wrote(web, printed, tmp_path, monk
     assert printed(["new", "captions"], schema="new_name") == {"recipe": "captions", "path": "captions.yaml"}
 
 
+def test_clean_prints_how_much_it_freed(web, printed, tmp_path):
+    out = shutil.copytree(web.out, tmp_path / "out")
+    size = sum(path.stat().st_size for path in (out / "work").rglob("*") if path.is_file())
+    assert printed(["clean", out]) == {"dataset": str(out), "bytes": size}
+    assert "has no work/" in printed(["clean", out], status=2, schema="error")["error"]
+
+
 def test_long_verbs_show_their_progress_on_standard_error(web, printed, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("vlmdata.count_line.PIPE_INTERVAL_S", 0.0)
     assert main(["export", str(web.out), str(tmp_path / "files"), "--to", "folder", "--json"]) == 0

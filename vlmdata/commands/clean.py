@@ -5,14 +5,18 @@ from pathlib import Path
 
 import click
 
-from vlmdata.verbs import PATH, Verb, argument, folders
+from vlmdata.verbs import PATH, Verb, argument, folders, json_option, print_json
 
-EXAMPLES = "vlmdata clean OUT"
+EXAMPLES = """
+vlmdata clean OUT
+vlmdata clean OUT --json
+"""
 
 
 @click.command(cls=Verb)
 @argument("out", "a finished dataset on this machine", type=PATH, shell_complete=folders)
-def command(out: str) -> None:
+@json_option
+def command(out: str, as_json: bool) -> None:
     from vlmdata.dataset import read_manifest, settle
     from vlmdata.engine.output.manifest import alone
     from vlmdata.engine.store.folder_store import LocalStore
@@ -31,4 +35,7 @@ def command(out: str) -> None:
     with alone(LocalStore(Path(out))):
         freed = sum(path.stat().st_size for path in work.rglob("*") if path.is_file() and path.stat().st_nlink == 1)
         shutil.rmtree(work)
+    if as_json:
+        print_json({"dataset": out, "bytes": freed})
+        return
     tell(f"{work} removed: {megabytes(freed)} freed")

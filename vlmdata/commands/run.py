@@ -73,10 +73,12 @@ def command(recipe: str, settings: tuple[str, ...], out: str, as_json: bool, **o
 
     before = earlier_manifest(out)
     manifest = run(recipe, out, overrides=read_settings(settings), **options)
+    store = open_store(out, probe=False)
     if as_json:
         print_json(totals(manifest, out))
+        for line in loss_lines(store, manifest, out):  # why so few rows were kept
+            note(line)
         return
-    store = open_store(out, probe=False)
     again, losses = rerun_lines(store, before, manifest, out), loss_lines(store, manifest, out)
     tell("\n".join([summary(manifest, out), *again, *losses]))
     if not losses:  # they name commands themselves
