@@ -19,6 +19,7 @@ from vlmdata.sizes import counted
 from vlmdata.web.outcomes import changed_settings, described, is_fetch_failure, is_passing
 
 FETCH = "download"  # the name of the step in recipes
+FETCHES = (FETCH, "resize")  # steps whose settings apply to a fetch
 
 
 class Failures(NamedTuple):

@@ -15,13 +15,11 @@ from vlmdata.build import run
 from vlmdata.dataset import read_manifest, settle
 from vlmdata.engine.output.manifest import step_entries
 from vlmdata.engine.store.open_store import open_store
-from vlmdata.fetch_failures import Failures, find_failures
+from vlmdata.fetch_failures import FETCHES, Failures, find_failures
 from vlmdata.recipe import Recipe, apply_overrides, load, parse
 from vlmdata.redact import MARK
 from vlmdata.sizes import noun
 from vlmdata.step import RecipeError
-
-FETCHES = ("download", "resize")  # steps whose settings apply to a fetch
 
 
 @dataclass(frozen=True)

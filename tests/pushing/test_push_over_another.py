@@ -93,6 +93,8 @@ def test_another_dataset_is_replaced_only_if_the_user_says_so(hub, out, tmp_path
 
 def test_another_build_of_the_same_dataset_needs_no_flag(hub, out):
     def more(recipe):
+        fetch = next(step["download"] for step in recipe["steps"] if "download" in step)
+        fetch["timeout_s"] += 10  # as `vlmdata retry --set download.timeout_s=...` does
         recipe["shards"]["samples"] *= 2
         recipe["source"]["a_later_parameter"] = 1
 

@@ -1,7 +1,7 @@
 """What a folder or a repository holds: which dataset, in which format. A push replaces another one only if the user says so.
 
-Two builds are of the same dataset if their recipes have the same source and the same steps. The recipe is in the manifest of a
-dataset, and in the card of an export.
+Two builds are of the same dataset if their recipes have the same source and the same steps, but for the settings of fetches.
+The recipe is in the manifest of a dataset, and in the card of an export.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import yaml
 
 from vlmdata.card import FORMAT, RECIPE
 from vlmdata.engine.store.json_shapes import Manifest, record_of
+from vlmdata.fetch_failures import FETCHES
 from vlmdata.redact import redacted_tree
 
 MOST_VALUES = 1_000_000  # in a card
@@ -83,13 +84,18 @@ def difference(here: Identity, there: Identity, *, share: bool) -> str | None:
         return f"{there}, and not {here}"
     if here.recipe is None or there.recipe is None:
         return None if share else f"{there}, which may be another dataset: without the recipe in both cards, this is not known"
-    if not _agree(here.recipe, there.recipe, "source"):
+    if not _alike(*(redacted_tree(one["source"]) for one in (here.recipe, there.recipe))):
         return f"{there} from another source"
-    return None if _agree(here.recipe, there.recipe, "steps") else f"{there} that was made with other steps"
+    if not _alike(*(redacted_tree(_decisive(one["steps"])) for one in (here.recipe, there.recipe))):
+        return f"{there} that was made with other steps"
+    return None
 
 
-def _agree(a: Any, b: Any, part: str) -> bool:
-    return _alike(redacted_tree((a or {}).get(part)), redacted_tree((b or {}).get(part)))
+def _decisive(steps: Any) -> Any:
+    """Return the steps without the settings of fetches, which `vlmdata retry` may change."""
+    if not isinstance(steps, list):
+        return steps
+    return [dict.fromkeys(step) if isinstance(step, dict) and step.keys() & set(FETCHES) else step for step in steps]
 
 
 def _alike(a: Any, b: Any) -> bool:
