@@ -69,7 +69,7 @@ def test_after_a_takedown_the_removed_tar_is_gone_and_the_tombstones_are_there(h
     assert main(["push", str(out), REPO]) == 0
     printed = capsys.readouterr()
     assert "deleted from the repository: 00001.tar" in printed.out
-    assert "earlier commits of the repository still hold the old files" in printed.err
+    assert "earlier commits and other branches may still hold the old files" in printed.err
     assert in_repository(hub) == travelling(out) and "forgotten/00000.json" in in_repository(hub)
     assert hub.uploads().count(before) == 1
 

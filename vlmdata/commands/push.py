@@ -37,7 +37,7 @@ def command(
     done = push(out, repo, private=private, revision=revision, replace=replace, dry_run=dry_run)
     size = megabytes(sum(file["bytes"] for file in done["files"]))
     if not dry_run and any(name.endswith((".tar", ".parquet", ".arrow")) for name in done["replaced"] + done["deleted"]):
-        note("earlier commits of the repository still hold the old files; docs/cookbook.md says how to erase them")
+        note("earlier commits and other branches may still hold the old files; docs/cookbook.md says how to erase them")
     if as_json:
         print_json(done)
     elif dry_run:
