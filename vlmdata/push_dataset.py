@@ -61,12 +61,13 @@ def push(
     if not NAME.fullmatch(repo):
         raise RecipeError(f"{repo} is no name of a repository. Write USER/NAME, such as jane/cats")
     check_installed(["huggingface_hub"], "push")
+    before = _read(out, MANIFEST)  # changes with the dataset; an export has none
     files = contents(out)
     done: dict[str, Any] = {"dataset": str(out), "repo": repo, "revision": revision or "main", "dry_run": dry_run}
     done["files"] = [{"name": file.name, "bytes": file.bytes} for file in files]
     if dry_run:
         return done
-    return {**done, **_upload(out, files, _repository(repo, revision), private=private, replace=replace)}
+    return {**done, **_upload(out, files, before, _repository(repo, revision), private=private, replace=replace)}
 
 
 def _repository(name: str, revision: str | None) -> Repository:
@@ -81,9 +82,15 @@ def _repository(name: str, revision: str | None) -> Repository:
 
 
 def _upload(
-    out: str | Path, files: list[LocalFile], repository: Repository, *, private: bool, replace: bool
-) -> dict[str, Any]:  # fmt: skip
-    before = _read(out, MANIFEST)  # changes with the dataset; an export has none
+    out: str | Path,
+    files: list[LocalFile],
+    before: bytes | None,
+    repository: Repository,
+    *,
+    private: bool,
+    replace: bool,
+) -> dict[str, Any]:
+    """Upload the files. `before` is the manifest as it was before `files` were listed."""
     explain = errors_as(lambda error: explained(error, repository.name, repository.endpoint, repository.token), passes=(Error,))
     with explain, without_bars():
         remote = repository.open(private=private)
