@@ -59,6 +59,20 @@ def test_documents_are_read_back_unchanged_from_tars_with_base64(tmp_path):
     assert found == expected
 
 
+def test_columns_with_names_of_mmc4_are_kept_under_new_names(tmp_path):
+    own = {"text_list": "t", "similarity_matrix": [[1]], "image_info": None, "matched_sim": "high", "title": "a title"}
+    target = exported(tmp_path, [document(0, ["words", A], **own)], images="base64")
+    (row,) = read_all(Mmc4(path=str(target))).to_pylist()
+    columns = {name if name == "title" else f"column_{name}": value for name, value in own.items()}
+    assert json.loads(row["extra"]) == {**columns, "matched_sim": [1.0]}
+
+
+def test_similarities_below_zero_are_read_back(tmp_path):
+    target = exported(tmp_path, [document(0, [A, "words"], matched_sim=[-0.5])], images="base64")
+    (row,) = read_all(Mmc4(path=str(target))).to_pylist()
+    assert len(row["images"]) == 2 and json.loads(row["extra"])["matched_sim"] == [-0.5]
+
+
 def test_without_the_folder_of_images_they_are_addresses(tmp_path):
     rows = read_all(Mmc4(path=str(exported(tmp_path)))).to_pylist()
     assert [image["url"] for image in rows[2]["images"] if image] == [f"https://example.org/2/{n}.png" for n in (0, 1)]

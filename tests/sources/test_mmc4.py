@@ -58,6 +58,13 @@ def test_images_of_low_similarity_are_left_out(tmp_path):
     assert [image["url"][-5:] for image in row["images"] if image] == ["b.jpg", "c.jpg"]
 
 
+def test_without_a_limit_images_of_negative_similarity_are_kept(tmp_path):
+    info = [{"raw_url": "http://e.org/a.jpg", "matched_text_index": 0, "matched_sim": -0.1}]
+    (tmp_path / "x.jsonl").write_text(json.dumps({"text_list": ["a"], "image_info": info}))
+    (row,) = read_all(Mmc4(path=str(tmp_path))).to_pylist()
+    assert [image and image["url"] for image in row["images"]] == ["http://e.org/a.jpg", None]
+
+
 @pytest.mark.parametrize("image", [{"matched_sim": "high"}, {"matched_sim": [1]}, {"matched_text_index": float("inf")}, 5])
 def test_a_line_of_other_values_loses_only_one_row(tmp_path, image):
     good = {"text_list": ["a"], "image_info": []}

@@ -12,7 +12,7 @@ from vlmdata.engine.output.pack import BLOCK, RECORD, header
 from vlmdata.engine.output.sample_counts import COUNTS, encode_counts
 from vlmdata.exporting.draft import Draft, ShardRecord
 from vlmdata.exporting.exporter import Exporter, Sample, Shard, Unsuitable
-from vlmdata.fields import FIELDS
+from vlmdata.fields import FIELDS, renamed
 
 NO_MATCH = -1.0  # the lowest cosine: OpenFlamingo takes the text with the greatest similarity as the match of an image
 
@@ -29,7 +29,7 @@ class Mmc4(Exporter):
     """
 
     holds = ("documents",)
-    version = 2
+    version = 3
 
     images: Literal["files", "base64"] = "files"
 
@@ -93,14 +93,14 @@ def record_of(sample: Sample) -> dict[str, Any]:
     if info[-1]["matched_text_index"] == len(texts):
         texts.append("")
     own = {name: value for name, value in facts.items() if name not in FIELDS}
-    stated = own.pop("matched_sim", None)
-    for number, one in enumerate(info):
-        one["matched_sim"] = stated[number] if _are_similarities(stated, len(info)) else 1.0
+    stated = own.pop("matched_sim") if _are_similarities(own.get("matched_sim"), len(info)) else [1.0] * len(info)
+    for one, similarity in zip(info, stated, strict=True):
+        one["matched_sim"] = similarity
     matrix = [[NO_MATCH] * len(texts) for _ in info]
     for one, row in zip(info, matrix, strict=True):
         row[one["matched_text_index"]] = one["matched_sim"]
     named = {"url": facts.get("url") or "", "text_list": texts, "image_info": info, "similarity_matrix": matrix}
-    return {**own, **named}
+    return {**renamed(own, {*named, "matched_sim"}), **named}
 
 
 def _are_similarities(stated: Any, count: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import json
+import math
 import os
 import zipfile
 import zlib
@@ -14,6 +15,7 @@ from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 
+from vlmdata.fields import renamed
 from vlmdata.loader.index.grouping import SampleMembers
 from vlmdata.loader.index.tar import Read
 from vlmdata.parameters import Doc
@@ -113,12 +115,13 @@ class Mmc4(Source):
         sentences = [clean(str(text)) for text in record["text_list"]]
         images = [(_place(image, len(sentences)), image) for image in record["image_info"]]
         url = clean(str(record["url"])) if record.get("url") else None
-        kept = [(at, image) for at, image in images if float(image.get("matched_sim") or 0) >= self.min_similarity]
+        least = self.min_similarity or -math.inf
+        kept = [(at, image) for at, image in images if float(image.get("matched_sim") or 0) >= least]
         parts: list[dict[str, Any] | str] = []
         for number in range(len(sentences) + 1):
             parts += [self._image(image) for at, image in kept if at == number]
             parts += sentences[number : number + 1]
-        own = {name: value for name, value in record.items() if name not in MMC4}
+        own = renamed({name: value for name, value in record.items() if name not in MMC4}, ("matched_sim",))
         own["matched_sim"] = [image.get("matched_sim") for _, image in sorted(kept, key=lambda pair: pair[0])]
         row = document((part for part in parts if part), url=url, extra=clean(json_object(own)))
         if not row["images"]:
