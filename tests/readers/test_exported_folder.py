@@ -88,3 +88,12 @@ def test_images_with_numbers_and_no_json_are_rows(folder):
     shutil.copy(folder / f"{FIRST}.0.png", folder / f"{FIRST[:-1]}f.0.png")
     (folder / f"{FIRST}.json").unlink()
     assert len(rows(folder)) == 3
+
+
+def test_documents_whose_keys_differ_by_a_number_stay_separate(tmp_path):
+    (key, members), (_, other) = DOCUMENTS[0], document(0, [B, "third"])
+    facts = {**json.loads(other["json"]), "key": f"{key}_1"}
+    samples = [(key, members), (f"{key}_1", {**other, "json": json.dumps(facts).encode()})]
+    make_dataset(tmp_path / "out", samples, layout="documents")
+    export(tmp_path / "out", tmp_path / "to", to="folder")
+    assert whole_rows(Files(path=str(tmp_path / "to"))) == whole_rows(Webdataset(path=str(tmp_path / "out")))
