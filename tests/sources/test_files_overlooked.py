@@ -57,6 +57,16 @@ def test_check_names_the_text_that_may_be_the_caption(tmp_path, name, data, hint
     assert Files(path=str(folder), captions=[], caption="").warning() is None
 
 
+@pytest.mark.parametrize("name", ["doc.json", "doc.txt", "sub/doc.json"])
+def test_check_says_that_a_text_may_belong_to_several_images(tmp_path, name):
+    folder = laid(tmp_path / "images", {f"sub/doc.{number}.png": picture() for number in range(2)} | {name: b"{}"})
+    warning = Files(path=str(folder)).warning()
+    expected = (
+        "'sub/doc.json' may belong to several images, such as 'doc.0.png', and here each image is a row. To read documents"
+    )
+    assert (expected in warning) is (name == "sub/doc.json")
+
+
 def test_the_parameter_in_the_hint_reads_the_text(tmp_path):
     folder = laid(
         tmp_path, {"a.png": picture(), "a.en.txt": b"one", "b.png": picture(9), "c.png": picture(7), "c_caption.txt": b"x"}

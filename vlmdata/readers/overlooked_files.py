@@ -27,6 +27,10 @@ def overlooked(image: str, texts: Collection[str], facts: Mapping[str, Any]) -> 
         return f"'{here}' was not read. Set `captions: ['{here[len(folder + slash + stem) :]}']` to read such files"
     if own:
         return f"'{own[0]}' is in another folder. Put texts beside the images, or set `table` to a list of images and texts"
+    head, _, number = stem.rpartition(".")
+    if number.isdigit() and (several := next((path for path in texts if path in _named(folder + slash + head)), None)):
+        fix = "To read documents, put their files into tars, and read these with `webdataset` or `interleaved_tars`"
+        return f"'{several}' may belong to several images, such as '{name}', and here each image is a row. {fix}"
     if table := min((path for path in texts if path.lower().endswith(TABLES)), default=None):
         return f"If '{table}' lists files and captions, set `table: '{table}'` to read it"
     if texts:
@@ -45,6 +49,10 @@ def in_sibling(image: str, root: str) -> Iterator[str]:
             path = os.path.join(parent, folder, inside + ending)
             if os.path.isfile(path) and os.path.join(parent, folder) != root:
                 yield os.path.relpath(path, root)
+
+
+def _named(stem: str) -> list[str]:
+    return [stem + ending for ending in TEXTS]
 
 
 def _is_of(name: str, stem: str) -> bool:
