@@ -63,6 +63,11 @@ def test_the_help_of_a_program_lists_every_verb_with_the_first_needed_on_top(pro
     assert capsys.readouterr().out == asked
 
 
+def test_the_help_of_check_says_that_a_dataset_can_be_checked_too(capsys):
+    assert cli.main(["check", "--help"]) == 0
+    assert "such as captions; or a finished dataset" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(("program", "verb"), [*VERBS, *((program, None) for program in MAIN)])
 def test_help_as_a_word_is_help_as_an_option(program, verb, capsys):
     words = [verb] if verb else []

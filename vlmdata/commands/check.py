@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from vlmdata.commands.run import recipe_parameters
+from vlmdata.commands.run import RECIPE, recipe_parameters
 from vlmdata.verbs import PATH, Verb, folders, json_option, print_json
 
 EXAMPLES = """
@@ -17,7 +17,7 @@ vlmdata check captions --set source.path=urls.parquet --json
 
 
 @click.command(cls=Verb)
-@recipe_parameters
+@recipe_parameters(f"{RECIPE}; or a finished dataset")
 @click.option("--out", metavar="OUT", help="also check where the run would write", type=PATH, shell_complete=folders)
 @click.option(
     "--deep", is_flag=True, help="also ask for missing weights, try to write to OUT, and try a sample of rows: up to a minute"

@@ -20,18 +20,25 @@ def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
     return [*files(ctx, param, incomplete), *shipped(ctx, param, incomplete)]  # bash drops words listed before a path
 
 
-def recipe_parameters(command: Any) -> Any:
-    """Add the argument that names a recipe, and the option that changes parameters of the recipe."""
-    command = click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="A.B=C",
-        help="change a parameter, such as image_size.min_side=100, or leave out a step: clip_score=off",
-    )(command)
-    return argument(
-        "recipe", "a YAML file, or the name of a shipped recipe, such as captions", type=PATH, shell_complete=recipes
-    )(command)
+RECIPE = "a YAML file, or the name of a shipped recipe, such as captions"
+
+
+def recipe_parameters(text: str = RECIPE) -> Any:
+    """Return a decorator that adds the argument that names a recipe, explained by `text`, and the option that changes its
+    parameters.
+    """
+
+    def decorate(command: Any) -> Any:
+        command = click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="A.B=C",
+            help="change a parameter, such as image_size.min_side=100, or leave out a step: clip_score=off",
+        )(command)
+        return argument("recipe", text, type=PATH, shell_complete=recipes)(command)
+
+    return decorate
 
 
 def engine_parameters(command: Any) -> Any:
@@ -50,7 +57,7 @@ def engine_parameters(command: Any) -> Any:
 
 
 @click.command(cls=Verb)
-@recipe_parameters
+@recipe_parameters()
 @click.option(
     "--out",
     required=True,
