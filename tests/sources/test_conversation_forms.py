@@ -88,7 +88,6 @@ def test_conversations_without_images_are_read_from_parquet_too(tmp_path, source
     [
         ({"conversations": "What? A square."}, "no_turns"),
         ({"conversations": "[broken"}, "no_turns"),
-        ({"conversations": ["What?", "A square."]}, "no_turns"),
         ({"conversations": None, "messages": CHAT[:1]}, "no_assistant_turn"),
         ({"conversations": {"from": ["human"], "value": ["a", "b"]}}, "no_turns"),
         ({"conversations": [{"user": "What?", "assistant": None}]}, "no_text"),
@@ -101,6 +100,15 @@ def test_conversations_without_images_are_read_from_parquet_too(tmp_path, source
 )
 def test_every_refused_form_has_a_reason(tmp_path, source, record, reason):
     assert read_all(source(path=parquet(tmp_path, record)))["reason"].to_pylist() == [reason]
+
+
+@pytest.mark.parametrize("source", [LlavaJson, Messages])
+def test_turns_that_are_texts_lose_their_row_or_are_refused_in_all_rows(tmp_path, source):
+    texts = {"conversations": ["What?", "A square."]}
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps(texts)}\n{json.dumps({'conversations': LLAVA[1:]})}\n")
+    assert read_all(source(path=str(tmp_path / "a.jsonl")))["reason"].to_pylist()[0] == "no_turns"
+    with pytest.raises(RecipeError, match=r"the values are list<.*string>, not lists of turns"):
+        read_all(source(path=parquet(tmp_path, texts)))
 
 
 @SOURCES
