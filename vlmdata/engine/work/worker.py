@@ -127,6 +127,14 @@ class Worker:
                 return rows
             opened = None  # another worker committed first: read its entry
 
+    def _read_piece(self, partition: int, log: PartitionLog) -> pa.Table:
+        """Return the rows of a partition of an archive. If the log does not hold them, they are read and committed."""
+        source = self.job.recipe.source
+        piece = self.plan.piece(partition, source)
+        self._check_source(partition)
+        check = functools.partial(self._check_source, partition)
+        return read_source(source, lambda: piece_rows(self.store, source, piece, log, self.tombstones, check))
+
     def _check_source(self, partition: int) -> None:
         """Raise RecipeError if the local file that a partition of an archive reads has changed since the run began."""
         source = self.job.recipe.source
@@ -161,11 +169,7 @@ class Worker:
         if self.plan.is_list:
             rows = self.plan.read_partition(self.store, call.partition)
         else:
-            source = self.job.recipe.source
-            piece = self.plan.piece(call.partition, source)
-            self._check_source(call.partition)
-            check = functools.partial(self._check_source, call.partition)
-            rows = read_source(source, lambda: piece_rows(self.store, source, piece, log, self.tombstones, check))
+            rows = self._read_piece(call.partition, log)
         rows = rows.slice(0, call.take)
         decided = iter(call.decided)
         if not self.plan.is_list and call.decided:  # the first decision makes keys unique across partitions
