@@ -86,4 +86,4 @@ def test_a_source_that_changed_since_the_plan_was_made_is_named(folder: Path, ca
     write_tar(tar, samples(0)[:6])
     os.utime(tar, (later := (folder / "out/work/plan.json").stat().st_mtime + 9, later))
     assert main(command) == 2
-    assert f"or {tar} has changed since. Restore it, give another --out" in capsys.readouterr().err
+    assert f"If it is the same source, restore {tar}, which has changed since" in capsys.readouterr().err

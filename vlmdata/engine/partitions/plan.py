@@ -122,10 +122,8 @@ def other_source(store: Store, source: Source) -> str:
     began = store.path(RECORD).stat().st_mtime if isinstance(store, LocalStore) else math.inf
     paths = [path for path, _ in source.files() if os.path.isfile(path)]
     newer = sorted(path for path in paths if os.stat(path).st_mtime > began)
-    if newer:
-        restore = f"{newer[0]} has changed since. Restore it"
-        return f"{store.url} was built from another source, or {restore}, give another --out, or remove this dataset"
-    return f"{store.url} was built from another source. Give another --out, or remove this dataset"
+    same = f". If it is the same source, restore {newer[0]}, which has changed since" if newer else ""
+    return f"{store.url} was built from another source. Give another --out, or remove this dataset{same}"
 
 
 def _write(recipe: Recipe, store: Store, identity: str) -> PartitionPlan:
