@@ -63,6 +63,15 @@ def test_the_help_of_a_program_lists_every_verb_with_the_first_needed_on_top(pro
     assert capsys.readouterr().out == asked
 
 
+def test_the_trainer_without_its_packages_still_gives_help(capsys, monkeypatch):
+    monkeypatch.setattr(trainer, "PACKAGES", ("no_such_package",))
+    assert [trainer.main(words) for words in (["help", "align"], ["align", "-h"], ["help"], ["--help"])] == [0] * 4
+    assert capsys.readouterr().err == ""
+    for words in (["align"], ["--quiet", "align"]):
+        assert trainer.main(words) == 2
+        assert "the trainer needs the package 'no_such_package'" in capsys.readouterr().err
+
+
 def test_the_help_of_check_says_that_a_dataset_can_be_checked_too(capsys):
     assert cli.main(["check", "--help"]) == 0
     assert "such as captions; or a finished dataset" in " ".join(capsys.readouterr().out.split())

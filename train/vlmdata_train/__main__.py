@@ -30,7 +30,8 @@ def _main(words: list[str]) -> int:
         first=("align", "instruct", "stages", "evaluate", "chat", "export"),
     )
     try:
-        if words and not words[0].startswith("-") and not {"-h", "--help"} & set(words):
+        verb = next((word for word in words if not word.startswith("-")), "help")
+        if verb != "help" and not {"-h", "--help"} & set(words):
             from vlmdata.extras import check_installed
 
             check_installed(PACKAGES, "the trainer")
