@@ -200,7 +200,7 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("run ok.yaml --out X --limit 1.5", ["Invalid value for '--limit'"]),
     ("run ok.yaml --out X --adress auto", ["No such option '--adress'. Did you mean '--address'?"]),
     ("run ok.yaml urls.csv --out X", ["Got unexpected extra argument (urls.csv)"]),
-    ("run ok.yaml --out captions --local", ["captions was built from another source", "give another --out"]),
+    ("run ok.yaml --out captions --local", ["captions was built from another source", "Give another --out"]),
     ("run ok.yaml --out foo://x/y --local", ["foo://x/y", "Protocol not known: foo"]),
     ("why captions", ["Missing argument 'WORD'"]),
     ("why captions x --limit 0", ["limit must be an integer of at least 1, not 0"]),
