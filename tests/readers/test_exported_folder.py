@@ -97,3 +97,15 @@ def test_documents_whose_keys_differ_by_a_number_stay_separate(tmp_path):
     make_dataset(tmp_path / "out", samples, layout="documents")
     export(tmp_path / "out", tmp_path / "to", to="folder")
     assert whole_rows(Files(path=str(tmp_path / "to"))) == whole_rows(Webdataset(path=str(tmp_path / "out")))
+
+
+def test_a_plan_from_before_documents_were_read_keeps_its_rows(folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "to.zip", "w") as archive:
+        for path in folder.rglob("*.*"):
+            archive.write(path, path.relative_to(folder))
+    for path in (folder, tmp_path / "to.zip"):
+        source = Files(path=str(path))
+        [piece] = source.pieces()
+        old = {name: value for name, value in piece.items() if name != "documents"}
+        found = [row for table in source.read(old) for row in table.to_pylist()]
+        assert [sum(map(bool, row["images"])) for row in found] == [1, 1]

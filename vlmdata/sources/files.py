@@ -201,7 +201,7 @@ class Files(Source):
     def _loose(self, piece: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         files, _ = self._found()
         store = self._folder()
-        found = self._entries(store, [file.path for file in files])
+        found = self._entries_of(piece, store, [file.path for file in files])
         names = names_within([File(path, 0) for path, _ in found])
         named = list(zip(found, names, strict=True))[piece["start"] : piece["start"] + SLICE]
         return (row for entry, name in named for row in self._rows_of(store, entry, name, piece["needs_text"]))
@@ -214,18 +214,19 @@ class Files(Source):
         except Damage as error:
             yield bad_record(name, str(error))
             return
-        found = self._entries(store, store.members(self._endings()))
+        found = self._entries_of(piece, store, store.members(self._endings()))
         for entry in found[piece["start"] : piece["start"] + SLICE]:
             yield from self._rows_of(store, entry, f"{name}/{entry.path}", piece["needs_text"])
 
     def _slices(self, piece: Mapping[str, Any], found: Sequence[Entry], about: Survey) -> list[dict[str, Any]]:
-        """Return the units of work for a folder or zip archive: slices of its entries.
+        """Return the units of work for a folder or zip archive: slices of its entries. `documents` marks entries of documents.
 
         If an image has a file beside it that may hold its caption, `needs_text` is True in all units. Images without a caption
         are then dropped. `needs_text` is False if the recipe names no captions.
         """
         needs_text = about.has_texts and bool(self.captions or self._columns())
-        return [{**piece, "start": start, "needs_text": needs_text} for start in range(0, len(found), SLICE)]
+        mark = {"documents": True} if any(entry.parts is not None for entry in found) else {}
+        return [{**piece, **mark, "start": start, "needs_text": needs_text} for start in range(0, len(found), SLICE)]
 
     def _folder(self) -> Folder:
         return Folder(self._roots(), self._whole())
@@ -233,6 +234,10 @@ class Files(Source):
     def _entries(self, store: Folder | Zip, images: Sequence[str]) -> list[Entry]:
         """Return the files that give rows. If the recipe names no captions, these are the images, also those of documents."""
         return entries(store, images) if self.captions or self._columns() else [Entry(path) for path in images]
+
+    def _entries_of(self, piece: Mapping[str, Any], store: Folder | Zip, images: Sequence[str]) -> list[Entry]:
+        """Return the entries that the slices of a plan count. Those of a plan from before documents were read are the images."""
+        return self._entries(store, images) if "documents" in piece else [Entry(path) for path in images]
 
     def _paths(self) -> list[str]:
         return [self.path] if isinstance(self.path, str) else self.path
