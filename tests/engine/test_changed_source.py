@@ -1,6 +1,7 @@
 """A tar that is removed, cut or replaced during a run ends it in one line, and the same command resumes once it is back."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,12 @@ from tests.engine.site import picture
 from tests.loader.tars import write_tar
 from vlmdata.cli import main
 from vlmdata.dataset import read_manifest
+from vlmdata.engine.partitions.plan import make
+from vlmdata.engine.store.open_store import open_store
+from vlmdata.engine.work.source_files import SourceFiles
+from vlmdata.errors import RecipeError
+from vlmdata.recipe import Recipe, Shards
+from vlmdata.sources.webdataset import Webdataset
 
 pytestmark = pytest.mark.whole
 
@@ -87,3 +94,43 @@ def test_a_source_that_changed_since_the_plan_was_made_is_named(folder: Path, ca
     os.utime(tar, (later := (folder / "out/work/plan.json").stat().st_mtime + 9, later))
     assert main(command) == 2
     assert f"If it is the same source, restore {tar}, which has changed since" in capsys.readouterr().err
+
+
+@pytest.fixture
+def planned(folder: Path) -> tuple[SourceFiles, Path]:
+    """Return the check of a worker that starts now, and the tar of its plan, which is older than the plan."""
+    (folder / "data").mkdir()
+    write_tar(folder / "data/a.tar", samples(0))
+    os.utime(folder / "data/a.tar", (1e9, 1e9))
+    source, store = Webdataset(path="data/*.tar"), open_store("out")
+    identity = make(Recipe(source, (), Shards(), 1000), store).source
+    return SourceFiles(store, source, identity), folder / "data/a.tar"
+
+
+def test_a_worker_that_starts_late_finds_a_replaced_tar(planned: tuple[SourceFiles, Path]) -> None:
+    files, tar = planned
+    write_tar(tar, samples(0)[:6])
+    os.utime(tar, (4e9, 4e9))
+    with pytest.raises(RecipeError, match=r"a\.tar was changed during the run"):
+        files.check(str(tar))
+
+
+def test_a_tar_that_is_added_after_the_plan_ends_no_run(planned: tuple[SourceFiles, Path]) -> None:
+    files, tar = planned
+    write_tar(tar.with_name("b.tar"), samples(6))
+    files.check(str(tar))
+
+
+def test_a_relative_path_may_lead_elsewhere_in_a_worker(planned: tuple[SourceFiles, Path], tmp_path, monkeypatch) -> None:
+    files, tar = planned
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # as on the node of a Ray cluster that was started in another folder
+    files.check(str(tar))
+
+
+def test_a_file_system_may_give_the_same_tar_another_inode(planned: tuple[SourceFiles, Path]) -> None:
+    files, tar = planned
+    files.check(str(tar))
+    shutil.copy2(tar, tar.with_name("copy"))
+    os.replace(tar.with_name("copy"), tar)
+    files.check(str(tar))

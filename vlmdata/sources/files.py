@@ -236,7 +236,7 @@ class Files(Source):
         return entries(store, images) if self.captions or self._columns() else [Entry(path) for path in images]
 
     def _entries_of(self, piece: Mapping[str, Any], store: Folder | Zip, images: Sequence[str]) -> list[Entry]:
-        """Return the entries that the slices of a plan count. Those of a plan from before documents were read are the images."""
+        """Return the entries that the slices of a plan count: the images, in a plan from before documents were read."""
         return self._entries(store, images) if "documents" in piece else [Entry(path) for path in images]
 
     def _paths(self) -> list[str]:

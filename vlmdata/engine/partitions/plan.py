@@ -117,11 +117,16 @@ def source_identity(source: Source) -> str:
     return fingerprint(id_of(source), redacted_tree(parameters), names)
 
 
+def began(store: Store) -> float:
+    """Return when the plan in OUT was made, in seconds as in `os.stat`, or infinity if OUT is not a local folder."""
+    return store.path(RECORD).stat().st_mtime if isinstance(store, LocalStore) else math.inf
+
+
 def other_source(store: Store, source: Source) -> str:
     """Return the message for a source that is not the one of the plan. It names a file that changed after the plan."""
-    began = store.path(RECORD).stat().st_mtime if isinstance(store, LocalStore) else math.inf
+    since = began(store)
     paths = [path for path, _ in source.files() if os.path.isfile(path)]
-    newer = sorted(path for path in paths if os.stat(path).st_mtime > began)
+    newer = sorted(path for path in paths if os.stat(path).st_mtime > since)
     same = f". If it is the same source, restore {newer[0]}, which has changed since" if newer else ""
     return f"{store.url} was built from another source. Give another --out, or remove this dataset{same}"
 
