@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from vlmdata.readable import visible
 from vlmdata.readers.dotted_paths import NO_TEXT, resolve, stored_type, value_at
@@ -32,7 +33,37 @@ class Content:
     what: str
     can_be: Callable[[pa.DataType], bool]
     in_json: Callable[[pa.DataType], bool] | None = None  # the same for values of JSON, if they are read in another way
+    is_needed: bool = False  # a file in which no row has a value is refused if the type is wrong
     fix: str = "Name another column, or correct this file"
+
+
+def check_parquet(path: str, file: pq.ParquetFile, contents: Mapping[str, Content]) -> None:
+    """Do the same as `check_types` for a file of Parquet, but pass over columns without a value.
+
+    The type of such a column says nothing: pandas writes fractions for a column in which all values are missing.
+    """
+    schema = file.schema_arrow
+    for name, content in contents.items():
+        try:
+            check_types(path, schema, {name: content})
+        except RecipeError:
+            if file.metadata.num_rows and (content.is_needed or _has_values(file, name)):
+                raise
+
+
+def _has_values(file: pq.ParquetFile, name: str) -> bool:
+    """Return whether a column, or one in which a dotted path begins, may have a value by the statistics of the file."""
+    found = resolve(name, file.schema_arrow.names)
+    top = found[0] if found else name
+    facts = file.metadata
+    for group in range(facts.num_row_groups):
+        for number in range(facts.num_columns):
+            chunk = facts.row_group(group).column(number)
+            if chunk.path_in_schema == top or chunk.path_in_schema.startswith(f"{top}."):
+                counts = chunk.statistics
+                if counts is None or not counts.has_null_count or counts.null_count < chunk.num_values:
+                    return True
+    return False
 
 
 def check_types(path: str, schema: pa.Schema, contents: Mapping[str, Content]) -> None:
@@ -174,7 +205,7 @@ def _is_names(kind: pa.DataType) -> bool:
     return _is_text(inner) or pa.types.is_integer(inner)
 
 
-ADDRESS = Content("text", _is_text, fix="Name a column of addresses, or correct this file")
+ADDRESS = Content("text", _is_text, fix="Name a column of addresses, or correct this file", is_needed=True)
 CAPTION = Content(
     "text",
     _is_caption,

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from vlmdata.catalog import suggest
 from vlmdata.readers import delimited, json_records
-from vlmdata.readers.column_types import Content, check_types, check_values
+from vlmdata.readers.column_types import Content, check_parquet, check_values
 from vlmdata.readers.dotted_paths import NO_TEXT, column_at, names_in, reach, resolve
 from vlmdata.readers.find_files import File, is_remote
 from vlmdata.readers.open_file import COMPRESSED, UNREADABLE, bare_name, opened, seekable
@@ -106,7 +106,8 @@ def check_file(
     """Raise RecipeError if a list lacks a column in `wanted` (see `check_columns`), or if a column cannot hold its content.
 
     Also raises it if Parquet has a name twice that is in `wanted` or, with `keeps_all`, that is the name of any kept column.
-    A list without rows may lack columns. Those that it has are checked in Parquet. In JSON, the first 100 records are checked.
+    A list without rows may lack columns, and a column without values may have any type, except that of addresses. In JSON, the
+    first 100 records are checked.
     """
     kind = format_of(path, layout)
     if kind == "parquet":
@@ -117,7 +118,7 @@ def check_file(
                 if parquet.metadata.num_rows:
                     check_columns(path, names_in(schema), wanted)
                     _check_single(path, schema, [*wanted, *(_carried(schema, wanted) if keeps_all else ())])
-                check_types(path, schema, contents)
+                check_parquet(path, parquet, contents)
     elif kind in ("json", "jsonl"):
         with opened(path) as file:
             if records := list(itertools.islice(json_records.items(file, kind, layout.encoding), HEAD)):

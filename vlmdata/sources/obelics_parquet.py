@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlmdata.parameters import Doc
-from vlmdata.readers.column_types import IMAGES, PARAGRAPHS, check_types
+from vlmdata.readers.column_types import IMAGES, PARAGRAPHS, check_parquet
 from vlmdata.readers.documents import metadata_fields, parsed, positions
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.lists import checked_files, named_pieces, parquet_file
@@ -85,7 +85,7 @@ def _check_columns(path: str, opened: pq.ParquetFile | None) -> None:
     missing = [f"no column '{name}'" for name in CONTENTS if name not in names]
     if missing and opened.metadata.num_rows:
         raise RecipeError(f"{path}: there is {' and '.join(missing)}. The columns are {', '.join(names)}")
-    check_types(path, opened.schema_arrow, CONTENTS)
+    check_parquet(path, opened, CONTENTS)
 
 
 @contextlib.contextmanager
