@@ -134,3 +134,19 @@ def test_a_file_system_may_give_the_same_tar_another_inode(planned: tuple[Source
     shutil.copy2(tar, tar.with_name("copy"))
     os.replace(tar.with_name("copy"), tar)
     files.check(str(tar))
+
+
+def test_a_file_that_is_gone_matters_only_if_it_was_read(planned: tuple[SourceFiles, Path]) -> None:
+    files, tar = planned
+    tar.unlink()
+    files.note(str(tar))
+    with pytest.raises(RecipeError, match=r"a\.tar was removed during the run"):
+        files.check(str(tar))
+
+
+def test_a_file_that_changes_after_it_was_noted_is_found(planned: tuple[SourceFiles, Path]) -> None:
+    files, tar = planned
+    files.note(str(tar))
+    os.utime(tar, (1e9, 1e9 + 1))
+    with pytest.raises(RecipeError, match=r"a\.tar was changed during the run"):
+        files.check(str(tar))

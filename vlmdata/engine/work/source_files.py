@@ -13,28 +13,30 @@ from vlmdata.step import Source
 
 
 class SourceFiles:
-    """The local files of an archive, as this worker found them first. Thread-safe."""
+    """The local files of an archive, as this worker found them before it read them. Thread-safe."""
 
     def __init__(self, store: Store, source: Source, identity: str):
         self._began = began(store)
         self._source = source
         self._identity = identity
-        self._found: dict[str, tuple[int, ...]] = {}
+        self._found: dict[str, tuple[float, ...]] = {}
+
+    def note(self, path: str) -> None:
+        """Remember a file as it is before it is read. It may be gone: a partition with committed rows may not need it."""
+        if (facts := _facts(path)) is not None:
+            self._found.setdefault(path, facts)
 
     def check(self, path: str) -> None:
-        """Raise RecipeError if the file is gone, or has changed since the first call for it, or since the plan was made.
+        """Raise RecipeError if a file that was read is gone, or has changed since it was noted, or since the plan was made.
 
         Folders are not compared.
         """
-        facts: tuple[int, ...] | None = None
-        if os.path.exists(path):
-            stat = os.stat(path)
-            # not the inode: some network file systems give a file a new one whenever their cache forgets the file
-            facts = () if os.path.isdir(path) else (stat.st_size, stat.st_mtime_ns)
-            if facts and path not in self._found and stat.st_mtime > self._began and not self._is_as_planned:
-                raise _changed(path, "was changed")
-        if facts is None or self._found.setdefault(path, facts) != facts:
-            raise _changed(path, "was removed" if facts is None else "was changed")
+        facts = _facts(path)
+        if facts is None:
+            raise _changed(path, "was removed")
+        is_other = facts and facts[1] > self._began and not self._is_as_planned
+        if is_other or self._found.setdefault(path, facts) != facts:
+            raise _changed(path, "was changed")
 
     @functools.cached_property
     def _is_as_planned(self) -> bool:
@@ -43,6 +45,15 @@ class SourceFiles:
             return source_identity(self._source) == self._identity
         except RecipeError:
             return False
+
+
+def _facts(path: str) -> tuple[float, ...] | None:
+    """Return the size and the time of the last change of a file, nothing for a folder, and None if there is neither."""
+    if not os.path.exists(path):
+        return None
+    stat = os.stat(path)
+    # not the inode: some network file systems give a file a new one whenever their cache forgets the file
+    return () if os.path.isdir(path) else (stat.st_size, stat.st_mtime)
 
 
 def _changed(path: str, what: str) -> RecipeError:

@@ -119,7 +119,7 @@ class Worker:
             rows, fresh = self._run_steps(call, opened, log, again)
             opened.measured = {name: len(values) - values.null_count for name, values in fresh.items()}
             if fresh:
-                self._check_source(call.partition)  # its images may have been read from a file that was replaced
+                self._at_source_file(SourceFiles.check, call.partition)  # it may hold the images
             columns = {"row": pa.array(np.arange(len(rows), dtype=np.int32)), **fresh}
             if not fresh or log.commit(pa.table(columns), sorted(fresh), opened.blob.close()):
                 if len(log.entries) > known:
@@ -131,17 +131,16 @@ class Worker:
         """Return the rows of a partition of an archive. If the log does not hold them, they are read and committed."""
         source = self.job.recipe.source
         piece = self.plan.piece(partition, source)
-        self._check_source(partition)
-        check = functools.partial(self._check_source, partition)
+        self._at_source_file(SourceFiles.note, partition)
+        check = functools.partial(self._at_source_file, SourceFiles.check, partition)
         return read_source(source, lambda: piece_rows(self.store, source, piece, log, self.tombstones, check))
 
-    def _check_source(self, partition: int) -> None:
-        """Raise RecipeError if the local file that a partition of an archive reads has changed since the run began."""
+    def _at_source_file(self, act: Callable[[SourceFiles, str], None], partition: int) -> None:
+        """Note or check the local file that a partition of an archive reads, if there is one."""
         source = self.job.recipe.source
         path = None if self.plan.is_list or not self.measures else local_path(self.plan.piece(partition, source))
         if path is not None:
-            files = self.keep.get("source files", lambda: SourceFiles(self.store, source, self.plan.source))
-            files.check(path)
+            act(self.keep.get("source files", lambda: SourceFiles(self.store, source, self.plan.source)), path)
 
     def _erase_late_takedowns(self, partition: int, rows: pa.Table) -> None:
         """Erase rows that were taken down after this worker read the tombstones and before it committed.
