@@ -1,6 +1,6 @@
 """What a folder or a repository holds: which dataset, in which format. A push replaces another one only if the user says so.
 
-Two builds are of the same dataset if their recipes have the same source and the same steps, but for the settings of fetches.
+Two builds are of the same dataset if their recipes have the same source. Their steps may differ, as after a changed threshold.
 The recipe is in the manifest of a dataset, and in the card of an export.
 """
 
@@ -16,7 +16,6 @@ import yaml
 
 from vlmdata.card import FORMAT, RECIPE
 from vlmdata.engine.store.json_shapes import Manifest, record_of
-from vlmdata.fetch_failures import FETCHES
 from vlmdata.redact import redacted_tree
 
 MOST_VALUES = 1_000_000  # in a card
@@ -86,16 +85,7 @@ def difference(here: Identity, there: Identity, *, share: bool) -> str | None:
         return None if share else f"{there}, which may be another dataset: without the recipe in both cards, this is not known"
     if not _alike(*(redacted_tree(one["source"]) for one in (here.recipe, there.recipe))):
         return f"{there} from another source"
-    if not _alike(*(redacted_tree(_decisive(one["steps"])) for one in (here.recipe, there.recipe))):
-        return f"{there} that was made with other steps"
     return None
-
-
-def _decisive(steps: Any) -> Any:
-    """Return the steps without the settings of fetches, which `vlmdata retry` may change."""
-    if not isinstance(steps, list):
-        return steps
-    return [dict.fromkeys(step) if isinstance(step, dict) and step.keys() & set(FETCHES) else step for step in steps]
 
 
 def _alike(a: Any, b: Any) -> bool:
