@@ -111,6 +111,28 @@ def test_a_name_server_that_is_silent_does_not_delay(monkeypatch):
     never.put([])
 
 
+def test_a_name_server_that_fails_for_a_moment_is_asked_again(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        again = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        said = [again, [(socket.AF_INET, socket.SOCK_STREAM, 0, "", server.getsockname())]]
+
+        def answer(*args, **options):
+            one = said.pop(0)
+            if isinstance(one, OSError):
+                raise one
+            return one
+
+        monkeypatch.setattr(socket, "getaddrinfo", answer)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://new.invalid:9000")
+        tries("s3://b/x")
+        said[:] = [again]
+        monkeypatch.setattr(vlmdata.endpoint, "AGAIN_S", 0)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://other.invalid:9000")
+        forget_connections()
+        with pytest.raises(Unreachable, match=r"the host other\.invalid has no address \(Temporary failure"):
+            tries("s3://b/x")
+
+
 def test_one_of_several_addresses_is_enough(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server, nobody("127.0.0.2") as silent:
         ports = [(silent.rpartition(":")[2], "127.0.0.2"), (server.getsockname()[1], "127.0.0.1")]

@@ -17,6 +17,7 @@ from vlmdata.process.thread import Thread
 from vlmdata.untrusted import STORE_ADVICE, one_line
 
 NAME_S = 6.0  # for an answer of the name servers; a system asks the second after 5 s
+AGAIN_S = 3.0  # to ask again; a name server of a new container, or a busy one, first says "temporary failure"
 ANSWER_S = 4.0  # for a connection; a system repeats lost packets after 1 s and 3 s
 PORTS = {"http": 80, "https": 443}
 OWN = (".amazonaws.com", ".amazonaws.com.cn")  # a bucket may have another host than the endpoint, so only the name is looked up
@@ -80,12 +81,18 @@ def _answers(host: str, port: int) -> None:
 
 
 def _resolve(host: str, port: int, found: queue.SimpleQueue[Any]) -> None:
-    try:
-        found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    except UnicodeError as error:  # a part of the name is empty, or too long
-        found.put(OSError(0, one_line(error)))
-    except OSError as error:
-        found.put(error)
+    end = time.monotonic() + AGAIN_S
+    while True:
+        try:
+            found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except UnicodeError as error:  # a part of the name is empty, or too long
+            found.put(OSError(0, one_line(error)))
+        except OSError as error:
+            if error.errno == socket.EAI_AGAIN and time.monotonic() < end:
+                time.sleep(0.2)  # the library of the store would ask again too
+                continue
+            found.put(error)
+        return
 
 
 def _connect(places: list[Any], shown: str) -> None:
