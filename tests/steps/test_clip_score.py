@@ -1,6 +1,7 @@
 """CLIPScore equals plain open_clip, on the tiny model that ships."""
 
 import io
+import json
 import shutil
 
 import numpy as np
@@ -231,3 +232,7 @@ def test_a_tokenizer_that_is_missing_or_damaged_is_reported_in_one_line(tmp_path
         (folder / name).unlink()
     with pytest.raises(RecipeError, match=r"clip has no tokenizer, such as tokenizer\.json"):
         check_model(f"local-dir:{folder}", "", "clip_score")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = ""  # open_clip then uses the tokenizer that it ships
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    check_model(f"local-dir:{folder}", "", "clip_score")

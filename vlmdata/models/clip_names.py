@@ -11,6 +11,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,8 @@ from vlmdata.step import RecipeError
 
 WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz")  # endings of files of weights
 CONFIG = "open_clip_config.json"  # of a model folder
-TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt")
+TOKENIZERS += ("spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model")
 SIZES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes of a value
 SCHEMAS = ("local-dir:", "hf-hub:")
 
@@ -57,7 +59,8 @@ def check_model(model: str, pretrained: str, where: str) -> None:
             config = json.loads((folder / CONFIG).read_bytes())
         except (ValueError, RecursionError) as error:
             raise RecipeError(f"{where}.model: {folder / CONFIG} is damaged: {error}. Copy the model folder again") from None
-        if '"hf_tokenizer_name": "' in json.dumps(config) and not any((folder / name).is_file() for name in TOKENIZERS):
+        is_named = re.search('"hf_tokenizer_name": "[^"]', json.dumps(config)) is not None
+        if is_named and not any((folder / name).is_file() for name in TOKENIZERS):
             raise RecipeError(f"{where}.model: {folder} has no tokenizer, such as tokenizer.json. Copy the model folder again")
         files = [file for file in sorted(folder.iterdir()) if file.suffix in WEIGHTS]
         problems = [f"{file} {problem}" for file in files if (problem := weights_problem(file))]
