@@ -27,13 +27,17 @@ def test_a_line_names_the_first_node_that_differs_and_the_fix():
     assert "2 more nodes differ too" in other_versions([("a", None), ("b", None), ("c", None)], "0.3.0")
 
 
-@pytest.fixture
-def other(tmp_path):
-    """Yield the address of a cluster whose only CPU is on a node that has version 9.9.9, and the recipe of a run."""
+def path_of_another_version(tmp_path) -> str:
     about = tmp_path / "other" / "vlmdata-9.9.9.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vlmdata\nVersion: 9.9.9\n")
-    path = os.pathsep.join([str(about.parent), os.environ.get("PYTHONPATH", "")])
+    return os.pathsep.join([str(about.parent), os.environ.get("PYTHONPATH", "")])
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Yield the address of a cluster whose only CPU is on a node that has version 9.9.9."""
+    path = path_of_another_version(tmp_path)
     with nodes({"num_cpus": 0}, {"num_cpus": 1, "env_vars": {"PYTHONPATH": path}}) as (cluster, _):
         yield cluster.address
 
@@ -63,4 +67,11 @@ def test_a_node_with_another_version_that_joins_later_ends_a_run(tmp_path, other
 @pytest.mark.slow
 def test_a_cluster_of_the_same_version_runs(tmp_path):
     with nodes({"num_cpus": 1}) as (cluster, _):
+        assert run(recipe(tmp_path), tmp_path / "out", address=cluster.address)["rows"] == 1
+
+
+@pytest.mark.slow
+def test_a_node_without_cpus_may_have_another_version(tmp_path):
+    head = {"num_cpus": 0, "env_vars": {"PYTHONPATH": path_of_another_version(tmp_path)}}
+    with nodes(head, {"num_cpus": 1}) as (cluster, _):
         assert run(recipe(tmp_path), tmp_path / "out", address=cluster.address)["rows"] == 1

@@ -260,12 +260,13 @@ def check_versions() -> None:
     """Raise RecipeError if a node of the cluster has another version of vlmdata than this process, or has none.
 
     Such a node could fail with any error, or give other values for the same rows. Ray itself compares the versions of Python.
+    A node without CPUs, as the head of many clusters, is not asked, because no worker runs there.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ask = ray.remote(num_cpus=0)(_version_reader())
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes = [node for node in ray.nodes() if node["Alive"] and "CPU" in node["Resources"]]
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     found = ray.get([ask.options(scheduling_strategy=strategy).remote() for strategy in there])
     if line := other_versions(zip([node["NodeManagerAddress"] for node in nodes], found, strict=True), version()):
