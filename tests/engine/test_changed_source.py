@@ -13,7 +13,7 @@ from vlmdata.cli import main
 from vlmdata.dataset import read_manifest
 from vlmdata.engine.partitions.plan import make
 from vlmdata.engine.store.open_store import open_store
-from vlmdata.engine.work.source_files import SourceFiles
+from vlmdata.engine.work.source_files import SourceFiles, local_path
 from vlmdata.errors import RecipeError
 from vlmdata.recipe import Recipe, Shards
 from vlmdata.sources.webdataset import Webdataset
@@ -150,3 +150,11 @@ def test_a_file_that_changes_after_it_was_noted_is_found(planned: tuple[SourceFi
     os.utime(tar, (1e9, 1e9 + 1))
     with pytest.raises(RecipeError, match=r"a\.tar was changed during the run"):
         files.check(str(tar))
+
+
+def test_the_pieces_of_a_source_that_a_user_wrote_are_not_compared(tmp_path: Path) -> None:
+    class Own(Webdataset):
+        pass
+
+    piece = {"path": str(tmp_path / "prefix-of-files")}
+    assert local_path(Webdataset(path="x"), piece) == piece["path"] and local_path(Own(path="x"), piece) is None

@@ -60,7 +60,10 @@ def _changed(path: str, what: str) -> RecipeError:
     return RecipeError(f"{path} {what} during the run. Put the file back, and run the same command again; it resumes")
 
 
-def local_path(piece: dict[str, Any]) -> str | None:
-    """Return the path of the local file that a piece reads, or None if it reads another thing, such as a remote file."""
-    path = piece.get("path")
+def local_path(source: Source, piece: dict[str, Any]) -> str | None:
+    """Return the path of the local file that a piece reads, or None if it reads another thing, such as a remote file.
+
+    It is None for a source that a user wrote: the `path` in its pieces may be no file, or a database that others write to.
+    """
+    path = piece.get("path") if type(source).__module__.startswith("vlmdata.") else None
     return path if isinstance(path, str) and os.path.isabs(path) else None

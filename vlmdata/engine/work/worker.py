@@ -138,7 +138,7 @@ class Worker:
     def _at_source_file(self, act: Callable[[SourceFiles, str], None], partition: int) -> None:
         """Note or check the local file that a partition of an archive reads, if there is one."""
         source = self.job.recipe.source
-        path = None if self.plan.is_list or not self.measures else local_path(self.plan.piece(partition, source))
+        path = None if self.plan.is_list or not self.measures else local_path(source, self.plan.piece(partition, source))
         if path is not None:
             act(self.keep.get("source files", lambda: SourceFiles(self.store, source, self.plan.source)), path)
 
