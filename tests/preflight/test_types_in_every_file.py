@@ -9,6 +9,7 @@ import pytest
 
 from tests.preflight.checking import check, lines_of_run
 from vlmdata.readers import lists
+from vlmdata.sources.url_list import UrlList
 
 URLS = ["https://e.example/1.jpg", "https://e.example/2.jpg"]
 GOOD = {"url": URLS, "caption": ["a cat", "a dog"]}
@@ -96,6 +97,9 @@ def test_a_column_whose_values_are_all_missing_may_have_any_type(tmp_path, capsy
     good = {"w": [640, None], "h": ["0" * 32] * 2, "b": [[[1.0, 2.0, 3.0, 4.0]], None], "i": [b"\xff\xd8", None]}
     (tmp_path / "a.parquet").write_bytes(parquet(**GOOD, **good))
     (tmp_path / "b.parquet").write_bytes(parquet(**{**GOOD, "caption": missing}, **dict.fromkeys(good, missing)))
+    files = UrlList(path=str(tmp_path / "b.parquet"))
+    read = [table for piece in files.pieces() for table in files.read(piece)]
+    assert [table["drop"].to_pylist() for table in read] == [[None, None]]
     for parameters in ({"width": "w", "height": "w", "hash": "h", "boxes": "b"}, {"image": "i"}):
         assert check(tmp_path, {"type": "url_list", "path": "*.parquet", **parameters}) == 0, capsys.readouterr().err
     (tmp_path / "b.parquet").write_bytes(parquet(url=pa.nulls(2, pa.float64()), caption=GOOD["caption"]))
@@ -124,6 +128,8 @@ def test_the_second_file_in_json_has_its_values_checked(tmp_path, capsys):
     write("b", url=URLS, caption=[[["a"], ["b"]], ["c"]])
     assert checked() == (0, "")
     write("b", url=URLS, caption=[[["a"], ["b"]], [["c"]]])
+    assert checked() == (0, "")
+    write("b", url=[[], False], caption=[{}, 0])  # as some programs write values that are missing
     assert checked() == (0, "")
     write("b", url=[1, URLS[0]], caption=[2**80, {"en": "x"}])  # only some rows are dropped
     assert checked() == (0, "")

@@ -101,7 +101,7 @@ def _texts(column: pa.Array, encoding: str, *, in_lists: bool = False) -> tuple[
         return decode(column, encoding)
     except TypeError as error:
         is_nested = pa.types.is_nested(column.type)
-        is_embedding = in_lists and pa.types.is_floating(column.type)
+        is_embedding = in_lists and pa.types.is_floating(column.type) and column.null_count < len(column)
         if is_embedding or is_nested or isinstance(column.type, pa.BaseExtensionType):
             near = "one of its fields with dots, such as `caption.en`, or " if is_nested and not is_list(column.type) else ""
             fix = f"Name {near}a column of texts or lists of texts"

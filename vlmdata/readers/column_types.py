@@ -83,12 +83,12 @@ def check_types(path: str, schema: pa.Schema, contents: Mapping[str, Content]) -
 def check_values(path: str, records: Iterable[Any], contents: Mapping[str, Content]) -> None:
     """Raise RecipeError if none of the values of a column, in the first records of JSON, can be its content.
 
-    Values of several types are passed over, because only some of the rows would be dropped.
+    Values of several types are passed over, because only some of the rows would be dropped, and so are empty and false values.
     """
     objects = [record for record in records if isinstance(record, dict)]
     for name, content in contents.items():
         try:
-            kind = pa.array([value_at(record, name, NO_TEXT) for record in objects]).type
+            kind = pa.array([value_at(record, name, NO_TEXT) or None for record in objects]).type
         except (ValueError, TypeError, OverflowError, NotImplementedError):  # several types, or a number of 20 digits
             continue
         if is_any_list(kind) and pa.types.is_null(kind.value_type):  # only empty lists
