@@ -36,18 +36,22 @@ def find(path: str | Sequence[str], endings: Sequence[str], *, parameter: str = 
         raise RecipeError(f"{parameter} must name at least one file, folder or glob")
     found: dict[str, int] = {}
     for one in paths:
-        with listing_errors(one):
+        with listing_errors(one, parameter):
             if is_remote(one):
                 check_protocol(one)
             found.update(_remote(one, endings, parameter) if is_remote(one) else _local(one, endings, parameter))
     return [File(name, found[name]) for name in sorted(found)]
 
 
-def listing_errors(path: str) -> AbstractContextManager[None]:
+def listing_errors(path: str, parameter: str = "source.path") -> AbstractContextManager[None]:
     """Convert errors in the `with` block to RecipeError. Each store raises errors of its own library, such as botocore."""
 
     def unlisted(error: Exception) -> Exception:
-        return RecipeError(error if isinstance(error, Unreachable) else f"{path} cannot be listed: {one_line(error)}")
+        if isinstance(error, Unreachable):
+            return RecipeError(error)
+        if isinstance(error, FileNotFoundError) and is_remote(path):  # the message is only the address
+            return RecipeError(f"{path}: there is no such file or folder. Set {parameter} to one that exists")
+        return RecipeError(f"{path} cannot be listed: {one_line(error)}")
 
     return errors_as(unlisted, passes=(RecipeError,))
 
@@ -89,8 +93,14 @@ def _what(path: str) -> str:
 
 
 def _walk(folder: str) -> dict[str, int]:
+    """Return the files in a folder, and their sizes. Raises RecipeError for a folder that cannot be listed."""
+
+    def unlisted(error: OSError) -> None:  # os.walk would leave out the folder and all its files without a word
+        fix = "Change its permissions, or move it to another place"
+        raise RecipeError(f"{error.filename} cannot be listed: {error.strerror}. {fix}")
+
     found = {}
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in os.walk(folder, onerror=unlisted):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if os.path.isfile(path := os.path.join(root, name)):
