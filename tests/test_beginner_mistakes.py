@@ -23,6 +23,8 @@ FILES = {
     "urls.csv": "url,caption\nhttp://example.org/a.jpg,a cat on a mat\n",
     "ok.yaml": f"{SOURCE}steps:\n  - text_length\n  - download\n  - resize\n",
     "talks.json": json.dumps([{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]),
+    "semicolons.csv": "url;caption\nhttp://example.org/a.jpg;a cat on a mat\n",
+    "headless.csv": "http://example.org/a.jpg,a cat on a mat\nhttp://example.org/b.jpg,a cat on a hat\n",
     "notes/diary.md": "mine",
     "half/work/plan.json": "{}",
     "list.json": '{"url": "http://example.org/a.jpg",',
@@ -54,6 +56,9 @@ RECIPES: dict[str, tuple[str, list[str]]] = {  # name of the mistake: the recipe
         "source: {type: url_list, path: urls.csv, url: a: b}\n",
         ["r.yaml, line 1, column 48", "Put quotes around a text"],
     ),
+    "two recipes in a file": (f"{SOURCE}---\n{SOURCE}", ["r.yaml, line 2, column 1: a second document begins here"]),
+    "a tag": ("source: !file urls.csv\n", ["r.yaml, line 1, column 9: the tag '!file' is not allowed. Remove it"]),
+    "lists in lists": (f"source: {'[' * 5000}\n", ["r.yaml is not a recipe, because its values are nested too deeply"]),
     "a bracket that stays open": (f"{SOURCE}steps: [download\n", ["r.yaml, line 3", "expected ',' or ']'"]),
     "a source as a list": (
         "source:\n  - type: url_list\n  - path: urls.csv\n",
@@ -153,6 +158,10 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("runn ok.yaml", ["No such verb 'runn'. Did you mean 'run'?"]),
     ("check gone.yaml", ["there is no file gone.yaml", "`vlmdata new` lists the names"]),
     ("check caption", ["there is no recipe 'caption'", "Did you mean 'captions'?"]),
+    ("run urls.csv --out X", ["urls.csv is data, not a recipe. Name a recipe", "--set source.path=urls.csv"]),
+    ("check captions/00000.tar", ["captions/00000.tar is data, not a recipe", "`vlmdata new` lists the recipes"]),
+    ("check utf16.yaml", ["utf16.yaml is not a text in UTF-8", "It is in UTF-16: save it as UTF-8"]),
+    ("check picture.yaml", ["picture.yaml is not a text in UTF-8. Name a YAML file"]),
     ("new caption", ["Did you mean 'captions'?"]),
     ("new captions ok.yaml", ["ok.yaml already exists", "vlmdata new captions other.yaml"]),
     ("new captions nowhere/r.yaml", ["cannot write nowhere/r.yaml", "Name another file"]),
@@ -163,6 +172,10 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("check ok.yaml --set source.path=nothing", ["nothing: the folder holds no file that ends in .parquet"]),
     ("check ok.yaml --set 'source.path=*.json5'", ["*.json5 matches no file", "Set source.path to a pattern"]),
     ("check ok.yaml --set source.url=link", ["urls.csv: there is no column 'link'", "url, caption"]),
+    ("check ok.yaml --set source.path=semicolons.csv", ["only column is 'url;caption'", '`delimiter: ";"`']),
+    ("check ok.yaml --set source.path=headless.csv", ["no column 'url'", "no header", "`columns: [url, caption]`"]),
+    ("check ok.yaml --set source.path=memory://gone/a.csv", ["memory://gone/a.csv: there is no such file or folder"]),
+    (f"check ok.yaml --set source.path={'[' * 5000}", ["--set source.path=[[[", "the value is not YAML"]),
     ("check ok.yaml --set source.caption=captoin", ["there is no column 'captoin'. Did you mean 'caption'?"]),
     ("check ok.yaml --set source.path=", ["ok.yaml, source: UrlList.path = None: must be a text or a list of texts"]),
     ("check captions_folder --set source.path=nothing", ["nothing: the folder holds no file that ends in .jpg"]),
@@ -278,6 +291,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.mkfifo(folder / "pipe.csv")
     (folder / "lost.csv").symlink_to("gone.csv")
     shutil.copy(next(fixture("A_captioned/coco_free_licence").glob("*.jpg")), folder / "photo.jpg")
+    shutil.copy(folder / "photo.jpg", folder / "picture.yaml")
+    (folder / "utf16.yaml").write_text(FILES["ok.yaml"], encoding="utf-16")
     with tarfile.open(fixture("H_built_before") / "built.tar.gz") as tar:
         tar.extractall(folder, filter="data")
     return folder
@@ -313,7 +328,7 @@ def test_a_mistake_in_a_recipe_names_place_and_fix(mistake, tmp_path, capsys):
     assert [word for word in words if word not in message] == [], message
 
 
-@pytest.mark.parametrize(("line", "words"), COMMANDS, ids=[line for line, _ in COMMANDS])
+@pytest.mark.parametrize(("line", "words"), COMMANDS, ids=[line[:100] for line, _ in COMMANDS])
 def test_a_mistake_in_a_command_names_place_and_fix(line, words, capsys):
     message = says(shlex.split(line), capsys)
     assert [word for word in words if word not in message] == [], message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,19 @@ def read_yaml(path: Path) -> Any:
         raise RecipeError(f"{where}: {_problem(error, text.splitlines())}") from None
     except OSError as error:
         raise RecipeError(f"cannot read {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path} is not a text in UTF-8. {_not_utf8(path)}") from None
+    except RecursionError:
+        raise RecipeError(f"{path} is not a recipe, because its values are nested too deeply") from None
+    except yaml.YAMLError as error:
         raise RecipeError(f"cannot read {path} as YAML: {one_line(error)}") from None
+
+
+def _not_utf8(path: Path) -> str:
+    """Return what to do about a file that is not in UTF-8. Editors on Windows begin UTF-16 with a byte order mark."""
+    with path.open("rb") as file:
+        is_utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return "It is in UTF-16: save it as UTF-8" if is_utf16 else "Name a YAML file, and save it as UTF-8"
 
 
 def _problem(error: yaml.MarkedYAMLError, lines: list[str]) -> str:
@@ -96,6 +108,10 @@ def _problem(error: yaml.MarkedYAMLError, lines: list[str]) -> str:
         return "a tab. YAML is indented with spaces only; replace each tab by two spaces"
     if "<block" in problem or "mapping values" in problem:
         return f"{problem}. {INDENT}"
+    if "another document" in problem:
+        return "a second document begins here. Remove the line ---, or write each recipe to its own file"
+    if (tag := problem.partition("could not determine a constructor for the tag ")[2]) and "'" in tag:
+        return f"the tag {tag} is not allowed. Remove it, or put quotes around a text that begins with !"
     if isinstance(error, yaml.constructor.ConstructorError):
         return problem
     return f"{problem}. Put quotes around a text with one of the characters : # {{ [ * & ! % @"

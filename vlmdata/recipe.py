@@ -27,6 +27,7 @@ from vlmdata.step import RecipeError, Source, Step, file_name
 from vlmdata.untrusted import shown
 
 T = TypeVar("T", bound=Step)
+DATA = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".tar", ".zip", ".gz", ".arrow", ".jpg", ".jpeg", ".png")
 PARTS = ("source", "steps", "shards", "part_rows")  # the keys of a recipe
 
 
@@ -137,8 +138,10 @@ def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
             raise RecipeError(f"--set {pair}: the value is missing, as in --set part_rows=500 or --set clip_score=off")
         try:
             values[place] = text if text.startswith("*") else yaml.load(text, StrictLoader)
-        except yaml.YAMLError:
-            raise RecipeError(f"--set {pair}: the value is not YAML. Put quotes around a string with ':' or '{{'") from None
+        except (yaml.YAMLError, RecursionError):
+            raise RecipeError(
+                f"--set {pair[:200]}: the value is not YAML. Put quotes around a string with ':' or '{{'"
+            ) from None
         if isinstance(values[place], str) and text[-1:].isdigit():  # `1e-3` becomes a number, but `nan` stays a string
             with contextlib.suppress(ValueError):
                 values[place] = float(text)
@@ -148,6 +151,9 @@ def read_settings(pairs: Iterable[str]) -> dict[str, Any]:
 def locate(recipe: str | Path) -> Path:
     """Return the path of a recipe, which is a file or the name of a shipped recipe, such as `captions`."""
     if (file := Path(at_home(recipe))).is_file():
+        if file.suffix.lower() in DATA:
+            fix = f"Name a recipe, and set its source: --set source.path={recipe}. `vlmdata new` lists the recipes"
+            raise RecipeError(f"{recipe} is data, not a recipe. {fix}")
         return file
     shipped = build_recipes()
     for path in shipped:

@@ -7,6 +7,7 @@ import contextlib
 import csv
 import io
 import itertools
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
@@ -19,6 +20,7 @@ from vlmdata.readers.open_file import Damage
 from vlmdata.readers.plain_rows import Bad
 from vlmdata.readers.whole_rows import LONGEST, READ, WholeRows
 from vlmdata.sizes import noun
+from vlmdata.untrusted import shown
 
 HEAD = 1 << 16  # bytes read to find a header
 BLANK = 1 << 20  # bytes of white space allowed before and after the header
@@ -52,6 +54,17 @@ def header(file: IO[bytes], kind: str, encoding: str, delimiter: str, names: Seq
     if not text.strip():
         raise Damage("the first line is empty, so there is no header. Set `columns:`")
     return _distinct(next(csv.reader([text], delimiter=_delimiter(kind, delimiter))))
+
+
+def odd_header(names: Sequence[str]) -> str:
+    """Return what to do if column names are joined by another delimiter, or are values, as a sentence. Otherwise return ""."""
+    if len(names) == 1 and (mark := next((one for one in ";\t|" if one in names[0]), None)):
+        fix = f"set `delimiter: {json.dumps(mark)}` in url_list, or write the list with commas"
+        return f" Its only column is {shown(names[0])}. If {mark!r} separates its columns, {fix}"
+    if value := next((name for name in names if name.startswith(("http://", "https://"))), None):
+        fix = "add one, or name the columns in url_list: `columns: [url, caption]`"
+        return f" Its first line holds {shown(value)}. If the list has no header, {fix}"
+    return ""
 
 
 def beginning(file: IO[bytes]) -> bytes:
