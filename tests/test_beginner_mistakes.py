@@ -126,6 +126,15 @@ RECIPES: dict[str, tuple[str, list[str]]] = {  # name of the mistake: the recipe
         f"{SOURCE}steps: [download, resize, {{clip_score: {{model: ViT-B-33, pretrained: openai}}}}]\n",
         ["clip_score.model: open_clip has no model 'ViT-B-33'. Did you mean 'ViT-B-32'?"],
     ),
+    "a model without its dashes": (
+        f"{SOURCE}steps: [download, resize, {{clip_score: {{model: vitb32, pretrained: openai}}}}]\n",
+        ["clip_score.model: open_clip has no model 'vitb32'. Did you mean 'ViT-B-32'?"],
+    ),
+    "a model of another library": (
+        f"{SOURCE}steps: [download, resize, {{clip_score: {{model: x, pretrained: openai}}}}]\n",
+        ["clip_score.model: open_clip has no model 'x'. Known names: EVA01-g-14, ", " more"],
+    ),
+    "the name of a class": (f"{SOURCE}steps: [TextLength]\n", ["no step 'TextLength'. Did you mean 'text_length'?"]),
     "a number for a contact": (
         f"{SOURCE}steps: [{{download: {{contact: 5}}}}]\n",
         ["r.yaml, step 1: Download.contact = 5: must be a text", "quote it: 'no'"],
@@ -273,6 +282,10 @@ CALLS: dict[str, tuple[Callable[[], object], list[str]]] = {  # name of the mist
     "overrides as a text": (
         lambda: vlmdata.run("ok.yaml", "X", overrides="a=b"),  # type: ignore[arg-type]
         ["overrides must be a mapping such as {'source.path': 'urls.parquet'}"],
+    ),
+    "a step that is off as a text": (
+        lambda: vlmdata.run("ok.yaml", "X", overrides={"resize": "off"}),
+        ["To leave the step out, write --set resize=off, or in Python {'resize': False}"],
     ),
     "no recipe": (lambda: vlmdata.run(None, "X"), ["recipe must be a file, the name of a shipped recipe"]),  # type: ignore[arg-type]
     "an unknown format": (lambda: vlmdata.export("captions", "new", to="jpg"), ["to must be one of", "parquet", "'jpg'"]),

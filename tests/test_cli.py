@@ -1,5 +1,6 @@
 """The command line prints results on stdout and messages on stderr, and ends with the right exit status."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +123,11 @@ def test_a_number_to_base_60_is_a_text_in_a_setting_and_in_a_recipe(tmp_path, te
     (tmp_path / "r.yaml").write_text(f"words: [{text}, 12, 1.5]\n")
     assert read_yaml(tmp_path / "r.yaml") == {"words": [text, 12, 1.5]}
     assert read_settings([f"a.b={text}", f"c=[{text}]", "d=12", "e=0x10"]) == {"a.b": text, "c": [text], "d": 12, "e": 16}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_dataset_without_permission_is_named_in_one_line(tmp_path, capsys):
+    (tmp_path / "manifest.json").touch(mode=0)
+    assert main(["show", str(tmp_path)]) == 1
+    fix = "Change its permissions, and run the same command again"
+    assert capsys.readouterr().err == f"vlmdata: {tmp_path}/manifest.json cannot be used: Permission denied. {fix}\n"

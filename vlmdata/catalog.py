@@ -21,6 +21,7 @@ from vlmdata.step import RecipeError, Source, Step
 from vlmdata.untrusted import shown
 
 MOST_SHOWN = 300  # characters of a value in a message
+MOST_NAMES = 50  # known names in a message
 MOST_UNKNOWN = 10  # unknown names of one mapping that get a line each
 QUOTE = (
     "YAML reads no, 2024-01-31, 010 and ~ as other values than texts. If a text is meant, quote it: 'no', and with "
@@ -142,8 +143,17 @@ def adapter(cls: type) -> TypeAdapter:
 
 
 def suggest(name: str, known: list[str]) -> str:
-    """Return the end of a message about an unknown name: ' Did you mean ...?', or the list of known names."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    """Return the end of a message about an unknown name: ' Did you mean ...?', or the first known names.
+
+    A name that differs only in case and punctuation is nearest, such as ViT-B-32 to vitb32.
+    """
+    plain = {_plain(other): other for other in reversed(known)}
+    close = [plain[_plain(name)]] if _plain(name) in plain else difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f" Did you mean '{close[0]}'?"
-    return f" Known names: {', '.join(known)}" if known else ""
+    more = f" and {len(known) - MOST_NAMES:,} more" if len(known) > MOST_NAMES + 1 else ""
+    return f" Known names: {', '.join(known[:MOST_NAMES] if more else known)}{more}" if known else ""
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower() or name

@@ -87,6 +87,9 @@ def _message(error: Exception) -> str | None:
         return str(error)
     if (advice := store_advice(error)) is not None:
         return f"the object store cannot be used: {redacted(one_line(error))}{advice}"
+    if isinstance(error, PermissionError) and error.filename:
+        fix = "Change its permissions, and run the same command again"
+        return f"{redacted(str(error.filename))} cannot be used: {error.strerror}. {fix}"
     if isinstance(error, OSError):
         return f"{redacted(str(error))}. Fix this and run the same command again; it resumes."
     return f"{in_short(error)}. {ADVICE}" if is_short_of_memory(error) else None

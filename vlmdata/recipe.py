@@ -327,7 +327,7 @@ def _leave_out(tree: dict[str, Any], name: str, value: Any, path: str) -> None:
     if not _is_off(value):
         raise RecipeError(
             f"--set {name}: the part before '=' must name a parameter, as in --set source.path=urls.parquet. "
-            f"To leave the step out, write --set {name}=off"
+            f"To leave the step out, write --set {name}=off, or in Python {{'{name}': False}}"
         )
     if len(same := [n for n, label in _labels(tree).items() if label == name]) > 1:
         places = " and ".join(str(n + 1) for n in same)

@@ -163,9 +163,7 @@ def check_columns(path: str, known: Sequence[str], wanted: Sequence[str]) -> Non
     for name in wanted:
         found = resolve(name, known)
         if found is None or (found[1] and any(one.startswith(f"{found[0]}.") for one in known)):
-            folded = {other.lower(): other for other in known}
-            near = f" Did you mean '{folded[name.lower()]}'?" if name.lower() in folded else suggest(name, list(known))
-            near = delimited.odd_header(known) or near
+            near = delimited.odd_header(known) or suggest(name, list(known))
             why = "" if known else " No record could be read as an object with named fields."
             raise RecipeError(f"{path}: there is no column '{name}'.{near}{why}")
 
