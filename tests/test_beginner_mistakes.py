@@ -264,6 +264,7 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("train align tiny --set data=captions --set lrr=1", ["no parameter 'lrr'. Did you mean 'lr'?"]),
     ("train align tiny --set data=captions --set steps=many", ["steps", "many"]),
     ("train align tiny --set data=captions --set out=urls.csv/run", ["out: urls.csv is a file", "Choose another `out`"]),
+    ("train align tiny --set data=captions --set out=captions", ["out: captions is a dataset. Choose another `out`"]),
     ("train align twice.yaml --set data=captions", ["twice.yaml, line 2", "the key 'lr' is already in line 1"]),
     ("train chat zzz photo.jpg", ["zzz is not a checkpoint, because it does not exist"]),
     ("train evaluate captions captions", ["captions", "recipe.json"]),

@@ -167,7 +167,9 @@ def test_a_token_that_only_reads_is_refused(hub, out, monkeypatch):
 def test_a_network_that_is_down_is_one_line(hub, out, monkeypatch):
     with nobody() as address:
         monkeypatch.setattr(constants, "ENDPOINT", address)
-        with pytest.raises(WorkFailed, match=f"the Hub at {address} does not answer.*Check the network"):
+        with pytest.raises(
+            WorkFailed, match=rf"the Hub at {address} does not answer.*[^.]\. Check the network and HF_ENDPOINT, and run"
+        ):
             push(out, REPO)
 
 

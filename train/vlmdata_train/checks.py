@@ -11,6 +11,7 @@ from typing import Any
 
 from vlmdata.loader.index.find_tars import find_shards, is_remote
 from vlmdata.loader.index.index_file import INDEX_FILE
+from vlmdata.loader.index.missing_tars import MANIFEST
 from vlmdata.step import RecipeError
 from vlmdata_train.convert.checkpoint_folder import check_checkpoint, check_start
 from vlmdata_train.model.decoding import Decoding
@@ -24,6 +25,8 @@ def check_training(recipe: Recipe) -> None:
     for folder in (Path(recipe.out), *Path(recipe.out).parents):
         if folder.exists() and not folder.is_dir():
             raise RecipeError(f"out: {folder} is a file, but the run needs a folder. Choose another `out`")
+    if (Path(recipe.out) / MANIFEST).is_file():
+        raise RecipeError(f"out: {recipe.out} is a dataset. Choose another `out` for the checkpoints")
     for path in recipe.data if isinstance(recipe.data, dict) else [recipe.data]:
         check_data(path, "data")
     if recipe.held_out.path is not None:

@@ -21,7 +21,7 @@ class MissingWeights(RecipeError):
 
 
 def check_weights(step: Step, findings: Findings, *, resolves: bool) -> None:
-    """Raise MissingWeights if weights of a step cannot be had. `step.check` has checked the names and the local files.
+    """Raise MissingWeights if weights of a step are not available. `step.check` has checked the names and the local files.
 
     Weights that are not on this machine are noted. With `resolves`, the hub is asked whether it has them.
     """

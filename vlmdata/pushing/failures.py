@@ -31,7 +31,7 @@ def explained(error: Exception, repo: str, endpoint: str, token: str) -> Excepti
             return _answered(one, repo, _said(one.server_message or "", token))
         if isinstance(one, HTTPError | ConnectionError):
             return WorkFailed(
-                f"the Hub at {endpoint} does not answer: {_said(one_line(one), token)}. Check the network and {AGAIN}"
+                f"the Hub at {endpoint} does not answer: {_said(one_line(one).rstrip('.'), token)}. Check the network and HF_ENDPOINT, and {AGAIN}"
             )
     if isinstance(error, RuntimeError | ValueError):  # the client's checks of answers, and its uploader hf_xet
         return WorkFailed(f"the upload to {repo} failed: {_said(one_line(error), token)}. Fix this and {AGAIN}")
