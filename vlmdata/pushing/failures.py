@@ -30,9 +30,8 @@ def explained(error: Exception, repo: str, endpoint: str, token: str) -> Excepti
         if isinstance(one, HfHubHTTPError):
             return _answered(one, repo, _said(one.server_message or "", token))
         if isinstance(one, HTTPError | ConnectionError):
-            return WorkFailed(
-                f"the Hub at {endpoint} does not answer: {_said(one_line(one).rstrip('.'), token)}. Check the network and HF_ENDPOINT, and {AGAIN}"
-            )
+            said = _said(one_line(one).rstrip("."), token)
+            return WorkFailed(f"the Hub at {endpoint} does not answer: {said}. Check the network and HF_ENDPOINT, and {AGAIN}")
     if isinstance(error, RuntimeError | ValueError):  # the client's checks of answers, and its uploader hf_xet
         return WorkFailed(f"the upload to {repo} failed: {_said(one_line(error), token)}. Fix this and {AGAIN}")
     return error
