@@ -23,8 +23,8 @@ from vlmdata.step import RecipeError
 
 WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz")  # endings of files of weights
 CONFIG = "open_clip_config.json"  # of a model folder
-TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt")
-TOKENIZERS += ("spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model")
+TOKENIZERS = {"tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model", "spm.model"}
+TOKENIZERS |= {"sentencepiece.bpe.model", "tokenizer.model"}
 SIZES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes of a value
 SCHEMAS = ("local-dir:", "hf-hub:")
 
