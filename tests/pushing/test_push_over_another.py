@@ -43,9 +43,9 @@ def edited(hub: HubServer, change) -> None:
     api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=REPO, repo_type="dataset")
 
 
-def built_with(out: Path, change) -> None:
-    """Rewrite the manifest of a dataset with another recipe, as another build does."""
-    found = manifest(out)
+def built_with(out: Path, change, **facts: str) -> None:
+    """Rewrite the manifest of a dataset with another recipe and other facts, as another build does."""
+    found = {**manifest(out), **facts}
     change(found["recipe"])
     (out / "manifest.json").write_text(json.dumps(found))
 
@@ -71,7 +71,7 @@ def test_a_manifest_of_something_else_shows_no_owner(text):
 def test_another_dataset_is_replaced_only_if_the_user_says_so(hub, out, tmp_path):
     push(out, REPO)
     before, other = in_repository(hub), shutil.copytree(out, tmp_path / "other")
-    built_with(other, other_source)
+    built_with(other, other_source, source="fingerprint of other files")
     with pytest.raises(RecipeError, match=rf"{REPO} holds a dataset of `vlmdata run` from another source\. Add --replace to"):
         push(other, REPO)
     assert in_repository(hub) == before
@@ -165,3 +165,10 @@ def test_an_export_replaces_all_files_of_another_format(hub, tmp_path):
             assert in_repository(hub) == before
         push(folder, REPO, replace=True)
         assert in_repository(hub) == content(folder)
+
+
+def test_a_source_that_was_moved_to_another_folder_is_the_same(hub, out):
+    push(out, REPO)
+    built_with(out, lambda recipe: recipe["source"].update(path="/moved/" + Path(recipe["source"]["path"]).name))
+    push(out, REPO)
+    assert in_repository(hub) == travelling(out)

@@ -38,6 +38,7 @@ class Identity:
     family: str | None  # format by the names of the files
     format: str | None  # format that the card names
     recipe: Mapping[str, Any] | None
+    source: str | None = None  # fingerprint of the source with the names and sizes of its files; only manifests have it
 
     def __str__(self) -> str:
         if self.is_dataset:
@@ -54,7 +55,8 @@ def identify(names: Collection[str], card: bytes | None, manifest: bytes | None)
     """
     if manifest is not None:
         with contextlib.suppress(ValueError, RecursionError):
-            return Identity(True, None, None, record_of(manifest, Manifest)["recipe"])
+            record = record_of(manifest, Manifest)
+            return Identity(True, None, None, record["recipe"], record["source"] or None)
     text = (card or b"").decode(errors="replace")
     if not is_own_card(text):
         return None
@@ -83,7 +85,8 @@ def difference(here: Identity, there: Identity, *, share: bool) -> str | None:
         return f"{there}, and not {here}"
     if here.recipe is None or there.recipe is None:
         return None if share else f"{there}, which may be another dataset: without the recipe in both cards, this is not known"
-    if not _alike(*(redacted_tree(one["source"]) for one in (here.recipe, there.recipe))):
+    is_moved = here.source is not None and here.source == there.source  # the same files, perhaps at another path
+    if not is_moved and not _alike(*(redacted_tree(one["source"]) for one in (here.recipe, there.recipe))):
         return f"{there} from another source"
     return None
 
