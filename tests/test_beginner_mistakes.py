@@ -203,6 +203,14 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("check ok.yaml --set source.path=lost.csv", ["lost.csv is a link to gone.csv, which does not exist. Set source.path"]),
     ("check chats --set source.path=talks.json --set source.images=pipe.csv", ["is a pipe", "Set source.images"]),
     ("check captions_folder --set source.path=nothing --set source.table=gone.csv", ["gone.csv", "Set source.table to"]),
+    (
+        "check captions_folder --set source.path=notes --set source.table=notes/diary.md",
+        ["source.table is relative to source.path, so it cannot be notes/diary.md. Set source.table=diary.md"],
+    ),
+    (
+        "check captions_folder --set source.path=nothing --set source.table=urls.csv",
+        ["source.table is relative to source.path, so it cannot be urls.csv. Put the table into nothing"],
+    ),
     ("check ok.yaml --set resize.mode=no", ["Resize.mode = False: must be 'no', 'border'", "quote it: 'no'"]),
     ("check ok.yaml --set download.contact=2024-01-31", ["must be a text", "quote it"]),
     ("check ok.yaml --set download.contact=~", ["Download.contact = None: must be a text", "quote it"]),

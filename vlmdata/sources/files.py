@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 
+from vlmdata.home_folder import at_home
 from vlmdata.parameters import Doc
 from vlmdata.readers import lists
 from vlmdata.readers.captions import named_columns, without_captions
@@ -269,7 +270,13 @@ class Files(Source):
     def _lists(self) -> list[File]:
         if not isinstance(self.path, str):
             raise RecipeError("if `table` is set, `path` must be the one folder that holds the table, not a list")
-        return find(f"{self.path.rstrip('/')}/{self.table}", lists.ENDINGS, parameter="source.table")
+        place = f"{self.path.rstrip('/')}/{self.table}"
+        folder, table = (os.path.abspath(at_home(one)) for one in (self.path, self.table))
+        if not is_remote(place) and not os.path.exists(at_home(place)) and os.path.isfile(table):
+            is_inside = os.path.commonpath((folder, table)) == folder
+            fix = f"Set source.table={os.path.relpath(table, folder)}" if is_inside else f"Put the table into {self.path}"
+            raise RecipeError(f"source.table is relative to source.path, so it cannot be {self.table}. {fix}")
+        return find(place, lists.ENDINGS, parameter="source.table")
 
     def _columns(self) -> list[str]:
         return named_columns(self.caption)
