@@ -39,6 +39,8 @@ FORMATS: list[tuple[str, str, dict[str, Any]]] = [  # (dataset, format, options)
     ("captions", "folder", {}),
     ("captions", "img2dataset", {}),
     ("captions", "img2dataset", {"form": "files"}),
+    ("captions", "energon", {}),
+    ("captions", "mds", {}),
     ("documents", "parquet", {}),
     ("documents", "obelics", {}),
     ("documents", "mmc4", {}),
