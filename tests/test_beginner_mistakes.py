@@ -232,6 +232,11 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("run ok.yaml urls.csv --out X", ["Got unexpected extra argument (urls.csv)"]),
     ("run ok.yaml --out captions --local", ["captions was built from another source", "Give another --out"]),
     ("run ok.yaml --out foo://x/y --local", ["foo://x/y", "Protocol not known: foo"]),
+    (
+        "check ok.yaml --out https://127.0.0.1:9/x",
+        ["no file can be written over HTTP. Give a folder, or a store such as s3://"],
+    ),
+    ("show oss://b/x", ["oss://b/x: a package for oss:// is missing. Install it: pip install ossfs"]),
     ("why captions", ["Missing argument 'WORD'"]),
     ("why captions x --limit 0", ["limit must be an integer of at least 1, not 0"]),
     ("why nothing x", ["nothing is not a finished dataset", "no manifest.json", "Name the folder that `vlmdata run` wrote"]),

@@ -70,13 +70,18 @@ def check_protocol(*addresses: str | os.PathLike) -> None:
             continue
         protocols = {part.partition("://")[0] for part in address.split("::") if "://" in part}  # zip://name::/folder/file.zip
         check_installed(["fsspec", *(PACKAGES[one] for one in protocols if one in PACKAGES)], f"the address {address}")
-        import fsspec
+        from fsspec import get_filesystem_class
+        from fsspec.registry import known_implementations
 
-        try:
-            for protocol in protocols:
-                fsspec.get_filesystem_class(protocol)
-        except (ValueError, ImportError) as error:
-            raise InputError(f"{address}: {error}") from None
+        for protocol in protocols:
+            try:
+                get_filesystem_class(protocol)
+            except ImportError as error:
+                package = known_implementations[protocol]["class"].partition(".")[0]
+                fix = f"Install it: pip install {package}" if package != "fsspec" else str(error)
+                raise InputError(f"{address}: a package for {protocol}:// is missing. {fix}") from None
+            except ValueError as error:
+                raise InputError(f"{address}: {error}") from None
 
 
 def check_text(**values: Any) -> None:

@@ -139,3 +139,11 @@ def test_tars_and_index_may_be_links_into_a_download_cache(tmp_path: Path) -> No
     for number, file in enumerate(sorted(folder.iterdir())):
         (snapshot / file.name).symlink_to(shutil.move(file, folder / f"{number}"))
     assert contents(snapshot, tmp_path / "cache") == expected
+
+
+def test_a_list_of_addresses_in_place_of_an_index_is_named_with_the_command_for_it(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"url": ["https://e.example/a.jpg"], "caption": ["a cat"]}), tmp_path / "urls.parquet")
+    with pytest.raises(
+        ValueError, match=r"not an index of samples, but another table\. .*: vlmdata run captions --set source\.path"
+    ):
+        contents(tmp_path / "urls.parquet", tmp_path / "cache")

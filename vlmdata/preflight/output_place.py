@@ -38,6 +38,10 @@ def check_output(out: str | Path, source: Source | None, findings: Findings, *, 
         findings.advise(f"--out {text}: readers of tars expand {' '.join(found)} in names. Choose a name without them")
     if is_bucket(text):
         check_protocol(text)
+        if text.partition("://")[0] in ("http", "https"):
+            raise RecipeError(
+                f"--out {text}: no file can be written over HTTP. Give a folder, or a store such as s3://bucket/name"
+            )
         if is_deep:
             open_store(text)  # writes, reads and deletes a small file
             _check_plan(text, source)

@@ -160,6 +160,9 @@ def numbers_of(array: pa.Array) -> np.ndarray:
 def check_schema(schema: pa.Schema, file: str | os.PathLike) -> None:
     """Raise NoIndex if `schema` lacks a column of INDEX or has it with another type. The message names these columns."""
     wrong = [field.name for field in INDEX if field.name not in schema.names or not _same(schema.field(field.name), field)]
+    if not set(INDEX.names) & set(schema.names):
+        fix = f"If it is a list of addresses, build a dataset from it: vlmdata run captions --set source.path={file}"
+        raise NoIndex(f"{file} is not an index of samples, but another table. {fix}")
     if wrong:
         why = f"the columns {wrong} are missing or have a wrong type"
         raise NoIndex(f"{file} is not an index of samples: {why}. Build an index with `vlmdata index`")
