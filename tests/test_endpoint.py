@@ -133,6 +133,14 @@ def test_a_name_server_that_fails_for_a_moment_is_asked_again(monkeypatch):
             tries("s3://b/x")
 
 
+def test_a_server_that_is_just_starting_is_tried_again(monkeypatch):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))  # refuses connections until it listens
+        monkeypatch.setattr(vlmdata.endpoint.time, "sleep", lambda seconds: server.listen())
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        tries("s3://b/x")
+
+
 def test_one_of_several_addresses_is_enough(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server, nobody("127.0.0.2") as silent:
         ports = [(silent.rpartition(":")[2], "127.0.0.2"), (server.getsockname()[1], "127.0.0.1")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import queue
@@ -18,7 +19,8 @@ from vlmdata.untrusted import STORE_ADVICE, one_line
 
 NAME_S = 6.0  # for an answer of the name servers; a system asks the second after 5 s
 AGAIN_S = 3.0  # to ask again; a name server of a new container, or a busy one, first says "temporary failure"
-ANSWER_S = 4.0  # for a connection; a system repeats lost packets after 1 s and 3 s
+ANSWER_S = 2.0  # for a connection, which is tried twice; a system repeats a lost packet after 1 s
+STARTS_S = 0.5  # until the second try, because a server may just be starting
 PORTS = {"http": 80, "https": 443}
 OWN = (".amazonaws.com", ".amazonaws.com.cn")  # a bucket may have another host than the endpoint, so only the name is looked up
 
@@ -76,8 +78,11 @@ def _answers(host: str, port: int) -> None:
         raise ConnectionError(f"no name server answers for the host {host} within {NAME_S:g} s") from None
     if isinstance(places, OSError):
         raise ConnectionError(f"the host {host} has no address ({places.strerror})")
-    if not f".{host}".endswith(OWN):
-        _connect(places, f"{host}:{port}")
+    place = f"{host}:{port}"
+    if not f".{host}".endswith(OWN) and _refusal(places, place):
+        time.sleep(STARTS_S)
+        if why := _refusal(places, place):
+            raise ConnectionError(why)
 
 
 def _resolve(host: str, port: int, found: queue.SimpleQueue[Any]) -> None:
@@ -95,8 +100,8 @@ def _resolve(host: str, port: int, found: queue.SimpleQueue[Any]) -> None:
         return
 
 
-def _connect(places: list[Any], shown: str) -> None:
-    """Connect to all addresses at the same time, until one accepts."""
+def _refusal(places: list[Any], shown: str) -> str:
+    """Connect to all addresses at the same time, until one accepts. Return why none does, or an empty string."""
     end = time.monotonic() + ANSWER_S
     why = f"nothing answers at {shown} within {ANSWER_S:g} s"
     with selectors.DefaultSelector() as waiting:
@@ -107,18 +112,22 @@ def _connect(places: list[Any], shown: str) -> None:
                 except OSError:  # this machine has no IPv6
                     continue
                 one.setblocking(False)
-                one.connect_ex(place)  # an error is seen below
-                waiting.register(one, selectors.EVENT_WRITE, one)
+                error = one.connect_ex(place)
+                if error in (0, errno.EINPROGRESS):
+                    waiting.register(one, selectors.EVENT_WRITE, one)
+                else:  # such as no route to any address of IPv6
+                    why = f"nothing answers at {shown} ({os.strerror(error)})"
+                    one.close()
             while waiting.get_map() and (left := end - time.monotonic()) > 0:
                 for key, _ in waiting.select(left):
                     one = key.data
                     error = one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                     if not error:
-                        return
+                        return ""
                     why = f"nothing answers at {shown} ({os.strerror(error)})"
                     waiting.unregister(one)
                     one.close()
         finally:
             for key in list(waiting.get_map().values()):
                 key.data.close()
-    raise ConnectionError(why)
+    return why
