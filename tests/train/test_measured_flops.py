@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 
 from tests.train.parity import of_own_shapes
@@ -27,6 +28,7 @@ from vlmdata_train.model.freezing import apply_parts
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
 
+BMM_BEFORE_2_14 = ("average_pool", "d_abstractor")
 WITH_WEIGHTS = sorted(CASES.keys() - {"identity"})
 
 
@@ -70,6 +72,8 @@ def test_the_flops_of_several_towers_equal_those_of_torch_in_a_step(recipe: Mode
 
 @pytest.mark.parametrize("name", sorted({*WITH_WEIGHTS} - {"linear", "prompt_projection"}))  # these refuse LoRA
 def test_the_flops_of_an_abstractor_with_lora_equal_those_of_torch(name: str) -> None:
+    if name in BMM_BEFORE_2_14 and Version(torch.__version__) < Version("2.14"):
+        pytest.skip("this torch computes a frozen layer of an expanded input as bmm, like attention")
     model: Any = tiny_model(recipe_of(name)).train()
     apply_parts(model.parts(), {"encoder": FROZEN, "abstractor": LORA})
     batch = one_image(model)
