@@ -259,6 +259,27 @@ def test_paused_time_does_not_count_for_the_timeout(monkeypatch: pytest.MonkeyPa
         assert failures(done) == [None] * 2
 
 
+def test_the_transfer_whose_body_begins_later_pauses_also_if_it_was_submitted_first() -> None:
+    """Otherwise, both bodies could arrive in full, twice what the budget allows."""
+    body, begun = bytes(3_000_000), 900_000
+
+    def later(request: Request, wire: Wire) -> bool:
+        wait_until(lambda: client.budget.used >= begun)
+        return reply(body)(request, wire)
+
+    def earlier(request: Request, wire: Wire) -> bool:
+        wire.send(head(200, [("Content-Length", str(len(body)))]) + body[:begun])
+        wait_until(lambda: client.budget.paused == 1)
+        wire.send(body[begun:])
+        return True
+
+    with LoopbackServer({"/first": later, "/second": earlier}) as server:
+        chosen = options(bytes_in_flight=1_000_000, host_connections=0, robots=False)
+        client = Client(chosen, RateLimiter(chosen))
+        assert failures(ask_client(client, [server.url("/first"), server.url("/second")])) == [None] * 2
+        client.close()
+
+
 def test_rows_of_a_slow_host_do_not_block_submit() -> None:
     with LoopbackServer(default=hang) as slow, LoopbackServer(default=reply(b"x"), host="127.0.0.2") as fast:
         chosen = options(connections=4, host_connections=1, robots=False, timeout_s=1e6, max_wait_s=1e6)

@@ -244,7 +244,7 @@ class Client:
         while self._ready and len(self._active) < self._options.connections and self.budget.used < self.budget.limit:
             fetch, addresses = self._ready.popleft()
             transfer = self._idle.pop() if self._idle else Transfer(self._options, self.budget, self._may_pause)
-            transfer.begin(fetch, addresses, next(self._counter), now)
+            transfer.begin(fetch, addresses, now)
             self._active[transfer.curl] = transfer
             self._loop.add(transfer.curl)
         with self._room:
@@ -255,11 +255,11 @@ class Client:
     def _may_pause(self, transfer: Transfer) -> bool:
         """Return whether a transfer may pause because its next bytes exceed the memory budget.
 
-        It may if the caller holds bytes or an older transfer is under way, because bytes will then be freed later. The oldest
-        transfer never waits for another transfer, so at least one transfer continues.
+        It may if the caller holds bytes or the body of another transfer began earlier, because bytes will then be freed later.
+        The transfer whose body began first never waits for another transfer, so at least one transfer continues.
         """
-        under_way = (other.number for other in self._active.values() if other.received or other.paused_at)
-        return self.budget.held > 0 or min(under_way, default=transfer.number) < transfer.number
+        begun = (other.number for other in self._active.values() if other.number)
+        return self.budget.held > 0 or min(begun, default=transfer.number) < transfer.number
 
     def _scan(self, now: float) -> None:
         """End the transfers, lookups and waits that have taken too long."""

@@ -1,5 +1,6 @@
 """A reusable libcurl handle and the answer that it receives. This module enforces every limit on an answer."""
 
+import itertools
 import socket
 import time
 from collections.abc import Callable
@@ -52,6 +53,7 @@ class Budget:
         self.used = 0
         self.held = 0  # the part of `used` that the caller holds
         self.paused = 0  # transfers that wait for free bytes
+        self.numbers = itertools.count(1)  # one for each transfer, in the order in which their bodies begin
 
 
 class Transfer:
@@ -76,19 +78,18 @@ class Transfer:
         self.started_at = 0.0
         self.paused_at = 0.0  # 0 while not paused
         self.paused_s = 0.0
-        self.number = 0
+        self.number = 0  # 0 until the body begins; a transfer whose body began earlier has a smaller number
         self._options = options
         self._budget = budget
         self._may_pause = may_pause
         self._set_constant_options()
 
-    def begin(self, fetch: Fetch, addresses: tuple[str, ...], number: int, now: float) -> None:
+    def begin(self, fetch: Fetch, addresses: tuple[str, ...], now: float) -> None:
         """Prepare the handle for `CurlLoop.add`.
 
         `addresses` holds the IP addresses of the host. It is empty if the host is an IP address itself or a proxy is used.
-        Each transfer gets a larger `number` than the transfers before it.
         """
-        self.fetch, self.number, self.started_at = fetch, number, now
+        self.fetch, self.number, self.started_at = fetch, 0, now
         self.paused_at = self.paused_s = 0.0
         self._forget_answer()
         self.header_bytes = 0
@@ -243,6 +244,7 @@ class Transfer:
 
     def _take_body(self, chunk: bytes) -> int | None:
         size = len(chunk)
+        self.number = self.number or next(self._budget.numbers)
         if self.status not in SUCCESSES:
             self.received += size
             self._budget.used += size
