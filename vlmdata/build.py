@@ -16,7 +16,7 @@ from vlmdata.arguments import check_bool, check_text, check_whole_or_none, path_
 from vlmdata.dataset import finish_pending, settle
 from vlmdata.dataset_pages import write_pages
 from vlmdata.engine.drive import decide
-from vlmdata.engine.drive.driver import Driver
+from vlmdata.engine.drive.driver import Driver, Workplace
 from vlmdata.engine.drive.gpus import visible_gpus, wants_gpu
 from vlmdata.engine.drive.progress import Progress
 from vlmdata.engine.drive.publish import pack_and_publish
@@ -96,7 +96,7 @@ def run(
         log = RunLog(store, recipe.describe(), limit=limit, again=reasons, workers=count, address=address)
         with log:  # adds an exception to the log
             opened = open_workers or functools.partial(_workers, address=address, local=local or without_ray)
-            workers_of = functools.partial(opened, RunJob(recipe, str(store.url)), count)
+            workers_of = functools.partial(opened, RunJob(recipe, str(store.url), log.run), count)
             manifest = _build(recipe, store, made, log, workers_of, limit, reasons)
         log.add("end", rows=manifest["rows"], kept=manifest["kept"])
         return manifest
@@ -218,10 +218,11 @@ def _partition(result: tuple[Any, Any]) -> int:
 
 def _advance(driver: Driver, calls: list[PartitionCall], retry: tuple[str, ...], progress: Progress, kind: str) -> list[Any]:
     on_gpus = kind == "model" and driver.workers.gpus
-    together = OPEN_PARTITIONS if kind == "ingest" else OPEN_ON_GPU if on_gpus else 1
+    together = OPEN_PARTITIONS if kind in ("ingest", "ask") else OPEN_ON_GPU if on_gpus else 1
+    on: Workplace = "models" if kind == "model" else "one" if kind == "ask" else "all"  # one: it counts requests and tokens
     results = {}
     todo = ((call, retry) for call in calls)
-    for args, counts in driver.map("advance", todo, together=together, tracked=True, with_models=kind == "model"):
+    for args, counts in driver.map("advance", todo, together=together, tracked=True, on=on):
         results[args[0].partition] = counts
         progress.add(counts)
     return [results[call.partition] for call in calls]

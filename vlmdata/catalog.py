@@ -1,4 +1,4 @@
-"""Resolves names in a recipe. A plain name is a file in vlmdata/steps or vlmdata/sources. A dotted name is a user's class."""
+"""Resolves names in a recipe. A plain name is a file in the folder of its kind. A dotted name is a user's class."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from vlmdata.errors import Mistakes
+from vlmdata.generator import Generator
 from vlmdata.parameters import wanted
 from vlmdata.step import RecipeError, Source, Step
 from vlmdata.untrusted import shown
@@ -35,11 +36,11 @@ WANTED = {  # the validator's type of an error: what the value must be
     "string_type": "a text",
     "dict_type": "a mapping, such as {a: b}",
 }
-KINDS = {"steps": Step, "sources": Source}
+KINDS = {"steps": Step, "sources": Source, "generators": Generator}  # folder: base class of its files
 
 
 def names(kind: str) -> list[str]:
-    """Return the names of the files in vlmdata/steps or vlmdata/sources, sorted. `kind` is "steps" or "sources"."""
+    """Return the names of the files in a folder of vlmdata, sorted. `kind` is "steps", "sources" or "generators"."""
     package = importlib.import_module(f"vlmdata.{kind}")
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
@@ -50,7 +51,7 @@ def find(kind: str, name: str) -> type:
     if "." in name:
         found = imported(name, f"cannot import the {kind[:-1]} '{name}'")
         if not (inspect.isclass(found) and issubclass(found, base)):
-            raise RecipeError(f"'{name}' is not a {base.__name__}. Derive it from vlmdata.step.{base.__name__}")
+            raise RecipeError(f"'{name}' is not a {base.__name__}. Derive it from {base.__module__}.{base.__name__}")
         return found
     if name not in names(kind):
         raise RecipeError(f"there is no {kind[:-1]} '{name}'.{suggest(name, names(kind))}")

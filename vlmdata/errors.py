@@ -44,5 +44,9 @@ class WorkFailed(Error, RuntimeError):
     """A failure during a run, such as workers that keep dying. If vlmdata has a bug, the message holds the traceback."""
 
 
+class GeneratorStopped(Error, RuntimeError):
+    """A model or endpoint that cannot go on answering, such as a spent budget. The message says how to go on."""
+
+
 class OwnCodeFailed(Error, RuntimeError):
     """A user's step or source raised an error. The message names it and the row, and shows the lines of its code."""

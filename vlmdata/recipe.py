@@ -120,6 +120,9 @@ def modules(tree: dict[str, Any]) -> list[str]:
     names = [source.get("type")] if isinstance(source, dict) else []
     for entry in steps if isinstance(steps, list) else []:
         names += list(entry) if isinstance(entry, dict) else [entry]
+        for parameters in entry.values() if isinstance(entry, dict) else ():
+            generator = parameters.get("generator") if isinstance(parameters, dict) else None
+            names += list(generator) if isinstance(generator, dict) else [generator]
     return sorted({name.rpartition(".")[0] for name in names if isinstance(name, str) and "." in name})
 
 

@@ -17,7 +17,12 @@ from vlmdata.errors import RecipeError
 from vlmdata.parameters import Doc, described, parameters
 from vlmdata.step import Source, Step
 
-NEEDS = {"model": "loads a model", "gpu": "uses a GPU if there is one", "web": "uses the web"}
+NEEDS = {
+    "model": "loads a model",
+    "gpu": "uses a GPU if there is one",
+    "web": "uses the web",
+    "endpoint": "asks an endpoint, from one worker",
+}
 PAGE = """# Steps and sources
 
 These are all sources and steps that a recipe can use, with their parameters. `vlmdata steps NAME` prints the same text, and
@@ -189,7 +194,7 @@ def _of_step(name: str, cls: type[Step]) -> dict[str, Any]:
     how = [
         *(["measures columns, which later runs use again"] if cls.writes else []),
         *(["decides about all rows at once"] if cls.sees_all else []),
-        *(NEEDS[need] for need in cls.needs),
+        *(NEEDS[need] for need in (example.needed() if example else cls.needs)),
         *(["reports never show the rejected rows"] if cls.is_private else []),
     ]
     return {

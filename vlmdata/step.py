@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -23,6 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vlmdata.errors import RecipeError as RecipeError  # users' steps import RecipeError from here
+from vlmdata.generator import Answer, Generator, Prompt, Sampling
 from vlmdata.parameters import Doc
 from vlmdata.row import ROW, alive, set_column
 
@@ -46,6 +47,26 @@ class StepContext(Protocol):
     def note(self, facts: Mapping[str, Any]) -> None:
         """Record facts about the measurement in the manifest, such as the hash of the weights."""
         ...
+
+    def ask(self, generator: Generator, sampling: Sampling, questions: Sequence[Question]) -> list[Answer]:
+        """Return the generator's answer to each question, in order. Each answer is stored at once, and a stored one is reused.
+
+        Raises GeneratorStopped if the model or endpoint cannot go on.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt that is made when it is sent, because images take memory.
+
+    `id` identifies the question among those of the measurement, also in a later run. `key` is the key of its row. `make`
+    returns the prompt, or the reason why it cannot be made, such as bad_image.
+    """
+
+    id: str
+    key: str
+    make: Callable[[], Prompt | str]
 
 
 @dataclass(frozen=True)
@@ -84,7 +105,8 @@ class Step:
     sees_all: ClassVar[bool] = False  # True: `decide` gets all rows at once, with only the columns in `reads`
     changes: ClassVar[tuple[str, ...]] = ()  # columns of ROW that a global decision rewrites
     distribute_above: ClassVar[int] = 0  # number of rows above which `decide_distributed` replaces `decide`; 0: never
-    # "model": the step loads a model; "gpu": the step uses a GPU if there is one; "web": the step uses the web client
+    # "model": the step loads a model; "gpu": the step uses a GPU if there is one; "web": the step uses the web client;
+    # "endpoint": one worker asks a server, with several requests at the same time
     needs: ClassVar[tuple[str, ...]] = ()
     # Fields of `images` without which the step does nothing, such as `phash` or `size`, or `blob` for the image's bytes.
     # `download` and `resize` set them. `check` refuses the step before `download` if the source does not give them.
@@ -121,6 +143,14 @@ class Step:
         """
         return self.changes
 
+    def needed(self) -> tuple[str, ...]:
+        """Return what the step needs, as `needs` lists it. Override this method if it depends on parameters."""
+        return self.needs
+
+    def packages_needed(self) -> tuple[str, ...]:
+        """Return the modules that the core does not install. Override this method if they depend on parameters."""
+        return self.packages
+
     def check(self) -> None:
         """Raise RecipeError for invalid parameters, before any row is read."""
 
@@ -150,6 +180,17 @@ class Step:
     def decide(self, rows: pa.Table) -> pa.Table:
         """Return the rows, with `drop` set on each row that the step rejects. Only stored columns are used."""
         return rows
+
+    def failed(self, rows: pa.Table, reasons: Collection[str]) -> np.ndarray:
+        """Return a bool per row: true if the row's stored measurement failed for one of these reasons and can be repeated.
+
+        `vlmdata retry` measures these rows again. `measure` then finds the stored columns in its rows.
+        """
+        return np.zeros(len(rows), bool)
+
+    def spent(self, rows: pa.Table) -> dict[str, float]:
+        """Return sums over the rows that the manifest adds up, such as tokens, or an empty dict."""
+        return {}
 
     def piece(self, rows: pa.Table) -> tuple[pa.Table, dict[str, np.ndarray]]:
         """Return what `decide_distributed` needs from one partition: rows, and arrays for its search.

@@ -112,7 +112,7 @@ def _step_check(step: Step, findings: Findings, *, resolves: bool, can_go: bool)
 
     def check() -> None:
         try:
-            check_installed(step.packages, f"step {step.name}")
+            check_installed(step.packages_needed(), f"step {step.name}")
             step.check()
             check_weights(step, findings, resolves=resolves)
         except (MissingPackage, MissingWeights) as error:

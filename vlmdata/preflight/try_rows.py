@@ -133,7 +133,7 @@ def _left_out(bound: BoundStep, rows: pa.Table, start: float) -> str | None:
     step = bound.step
     if step.sees_all:
         return "it must see all rows"
-    if "model" in step.needs:
+    if "model" in step.needed():
         return "it loads a model"
     missing = [
         name

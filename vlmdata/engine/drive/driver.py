@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vlmdata.engine.drive.workers import EXTERNAL_DEATHS, Ended, Workers
 from vlmdata.errors import WorkFailed
 from vlmdata.process.shortage import ADVICE, OWN_CODE
+
+Workplace = Literal["all", "models", "one"]  # the workers on which a call may run
 
 DEATHS_BEFORE_ALONE = 2  # number of deaths of its worker after which a call runs alone
 MAX_DEATHS = 8  # number of deaths of a call's worker after which the run fails
@@ -78,12 +80,12 @@ class Driver:
         *,
         together: int | None = None,
         tracked: bool = False,
-        with_models: bool = False,
+        on: Workplace = "all",
     ) -> Iterator[tuple[tuple[Any, ...], Any]]:
         """Yield the arguments and the result of every call, in the order of completion.
 
-        At most `together` calls run at once on one worker. With `with_models`, calls run only on workers with a GPU, or on all
-        workers if none has a GPU. Raises WorkFailed if a call ends with an error.
+        At most `together` calls run at once on one worker. With on="models", calls run only on workers with a GPU, or on all
+        workers if none has a GPU. With on="one", they run on one worker. Raises WorkFailed if a call ends with an error.
 
         A call whose worker died twice runs alone. With `tracked`, this call gets two more arguments: the positions of the
         images to skip, and the file in which the worker records the image that it decodes. So the driver finds and skips an
@@ -91,7 +93,7 @@ class Driver:
         """
         todo = _Calls(calls, self.workers.count)
         most = together or self.together
-        numbers = range((with_models and self.workers.gpus) or self.workers.count)
+        numbers = range(1 if on == "one" else (on == "models" and self.workers.gpus) or self.workers.count)
         while True:
             self._send_all(todo, method, most, numbers)
             if not todo.sent:
@@ -188,7 +190,7 @@ def result_of(ended: Ended) -> Any:
         raise WorkFailed(ended.error.partition("\n")[2])
     last = ended.error.strip().splitlines()[-1]
     kind = last.partition(":")[0].rpartition(".")[2]  # drop the module of the class name, as in pyarrow.lib.ArrowMemoryError
-    if kind == "RecipeError":  # a source could not be read to its end
+    if kind in ("RecipeError", "GeneratorStopped"):  # a source could not be read to its end, or a model cannot go on
         raise WorkFailed(last.partition(": ")[2])
     if kind == "MemoryError":  # process/shortage.py reports every kind of memory error by this name
         raise WorkFailed(f"{last}. {ADVICE}")

@@ -10,7 +10,7 @@ from vlmdata.recipe import Recipe
 
 def wants_gpu(recipe: Recipe) -> bool:
     """Return whether a step of the recipe would use a GPU."""
-    return any("gpu" in step.needs for step in recipe.steps)
+    return any("gpu" in step.needed() for step in recipe.steps)
 
 
 def visible_gpus() -> list[str]:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlmdata.engine.output.run_log import clear_errors
+from vlmdata.engine.partitions import answer_journal
 from vlmdata.engine.partitions import plan as plans
 from vlmdata.engine.partitions.decided import GROUP_ROWS
 from vlmdata.engine.partitions.partition_log import PartitionLog
@@ -65,6 +66,7 @@ def erase(store: Store, cells: Cells, keys: set[str]) -> None:
         _erase_logs(store, cells)
         _erase_plan(store, plan, cells)
         _erase_decisions(store, cells)
+        answer_journal.erase(store, cells, keys, KEY_DIGITS)
     clear_pieces(store)  # left by a killed run
     _delete_attempts(store, plan, keys)
     clear_errors(store)

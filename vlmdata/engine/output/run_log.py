@@ -29,7 +29,8 @@ class RunLog:
     def __init__(self, store: Store, recipe: dict[str, Any], **options: Any):
         now = datetime.datetime.now(datetime.UTC)
         self._store = store
-        self._name = f"{FOLDER}/{now:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}.jsonl"
+        self.run = uuid.uuid4().hex[:8]  # the name of the run
+        self._name = f"{FOLDER}/{now:%Y%m%dT%H%M%S.%fZ}-{self.run}.jsonl"
         self._lines: list[str] = []
         self.add("begin", version=importlib.metadata.version("vlmdata"), by=holder(), recipe=recipe, **options)
 

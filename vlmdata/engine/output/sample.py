@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from vlmdata.fields import carried
+from vlmdata.generator import ANSWERS
 from vlmdata.row import ROW, alive
 
 ENDING = {"jpeg": "jpg"}  # format -> ending of a member's name; for other formats, the ending is the format's name
@@ -69,8 +70,8 @@ def _plain(value: Any) -> Any:
 
 
 def measured_columns(rows: pa.Table) -> list[str]:
-    """Return the columns that steps measured, except embeddings, which serve other steps and are too large to publish."""
-    return [f.name for f in rows.schema if f.name not in ROW.names and f.type != pa.list_(pa.binary())]
+    """Return the columns that steps measured, except embeddings and raw answers, which serve steps and are too large."""
+    return [f.name for f in rows.schema if f.name not in ROW.names and f.type not in (pa.list_(pa.binary()), ANSWERS)]
 
 
 def _caption(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:

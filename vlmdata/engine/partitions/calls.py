@@ -10,10 +10,11 @@ from vlmdata.recipe import Recipe
 
 @dataclass(frozen=True)
 class RunJob:
-    """What every worker of a run gets: the recipe and the output folder OUT."""
+    """What every worker of a run gets: the recipe and the output folder OUT. `run` is the name of the run, 8 hex digits."""
 
     recipe: Recipe
     out: str
+    run: str = ""
 
 
 class PartitionCall(NamedTuple):

@@ -13,13 +13,14 @@ import os
 import re
 import shutil
 import stat
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from vlmdata.engine.store.lease import holder
-from vlmdata.engine.store.store_protocol import inside
+from vlmdata.engine.store.store_protocol import LineWriter, inside
 from vlmdata.safe_path import Refused, real_path_inside
 from vlmdata.step import RecipeError
 
@@ -67,6 +68,11 @@ class LocalStore:
             yield file
             file.flush()
             os.fsync(file.fileno())
+
+    def line_writer(self, folder: str) -> LineWriter:
+        path = self.path(f"{folder}/{uuid.uuid4().hex}.jsonl")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _OneFile(path)
 
     def put_new(self, name: str, data: bytes) -> bool:
         path = self.path(name)
@@ -156,6 +162,24 @@ class LocalStore:
         for path in itertools.chain(*found):
             if DRAFT.fullmatch(path.name):
                 path.unlink(missing_ok=True)
+
+
+class _OneFile:
+    """A LineWriter that appends lines to one file."""
+
+    def __init__(self, path: Path):
+        self._lock = threading.Lock()
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115
+
+    def add(self, line: bytes) -> None:
+        with self._lock:
+            data = memoryview(line + b"\n")
+            while data:  # a write may be short, for example near the limit of a quota
+                data = data[self._file.write(data) :]
+
+    def close(self) -> None:
+        os.fsync(self._file.fileno())
+        self._file.close()
 
 
 def existing_parent(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import IO, Any
 from vlmdata.endpoint import check_answers
 from vlmdata.engine.store.blob_cache import BlobCache
 from vlmdata.engine.store.lease import Lease
-from vlmdata.engine.store.store_protocol import inside
+from vlmdata.engine.store.store_protocol import LineWriter, inside
 from vlmdata.errors import Unreachable
 from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.step import RecipeError
@@ -83,6 +83,9 @@ class ObjectStore:
             file.flush()
             self.fs.put_file(file.name, self._full(name))
 
+    def line_writer(self, folder: str) -> LineWriter:
+        return _FilePerLine(self, folder)
+
     def put_new(self, name: str, data: bytes) -> bool:
         try:
             self.fs.pipe_file(self._full(name), data, mode="create")
@@ -140,3 +143,17 @@ class ObjectStore:
 
     def delete_drafts(self, *folders: str) -> None:
         """Do nothing, because an object store never shows an incomplete object."""
+
+
+class _FilePerLine:
+    """A LineWriter that stores each line as an object, because objects cannot be appended to."""
+
+    def __init__(self, store: ObjectStore, folder: str):
+        self._store = store
+        self._folder = folder
+
+    def add(self, line: bytes) -> None:
+        self._store.put(f"{self._folder}/{uuid.uuid4().hex}.jsonl", line + b"\n")
+
+    def close(self) -> None:
+        """Do nothing, because each object is durable."""

@@ -13,6 +13,18 @@ from typing import IO, Protocol
 from vlmdata.step import RecipeError
 
 
+class LineWriter(Protocol):
+    """Stores lines in a folder, each at once. Thread-safe."""
+
+    def add(self, line: bytes) -> None:
+        """Store a line, which holds no line break. It survives the death of this process when the call returns."""
+        ...
+
+    def close(self) -> None:
+        """Make all lines durable, also if the machine fails."""
+        ...
+
+
 class Store(Protocol):
     """The operations that the engine needs on a dataset's files."""
 
@@ -35,6 +47,10 @@ class Store(Protocol):
 
     def new_file(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
         """Open a new data file for writing. It is durable when the block ends, and removed if the block raises."""
+        ...
+
+    def line_writer(self, folder: str) -> LineWriter:
+        """Return a writer that adds files to a folder. Each file holds lines, of which a killed writer may cut the last."""
         ...
 
     def put_new(self, name: str, data: bytes) -> bool:

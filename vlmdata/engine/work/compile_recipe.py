@@ -35,7 +35,9 @@ class BoundStep:
             return "all"
         if isinstance(self.step, Ingest):
             return "ingest"
-        if self.step.needs:
+        if "endpoint" in self.step.needed():
+            return "ask"
+        if self.step.needed():
             return "model"
         return "rows" if self.measure else "free"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import queue
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -210,11 +210,11 @@ class Ingest(Step):
             "boxes": done.boxes,
         }
 
-    def failed(self, images: pa.Array, reasons: tuple[str, ...]) -> np.ndarray:
+    def failed(self, rows: pa.Table, reasons: Collection[str]) -> np.ndarray:
         """Return for each row whether one of its images failed for one of these reasons, bool (N,)."""
-        flat = flatten(pa.table({"images": images}), "images")
-        hit = np.isin(np.array(flat.field("reason").to_pylist(), dtype=object), reasons)
-        return np.bincount(flat.parents[hit], minlength=len(images)) > 0
+        flat = flatten(rows, "images")
+        hit = np.isin(np.array(flat.field("reason").to_pylist(), dtype=object), list(reasons))
+        return np.bincount(flat.parents[hit], minlength=len(rows)) > 0
 
     def decide(self, rows: pa.Table) -> pa.Table:
         """Drop the rows whose images have all failed, with the reason of the first image."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vlmdata.engine.partitions.answer_journal import AnswerJournal
 from vlmdata.engine.partitions.partition_log import PartitionBlob
 from vlmdata.engine.partitions.tombstones import Tombstones
 from vlmdata.engine.store.blob_bytes import read_blob
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.generator import Answer, Generator, Prompt, RunRecord, Sampling
+from vlmdata.step import Question
 
 if TYPE_CHECKING:
     from vlmdata.steps.download import Download
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NOTES = "work/notes"
+RUNS = "work/runs"
 
 
 class Keep:
@@ -47,11 +51,35 @@ class Keep:
         self._kept.clear()
 
 
+class StoredRecord:
+    """A RunRecord in a file of the dataset's folder `work`."""
+
+    def __init__(self, store: Store, name: str):
+        self._store = store
+        self._name = name
+
+    def read(self) -> dict[str, float]:
+        try:
+            return json.loads(self._store.read(self._name))
+        except FileNotFoundError:
+            return {}
+
+    def write(self, values: Mapping[str, float]) -> None:
+        self._store.put(self._name, json.dumps(dict(values)).encode())
+
+
 class OpenPartition:
     """An open partition, with the blob that its images are written to."""
 
     def __init__(
-        self, store: Store, number: int, keep: Keep, decoding: threading.Lock, rate_limiter: Any, tombstones: Tombstones
+        self,
+        store: Store,
+        number: int,
+        keep: Keep,
+        decoding: threading.Lock,
+        rate_limiter: Any,
+        tombstones: Tombstones,
+        run: str = "",
     ):
         self.store = store
         self.number = number
@@ -59,10 +87,12 @@ class OpenPartition:
         self.decoding = decoding
         self.rate_limiter = rate_limiter
         self.tombstones = tombstones  # images that must not be stored again
+        self.run = run  # the name of the run
         self.guilty: frozenset[int] = frozenset()  # positions of images that killed a decoder
         self.journal_file: Any = None  # file that records the image being decoded, to find an image that crashes the worker
         self.measuring = ""  # the name of the measurement that runs now
         self.measured: dict[str, int] = {}  # name of a measurement: number of rows that were measured in this call
+        self.asked: set[str] = set()  # names of the measurements that have a journal of answers
         self._keep = keep
 
     def image_bytes(self, blob: str, offset: int, size: int) -> bytes:
@@ -83,6 +113,39 @@ class OpenPartition:
         text = json.dumps(facts, sort_keys=True)
         name = f"{NOTES}/{self.measuring}.{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
         self._keep.get(name, lambda: self.store.put_new(name, text.encode()))
+
+    def ask(self, generator: Generator, sampling: Sampling, questions: Sequence[Question]) -> list[Answer]:
+        """Return the answer to each question, in order. Answers in the journal of this measurement are not asked for again."""
+        self.asked.add(self.measuring)
+        journal = AnswerJournal(self.store, self.measuring, self.number)
+        left = [question for question in questions if question.id not in journal.known]
+        if left:
+            opened = self._keep.get(f"generator {generator!r}", lambda: generator.open(self._run_record(generator)))
+            self.note(opened.facts)
+            sent: list[Question] = []
+
+            def store(question: Question, answer: Answer) -> None:
+                journal.add(question.id, question.key, answer)
+                journal.known[question.id] = answer
+
+            def prompts() -> Iterator[Prompt]:
+                for question in left:
+                    made = question.make()
+                    if isinstance(made, Prompt):
+                        sent.append(question)
+                        yield made
+                    else:
+                        store(question, Answer(failure=made))
+
+            try:
+                opened.answer(prompts(), sampling, lambda number, answer: store(sent[number], answer))
+            finally:
+                journal.close()
+        return [journal.known[question.id] for question in questions]
+
+    def _run_record(self, generator: Generator) -> RunRecord:
+        name = hashlib.sha256(repr(generator).encode()).hexdigest()[:8]
+        return StoredRecord(self.store, f"{RUNS}/{self.run}-{name}.json")
 
     def client(self, options: Download) -> Client:
         """Return the worker's web client, which all its partitions share."""

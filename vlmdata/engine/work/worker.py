@@ -21,7 +21,7 @@ from vlmdata.engine.output.ledger import ledger_rows
 from vlmdata.engine.output.ledger import write as write_ledger
 from vlmdata.engine.output.pack import pack
 from vlmdata.engine.output.sample import samples
-from vlmdata.engine.partitions import tombstones
+from vlmdata.engine.partitions import answer_journal, tombstones
 from vlmdata.engine.partitions.calls import PartitionCall, RunJob
 from vlmdata.engine.partitions.decided import Columns, Decided, narrowed
 from vlmdata.engine.partitions.partition_log import PartitionLog
@@ -35,7 +35,7 @@ from vlmdata.engine.work.open_partition import Keep, OpenPartition
 from vlmdata.engine.work.own_steps import measured, read_source, run_step
 from vlmdata.engine.work.read_source import piece_rows
 from vlmdata.engine.work.source_files import SourceFiles, local_path
-from vlmdata.row import alive, set_column
+from vlmdata.row import ROW, alive, set_column
 from vlmdata.step import Step, scatter
 
 
@@ -69,9 +69,10 @@ class Worker:
         """Run a partition's steps and commit new measurements. Return counts as a dict.
 
         The counts are the numbers of rows (`rows`), of rows not dropped (`alive`), of drops by step and reason (`dropped`), of
-        rows measured now by step (`measured`), and of bytes of new images (`bytes`). The worker retries images that failed for
-        a reason in `again`. It skips the images at the positions `guilty`, which kill the decoder. In the file `journal`, it
-        records the image that it is decoding, so that the driver can find an image that kills the worker.
+        rows measured now by step (`measured`), and of bytes of new images (`bytes`), and by step the sums of `Step.spent`
+        (`spent`). The worker retries images that failed for a reason in `again`. It skips the images at the positions `guilty`,
+        which kill the decoder. In the file `journal`, it records the image that it is decoding, so that the driver can find an
+        image that kills the worker.
         """
         opened = self._open(call.partition)
         opened.guilty = frozenset(guilty)
@@ -85,7 +86,8 @@ class Worker:
         dropped = Counter(f"{row['drop']}: {row['reason'] or 'dropped'}" for row in dead)
         counts = {"rows": len(rows), "alive": int(is_alive.sum()), "dropped": dict(dropped), "bytes": opened.blob.size}
         titles = {bound.measure: _title(bound.step) for bound in self.bound_steps}
-        return counts | {"measured": {titles[name]: rows for name, rows in opened.measured.items()}}
+        counts["measured"] = {titles[name]: rows for name, rows in opened.measured.items()}
+        return counts | {"spent": {bound.step.name: found for bound in self.bound_steps if (found := _spent(bound, rows))}}
 
     def project(self, call: PartitionCall, columns: Columns) -> pa.Table:
         """Return these columns of a partition.
@@ -122,6 +124,8 @@ class Worker:
                 self._at_source_file(SourceFiles.check, call.partition)  # it may hold the images
             columns = {"row": pa.array(np.arange(len(rows), dtype=np.int32)), **fresh}
             if not fresh or log.commit(pa.table(columns), sorted(fresh), opened.blob.close()):
+                for name in opened.asked:
+                    answer_journal.delete(self.store, name, call.partition)
                 if len(log.entries) > known:
                     self._erase_late_takedowns(call.partition, rows)
                 return rows
@@ -155,7 +159,7 @@ class Worker:
             raise OSError(TAKEN_DOWN)
 
     def _open(self, partition: int) -> OpenPartition:
-        return OpenPartition(self.store, partition, self.keep, self.decoding, self.rate_limiter, self.tombstones)
+        return OpenPartition(self.store, partition, self.keep, self.decoding, self.rate_limiter, self.tombstones, self.job.run)
 
     def _run_steps(
         self, call: PartitionCall, opened: OpenPartition, log: PartitionLog, again: tuple[str, ...]
@@ -208,20 +212,21 @@ class Worker:
             full = step.column(short)
             old = rows[full] if full in rows.column_names else pa.nulls(len(rows), step.writes[short])
             columns[full] = old if stored is None else scatter(stored.field(short), have, old)
-        if again and isinstance(step, Ingest) and stored is not None:
-            missing |= have & step.failed(columns["images"], again)
+        before = rows
+        if again and stored is not None:
+            missing |= have & step.failed(_with_columns(rows, columns), again)
+            own = {full: values for full, values in columns.items() if full not in ROW.names}
+            before = _with_columns(rows, own)  # so that the step repeats only the parts of a row that failed
         if missing.any():
             opened.measuring = name
-            found = measured(step, rows.filter(pa.array(missing)), opened)
+            found = measured(step, before.filter(pa.array(missing)), opened)
             arrays = [scatter(found[short], missing, None) for short in step.writes]
             names = ["input", *step.writes]
             fresh[name] = pa.StructArray.from_arrays([pa.array(present), *arrays], names=names, mask=pa.array(~missing))
             for short in step.writes:
                 full = step.column(short)
                 columns[full] = scatter(found[short], missing, columns[full])
-        for full, values in columns.items():
-            rows = set_column(rows, full, values)
-        return rows
+        return _with_columns(rows, columns)
 
     def pack(self, number: int, pieces: list[tuple[PartitionCall, int, int]]) -> dict[str, Any]:
         """Write shard `number` and return its record.
@@ -245,6 +250,18 @@ class Worker:
 
     def _is_current(self) -> bool:
         return tombstones.are_all(self.store, self.tombstones)
+
+
+def _with_columns(rows: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
+    for name, values in columns.items():
+        rows = set_column(rows, name, values)
+    return rows
+
+
+def _spent(bound: BoundStep, rows: pa.Table) -> dict[str, float]:
+    """Return what the step's stored measurements took, or an empty dict before the step has run."""
+    columns = [bound.step.column(name) for name in bound.step.writes]
+    return run_step(bound.step, bound.step.spent, rows) if columns and set(columns) <= set(rows.column_names) else {}
 
 
 def _title(step: Step) -> str:
