@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import BinaryIO
 
 from bench.inputs.certificate import Certificate
 
@@ -37,10 +38,11 @@ class Request:
 
 
 class Wire:
-    """A connection that can send what no correct server would."""
+    """A connection that can send what no correct server would. `body` is what the client sent after its headers."""
 
-    def __init__(self, connection: socket.socket, answering: Callable[[], None]) -> None:
+    def __init__(self, connection: socket.socket, answering: Callable[[], None], body: bytes = b"") -> None:
         self.socket = connection
+        self.body = body
         self._answering = answering
 
     def send(self, data: bytes) -> None:
@@ -236,6 +238,11 @@ class LoopbackServer:
             while (header := stream.readline(65_536).decode("latin-1").strip()) != "":
                 name, _, value = header.partition(":")
                 headers[name.lower()] = value.strip()
+            if headers.get("expect", "").lower() == "100-continue":
+                connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            body = read_body(stream, headers)
+            if body is None:
+                return
             with self._lock:  # the time is taken under the lock too, so that the list is in order of time
                 request = Request(line[0], line[1], headers, number, time.monotonic())
                 self.requests.append(request)
@@ -243,10 +250,22 @@ class LoopbackServer:
                 self.most_at_once = max(self.most_at_once, len(self._unanswered))
             answered = functools.partial(self._unanswered.discard, request)
             try:
-                if not self.routes.get(request.path, self.default)(request, Wire(connection, answered)):
+                if not self.routes.get(request.path, self.default)(request, Wire(connection, answered, body)):
                     return
             finally:
                 answered()
+
+
+def read_body(stream: BinaryIO, headers: Mapping[str, str]) -> bytes | None:
+    """Return the body of a request, or None if the client closed the connection before its end."""
+    if headers.get("transfer-encoding", "").lower() != "chunked":
+        body = stream.read(length := int(headers.get("content-length", "0")))
+        return body if len(body) == length else None
+    pieces = []
+    while size := int(stream.readline(65_536).split(b";")[0].strip() or b"0", 16):
+        pieces.append(stream.read(size))
+        stream.readline(65_536)
+    return b"".join(pieces) if stream.readline(65_536) else None
 
 
 @contextlib.contextmanager
