@@ -9,12 +9,12 @@ OpenAIServer(faults=lambda request: late(until=event) if "cat" in request.text e
 from __future__ import annotations
 
 import functools
-import gzip
-import io
 import json
 import math
+import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from typing import Any
@@ -243,10 +243,16 @@ def gzip_bomb(size: int = 1 << 30) -> Fault:
 
 @functools.lru_cache(maxsize=4)
 def compressed(before: bytes, after: bytes, size: int) -> bytes:
-    file = io.BytesIO()
-    with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6, mtime=0) as packed:
-        packed.write(before)
-        for start in range(0, size, 1 << 20):
-            packed.write(b"x" * min(1 << 20, size - start))
-        packed.write(after)
-    return file.getvalue()
+    """Return gzip of `before`, `size` times x, and `after`. One MB is compressed once and repeated, for speed."""
+    whole, rest = divmod(size, 1 << 20)
+    block = b"x" * (1 << 20)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    start = packer.compress(before) + packer.flush(zlib.Z_FULL_FLUSH)
+    middle = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)  # refers to nothing before it, so it may be repeated
+    end = packer.compress(block[:rest] + after) + packer.flush()
+    crc = zlib.crc32(before)
+    for _ in range(whole):
+        crc = zlib.crc32(block, crc)
+    crc = zlib.crc32(block[:rest] + after, crc)
+    total = (len(before) + size + len(after)) % (1 << 32)
+    return b"\x1f\x8b\x08" + bytes(6) + b"\xff" + start + middle * whole + end + struct.pack("<II", crc, total)

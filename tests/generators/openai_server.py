@@ -60,7 +60,8 @@ class OpenAIServer:
 
     `requests` counts the POST requests that were read to their end, `answered` those whose answer began or whose connection
     was closed, `at_once` those between, `most_at_once` the highest number of them. `by_content` counts requests by
-    `ChatRequest.content`, `by_path` all requests, GET too. `seen` has one entry for each POST request, in order.
+    `ChatRequest.content`, `by_path` all requests, GET too. `gone` counts clients that closed the connection before they had
+    the whole answer. `seen` has one entry for each POST request, in order.
 
     With `models`, another model is answered with 404. With `key`, a request without it is answered with 401. With
     `concurrency`, a request that comes while as many others are at work is answered with 429.
@@ -87,7 +88,7 @@ class OpenAIServer:
         else:
             self._faults = faults
         self.requests = self.answered = self.at_once = self.most_at_once = 0
-        self.received_bytes = self.sent_bytes = 0
+        self.received_bytes = self.sent_bytes = self.gone = 0
         self.by_content: Counter[str] = Counter()
         self.by_path: Counter[str] = Counter()
         self.seen: list[Seen] = []
@@ -168,6 +169,9 @@ class OpenAIServer:
                 return exchange.fail(404, f"Unknown request URL: {request.method} {path}")
             return self._posted(request, path, exchange)
         except Gone:
+            with self._changed:
+                self.gone += 1
+                self._changed.notify_all()
             raise
         except BaseException as error:  # a mistake in the test's own functions must fail the test, not only this request
             with self._changed:
