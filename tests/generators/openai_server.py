@@ -289,7 +289,7 @@ class Exchange:
                 raise Gone(str(error)) from None
 
     def close(self, *, with_reset: bool = False) -> bool:
-        """End the connection where it is, also for processes that were forked while it was open."""
+        """End the connection where it is. Without reset, this also holds if a forked process shares the connection."""
         self.end()
         if with_reset:
             self.wire.reset()
