@@ -162,9 +162,13 @@ class Prompter:
 
     def answer_text(self, ids: list[int]) -> str:
         """Return the text of generated tokens. Untrusted control tokens and outer white space are removed."""
+        return self.untrimmed_text(ids).strip()
+
+    def untrimmed_text(self, ids: list[int]) -> str:
+        """Return the text of generated tokens. Untrusted control tokens are removed."""
         names = self.template.control - self.trusted
         kept = [number for number in ids if self.tokenizer.convert_ids_to_tokens(number) not in names]
-        return str(self.tokenizer.decode(kept, skip_special_tokens=False)).strip()
+        return str(self.tokenizer.decode(kept, skip_special_tokens=False))
 
     def clean(self, text: str) -> str:
         """Return the text without marks and control tokens; see `Cleaner.clean`."""
