@@ -27,7 +27,7 @@ def _main(words: list[str]) -> int:
         "vlmdata train",
         "Train vision-language models.",
         commands,
-        first=("align", "instruct", "stages", "evaluate", "chat", "export"),
+        first=("align", "instruct", "stages", "evaluate", "chat", "serve", "export"),
     )
     try:
         verb = next((word for word in words if not word.startswith("-")), "help")

@@ -54,6 +54,14 @@ def check_chat(checkpoint: str, images: Sequence[str], videos: Sequence[str], *,
         frames_in(video)
 
 
+def check_serving(checkpoint: str, *, port: int, batch: int) -> None:
+    """Raise RecipeError if the folder is not a checkpoint, or if a number is out of range."""
+    _check_counts(**{"--batch": batch})
+    if not 0 <= port <= 65_535:
+        raise RecipeError(f"--port must be from 0 to 65535, not {port}")
+    check_checkpoint(Path(checkpoint))
+
+
 def read_decoding(**options: Any) -> Decoding:
     """Return the decoding that options of the command line describe. Raises RecipeError with the name of a wrong option."""
     try:

@@ -15,7 +15,7 @@ vlmdata train align tiny --set data=OUT --set out=RUN
 vlmdata train chat RUN/checkpoints/step_00000060 photo.jpg
 torchrun --nproc-per-node 8 -m vlmdata_train align --set data=OUT --set lr=1e-3
 """
-HELP = "align, instruct, stages, evaluate, chat or export, with its arguments"
+HELP = "align, instruct, stages, evaluate, chat, serve or export, with its arguments"
 TRAINER = [sys.executable, "-m", "vlmdata_train"]
 
 
