@@ -277,6 +277,12 @@ def test_the_end_of_stdin_ends_the_server(checkpoint: Path, command: list[str]) 
         assert process.returncode == 0
 
 
+def test_the_end_of_stdin_ends_the_server_while_it_loads_the_weights(checkpoint: Path) -> None:
+    words = [*COMMAND, str(checkpoint), "--until-stdin-closes"]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_the_server_ends_when_its_parent_is_killed(checkpoint: Path) -> None:
     words = [*COMMAND, str(checkpoint), "--until-stdin-closes"]
     parent = f"import subprocess\nsubprocess.Popen({words!r}, stdin=subprocess.PIPE).wait()"

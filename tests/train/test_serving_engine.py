@@ -10,6 +10,7 @@ import pytest
 from bench.inputs.tars import jpeg
 from tests.train.shards import drawing
 from tests.train.test_cross_attention import FLAMINGO
+from tests.train.test_generate import DESIGNS
 from tests.train.test_parity_qwen import RECIPE as QWEN_2
 from tests.train.tiny import TINY, tiny_model
 from vlmdata_train.data.open_feed import prompter_of
@@ -20,8 +21,9 @@ from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
 from vlmdata_train.serving.engine import Engine, Waiting, next_batch
 from vlmdata_train.serving.generation import Answer, Asked, answer_together
-from vlmdata_train.serving.prompting import context_of
+from vlmdata_train.serving.prompting import Prompting, context_of
 from vlmdata_train.serving.refused import Refused
+from vlmdata_train.serving.request import Message, Question
 
 pytestmark = pytest.mark.whole
 
@@ -176,3 +178,21 @@ def test_a_client_that_leaves_is_not_answered(model: VisionLanguageModel, prompt
     assert engine.ask(one, connected[0]) is None
     engine.start()
     assert engine.ask(one, connected[1]) == answers(model, prompter, [one])[0]
+
+
+def test_an_answer_ends_at_the_end_of_the_context() -> None:
+    model = tiny_model(DESIGNS["tokens, Kosmos-2's decoder"])  # its table of positions has 257 rows
+    prompting = Prompting(prompter_of(model), context_of(model), is_aligned_only=True)
+
+    def asked(text: str) -> Asked:
+        way = Decoding(temperature=100.0, seed=2)  # seldom draws the token that ends an answer
+        return prompting.asked(Question([Message("user", [text])], way, 10**9, ()))
+
+    before = len(asked("x").prompt.input_ids) - 1
+    for letters, room in ((1, 256), (250, 7), (256, 1)):
+        one = asked("x" * (letters - before))
+        assert (len(one.prompt.input_ids), one.max_tokens) == (letters, room)
+        (answer,) = answers(model, prompting.prompter, [one])
+        assert answer.finish_reason == "stop" or answer.tokens == room
+    with pytest.raises(Refused, match="a prompt of 257 tokens leaves no room for an answer in the context of the model"):
+        asked("x" * (257 - before))

@@ -49,8 +49,9 @@ def answer_together(
 ) -> None:  # fmt: skip
     """Generate the answers to all requests. `finish` receives the number and the answer of each request as soon as it ends.
 
-    Each answer is the one that `generate` gives for the request alone, except for rounding errors of the logits. A request
-    ends without an answer when `is_wanted` is false for its number. Raises ValueError if an image cannot be decoded.
+    Each answer is the one that `generate` gives for the request alone, except for rounding errors of the logits. All texts grow
+    until the last answer ends, so the longest prompt and the longest answer together must fit in the context of the model. A
+    request ends without an answer when `is_wanted` is false for its number. Raises ValueError if an image cannot be decoded.
     """
     broken: Counter[str] = Counter()
     ready = [Ready(one.prompt, "serve", "") for one in asked]
