@@ -31,7 +31,7 @@ from vlmdata.step import RecipeError
 
 COLUMNS = ["key", "outcome", "step", "reason"]
 PLACE = ("key", "shard", "offset", "size")
-TEXTS = ("caption", "alternatives", "texts", "roles", "turns", "tools")  # fields of a sample's JSON
+TEXTS = ("caption", "alternatives", "origins", "texts", "roles", "turns", "tools")  # fields of a sample's JSON
 OF_IMAGES = ("width", "height", "original_width", "original_height", "sha256", "phash", "boxes", "metadata")
 EXAMPLES = 3
 KEPT, ABSENT = "kept", "not there"

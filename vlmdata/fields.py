@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 PREFIX = "column_"
+RAW = "raw"  # the origin of captions from the source, and their key in the weights of captions
 
 
 def _is(*kinds: type) -> Callable[[Any], bool]:
@@ -21,7 +22,9 @@ FIELDS: dict[str, Callable[[Any], bool]] = {  # fields of both layouts; the func
     **dict.fromkeys(("width", "height", "original_width", "original_height"), _WHOLE),
     "sha256": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None,
     "phash": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{1,16}", value) is not None,
-    **dict.fromkeys(("alternatives", "boxes", "texts", "images", "metadata", "files", "roles", "turns", "tools"), _LIST),
+    **dict.fromkeys(
+        ("alternatives", "origins", "boxes", "texts", "images", "metadata", "files", "roles", "turns", "tools"), _LIST
+    ),
     "scores": _is(dict),
 }
 
@@ -54,6 +57,24 @@ def renamed(columns: dict[str, Any], ours: Collection[str] = FIELDS) -> dict[str
     """Return the columns with the names that `other_names` gives them."""
     others = other_names(columns, ours)
     return {others.get(name, name): value for name, value in columns.items()}
+
+
+def aligned_origins(alternatives: Any, origins: Any) -> list[str | None]:
+    """Return the origin of each alternative: the name of the step that wrote it, or None if it came from the source.
+
+    `alternatives` and `origins` are the values of these fields in a sample's JSON, or in a text of a row, and may be anything.
+    All origins are None if `origins` is not a list of strings and nulls with the length of `alternatives`. The names "" and
+    "raw" mean the source too. If `alternatives` is not a list, the result is empty.
+    """
+    if not isinstance(alternatives, list):
+        return []
+    if not isinstance(origins, list) or len(origins) != len(alternatives) or not all(map(_is_origin, origins)):
+        return [None] * len(alternatives)
+    return [None if origin in ("", RAW) else origin for origin in origins]
+
+
+def _is_origin(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not re.search("[\ud800-\udfff]", value))
 
 
 def is_ours(name: str, value: Any, key: str) -> bool:

@@ -2,7 +2,8 @@
 
 During a build, each record is a row of an Arrow table. A row has two aligned lists, `images` and `texts`. At each position
 one of the two is null, as in OBELICS. A caption pair is a document with one image and one text; further captions are
-alternatives of that text. A conversation also has `roles`, and may have `turns` and `tools`.
+alternatives of that text. A text comes from the source; `origins` names the step that wrote an alternative. A conversation
+also has `roles`, and may have `turns` and `tools`.
 
 Positions never change: a rejected image, text or row stays in place with `drop` set, and only packing leaves it out.
 """
@@ -48,7 +49,15 @@ IMAGE = pa.struct(
     ]
 )
 
-TEXT = pa.struct([pa.field("text", pa.string()), pa.field("alternatives", pa.list_(pa.string())), *VERDICT])
+TEXT = pa.struct(
+    [
+        pa.field("text", pa.string()),
+        pa.field("alternatives", pa.list_(pa.string())),
+        # aligned with `alternatives`: name of the step that wrote each, null for one from the source; null: all from the source
+        pa.field("origins", pa.list_(pa.string())),
+        *VERDICT,
+    ]
+)
 
 ROW = pa.schema(
     [
@@ -82,7 +91,7 @@ def conform(table: pa.Table) -> pa.Table:
     columns = {}
     for field in ROW:
         if field.name in table.column_names:
-            columns[field.name] = _conform(table[field.name].combine_chunks(), field.type)
+            columns[field.name] = conform_array(table[field.name].combine_chunks(), field.type)
         else:
             columns[field.name] = pa.nulls(len(table), field.type)
     for name in table.column_names:
@@ -90,17 +99,18 @@ def conform(table: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def _conform(array: pa.Array, kind: pa.DataType) -> pa.Array:
+def conform_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return an array with the type `kind`. Fields that its structs lack are added as null, also inside lists."""
     if array.type == kind:
         return array
     if pa.types.is_list(kind) and pa.types.is_list(array.type):
-        values = _conform(array.values, kind.value_type)
+        values = conform_array(array.values, kind.value_type)
         mask = array.is_null() if array.null_count else None
         return pa.ListArray.from_arrays(array.offsets, values, mask=mask)
     if pa.types.is_struct(kind) and pa.types.is_struct(array.type):
         names = [field.name for field in array.type]
         fields = [
-            _conform(array.field(field.name), field.type) if field.name in names else pa.nulls(len(array), field.type)
+            conform_array(array.field(field.name), field.type) if field.name in names else pa.nulls(len(array), field.type)
             for field in kind
         ]
         return pa.StructArray.from_arrays(fields, fields=list(kind), mask=array.is_null())

@@ -37,6 +37,7 @@ PAIRS = [
     with_facts(caption(0), alternatives=["a second", "a third"], licence="CC BY", sha256="ab" * 32, original_width=80),
     with_facts(caption(1), boxes=[[0.0, 1.0, 2.0, 3.0]], phash="00ff00ff00ff00ff", scores={"clip_score": 0.25}, image="a.jpg"),
     with_facts(caption(2), url=None, mixed=[1, "a", None], column_key="k", source_key="0" * 24),
+    with_facts(caption(3), alternatives=["raw too", "short", "long"], origins=[None, "recaption", "translate"]),
 ]
 ALIGNED = {"alternatives": [["another"], None, None, None], "scores": {"language": ["en", None, "de", None], "length": 3}}
 DOCUMENTS = [
@@ -44,6 +45,7 @@ DOCUMENTS = [
     document(1, [A, B, "words\n\nin two paragraphs"], matched_sim=[0.5, 1]),
     document(2, ["only", " texts"]),
     document(3, [A]),
+    document(4, ["one", A], alternatives=[["two", "three"], None], origins=[["recaption", None], None]),
 ]
 SAMPLES = {
     "captions": PAIRS,
@@ -224,7 +226,7 @@ def test_named_columns_are_read_as_the_recipe_says(tmp_path):
 def test_a_row_without_the_json_of_its_sample_is_a_bad_record(tmp_path, said):
     import pyarrow.parquet as pq
 
-    make_dataset(tmp_path / "out", DOCUMENTS, layout="documents")
+    make_dataset(tmp_path / "out", DOCUMENTS[:4], layout="documents")
     export(tmp_path / "out", tmp_path / "to", to="parquet")
     (path,) = (tmp_path / "to" / "data").iterdir()
     table = pq.read_table(path)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from vlmdata.readers.pair_rows import dropped, json_object, one_text
+from vlmdata.readers.strings import is_blank
 from vlmdata.row import ROW
 
 BATCH = 1000  # rows in a table
@@ -15,29 +16,49 @@ BATCH_BYTES = 64 << 20  # bytes of inline images and text in a table
 _TYPES = {**{field.name: field.type for field in ROW}, "id": pa.string()}
 
 
-def pair(image: Mapping[str, Any], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
-    """Return the row of a caption pair. A `reason` in `fields` drops the row. Otherwise, a `reason` of the image drops it."""
-    text, others = one_text(captions)
-    row = {"images": [dict(image), None], "texts": [None, {"text": text, "alternatives": others}], **fields}
+def pair(
+    image: Mapping[str, Any], captions: Sequence[str], *, origins: Sequence[str | None] = (), **fields: Any
+) -> dict[str, Any]:
+    """Return the row of a caption pair. A `reason` in `fields` drops the row. Otherwise, a `reason` of the image drops it.
+
+    `origins` is as in `text_of`.
+    """
+    row = {"images": [dict(image), None], "texts": [None, text_of(captions, origins)], **fields}
     return reject(row, fields.get("reason") or image.get("reason"))
 
 
-def captioned(images: Sequence[Mapping[str, Any]], captions: Sequence[str], **fields: Any) -> dict[str, Any]:
+def captioned(
+    images: Sequence[Mapping[str, Any]], captions: Sequence[str], *, origins: Sequence[str | None] = (), **fields: Any
+) -> dict[str, Any]:
     """Return the row of one or more images that share one text.
 
     A single image gives a caption pair. Several images give a document with the images before the text. The row is dropped if
     `fields` has a `reason`, or if every image has one. In the second case, the reason of the first image is the row's reason.
+    `origins` is as in `text_of`.
     """
     if len(images) == 1:
-        return pair(images[0], captions, **fields)
-    text, others = one_text(captions)
-    row = {
-        "images": [*map(dict, images), None],
-        "texts": [*[None] * len(images), {"text": text, "alternatives": others}],
-        **fields,
-    }
+        return pair(images[0], captions, origins=origins, **fields)
+    row = {"images": [*map(dict, images), None], "texts": [*[None] * len(images), text_of(captions, origins)], **fields}
     lost = images[0].get("reason") if all(one.get("reason") for one in images) else None
     return reject(row, fields.get("reason") or lost)
+
+
+def text_of(captions: Sequence[str], origins: Sequence[str | None] = ()) -> dict[str, Any]:
+    """Return captions as a text with alternatives, as a dict of fields of TEXT.
+
+    `origins` holds the origins of the last captions; those before them came from the source. The text is the first caption of
+    the source that is not blank, or "". The alternatives are the other distinct captions.
+    """
+    if not any(origins):
+        text, others = one_text(captions)
+        return {"text": text, "alternatives": others}
+    wrote: dict[str, str | None] = {}  # caption -> origin
+    for caption, origin in zip(captions, [*[None] * (len(captions) - len(origins)), *origins], strict=True):
+        if not is_blank(caption):
+            wrote.setdefault(caption, origin)
+    text = next((caption for caption, origin in wrote.items() if origin is None), "")
+    wrote.pop(text, None)
+    return {"text": text, "alternatives": list(wrote) or None, "origins": list(wrote.values()) if any(wrote.values()) else None}
 
 
 def reject(row: dict[str, Any], reason: str | None) -> dict[str, Any]:

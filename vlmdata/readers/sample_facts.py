@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vlmdata.fields import is_ours, renamed
+from vlmdata.fields import aligned_origins, is_ours, renamed
 from vlmdata.readers.documents import SIZES
 from vlmdata.readers.nested import texts_in
 from vlmdata.readers.stated_values import boxes
 from vlmdata.readers.strings import clean, is_blank
 
-_DOCUMENT = frozenset(("key", "url", "texts", "images", "metadata", "files", "alternatives", "roles", "scores"))
+_DOCUMENT = frozenset(("key", "url", "texts", "images", "metadata", "files", "alternatives", "origins", "roles", "scores"))
 _CONVERSATION_FIELDS = frozenset(("turns", "tools"))  # fields of a document with roles
 _MEASURED = frozenset(("key", "width", "height", "original_width", "original_height", "sha256", "phash"))
 _METADATA = {"file", "alt", "time_s", "boxes", *SIZES, *_MEASURED}
@@ -42,6 +42,26 @@ def own_texts(value: object) -> tuple[list[str], str | None]:
     return texts, "bad_encoding" if texts != raw else None
 
 
+def origins_in(facts: Mapping[str, Any]) -> list[str | None]:
+    """Return the origin of each string in the list `alternatives` of a sample's JSON: see `aligned_origins`."""
+    others = facts.get("alternatives")
+    origins = aligned_origins(others, facts.get("origins"))
+    return [origin for text, origin in zip(others or (), origins, strict=False) if isinstance(text, str)]
+
+
+def document_origins(facts: Mapping[str, Any]) -> list[Any]:
+    """Return the origins of the alternatives at each position of a document, from its JSON, or a list of None if it has none.
+
+    The lists in the JSON must be aligned as in vlmdata's documents, except `origins`.
+    """
+    count = len(facts["texts"])
+    others, origins = facts.get("alternatives") or [None] * count, facts.get("origins")
+    if not isinstance(origins, list) or len(origins) != count:
+        return [None] * count
+    found = [aligned_origins(some, said) for some, said in zip(others, origins, strict=True)]
+    return [one if any(one) else None for one in found]
+
+
 def stated_fields(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts about an image in a sample's JSON as fields of IMAGE, without facts of a wrong type."""
     found: dict[str, Any] = {name: clean(facts[name]) for name in ("url", "alt") if isinstance(facts.get(name), str)}
@@ -65,6 +85,7 @@ def unstated_fields(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], 
     or img2dataset, and all sizes and hashes are left out.
     """
     captions = _captions(row)
+    has_origins = any(text.get("origins") for text in row.get("texts") or () if text)
     said = {**_address(row), **{name: image.get(name) for name in _MEASURED}}
     measured = _MEASURED if facts.get("key") == key else ()
 
@@ -77,6 +98,10 @@ def unstated_fields(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], 
     def is_said(name: str, value: Any) -> bool:
         if name in ("caption", "alternatives"):
             return all(map(is_text_of, value if isinstance(value, list) else [value]))
+        if name == "origins":
+            others = facts.get("alternatives")
+            is_read = isinstance(others, list) and aligned_origins(others, value) == value and all(map(is_text_of, others))
+            return is_read and (has_origins or not any(value))
         return name in measured or name == "scores" or (name == "url" and value is None) or said.get(name) == value
 
     return {name: value for name, value in facts.items() if not (is_ours(name, value, key) and is_said(name, value))}
@@ -122,4 +147,6 @@ def unstated_document_fields(facts: Mapping[str, Any], key: str) -> dict[str, An
     rest = {name: value for name, value in facts.items() if name not in ours or not is_ours(name, value, key)}
     if any(entry.keys() - _METADATA for entry in facts["metadata"] if entry is not None):
         rest["metadata"] = facts["metadata"]
+    if facts.get("origins") not in (None, document_origins(facts)):
+        rest["origins"] = facts["origins"]
     return rest

@@ -27,6 +27,7 @@ from vlmdata.readers.pair_rows import json_object
 from vlmdata.readers.plain_rows import bad_record, pair, tables, with_place
 from vlmdata.readers.sample_facts import (
     is_own_sample,
+    origins_in,
     own_caption,
     own_texts,
     stated_fields,
@@ -323,7 +324,9 @@ class Files(Source):
             fault = fault or "no_caption"
         used = {*self._columns(), *keep_addresses([image], facts)}
         stated = stated_fields(facts) if is_stated else {}
-        row = pair({**image, **stated}, captions, id=f"{name}\n{captions}", reason=image.get("reason") or fault)
+        origins = origins_in(facts) if is_stated and (self.captions or self._columns()) else []
+        reason = image.get("reason") or fault
+        row = pair({**image, **stated}, captions, origins=origins, id=f"{name}\n{captions}", reason=reason)
         left = unstated_fields(facts, stem, row, image).items()
         rest = {field: value for field, value in left if field not in used and self._carries(field)}
         scored = facts if self._carries("scores") or self._carries("earlier_scores") else {}

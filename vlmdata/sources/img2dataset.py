@@ -20,7 +20,7 @@ from vlmdata.readers.nested import texts_in
 from vlmdata.readers.open_file import UNREADABLE, seekable
 from vlmdata.readers.pair_rows import json_object
 from vlmdata.readers.plain_rows import bad_record, pair, tables
-from vlmdata.readers.sample_facts import own_texts, stated_fields, unstated_fields, with_origin
+from vlmdata.readers.sample_facts import origins_in, own_texts, stated_fields, unstated_fields, with_origin
 from vlmdata.readers.source_images import ENDINGS, in_place, inline
 from vlmdata.readers.stated_values import hash_column, whole_numbers
 from vlmdata.readers.strings import clean
@@ -207,7 +207,7 @@ def _row(record: Mapping[str, Any], images: Mapping[str, dict[str, Any]], name: 
         image = {"drop": "source", "reason": reason}
     is_exported = isinstance(record.get(OUR_KEY), str)
     captions, wrong = own_texts([record.get("caption")]) if is_exported else texts_in(record.get("caption"))
-    fields = {"id": clean(f"{name}/{key}\n{record.get('url')}\n{captions[:1]}"), "reason": reason or wrong}
+    fields: dict[str, Any] = {"id": clean(f"{name}/{key}\n{record.get('url')}\n{captions[:1]}"), "reason": reason or wrong}
     if is_exported:
         return _exported(record, image, captions, fields)
     width, height = whole_numbers([record.get("original_width"), record.get("original_height")]).to_pylist()
@@ -222,7 +222,7 @@ def _row(record: Mapping[str, Any], images: Mapping[str, dict[str, Any]], name: 
 
 
 def _exported(
-    record: Mapping[str, Any], image: Mapping[str, Any], captions: list[str], fields: Mapping[str, Any]
+    record: Mapping[str, Any], image: Mapping[str, Any], captions: list[str], fields: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the row of a sample that vlmdata exported. It equals the row that `webdataset` reads from the dataset's tars."""
     key = record[OUR_KEY]
@@ -230,6 +230,6 @@ def _exported(
     own = {unescaped(name): value for name, value in record.items() if name not in theirs and value is not None}
     facts = {**own, "key": key}
     others = [text for text in facts.get("alternatives") or () if isinstance(text, str)]
-    row = pair({**image, **stated_fields(facts)}, [*captions, *others], **fields)
+    row = pair({**image, **stated_fields(facts)}, [*captions, *others], origins=origins_in(facts), **fields)
     extra = with_origin(unstated_fields(facts, key, row, image), facts, key, source_key=key)
     return {**row, "extra": clean(json_object(extra))}

@@ -22,7 +22,9 @@ from vlmdata.readers.nested import texts_in
 from vlmdata.readers.pair_rows import json_object, one_text
 from vlmdata.readers.plain_rows import captioned, document, pair, reject, tables
 from vlmdata.readers.sample_facts import (
+    document_origins,
     is_own_sample,
+    origins_in,
     own_caption,
     stated_fields,
     unstated_document_fields,
@@ -53,10 +55,10 @@ class Webdataset(Source):
 
     A sample that has no caption, and whose JSON holds `conversations` or `messages`, is a conversation (layout `documents`).
 
-    Tars from vlmdata or img2dataset are read without loss. Rows keep addresses, hashes, alternatives, boxes, roles and turns.
-    Scores become `earlier_scores` in the sample's JSON. A sample without an image is dropped as `no_image`, except a
-    conversation. A sample with an unusable image is dropped with the reason of the image. Each damaged range of a tar is one
-    `bad_record`.
+    Tars from vlmdata or img2dataset are read without loss. Rows keep addresses, hashes, alternatives with their origins, boxes,
+    roles and turns. Scores become `earlier_scores` in the sample's JSON. A sample without an image is dropped as `no_image`,
+    except a conversation. A sample with an unusable image is dropped with the reason of the image. Each damaged range of a tar
+    is one `bad_record`.
 
     In `caption` and `image`, write the part of a member's name after the key (`jpg`, `input.jpg`). If no member has this name,
     members with this ending are read.
@@ -154,9 +156,9 @@ class Webdataset(Source):
                 raise BadSample(problem, "no_caption")
         images = [_image(member, blob, read) for member in pictures]
         if len(images) == 1:
-            row = pair({**images[0], **stated_fields(facts)}, captions)
+            row = pair({**images[0], **stated_fields(facts)}, captions, origins=origins_in(facts))
         else:
-            row = captioned(images, captions, url=stated_fields(facts).get("url"))
+            row = captioned(images, captions, origins=origins_in(facts), url=stated_fields(facts).get("url"))
         rest = unstated_fields(facts, sample.key, row, images[0] if len(images) == 1 else {})
         return {**row, "extra": _extra(sample.key, facts, rest)}
 
@@ -317,9 +319,9 @@ def _document(sample: SampleMembers, parts: Mapping[str, Member], facts: Any, bl
     images = [_image_of(entry, address, parts, blob, read) for entry, address in entries]
     positions = [text if image is None else image for text, image in zip(texts, images, strict=True)]
     row = document(positions, url=clean(url) if isinstance(url, str) else None, **columns)
-    for text, others in zip(row["texts"], facts.get("alternatives") or (), strict=False):
+    for text, others, origins in zip(row["texts"], facts.get("alternatives") or (), document_origins(facts), strict=False):
         if text is not None:
-            text["alternatives"] = _texts(others) or None
+            text |= {"alternatives": _texts(others) or None, "origins": origins}
     row["extra"] = _extra(sample.key, facts, unstated_document_fields(facts, sample.key))
     found = [image for image in images if image]
     return reject(row, found[0].get("reason") if found and all(image.get("reason") for image in found) else None)

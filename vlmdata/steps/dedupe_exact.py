@@ -1,12 +1,13 @@
 """Keep one of several identical images or rows."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vlmdata.fields import aligned_origins
 from vlmdata.parameters import Doc
 from vlmdata.row import alive, flatten, in_one, set_column
 from vlmdata.similarity.clusters import best_first, best_of_groups
@@ -86,12 +87,20 @@ def _merge(rows: pa.Table, lost: np.ndarray) -> pa.Table:
         first = next((text for text in documents if text is not None and text["drop"] is None), None)
         if first is None:
             continue
-        known = [first["text"], *(first["alternatives"] or [])]
+        known, origins = _captions(first)
         for text in texts[row].as_py() or []:
             if text is not None and text["drop"] is None:
-                known += [one for one in (text["text"], *(text["alternatives"] or [])) if one not in known]
-        first["alternatives"] = known[1:] or None
+                more = [pair for pair in zip(*_captions(text), strict=True) if pair[0] not in known]
+                known += [caption for caption, _ in more]
+                origins += [origin for _, origin in more]
+        first |= {"alternatives": known[1:] or None, "origins": origins[1:] if any(origins) else None}
     where = np.zeros(len(rows), bool)
     where[list(merged)] = True
     values = pa.array([merged[row] for row in sorted(merged)], texts.type)
     return set_column(rows, "texts", scatter(values, where, texts))
+
+
+def _captions(text: dict[str, Any]) -> tuple[list[str], list[str | None]]:
+    """Return a text followed by its alternatives, and their origins."""
+    others = text["alternatives"] or []
+    return [text["text"], *others], [None, *aligned_origins(others, text["origins"])]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.fields import aligned_origins
 from vlmdata.parameters import Doc
 from vlmdata.row import ROW, TEXT, flatten, in_one
 from vlmdata.step import Step, StepContext
@@ -57,7 +58,10 @@ class PiiRemove(Step):
         item["text"], count = remove_personal(item["text"] or "", self.kinds, self.mark)
         if item["alternatives"]:
             cleaned = [remove_personal(other or "", self.kinds, self.mark) for other in item["alternatives"]]
-            item["alternatives"] = [text for text, _ in cleaned if text]
+            origins = aligned_origins(item["alternatives"], item["origins"])
+            kept = [(text, origin) for (text, _), origin in zip(cleaned, origins, strict=True) if text]
+            item["alternatives"] = [text for text, _ in kept]
+            item["origins"] = [origin for _, origin in kept] if any(origin for _, origin in kept) else None
             count += sum(number for _, number in cleaned)
         return count
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from vlmdata.fields import carried
+from vlmdata.fields import aligned_origins, carried
 from vlmdata.generator import ANSWERS
 from vlmdata.row import ROW, alive
 
@@ -80,7 +80,7 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
     texts = [text for text in row["texts"] or [] if text and text["drop"] is None]
     assert len(positions) == 1 and len(texts) <= 1, "Fit, the last bound step, drops other rows"
     image = row["images"][positions[0]]
-    caption: dict[str, Any] = texts[0] if texts else {"text": "", "alternatives": None}
+    caption: dict[str, Any] = texts[0] if texts else {"text": "", "alternatives": None, "origins": None}
     own = {name: _at(value, positions[0], row) for name, value in scores.items()}
     facts = {
         **carried(row["extra"]),
@@ -88,6 +88,7 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
         "url": image["url"],
         "caption": caption["text"],
         "alternatives": caption["alternatives"] or None,
+        "origins": _origins(caption),
         **_facts(image),
         "scores": own or None,
     }
@@ -113,7 +114,7 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
     runs = [[i] for i in positions] if row["roles"] else _runs(positions, texts)
     images = [pairs[run[0]][0] for run in runs]
     joined = [_joined([text for i in run if (text := texts[i])]) for run in runs]
-    words, others = [text for text, _ in joined], [alternatives for _, alternatives in joined]
+    words, others, origins = ([item[field] for item in joined] for field in range(3))
     names = _member_names(images)
     own = {name: [_of_run(v, run) for run in runs] if _is_aligned(v, row) else v for name, v in scores.items()}
     facts = {
@@ -125,6 +126,7 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
         "metadata": [_metadata(name, image) if image else None for name, image in zip(names, images, strict=True)],
         "files": [f"{row['key']}.{name}" if name else None for name in names],  # the names that NeMo Curator's reader expects
         "alternatives": others if any(others) else None,
+        "origins": origins if any(origins) else None,
         "roles": [row["roles"][i] for i in positions] if row["roles"] else None,
         "turns": _turns(row, positions) if row["roles"] else None,
         "tools": json.loads(row["tools"]) if row["tools"] else None,
@@ -141,11 +143,20 @@ def _kept_items(items: list[dict[str, Any] | None] | None) -> list[dict[str, Any
     return [item if item and item["drop"] is None else None for item in items or []]
 
 
-def _joined(texts: list[dict[str, Any]]) -> tuple[str | None, list[str] | None]:
-    """Return the texts joined into one, and the alternatives of the first text. Both are None if there are no texts."""
+def _joined(texts: list[dict[str, Any]]) -> tuple[str | None, list[str] | None, list[str | None] | None]:
+    """Return the texts joined into one, and the alternatives of the first text with their origins.
+
+    All are None if there are no texts.
+    """
     if not texts:
-        return None, None
-    return "\n\n".join(text["text"] for text in texts), texts[0]["alternatives"] or None
+        return None, None, None
+    return "\n\n".join(text["text"] for text in texts), texts[0]["alternatives"] or None, _origins(texts[0])
+
+
+def _origins(text: dict[str, Any]) -> list[str | None] | None:
+    """Return the origins of a text's alternatives, aligned with them, or None if all of them came from the source."""
+    origins = aligned_origins(text["alternatives"], text["origins"])
+    return origins if any(origins) else None
 
 
 def _member_names(images: list[dict[str, Any] | None]) -> list[str | None]:

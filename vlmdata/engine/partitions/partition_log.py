@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from vlmdata.engine.store.json_shapes import WORK_FIX, Entry, read_record
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.row import conform_array
 
 
 class PartitionLog:
@@ -37,13 +38,16 @@ class PartitionLog:
                 return pq.read_table(pa.BufferReader(self.store.read(entry["table"])))
         return None
 
-    def measured(self, name: str, wanted: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, pa.Array | None]:
+    def measured(
+        self, name: str, wanted: np.ndarray, inputs: np.ndarray, writes: Mapping[str, pa.DataType] | None = None
+    ) -> tuple[np.ndarray, pa.Array | None]:
         """Look up a measurement for the rows that `wanted` marks, bool (N,).
 
         `inputs` are hashes of the current inputs of all rows, uint64 (N,). Return two values: which of the wanted rows have the
         measurement, bool (N,), and the measured columns of exactly the rows found, as a struct array in row order. The array is
         None if no entry has the measurement. A later entry overrides an earlier one. A value that was measured on other inputs
-        does not count.
+        does not count. `writes` maps the measured columns to their types; without it, the types are as stored. An entry of an
+        earlier version may lack fields of images or texts, which are then null.
         """
         found = np.full(len(wanted), -1)
         arrays = []
@@ -60,7 +64,7 @@ class PartitionLog:
             same = stored.to_numpy() == inputs[row[has]]
             has = has[same]
             found[row[has]] = base + has
-            arrays.append(values)
+            arrays.append(values if writes is None else _with_types(values, writes))
             base += len(values)
         have = (found >= 0) & wanted
         return have, (pa.concat_arrays(arrays).take(pa.array(found[have])) if arrays else None)
@@ -143,3 +147,8 @@ class PartitionBlob:
         """Close and delete the file, if there is one."""
         for name in self.close():
             self.store.delete(name)
+
+
+def _with_types(values: pa.StructArray, writes: Mapping[str, pa.DataType]) -> pa.StructArray:
+    kinds = {field.name: writes.get(field.name, field.type) for field in values.type}
+    return conform_array(values, pa.struct(list(kinds.items())))

@@ -205,7 +205,7 @@ class Worker:
         step, name = bound.step, str(bound.measure)
         wanted = alive(rows)
         present = inputs(rows, step.columns_read())
-        have, stored = log.measured(name, wanted, present)
+        have, stored = log.measured(name, wanted, present, step.writes)
         missing = wanted & ~have & self.measures
         columns = {}
         for short in step.writes:
