@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,19 @@ def check_callable(**values: Any) -> None:
     for name, value in values.items():
         if value is not None and not callable(value):
             raise wrong(name, "a function", value)
+
+
+def check_weights(**values: Any) -> None:
+    """Raise InputError if a value is not a mapping from names to weights: finite numbers of at least 0, not all of them 0."""
+    for name, weights in values.items():
+        if not isinstance(weights, Mapping) or not all(isinstance(key, str) and key for key in weights):
+            raise wrong(name, "a mapping such as {'raw': 0.3, 'synthetic': 0.7}", weights)
+        for key, weight in weights.items():
+            is_number = isinstance(weight, Real) and not isinstance(weight, bool)
+            if not is_number or not 0 <= weight <= sys.float_info.max:
+                raise wrong(f"the weight of {shown(key)} in {name}", "a finite number of at least 0", weight)
+        if not any(weight > 0 for weight in weights.values()):
+            raise InputError(f"{name} must have at least one weight above 0")
 
 
 def check_overrides(overrides: Any) -> None:

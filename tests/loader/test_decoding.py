@@ -12,7 +12,8 @@ from PIL import Image
 
 from tests.loader.tars import caption_set, sample_files, write_tar
 from vlmdata import stream
-from vlmdata.loader.decoding import Decode, RandomCrop, captions_of
+from vlmdata.loader.captions import captions_of
+from vlmdata.loader.decoding import Decode, RandomCrop
 from vlmdata.loader.index.index_file import INDEX, IndexRow, IndexWriter, index_table
 from vlmdata.loader.map_style import Rows
 from vlmdata.loader.read_samples import DamagedSample

@@ -5,14 +5,15 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmdata.arguments import check_bool, check_callable, check_choice, check_whole, check_whole_or_none
+from vlmdata.arguments import check_bool, check_callable, check_choice, check_weights, check_whole, check_whole_or_none
+from vlmdata.errors import InputError
 from vlmdata.extras import check_installed
 from vlmdata.images.budget import MAX_MEMORY_MB, MAX_PIXELS
 from vlmdata.images.decode import decode
@@ -20,7 +21,7 @@ from vlmdata.images.facts import ImageError
 from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata.images.header import read_header
 from vlmdata.images.resize import MODES, ResizeRule, crop_or_pad, scale_to, transform
-from vlmdata.loader.lengths import draw
+from vlmdata.loader.captions import drawn_caption
 from vlmdata.loader.read_samples import DamagedSample, Sample
 
 Pixels = NDArray[np.uint8]
@@ -36,7 +37,8 @@ class Decode:
     torch's antialiased filter. filter="area" is cv2's area average, which does not need torch. `augment(pixels, generator)`
     returns the augmented pixels. `generator` depends only on the sample, the epoch and the member's name, so a resumed run
     draws the same numbers on any number of ranks and workers. With alternatives=True, each epoch draws one caption: the one in
-    `txt`, or one of the list "alternatives" in the sample's JSON.
+    `txt`, or one of the list "alternatives" in the sample's JSON. `captions` gives weights to the origins of captions, such as
+    {"raw": 0.3, "synthetic": 0.7}: see `vlmdata.loader.captions`. Without it, all captions of a sample are equally likely.
 
     An image is refused before decoding if its header states more than `max_pixels` pixels, or if decoding would need more than
     `max_memory_mb` MB of memory. A call raises DamagedSample for a refused or unreadable image, for invalid JSON, and for a
@@ -50,6 +52,7 @@ class Decode:
     alternatives: bool = True
     max_pixels: int = MAX_PIXELS
     max_memory_mb: int = MAX_MEMORY_MB
+    captions: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         check_whole_or_none(1, size=self.size)
@@ -58,6 +61,10 @@ class Decode:
         check_callable(augment=self.augment)
         check_bool(alternatives=self.alternatives)
         check_whole(1, max_pixels=self.max_pixels, max_memory_mb=self.max_memory_mb)
+        if self.captions is not None:
+            check_weights(captions=self.captions)
+            if not self.alternatives:
+                raise InputError("captions has weights for a sample's captions, but alternatives=False reads only `txt`")
         if self.size is not None and self.filter == "bilinear":
             check_installed(["torch"], "Decode with the filter 'bilinear' (not with 'area')")
 
@@ -80,7 +87,7 @@ class Decode:
             else:
                 result[name] = value
         if self.alternatives and isinstance(result.get("txt"), str) and isinstance(result.get("json"), dict):
-            result["txt"] = drawn_caption(result["txt"], result["json"], sample["__seed__"])
+            result["txt"] = drawn_caption(result["txt"], result["json"], sample["__seed__"], self.captions)
         return result
 
     def image(self, data: bytes, sample: Sample, name: str) -> Pixels:
@@ -110,21 +117,6 @@ class Decode:
 def generator_of(sample: Sample, name: str = "") -> np.random.Generator:
     """Return a random generator that depends only on the sample, its epoch and the member `name`."""
     return np.random.Generator(np.random.PCG64([sample["__seed__"], *name.encode()]))
-
-
-def drawn_caption(caption: str, facts: dict[str, Any], seed: int) -> str:
-    """Return one of the captions that `captions_of` returns: the caption itself, or an alternative.
-
-    All of them are equally likely. `facts` is the sample's JSON, and `seed` is the `__seed__` of the sample.
-    """
-    captions = captions_of(caption, facts)
-    return captions[draw(seed, len(captions))]
-
-
-def captions_of(caption: str, facts: dict[str, Any]) -> list[str]:
-    """Return the caption and the strings in the list `facts["alternatives"]`. Without such a list, return only the caption."""
-    others = facts.get("alternatives")
-    return [caption, *(text for text in others if isinstance(text, str))] if isinstance(others, list) else [caption]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from numbers import Integral
 from pathlib import Path
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from vlmdata.errors import InputError
 from vlmdata.images.formats import IMAGE_EXTENSIONS
+from vlmdata.loader.captions import Weights, WeightTable, chances, code_of, count_groups, draw, draw_by_weights, table_of
 from vlmdata.loader.index.flat_index import SampleLocation
 from vlmdata.loader.index.index_file import NoIndex, numbers_of, parsing
 from vlmdata.loader.index.open_dataset import Dataset
@@ -33,12 +34,14 @@ from vlmdata.loader.order.order import Ints
 from vlmdata.loader.read_samples import DamagedSample, Reader, Sample
 from vlmdata.process.interrupt import ignore
 
-Measure = Callable[[Sample], int | list[int]]
+Measure = Callable[[Sample], int | list[int] | list[tuple[int, str | None]]]
 Report = Callable[[int, int], None]
-_Measured = tuple[NDArray[np.int32], Ints]  # the lengths of some rows, concatenated, and the number of lengths of each row
-LENGTHS_VERSION = 3  # version of the file format and of the measurement
+_Measured = tuple[NDArray[np.int32], Ints, Ints]  # lengths and codes of some rows, concatenated; number of lengths of each row
+LENGTHS_VERSION = 4  # version of the file format and of the measurement
 DAMAGED = (1 << 31) - 1  # length of an unreadable sample with on_error="skip"; longer than any pack
 _ROWS = 4096  # rows that one task measures
+_AT_ONCE = 1 << 20  # rows whose weighted mean is computed together
+_UNKNOWN = -1  # code of a caption whose origin `measure` did not return
 
 
 @dataclass
@@ -46,12 +49,32 @@ class Lengths:
     """The lengths of the samples of a dataset in tokens.
 
     A row with alternative captions has one length per caption: `values[starts[r]:starts[r + 1]]`. If no row has alternatives,
-    `starts` is None and row r has the length `values[r]`. `digest` is a hash of the lengths.
+    `starts` is None and row r has the length `values[r]`. `codes` holds the origin of each caption, as `code_of` returns it, or
+    is None if origins are unknown or no row has alternatives. Without `weights`, all captions of a row are equally likely.
+    `digest` is a hash of the lengths and, with weights, of the codes and weights.
     """
 
     values: NDArray[np.int32]
     starts: Ints | None
     digest: str
+    codes: Ints | None = None
+    weights: WeightTable | None = None
+
+    def weighted(self, captions: Weights) -> "Lengths":
+        """Return the same lengths, with captions drawn by weights: see `vlmdata.loader.captions`.
+
+        Raises InputError if `measure` did not return the origins of captions.
+        """
+        if self.starts is None:
+            return self
+        if self.codes is None:
+            raise InputError(
+                "captions has weights, but `measure` returned lengths without origins. For a sample with alternatives, return"
+                " a list of pairs (length, origin), with the origins of `vlmdata.loader.captions.origins_of`"
+            )
+        table = table_of(captions)
+        marks = [self.digest, _digest(self.codes, None), table.weights.tolist(), table.codes.tolist()]
+        return replace(self, weights=table, digest=xxhash.xxh3_64_hexdigest(repr(marks).encode()))
 
     def at(self, rows: Ints, seeds: Ints) -> Ints:
         """Return the lengths of the samples in these rows, each with the caption that its seed draws.
@@ -61,26 +84,62 @@ class Lengths:
         if self.starts is None:
             return self.values[rows].astype(np.int64)
         first = self.starts[rows]
-        return self.values[first + draw(seeds, self.starts[rows + 1] - first)].astype(np.int64)
+        counts = self.starts[rows + 1] - first
+        if self.weights is None or self.codes is None:
+            return self.values[first + draw(seeds, counts)].astype(np.int64)
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        places = np.arange(starts[-1]) + np.repeat(first - starts[:-1], counts)
+        drawn = draw_by_weights(seeds.astype(np.uint64), self.codes[places], starts, self.weights)
+        return self.values[first + drawn].astype(np.int64)
+
+    def can_be_drawn(self) -> NDArray[np.bool_]:
+        """Return for each length whether a sample can draw its caption."""
+        if self.starts is None or self.weights is None or self.codes is None:
+            return np.ones(len(self.values), bool)
+        groups = self.weights.groups(self.codes)
+        likely = chances(count_groups(groups, self.starts, self.weights), self.weights) > 0
+        return likely[np.repeat(np.arange(len(likely)), np.diff(self.starts)), groups]
 
     def mean(self) -> Fraction:
-        """Return the exact mean length of a sample in tokens. All captions of a sample are equally likely."""
+        """Return the exact mean length of a sample in tokens over its captions, as likely as they are drawn."""
         if self.starts is None:
             return Fraction(int(self.values.sum(dtype=np.int64)), len(self.values))
+        if self.weights is not None and self.codes is not None:
+            firsts = range(0, len(self.starts) - 1, _AT_ONCE)
+            parts = (self._weighted_sum(first, self.codes, self.starts, self.weights) for first in firsts)
+            return sum(parts, Fraction(0)) / (len(self.starts) - 1)
         counts = np.diff(self.starts)
         sums = np.add.reduceat(self.values.astype(np.int64), self.starts[:-1])
-        whole = Fraction(0)
-        for count in np.unique(counts).tolist():
-            whole += Fraction(int(sums[counts == count].sum()), count)
-        return whole / len(counts)
+        return _sum_of_quotients(sums, counts) / len(counts)
+
+    def _weighted_sum(self, first: int, codes: Ints, starts: Ints, table: WeightTable) -> Fraction:
+        """Return the sum of the mean lengths of `_AT_ONCE` rows, from the row `first`."""
+        starts = starts[first : first + _AT_ONCE + 1]
+        part = slice(starts[0], starts[-1])
+        starts, groups = starts - starts[0], table.groups(codes[part])
+        counts = count_groups(groups, starts, table)
+        cells = np.repeat(np.arange(len(counts)) * counts.shape[1], np.diff(starts)) + groups
+        sums = np.zeros(counts.size, np.int64)
+        np.add.at(sums, cells, self.values[part])
+        tokens: Ints = sums.reshape(counts.shape)
+        likely = chances(counts, table)
+        is_weighted = ((counts[:, :-1] > 0) & (table.weights > 0)).any(axis=1)
+        alike, can = ~is_weighted, likely > 0  # in rows without a weighted group, all captions that can be drawn are alike
+        whole = _sum_of_quotients((tokens * can)[alike].sum(axis=1), (counts * can)[alike].sum(axis=1))
+        for row in np.unique(likely[is_weighted], axis=0):
+            shares = [Fraction(one) for one in row.tolist()]
+            same = is_weighted & (likely == row).all(axis=1)
+            for group in np.flatnonzero(row).tolist():
+                whole += shares[group] / sum(shares) * _sum_of_quotients(tokens[same, group], counts[same, group])
+        return whole
 
 
-def draw(seeds: Any, count: Any) -> Any:
-    """Return the index of the caption that a sample draws from its `count` captions, in [0, `count`).
-
-    Caption 0 is the main caption. `seeds` is the `__seed__` of the sample. For several samples, both arguments are arrays.
-    """
-    return seeds % count
+def _sum_of_quotients(sums: Ints, counts: Ints) -> Fraction:
+    """Return the exact sum of all `sums[n] / counts[n]`."""
+    whole = Fraction(0)
+    for count in np.unique(counts).tolist():
+        whole += Fraction(int(sums[counts == count].sum()), count)
+    return whole
 
 
 def measure_lengths(
@@ -92,8 +151,9 @@ def measure_lengths(
     `__images__` the (width, height) of each of these images. An image whose size cannot be read has the size (0, 0), and
     `__unsized__` maps the member name of such an image to the bytes of the member. `measure` returns the number of tokens of
     the sample, which is at least 1. For a sample with alternative captions, `measure` returns a list with one number of tokens
-    for each caption, because every epoch draws one of the captions. `name` must change with everything on which `measure`
-    depends, such as tokenizer, template and preprocessing.
+    for each caption, because every epoch draws one of the captions. To draw them by weights, the items must be pairs (number of
+    tokens, origin) with the origins of `vlmdata.loader.captions.origins_of`. `name` must change with everything on which
+    `measure` depends, such as tokenizer, template and preprocessing.
 
     `workers` is the number of processes, by default one per available core. With more than one process, `measure` must be
     importable. `report(done, rows)` is called during the measurement. Errors of `measure` are raised. A damaged sample raises
@@ -107,9 +167,9 @@ def measure_lengths(
     if file.exists():
         with suppress(NoIndex):  # the lengths are measured again if the file is damaged
             return _read(file, rows)
-    values, counts = _measure_all(reader, measure, workers or len(os.sched_getaffinity(0)), report)
+    values, codes, counts = _measure_all(reader, measure, workers or len(os.sched_getaffinity(0)), report)
     starts = None if (counts == 1).all() else np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    found = Lengths(values, starts, _digest(values, starts))
+    found = Lengths(values, starts, _digest(values, starts), None if starts is None or _UNKNOWN in codes else codes)
     if DAMAGED in values:
         return found
     _write(file, found)
@@ -126,12 +186,14 @@ def _read(file: Path, rows: int) -> Lengths:
         digest, tokens = table.schema.metadata[b"digest"].decode(), table["tokens"].chunk(0)
         is_single = pa.types.is_integer(tokens.type)
         values, starts = numbers_of(tokens if is_single else tokens.values), None if is_single else numbers_of(tokens.offsets)
-        if len(tokens) != rows or _digest(values, starts) != digest:
+        codes = numbers_of(table["origins"].chunk(0).values) if "origins" in table.column_names else None
+        is_whole = codes is None or _digest(codes, None) == table.schema.metadata[b"origins"].decode()
+        if len(tokens) != rows or _digest(values, starts) != digest or not is_whole:
             raise ValueError("the number or the hash of the lengths is wrong")
-        return Lengths(values, starts, digest)
+        return Lengths(values, starts, digest, codes)
 
 
-def _digest(values: NDArray[np.int32], starts: Ints | None) -> str:
+def _digest(values: NDArray[Any], starts: Ints | None) -> str:
     digest = xxhash.xxh3_64(np.ascontiguousarray(values).data)
     if starts is not None:
         digest.update(np.diff(starts).data)
@@ -142,7 +204,11 @@ def _write(file: Path, lengths: Lengths) -> None:
     tokens = pa.array(lengths.values)
     if lengths.starts is not None:
         tokens = pa.LargeListArray.from_arrays(pa.array(lengths.starts), tokens)
-    table = pa.table({"tokens": tokens}).replace_schema_metadata({"digest": lengths.digest})
+    columns, marks = {"tokens": tokens}, {"digest": lengths.digest}
+    if lengths.codes is not None:
+        columns["origins"] = pa.LargeListArray.from_arrays(pa.array(lengths.starts), pa.array(lengths.codes))
+        marks["origins"] = _digest(lengths.codes, None)
+    table = pa.table(columns).replace_schema_metadata(marks)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.{uuid.uuid4().hex}")  # machines that share the cache may measure at the same time
     with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -158,15 +224,15 @@ def _measure_all(reader: Reader, measure: Measure, workers: int, report: Report 
     else:
         with ProcessPoolExecutor(workers, multiprocessing.get_context(), ignore) as pool:
             found = list(_reported(pool.map(work, *zip(*tasks, strict=True)), len(reader.dataset.index), report))
-    values, counts = zip(*found, strict=True)
-    return np.concatenate(values), np.concatenate(counts)
+    values, codes, counts = zip(*found, strict=True)
+    return np.concatenate(values), np.concatenate(codes), np.concatenate(counts)
 
 
 def _reported(parts: Iterable[_Measured], rows: int, report: Report | None) -> Iterator[_Measured]:
     done = 0
     for part in parts:
         yield part
-        done += len(part[1])
+        done += len(part[2])
         if report is not None:
             report(done, rows)
 
@@ -187,6 +253,7 @@ def _tasks(dataset: Dataset) -> Iterator[tuple[int, list[list[tuple[int, int]] |
 
 def _measure_rows(reader: Reader, measure: Measure, first: int, sizes: list[list[tuple[int, int]] | None]) -> _Measured:
     values: list[int] = []
+    codes: list[int] = []
     counts: list[int] = []
     places = reader.dataset.index.locate(np.arange(first, first + len(sizes)))
     for place, known in zip(places, sizes, strict=True):
@@ -197,14 +264,23 @@ def _measure_rows(reader: Reader, measure: Measure, first: int, sizes: list[list
                 raise
             tokens = DAMAGED
         found = [tokens] if isinstance(tokens, Integral) else tokens
-        if not (isinstance(found, list | tuple) and found and all(isinstance(one, Integral) and one >= 1 for one in found)):
+        if not (isinstance(found, list | tuple) and found and all(map(_is_length, found))):
             where = f"sample {place.key!r} of {reader.dataset.name}"
             raise InputError(
                 f"{where} has the length {tokens!r}. `measure` must return an integer of at least 1, or a list of such integers"
+                " or of pairs (integer, origin of the caption)"
             )
-        values += found
+        values += [one[0] if isinstance(one, tuple) else one for one in found]
+        codes += [code_of(one[1]) if isinstance(one, tuple) else 0 if len(found) == 1 else _UNKNOWN for one in found]
         counts.append(len(found))
-    return np.array(values, np.int32), np.array(counts)
+    return np.array(values, np.int32), np.array(codes, np.int64), np.array(counts)
+
+
+def _is_length(value: Any) -> bool:
+    """Return whether an item of a list that `measure` returned is a length, or a pair of a length and an origin."""
+    if isinstance(value, tuple):
+        return len(value) == 2 and isinstance(value[1], str | None) and _is_length(value[0]) and not isinstance(value[0], tuple)
+    return isinstance(value, Integral) and int(value) >= 1
 
 
 def _text_of(reader: Reader, place: SampleLocation, known: list[tuple[int, int]] | None) -> Sample:

@@ -16,8 +16,18 @@ from typing import NamedTuple, get_args
 import numpy as np
 import xxhash
 
-from vlmdata.arguments import check_bool, check_callable, check_choice, check_text, check_whole, check_whole_or_none, wrong
+from vlmdata.arguments import (
+    check_bool,
+    check_callable,
+    check_choice,
+    check_text,
+    check_weights,
+    check_whole,
+    check_whole_or_none,
+    wrong,
+)
 from vlmdata.errors import InputError
+from vlmdata.loader.captions import Weights
 from vlmdata.loader.lengths import Lengths, Measure, Report, measure_lengths
 from vlmdata.loader.order.order import Ints, distinct, key
 from vlmdata.loader.order.packing import Overlong, Packs, each_alone, pack
@@ -37,7 +47,8 @@ class Packing:
     `measure`, `name`, `workers` and `report` are as in `measure_lengths`, and `overlong` is as in `pack`. `window` is the
     number of samples that are packed together. A smaller window adds padding (less than 0.1% at 65,536 samples). A larger
     window takes longer to pack (1 to 18 CPU seconds per million samples). With `single`, each sample is a pack, in the order of
-    the samples. Then the only effect of packing is that overlong="drop" leaves out long samples.
+    the samples. Then the only effect of packing is that overlong="drop" leaves out long samples. `captions` are the weights of
+    `Decode`, which must be the same.
     """
 
     tokens: int
@@ -48,6 +59,7 @@ class Packing:
     workers: int | None = None
     single: bool = False
     report: Report | None = None
+    captions: Weights | None = None
 
     def __post_init__(self) -> None:
         check_whole(1, tokens=self.tokens, window=self.window)
@@ -56,12 +68,18 @@ class Packing:
         check_choice(get_args(Overlong), overlong=self.overlong)
         check_bool(single=self.single)
         check_callable(report=self.report)
+        if self.captions is not None:
+            check_weights(captions=self.captions)
         if not callable(self.measure):
             raise wrong("measure", "a function", self.measure)
 
     def lengths(self, reader: Reader, cache: Path) -> Lengths:
-        """Return the lengths of the reader's samples, measured or read from the folder `cache`: see `measure_lengths`."""
-        return measure_lengths(reader, self.measure, self.name, cache=cache, workers=self.workers, report=self.report)
+        """Return the lengths of the reader's samples, measured or read from the folder `cache`: see `measure_lengths`.
+
+        Raises InputError if there are `captions` and `measure` did not return origins.
+        """
+        found = measure_lengths(reader, self.measure, self.name, cache=cache, workers=self.workers, report=self.report)
+        return found if self.captions is None else found.weighted(self.captions)
 
 
 class _PackedWindow(NamedTuple):

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.step import RecipeError
+from vlmdata.text.blank import is_blank as is_blank
 
 _MARKS = {  # the order matters: the mark of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF8: "utf-8",
@@ -18,7 +19,6 @@ _MARKS = {  # the order matters: the mark of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-_UNSEEN = frozenset("\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff")  # zero-width spaces, direction and byte order marks
 
 
 def decode(array: pa.Array | pa.ChunkedArray, encoding: str = "utf-8") -> tuple[pa.Array, np.ndarray]:
@@ -73,11 +73,6 @@ def from_python(values: list[Any]) -> tuple[pa.Array, np.ndarray]:
 def clean(text: str) -> str:
     """Return a text with `?` for each unpaired surrogate, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()
-
-
-def is_blank(text: str) -> bool:
-    """Say whether a text has no visible character: only white space, zero-width, direction and byte order marks."""
-    return all(letter.isspace() or letter in _UNSEEN for letter in text)
 
 
 def blank_as_null(array: pa.Array) -> pa.Array:
