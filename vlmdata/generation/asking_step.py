@@ -17,7 +17,7 @@ import xxhash
 from vlmdata.errors import RecipeError
 from vlmdata.generation.choice import GeneratorChoice, made
 from vlmdata.generation.pictures import BAD, picture
-from vlmdata.generator import ANSWERS, Generator, Prompt, Sampling
+from vlmdata.generator import ANSWERS, Answer, Generator, Prompt, Sampling
 from vlmdata.parameters import Doc
 from vlmdata.step import Question, Step, StepContext
 
@@ -29,7 +29,7 @@ class AskingStep(Step):
     """A step that asks a generator about each row. Its measurement is the list of the row's answers."""
 
     writes: ClassVar = {"answers": ANSWERS}
-    measured_by: ClassVar = ("max_tokens", "temperature", "top_p")
+    measured_by: ClassVar[tuple[str, ...]] = ("max_tokens", "temperature", "top_p")
 
     generator: GeneratorChoice
     max_tokens: Annotated[int, Doc("Most tokens of an answer. An answer that reaches it is cut.", unit="tokens")] = 256
@@ -122,7 +122,7 @@ class AskingStep(Step):
         ]
         sampling = Sampling(self.max_tokens, self.temperature, self.top_p)
         fresh = iter(context.ask(self.writer(), sampling, todo))
-        lists = [[asdict(next(fresh)) if answer is None else answer for answer in old] for old in kept]
+        lists = [[_stored(next(fresh)) if answer is None else answer for answer in old] for old in kept]
         return {"answers": pa.array(lists, ANSWERS)}
 
     def failed(self, rows: pa.Table, reasons: Collection[str]) -> np.ndarray:
@@ -145,6 +145,11 @@ class AskingStep(Step):
         for name, count in self.outcomes(rows).items():
             sums[name if name == "accepted" else f"rejected/{name}"] += count
         return dict(sums)
+
+
+def _stored(answer: Answer) -> dict[str, Any]:
+    """Return an answer for a column of ANSWERS. A lone surrogate, which Arrow cannot store, becomes a question mark."""
+    return {**asdict(answer), "text": None if answer.text is None else answer.text.encode("utf-8", "replace").decode()}
 
 
 def _kept(before: list[dict[str, Any]] | None, count: int) -> list[dict[str, Any] | None]:

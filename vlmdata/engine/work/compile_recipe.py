@@ -98,9 +98,10 @@ def pass_ends(bound_steps: list[BoundStep]) -> list[int]:
 def inputs(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
     """Return a hash of each row's inputs to a measurement, uint64 (N,). A stored value is valid while the hash is the same.
 
-    Dropped images and texts do not count. So a document is measured again when a step rejects one of its images or texts.
+    Dropped images and texts do not count. So a document is measured again when a step rejects one of its images or texts. A
+    column such as `texts.text` is one field of each image or text, so a new alternative does not change it.
     """
-    fields = [_words(rows, column) for column in columns if column in rows.column_names]
+    fields = [_words(rows, column) for column in columns if {column, column.partition(".")[0]} & set(rows.column_names)]
     return np.array(
         [xxhash.xxh3_64_intdigest("\x1e".join(words).encode("utf-8", "surrogatepass")) for words in zip(*fields, strict=True)],
         dtype=np.uint64,
@@ -109,7 +110,11 @@ def inputs(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
 
 def _words(rows: pa.Table, column: str) -> list[str]:
     """Return one string for each row, which identifies the row's value in `column`. Dropped images and texts count as empty."""
-    if column == "images":
+    whole, _, name = column.partition(".")
+    if name and whole in ("images", "texts") and column not in rows.column_names:
+        flat = flatten(rows, whole)
+        items = ["" if value is None else str(value) for value in flat.field(name).to_pylist()]
+    elif column == "images":
         flat = flatten(rows, "images")
         names = ("sha256", "url", "blob", "offset")
         fields = zip(*(flat.field(name).to_pylist() for name in names), strict=True)
