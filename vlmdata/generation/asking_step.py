@@ -32,12 +32,19 @@ class AskingStep(Step):
     measured_by: ClassVar[tuple[str, ...]] = ("max_tokens", "temperature", "top_p")
 
     generator: GeneratorChoice
-    max_tokens: Annotated[int, Doc("Most tokens of an answer. An answer that reaches it is cut.", unit="tokens")] = 256
+    max_tokens: Annotated[
+        int, Doc("Most tokens of an answer. An answer that reaches it is cut.", unit="tokens", source="vlmdata's choice")
+    ] = 256
     temperature: Annotated[
         float, Doc("Randomness of an answer. 0: always the most probable token.", unit="0 to 2", source="vlmdata's choice")
     ] = 0.0
     top_p: Annotated[
-        float, Doc("An answer is drawn from the most probable tokens whose probabilities add up to this.", unit="0 to 1")
+        float,
+        Doc(
+            "An answer is drawn from the most probable tokens whose probabilities add up to this.",
+            unit="0 to 1",
+            source="vlmdata's choice",
+        ),
     ] = 1.0
 
     @abstractmethod
