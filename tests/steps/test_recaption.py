@@ -14,10 +14,12 @@ import pytest
 from tests.generation.colours import NAME, Direct, asked, painted
 from tests.rows import document, table
 from vlmdata import run
+from vlmdata.demo.recipe import HERE
 from vlmdata.errors import RecipeError
 from vlmdata.generation.captions import own_text
 from vlmdata.recipe import parse
 from vlmdata.row import alive
+from vlmdata.steps.clip_score import ClipScore
 from vlmdata.steps.recaption import PROMPTS
 
 RED, GREEN, BLUE, WHITE = (f"a mostly {name} picture of 64 by 32 pixels" for name in ("red", "green", "blue", "white"))
@@ -38,6 +40,13 @@ def rows_of(texts: dict[str, str | None]) -> tuple[pa.Table, Direct]:
         document(image) if text is None else document(image, text) for image, text in zip(images, texts.values(), strict=True)
     ]
     return table(rows), Direct(bodies)
+
+
+class Clips(Direct):
+    """A context that also loads a model."""
+
+    def kept(self, name: str, make: Any) -> Any:
+        return make()
 
 
 def found(rows: pa.Table) -> list[tuple[str, list[str] | None, list[str | None] | None]]:
@@ -151,6 +160,22 @@ def test_a_start_that_the_recipe_names_is_rejected(tmp_path):
     rows, context = rows_of({"white": "d"})
     one = step(tmp_path, instead={"white": "**Here is** a caption:\n> snow"}, refusals=["here is"])
     assert one.outcomes(one.run(rows, context)) == {"refusal": 1}
+
+
+def test_clip_score_after_the_step_takes_the_best_of_text_and_captions(tmp_path):
+    rows, context = rows_of({"red": "a fire", "blue": "a chart of the population"})
+    clip = ClipScore(model=f"local-dir:{HERE / 'clip'}", min_score=-1)
+
+    def scored(rows: pa.Table) -> list[tuple[float, str]]:
+        done = clip.run(rows, Clips(context.bodies))
+        scores, kinds = (done[name].to_pylist() for name in ("clip_score", "clip_score.text"))
+        return [(score[0], kind[0]) for score, kind in zip(scores, kinds, strict=True)]
+
+    done = step(tmp_path).run(rows, context)
+    captions_alone = rows_of({"red": RED, "blue": BLUE})[0]
+    raw, alone, both = scored(rows), scored(captions_alone), scored(done)
+    for before, caption, found in zip(raw, alone, both, strict=True):
+        assert found == (max(before[0], caption[0]), "alternative" if caption[0] > before[0] else "after")
 
 
 @pytest.mark.parametrize(
