@@ -63,10 +63,10 @@ def run(
     overrides. `workers` is the number of processes (default: one per core). By default, they run on a Ray cluster that is
     started on this machine. With `address`, they run on the Ray cluster at this address, and with `local`, or if Ray is not
     installed, they run without Ray. With `limit`, only this number of rows is processed: the first rows of the first
-    partitions. Fetches that failed for a reason in `retry`, such as `timeout`, are tried again. `open_workers` takes the place
-    of `address` and `local`. It is a function that gets the job and the number of workers, and returns a context manager that
-    yields the workers. Raises RecipeError or InputError for a user's mistake before any work starts, and WorkFailed if the work
-    fails.
+    partitions. Fetches and answers of models that failed for a reason in `retry`, such as `timeout`, are tried again.
+    `open_workers` takes the place of `address` and `local`. It is a function that gets the job and the number of workers, and
+    returns a context manager that yields the workers. Raises RecipeError or InputError for a user's mistake before any work
+    starts, and WorkFailed if the work fails.
     """
     _check_not_importing()
     check_whole_or_none(1, workers=workers)
@@ -139,7 +139,7 @@ def _build(
     rows = made.rows if limit is None else min(limit, made.rows or limit)
     folder = store.path("work") if isinstance(store, LocalStore) else None
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(Progress(rows, log, folder))
+        progress = stack.enter_context(Progress(rows, log, folder, steps=recipe.steps))
         driver = Driver(stack.enter_context(workers_of()), OPEN_PARTITIONS, folder)
         calls, counts = _passes(compile_recipe(recipe), made, store, driver, progress, limit, retry)
         progress.stage("pack")

@@ -8,6 +8,7 @@ from typing import Any
 from vlmdata.engine.output.samples_index import open_index, places, read_span, sample_of
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.generation.totals import phrases
 from vlmdata.redact import redacted
 from vlmdata.sizes import counted, megabytes, noun
 from vlmdata.terminal import cell, width
@@ -19,12 +20,15 @@ LABEL = 60  # columns of the longest step with its reason; a longer one is cut
 def totals(manifest: dict[str, Any], out: str) -> dict[str, Any]:
     """Return what `--json` prints of a finished dataset: its place, and the counts that docs/cli.md explains."""
     tars = [facts for name, facts in manifest["files"].items() if name.endswith(".tar")]
-    counts = {name: manifest[name] for name in ("rows", "kept", "dropped", "other_records")}
+    counts = {name: manifest[name] for name in ("rows", "kept", "dropped", "other_records", "generations")}
     return {"dataset": out, **counts, "tars": len(tars), "tar_bytes": sum(facts["bytes"] for facts in tars)}
 
 
 def summary(manifest: dict[str, Any], out: str) -> str:
-    """Return a summary as text: how many rows were read, how many each step dropped for each reason, and how many were kept."""
+    """Return a summary as text: how many rows were read, how many each step dropped for each reason, and how many were kept.
+
+    For each step that asks a generator, a line says what its answers took.
+    """
     rows, kept = manifest["rows"], manifest["kept"]
     found = totals(manifest, out)
     size = megabytes(found["tar_bytes"])
@@ -40,6 +44,7 @@ def summary(manifest: dict[str, Any], out: str) -> str:
     if others := sum(manifest["other_records"].values()):
         produce = noun(others, "other record produces", "other records produce")
         lines.append(f"  {others:>{wide},}  {produce} no row: {other_records(manifest)}")
+    lines += [f"  {cell(step, LABEL).rstrip()}: {', '.join(phrases(entry))}" for step, entry in manifest["generations"].items()]
     return "\n".join(lines)
 
 

@@ -31,7 +31,7 @@ def log(out: Path) -> list[dict]:
 
 def counts(rows: int, dropped: int = 0, size: int = 0) -> dict:
     reasons = {"download: http_404": dropped} if dropped else {}
-    return {"rows": rows, "alive": rows - dropped, "dropped": reasons, "bytes": size, "measured": {}}
+    return {"rows": rows, "alive": rows - dropped, "dropped": reasons, "bytes": size, "measured": {}, "asked": {}}
 
 
 def test_a_pipe_gets_one_line_per_stage_and_one_estimate(tmp_path, capsys):
@@ -128,7 +128,7 @@ def test_no_line_is_wider_than_the_terminal(columns, label, tmp_path, monkeypatc
             for _ in range(2):
                 clock.now += 1
                 dropped = {f"{label}: {label}": 10**9, "download: http_404": 2, f"{label}: b": 7, "a: c": 1}
-                progress.add({"rows": 10**9, "alive": 5, "dropped": dropped, "bytes": 10**12, "measured": {}})
+                progress.add({**counts(10**9, size=10**12), "alive": 5, "dropped": dropped})
 
     output = written_on_a_terminal(columns, work, monkeypatch)
     lines = [line.removeprefix("\x1b[K") for line in output.replace("\r\n", "\r").split("\r")]

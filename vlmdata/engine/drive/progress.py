@@ -10,15 +10,17 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 from vlmdata.count_line import PIPE_INTERVAL_S, TERMINAL_INTERVAL_S
 from vlmdata.engine.output.run_log import RunLog
+from vlmdata.generation.totals import amount, generations
 from vlmdata.notes import is_quiet
 from vlmdata.process.ticker import Ticker
 from vlmdata.sizes import counted, megabytes, noun
+from vlmdata.step import Step
 from vlmdata.terminal import cell, columns, cut, filled, width
 
 WINDOW_S = 60.0  # seconds that the rate covers; finished partitions of an earlier run pass quickly and then no longer count
@@ -31,12 +33,21 @@ class Progress:
     """Counts the rows of the current stage by outcome, and shows the rate, the bytes and the time left.
 
     `rows` is the number of input rows, or None if it is unknown. `folder` is the folder where images are written, or None if
-    they are written to another machine. Inside the `with` block, a thread calls `tick`, so that the time is shown even if no
-    partition ends.
+    they are written to another machine. `steps` are those of the recipe, whose generators know what tokens cost. Inside the
+    `with` block, a thread calls `tick`, so that the time is shown even if no partition ends.
     """
 
-    def __init__(self, rows: int | None, log: RunLog, folder: Any = None, *, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        rows: int | None,
+        log: RunLog,
+        folder: Any = None,
+        *,
+        steps: Sequence[Step] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.total = rows
+        self.steps = steps
         self.log = log
         self.folder = folder
         self.is_terminal = sys.stderr.isatty()
@@ -70,7 +81,8 @@ class Progress:
         """Count a partition that ended.
 
         `counts` holds numbers of rows: `rows` (all), `alive` (not dropped), `dropped` (by step and reason) and `measured` (by
-        step, in this call). Its `bytes` is the size of the partition's images that this run wrote.
+        step, in this call). Its `bytes` is the size of the partition's images that this run wrote, and its `asked` holds by
+        step what the answers took that this run got.
         """
         with self._lock:
             now = self._clock()
@@ -79,6 +91,8 @@ class Progress:
             self.dropped.update(counts["dropped"])
             self.bytes += counts["bytes"]
             self.measured.update(counts["measured"])
+            for step, sums in counts["asked"].items():
+                self.asked.setdefault(step, Counter()).update(sums)
             if counts["bytes"]:
                 self.fresh_rows += counts["rows"]
                 self.fresh_partitions += 1
@@ -105,6 +119,7 @@ class Progress:
         self.name, self.rows, self.alive, self.bytes, self.fresh_rows, self.fresh_partitions = name, 0, 0, 0, 0, 0
         self.dropped: Counter[str] = Counter()
         self.measured: Counter[str] = Counter()
+        self.asked: dict[str, Counter[str]] = {}
         self.began = self._clock()
         self.recent = deque([(self.began, 0)])
 
@@ -125,9 +140,22 @@ class Progress:
         text = f"{name} {self.rows:,}{of.format(total) if total else ''} {noun(total or self.rows, 'row')} {rate:,.0f}/s"
         if self.bytes:
             text += f" {megabytes(self.bytes)}"
+        if self.asked:
+            text += f" {' '.join(self._answers())}"
         if self.rows < total:
             text += f" {self.rows / total:.0%} {_time((total - self.rows) / max(rate, 1e-9))} left"
         return "  ".join([text, " ".join(self._outcomes(short=short))]).rstrip()
+
+    def _answers(self) -> list[str]:
+        """Return what the answers of this stage took, as words to join by spaces: 12 answers, 1,204 tokens, cost 0.12."""
+        found = list(generations(self.steps, [self.asked]).values())
+        failed, money = sum(sum(one["failed"].values()) for one in found), [one["money"] for one in found]
+        words = [f"{counted(sum(one['answers'] for one in found), 'answer')},", *([f"{failed:,} failed,"] if failed else [])]
+        words.append(counted(sum(one["prompt_tokens"] + one["tokens"] for one in found), "token"))
+        if any(one is not None for one in money):
+            words[-1] += ","
+            words.append(f"cost {amount(sum(one or 0 for one in money))}")
+        return words
 
     def _outcomes(self, *, short: bool = False) -> list[str]:
         """Return the number of rows that are not dropped and the most frequent reasons for drops, as words to join by spaces.
@@ -163,6 +191,7 @@ class Progress:
         self.known = self.dropped
         facts = {"rows": self.rows, "alive": self.alive, "dropped": dict(self.dropped), "bytes": self.bytes}
         facts["measured"] = dict(self.measured)
+        facts |= {"generations": generations(self.steps, [self.asked])} if self.asked else {}
         self.log.add("counts", name=self.name, seconds=round(seconds, 1), **(facts if self.rows else {}))
         self.name = ""
 
@@ -175,6 +204,8 @@ class Progress:
         cells.append(f"{seconds:,.1f} s")
         line = cell(self.name, NAME) + "".join(f" {one:>{wide}}" for one, wide in zip(cells, (18, 11, 9, 10), strict=True))
         words = self._outcomes() if self.dropped != self.known else []
+        if self.asked:
+            words = [" ".join(self._answers()) + (";" if words else ""), *words]
         most = columns() if self.is_terminal else None
         if most is None or width(line) + 2 + width(" ".join(words)) <= most:
             return ["  ".join([line, " ".join(words)]).rstrip()]

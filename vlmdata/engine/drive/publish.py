@@ -26,6 +26,7 @@ from vlmdata.engine.work import fit
 from vlmdata.engine.work.compile_recipe import compile_recipe
 from vlmdata.engine.work.open_partition import NOTES
 from vlmdata.errors import Error
+from vlmdata.generation.totals import generations
 from vlmdata.recipe import Recipe
 
 PUBLISHERS = 16  # concurrent copies within an object store
@@ -82,8 +83,8 @@ def pack_and_publish(
     """Pack and publish the output of a run, and return the manifest, which the caller must write.
 
     Until the manifest is written, the dataset cannot be read. `counts` holds for each partition the number of its rows
-    (`rows`) and of its kept rows (`alive`). `limit` is the `--limit` of the run, which the manifest records. Raises SumsDiffer
-    if a row is missing or appears twice.
+    (`rows`) and of its kept rows (`alive`), and by step what its measurements took (`spent`). `limit` is the `--limit` of the
+    run, which the manifest records. Raises SumsDiffer if a row is missing or appears twice.
     """
     kept = [count["alive"] for count in counts]
     pieces = list(enumerate(shard_pieces(calls, kept, recipe.shards.samples)))
@@ -102,6 +103,7 @@ def pack_and_publish(
         "recipe": recipe.describe(),
         "versions": versions(),
         "models": models(store, recipe),
+        "generations": generations(recipe.steps, (count["spent"] for count in counts)),
         "provenance": provenance.total(shard["provenance"] for shard in shards),
         "files": publish(store, shards, ledgers),
     }
@@ -187,7 +189,8 @@ def _join_index(store: Store, pieces: list[str]) -> dict[str, Any]:
 def models(store: Store, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
     """Return for each step, by name, the facts about its models: hash of the weights, preprocessing and precision.
 
-    Workers stored these facts when they measured. Steps without a model are left out.
+    A step that asks a generator has the generator's facts and its prompts. Workers stored these facts when they measured. Steps
+    without a model are left out.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     names = store.list(NOTES)

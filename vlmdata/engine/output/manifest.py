@@ -17,7 +17,14 @@ from vlmdata.step import RecipeError
 MANIFEST = "manifest.json"
 FIX = "Restore it, or remove it and build the dataset again"
 # Defaults for the fields that manifests of earlier versions of vlmdata lack.
-EMPTY: dict[str, Any] = {"limit": None, "other_records": {}, "versions": {}, "models": {}, "provenance": {}}
+EMPTY: dict[str, Any] = {
+    "limit": None,
+    "other_records": {},
+    "versions": {},
+    "models": {},
+    "generations": {},
+    "provenance": {},
+}
 # A build, a takedown or a clean holds this lock. The lock is a file, or on an object store a folder of lease records.
 LOCK = "work/.lock"
 

@@ -11,6 +11,7 @@ from vlmdata.engine.store.store_protocol import Store
 from vlmdata.step import RecipeError
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
 DEEPEST = 100  # maximum levels of nested lists and objects; recursive readers fail at about ten times as many
 WORK_FIX = "Remove the folder work/ and build the dataset again"
@@ -53,6 +54,19 @@ class RecipeRecord(Shape):
     shards: ShardsRecord
 
 
+class Generation(Shape):
+    """What the answers of one step took. `generation/totals.py` describes the fields."""
+
+    answers: Count
+    failed: dict[str, Count]
+    accepted: Count | None
+    rejected: dict[str, Count]
+    prompt_tokens: Count
+    tokens: Count
+    seconds: Amount
+    money: Amount | None
+
+
 class Manifest(Shape):
     """The content of manifest.json. Manifests of earlier versions lack the fields that have a default."""
 
@@ -65,6 +79,7 @@ class Manifest(Shape):
     recipe: RecipeRecord
     versions: dict[str, str] = {}
     models: dict[str, list[dict[str, Any]]] = {}
+    generations: dict[str, Generation] = {}
     provenance: dict[str, dict[str, Count]] = {}
     files: dict[str, FileFacts]
 

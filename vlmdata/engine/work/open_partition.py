@@ -92,6 +92,7 @@ class OpenPartition:
         self.journal_file: Any = None  # file that records the image being decoded, to find an image that crashes the worker
         self.measuring = ""  # the name of the measurement that runs now
         self.measured: dict[str, int] = {}  # name of a measurement: number of rows that were measured in this call
+        self.fresh: dict[str, Any] = {}  # name of a measurement: bool array of the rows that were measured in this call
         self.asked: set[str] = set()  # names of the measurements that have a journal of answers
         self._keep = keep
 

@@ -70,9 +70,9 @@ class Worker:
 
         The counts are the numbers of rows (`rows`), of rows not dropped (`alive`), of drops by step and reason (`dropped`), of
         rows measured now by step (`measured`), and of bytes of new images (`bytes`), and by step the sums of `Step.spent`
-        (`spent`). The worker retries images that failed for a reason in `again`. It skips the images at the positions `guilty`,
-        which kill the decoder. In the file `journal`, it records the image that it is decoding, so that the driver can find an
-        image that kills the worker.
+        (`spent`), and the same sums for the rows measured now (`asked`). The worker retries images and answers that failed for
+        a reason in `again`. It skips the images at the positions `guilty`, which kill the decoder. In the file `journal`, it
+        records the image that it is decoding, so that the driver can find an image that kills the worker.
         """
         opened = self._open(call.partition)
         opened.guilty = frozenset(guilty)
@@ -87,7 +87,11 @@ class Worker:
         counts = {"rows": len(rows), "alive": int(is_alive.sum()), "dropped": dict(dropped), "bytes": opened.blob.size}
         titles = {bound.measure: _title(bound.step) for bound in self.bound_steps}
         counts["measured"] = {titles[name]: rows for name, rows in opened.measured.items()}
-        return counts | {"spent": {bound.step.name: found for bound in self.bound_steps if (found := _spent(bound, rows))}}
+        counts["spent"] = {bound.step.name: found for bound in self.bound_steps if (found := _spent(bound, rows))}
+        fresh = [
+            (bound, rows.filter(opened.fresh[name])) for bound in self.bound_steps if (name := bound.measure) in opened.fresh
+        ]
+        return counts | {"asked": {bound.step.name: found for bound, some in fresh if (found := _spent(bound, some))}}
 
     def project(self, call: PartitionCall, columns: Columns) -> pa.Table:
         """Return these columns of a partition.
@@ -120,6 +124,7 @@ class Worker:
             known = len(log.entries)
             rows, fresh = self._run_steps(call, opened, log, again)
             opened.measured = {name: len(values) - values.null_count for name, values in fresh.items()}
+            opened.fresh = {name: values.is_valid() for name, values in fresh.items()}
             if fresh:
                 self._at_source_file(SourceFiles.check, call.partition)  # it may hold the images
             columns = {"row": pa.array(np.arange(len(rows), dtype=np.int32)), **fresh}
