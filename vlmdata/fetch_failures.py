@@ -23,19 +23,20 @@ FETCHES = (FETCH, "resize")  # steps whose settings apply to a fetch
 
 
 class Failures(NamedTuple):
-    """The failed fetches of a dataset by reason: how many images, and why they are asked for again or not."""
+    """The failures of a dataset by reason: how many images or answers of models, and why they are asked for again or not."""
 
     again: dict[str, tuple[int, str]]
     left: dict[str, tuple[int, str]]
+    thing: str = "image"  # what failed
 
     def lines(self) -> list[str]:
         """Return the failures as lines, the most frequent reason of each kind first."""
-        return [*_listed("asks again for", self.again), *_listed("does not ask again for", self.left)]
+        return [*_listed("asks again for", self.again, self.thing), *_listed("does not ask again for", self.left, self.thing)]
 
 
-def _listed(what: str, reasons: dict[str, tuple[int, str]]) -> list[str]:
+def _listed(what: str, reasons: dict[str, tuple[int, str]], thing: str) -> list[str]:
     total = sum(count for count, _ in reasons.values())
-    lines = [f"{what} {counted(total, 'image')}:"] if reasons else []
+    lines = [f"{what} {counted(total, thing)}:"] if reasons else []
     return lines + [f"  {count:>12,}  {visible(reason)}: {why}" for reason, (count, why) in reasons.items()]
 
 

@@ -1,4 +1,4 @@
-"""Retries fetches that failed for a temporary reason, or under settings that have changed since."""
+"""Retries fetches and answers of models that failed for a temporary reason, and fetches whose settings have changed since."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmdata.answer_failures import find_answer_failures
 from vlmdata.arguments import check_overrides, path_of, texts_of
 from vlmdata.build import run
 from vlmdata.dataset import read_manifest, settle
@@ -24,13 +25,23 @@ from vlmdata.step import RecipeError
 
 @dataclass(frozen=True)
 class RetryPlan:
-    """What a retry would do: the dataset's manifest, its failed fetches, and the recipe."""
+    """What a retry would do: the dataset's manifest, its failed fetches and answers, and the recipe."""
 
     out: str | Path
     manifest: dict[str, Any]
     failures: Failures
+    answers: Failures
     recipe: Recipe | None  # None: the recipe in the manifest, with `tree`
     tree: dict[str, Any]
+
+    @property
+    def again(self) -> list[str]:
+        """The reasons for which images are fetched and answers are asked for again."""
+        return list(self.failures.again | self.answers.again)
+
+    def lines(self) -> list[str]:
+        """Return the failures of images, then those of answers, as lines."""
+        return [*self.failures.lines(), *self.answers.lines()]
 
     def built(self) -> Recipe:
         """Return the recipe to run. Raises RecipeError if only its file has it completely."""
@@ -54,11 +65,12 @@ def retry(
     local: bool = False,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Retry failed fetches, and return the manifest. Without fetches to retry, nothing is changed.
+    """Retry failed fetches and answers of models, and return the manifest. Without any to retry, nothing is changed.
 
-    By default, these are the fetches that failed temporarily, and those that a changed setting may turn into a success, such as
-    `private_address` after a change of `download.allowed_hosts`. Settings are compared with those of all runs since the last
-    retry for the same reason. `only` names the reasons to retry instead, such as `timeout` or `http_503`.
+    By default, these are the answers and fetches that failed temporarily, and the fetches that a changed setting may turn into
+    a success, such as `private_address` after a change of `download.allowed_hosts`. Settings are compared with those of all runs
+    since the last retry for the same reason. The manifest counts the failed answers. `only` names the reasons to retry instead,
+    such as `timeout` or `http_503`.
 
     `recipe` is the recipe that built the dataset (default: the one in the manifest). It is needed only if addresses in the
     recipe hold secrets, because the manifest does not keep secrets. `overrides` changes values of the recipe, such as
@@ -72,9 +84,9 @@ def retry(
 
 def carry_out(plan: RetryPlan, **options: Any) -> dict[str, Any]:
     """Run what `plan_retry` returned, and return the manifest. `options` are those of `run`."""
-    if not plan.failures.again:
+    if not plan.again:
         return plan.manifest
-    return run(plan.built(), plan.out, retry=list(plan.failures.again), limit=plan.manifest["limit"], **options)
+    return run(plan.built(), plan.out, retry=plan.again, limit=plan.manifest["limit"], **options)
 
 
 def plan_retry(
@@ -102,10 +114,12 @@ def plan_retry(
             loaded = parse(tree, f"the recipe of {out}")
             tree = loaded.describe()
     failures = find_failures(store, manifest, tree, wanted)
-    if unknown := set(wanted) - set(failures.again):
-        others = ", ".join(sorted(failures.left | failures.again)) or "none"
+    answers = find_answer_failures(manifest, wanted, failures.again)
+    plan = RetryPlan(out, manifest, failures, answers, loaded, tree)
+    if unknown := set(wanted) - set(plan.again):
+        others = ", ".join(sorted(failures.left | failures.again | answers.left | answers.again)) or "none"
         raise RecipeError(f"no row of {out} failed with {', '.join(sorted(unknown))}. The reasons that occur are: {others}")
-    return RetryPlan(out, manifest, failures, loaded, tree)
+    return plan
 
 
 def _check_fetches(out: str | Path, recipe: dict[str, Any], overrides: dict[str, Any]) -> None:

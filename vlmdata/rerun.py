@@ -1,10 +1,11 @@
-"""Says what a repeated run did: nothing, or which measurements were new; and which failed fetches it did not repeat."""
+"""Says what a repeated run did: nothing, or which measurements were new; and which failures it did not repeat."""
 
 from __future__ import annotations
 
 import shlex
 from typing import Any
 
+from vlmdata.answer_failures import find_answer_failures
 from vlmdata.engine.output.manifest import load_manifest
 from vlmdata.engine.output.run_log import logged_runs
 from vlmdata.engine.store.open_store import open_store
@@ -49,6 +50,12 @@ def rerun_lines(store: Store, before: dict[str, Any] | None, manifest: dict[str,
         count = sum(number for number, _ in failures.again.values())
         why = "; ".join(f"{visible(reason)} {number:,}: {why}" for reason, (number, why) in failures.again.items())
         lines.append(f"{counted(count, 'image')} failed before, and `run` does not fetch them again ({why})")
+    answers = find_answer_failures(manifest)
+    if answers.again:
+        count = sum(number for number, _ in answers.again.values())
+        why = "; ".join(f"{visible(reason)} {number:,}" for reason, (number, _) in answers.again.items())
+        lines.append(f"{counted(count, 'answer')} failed temporarily, and a repeated `run` does not ask for them again ({why})")
+    if failures.again or answers.again:
         lines.append(f"  this asks again: vlmdata retry {shlex.quote(out)}")
     return lines
 

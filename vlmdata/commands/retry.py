@@ -1,6 +1,7 @@
-"""Retry the fetches that failed temporarily, and those that changed settings may turn into a success.
+"""Retry what failed temporarily, and the fetches that changed settings may turn into a success.
 
-Temporary failures are time-outs, busy hosts and servers that were down.
+Temporary failures of fetches are time-outs, busy hosts and servers that were down. Answers of models that failed so are asked
+for again too.
 """
 
 from typing import Any
@@ -22,8 +23,8 @@ vlmdata retry OUT --set 'download.allowed_hosts=[images.intranet]'
 @click.option(
     "--only",
     metavar="REASONS",
-    help="retry only fetches that failed for these reasons, separated by commas (default: all temporary reasons, and those "
-    "that depend on a changed setting)",
+    help="retry only fetches and answers that failed for these reasons, separated by commas (default: all temporary reasons, "
+    "and those of fetches that depend on a changed setting)",
 )
 @click.option(
     "--recipe",
@@ -54,13 +55,13 @@ def command(out: str, only: str | None, recipe: str | None, settings: tuple[str,
 
     plan = plan_retry(out, only.split(",") if only else (), recipe=recipe, overrides=read_settings(settings))
     if not as_json:
-        for line in plan.failures.lines():
+        for line in plan.lines():
             tell(line)
     manifest = carry_out(plan, **options)
     more = manifest["kept"] - plan.manifest["kept"]
     if as_json:
-        print_json({**totals(manifest, out), "retried": list(plan.failures.again), "more_kept": more})
-    elif plan.failures.again:
+        print_json({**totals(manifest, out), "retried": plan.again, "more_kept": more})
+    elif plan.again:
         tell("\n".join([summary(manifest, out), *loss_lines(open_store(out, probe=False), manifest, out)]))
         tell(f"{counted(more, 'more row')} kept than before")
     else:

@@ -66,8 +66,8 @@ FINAL = {
 REFUSALS = frozenset({"noai", "noindex", "tdm_reserved"})  # a site refuses one address; the run sends no further request for it
 
 # Request Timeout, Too Early, Too Many Requests; also 5xx, except 501, 505 and 511, which waiting does not change
-_PASSING_STATUS = frozenset({408, 425, 429})
-_FINAL_5XX = frozenset({501, 505, 511})
+PASSING_STATUS = frozenset({408, 425, 429})
+FINAL_5XX = frozenset({501, 505, 511})
 # Answers that may depend on who asks: Unauthorized, Forbidden, Not Acceptable, Too Many Requests, Unavailable For Legal Reasons
 _PERSONAL_STATUS = frozenset({401, 403, 406, 429, 451})
 
@@ -79,7 +79,7 @@ def is_passing(failure: str) -> bool:
     if failure in FINAL:
         return False
     status = _status(failure)
-    return status in _PASSING_STATUS or (500 <= status < 600 and status not in _FINAL_5XX)
+    return status in PASSING_STATUS or (500 <= status < 600 and status not in FINAL_5XX)
 
 
 def is_fetch_failure(reason: str) -> bool:
