@@ -174,7 +174,7 @@ COMMANDS: list[tuple[str, list[str]]] = [  # a command line that ends with the e
     ("new caption", ["Did you mean 'captions'?"]),
     ("new captions ok.yaml", ["ok.yaml already exists", "vlmdata new captions other.yaml"]),
     ("new captions nowhere/r.yaml", ["cannot write nowhere/r.yaml", "Name another file"]),
-    ("steps downlod", ["there is no step or source 'downlod'. Did you mean 'download'?"]),
+    ("steps downlod", ["there is no step, source or generator 'downlod'. Did you mean 'download'?"]),
     ("check ok.yaml --set source.path=zzz", ["zzz: there is no such file or folder", "Set source.path to"]),
     ("check ok.yaml --set source.path=url.csv", ["url.csv", "Did you mean 'urls.csv'?"]),
     ("check ok.yaml --set source.path=photo.jpg", ["photo.jpg", "Set `format:` to one of csv, json"]),

@@ -1,4 +1,4 @@
-"""These rules hold for every file in vlmdata/steps and vlmdata/sources, including future ones."""
+"""These rules hold for every file in vlmdata/steps, vlmdata/sources and vlmdata/generators, including future ones."""
 
 import dataclasses
 import inspect
@@ -6,31 +6,35 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import yaml
 
 from vlmdata import catalog
+from vlmdata.generation.choice import completed
+from vlmdata.parameters import parameters
 from vlmdata.row import ROW, conform
 
 STEPS = [(name, catalog.find("steps", name)) for name in catalog.names("steps")]
 SOURCES = [(name, catalog.find("sources", name)) for name in catalog.names("sources")]
-EVERY = [pytest.param(cls, id=name) for name, cls in STEPS + SOURCES]
+GENERATORS = [(name, catalog.find("generators", name)) for name in catalog.names("generators")]
+EVERY = [pytest.param(cls, id=name) for name, cls in STEPS + SOURCES + GENERATORS]
 ROW_STEPS = [pytest.param(cls, id=name) for name, cls in STEPS if not cls.needs]
 
 
 @pytest.mark.parametrize("cls", EVERY)
-def test_each_step_or_source_is_a_frozen_dataclass_with_a_docstring(cls):
+def test_each_class_is_a_frozen_dataclass_with_a_docstring(cls):
     assert dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen
     assert cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}("), "dataclass wrote this docstring, not a person"
     assert inspect.getdoc(inspect.getmodule(cls))
 
 
 @pytest.mark.parametrize("cls", EVERY)
-def test_each_step_or_source_has_a_test_file(cls):
+def test_each_class_has_a_test_file(cls):
     kind, name = cls.__module__.split(".")[1:]
     assert (Path(__file__).parent / kind / f"test_{name}.py").exists(), f"write tests/{kind}/test_{name}.py"
 
 
 @pytest.mark.parametrize("cls", EVERY)
-def test_each_step_or_source_declares_its_id_in_datasets(cls):
+def test_each_class_declares_its_id_in_datasets(cls):
     kind, name = cls.__module__.split(".")[1:]
     assert vars(cls).get("id") == f"vlmdata.{kind}.{name}", "declare it: id: ClassVar = ..."
 
@@ -41,8 +45,15 @@ def test_columns_that_a_step_declares_exist(cls):
     assert set(cls.measured_by) <= fields
     assert all(isinstance(kind, pa.DataType) for kind in cls.writes.values())
     assert set(cls.changes) <= set(ROW.names)
-    assert set(cls.needs) <= {"model", "gpu", "web"}
+    assert set(cls.needs) <= {"model", "gpu", "web", "endpoint"}
     assert not (cls.sees_all and cls.writes), "a decision over all rows measures nothing: split the step in two"
+
+
+def test_each_generator_shows_itself_in_its_example_and_needs_a_model_or_an_endpoint():
+    for name, cls in GENERATORS:
+        assert list(completed(yaml.safe_load(cls.example))) == [name]
+        assert set(cls.needs) in ({"model"}, {"model", "gpu"}, {"endpoint"})
+        assert all(one.doc.text for one in parameters(cls)), "add a Doc to each parameter"
 
 
 @pytest.mark.parametrize("cls", ROW_STEPS)

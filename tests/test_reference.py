@@ -15,7 +15,7 @@ from vlmdata.schema import recipe_schema
 from vlmdata.step import RecipeError, Step
 
 ROOT = Path(__file__).parent.parent
-NAMES = [*catalog.names("sources"), *catalog.names("steps")]
+NAMES = [*catalog.names("sources"), *catalog.names("steps"), *catalog.names("generators")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +87,8 @@ def test_the_list_has_one_aligned_line_for_each_name(width, longest):
         ("pii", "Did you mean 'pii_drop' or 'pii_remove'?"),
         ("", "`vlmdata steps` lists all names"),
         ("#!", "`vlmdata steps` lists all names"),
-        ("vlmdata.step.Missing", "cannot import the step or source 'vlmdata.step.Missing'"),
-        ("json.dumps", "'json.dumps' is neither a step nor a source"),
+        ("vlmdata.step.Missing", "cannot import the step, source or generator 'vlmdata.step.Missing'"),
+        ("json.dumps", "'json.dumps' is neither a step nor a source nor a generator"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest_names_in_one_line(name, advice):

@@ -18,12 +18,12 @@ MOST_LINES = 30  # mistakes that are printed
 
 
 def _pointer(word: str) -> str:
-    """Return which command explains a step, a source or a recipe whose name is used as a verb, or an empty string."""
+    """Return which command explains a step, source, generator or recipe whose name is used as a verb, or an empty string."""
     from vlmdata import catalog
     from vlmdata.shipped import build_recipes
 
-    if word in (*catalog.names("steps"), *catalog.names("sources")):
-        kind = "step" if word in catalog.names("steps") else "source"
+    kind = next((kind[:-1] for kind in ("steps", "sources", "generators") if word in catalog.names(kind)), None)
+    if kind:
         return f"It is a {kind}, which `vlmdata steps {word}` explains"
     if word in (path.stem for path in build_recipes()):
         return f"It is a recipe: `vlmdata run {word}` builds it, and `vlmdata new {word}` copies it"

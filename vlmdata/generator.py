@@ -95,7 +95,7 @@ class OpenGenerator(Protocol):
 class Generator:
     """A generator answers prompts, which may hold images, with text."""
 
-    id: ClassVar[str] = ""  # name in recipes and on disk; never changed for a shipped generator
+    id: ClassVar[str] = ""  # "vlmdata.generators.NAME" for a shipped generator; see `Step.id`
     example: ClassVar[str] = ""  # YAML: the value of the parameter `generator`
 
     # "model" and "gpu" as for a step; "endpoint": one worker asks a server, with several requests at the same time

@@ -1,4 +1,4 @@
-"""What there is to know about steps and sources, as data and text: `python -m vlmdata.reference > docs/steps.md`."""
+"""What there is to know about steps, sources and generators, for readers: `python -m vlmdata.reference > docs/steps.md`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import yaml
 
 from vlmdata import catalog
 from vlmdata.errors import RecipeError
+from vlmdata.generation.asking_step import AskingStep
+from vlmdata.generator import Generator
 from vlmdata.parameters import Doc, described, parameters
 from vlmdata.step import Source, Step
 
@@ -23,10 +25,15 @@ NEEDS = {
     "web": "uses the web",
     "endpoint": "asks an endpoint, from one worker",
 }
+BASES = {"source": Source, "step": Step, "generator": Generator}
+GENERATORS = (
+    "A generator is the model that a step asks. It is the value of the step's parameter `generator`, written as\n"
+    "`{NAME: {parameter: value}}`, or as its name alone if no parameter is required. A dotted name is your own class."
+)
 PAGE = """# Steps and sources
 
-These are all sources and steps that a recipe can use, with their parameters. `vlmdata steps NAME` prints the same text, and
-`vlmdata steps --json` the same data. [Sources](sources.md) and the [cookbook](cookbook.md) say how to use them.
+These are all sources, steps and generators that a recipe can use, with their parameters. `vlmdata steps NAME` prints the same
+text, and `vlmdata steps --json` the same data. [Sources](sources.md) and the [cookbook](cookbook.md) say how to use them.
 
 An editor that knows JSON Schema shows the same text while you write a recipe, completes names and marks mistakes. It needs
 yaml-language-server, which is part of the extension "YAML" of VS Code. Write the schema of your version beside the recipe:
@@ -42,44 +49,59 @@ Then make this line the first of `captions.yaml`:
 """
 
 
+KINDS = ("sources", "steps", "generators")  # in the order of the page
+Described = type[Step] | type[Source] | type[Generator]
+
+
 def every() -> dict[str, list[dict[str, Any]]]:
-    """Return the facts of every shipped source and step, sorted by name."""
-    return {kind: [facts(name, catalog.find(kind, name)) for name in catalog.names(kind)] for kind in ("sources", "steps")}
+    """Return the facts of every shipped source, step and generator, sorted by name."""
+    return {kind: every_of(kind) for kind in KINDS}
+
+
+def every_of(kind: str) -> list[dict[str, Any]]:
+    """Return the facts of every shipped source, step or generator, sorted by name. `kind` is one of KINDS."""
+    return [facts(name, catalog.find(kind, name)) for name in catalog.names(kind)]
+
+
+def names() -> list[str]:
+    """Return the names of all steps, sources and generators."""
+    return [name for kind in ("steps", "sources", "generators") for name in catalog.names(kind)]
 
 
 def find(name: str) -> type:
-    """Return the step or source with this name, or the user's class with this dotted name.
+    """Return the step, source or generator with this name, or the user's class with this dotted name.
 
     Raises RecipeError with the nearest names for an unknown name.
     """
     if "." in name:
-        found = catalog.imported(name, f"cannot import the step or source '{name}'")
-        if not (inspect.isclass(found) and issubclass(found, (Step, Source))):
+        found = catalog.imported(name, f"cannot import the step, source or generator '{name}'")
+        if not (inspect.isclass(found) and issubclass(found, (Step, Source, Generator))):
             raise RecipeError(
-                f"'{name}' is neither a step nor a source. Derive it from vlmdata.step.Step or vlmdata.step.Source"
+                f"'{name}' is neither a step nor a source nor a generator. Derive it from vlmdata.step.Step, "
+                "vlmdata.step.Source or vlmdata.generator.Generator"
             )
         return found
-    for kind in ("steps", "sources"):
+    for kind in ("steps", "sources", "generators"):
         if name in catalog.names(kind):
             return catalog.find(kind, name)
-    known = [*catalog.names("steps"), *catalog.names("sources")]
+    known = names()
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
     near = near or [one for one in known if name and name in one] or difflib.get_close_matches(name, known, n=3)
     *first, last = (f"'{one}'" for one in near or [""])
     advice = (
         f"Did you mean {' or '.join(filter(None, [', '.join(first), last]))}?" if near else "`vlmdata steps` lists all names"
     )
-    raise RecipeError(f"there is no step or source '{name}'. {advice}")
+    raise RecipeError(f"there is no step, source or generator '{name}'. {advice}")
 
 
-def facts(name: str, cls: type[Step] | type[Source]) -> dict[str, Any]:
-    """Return what is known about a step or source, as JSON values. `docs/cli.md` lists the fields."""
+def facts(name: str, cls: Described) -> dict[str, Any]:
+    """Return what is known about a step, source or generator, as JSON values. `docs/cli.md` lists the fields."""
     return {
         "name": name,
-        "kind": "source" if issubclass(cls, Source) else "step",
+        "kind": next(kind for kind, base in BASES.items() if issubclass(cls, base)),
         "summary": (inspect.getdoc(inspect.getmodule(cls)) or inspect.getdoc(cls) or name).splitlines()[0],
         "description": inspect.getdoc(cls) or "",
-        **(_of_source(cls) if issubclass(cls, Source) else _of_step(name, cls)),
+        **_traits_of(name, cls),
         "parameters": [
             {
                 "name": one.name,
@@ -96,9 +118,11 @@ def facts(name: str, cls: type[Step] | type[Source]) -> dict[str, Any]:
     }
 
 
-def settings(name: str, cls: type[Step] | type[Source]) -> dict[str, Any]:
-    """Return the parameters that the example of the shipped step or source `name` sets."""
+def settings(name: str, cls: Described) -> dict[str, Any]:
+    """Return the parameters that the example of the shipped step, source or generator `name` sets."""
     tree = yaml.safe_load(cls.example)
+    if issubclass(cls, Generator):
+        return (tree.get(name) if isinstance(tree, dict) else None) or {}
     if isinstance(tree, dict):
         return {parameter: value for parameter, value in tree["source"].items() if parameter != "type"}
     return next((entry[name] for entry in tree if isinstance(entry, dict) and name in entry), {})
@@ -113,16 +137,17 @@ def in_text(known: dict[str, Any], width: int) -> str:
     rows = [(one["name"], _typed(one), _said(one)) for one in known["parameters"]]
     lines += ["", "Parameters:", *_table(rows, width)] if rows else []
     if known["example"]:
-        shown = known["example"] if known["kind"] == "source" else "steps:\n" + textwrap.indent(known["example"], "  ")
-        lines += ["", "Example:", textwrap.indent(shown, "  ")]
+        lines += ["", "Example:", textwrap.indent(_example(known), "  ")]
     return "\n".join(lines)
 
 
 def in_list(known: dict[str, list[dict[str, Any]]], width: int | None) -> str:
-    """Return the names and summaries of steps and sources, one aligned line for each. `width` cuts the lines."""
+    """Return the names and summaries of steps, sources and generators, one aligned line for each. `width` cuts the lines."""
     column = max(len(one["name"]) for found in known.values() for one in found)
     lines = []
     for kind, found in known.items():
+        if not found:
+            continue
         rows = [f"  {one['name']:<{column}}  {one['summary']}" for one in found]
         lines += [f"{kind}:", *(_cut(row, width) if width else row for row in rows)]
     return "\n".join([*lines, "", "`vlmdata steps NAME` explains one and its parameters."])
@@ -134,6 +159,7 @@ def page() -> str:
     label = next(one["text"] for one in known["steps"][0]["parameters"] if one["name"] == "label")
     parts = [PAGE, "## Sources\n", *map(_section, known["sources"])]
     parts += [f"## Steps\n\nEvery step also has the parameter `label`. {label}\n", *map(_section, known["steps"])]
+    parts += [f"## Generators\n\n{GENERATORS}\n", *map(_section, known["generators"])] if known["generators"] else []
     return "\n".join(parts)
 
 
@@ -150,7 +176,8 @@ def _section(known: dict[str, Any]) -> str:
     rows = [f"| `{one['name']}` | {_cell(_typed(one, quote='`'))} | {_cell(_escaped(_said(one)))} |" for one in listed]
     if rows:
         paragraphs.append("\n".join(["| parameter | type | what it does |", "|---|---|---|", *rows]))
-    paragraphs.append(f"```yaml\n{known['example']}\n```")
+    shown = _example(known) if known["kind"] == "generator" else known["example"]
+    paragraphs.append(f"```yaml\n{shown}\n```")
     return "\n\n".join(paragraphs) + "\n"
 
 
@@ -176,11 +203,25 @@ def _said(one: dict[str, Any]) -> str:
 
 
 def _traits(known: dict[str, Any], quote: str = "") -> dict[str, str]:
-    """Return the lines about what a step or source does, by their titles."""
+    """Return the lines about what a step, source or generator does, by their titles."""
     if known["kind"] == "source":
         return {"gives": known["gives"]}
-    columns = {name: ", ".join(f"{quote}{one}{quote}" for one in known[name]) for name in ("reads", "writes", "changes")}
+    listed = [name for name in ("reads", "writes", "changes") if name in known]
+    columns = {name: ", ".join(f"{quote}{one}{quote}" for one in known[name]) for name in listed}
     return {name: text for name, text in {"how": "; ".join(known["how"]), **columns}.items() if text}
+
+
+def _example(known: dict[str, Any]) -> str:
+    if known["kind"] == "source":
+        return known["example"]
+    title = "steps" if known["kind"] == "step" else "generator"
+    return f"{title}:\n" + textwrap.indent(known["example"], "  ")
+
+
+def _traits_of(name: str, cls: Described) -> dict[str, Any]:
+    if issubclass(cls, Generator):
+        return {"how": [NEEDS[need] for need in cls.needs]}
+    return _of_source(cls) if issubclass(cls, Source) else _of_step(name, cls)
 
 
 def _of_source(cls: type[Source]) -> dict[str, Any]:
@@ -194,7 +235,8 @@ def _of_step(name: str, cls: type[Step]) -> dict[str, Any]:
     how = [
         *(["measures columns, which later runs use again"] if cls.writes else []),
         *(["decides about all rows at once"] if cls.sees_all else []),
-        *(NEEDS[need] for need in (example.needed() if example else cls.needs)),
+        *(["asks a generator"] if issubclass(cls, AskingStep) else []),
+        *(NEEDS[need] for need in (example.needed() if example and not issubclass(cls, AskingStep) else cls.needs)),
         *(["reports never show the rejected rows"] if cls.is_private else []),
     ]
     return {

@@ -68,9 +68,9 @@ def retry(
     """Retry failed fetches and answers of models, and return the manifest. Without any to retry, nothing is changed.
 
     By default, these are the answers and fetches that failed temporarily, and the fetches that a changed setting may turn into
-    a success, such as `private_address` after a change of `download.allowed_hosts`. Settings are compared with those of all runs
-    since the last retry for the same reason. The manifest counts the failed answers. `only` names the reasons to retry instead,
-    such as `timeout` or `http_503`.
+    a success, such as `private_address` after a change of `download.allowed_hosts`. Settings are compared with those of all
+    runs since the last retry for the same reason. The manifest counts the failed answers. `only` names the reasons to retry
+    instead, such as `timeout` or `http_503`.
 
     `recipe` is the recipe that built the dataset (default: the one in the manifest). It is needed only if addresses in the
     recipe hold secrets, because the manifest does not keep secrets. `overrides` changes values of the recipe, such as

@@ -116,9 +116,7 @@ def test_an_answer_that_failed_as_images_that_are_fetched_again_is_asked_for_aga
     assert find_answer_failures(manifest).again == {}
 
 
-@pytest.mark.parametrize(
-    "reason", ["timeout", "connection", "cut", "malformed", "http_429", "http_503", "http_500", "http_408"]
-)
+@pytest.mark.parametrize("reason", [*PASSING, "http_429", "http_503", "http_500", "http_408"])
 def test_a_later_attempt_may_succeed_after(reason):
     assert is_passing(reason) and meaning(reason)
 

@@ -1,4 +1,4 @@
-"""List the steps and sources, or explain one: its parameters, their units and defaults, and an example."""
+"""List the steps, sources and generators, or explain one: its parameters, their units and defaults, and an example."""
 
 import shutil
 import sys
@@ -16,14 +16,14 @@ vlmdata steps --schema > recipe.schema.json
 
 
 def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the name of a step or a source."""
-    from vlmdata import catalog
+    """Complete the name of a step, a source or a generator."""
+    from vlmdata import reference
 
-    return words([*catalog.names("steps"), *catalog.names("sources")], incomplete)
+    return words(reference.names(), incomplete)
 
 
 @click.command(cls=Verb)
-@argument("name", "explain only this step or source", required=False, shell_complete=names)
+@argument("name", "explain only this step, source or generator", required=False, shell_complete=names)
 @click.option("--schema", is_flag=True, help="print the JSON Schema of recipes, for editors (docs/steps.md)")
 @json_option
 def command(name: str | None, schema: bool, as_json: bool) -> None:
