@@ -208,7 +208,8 @@ def _traits(known: dict[str, Any], quote: str = "") -> dict[str, str]:
         return {"gives": known["gives"]}
     listed = [name for name in ("reads", "writes", "changes") if name in known]
     columns = {name: ", ".join(f"{quote}{one}{quote}" for one in known[name]) for name in listed}
-    return {name: text for name, text in {"how": "; ".join(known["how"]), **columns}.items() if text}
+    traits: dict[str, str] = {"how": "; ".join(known["how"])} | columns
+    return {name: text for name, text in traits.items() if text}
 
 
 def _example(known: dict[str, Any]) -> str:

@@ -20,7 +20,10 @@ vlmdata check captions --set source.path=urls.parquet --json
 @recipe_parameters(f"{RECIPE}; or a finished dataset")
 @click.option("--out", metavar="OUT", help="also check where the run would write", type=PATH, shell_complete=folders)
 @click.option(
-    "--deep", is_flag=True, help="also ask for missing weights, try to write to OUT, and try a sample of rows: up to a minute"
+    "--deep",
+    is_flag=True,
+    help="also ask for missing weights, try to write to OUT, try a sample of rows, and ask each endpoint for up to 4 answers: "
+    "up to a minute, and one more for each endpoint",
 )
 @click.option("--bytes", "every_byte", is_flag=True, help="for a dataset: read every file and compare its SHA-256")
 @json_option

@@ -13,11 +13,14 @@ PASSING = {
     "timeout": "no complete answer in time",
     "connection": "the connection to the endpoint failed or broke",
     "cut": "the connection ended within the answer",
+    "tls": "no secure connection to the endpoint",
     "malformed": "the endpoint's answer is not in the form of its protocol",
 }
 # failures that another attempt does not change
 FINAL = {
     "bad_image": "an image of the prompt cannot be decoded",
+    "redirect": "the endpoint names another address",
+    "too_large": "the endpoint's answer has too many bytes",
 }
 
 

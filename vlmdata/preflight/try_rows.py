@@ -1,4 +1,4 @@
-"""Tries a run on a sample: asks for weights, writes to the output, and fetches and measures a few rows, for `check --deep`."""
+"""Tries a run on a sample, for `check --deep`: asks for weights, writes to the output, and fetches and measures a few rows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from vlmdata.engine.partitions.tombstones import Tombstones
 from vlmdata.engine.store.folder_store import LocalStore
 from vlmdata.engine.work.compile_recipe import BoundStep, compile_recipe
 from vlmdata.engine.work.ingest import Ingest
-from vlmdata.engine.work.open_partition import Keep, OpenPartition
+from vlmdata.engine.work.open_partition import Keep
 from vlmdata.engine.work.read_source import with_keys, without_data
 from vlmdata.errors import RecipeError
-from vlmdata.preflight.disk_space import check_disk
+from vlmdata.generation.asking_step import AskingStep
+from vlmdata.preflight.disk_space import check_disk, count_rows
 from vlmdata.preflight.findings import Findings, attempt_check
 from vlmdata.preflight.output_place import check_output
+from vlmdata.preflight.try_answers import FewAnswers, try_answers
 from vlmdata.process.shortage import is_short_of_memory
+from vlmdata.process.thread import Thread
 from vlmdata.recipe import Recipe
 from vlmdata.row import alive, conform, flatten
 from vlmdata.step import Step
@@ -35,6 +38,7 @@ ROWS = 32  # rows in the sample
 SEARCHED = 1000  # first rows of the source among which the sample is chosen
 FETCH_S = 10.0  # seconds for each image of the sample, without a second attempt
 READ_S = 20.0  # seconds after which no further row is read, and no further step is begun
+CLOSE_S = 5.0  # seconds for closing a generator that is still waiting for an answer
 SHOWN = 3  # reasons that are named
 
 
@@ -42,7 +46,8 @@ def try_run(recipe: Recipe, out: str | Path | None, findings: Findings) -> None:
     """Add what a sample of at most 32 rows shows, and the mistakes that only a request over the network can find.
 
     At most a minute passes: an image is given 10 seconds, all are fetched at the same time within the rate limits of their
-    hosts, and no step begins after 20 seconds. Steps that load a model or that must see all rows are left out.
+    hosts, and no step begins after 20 seconds. Steps that load a model or that must see all rows are left out. A step that asks
+    an endpoint gets up to a minute more, and asks for at most 4 answers.
     """
     if out is not None:
         attempt_check(lambda: check_output(out, recipe.source, findings, is_deep=True), findings)
@@ -53,24 +58,35 @@ def try_run(recipe: Recipe, out: str | Path | None, findings: Findings) -> None:
 def _try_rows(recipe: Recipe, out: str | Path | None, findings: Findings) -> None:
     start = time.monotonic()
     with errors_as(_unreadable, passes=(RecipeError, OSError)):
-        rows = _sample(recipe)
+        rows, total = _sample(recipe)
     if not len(rows):
         findings.notes.append("source: the first pieces have no row to try")
         return
-    with tempfile.TemporaryDirectory(prefix="vlmdata-check-") as folder:
+    with tempfile.TemporaryDirectory(prefix="vlmdata-check-", ignore_cleanup_errors=True) as folder:  # a late answer may come
         keep = Keep()
+        opened = None
         try:
             download = recipe.first(Download)
             limiter = RateLimiter(download) if download else None
-            opened = OpenPartition(LocalStore(Path(folder)), 0, keep, threading.Lock(), limiter, Tombstones())
+            opened = FewAnswers(LocalStore(Path(folder)), 0, keep, threading.Lock(), limiter, Tombstones())
             rows = without_data(rows, opened.blob)
-            size = _try_steps(recipe, rows, opened, findings, start)
+            size = _try_steps(recipe, rows, total, opened, findings, start)
             opened.blob.discard()
         finally:
-            keep.close()
+            _close(keep, is_late=opened is not None and opened.is_late)
     if size:
         findings.facts[:] = [fact for fact in findings.facts if not fact.startswith("estimate")]
         check_disk(out, recipe.source, recipe.steps, findings, image_bytes=size)
+
+
+def _close(keep: Keep, *, is_late: bool) -> None:
+    """Close models and connections. If an answer is late, closing may wait for it, so this takes at most a few seconds."""
+    if not is_late:
+        keep.close()
+        return
+    closing = Thread(keep.close)
+    closing.start()
+    closing.join(CLOSE_S)
 
 
 def _unreadable(error: Exception) -> Exception:
@@ -79,19 +95,22 @@ def _unreadable(error: Exception) -> Exception:
     return RecipeError(f"source: a sample cannot be read: {type(error).__name__}: {one_line(error)[:300]}")
 
 
-def _sample(recipe: Recipe) -> pa.Table:
-    """Return at most 32 rows, chosen at random among the first thousand."""
+def _sample(recipe: Recipe) -> tuple[pa.Table, int | None]:
+    """Return at most 32 rows, chosen at random among the first thousand, and the number of all rows, or None if unknown."""
     found: list[pa.Table] = []
+    start = time.monotonic()
     for table in _tables(recipe):
         found.append(with_keys(conform(table)))
         if sum(map(len, found)) >= SEARCHED:
             break
     if not found:
-        return pa.table({})
+        return pa.table({}), 0
     rows = pa.concat_tables(found, promote_options="default")
     count = min(len(rows), SEARCHED)
     chosen = np.sort(np.random.default_rng(0).choice(count, min(count, ROWS), replace=False))  # the same in every check
-    return rows.take(pa.array(chosen)).combine_chunks()
+    is_whole = len(rows) < SEARCHED and time.monotonic() - start <= READ_S
+    total = len(rows) if is_whole else count_rows(recipe.source) if recipe.source.by_address else None
+    return rows.take(pa.array(chosen)).combine_chunks(), total
 
 
 def _tables(recipe: Recipe) -> Iterator[pa.Table]:
@@ -103,7 +122,9 @@ def _tables(recipe: Recipe) -> Iterator[pa.Table]:
                 return
 
 
-def _try_steps(recipe: Recipe, rows: pa.Table, opened: OpenPartition, findings: Findings, start: float) -> float | None:
+def _try_steps(
+    recipe: Recipe, rows: pa.Table, total: int | None, opened: FewAnswers, findings: Findings, start: float
+) -> float | None:
     """Run the steps on the sample and add a line for each. Return the mean size of a stored image in bytes, or None."""
     findings.facts.append(f"sample: {len(rows)} rows")
     _add_loss("source", rows, None, findings)
@@ -116,6 +137,9 @@ def _try_steps(recipe: Recipe, rows: pa.Table, opened: OpenPartition, findings: 
         before = alive(rows)
         opened.measuring = str(bound.measure)
         with errors_as(lambda error: _failed(step, error), passes=(RecipeError, OSError)):  # noqa: B023
+            if isinstance(step, AskingStep):
+                try_answers(step, rows, opened, findings, total)
+                continue
             rows = _briefly(step).run(rows, opened)
         if not isinstance(step, Ingest) or step.download or step.resize:
             _add_loss(_name(step), rows, before, findings)
