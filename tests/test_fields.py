@@ -19,7 +19,15 @@ from vlmdata.sources.webdataset import Webdataset
 from vlmdata.step import RecipeError
 
 THEIRS = {"key": "k", "url": "u", "caption": "c", "width": "1 m", "height": None, "original_width": 1.5, "sha256": "0" * 64}
-THEIRS |= {"phash": "mine", "scores": 9.5, "boxes": "b", "alternatives": "alt", "texts": ["a", "b"], "metadata": ["m"]}
+THEIRS |= {
+    "phash": "mine",
+    "scores": 9.5,
+    "boxes": "b",
+    "alternatives": "alt",
+    "origins": ["o"],
+    "texts": ["a", "b"],
+    "metadata": ["m"],
+}
 THEIRS |= {
     "images": ["i"],
     "files": [],
@@ -45,7 +53,7 @@ def test_a_reserved_name_gets_a_prefix_unless_it_already_has_one():
 def test_every_field_of_a_sample_has_a_reserved_name(layout):
     image = {"url": "u", "blob": "b", "offset": 0, "size": 1, "format": "png", "boxes": [[0.0] * 4], "sha256": "0" * 64}
     image |= {"phash": 1, **dict.fromkeys(("width", "height", "original_width", "original_height"), 8)}
-    row = {**pair(image, ["a", "b"]), "roles": ["user", "assistant"], "key": "k"}
+    row = {**pair(image, ["a", "b"], origins=["recaption"]), "roles": ["user", "assistant"], "key": "k"}
     table = conform(next(tables([row])))
     table = table.set_column(0, "key", [["k"]]).append_column("score", [[0.5]])
     facts = json.loads(dict(next(samples(table, layout, 0, 1)).members)["json"])

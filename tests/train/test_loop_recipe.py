@@ -47,6 +47,15 @@ GOOD = {"stage": "align", "model": MODEL, "data": "D", "out": "O", "steps": 1}
         ),
         ({"logs": {"every": 0}}, r"logs: Logs: every must be 1 or more, not 0"),
         ({"held_out": {"fraction": 1.0}}, r"held_out: HeldOut: fraction must be 0 or more and less than 1, not 1.0"),
+        ({"captions": "raw"}, r"Recipe.captions = 'raw'"),
+        ({"captions": {"raw": "much"}}, r"Recipe.captions.raw = 'much': must be a number"),
+        ({"captions": {}}, r"captions must have at least one weight above 0"),
+        ({"captions": {"raw": 0, "synthetic": 0}}, r"captions must have at least one weight above 0"),
+        ({"captions": {"raw": -1}}, r"the weight of 'raw' in captions must be a finite number of at least 0, not -1"),
+        (
+            {"captions": {"raw": float("nan")}},
+            r"the weight of 'raw' in captions must be a finite number of at least 0, not nan",
+        ),
         ({"tokenizer": {"vocabulary": 263}}, r"tokenizer: TinyTokenizer: vocabulary must be 264 or more, not 263"),
     ],
 )

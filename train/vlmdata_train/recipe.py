@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vlmdata import catalog
+from vlmdata.arguments import check_weights
 from vlmdata.redact import redacted_tree
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import shown
@@ -137,6 +138,7 @@ class Recipe:
     stage: Literal["align", "instruct"]
     model: ModelRecipe
     data: str | dict[str, float]  # a dataset, or datasets and the share of samples drawn from each
+    captions: dict[str, float] | None = None  # weights of `raw`, `synthetic` or a step's captions; None: all are equally likely
     out: str  # folder of the run
     tokenizer: TinyTokenizer | None = None  # a tokenizer to train on the data; None: the language model's tokenizer
     chat_template: str | None = None  # Jinja or a Jinja file, instead of the tokenizer's template
@@ -158,6 +160,8 @@ class Recipe:
     def __post_init__(self) -> None:
         check_range(self, "lr", least=0)
         check_range(self, "steps", least=1)
+        if self.captions is not None:
+            check_weights(captions=self.captions)
         check_range(self, "seed", least=-(2**63), below=2**64)  # what torch takes
         if self.epochs is not None and not 0 < self.epochs < float("inf"):
             raise ValueError(f"epochs must be more than 0, not {self.epochs}")

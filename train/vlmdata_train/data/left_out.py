@@ -93,12 +93,14 @@ class LeftOutCounts:
     def add(self, dataset: int, lengths: Lengths) -> None:
         """Add the samples of a dataset.
 
-        A sample with alternative captions is left out only if all of its captions are left out.
+        A sample with alternative captions is left out only if all captions that it can draw are left out.
         """
         values = np.asarray(lengths.values)
         if lengths.starts is not None:
-            least = np.minimum.reduceat(values, lengths.starts[:-1])
-            values = np.where(least < FIRST_REASON_CODE, least, values[lengths.starts[:-1]])
+            can = lengths.can_be_drawn()
+            least = np.minimum.reduceat(np.where(can, values, DAMAGED), lengths.starts[:-1])
+            first = np.flatnonzero(can)[np.searchsorted(np.flatnonzero(can), lengths.starts[:-1])]  # caption of each sample
+            values = np.where(least < FIRST_REASON_CODE, least, values[first])
         rows = np.flatnonzero(values >= FIRST_REASON_CODE)
         numbers, firsts, counts = np.unique(values[rows] - FIRST_REASON_CODE, return_index=True, return_counts=True)
         self.samples += len(values)

@@ -11,6 +11,7 @@ from typing import Any
 
 from vlmdata import stream
 from vlmdata.count_line import CountLine
+from vlmdata.loader.captions import Weights
 from vlmdata.loader.packed import Packing
 from vlmdata.loader.stream import ReadOptions
 from vlmdata.redact import redacted
@@ -42,31 +43,33 @@ def make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tupl
 def _make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tuple[Feed, Feed | None]:
     held = recipe.held_out
     rounds = None if recipe.epochs is None else math.ceil(recipe.epochs)
-    train = feed_of(recipe, model, recipe.data, ranks, seed=recipe.seed, epochs=rounds, held_out=held.fraction)
+    of_data = partial(feed_of, recipe, model, recipe.data, ranks, held_out=held.fraction, captions=recipe.captions)
+    train = of_data(seed=recipe.seed, epochs=rounds)
     if held.path is not None:
         return train, feed_of(recipe, model, held.path, ranks, where="held_out.path")
     if held.fraction > 0:
-        return train, feed_of(recipe, model, recipe.data, ranks, held_out=held.fraction, wants_held_out=True)
+        return train, of_data(wants_held_out=True)
     return train, None
 
 
 def feed_of(
     recipe: Recipe, model: VisionLanguageModel, data: str | dict[str, float], ranks: Ranks, *, seed: int = 0,
-    epochs: int | None = 1, held_out: float = 0.0, wants_held_out: bool = False, where: str = "data",
+    epochs: int | None = 1, held_out: float = 0.0, wants_held_out: bool = False, captions: Weights | None = None,
+    where: str = "data",
 ) -> Feed:  # fmt: skip
     """Measure the lengths of the samples in the data, and return the feed that builds the recipe's batches from them.
 
     With `epochs` None the data repeats forever. `held_out` is the held-out fraction of the samples. The feed reads the
-    held-out samples if `wants_held_out` is True, and the other samples if it is False. Raises RecipeError, which names the
-    recipe's key `where`, if the data cannot be read or has no usable sample.
+    held-out samples if `wants_held_out` is True, and the other samples if it is False. `captions` are weights, as in the
+    recipe. Raises RecipeError, which names the recipe's key `where`, if the data cannot be read or has no usable sample.
     """
     b = recipe.batches
     longest = min(b.sample_tokens, b.tokens) if b.pack else b.sample_tokens
     prompter = prompter_of(model, trusted=recipe.trusted_tokens, last_only=recipe.loss == "last")
-    reading = Reading(prompter, model.plan, recipe.stage, longest, held_out, wants_held_out)
+    reading = Reading(prompter, model.plan, recipe.stage, longest, held_out, wants_held_out, captions)
     packing = Packing(
         b.tokens if b.pack else longest, reading, reading.cache_key(), overlong="drop", window=b.window, workers=b.workers,
-        single=not b.pack,
+        single=not b.pack, captions=captions,
     )  # fmt: skip
     with CountLine(redacted(f"measuring {data}"), active=ranks.is_first) as line:
         measuring = replace(packing, report=line.show)

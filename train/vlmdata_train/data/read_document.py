@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
-from vlmdata.loader.decoding import drawn_caption, text_of
+from vlmdata.loader.captions import Weights, drawn_caption, origins_of
+from vlmdata.loader.decoding import text_of
 from vlmdata.readers.dialogue import checked_turns
 from vlmdata.readers.image_members import holds_turns, turns_alone
 from vlmdata.readers.tool_calls import Unfit, calls_of, checked_tools
@@ -20,7 +21,7 @@ from vlmdata_train.data.videos_of import Entry, with_videos
 _IMAGE_MEMBER = re.compile(rf"(?:\d+\.)?(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})")
 
 
-def read_document(sample: Mapping[str, Any]) -> Document:
+def read_document(sample: Mapping[str, Any], weights: Weights | None = None) -> Document:
     """Return a sample of a shard as a document.
 
     The sample may be a document that vlmdata wrote, with images such as `0.jpg` and the aligned lists `texts` and `metadata` in
@@ -28,18 +29,35 @@ def read_document(sample: Mapping[str, Any]) -> Document:
     caption.
 
     The caption is the member `txt`, `text` or `caption`, or else the value of `caption` or `text` in the JSON. If there are
-    alternative captions, the sample's random number chooses a caption in each epoch. Raises KeyError or ValueError if the
-    sample does not have its expected form. For a conversation, the text of the ValueError is a key of REASONS.
+    alternative captions, the sample's random number chooses a caption in each epoch, by the weights of the recipe's `captions`
+    if there are some. Raises KeyError or ValueError if the sample does not have its expected form. For a conversation, the text
+    of the ValueError is a key of REASONS.
     """
     facts = facts_of(sample)
     if is_document(facts, sample):
         return _laid_out(facts, sample)
-    captions = [text_of(sample[name]) for name in CAPTION_EXTENSIONS if name in sample]
-    if not captions and holds_turns(facts):
+    if holds_turns(facts) and not any(name in sample for name in CAPTION_EXTENSIONS):
         return read_conversation(facts, sample)
-    captions += [facts[name] for name in ("caption", "text") if isinstance(facts.get(name), str)]
     images = [sample[name] for name in sample if _IMAGE_MEMBER.fullmatch(name)]
-    return Document([*images, drawn_caption((captions or [""])[0], facts, sample.get("__seed__", 0))], None)
+    caption = drawn_caption(_main_caption(facts, sample), facts, sample.get("__seed__", 0), weights)
+    return Document([*images, caption], None)
+
+
+def caption_origins(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> list[str | None]:
+    """Return the origin of each caption that a sample may draw, as `origins_of` does. A document draws no caption: [None]."""
+    if is_document(facts, sample):
+        return [None]
+    try:
+        caption = _main_caption(facts, sample)
+    except UnicodeDecodeError:  # `read_document` fails too, whichever caption is drawn
+        caption = ""
+    return origins_of(caption, dict(facts))
+
+
+def _main_caption(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> str:
+    captions = [text_of(sample[name]) for name in CAPTION_EXTENSIONS if name in sample]
+    captions += [facts[name] for name in ("caption", "text") if isinstance(facts.get(name), str)]
+    return (captions or [""])[0]
 
 
 def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:

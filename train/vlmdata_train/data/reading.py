@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import xxhash
 
 from vlmdata.images.facts import ImageError
-from vlmdata.loader.decoding import captions_of
+from vlmdata.loader.captions import Weights
 from vlmdata.readers.strings import is_blank
 from vlmdata.readers.tool_calls import Unfit
 from vlmdata.step import RecipeError
@@ -21,7 +21,7 @@ from vlmdata_train.data.document import Document
 from vlmdata_train.data.left_out import HELD_OUT, REASONS, UnusableSample, reason_code
 from vlmdata_train.data.prompt import Prompt, truncate
 from vlmdata_train.data.prompts import Prompter
-from vlmdata_train.data.read_document import facts_of, is_document, read_document
+from vlmdata_train.data.read_document import caption_origins, facts_of, is_document, read_document
 from vlmdata_train.data.videos_of import with_chosen_frames
 from vlmdata_train.model.image_plan import ImagePlan
 
@@ -39,6 +39,7 @@ class Reading:
     sample_tokens: int  # maximum tokens of a sample
     held_out: float = 0.0  # share of the samples, chosen by key, that only evaluation reads
     wants_held_out: bool = False  # read the held-out samples instead of the others
+    captions: Weights | None = None  # weights of the origins of captions; None: all captions of a sample are equally likely
 
     def takes(self, key: str) -> bool:
         """Return whether a sample is on this reading's side of the held-out split."""
@@ -57,7 +58,7 @@ class Reading:
     def prompt(self, sample: Sample) -> Prompt:
         """Return a sample's prompt, cut to at most `sample_tokens` tokens. Raises UnusableSample if it has no prompt."""
         try:
-            document = with_chosen_frames(read_document(sample), self.plan.video)
+            document = with_chosen_frames(read_document(sample, self.captions), self.plan.video)
         except Unfit as error:
             raise UnusableSample(str(error) if str(error) in REASONS else "unreadable") from None
         except (KeyError, TypeError, ValueError) as error:  # for example, the JSON has an unexpected shape
@@ -79,11 +80,12 @@ class Reading:
             raise UnusableSample("no_answer_left" if whole.answer_tokens() else "no_loss")
         return prompt
 
-    def __call__(self, sample: Sample) -> int | list[int]:
-        """Return the length of a sample's prompt in tokens, or a list of lengths, one for each alternative caption.
+    def __call__(self, sample: Sample) -> int | list[tuple[int, str | None]]:
+        """Return the length of a sample's prompt in tokens, or a list of lengths with origins, one for each caption.
 
-        This needs the sizes of images, but not their bytes. For a sample without a prompt, return the code of the reason
-        instead of the length. The code is FIRST_REASON_CODE or more.
+        The lengths do not depend on `captions`: the loader draws one of them as `prompt` draws a caption. This needs the sizes
+        of images, but not their bytes. For a sample without a prompt, return the code of the reason instead of the length. The
+        code is FIRST_REASON_CODE or more.
         """
         if not self.takes(sample["__key__"]):
             return reason_code(HELD_OUT)
@@ -93,11 +95,12 @@ class Reading:
             found = zip(names, map(tuple, sample["__images__"]), strict=True)
             sizes = {name: size for name, size in found if name in sample["__image_names__"]}
             sizes |= sample.get("__unsized__", {})  # encoded images of unknown size; decoding their headers gives the reason
-            choices = 1 if is_document(facts, sample) else len(captions_of("", facts))
+            origins = caption_origins(facts, sample)
         except (KeyError, TypeError, ValueError):
             return reason_code("unreadable")
-        lengths = [self._length({**sample, **sizes, "__seed__": number}) for number in range(choices)]
-        return lengths[0] if len(lengths) == 1 else lengths
+        plain = replace(self, captions=None)  # so that the number n draws the caption n
+        lengths = [plain._length({**sample, **sizes, "__seed__": number}) for number in range(len(origins))]
+        return lengths[0] if len(lengths) == 1 else list(zip(lengths, origins, strict=True))
 
     def _length(self, sample: Sample) -> int:
         """Return the length of a sample's prompt, or the code of the reason if the sample has no prompt."""

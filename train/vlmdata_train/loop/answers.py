@@ -41,7 +41,7 @@ def make_questions(reading: Reading, samples: Iterable[Sample]) -> Iterator[Ques
     """
     for sample in samples:
         try:
-            document = with_chosen_frames(read_document(sample), reading.plan.video)
+            document = with_chosen_frames(read_document(sample, reading.captions), reading.plan.video)
             prompt, truth = reading.prompter.before_answer(document)
         except (KeyError, ValueError, ImageError):
             continue

@@ -36,7 +36,7 @@ from vlmdata_train.recipe import Recipe, build_parts
 MAY_CHANGE = ("steps", "epochs", "out", "speed", "checkpoints", "held_out", "logs")
 
 # Values of the keys that are missing in recipes of earlier versions.
-DEFAULTS_BEFORE: dict[str, Any] = {"chat_template": None, "trusted_tokens": [], "loss": "all"}
+DEFAULTS_BEFORE: dict[str, Any] = {"chat_template": None, "trusted_tokens": [], "loss": "all", "captions": None}
 
 
 def resumable(recipe: Recipe, checkpoints: Path) -> Path | None:
@@ -102,7 +102,7 @@ def _texts(samples: SampleStream, recipe: Recipe, count: int) -> Iterator[str]:
         if is_held_out(sample["__key__"], recipe.held_out.fraction):
             continue
         try:
-            positions = read_document(sample).positions
+            positions = read_document(sample, recipe.captions).positions
         except (KeyError, TypeError, ValueError):  # the sample is counted when the feed reads it
             continue
         yield from (position for position in positions if isinstance(position, str))
