@@ -19,7 +19,9 @@ from vlmdata.croissant import CROISSANT, croissant, is_image, summary
 from vlmdata.engine.output.samples_index import open_index
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.exporting.exporter import LOADING, Kind, Published, first_kind
+from vlmdata.generation.writers import writers
 from vlmdata.hub_metadata import metadata
+from vlmdata.readable import UNPRINTABLE
 from vlmdata.sizes import counted, megabytes
 
 CARD = "README.md"
@@ -69,7 +71,7 @@ def features(members: list[str]) -> list[dict[str, str]]:
 
 
 def card(manifest: dict[str, Any], members: list[str], kind: Kind | None) -> str:
-    """Return README.md: metadata for the Hub, then counts, columns, dropped rows by reason, licences and the recipe.
+    """Return README.md: metadata for the Hub, then counts, columns, models, dropped rows by reason, licences and the recipe.
 
     `members` names the members of the samples, and `kind` is the kind of the samples, or None without samples.
     """
@@ -114,6 +116,7 @@ def _page(
         *(["## Columns\n\n| column | content |\n|---|---|"] if columns else []),
         *(f"| `{name}` | {content} |" for name, content in columns.items()),
         *([""] if columns else []),
+        *_written(manifest),
         "## Rows\n\n| rows | step | reason |\n|---:|---|---|",
         *(f"| {line['rows']:,} | {_cell(line['step'])} | {_cell(line['reason'])} |" for line in manifest["dropped"]),
         f"| {manifest['kept']:,} | kept | |\n",
@@ -138,6 +141,32 @@ def tar_columns(members: list[str], kind: Kind) -> dict[str, str]:
     found |= {"txt": "the caption"} if "txt" in members else {}
     found |= {"json": JSON[kind], "__key__": "the sample's key, a hash of its content", "__url__": "the tar of the sample"}
     return found
+
+
+def _written(manifest: dict[str, Any]) -> list[str]:
+    """Return the lines that say which models wrote texts, and how they were asked. Names and prompts are shown as code."""
+    if not manifest["generations"]:
+        return []
+    lines = ["## Texts written by models\n", "| step | model | answers | failed |\n|---|---|---:|---:|"]
+    prompts = []
+    for writer in writers(manifest):
+        entry = manifest["generations"][writer.step]
+        named = ", ".join(map(_code, writer.models)) or "not named"
+        by = f"{named} (generator {_code(writer.generator)})" if writer.generator else named
+        lines.append(f"| {_code(writer.step)} | {by} | {entry['answers']:,} | {sum(entry['failed'].values()):,} |")
+        prompts += [
+            f"- {_code(writer.step)}, {_code(name)}: {_code(text, 600)}" for name, text in writer.prompts.items() if text
+        ]
+    if prompts:
+        lines += ["\nThe prompts, with places for values in braces:\n", *prompts]
+    return [*lines, ""]
+
+
+def _code(text: str, most: int = 120) -> str:
+    """Return untrusted text as code for Markdown, on one line and cut to `most` characters."""
+    safe = " ".join(UNPRINTABLE.sub(" ", text).replace("`", "'").split())
+    cut = safe if len(safe) <= most else f"{safe[: most - 1]}…"
+    return f"`{cut.replace('|', '¦')}`" if cut else ""
 
 
 def _provenance(sums: dict[str, dict[str, int]]) -> list[str]:

@@ -23,6 +23,7 @@ from vlmdata.engine.output.samples_index import open_index, read_open, read_span
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.parquet_files import damage, open_parquet
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.generation.asking_step import AskingStep
 from vlmdata.images.formats import IMAGE_EXTENSIONS
 from vlmdata.loader.index.index_file import INDEX_FILE
 from vlmdata.recipe import parse
@@ -195,15 +196,15 @@ def _hashes(facts: dict[str, Any]) -> list[str | None]:
 def _steps_of(a: Side, b: Side, column: str) -> str:
     """Return text that names what may have caused different values in `column`: steps, joined by "or".
 
-    These are the steps that rewrite `column` and are not the same in both recipes. If there are none, return "the source". If a
-    step of a recipe cannot be imported, return "a step".
+    These are the steps that rewrite `column`, or ask a generator, and are not the same in both recipes. If there are none,
+    return "the source". If a step of a recipe cannot be imported, return "a step".
     """
     try:
         found = [{repr(step): step for step in parse(side.manifest["recipe"]).steps} for side in (a, b)]
     except RecipeError:  # a user's step that cannot be imported here
         return "a step"
     changed = [step for one, other in (found, found[::-1]) for text, step in one.items() if text not in other]
-    names = {step.name for step in changed if column in step.writes or column in step.changes}
+    names = {step.name for step in changed if column in step.writes or column in step.changes or isinstance(step, AskingStep)}
     return " or ".join(sorted(names)) or "the source"
 
 

@@ -63,8 +63,8 @@ class Opened:
             with open(self.options.log, "a") as file:
                 file.write(f"{prompt.text}\\n")
             failure = next((name for part, name in failures.items() if part in prompt.text), None)
-            answer = Answer(failure=failure, seconds=0.5) if failure else Answer(prompt.text.upper(), "stop", None, 10, 3, 0.5)
-            done(number, answer)
+            text = prompt.text.upper()
+            done(number, Answer(failure=failure, seconds=0.5) if failure else Answer(text, "stop", None, 10, 3, 0.5))
 
     def close(self):
         pass
@@ -72,7 +72,7 @@ class Opened:
 
 @dataclass(frozen=True, kw_only=True)
 class Louder(AskingStep):
-    """Asks for the caption twice, and writes the first answer as the caption. Rows with a failed first answer are dropped."""
+    """Asks for the caption twice, and writes the first answer as an alternative. Rows without the first answer are dropped."""
 
     reads: ClassVar = ("texts",)
     prompts: tuple[str, ...] = ("first", "second")
@@ -97,7 +97,7 @@ class Louder(AskingStep):
         answers, texts = rows[self.column("answers")].to_pylist(), rows["texts"].to_pylist()
         for row, found in zip(texts, answers):
             if found and found[0]["text"]:
-                row[1] = {**row[1], "text": found[0]["text"], "alternatives": [row[1]["text"]]}
+                row[1] = {**row[1], "alternatives": [found[0]["text"]], "origins": [self.name]}
         rows = set_column(rows, "texts", pa.array(texts, rows["texts"].type))
         failures = [found[0]["failure"] if found else None for found in answers]
         if not self.drops:

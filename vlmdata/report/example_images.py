@@ -59,6 +59,22 @@ class Album:
         row = None if self.recomputed is None else self.recomputed.row(example.number)
         return None if row is None or row["drop"] == FORGOTTEN else self._rejected(example, row)
 
+    def written(self, example: Example) -> list[tuple[str, str, str]]:
+        """Return what steps wrote about a kept sample, as (step, text of the source, text of the step)."""
+        sample = self.samples.get(example.key)
+        if sample is None:
+            return []
+        facts = json.loads(read_span(self.store, sample["shard"], *places(sample)["json"]))
+        texts, others, origins = ([facts.get(name)] for name in ("caption", "alternatives", "origins"))
+        if "texts" in facts:
+            texts, others, origins = (facts.get(name) or [] for name in ("texts", "alternatives", "origins"))
+        return [
+            (origin, clean(text), clean(other))
+            for text, alternatives, steps in zip(texts, others, origins, strict=False)
+            for other, origin in zip(alternatives or [], steps or [], strict=False)
+            if origin is not None
+        ]
+
     def _kept(self, example: Example, sample: dict[str, Any]) -> Shown:
         members = places(sample)
         facts = json.loads(read_span(self.store, sample["shard"], *members["json"]))

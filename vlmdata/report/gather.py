@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.generation.totals import amount
+from vlmdata.generation.writers import writers
 from vlmdata.report import threshold_lines
 from vlmdata.report.charts import charts
 from vlmdata.report.example_images import Album, Shown
@@ -25,6 +27,7 @@ PER_SIDE = 4
 CLUSTERS = 4  # maximum number of clusters shown for each step
 COPIES = 3
 SAMPLES = 12
+WRITTEN = 4  # samples with texts before and after, for each step that asks a generator
 NAMES = 10  # maximum number of hosts or languages in a table
 
 
@@ -50,6 +53,7 @@ def gather(store: Store, manifest: dict[str, Any]) -> dict[str, Any]:
         "inside": [(*rule, count) for rule, count in sorted(facts.inside.items(), key=lambda item: (-item[1], str(item[0])))],
         "charts": charts(facts, drawn, kept),
         "margins": _margins(facts, levels, chosen, album),
+        "generations": _generations(manifest, chosen, private, album),
         "clusters": [_cluster_step(facts, step, keys, chosen, album) for step, keys in clusters.items()],
         "samples": [shown for e in chosen.samples if (shown := album.show(e))][:SAMPLES],
         "hosts": _hosts(facts.hosts, manifest["rows"]),
@@ -146,6 +150,28 @@ def _shown(examples: list[Example], album: Album, most: int) -> list[Shown]:
         if one is not None:
             shown.setdefault((one.words, one.width, one.height), one)
     return list(shown.values())
+
+
+def _generations(manifest: dict[str, Any], chosen: Chosen, private: set[str], album: Album) -> list[dict[str, Any]]:
+    """Return for each step that asked a generator its models, what the answers took, and some texts before and after.
+
+    Private steps get no texts.
+    """
+    written = [(example, album.written(example)) for example in chosen.samples] if manifest["generations"] else []
+    found = []
+    for writer in writers(manifest):
+        entry = manifest["generations"][writer.step]
+        shown: list[dict[str, Any]] = []
+        for example, texts in written if writer.step not in private else []:
+            own = [(before, after) for step, before, after in texts if step == writer.step]
+            if own and len(shown) < WRITTEN and (picture := album.show(example)):
+                shown.append({"shown": picture, "before": own[0][0], "after": [after for _, after in own]})
+        failed, rejected = (
+            sorted(entry[name].items(), key=lambda item: (-item[1], item[0])) for name in ("failed", "rejected")
+        )
+        cost = None if entry["money"] is None else amount(entry["money"])
+        found.append({**entry, **writer._asdict(), "failed": failed, "rejected": rejected, "cost": cost, "shown": shown})
+    return found
 
 
 def _clusters(heavy: Heavy) -> dict[str, list[str]]:

@@ -25,6 +25,7 @@ from vlmdata.engine.partitions.calls import PartitionCall
 from vlmdata.engine.partitions.tombstones import REASON, STEP, TAKEN_DOWN
 from vlmdata.engine.store.parquet_files import damage, open_parquet
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.generator import ANSWERS
 from vlmdata.redact import redacted, redacted_column
 from vlmdata.row import Flat, alive, flatten, in_one, set_column
 
@@ -53,8 +54,19 @@ def ledger_rows(rows: pa.Table, kept_before: int, samples: int) -> pa.Table:
         "images": _narrow(rows, "images", PER_IMAGE),
         "texts": _narrow(rows, "texts", PER_TEXT),
         **{name: rows[name] for name in measured_columns(rows)},
+        **{
+            f"{name.rpartition('.')[0]}.failed": _failures(rows[name])
+            for name in rows.column_names
+            if rows[name].type == ANSWERS
+        },
     }
     return pa.table(columns)
+
+
+def _failures(answers: pa.ChunkedArray) -> pa.Array:
+    """Return the reasons why answers about each row failed, joined by commas, or null if none did."""
+    names = [sorted({one["failure"] for one in row or () if one["failure"]}) for row in answers.to_pylist()]
+    return pa.array([", ".join(found) or None for found in names], pa.string())
 
 
 def _first_url(images: Flat) -> pa.Array:
