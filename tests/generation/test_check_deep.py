@@ -13,7 +13,7 @@ def test_deep_asks_for_four_answers_and_estimates_the_rest(own_folder, capsys):
     assert len(asked(own_folder)) == 4
     lines = capsys.readouterr().out.splitlines()
     assert "  louder: 4 of 4 answers, 4 requests made; 10 + 3 tokens and 0.5 s for each" in lines
-    words = "about 20 answers, 200 + 60 tokens, 0.0 hours with 2 requests at the same time, cost 130.00"
+    words = "about 20 answers, 200 + 60 tokens, 5.0 seconds with 2 requests at the same time, cost 130.00"
     assert f"  estimate for 10 rows that reach louder: {words}" in lines
 
 
@@ -36,7 +36,10 @@ def test_without_a_number_of_rows_the_estimate_is_for_a_thousand(own_folder, cap
     recipe = recipe_of(own_folder, 12)
     monkeypatch.setattr("vlmdata.preflight.try_rows.SEARCHED", 6)
     assert main(["check", str(recipe), "--deep"]) == 0
-    assert "  estimate for 1,000 rows that reach louder: about 2,000 answers, 20,000 + 6,000 tokens" in capsys.readouterr().out
+    assert (
+        "  estimate for 1,000 rows that reach louder: about 2,000 answers, 20,000 + 6,000 tokens, 8.3 minutes"
+        in capsys.readouterr().out
+    )
 
 
 def test_failed_and_unused_answers_are_named(own_folder, capsys):

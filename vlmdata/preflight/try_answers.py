@@ -156,11 +156,18 @@ def _estimate(step: AskingStep, tried: Tried, rows: int) -> str:
     prompt_tokens, tokens, seconds = (answers * mean for mean in tried.means())
     generator = step.writer()
     at_once = getattr(generator, "concurrency", None)
-    hours = f"{seconds / 3600 / (at_once or 1):,.1f} hours"
+    time = _time(seconds / (at_once or 1))
     words = [f"about {counted(answers, 'answer')}", f"{_rough(prompt_tokens)} + {_rough(tokens)} tokens"]
-    words.append(f"{hours} with {at_once} requests at the same time" if at_once else f"{hours} if one comes after the other")
+    words.append(f"{time} with {at_once} requests at the same time" if at_once else f"{time} if one comes after the other")
     money = generator.money(round(prompt_tokens), round(tokens))
     return ", ".join([*words, *([f"cost {amount(money)}"] if money is not None else [])])
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.1f} seconds"
 
 
 def _rough(number: float) -> str:
