@@ -130,7 +130,7 @@ def of_card(text: str) -> DatasetCardData:
 
 def test_the_client_of_the_hub_reads_the_metadata_of_a_dataset():
     recipe = {"source": {}, "steps": [{"language": {"keep": ["no"]}}], "shards": {"layout": "captions"}}
-    manifest = {"kept": 5, "rows": 9, "dropped": [], "recipe": recipe, "versions": {}, "files": {}}
+    manifest = {"kept": 5, "rows": 9, "dropped": [], "recipe": recipe, "versions": {}, "generations": {}, "files": {}}
     manifest["provenance"] = {"license": {"CC0": 5}}
     found = of_card(card(manifest, ["jpg", "png", "json", "txt"], "captions"))
     assert (found.license, found.language, found.size_categories) == ("cc0-1.0", ["no"], ["n<1K"])
