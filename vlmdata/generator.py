@@ -74,7 +74,10 @@ class OpenGenerator(Protocol):
     """An open model or endpoint. Several threads may call `answer` at the same time."""
 
     facts: Mapping[str, Any]
-    """What the manifest records about the model: version of the engine, hash of the weights. Holds no secrets."""
+    """What the manifest records about the model: version of the engine, hash of the weights. Holds no secrets.
+
+    They are read before and after each call of `answer`, which may replace them by a mapping with more facts.
+    """
 
     def answer(self, prompts: Iterator[Prompt], sampling: Sampling, done: Callable[[int, Answer], None]) -> None:
         """Answer all prompts, and call `done` with the number of each prompt, counted from 0, and its answer.

@@ -190,14 +190,15 @@ def models(store: Store, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
     """Return for each step, by name, the facts about its models: hash of the weights, preprocessing and precision.
 
     A step that asks a generator has the generator's facts and its prompts. Workers stored these facts when they measured. Steps
-    without a model are left out.
+    without a model are left out, and so are facts that others repeat and add to.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     names = store.list(NOTES)
     for bound in compile_recipe(recipe):
         notes = [name for name in names if bound.measure and name.startswith(f"{NOTES}/{bound.measure}.")]
         if notes:
-            found[bound.step.name] = [json.loads(store.read(name)) for name in notes]
+            facts = [json.loads(store.read(name)) for name in notes]
+            found[bound.step.name] = [one for one in facts if not any(one.items() < other.items() for other in facts)]
     return found
 
 

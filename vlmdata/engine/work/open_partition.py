@@ -142,6 +142,7 @@ class OpenPartition:
                 opened.answer(prompts(), sampling, lambda number, answer: store(sent[number], answer))
             finally:
                 journal.close()
+                self.note(opened.facts)  # an endpoint may say only with an answer which model it is
         return [journal.known[question.id] for question in questions]
 
     def _run_record(self, generator: Generator) -> RunRecord:
