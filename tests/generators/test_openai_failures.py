@@ -1,11 +1,13 @@
 """The generator `openai` asks again after passing failures, obeys Retry-After, and stops in one line without the key."""
 
+import json
 import socket
 import threading
 from contextlib import ExitStack
 
 import pytest
 
+from bench.inputs.certificate import Certificate
 from tests.generators.faults import (
     always,
     by_attempt,
@@ -23,6 +25,7 @@ from tests.generators.faults import (
 )
 from tests.generators.openai_server import OpenAIServer
 from tests.generators.opened import answers, asking, opened, prompts
+from tests.servers import LoopbackServer, reply
 from vlmdata.errors import GeneratorStopped
 from vlmdata.generation import endpoint as module
 from vlmdata.generation.endpoint import MOST_PAUSE_S, pause_s
@@ -169,6 +172,17 @@ def test_an_endpoint_that_cannot_be_reached_stops_the_run_at_once(tmp_path, host
     assert not found and "cannot be reached" in line and "Start the server or correct `url`" in line
 
 
+def test_a_certificate_is_checked_and_ca_file_adds_an_authority(tmp_path):
+    trusted = Certificate("127.0.0.1")
+    choice = {"message": {"content": "yes"}, "finish_reason": "stop"}
+    answer = reply(json.dumps({"choices": [choice]}).encode(), headers={"Content-Type": "application/json"})
+    with LoopbackServer(default=answer, tls=trusted) as server:
+        line, found = stopped(server.url("/v1"), tmp_path, retries=5)
+        assert not found and "cannot be reached" in line and "certificate" in line and server.paths() == []
+        with opened(server.url("/v1"), tmp_path, ca_file=str(trusted.file)) as endpoint:
+            assert answers(endpoint, prompts("a"))[0].text == "yes"
+
+
 def test_an_endpoint_that_goes_away_later_is_asked_again(tmp_path):
     with ExitStack() as stack:
         server = stack.enter_context(OpenAIServer())
@@ -233,6 +247,20 @@ def test_an_error_of_the_caller_is_raised_and_nothing_hangs(tmp_path):
         with pytest.raises(FileNotFoundError):
             endpoint.answer(broken(), Sampling(), lambda number, answer: None)
         assert answers(endpoint, prompts("b"))[0].failure is None
+
+
+def test_an_error_of_the_caller_does_not_wait_for_prompts_to_be_asked_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FIRST_DELAY_S", 1000.0)
+
+    def broken():
+        yield Prompt("a")
+        server.wait_for(lambda server: server.answered)
+        raise FileNotFoundError("image")
+
+    with asking(tmp_path, OpenAIServer(faults=always(too_many(500))), retries=9) as (server, endpoint):
+        with pytest.raises(FileNotFoundError):
+            endpoint.answer(broken(), Sampling(), lambda number, answer: None)
+        assert server.requests == 1
 
 
 def test_close_ends_a_request_under_way(tmp_path):

@@ -75,7 +75,7 @@ def completion(data: bytes) -> Completion:
     if isinstance(message.get("refusal"), str):
         refusal = message["refusal"] or refusal
     usage = _usage(body.get("usage"))
-    model, fingerprint = (_clean(str(body.get(name) or "")) for name in ("model", "system_fingerprint"))
+    model, fingerprint = (_name(body.get(name)) for name in ("model", "system_fingerprint"))
     if refusal:
         return Completion(_clean(refusal), "refusal", usage, model, fingerprint)
     finish = FINISHES.get(reason or "", "stop")
@@ -136,6 +136,10 @@ def _tokens(count: Any) -> int:
     if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MOST_TOKENS:
         raise Malformed("usage does not hold two numbers of tokens")
     return count
+
+
+def _name(value: Any) -> str:
+    return _clean(value) if isinstance(value, str) else ""
 
 
 def _clean(text: str) -> str:

@@ -30,6 +30,7 @@ class _Call:
     done: Callable[[int, Answer], None]
     under_way: int = 0
     error: BaseException | None = None
+    is_ending: bool = False  # True once it can only end with an error
     is_complete: bool = True  # False once a prompt was given up
 
 
@@ -62,6 +63,7 @@ class Crew:
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._threads: list[Thread] = []
         self._busy = 0  # places that are taken
+        self._mine = threading.local()  # the call whose prompt a thread asks
         self._held: list[_Task] = []  # failures held back
         self._failed = 0  # failures in a row
         self._why: Callable[[], str] | None = None  # the reason of the stop
@@ -76,6 +78,8 @@ class Crew:
         try:
             is_sent = self._send_all(call, prompts)
         finally:
+            if not is_sent:  # an error or a stop, for which no prompt is asked again
+                self._end(call)
             self._wait_for(call)
         if call.error is not None:
             raise call.error
@@ -99,12 +103,18 @@ class Crew:
             self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
     def may_ask(self, delay_s: float) -> bool:
-        """Wait for a time, and until no pause lasts. Return False at once if the crew stops."""
-        after = time.monotonic() + delay_s
+        """Wait for a time, and until no pause lasts. Return False at once if the crew stops or the call failed.
+
+        Only the function that asks may call this, in its thread.
+        """
+        after, call = time.monotonic() + delay_s, self._mine.call
         with self._changed:
-            while self._why is None and (left := max(after, self._paused_until) - time.monotonic()) > 0:
+            while self._why is None and not call.is_ending:
+                left = max(after, self._paused_until) - time.monotonic()
+                if left <= 0:
+                    return True
                 self._changed.wait(left)
-            return self._why is None
+            return False
 
     def close(self) -> None:
         """Stop and end the threads."""
@@ -129,6 +139,11 @@ class Crew:
                     return False
                 undo.pop_all()
         raise AssertionError("itertools.count does not end")
+
+    def _end(self, call: _Call) -> None:
+        with self._changed:
+            call.is_ending = True
+            self._changed.notify_all()
 
     def _take_place(self, call: _Call) -> bool:
         with self._changed:
@@ -180,6 +195,7 @@ class Crew:
 
     def _answer(self, task: _Task) -> None:
         assert task.prompt is not None
+        self._mine.call = task.call
         try:
             answer = self._ask(task.prompt, task.call.sampling)
         except CannotGoOn as error:
@@ -229,4 +245,4 @@ class Crew:
         with self._changed:
             task.call.error = task.call.error or error
             task.call.under_way -= 1
-            self._changed.notify_all()
+            self._end(task.call)

@@ -19,7 +19,8 @@ from vlmdata.web.retry_delay import retry_after_s
 FIRST_DELAY_S = 1.0  # doubles with each failure of a prompt
 MOST_DELAY_S = 60.0
 MOST_PAUSE_S = 600.0  # that a Retry-After is obeyed for; then the endpoint is asked again
-MOST_WORDS = 200  # characters of a server's message
+MOST_READ = 4000  # characters of a server's message that are looked at, because the message may fill the whole answer
+MOST_WORDS = 200  # characters of it that are shown
 MOST_SEEN = 8  # distinct values of a fact that are kept, because a server may send another one with each answer
 PIECE = 8  # a part of the key of this length in a server's message hides the message
 SHORT_KEY = 16  # a shorter key, such as EMPTY, is no secret, and answers may hold the word
@@ -177,7 +178,7 @@ class Endpoint:
 
     def _shown(self, words: str) -> str:
         """Return a server's message for an error, as ' ("...")', or "" if it is empty. It never holds the key."""
-        text = "".join(one for one in " ".join(words.split()) if one.isprintable())
+        text = "".join(one for one in " ".join(words[:MOST_READ].split()) if one.isprintable())
         key = self.options.key
         if key and any(key[at : at + PIECE] in text for at in range(max(1, len(key) - PIECE + 1))):
             return " (its message repeats the key)"
