@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import open_clip
@@ -16,6 +15,7 @@ from torch import Tensor
 from vlmdata.models.clip_names import has_own_weights, names_at_home
 from vlmdata.models.find_gpus import gpus_here
 from vlmdata.models.image_batches import PixelCache, preparation
+from vlmdata.models.loaded_weights import choose_precision, weights_hash
 from vlmdata.models.weights_identity import unusable_tokenizer, unusable_weights
 from vlmdata.step import StepContext
 from vlmdata.untrusted import errors_as
@@ -146,14 +146,6 @@ def clip_of(context: StepContext, model: str, pretrained: str, precision: str = 
     return context.kept(name, lambda: Clip(model, pretrained, precision, pixels, compiled=compiled))
 
 
-def choose_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of the computation. `auto` is bf16 on devices that multiply bf16 faster than fp32, else fp32."""
-    if precision == "auto":
-        fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if fast else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-
-
 def decoders() -> int:
     """Return the number of decoding threads.
 
@@ -162,12 +154,3 @@ def decoders() -> int:
     if not torch.cuda.is_available():
         return 1
     return max(1, len(os.sched_getaffinity(0)) // max(gpus_here(), torch.cuda.device_count()))
-
-
-def weights_hash(net: Any) -> str:
-    """Return the SHA-256 of the names and values of all loaded weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(net.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
