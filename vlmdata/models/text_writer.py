@@ -1,0 +1,197 @@
+"""Answer prompts in batches with a model of transformers. B prompts in a batch, T tokens of the longest one."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    LogitsProcessorList,
+    PretrainedConfig,
+)
+
+from vlmdata.errors import GeneratorStopped, RecipeError
+from vlmdata.generator import Answer, Prompt, Sampling
+from vlmdata.models.draw_tokens import TokenDraw
+from vlmdata.models.loaded_weights import choose_precision, weights_hash
+from vlmdata.models.prompt_inputs import ImageInputs, Prepared, TextInputs
+from vlmdata.models.weights_identity import unusable_weights
+from vlmdata.untrusted import Failed, errors_as
+
+BATCH = {"cuda": 32, "cpu": 8}  # prompts at a time
+AHEAD = 4  # batches of prompts that are held in memory and sorted by length
+MOST_BROKEN = 8  # prompts that fail one after the other because of the model or the GPU, before the model counts as unusable
+BROKEN = {  # failure: what is said if the model counts as unusable
+    "not_finite": "gives probabilities that are not finite. Use precision: fp32, or weights that are not damaged",
+    "no_memory": "has too little memory on the GPU for one prompt. Use precision: bf16, smaller images or a smaller model",
+}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    number: int  # of the prompt, as `answer` counts
+    prompt: Prompt
+    text: str  # the prompt in the model's form
+
+
+class TextWriter:
+    """A model with its tokenizer or processor. It is thread-safe: a lock lets one thread compute at a time."""
+
+    def __init__(self, model: str, precision: str, batch: int = 0):
+        """Load the model. `batch` is the number of prompts at a time, 0 for BATCH. Raises RecipeError if loading fails."""
+        self.name = model
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.kind = choose_precision(precision, self.device)
+        self.batch = batch or BATCH[self.device.type]
+        with errors_as(lambda error: unusable_weights(model, error), passes=(MemoryError, OSError)):
+            config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+        sees_images = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        if not sees_images and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise RecipeError(f"model: {model} is a {config.model_type}, which does not write text. Give a model that does")
+        self.inputs = ImageInputs(model) if sees_images else TextInputs(model)
+        self.context = _context(config)
+        loader = AutoModelForImageTextToText if sees_images else AutoModelForCausalLM
+        with errors_as(lambda error: unusable_weights(model, error), passes=(MemoryError, OSError)):
+            net: Any = loader.from_pretrained(model, dtype=self.kind, trust_remote_code=False)
+        self.facts: Mapping[str, Any] = {
+            "model": model,
+            "weights_sha256": weights_hash(net),
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+            "computed": f"{str(self.kind).removeprefix('torch.')} on {_device_name(self.device)}",
+        }
+        self.ends = _ends(net.generation_config, self.inputs.tokenizer)
+        # only the sampling of the recipe counts, not the one in the model's own generation_config.json
+        net.generation_config = GenerationConfig(
+            eos_token_id=self.ends or None,
+            pad_token_id=self.inputs.pad,
+            bos_token_id=net.generation_config.bos_token_id,
+            decoder_start_token_id=net.generation_config.decoder_start_token_id,
+        )
+        self._net = net.to(self.device).eval()
+        self._broken = 0  # prompts that failed one after the other because of the model or the GPU
+        self._computing = threading.Lock()
+
+    def answer(self, prompts: Iterator[Prompt], sampling: Sampling, done: Callable[[int, Answer], None]) -> None:
+        """Answer all prompts, as OpenGenerator says. Prompts with the same number of images share batches, longest first."""
+        numbered = enumerate(prompts)
+        while pulled := list(itertools.islice(numbered, AHEAD * self.batch)):
+            asked = [one for number, prompt in pulled if (one := self._asked(number, prompt, done)) is not None]
+            asked.sort(key=lambda one: (len(one.prompt.images), len(one.text)), reverse=True)
+            for _, same in itertools.groupby(asked, key=lambda one: len(one.prompt.images)):
+                left = list(same)
+                while left:
+                    with self._computing:
+                        size = self.batch  # a batch that does not fit into the GPU's memory halves it
+                        left = [*self._answer_batch(left[:size], sampling, done), *left[size:]]
+
+    def close(self) -> None:
+        self._net = None
+
+    def _asked(self, number: int, prompt: Prompt, done: Callable[[int, Answer], None]) -> _Asked | None:
+        """Return a prompt in the model's form, or None if it has failed."""
+        if prompt.images and not self.inputs.sees_images:
+            done(number, Answer(failure="no_images"))
+            return None
+        try:
+            return _Asked(number, prompt, self.inputs.form.text(prompt))
+        except Failed:
+            done(number, Answer(failure="bad_prompt"))
+            return None
+
+    def _answer_batch(self, asked: list[_Asked], sampling: Sampling, done: Callable[[int, Answer], None]) -> list[_Asked]:
+        """Answer the prompts. Return those that still have no answer, because the batch was halved."""
+        start = time.perf_counter()
+        used, prepared = self._usable(asked, sampling, done)
+        if prepared is None:
+            return []
+        try:
+            tokens, broken = self._generate(prepared, [one.prompt.seed for one in used], sampling)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            if self.batch > 1:
+                self.batch //= 2
+                return used
+            done(used[0].number, Answer(failure="no_memory"))
+            self._broken += 1
+            self._stop_if_broken("no_memory")
+            return []
+        seconds = (time.perf_counter() - start) / len(used)
+        for one, row, length, is_broken in zip(used, tokens, prepared.lengths, broken, strict=False):  # without the copies
+            done(one.number, Answer(failure="not_finite") if is_broken else self._read(row, length, seconds))
+            self._broken = self._broken + 1 if is_broken else 0
+        self._stop_if_broken("not_finite")
+        return []
+
+    def _usable(
+        self, asked: list[_Asked], sampling: Sampling, done: Callable[[int, Answer], None]
+    ) -> tuple[list[_Asked], Prepared | None]:
+        """Return the prompts that the model can read, with its inputs for a full batch of them. The others have failed.
+
+        The inputs are None if no prompt is left.
+        """
+        used = asked
+        while used:
+            prepared, failures = self.inputs.prepared([(one.text, one.prompt.images) for one in used], self.batch)
+            if prepared is not None and self.context is not None:
+                most = self.context - sampling.max_tokens
+                failures = {place: "too_long" for place, length in enumerate(prepared.lengths) if length > most}
+            if not failures:
+                return used, prepared
+            for place, failure in failures.items():
+                done(used[place].number, Answer(failure=failure))
+            used = [one for place, one in enumerate(used) if place not in failures]
+        return [], None
+
+    @torch.inference_mode()
+    def _generate(self, prepared: Prepared, seeds: list[int], sampling: Sampling) -> tuple[list[list[int]], list[bool]]:
+        """Return the new tokens of each prompt of the batch with padding, and whether its probabilities were not finite."""
+        inputs = {
+            name: tensor.to(self.device, self.kind if tensor.is_floating_point() else tensor.dtype)
+            for name, tensor in prepared.tensors.items()
+        }
+        seeds = seeds + seeds[-1:] * (self.batch - len(seeds))
+        draw = TokenDraw(sampling, seeds, self.ends[0] if self.ends else 0, self.device)
+        config = GenerationConfig(max_new_tokens=sampling.max_tokens, do_sample=False)  # TokenDraw draws
+        found = self._net.generate(**inputs, generation_config=config, logits_processor=LogitsProcessorList([draw]))
+        return found[:, -draw.steps :].tolist(), draw.broken.tolist()
+
+    def _read(self, row: list[int], length: int, seconds: float) -> Answer:
+        """Return the answer in a row of new tokens. The token that ends an answer is not counted."""
+        end = next((place for place, token in enumerate(row) if token in self.ends), None)
+        tokens = row[:end]
+        text = self.inputs.tokenizer.decode(tokens, skip_special_tokens=True)
+        return Answer(text, "length" if end is None else "stop", None, length, len(tokens), seconds)
+
+    def _stop_if_broken(self, failure: str) -> None:
+        """Raise GeneratorStopped if the model or the GPU has caused many failures since the last answer."""
+        if self._broken >= MOST_BROKEN:
+            raise GeneratorStopped(f"hf: {self.name} {BROKEN[failure]}")
+
+
+def _context(config: PretrainedConfig) -> int | None:
+    """Return how many tokens a prompt and its answer may have together, or None if the model does not limit it."""
+    most = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return most if isinstance(most, int) and most > 0 else None
+
+
+def _ends(config: GenerationConfig, tokenizer: Any) -> list[int]:
+    """Return the tokens that end an answer: those of the model's generation configuration, or the tokenizer's."""
+    ends = config.eos_token_id if config.eos_token_id is not None else tokenizer.eos_token_id
+    return [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
