@@ -195,6 +195,7 @@ def test_clip_score_after_the_step_takes_the_best_of_text_and_captions(tmp_path)
             "recaption.prompt: nothing is known for the place {txt}. Did you mean 'text'?",
         ),
         ({"prompt": "Look", "mode": "fuse"}, "recaption.prompt needs the place {text} for the old text, or set mode: describe"),
+        ({"system": "a \ud800"}, "recaption.system has a lone surrogate, which is no character. Remove it"),
         ({"label": "raw"}, "the label 'raw' means the captions of the source. Choose another `label`"),
     ],
 )

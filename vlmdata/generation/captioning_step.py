@@ -89,6 +89,9 @@ class CaptioningStep(AskingStep):
 
     def check(self) -> None:
         super().check()
+        for place, text in self.wording().items():
+            if text != text.encode("utf-8", "replace").decode():
+                raise RecipeError(f"{self.name}.{place} has a lone surrogate, which is no character. Remove it")
         if not 1 <= self.samples <= MOST_SAMPLES:
             raise RecipeError(f"{self.name}.samples must be 1 to {MOST_SAMPLES}, not {self.samples}")
         if self.samples > 1 and self.temperature == 0:
