@@ -18,6 +18,7 @@ from vlmdata.generation.captions import (
     REFUSALS,
     Rejection,
     Rules,
+    beginning,
     captions_before,
     is_pair,
     judged,
@@ -105,8 +106,8 @@ class CaptioningStep(AskingStep):
             raise RecipeError(f"{self.name}.max_words must be at least 1 and at least min_words, not {self.max_words}")
         if not 0 <= self.max_repeats <= 1:
             raise RecipeError(f"{self.name}.max_repeats must lie in [0, 1], not {self.max_repeats}")
-        if any(not refusal.strip() for refusal in self.refusals):
-            raise RecipeError(f"{self.name}.refusals has an empty text, with which every answer begins. Remove it")
+        if any(not beginning(refusal).strip() for refusal in self.refusals):
+            raise RecipeError(f"{self.name}.refusals has a text without a word, with which every answer begins. Remove it")
         if self.name == RAW:
             raise RecipeError(f"the label '{RAW}' means the captions of the source. Choose another `label`")
 

@@ -101,8 +101,8 @@ def _judged(answer: Mapping[str, Any], rules: Rules) -> str | Rejection:
     caption = cleaned(text)
     if not any(map(str.isalnum, caption)):
         return Rejection("empty")
-    start = _start(caption)
-    if any(start.startswith(_start(refusal)) for refusal in rules.refusals):
+    start = beginning(caption)
+    if any(start.startswith(beginning(refusal)) for refusal in rules.refusals):
         return Rejection("refusal")
     words = count_words(caption)
     if words < rules.min_words:
@@ -113,7 +113,8 @@ def _judged(answer: Mapping[str, Any], rules: Rules) -> str | Rejection:
     return Rejection("max_repeats", share, rules.max_repeats) if share > rules.max_repeats else caption
 
 
-def _start(text: str) -> str:
+def beginning(text: str) -> str:
+    """Return the start of a text as refusals are compared: in lower case, without quotation marks, and with plain apostrophes."""
     return text[:200].lstrip('"“„«*_ ').replace("’", "'").casefold()
 
 
