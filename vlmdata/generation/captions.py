@@ -114,7 +114,7 @@ def _judged(answer: Mapping[str, Any], rules: Rules) -> str | Rejection:
 
 
 def beginning(text: str) -> str:
-    """Return the start of a text as refusals are compared: in lower case, without quotation marks, and with plain apostrophes."""
+    """Return the start of a text as refusals are compared: in lower case, without quotation marks before it."""
     return text[:200].lstrip('"“„«*_ ').replace("’", "'").casefold()
 
 
