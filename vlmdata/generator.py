@@ -73,11 +73,13 @@ class RunRecord(Protocol):
 class OpenGenerator(Protocol):
     """An open model or endpoint. Several threads may call `answer` at the same time."""
 
-    facts: Mapping[str, Any]
-    """What the manifest records about the model: version of the engine, hash of the weights. Holds no secrets.
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Return what the manifest records about the model: version of the engine, hash of the weights. Holds no secrets.
 
-    They are read before and after each call of `answer`, which may replace them by a mapping with more facts.
-    """
+        They are read before and after each call of `answer`, which may add facts.
+        """
+        ...
 
     def answer(self, prompts: Iterator[Prompt], sampling: Sampling, done: Callable[[int, Answer], None]) -> None:
         """Answer all prompts, and call `done` with the number of each prompt, counted from 0, and its answer.

@@ -1,4 +1,4 @@
-"""The generator `openai`: asks any endpoint that speaks the protocol of OpenAI for chat completions."""
+"""Ask any endpoint that speaks the protocol of OpenAI for chat completions."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _json(body: bytes) -> dict[str, Any]:
 def _check_names(request: Mapping[str, Any], model: str) -> None:
     """Raise Refused for another model, and for a parameter that would change the answer but is not supported."""
     asked = request.get("model")
-    if asked is not None and asked != model:
+    if asked not in (None, "", model):
         raise Refused(
             f"there is no model {shown(asked)}. This server has the model '{model}'", status=404, code="model_not_found"
         )
