@@ -19,7 +19,7 @@ NAMES = {  # modules with another name than the distribution that installs them
     "yaml": "pyyaml",
 }
 BY_OTHERS = {"aiohttp": "fsspec", "s3fs": "fsspec", "tensorboard": "torch"}  # modules that another module imports for us
-BY_USERS = {"lightning"}  # a user's own trainer, which imports our module for it
+BY_USERS = {"lightning", "vllm"}  # a user's own trainer, and an engine that requires its own version of torch
 FOR_PEOPLE = {"all", "bench", "dev", "docs"}  # extras that no message names
 
 

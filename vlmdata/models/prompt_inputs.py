@@ -14,13 +14,20 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoProcessor, AutoTokenizer
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoProcessor,
+    AutoTokenizer,
+    PretrainedConfig,
+)
 
 from vlmdata.errors import GeneratorStopped, RecipeError
 from vlmdata.generator import Prompt
 from vlmdata.models.chat_form import PROBE, ChatForm
 from vlmdata.models.image_batches import opened
-from vlmdata.models.weights_identity import unusable_tokenizer
+from vlmdata.models.weights_identity import unusable_tokenizer, unusable_weights
 from vlmdata.untrusted import Failed, errors_as, one_line
 
 Written = tuple[str, tuple[bytes, ...]]  # a prompt in the model's form, with its encoded images
@@ -46,9 +53,13 @@ class TextInputs:
         self.pad = _set_padding(self.tokenizer)
         self.form = ChatForm(self.tokenizer, self.tokenizer, None, model)
 
+    def tokens(self, text: str) -> list[int]:
+        """Return the tokens of a prompt in the model's form."""
+        return self.tokenizer(text, add_special_tokens=self.form.is_plain, verbose=False)["input_ids"]
+
     def prepared(self, prompts: Sequence[Written], full: int) -> tuple[Prepared | None, dict[int, str]]:
         """Return the inputs of a batch of `full` prompts, or None and the failure of each prompt that cannot be used."""
-        rows = self.tokenizer([text for text, _ in prompts], add_special_tokens=self.form.is_plain, verbose=False)["input_ids"]
+        rows = [self.tokens(text) for text, _ in prompts]
         if bad := {place: "bad_prompt" for place, row in enumerate(rows) if not row}:
             return None, bad
         lengths = [len(row) for row in rows]
@@ -86,7 +97,7 @@ class ImageInputs:
         All prompts have the same number of images.
         """
         texts = [text for text, _ in prompts]
-        pictures = [_decoded(images) for _, images in prompts]
+        pictures = [decoded(images) for _, images in prompts]
         if bad := {place: "bad_image" for place, images in enumerate(pictures) if images is None}:
             return None, bad
         seen = [images for images in pictures if images is not None]
@@ -98,14 +109,21 @@ class ImageInputs:
             return None, self._refused(texts, seen, failed)
         return Prepared(tensors, tensors["attention_mask"][: len(texts)].sum(-1).tolist()), {}
 
-    def _tensors(self, texts: list[str], images: list[list[Image.Image]]) -> Mapping[str, Tensor]:
+    def tokens(self, text: str) -> list[int]:
+        """Return the tokens of a prompt in the model's form, in which an image is not yet repeated for its patches."""
+        return self.tokenizer(text, add_special_tokens=self._adds_special(text), verbose=False)["input_ids"]
+
+    def _adds_special(self, text: str) -> bool:
+        """Return whether the tokenizer adds special tokens, by the rule of transformers for chat templates of processors."""
         begin = self.tokenizer.bos_token
-        with_special = self.form.is_plain or begin is None or not texts[0].startswith(begin)  # as transformers does it
+        return self.form.is_plain or begin is None or not text.startswith(begin)
+
+    def _tensors(self, texts: list[str], images: list[list[Image.Image]]) -> Mapping[str, Tensor]:
         return self._processor(
             text=texts,
             images=images if images[0] else None,
             padding=True,
-            add_special_tokens=with_special,
+            add_special_tokens=self._adds_special(texts[0]),
             return_tensors="pt",
         )
 
@@ -124,7 +142,22 @@ class ImageInputs:
         return bad
 
 
-def _decoded(images: Sequence[bytes]) -> list[Image.Image] | None:
+def inputs_of(model: str) -> tuple[TextInputs | ImageInputs, PretrainedConfig]:
+    """Return what makes the inputs of a model, and the model's configuration.
+
+    Raises RecipeError if the model does not write text, or if its files cannot be used.
+    """
+    with errors_as(lambda error: unusable_weights(model, error), passes=(MemoryError, OSError)):
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return ImageInputs(model), config
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return TextInputs(model), config
+    raise RecipeError(f"model: {model} is a {config.model_type}, which does not write text. Give a model that does")
+
+
+def decoded(images: Sequence[bytes]) -> list[Image.Image] | None:
+    """Return the images in RGB, or None if one of them cannot be decoded within the default limits."""
     try:
         with errors_as(Failed, passes=(MemoryError,)):
             return [opened(body) for body in images]

@@ -12,9 +12,6 @@ from typing import Any
 import torch
 import transformers
 from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     GenerationConfig,
@@ -22,11 +19,11 @@ from transformers import (
     PretrainedConfig,
 )
 
-from vlmdata.errors import GeneratorStopped, RecipeError
+from vlmdata.errors import GeneratorStopped
 from vlmdata.generator import Answer, Prompt, Sampling
 from vlmdata.models.draw_tokens import TokenDraw
 from vlmdata.models.loaded_weights import choose_precision, weights_hash
-from vlmdata.models.prompt_inputs import ImageInputs, Prepared, TextInputs
+from vlmdata.models.prompt_inputs import Prepared, inputs_of
 from vlmdata.models.weights_identity import unusable_weights
 from vlmdata.untrusted import Failed, errors_as
 
@@ -55,14 +52,9 @@ class TextWriter:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.kind = choose_precision(precision, self.device)
         self.batch = batch or BATCH[self.device.type]
-        with errors_as(lambda error: unusable_weights(model, error), passes=(MemoryError, OSError)):
-            config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-        sees_images = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-        if not sees_images and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise RecipeError(f"model: {model} is a {config.model_type}, which does not write text. Give a model that does")
-        self.inputs = ImageInputs(model) if sees_images else TextInputs(model)
+        self.inputs, config = inputs_of(model)
         self.context = _context(config)
-        loader = AutoModelForImageTextToText if sees_images else AutoModelForCausalLM
+        loader = AutoModelForImageTextToText if self.inputs.sees_images else AutoModelForCausalLM
         with errors_as(lambda error: unusable_weights(model, error), passes=(MemoryError, OSError)):
             net: Any = loader.from_pretrained(model, dtype=self.kind, trust_remote_code=False)
         self.facts: Mapping[str, Any] = {
