@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.generation.written_models import GREEDY, answers, photo, prompts_for, write_model, write_text_model
+from tests.train.published import write_published
 from vlmdata.errors import GeneratorStopped, RecipeError
 from vlmdata.generator import Answer, Prompt, Sampling
 from vlmdata.generators.hf import Hf
@@ -132,6 +133,14 @@ def test_a_model_without_a_chat_template_gets_the_images_before_the_text(tmp_pat
     writer = opened(folder)
     assert writer.inputs.form.text(Prompt("What?", (photo(0), photo(1)))) == "<image><image>\nWhat?"
     assert failures(writer, [Prompt("What?", (photo(0), photo(1))), Prompt("What?")]) == [None, None]
+
+
+@pytest.mark.parametrize("name", ["BLIP-2", "PaliGemma"])
+def test_a_processor_that_writes_the_images_itself_gets_the_text_alone(name, tmp_path):
+    writer = opened(write_published(name, tmp_path), batch=2)
+    assert writer.inputs.form.text(Prompt("What?", (photo(0),))) == "What?"
+    found = answers(writer, [Prompt("What?", (photo(number),)) for number in range(3)])
+    assert [one.failure for one in found] == [None] * 3 and found[0].prompt_tokens > len("What?")
 
 
 @pytest.mark.parametrize(

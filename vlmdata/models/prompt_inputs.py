@@ -6,7 +6,6 @@ prompt and on the length of the longest prompt.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +27,7 @@ from vlmdata.generator import Prompt
 from vlmdata.models.chat_form import PROBE, ChatForm
 from vlmdata.models.image_batches import opened
 from vlmdata.models.weights_identity import unusable_tokenizer, unusable_weights
+from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.untrusted import Failed, errors_as, one_line
 
 Written = tuple[str, tuple[bytes, ...]]  # a prompt in the model's form, with its encoded images
@@ -85,11 +85,20 @@ class ImageInputs:
         token = getattr(self._processor, "boi_token", None) or getattr(self._processor, "image_token", None)
         self.image_token = None if token is None else str(token)  # stands for an image in a text
         self.form = ChatForm(self._processor, self.tokenizer, self.image_token, model)
-        picture = io.BytesIO()
-        Image.new("RGB", (64, 48)).save(picture, "PNG")
-        prompt = Prompt(PROBE.text, (picture.getvalue(),))
+        picture = Image.new("RGB", (64, 48))
+        if self.form.is_plain and self._writes_images(picture):
+            self.form = ChatForm(self._processor, self.tokenizer, None, model)
         with errors_as(lambda error: _unusable_processor(model, error), passes=(MemoryError,)):
-            self._tensors([self.form.text(prompt)], [[opened(prompt.images[0])]])
+            self._tensors([self.form.text(Prompt(PROBE.text, (b"",)))], [[picture]])
+
+    def _writes_images(self, picture: Image.Image) -> bool:
+        """Return whether the processor adds the tokens of an image to a text that has none, as that of BLIP-2 does."""
+        try:
+            with errors_as(Failed, passes=(MemoryError,)):
+                tensors = self._tensors([PROBE.text], [[picture]])
+        except Failed:
+            return False
+        return tensors["input_ids"].shape[1] > len(self.tokens(PROBE.text))
 
     def prepared(self, prompts: Sequence[Written], full: int) -> tuple[Prepared | None, dict[int, str]]:
         """Return the inputs of a batch of `full` prompts, or None and the failure of each prompt that cannot be used.
@@ -106,6 +115,8 @@ class ImageInputs:
             with errors_as(Failed, passes=(MemoryError,)):
                 tensors = self._tensors(texts + texts[-1:] * more, seen + seen[-1:] * more)
         except Failed as failed:
+            if is_short_of_memory(failed.args[0]):
+                raise failed.args[0] from None
             return None, self._refused(texts, seen, failed)
         return Prepared(tensors, tensors["attention_mask"][: len(texts)].sum(-1).tolist()), {}
 
@@ -175,7 +186,7 @@ def _set_padding(tokenizer: Any) -> int:
 
 def _unusable_processor(model: str, error: Exception) -> Exception:
     cause = error.args[0] if isinstance(error, Failed) else error
-    if isinstance(cause, RecipeError):
+    if isinstance(cause, RecipeError) or is_short_of_memory(cause):
         return cause
     return RecipeError(
         f"the processor of {model} cannot be used: {one_line(cause)[:300].rstrip('. ')}. Copy its files again, such as "
