@@ -118,7 +118,7 @@ def test_the_schema_that_steps_prints_describes_every_parameter_for_editors(caps
             assert facts["description"], (name, parameter)
             assert parameter == "type" or "default" in facts or parameter in body["required"]
             for value in facts.get("examples", []):
-                jsonschema.validate(value, facts)
+                jsonschema.validate(value, {**facts, "$defs": printed["$defs"]})
     aspect = printed["$defs"]["step_image_size"]["properties"]["max_aspect"]
     assert aspect["description"].endswith("Unit: ratio, 1 or more. Default from: DataComp's basic filter; OBELICS uses 2.")
     assert (aspect["default"], aspect["examples"]) == (3.0, [3])

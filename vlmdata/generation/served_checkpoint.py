@@ -6,6 +6,7 @@ never outlives its worker, even if the worker is killed.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -46,11 +47,10 @@ class ServedCheckpoint:
             stderr=self._errors,
             text=True,
         )
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._end)
             url = self._address(start_s)
-        except BaseException:
-            self._end()
-            raise
+            undo.pop_all()
         options = EndpointOptions(
             url=url,
             model="",
