@@ -12,10 +12,12 @@ from tests.generation.written_models import (
     IMAGE_MODELS,
     TEXT_MODELS,
     answers,
+    photo,
     prompts_for,
     texts_by_transformers,
     write_model,
 )
+from tests.train.published import write_published
 from vlmdata.generator import Prompt, Sampling
 from vlmdata.models.draw_tokens import TokenDraw, most_probable
 from vlmdata.models.text_writer import TextWriter
@@ -59,6 +61,14 @@ def test_an_answer_does_not_depend_on_its_neighbours(name, sampling, tmp_path):
     plain = [replace(one, seconds=0.0) for one in alone]
     assert [replace(one, seconds=0.0) for one in answers(writer, prompts, sampling)] == plain
     assert [replace(one, seconds=0.0) for one in answers(writer, prompts[3:5], sampling)] == plain[3:5]
+
+
+def test_a_model_that_reads_padding_answers_one_prompt_at_a_time(tmp_path):
+    folder = write_published("Kosmos-2", tmp_path)
+    prompts = [Prompt("what is this? " * (number % 5) + str(number), (photo(number),)) for number in range(1, 8)]
+    writer = TextWriter(str(folder), "fp32", 4)
+    alone = [answers(writer, [prompt])[0].text for prompt in prompts]
+    assert [one.text for one in answers(writer, prompts)] == alone
 
 
 def test_the_seed_changes_a_drawn_answer_and_not_a_greedy_one(tmp_path):

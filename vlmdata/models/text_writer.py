@@ -29,6 +29,7 @@ from vlmdata.untrusted import Failed, errors_as
 
 BATCH = {"cuda": 32, "cpu": 8}  # prompts at a time
 AHEAD = 4  # batches of prompts that are held in memory and sorted by length
+ALONE = ("kosmos-2",)  # types of models whose answers change with padding (transformers 5.24); one prompt at a time
 MOST_BROKEN = 8  # prompts that fail one after the other because of the model or the GPU, before the model counts as unusable
 BROKEN = {  # failure: what is said if the model counts as unusable
     "not_finite": "gives probabilities that are not finite. Use precision: fp32, or weights that are not damaged",
@@ -51,8 +52,8 @@ class TextWriter:
         self.name = model
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.kind = choose_precision(precision, self.device)
-        self.batch = batch or BATCH[self.device.type]
         self.inputs, config = inputs_of(model)
+        self.batch = 1 if config.model_type in ALONE else batch or BATCH[self.device.type]
         self.context = _context(config)
         loader = AutoModelForImageTextToText if self.inputs.sees_images else AutoModelForCausalLM
         with errors_as(lambda error: unusable_weights(model, error), passes=(MemoryError, OSError)):
