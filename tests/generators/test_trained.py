@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import tarfile
 import threading
@@ -143,13 +144,18 @@ def recipe(checkpoint, tmp_path) -> Path:
     for number in range(48):
         (folder / f"{number:02d}.jpg").write_bytes(jpeg(drawing(("red", "blue", "green")[number % 3], "circle", 48 + number)))
         (folder / f"{number:02d}.txt").write_text(f"picture {number}")
+    own = shutil.copytree(checkpoint, tmp_path / "own" / "checkpoints" / checkpoint.name)  # so that its servers are known
     file = tmp_path / "recipe.yaml"
     file.write_text(
         f"source: {{type: files, path: {folder}}}\npart_rows: 12\nsteps:\n"
         "- recaption:\n    temperature: 1.0\n    max_tokens: 16\n    samples: 2\n"
-        f"    generator: {{trained: {{checkpoint: {checkpoint}, device: cpu, batch: 4}}}}\n"
+        f"    generator: {{trained: {{checkpoint: {own}, device: cpu, batch: 4}}}}\n"
     )
     return file
+
+
+def own_checkpoint(recipe: Path) -> Path:
+    return next(recipe.parent.glob("own/checkpoints/*"))
 
 
 def captions_in(out: Path) -> dict[str, list[str]]:
@@ -163,16 +169,16 @@ def captions_in(out: Path) -> dict[str, list[str]]:
     return found
 
 
-def test_a_killed_server_ends_the_run_in_one_line_and_the_run_resumes(recipe, checkpoint, tmp_path):
+def test_a_killed_server_ends_the_run_in_one_line_and_the_run_resumes(recipe, tmp_path):
     whole = run(recipe, tmp_path / "whole", local=True, workers=1)
-    assert whole["generations"]["recaption"]["answers"] == 96 and are_gone(servers_of(checkpoint))
+    assert whole["generations"]["recaption"]["answers"] == 96 and are_gone(servers_of(own_checkpoint(recipe)))
     out = tmp_path / "out"
     ended = threading.Event()
 
     def kill_after_the_first_answer() -> None:
         while not ended.is_set():
             if any(journal.stat().st_size for journal in out.glob("work/answers/*/*/*.jsonl")):
-                for server in servers_of(checkpoint):
+                for server in servers_of(own_checkpoint(recipe)):
                     os.kill(server, signal.SIGKILL)
                 return
 
@@ -186,16 +192,16 @@ def test_a_killed_server_ends_the_run_in_one_line_and_the_run_resumes(recipe, ch
         killer.join()
     again = run(recipe, out, local=True, workers=2)
     assert captions_in(out) == captions_in(tmp_path / "whole")
-    assert again["generations"]["recaption"]["failed"] == {} and are_gone(servers_of(checkpoint))
+    assert again["generations"]["recaption"]["failed"] == {} and are_gone(servers_of(own_checkpoint(recipe)))
 
 
-def test_the_server_of_a_killed_worker_ends_and_the_run_goes_on(recipe, checkpoint, tmp_path):
+def test_the_server_of_a_killed_worker_ends_and_the_run_goes_on(recipe, tmp_path):
     out, ended, killed = tmp_path / "out", threading.Event(), []
 
     def kill_the_worker() -> None:
         while not ended.is_set() and not killed:
             if any(journal.stat().st_size for journal in out.glob("work/answers/*/*/*.jsonl")):
-                for server in servers_of(checkpoint):
+                for server in servers_of(own_checkpoint(recipe)):
                     worker = int((Path("/proc") / str(server) / "stat").read_text().rsplit(")", 1)[1].split()[1])
                     os.kill(worker, signal.SIGKILL)
                     killed.append(server)
