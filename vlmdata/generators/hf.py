@@ -1,4 +1,4 @@
-"""A model of transformers that answers prompts in the worker's own process."""
+"""Ask a model of transformers, which the worker loads, in batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine of vLLM, which answers many prompts at the same time on a GPU, in the worker's own process."""
+"""Ask a model that vLLM runs in the worker, with many prompts at the same time on a GPU."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.generation.written_models import GREEDY, answers, photo, prompts_for, write_model, write_text_model
+from tests.generators.written_models import GREEDY, answers, photo, prompts_for, write_model, write_text_model
 from tests.train.published import write_published
 from vlmdata.errors import GeneratorStopped, RecipeError
 from vlmdata.generator import Answer, Prompt, Sampling

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.generation.written_models import photo, write_model
+from tests.generators.written_models import photo, write_model
 from vlmdata.errors import RecipeError
 from vlmdata.extras import MissingPackage, check_installed
 from vlmdata.generator import Answer, Prompt, Sampling

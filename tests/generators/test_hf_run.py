@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.engine.site import picture
-from tests.generation.written_models import write_model
+from tests.generators.written_models import write_model
 from vlmdata import run
 
 MODULE = '''

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.generation.written_models import (
+from tests.generators.written_models import (
     GREEDY,
     IMAGE_MODELS,
     TEXT_MODELS,
