@@ -11,7 +11,7 @@ import threading
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.generator import Answer
@@ -20,17 +20,31 @@ FOLDER = "work/answers"
 READERS = 16  # files that are read at the same time; on an object store, each answer is a file
 
 
-class AnswerJournal:
-    """The journal of one attempt at a measurement. `known` holds the answers of earlier attempts by the question's id."""
+class Line(NamedTuple):
+    """An answer, with the id of its question and the key of its row."""
 
-    def __init__(self, store: Store, measure: str, partition: int):
+    id: str
+    key: str
+    answer: Answer
+
+
+class AnswerJournal:
+    """The journal of one attempt at a measurement. `known` holds the answers of earlier attempts by the question's id.
+
+    Answers that failed for a reason in `again` are left out, so that they are asked for again. They may be older than the last
+    commit, if a worker was killed before it deleted the journal.
+    """
+
+    def __init__(self, store: Store, measure: str, partition: int, again: Collection[str] = ()):
         self.folder = folder_of(measure, partition)
         self._store = store
         self._writer: Any = None
         self._lock = threading.Lock()
         self.known: dict[str, Answer] = {}
         for line in _lines(store, self.folder):
-            self.known.setdefault(line["id"], Answer(**line["answer"]))
+            is_first = line.id not in self.known or self.known[line.id].failure is not None
+            if is_first and line.answer.failure not in again:
+                self.known[line.id] = line.answer
 
     def add(self, question: str, key: str, answer: Answer) -> None:
         """Store an answer. `question` is the id of its question, and `key` the key of its row. Thread-safe."""
@@ -70,23 +84,36 @@ def erase(store: Store, partitions: Collection[int], keys: Collection[str], digi
                 continue
             for name in store.list(folder):
                 lines = store.read(name).split(b"\n")
-                left = [line for line in lines if (known := _parsed(line)) and known["key"][:digits] not in keys]
+                left = [line for line in lines if (known := _parsed(line)) and known.key[:digits] not in keys]
                 if not left:
                     store.delete(name)
                 elif len(left) < len(lines) - 1 or lines[-1]:
                     store.put(name, b"".join(line + b"\n" for line in left))
 
 
-def _lines(store: Store, folder: str) -> Iterator[dict[str, Any]]:
+def _lines(store: Store, folder: str) -> Iterator[Line]:
     names = store.list(folder)
     with ThreadPoolExecutor(READERS) as pool:
         for data in pool.map(store.read, names) if names else ():
             yield from (line for line in map(_parsed, data.split(b"\n")) if line)
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """Return a line, or None for the last line of a killed worker, which may be incomplete."""
+def _parsed(line: bytes) -> Line | None:
+    """Return a line, or None if it is damaged: a killed worker may leave its last line incomplete."""
     try:
-        return json.loads(line.decode("utf-8", "surrogatepass"))
-    except ValueError:
+        found = json.loads(line.decode("utf-8", "surrogatepass"))
+        parsed = Line(found["id"], found["key"], Answer(**found["answer"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
+    return parsed if _is_right(parsed) else None
+
+
+def _is_right(line: Line) -> bool:
+    answer = line.answer
+    texts = (answer.text, answer.finish, answer.failure)
+    return (
+        all(isinstance(name, str) for name in (line.id, line.key))
+        and all(isinstance(text, str | None) for text in texts)
+        and all(isinstance(count, int | float) and 0 <= count < 2**31 for count in (answer.prompt_tokens, answer.tokens))
+        and isinstance(answer.seconds, int | float)
+    )

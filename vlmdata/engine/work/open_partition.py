@@ -88,6 +88,7 @@ class OpenPartition:
         self.rate_limiter = rate_limiter
         self.tombstones = tombstones  # images that must not be stored again
         self.run = run  # the name of the run
+        self.again: tuple[str, ...] = ()  # reasons of failures that a retry asks for again
         self.guilty: frozenset[int] = frozenset()  # positions of images that killed a decoder
         self.journal_file: Any = None  # file that records the image being decoded, to find an image that crashes the worker
         self.measuring = ""  # the name of the measurement that runs now
@@ -118,7 +119,7 @@ class OpenPartition:
     def ask(self, generator: Generator, sampling: Sampling, questions: Sequence[Question]) -> list[Answer]:
         """Return the answer to each question, in order. Answers in the journal of this measurement are not asked for again."""
         self.asked.add(self.measuring)
-        journal = AnswerJournal(self.store, self.measuring, self.number)
+        journal = AnswerJournal(self.store, self.measuring, self.number, self.again)
         left = [question for question in questions if question.id not in journal.known]
         if left:
             opened = self._keep.get(f"generator {generator!r}", lambda: generator.open(self._run_record(generator)))

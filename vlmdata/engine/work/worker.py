@@ -120,6 +120,7 @@ class Worker:
         """Return a partition's rows after `call.upto` steps, with all columns. Missing values are measured and committed."""
         while True:
             opened = opened or self._open(call.partition)
+            opened.again = again
             log = PartitionLog(self.store, call.partition)
             known = len(log.entries)
             rows, fresh = self._run_steps(call, opened, log, again)
