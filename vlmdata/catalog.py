@@ -64,6 +64,8 @@ def imported(name: str, problem: str) -> Any:
     Raises RecipeError if the import fails. The message begins with `problem`.
     """
     module, _, attribute = name.rpartition(".")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise RecipeError(f"{problem}: write it as MODULE.CLASS")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
@@ -104,6 +106,8 @@ def build(cls: type, parameters: dict[str, Any], where: str) -> Any:
         message = first["msg"].removeprefix("Value error, ")
         if not place:  # raised by the class itself, with a complete message
             raise RecipeError(f"{where}: {cls.__name__}: {message}") from None
+        if isinstance(first.get("ctx", {}).get("error"), RecipeError):  # complete too; the value may hold a key
+            raise RecipeError(f"{where}: {cls.__name__}.{place}: {message}") from None
         said = _said(first, hints.get(place), message)
         raise RecipeError(f"{where}: {cls.__name__}.{place} = {shown(first['input'], MOST_SHOWN)}: {said}") from None
 

@@ -18,12 +18,16 @@ FORM = "write it as {NAME: {parameter: value}}, such as {hf: {model: FOLDER}}"
 
 
 def made(choice: Mapping[str, Any]) -> Generator:
-    """Return the generator that a value of the parameter names. Raises RecipeError for a mistake."""
+    """Return the generator that a value of the parameter names.
+
+    Raises RecipeError for a mistake. The error names parameters but does not hold their values, because one may be a key.
+    """
     if not isinstance(choice, Mapping) or len(choice) != 1:
-        raise RecipeError(f"{FORM}, not {shown(choice)}. Names: {', '.join(catalog.names('generators'))}")
+        given = f"a mapping with the names {shown(list(choice))}" if isinstance(choice, Mapping) else shown(choice)
+        raise RecipeError(f"{FORM}, not {given}. Names: {', '.join(catalog.names('generators'))}")
     (name, parameters), *_ = choice.items()
     if not isinstance(name, str) or not isinstance(parameters, Mapping | None):
-        raise RecipeError(f"{FORM}, not {shown(choice)}")
+        raise RecipeError(f"{FORM}. The value of {shown(name)} is a {type(parameters).__name__}")
     return catalog.build(catalog.find("generators", name), dict(parameters or {}), name)
 
 

@@ -149,6 +149,10 @@ class OpenAI(Generator):
 
 
 def _check_url(url: str) -> None:
+    if "@" in (url.partition("://")[2] or url).partition("/")[0]:  # before any error that holds the address
+        raise RecipeError("url must not hold a user or a password. Name the environment variable with the key in key_from")
+    if "?" in url or "#" in url:
+        raise RecipeError("url must end with its path, without ? and #. Name the environment variable with the key in key_from")
     try:
         parts = urlsplit(url)
         is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -156,10 +160,6 @@ def _check_url(url: str) -> None:
         is_right = False
     if not is_right or not url.isprintable() or " " in url or not url.isascii():
         raise RecipeError(f"url must be an http or https address, such as https://api.example.org/v1, not {url[:200]!r}")
-    if "@" in parts.netloc:
-        raise RecipeError("url must not hold a user or a password. Name the environment variable with the key in key_from")
-    if parts.query or parts.fragment or "?" in url or "#" in url:
-        raise RecipeError("url must end with its path, without ? and #. Name the environment variable with the key in key_from")
     if parts.path.rstrip("/").endswith(PATH):
         raise RecipeError(f"url must end before {PATH}, which vlmdata adds")
 
