@@ -14,7 +14,7 @@ KEY = "sk-SECRET-WORD"
     [
         ({"openai": {"model": "m", "url": URL, "key": KEY}}, "openai: OpenAI has no parameter 'key'. Did you mean 'key_from'?"),
         ({"openai": {"model": "m", "key_from": KEY}}, "openai: OpenAI needs the parameter 'url'"),
-        ({"openai": {"model": "m", "url": URL, "key_from": KEY, "retries": "x"}}, "OpenAI.retries = 'x': must be a whole number"),
+        ({"openai": {"model": "m", "url": URL, "key_from": KEY, "retries": "x"}}, "retries = 'x': must be a whole number"),
         ({"openai": {"model": "m", "url": URL, "key_from": KEY}}, "key_from must be the name of an environment variable"),
         ({"openai": {"key_from": KEY}, "hf": {"model": "m"}}, "not a mapping with the names ['openai', 'hf']"),
         ({"openai": [KEY]}, "The value of 'openai' is a list"),

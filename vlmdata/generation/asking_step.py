@@ -22,6 +22,7 @@ from vlmdata.parameters import Doc
 from vlmdata.step import Question, Step, StepContext
 
 MOST_SEED = 2**31 - 1
+MOST_COUNT = 2**31 - 1  # tokens or words; a greater number does not fit into the types of columns and libraries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +73,8 @@ class AskingStep(Step):
         return (*self.packages, *self.writer().packages)
 
     def check(self) -> None:
-        if self.max_tokens < 1:
-            raise RecipeError(f"{self.name}.max_tokens must be 1 or more, not {self.max_tokens}")
+        if not 1 <= self.max_tokens <= MOST_COUNT:
+            raise RecipeError(f"{self.name}.max_tokens must be 1 to {MOST_COUNT:,}, not {self.max_tokens}")
         if not 0 <= self.temperature <= 2:
             raise RecipeError(f"{self.name}.temperature must lie in [0, 2], not {self.temperature}")
         if not 0 < self.top_p <= 1:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from vlmdata.errors import RecipeError
 from vlmdata.fields import RAW
-from vlmdata.generation.asking_step import AskingStep
+from vlmdata.generation.asking_step import MOST_COUNT, AskingStep
 from vlmdata.generation.captions import (
     REFUSALS,
     Rejection,
@@ -98,12 +98,11 @@ class CaptioningStep(AskingStep):
         if self.samples > 1 and self.temperature == 0:
             fix = "Set temperature, such as 0.9, or samples: 1"
             raise RecipeError(f"{self.name}.samples is {self.samples}, but all are equal at temperature 0. {fix}")
-        if self.max_text_words < 1:
-            raise RecipeError(f"{self.name}.max_text_words must be 1 or more, not {self.max_text_words}")
-        if self.min_words < 0:
-            raise RecipeError(f"{self.name}.min_words must be 0 or more, not {self.min_words}")
-        if self.max_words < max(self.min_words, 1):
-            raise RecipeError(f"{self.name}.max_words must be at least 1 and at least min_words, not {self.max_words}")
+        for name, least in (("max_text_words", 1), ("min_words", 0), ("max_words", 1)):
+            if not least <= getattr(self, name) <= MOST_COUNT:
+                raise RecipeError(f"{self.name}.{name} must be {least} to {MOST_COUNT:,}, not {getattr(self, name)}")
+        if self.max_words < self.min_words:
+            raise RecipeError(f"{self.name}.max_words must be at least min_words, not {self.max_words}")
         if not 0 <= self.max_repeats <= 1:
             raise RecipeError(f"{self.name}.max_repeats must lie in [0, 1], not {self.max_repeats}")
         if any(not beginning(refusal).strip() for refusal in self.refusals):
