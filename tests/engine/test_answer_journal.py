@@ -64,3 +64,12 @@ def test_failures_that_are_asked_for_again_are_not_known(store):
     for question, answer in (("a", FINE), ("b", LATE), ("c", Answer(failure="http_400"))):
         write(store, question, answer)
     assert set(AnswerJournal(store, "say", 0, ("timeout",)).known) == {"a", "c"}
+
+
+def test_erase_removes_the_lines_of_a_row_and_ignores_folders_of_others(store):
+    kept, gone = write(store, "a", FINE, "key-1"), write(store, "b", FINE, "key-2")
+    stray = store.path("work/answers/say/backup/1.jsonl")
+    stray.parent.mkdir()
+    stray.write_bytes(gone.read_bytes())
+    erase(store, [0], ["key-2"], 5)
+    assert kept.exists() and not gone.exists() and stray.exists()

@@ -80,7 +80,8 @@ def erase(store: Store, partitions: Collection[int], keys: Collection[str], digi
     """
     for measure in store.folders(FOLDER):
         for folder in store.folders(measure):
-            if int(folder.rpartition("/")[2]) not in partitions:
+            number = folder.rpartition("/")[2]
+            if not number.isdecimal() or int(number) not in partitions:
                 continue
             for name in store.list(folder):
                 lines = store.read(name).split(b"\n")
