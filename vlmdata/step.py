@@ -36,6 +36,8 @@ MapTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # lik
 class StepContext(Protocol):
     """The interface to the worker that runs a step: image bytes, objects that are kept, and notes for the manifest."""
 
+    again: tuple[str, ...]  # reasons of failures that a retry asks for again; empty in a run
+
     def image_bytes(self, blob: str, offset: int, size: int) -> bytes:
         """Return the encoded bytes of an image: `size` bytes from `offset` in the file `blob`."""
         ...

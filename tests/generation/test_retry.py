@@ -63,6 +63,18 @@ def test_only_names_the_failures_of_answers_too(failing, own_folder):
 
 
 @pytest.mark.whole
+def test_a_permanent_failure_is_kept_if_another_answer_of_its_row_is_asked_for(own_folder):
+    healed = str(own_folder / "healed")
+    recipe = recipe_of(own_folder, 2, failures={"first caption 01": "timeout", "second caption 01": "http_400"}, healed=healed)
+    run(recipe, own_folder / "out", **LOCAL)
+    (own_folder / "healed").touch()
+    (own_folder / "log").unlink()
+    manifest = retry(own_folder / "out", **LOCAL)
+    assert asked(own_folder) == ["first caption 01"]
+    assert manifest["generations"]["louder"]["failed"] == {"http_400": 1}
+
+
+@pytest.mark.whole
 def test_a_failure_that_lasts_is_counted_once_and_can_be_asked_for_again(failing, own_folder):
     _, out = failing
     for _ in range(2):

@@ -117,8 +117,10 @@ class AskingStep(Step):
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         asked = self.questions(rows, context)
         column = self.column("answers")
-        before = rows[column].to_pylist() if column in rows.column_names else [None] * len(rows)
-        kept = [_kept(old, len(questions)) for old, questions in zip(before, asked, strict=True)]
+        kept: list[list[dict[str, Any] | None]] = [[None] * len(questions) for questions in asked]
+        if column in rows.column_names:  # the answers of rows that a retry measures again
+            before = zip(rows[column].to_pylist(), asked, strict=True)
+            kept = [_kept(old, len(questions), context.again) for old, questions in before]
         wording = self.wording()
         digest = hashlib.sha256(json.dumps(wording, sort_keys=True).encode()).hexdigest()
         context.note({"generator": next(iter(self.generator)), "prompts": wording, "prompts_sha256": digest})
@@ -160,8 +162,8 @@ def _stored(answer: Answer) -> dict[str, Any]:
     return {**asdict(answer), "text": None if answer.text is None else answer.text.encode("utf-8", "replace").decode()}
 
 
-def _kept(before: list[dict[str, Any]] | None, count: int) -> list[dict[str, Any] | None]:
-    """Return the answers that are already stored for a row's questions. None: there is none, or it failed."""
+def _kept(before: list[dict[str, Any]] | None, count: int, again: Collection[str]) -> list[dict[str, Any] | None]:
+    """Return the answers that are already stored for a row's questions. None: there is none, or it failed as in `again`."""
     if before is None or len(before) != count:
         return [None] * count
-    return [None if answer["failure"] else answer for answer in before]
+    return [None if answer["failure"] in again else answer for answer in before]
