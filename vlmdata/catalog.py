@@ -107,7 +107,8 @@ def build(cls: type, parameters: dict[str, Any], where: str) -> Any:
         if not place:  # raised by the class itself, with a complete message
             raise RecipeError(f"{where}: {cls.__name__}: {message}") from None
         if isinstance(first.get("ctx", {}).get("error"), RecipeError):  # complete too; the value may hold a key
-            raise RecipeError(f"{where}: {cls.__name__}.{place}: {message}") from None
+            lines = [f"{where}: {cls.__name__}.{place}: {line}" for line in message.split("\n")]
+            raise (Mistakes(lines) if len(lines) > 1 else RecipeError(lines[0])) from None
         said = _said(first, hints.get(place), message)
         raise RecipeError(f"{where}: {cls.__name__}.{place} = {shown(first['input'], MOST_SHOWN)}: {said}") from None
 

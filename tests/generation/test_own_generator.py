@@ -160,6 +160,23 @@ def test_a_wrong_generator_is_one_line(recipe, value):
     assert len(str(found.value).splitlines()) == 1 and "generator" in str(found.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "places"),
+    [
+        ({"openai": {"model": "m", "url": "http://host/v1", "key": "sk-SECRET"}}, ["'key'"]),
+        ({"openai": {"model": "m", "base_url": "http://host/v1", "api_key": "sk-SECRET"}}, ["'base_url'", "'api_key'"]),
+        ({"model": "m", "key": "sk-SECRET"}, ["['model', 'key']"]),
+    ],
+)
+def test_each_mistake_in_a_generator_has_its_place_and_no_value(recipe, value, places):
+    with pytest.raises(RecipeError) as found:
+        load(recipe, {"own_writer.generator": value})
+    lines = str(found.value).splitlines()
+    assert len(lines) == len(places) and "SECRET" not in str(found.value)
+    for line, place in zip(lines, places, strict=True):
+        assert place in line and "step 1: Mirror.generator: " in line
+
+
 def test_a_described_recipe_has_the_defaults_of_its_generator(recipe):
     found = load(recipe).describe()["steps"][0]["own_writer.Mirror"]["generator"]
     assert found == {"own_writer.Backwards": {"log": str(recipe.parent / "log"), "stop_after": 1000}}
