@@ -86,6 +86,17 @@ def test_a_model_with_broken_weights_stops_after_a_few_counted_failures(tmp_path
     assert len(found) == 8 and {one.failure for one in found.values()} == {"not_finite"}
 
 
+def test_a_processor_that_does_not_fit_its_model_is_one_line(tmp_path):
+    folder = write_model("LLaVA 1.5", tmp_path)
+    file = folder / "processor_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({**settings, "num_additional_image_tokens": settings["num_additional_image_tokens"] + 1}))
+    line = r"^hf: .* fails on its own processor's inputs: .*\. Check that its config\.json and the files of its processor .*$"
+    with pytest.raises(GeneratorStopped, match=line) as found:
+        answers(opened(folder), [Prompt("what?", (photo(0),))])
+    assert len(str(found.value).splitlines()) == 1
+
+
 @contextlib.contextmanager
 def room_for(prompts):
     """Make torch's embeddings fail as on a GPU that has memory for a batch of `prompts`."""

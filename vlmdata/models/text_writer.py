@@ -25,7 +25,8 @@ from vlmdata.models.draw_tokens import TokenDraw
 from vlmdata.models.loaded_weights import choose_precision, weights_hash
 from vlmdata.models.prompt_inputs import Prepared, inputs_of
 from vlmdata.models.weights_identity import unusable_weights
-from vlmdata.untrusted import Failed, errors_as
+from vlmdata.process.shortage import is_short_of_memory
+from vlmdata.untrusted import Failed, errors_as, one_line
 
 BATCH = {"cuda": 32, "cpu": 8}  # prompts at a time
 AHEAD = 4  # batches of prompts that are held in memory and sorted by length
@@ -35,6 +36,9 @@ BROKEN = {  # failure: what is said if the model counts as unusable
     "not_finite": "gives probabilities that are not finite. Use precision: fp32, or weights that are not damaged",
     "no_memory": "has too little memory on the GPU for one prompt. Use precision: bf16, smaller images or a smaller model",
 }
+
+FIT = "Check that its config.json and the files of its processor and tokenizer belong together"
+MOST_SAID = 300  # characters of another library's error that are shown
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,13 @@ class TextWriter:
         seeds = seeds + seeds[-1:] * (self.batch - len(seeds))
         draw = TokenDraw(sampling, seeds, self.ends[0] if self.ends else 0, self.device)
         config = GenerationConfig(max_new_tokens=sampling.max_tokens, do_sample=False)  # TokenDraw draws
-        found = self._net.generate(**inputs, generation_config=config, logits_processor=LogitsProcessorList([draw]))
+        try:
+            found = self._net.generate(**inputs, generation_config=config, logits_processor=LogitsProcessorList([draw]))
+        except (IndexError, RuntimeError, ValueError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or is_short_of_memory(error):
+                raise
+            said = one_line(error)[:MOST_SAID].rstrip(". ")
+            raise GeneratorStopped(f"hf: {self.name} fails on its own processor's inputs: {said}. {FIT}") from error
         return found[:, -draw.steps :].tolist(), draw.broken.tolist()
 
     def _read(self, row: list[int], length: int, seconds: float) -> Answer:
