@@ -8,6 +8,7 @@ from typing import Any
 from vlmdata.engine.output.samples_index import open_index, places, read_span, sample_of
 from vlmdata.engine.store.open_store import open_store
 from vlmdata.engine.store.store_protocol import Store
+from vlmdata.fields import aligned_origins
 from vlmdata.generation.totals import phrases
 from vlmdata.redact import redacted
 from vlmdata.sizes import counted, megabytes, noun
@@ -55,10 +56,11 @@ def other_records(manifest: dict[str, Any]) -> str:
 
 
 def first_samples(out: str, count: int) -> list[dict[str, Any]]:
-    """Return the first samples of a dataset, each as a dict with `key`, `words`, `members` and `images`.
+    """Return the first samples of a dataset, each as a dict with `key`, `words`, `written`, `members` and `images`.
 
-    `words` is the text of the sample. `members` lists (name, size in bytes), and `images` lists (width, height). If the source
-    is a list of addresses, rows are ordered by a hash, so the first samples are a random choice.
+    `words` is the text of the sample, and `written` lists (step, caption) of the captions that steps wrote. `members` lists
+    (name, size in bytes), and `images` lists (width, height). If the source is a list of addresses, rows are ordered by a hash,
+    so the first samples are a random choice.
     """
     store = open_store(out, probe=False)
     with open_index(store) as index:
@@ -71,9 +73,12 @@ def _first_sample(store: Store, line: dict[str, Any]) -> dict[str, Any]:
     with sample_of(store, line["shard"], line["key"]):
         facts = json.loads(read_span(store, line["shard"], *members["json"]))
         words = facts.get("texts") or [facts.get("caption")]
+        origins = aligned_origins(facts.get("alternatives"), facts.get("origins"))
+        written = [(step, str(facts["alternatives"][place])) for place, step in enumerate(origins) if step]
         return {
             "key": line["key"],
             "words": redacted(" ".join(text for text in words if text)),
+            "written": [(step, redacted(caption)) for step, caption in written],
             "members": [(name, size) for name, (_, size) in members.items()],
             "images": [(image["width"], image["height"]) for image in line["images"] or [] if image],
         }

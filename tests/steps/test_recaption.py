@@ -19,6 +19,7 @@ from vlmdata.errors import RecipeError
 from vlmdata.generation.captions import own_text
 from vlmdata.recipe import parse
 from vlmdata.row import alive
+from vlmdata.show import first_samples
 from vlmdata.steps.clip_score import ClipScore
 from vlmdata.steps.recaption import PROMPTS
 
@@ -253,6 +254,7 @@ def test_a_run_writes_captions_with_origins_and_a_rule_asks_nothing_again(tmp_pa
     one = facts_of(out)["the red one"]
     assert (one["alternatives"], one["origins"]) == ([RED], ["recaption"])
     assert "recaption.answers" not in (one.get("scores") or {})
+    assert ("recaption", RED) in [pair for sample in first_samples(str(out), 4) for pair in sample["written"]]
     manifest = run(recipe, out, local=True, overrides={"recaption.min_words": 50, "recaption.require": True})
     assert manifest["kept"] == 0 and len(asked(tmp_path / "log")) == 4
     run(recipe, out, local=True, overrides={"recaption.prompt": "What is this?"})

@@ -48,18 +48,21 @@ def command(out: str, samples: int, in_browser: bool, as_json: bool) -> None:
 
 
 def as_fields(sample: dict[str, Any]) -> dict[str, Any]:
-    """Return a sample as `--json` prints it: `key`, `text`, `members` with their bytes, and `images` with their sizes."""
+    """Return a sample as `--json` prints it: `key`, `text`, `written`, `members` with bytes, and `images` with sizes."""
     members = [{"name": name, "bytes": size} for name, size in sample["members"]]
     images = [{"width": width, "height": height} for width, height in sample["images"]]
-    return {"key": sample["key"], "text": sample["words"], "members": members, "images": images}
+    written = [{"step": step, "caption": caption} for step, caption in sample["written"]]
+    return {"key": sample["key"], "text": sample["words"], "written": written, "members": members, "images": images}
 
 
 def describe(sample: dict[str, Any]) -> str:
-    """Return a sample as lines: the key, the members with sizes, and the start of the text."""
+    """Return a sample as lines: the key, the members with sizes, and the starts of the text and of what steps wrote."""
     from vlmdata.sizes import megabytes
 
     members = ", ".join(f"{name} {megabytes(size)}" for name, size in sample["members"])
     sizes = ", ".join(f"{width} x {height}" for width, height in sample["images"])
     words = textwrap.shorten(sample["words"], 300, placeholder=" …") or "(no text)"
     lines = [sample["key"], f"{members}{f'  ({sizes})' if sizes else ''}", *textwrap.wrap(words, 100)]
+    for step, caption in sample["written"]:
+        lines += textwrap.wrap(f"{step}: {textwrap.shorten(caption, 300, placeholder=' …')}", 100)
     return "\n    ".join(lines)
