@@ -147,7 +147,7 @@ class Endpoint:
                 else "Name the environment variable with the key in `key_from`"
             )
         elif reply.status == 404:
-            fix = "Correct `url`, which ends before /chat/completions, or `model`"
+            fix = "Correct `url`, which ends before /chat/completions, often with /v1, or `model`"
         elif reply.status == 402 or code == "insufficient_quota":
             fix = "Add credit to the account of the key"
         if fix:
