@@ -146,6 +146,29 @@ def test_a_stopped_generator_ends_the_run_in_one_line_and_resumes(recipe, tmp_pa
     assert len(lines) == len(set(lines)) == 12
 
 
+@pytest.mark.whole
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('self.record.read().get("asked", 0)', '{}["asked"]', ["failed:\n", 'asked = {}["asked"]\n', "\nKeyError: 'asked'"]),
+        ("return Opened(self, record)", "return 1 / 0", ["failed:\n", "\nZeroDivisionError: division by zero"]),
+        (
+            "done(number, Answer(",
+            "number and done(number, Answer(",
+            ["gave no answer to 1 of", "must call `done` for each prompt"],
+        ),
+    ],
+)
+def test_a_mistake_in_the_code_of_a_generator_is_a_few_lines(recipe, tmp_path, old, new, words):
+    assert old in MODULE
+    (tmp_path / "own_writer.py").write_text(MODULE.replace(old, new))
+    with pytest.raises(WorkFailed) as found:
+        run(recipe, tmp_path / "out", local=True, workers=1)
+    text = str(found.value)
+    assert text.startswith("the generator (own_writer.Backwards) ") and len(text.splitlines()) <= 5
+    assert all(one in text for one in words)
+
+
 def test_the_module_of_a_generator_counts_as_code_of_the_recipe(recipe):
     tree, _ = as_read(recipe)
     assert modules(tree) == ["own_writer"]

@@ -13,7 +13,8 @@ from vlmdata.engine.partitions.partition_log import PartitionBlob
 from vlmdata.engine.partitions.tombstones import Tombstones
 from vlmdata.engine.store.blob_bytes import read_blob
 from vlmdata.engine.store.store_protocol import Store
-from vlmdata.generator import Answer, Generator, Prompt, RunRecord, Sampling
+from vlmdata.engine.work.own_steps import run_generator, unanswered
+from vlmdata.generator import Answer, Generator, OpenGenerator, Prompt, RunRecord, Sampling
 from vlmdata.step import Question
 
 if TYPE_CHECKING:
@@ -122,13 +123,16 @@ class OpenPartition:
         journal = AnswerJournal(self.store, self.measuring, self.number, self.again)
         left = [question for question in questions if question.id not in journal.known]
         if left:
-            opened = self._keep.get(f"generator {generator!r}", lambda: generator.open(self._run_record(generator)))
+            opened = self._keep.get(f"generator {generator!r}", lambda: self._open(generator))
             self.note(opened.facts)
             sent: list[Question] = []
 
             def store(question: Question, answer: Answer) -> None:
                 journal.add(question.id, question.key, answer)
                 journal.known[question.id] = answer
+
+            def done(number: int, answer: Answer) -> None:
+                store(sent[number], answer)
 
             def prompts() -> Iterator[Prompt]:
                 for question in left:
@@ -140,11 +144,16 @@ class OpenPartition:
                         store(question, Answer(failure=made))
 
             try:
-                opened.answer(prompts(), sampling, lambda number, answer: store(sent[number], answer))
+                run_generator(generator, lambda: opened.answer(prompts(), sampling, done))
             finally:
                 journal.close()
                 self.note(opened.facts)  # an endpoint may say only with an answer which model it is
+        if missing := sum(question.id not in journal.known for question in left):
+            raise unanswered(generator, missing, len(left))
         return [journal.known[question.id] for question in questions]
+
+    def _open(self, generator: Generator) -> OpenGenerator:
+        return run_generator(generator, lambda: generator.open(self._run_record(generator)))
 
     def _run_record(self, generator: Generator) -> RunRecord:
         name = hashlib.sha256(repr(generator).encode()).hexdigest()[:8]

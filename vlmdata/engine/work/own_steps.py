@@ -1,4 +1,4 @@
-"""Reports an error in a step that a user wrote, with the step's name, the row, and only the user's lines of the traceback."""
+"""Reports an error in a step, source or generator of a user: its name, the row, and only the user's lines of the traceback."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from vlmdata.errors import Error, OwnCodeFailed, RecipeError
+from vlmdata.generator import Generator
 from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.row import flatten
+from vlmdata.sizes import counted
 from vlmdata.step import Source, Step, StepContext
 from vlmdata.untrusted import Failed, errors_as, one_line
 
@@ -56,11 +58,30 @@ def measured(step: Step, rows: pa.Table, context: StepContext) -> dict[str, pa.A
 
 def read_source(source: Source, read: Callable[[], T]) -> T:
     """Return `read()`, which reads from the source. Raises OwnCodeFailed if the code of a user's source fails."""
-    if type(source).__module__.startswith("vlmdata."):
-        return read()
-    with errors_as(lambda error: _described("the source", source, error, lambda: "")):
-        return read()
+    return _run("the source", source, read)
+
+
+def run_generator(generator: Generator, run: Callable[[], T]) -> T:
+    """Return `run()`, which opens or asks the generator. Raises OwnCodeFailed if the code of a user's generator fails."""
+    return _run("the generator", generator, run)
+
+
+def unanswered(generator: Generator, missing: int, prompts: int) -> OwnCodeFailed:
+    """Return the error of a generator that ended without an answer to some of its prompts."""
+    what = f"the generator ({_name(generator)}) gave no answer to {missing:,} of {counted(prompts, 'prompt')}"
+    return OwnCodeFailed(f"{what}. Its `answer` must call `done` for each prompt, with Answer(failure=...) if there is none")
+
+
+def _run(what: str, owner: Any, run: Callable[[], T]) -> T:
+    if type(owner).__module__.startswith("vlmdata."):
+        return run()
+    with errors_as(lambda error: _described(what, owner, error, lambda: "")):
+        return run()
     raise AssertionError("unreachable")
+
+
+def _name(owner: Any) -> str:
+    return f"{type(owner).__module__}.{type(owner).__qualname__}"
 
 
 def _described(what: str, owner: Any, error: Exception, where: Callable[[], str]) -> Exception:
@@ -69,9 +90,8 @@ def _described(what: str, owner: Any, error: Exception, where: Callable[[], str]
     own = getattr(sys.modules.get(type(owner).__module__), "__file__", None)
     frames = list(dropwhile(lambda frame: frame.filename != own, traceback.extract_tb(error.__traceback__)))
     frames = [frame for frame in frames if not frame.filename.startswith(OURS)]
-    name = f"{type(owner).__module__}.{type(owner).__qualname__}"
     lines = "".join(traceback.format_list(frames[-LINES:]))
-    return OwnCodeFailed(f"{what} ({name}) failed{where()}:\n{lines}{type(error).__name__}: {one_line(error)}")
+    return OwnCodeFailed(f"{what} ({_name(owner)}) failed{where()}:\n{lines}{type(error).__name__}: {one_line(error)}")
 
 
 def _where(run: Callable[[pa.Table], Any], rows: pa.Table) -> str:
