@@ -18,6 +18,7 @@ from vlmdata.steps.recaption import Recaption
 PAGE = (Path(__file__).parent.parent / "docs" / "recaptioning.md").read_text()
 RECIPES = [yaml.safe_load(block)["steps"] for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.S)]
 ORIGINS = [
+    ["recaption"],
     ["recaption", "fuse_captions"],
     ["short", "edited", *["rewrite_text"] * 4],
     ["recaption"],
