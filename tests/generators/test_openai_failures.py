@@ -77,7 +77,13 @@ def test_a_passing_failure_is_asked_again_and_a_lasting_one_is_stored(tmp_path, 
 
 @pytest.mark.parametrize(
     ("fault", "failure"),
-    [(status(400), "http_400"), (status(413), "http_413"), (status(422), "http_422"), (redirect("/elsewhere"), "redirect")],
+    [
+        (status(400), "http_400"),
+        (status(413), "http_413"),
+        (status(422), "http_422"),
+        (status(501), "http_501"),
+        (redirect("/elsewhere"), "redirect"),
+    ],
 )
 def test_a_failure_of_a_row_is_stored_at_once(tmp_path, fault, failure):
     with asking(tmp_path, OpenAIServer(faults=always(fault)), retries=5) as (server, endpoint):

@@ -13,6 +13,7 @@ from vlmdata.generation.budget import Budget
 from vlmdata.generation.chat import Completion, Malformed, completion, error_words, request
 from vlmdata.generation.connection import Connection, Reply
 from vlmdata.generation.crew import CannotGoOn, Crew
+from vlmdata.generation.outcomes import is_passing
 from vlmdata.generator import Answer, Prompt, Sampling
 from vlmdata.web.retry_delay import retry_after_s
 
@@ -24,7 +25,6 @@ MOST_WORDS = 200  # characters of it that are shown
 MOST_SEEN = 8  # distinct values of a fact that are kept, because a server may send another one with each answer
 PIECE = 8  # a part of the key of this length in a server's message hides the message
 SHORT_KEY = 16  # a shorter key, such as EMPTY, is no secret, and answers may hold the word
-TRANSIENT = frozenset({"connection", "cut", "malformed", "timeout", "tls", "http_408", "http_425", "http_429"})
 RESUME = "then run the same command again; it resumes"
 
 
@@ -86,7 +86,7 @@ class Endpoint:
                 usage, answer = self._outcome(reply, sampling)
             finally:
                 self.budget.end(usage, is_answer=answer.text is not None)
-            if answer.failure is None or not (answer.failure in TRANSIENT or answer.failure.startswith("http_5")):
+            if answer.failure is None or not is_passing(answer.failure):
                 return answer
             delay = min(MOST_DELAY_S, FIRST_DELAY_S * 2.0**attempt) * dice.uniform(0.5, 1.0)
         return answer
