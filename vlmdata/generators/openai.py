@@ -45,8 +45,8 @@ class OpenAI(Generator):
     retries: Annotated[
         int,
         Doc(
-            "How often a prompt is asked again after 408, 425, 429, 5xx, a failed connection, a timeout, or a broken answer. "
-            "The delay doubles from 1 to 60 seconds.",
+            "How often a prompt is asked again after 408, 425, 429, 5xx (not 501, 505 and 511), a failed connection, a "
+            "timeout, or a broken answer. The delay doubles from 1 to 60 seconds.",
             source="vlmdata's choice",
         ),
     ] = 6
