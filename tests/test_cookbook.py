@@ -21,6 +21,7 @@ from PIL import Image
 
 from tests.exporting.made import IMAGE, caption, chat, document, make_dataset
 from tests.fixtures import fixture
+from tests.generators.written_models import write_model
 from tests.servers import LoopbackServer, reply
 from tests.test_docs import COOKBOOK, blocks
 from vlmdata.cli import main
@@ -144,6 +145,9 @@ def test_every_recipe_of_the_page_builds_a_dataset(number, tmp_path, monkeypatch
         for parameters in step.values() if isinstance(step, dict) else ():
             if "clip_score" in step or "model" in parameters:
                 parameters["model"] = MODEL
+            if "generator" in parameters:
+                parameters["generator"] = {"hf": {"model": str(write_model("LLaVA 1.5", tmp_path / "captioner"))}}
+                parameters["max_tokens"] = 8
     write_references()
     if tree["source"]["type"] == "webdataset":
         write_photos("photos")

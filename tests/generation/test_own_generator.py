@@ -169,6 +169,20 @@ def test_a_mistake_in_the_code_of_a_generator_is_a_few_lines(recipe, tmp_path, o
     assert all(one in text for one in words)
 
 
+@pytest.mark.whole
+@pytest.mark.parametrize("damage", ["{", "[1]", "[" * 100_000])
+def test_damaged_facts_about_a_model_are_one_line(recipe, tmp_path, damage):
+    out = tmp_path / "out"
+    run(recipe, out, local=True, workers=1)
+    note = next((out / "work" / "notes").iterdir())
+    note.write_text(damage)
+    with pytest.raises(RecipeError) as found:
+        run(recipe, out, local=True, workers=1, overrides={"own_writer.min_chars": 16})
+    assert (
+        str(found.value) == f"{note} is damaged: it is not a JSON object. Remove the folder work/ and build the dataset again"
+    )
+
+
 def test_the_module_of_a_generator_counts_as_code_of_the_recipe(recipe):
     tree, _ = as_read(recipe)
     assert modules(tree) == ["own_writer"]

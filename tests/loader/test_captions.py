@@ -13,6 +13,7 @@ import pytest
 
 from tests.loader.tars import sample_files, write_tar
 from vlmdata import stream
+from vlmdata.errors import InputError
 from vlmdata.loader.captions import captions_of, code_of, drawn_caption, origins_of, table_of
 from vlmdata.loader.decoding import Decode
 from vlmdata.loader.lengths import Lengths
@@ -101,7 +102,7 @@ def test_the_draw_by_weights_never_changes():
         ],
         ({"alternatives": "bc", "origins": ["x", "y"]}, [None]),
         ({"origins": ["x"]}, [None]),
-        ({"alternatives": [" "], "origins": ["x"]}, [None, ""]),
+        ({"alternatives": [" "], "origins": ["x"]}, [None]),
     ],
 )
 def test_origins_that_do_not_fit_count_as_raw(facts, origins):
@@ -203,6 +204,13 @@ def test_without_weights_the_mean_and_the_digest_are_the_former_ones():
     assert single.weighted(HALF) is single
 
 
+def test_a_blank_caption_is_drawn_only_if_all_are_blank():
+    facts = {"alternatives": ["a cat", "\u200b"], "origins": ["recaption", None]}
+    for weights in (None, {"raw": 1}):
+        assert {drawn_caption(" ", facts, seed, weights) for seed in range(20)} == {"a cat"}
+    assert captions_of("", {"alternatives": [" "]}) == ["", " "] and origins_of("", {"alternatives": [" "]}) == ["", ""]
+
+
 # -- packing
 
 
@@ -249,6 +257,14 @@ def drawn_texts(path: Path, cache: Path, weights: dict[str, float] | None, epoch
     samples = stream(path, decode=Decode(captions=weights), reading=ReadOptions(cache=cache), torch=False)
     samples.set_epoch(epoch)
     return {sample["__key__"]: sample["txt"] for sample in samples}
+
+
+def test_packing_and_decode_with_other_weights_are_refused(tmp_path):
+    path = tars(tmp_path / "tars")
+    packing = Packing(40, measure, "characters", captions={"raw": 1})
+    for decode in (Decode(captions={"synthetic": 1}), Decode()):
+        with pytest.raises(InputError, match="decode and packing have other weights in `captions`"):
+            stream(path, packing=packing, decode=decode, reading=ReadOptions(cache=tmp_path / "cache"), torch=False)
 
 
 def test_other_weights_need_no_new_measurement(tmp_path):

@@ -201,7 +201,11 @@ def test_clip_score_after_the_step_takes_the_best_of_text_and_captions(tmp_path)
         ),
         ({"prompt": "Look", "mode": "fuse"}, "recaption.prompt needs the place {text} for the old text, or set mode: describe"),
         ({"system": "a \ud800"}, "recaption.system has a lone surrogate, which is no character. Remove it"),
-        ({"label": "raw"}, "the label 'raw' means the captions of the source. Choose another `label`"),
+        ({"label": "raw"}, "the label 'raw' has another meaning in the weights of captions"),
+        (
+            {"label": "synthetic"},
+            "the label 'synthetic' has another meaning in the weights of captions",
+        ),
     ],
 )
 def test_a_wrong_parameter_is_one_line_with_its_place(tmp_path, parameters, message):

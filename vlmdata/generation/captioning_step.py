@@ -26,6 +26,7 @@ from vlmdata.generation.captions import (
     shortened,
     with_captions,
 )
+from vlmdata.loader.captions import SYNTHETIC
 from vlmdata.parameters import Doc
 from vlmdata.readers.strings import is_blank
 from vlmdata.row import alive, drop_rows
@@ -107,8 +108,8 @@ class CaptioningStep(AskingStep):
             raise RecipeError(f"{self.name}.max_repeats must lie in [0, 1], not {self.max_repeats}")
         if any(not beginning(refusal).strip() for refusal in self.refusals):
             raise RecipeError(f"{self.name}.refusals has a text without a word, with which every answer begins. Remove it")
-        if self.name == RAW:
-            raise RecipeError(f"the label '{RAW}' means the captions of the source. Choose another `label`")
+        if self.name in (RAW, SYNTHETIC):
+            raise RecipeError(f"the label '{self.name}' has another meaning in the weights of captions. Choose another `label`")
 
     def check_rows(self, rows: pa.Table) -> None:
         if len(rows) and not is_pair(rows).any():

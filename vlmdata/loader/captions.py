@@ -31,9 +31,11 @@ _OF_GROUP, _IN_GROUP = np.uint64(0xD1B54A32D192ED03), np.uint64(0x8CB92BA72F3D8D
 
 
 def captions_of(caption: str, facts: dict[str, Any]) -> list[str]:
-    """Return the caption and the strings in the list `facts["alternatives"]`. Without such a list, return only the caption."""
-    others = facts.get("alternatives")
-    return [caption, *(text for text in others if isinstance(text, str))] if isinstance(others, list) else [caption]
+    """Return the captions that a sample may draw: the caption itself and the strings in the list `facts["alternatives"]`.
+
+    Blank captions are left out, such as the text of a picture that a step captioned. If all captions are blank, they stay.
+    """
+    return [text for text, _ in _with_origins(caption, facts)]
 
 
 def origins_of(caption: str, facts: dict[str, Any]) -> list[str | None]:
@@ -41,10 +43,14 @@ def origins_of(caption: str, facts: dict[str, Any]) -> list[str | None]:
 
     It is the name of the step that wrote the caption, None for a caption from the source, and "" for a blank caption.
     """
+    return [BLANK if is_blank(text) else origin for text, origin in _with_origins(caption, facts)]
+
+
+def _with_origins(caption: str, facts: dict[str, Any]) -> list[tuple[str, str | None]]:
     others = facts.get("alternatives")
     pairs = zip(others if isinstance(others, list) else (), aligned_origins(others, facts.get("origins")), strict=True)
     both = [(caption, None), *((text, origin) for text, origin in pairs if isinstance(text, str))]
-    return [BLANK if is_blank(text) else origin for text, origin in both]
+    return [pair for pair in both if not is_blank(pair[0])] or both
 
 
 def drawn_caption(caption: str, facts: dict[str, Any], seed: int, weights: Weights | None = None) -> str:

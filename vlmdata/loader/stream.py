@@ -18,6 +18,7 @@ from vlmdata.arguments import (
 )
 from vlmdata.errors import InputError
 from vlmdata.extras import is_installed
+from vlmdata.loader.decoding import Decode
 from vlmdata.loader.index.build_index import OnError
 from vlmdata.loader.index.find_tars import PathLike
 from vlmdata.loader.index.open_dataset import CACHE, CACHE_BYTES, Dataset, open_dataset
@@ -170,6 +171,8 @@ def stream(
     check_callable(collate_fn=collate_fn, decode=decode)
     if packing is not None and not isinstance(packing, Packing):
         raise wrong("packing", "a Packing", packing)
+    if packing is not None and isinstance(decode, Decode) and decode.captions != packing.captions:
+        raise InputError("decode and packing have other weights in `captions`, so packs would not hold the planned tokens")
     if not isinstance(reading, ReadOptions):
         raise wrong("reading", "a ReadOptions", reading)
     if collate_fn is not None and batch_size is None:

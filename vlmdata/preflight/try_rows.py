@@ -165,7 +165,7 @@ def _left_out(bound: BoundStep, rows: pa.Table, start: float) -> str | None:
         if name.partition(".")[0] not in rows.column_names and name not in rows.column_names
     ]
     if missing:
-        return f"it reads {missing[0]} of a step that was not tried"
+        return f"it reads {missing[0]}, which is not known for all rows of the sample"
     return "the time is over" if time.monotonic() - start > READ_S else None
 
 

@@ -21,11 +21,12 @@ from vlmdata.engine.output.pack import INDEX_FORMAT, shard_name
 from vlmdata.engine.output.sample_counts import COUNTS
 from vlmdata.engine.partitions.calls import PartitionCall
 from vlmdata.engine.partitions.plan import PartitionPlan
+from vlmdata.engine.store.json_shapes import WORK_FIX
 from vlmdata.engine.store.store_protocol import Store
 from vlmdata.engine.work import fit
 from vlmdata.engine.work.compile_recipe import compile_recipe
 from vlmdata.engine.work.open_partition import NOTES
-from vlmdata.errors import Error
+from vlmdata.errors import Error, RecipeError
 from vlmdata.generation.totals import generations
 from vlmdata.recipe import Recipe
 
@@ -197,9 +198,20 @@ def models(store: Store, recipe: Recipe) -> dict[str, list[dict[str, Any]]]:
     for bound in compile_recipe(recipe):
         notes = [name for name in names if bound.measure and name.startswith(f"{NOTES}/{bound.measure}.")]
         if notes:
-            facts = [json.loads(store.read(name)) for name in notes]
+            facts = [_note(store, name) for name in notes]
             found[bound.step.name] = [one for one in facts if not any(one.items() < other.items() for other in facts)]
     return found
+
+
+def _note(store: Store, name: str) -> dict[str, Any]:
+    """Return the facts that a worker stored. Raises RecipeError if the file is damaged."""
+    try:
+        facts = json.loads(store.read(name))
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise RecipeError(f"{store.url}/{name} is damaged: it is not a JSON object. {WORK_FIX}")
+    return facts
 
 
 def versions() -> dict[str, str]:
