@@ -26,10 +26,13 @@ def links_within_the_site(app: Any, docname: str, source: list[str]) -> None:
     source[0] = re.sub(r"\]\(\.\./([A-Z]+\.md)", r"](\1", source[0])
 
 
+NAMES = {"Annotated": Annotated, "Doc": Doc, "GeneratorChoice": dict[str, Any]}  # in types that a step has from a base class
+
+
 def types_without_docs(app: Any, obj: Any, bound_method: bool) -> None:
     """Show the types of a step's parameters without their `Doc`, which steps.md shows."""
     if any("Annotated[" in str(kind) for kind in getattr(obj, "__annotations__", {}).values()):
-        obj.__annotations__ = get_type_hints(obj, localns={"Annotated": Annotated, "Doc": Doc})  # for those of a base class
+        obj.__annotations__ = get_type_hints(obj, localns=NAMES)
 
 
 def setup(app: Any) -> None:
