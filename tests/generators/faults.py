@@ -36,7 +36,7 @@ def by_attempt(faults: Mapping[int, Fault]) -> Faults:
 
 
 def by_share(share: float, fault: Fault, *, seed: int = 0, attempts: int | None = None) -> Faults:
-    """Choose a share of the requests by a hash of content, attempt and seed; with `attempts`, only among the first so many."""
+    """Choose a share of the requests by a hash of content, attempt and seed; with `attempts`, only the first attempts."""
 
     def chosen(request: ChatRequest) -> Fault | None:
         if attempts is not None and request.attempt >= attempts:
@@ -68,7 +68,7 @@ def status(code: int, message: str = "the server fails", **headers: str) -> Faul
 
 
 def too_many(seconds: float, *, is_date: bool = False, code: int = 429) -> Fault:
-    """Answer 429, or another status, with Retry-After: in seconds, or as an HTTP date at least so many seconds away.
+    """Answer 429, or another status, with Retry-After: in seconds, or as an HTTP date that is at least `seconds` away.
 
     `Seen.not_before` notes until when nobody should ask.
     """
@@ -219,7 +219,7 @@ def _around_content(exchange: Exchange) -> tuple[bytes, bytes]:
 
 
 def huge(size: int = 256 << 20) -> Fault:
-    """Send a correct answer whose content has so many bytes, with its length announced."""
+    """Send a correct answer whose content has `size` bytes, with its length announced."""
 
     def fault(exchange: Exchange) -> bool:
         before, after = _around_content(exchange)
@@ -233,7 +233,7 @@ def huge(size: int = 256 << 20) -> Fault:
 
 
 def gzip_bomb(size: int = 1 << 30) -> Fault:
-    """Send a correct answer whose content has so many bytes after decompression, about a thousandth before it."""
+    """Send a correct answer whose content has `size` bytes, and about a thousandth of them when compressed."""
 
     def fault(exchange: Exchange) -> bool:
         return exchange.send(compressed(*_around_content(exchange), size), 200, {"Content-Encoding": "gzip"})

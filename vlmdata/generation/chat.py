@@ -14,9 +14,7 @@ from typing import Any
 from vlmdata.generator import Prompt, Sampling
 
 TYPES = ((b"\x89PNG", "png"), (b"RIFF", "webp"))  # first bytes of an image: its media type; others are JPEGs
-OPTIONAL = frozenset(
-    {"temperature", "top_p", "seed"}
-)  # names that `extra_body` may leave out with null, for servers without them
+OPTIONAL = frozenset({"temperature", "top_p", "seed"})  # fields that `extra_body` may leave out, by null
 OWN = frozenset({"messages", "model", "n", "stream", "max_tokens", "max_completion_tokens"})  # names that it must not replace
 MOST_TOKENS = 100_000_000  # of one request; a server that counts more is wrong
 FINISHES = {"length": "length", "content_filter": "filter"}  # all other reasons mean that the model ended the answer

@@ -60,7 +60,10 @@ class OpenAI(Generator):
     price_answer: Annotated[float, Doc("Price of the tokens of answers.", unit="money per million tokens")] = 0.0
     stop_after_failures: Annotated[
         int,
-        Doc("The run stops after so many failed prompts in a row. They are not stored.", source="vlmdata's choice"),
+        Doc(
+            "After this number of failed prompts in a row, the run stops. These failures are not stored.",
+            source="vlmdata's choice",
+        ),
     ] = 20
     extra_body: Annotated[
         dict[str, Any],
