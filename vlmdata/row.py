@@ -33,6 +33,7 @@ IMAGE = pa.struct(
         pa.field("rendered_height", pa.int32()),
         pa.field("time_s", pa.float64()),  # time of a video frame
         pa.field("boxes", pa.list_(pa.list_(pa.float64(), 4))),  # x0, y0, x1, y1 in pixels; every resize scales them
+        pa.field("box_labels", pa.list_(pa.string())),  # aligned with `boxes`: what is in each, or null; null: nothing is known
         pa.field("data", pa.binary()),  # encoded bytes, if the source holds them inline; null once they are in a blob
         pa.field("blob", pa.string()),  # file that holds the encoded bytes, in work/ or in the source
         pa.field("offset", pa.int64()),
