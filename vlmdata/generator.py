@@ -22,6 +22,7 @@ ANSWER = pa.struct(
         pa.field("prompt_tokens", pa.int32()),  # tokens of the prompt, with its images, as the model counts them
         pa.field("tokens", pa.int32()),  # tokens of the answer
         pa.field("seconds", pa.float32()),  # time for this answer; a model that answers a batch gives each its share
+        pa.field("probabilities", pa.list_(pa.float64())),  # of each of the prompt's choices; null if it has none
     ]
 )
 ANSWERS = pa.list_(ANSWER)  # the type of a column that a step with a generator measures
@@ -35,6 +36,9 @@ class Prompt:
     images: tuple[bytes, ...] = ()  # encoded as JPEG, PNG or WebP, already resized
     system: str = ""  # the system text; empty: none
     seed: int = 0  # 0 to 2**31 - 1; it depends on the row, so a row gets the same seed in every run
+    # words such as "yes" and "no". If given, the model writes no text: it gives the probability that its answer begins with
+    # each word, before temperature and top_p. `vlmdata/generation/first_token.py` says which tokens count for a word.
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Answer:
     prompt_tokens: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    probabilities: tuple[float, ...] | None = None  # 0 to 1; for a prompt with choices, `text` is the most probable one
 
 
 class RunRecord(Protocol):
@@ -87,7 +92,8 @@ class OpenGenerator(Protocol):
         Prompts are taken from the iterator only when they can be sent, in the thread of the caller. `done` may be called in any
         thread and order. It stores the answer before it returns. Call it before the place of a prompt is given to the next one,
         so that a kill loses only the answers that are under way. Raises GeneratorStopped if the model or endpoint cannot go
-        on, after all answers under way have been passed to `done`.
+        on, after all answers under way have been passed to `done`. A prompt with choices whose probabilities the model cannot
+        give has the failure `no_probabilities`.
         """
         ...
 

@@ -96,21 +96,23 @@ class AskingStep(Step):
         system: str = "",
         images: Sequence[tuple[str, Callable[[], bytes]]] = (),
         side: int = 0,
+        choices: Sequence[str] = (),
     ) -> Question:
         """Return a question about a row.
 
         `key` is the row's key, and `number` counts the questions about the row. Each of `images` is a string that identifies
         the image, such as its SHA-256, with a function that reads its bytes. The long side of the images will have at most
-        `side` pixels.
+        `side` pixels. With `choices`, the answer has the probability of each of these words: see `Prompt.choices`.
         """
-        words = "\x1f".join([key, str(number), system, text, *(name for name, _ in images)])
+        parts = [key, str(number), system, text, *(name for name, _ in images), *(["", *choices] if choices else [])]
+        words = "\x1f".join(parts)
         digest = xxhash.xxh3_128_intdigest(words.encode("utf-8", "surrogatepass"))
 
         def make() -> Prompt | str:
             pictures = [picture(read, side) for _, read in images]
             if any(one is None for one in pictures):
                 return BAD
-            return Prompt(text, tuple(one for one in pictures if one is not None), system, digest % MOST_SEED)
+            return Prompt(text, tuple(one for one in pictures if one is not None), system, digest % MOST_SEED, tuple(choices))
 
         return Question(f"{digest:032x}", key, make)
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vlmdata.generation.first_token import TOP
 from vlmdata.generator import Prompt, Sampling
 
 TYPES = ((b"\x89PNG", "png"), (b"RIFF", "webp"))  # first bytes of an image: its media type; others are JPEGs
 OPTIONAL = frozenset({"temperature", "top_p", "seed"})  # fields that `extra_body` may leave out, by null
-OWN = frozenset({"messages", "model", "n", "stream", "max_tokens", "max_completion_tokens"})  # names that it must not replace
+# names that it must not replace
+OWN = frozenset({"messages", "model", "n", "stream", "max_tokens", "max_completion_tokens", "logprobs"})
 MOST_TOKENS = 100_000_000  # of one request; a server that counts more is wrong
 FINISHES = {"length": "length", "content_filter": "filter"}  # all other reasons mean that the model ended the answer
 
@@ -26,17 +29,31 @@ class Malformed(Exception):
 
 @dataclass(frozen=True)
 class Completion:
-    """An answer as the server sent it. `usage` holds the tokens of the prompt and of the answer, or None if it is missing."""
+    """An answer as the server sent it.
+
+    `usage` holds the tokens of the prompt and of the answer, or None if it is missing. `first_tokens` holds the alternatives of
+    the first token with their probabilities, or None if the server sent no logprobs.
+    """
 
     text: str
     finish: str
     usage: tuple[int, int] | None
     model: str
     fingerprint: str
+    first_tokens: list[tuple[str, float]] | None = None
 
 
 def request(prompt: Prompt, sampling: Sampling, model: str, max_tokens_name: str, extra: Mapping[str, Any]) -> bytes:
-    """Return the body of a request. The images come before the text."""
+    """Return the body of a request. The images come before the text.
+
+    A prompt with choices asks for one token and the probabilities of its alternatives. Some servers give them after
+    temperature and top_p, so both are 1.
+    """
+    if prompt.choices:
+        sampling = Sampling(max_tokens=1, temperature=1.0, top_p=1.0)
+        extra = {"logprobs": True, "top_logprobs": TOP, **extra}
+    else:
+        extra = {name: value for name, value in extra.items() if name != "top_logprobs"}
     images = [{"type": "image_url", "image_url": {"url": _data_url(image)}} for image in prompt.images]
     content = [*images, {"type": "text", "text": prompt.text}] if images else prompt.text
     messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
@@ -58,8 +75,11 @@ def _data_url(image: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
-def completion(data: bytes) -> Completion:
-    """Return the first choice of an answer. Raises Malformed, with what is wrong, for every other body."""
+def completion(data: bytes, *, reads_tokens: bool = False) -> Completion:
+    """Return the first choice of an answer. Raises Malformed, with what is wrong, for every other body.
+
+    `first_tokens` is read only if `reads_tokens` is true.
+    """
     body = _parsed(data)
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
@@ -79,7 +99,8 @@ def completion(data: bytes) -> Completion:
     finish = FINISHES.get(reason or "", "stop")
     if text is None and finish == "stop":
         raise Malformed("the content is null")
-    return Completion(_clean(text or ""), finish, usage, model, fingerprint)
+    tokens = _first_tokens(choice.get("logprobs")) if reads_tokens else None
+    return Completion(_clean(text or ""), finish, usage, model, fingerprint, tokens)
 
 
 def error_words(data: bytes) -> tuple[str, str]:
@@ -121,6 +142,30 @@ def _text(content: Any) -> tuple[str | None, str]:
                 raise Malformed(f"a part of the content has no {kind}")
             found[kind].append(part[kind])
     return "".join(found["text"]), "".join(found["refusal"])
+
+
+def _first_tokens(logprobs: Any) -> list[tuple[str, float]] | None:
+    """Return the alternatives of the first token, each with its probability, or None if there are none."""
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if not isinstance(content, list) or not content:
+        return None
+    first = content[0] if isinstance(content[0], dict) else {}
+    listed = first.get("top_logprobs")
+    others = [_alternative(one) for one in listed] if isinstance(listed, list) else []
+    own = _alternative(first)
+    found = others if own[0] in (token for token, _ in others) else [own, *others]
+    if sum(probability for _, probability in found) > 1.01:
+        raise Malformed("the probabilities of the first token add up to more than 1")
+    return found
+
+
+def _alternative(one: Any) -> tuple[str, float]:
+    token, value = (one.get("token"), one.get("logprob")) if isinstance(one, dict) else (None, None)
+    if not isinstance(token, str) or not isinstance(value, int | float) or isinstance(value, bool):
+        raise Malformed("logprobs does not hold tokens with numbers")
+    if not value <= 1e-3:  # rounding may give a little more than 0; NaN is not allowed
+        raise Malformed("logprobs holds a number that is no logarithm of a probability")
+    return token, math.exp(max(value, -1e3))
 
 
 def _usage(usage: Any) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ from vlmdata.generation.budget import Budget
 from vlmdata.generation.chat import Completion, Malformed, completion, error_words, request
 from vlmdata.generation.connection import Connection, Reply
 from vlmdata.generation.crew import CannotGoOn, Crew
+from vlmdata.generation.first_token import chosen
 from vlmdata.generation.outcomes import is_passing
 from vlmdata.generator import Answer, Prompt, Sampling
 from vlmdata.web.retry_delay import retry_after_s
@@ -73,17 +74,18 @@ class Endpoint:
         body = request(prompt, sampling, options.model, options.max_tokens_name, options.extra_body)
         dice = random.Random(prompt.seed)
         delay = 0.0
+        most = 1 if prompt.choices else sampling.max_tokens
         answer = Answer()
         for attempt in range(options.retries + 1):
             if not self._crew.may_ask(delay):
                 return None
-            if not self.budget.begin(sampling.max_tokens):
+            if not self.budget.begin(most):
                 self._crew.stop(self._spent, keeps_failures=True)
                 return None
             usage, answer = (0, 0), Answer()
             try:
                 reply = self._connection().post(body)
-                usage, answer = self._outcome(reply, sampling)
+                usage, answer = self._outcome(reply, prompt, most)
             finally:
                 self.budget.end(usage, is_answer=answer.text is not None)
             if answer.failure is None or not is_passing(answer.failure):
@@ -104,14 +106,17 @@ class Endpoint:
             )
         return self._local.connection
 
-    def _outcome(self, reply: Reply, sampling: Sampling) -> tuple[tuple[int, int], Answer]:
-        """Return the usage to count, and the answer or the failure. Raises CannotGoOn if no prompt can be answered any more."""
+    def _outcome(self, reply: Reply, prompt: Prompt, most: int) -> tuple[tuple[int, int], Answer]:
+        """Return the usage to count, and the answer or the failure. Raises CannotGoOn if no prompt can be answered any more.
+
+        `most` tokens are counted if the server counts none, because a budget must end.
+        """
         if reply.status:
             self._is_reached = True
         failure = reply.failure
         if failure is None and reply.status == 200:
             try:
-                return self._answered(completion(reply.body), reply, sampling)
+                return self._answered(completion(reply.body, reads_tokens=bool(prompt.choices)), reply, prompt, most)
             except Malformed as error:
                 failure, self._said = "malformed", self._shown(str(error))
         elif failure is not None:
@@ -123,14 +128,20 @@ class Endpoint:
             failure = "redirect" if 300 <= reply.status < 400 else f"http_{reply.status}"
         return (0, 0), Answer(failure=failure, seconds=reply.seconds)
 
-    def _answered(self, said: Completion, reply: Reply, sampling: Sampling) -> tuple[tuple[int, int], Answer]:
+    def _answered(self, said: Completion, reply: Reply, prompt: Prompt, most: int) -> tuple[tuple[int, int], Answer]:
         self._note(said)
         key, text = self.options.key, said.text
         if len(key) >= SHORT_KEY:
             text = text.replace(key, "REDACTED")
         prompt_tokens, tokens = said.usage or (0, 0)
         answer = Answer(text, said.finish, None, prompt_tokens, tokens, reply.seconds)
-        return said.usage or (0, sampling.max_tokens), answer  # a budget must end, even if the server counts nothing
+        if prompt.choices and said.finish in ("stop", "length"):
+            if said.first_tokens is None:
+                self._said = self._shown("the answer has no logprobs")
+                answer = Answer(None, None, "no_probabilities", prompt_tokens, tokens, reply.seconds)
+            else:
+                answer = chosen(said.first_tokens, prompt.choices, answer)
+        return said.usage or (0, most), answer
 
     def _check_status(self, reply: Reply) -> None:
         """Obey Retry-After. Raises CannotGoOn for a status that concerns the endpoint and not the prompt."""

@@ -10,7 +10,7 @@ import json
 import threading
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from vlmdata.engine.store.store_protocol import Store
@@ -103,7 +103,10 @@ def _parsed(line: bytes) -> Line | None:
     """Return a line, or None if it is damaged: a killed worker may leave its last line incomplete."""
     try:
         found = json.loads(line.decode("utf-8", "surrogatepass"))
-        parsed = Line(found["id"], found["key"], Answer(**found["answer"]))
+        answer = Answer(**found["answer"])
+        if answer.probabilities is not None:
+            answer = replace(answer, probabilities=tuple(answer.probabilities))
+        parsed = Line(found["id"], found["key"], answer)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return parsed if _is_right(parsed) else None
@@ -117,4 +120,5 @@ def _is_right(line: Line) -> bool:
         and all(isinstance(text, str | None) for text in texts)
         and all(isinstance(count, int | float) and 0 <= count < 2**31 for count in (answer.prompt_tokens, answer.tokens))
         and isinstance(answer.seconds, int | float)
+        and all(isinstance(one, int | float) and 0 <= one <= 1 for one in answer.probabilities or ())
     )

@@ -1,0 +1,44 @@
+"""The probabilities of a few words, such as yes and no, from those of the first token of an answer.
+
+Sources of the idea: VQAScore (Lin et al. 2024), RLAIF-V (Yu et al. 2024), which add up the probabilities of "yes" and "Yes".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from vlmdata.generator import Answer
+
+TOP = 20  # most alternatives of a token that the protocol of OpenAI gives
+AROUND = " \t\r\n\u2581\u0120.,:;!?*_#`'\"()[]"  # around the word in a token: blanks, their signs in vocabularies, punctuation
+
+
+def choice_of(token: str, choices: Sequence[str]) -> int | None:
+    """Return the number of the choice that an answer with this first token begins with, or None.
+
+    A token counts for a choice if it is its word, or the beginning of the word of no other choice. Case, blanks and punctuation
+    around the word do not matter.
+    """
+    word = token.strip(AROUND).casefold()
+    words = [choice.casefold() for choice in choices]
+    if word in words:
+        return words.index(word)
+    begun = [number for number, choice in enumerate(words) if word and choice.startswith(word)]
+    return begun[0] if len(begun) == 1 else None
+
+
+def chosen(tokens: Iterable[tuple[str, float]], choices: Sequence[str], answer: Answer) -> Answer:
+    """Return `answer` with the probabilities of the choices, and the most probable choice as its text.
+
+    `tokens` are the known alternatives of the first token, each with its probability. The text is empty if no token counts for
+    a choice.
+    """
+    sums = [0.0] * len(choices)
+    for token, probability in tokens:
+        number = choice_of(token, choices)
+        if number is not None:
+            sums[number] += probability
+    best = max(range(len(choices)), key=sums.__getitem__)
+    text = choices[best] if sums[best] else ""
+    return replace(answer, text=text, finish="stop", probabilities=tuple(min(1.0, one) for one in sums))
