@@ -267,6 +267,17 @@ def test_packing_and_decode_with_other_weights_are_refused(tmp_path):
             stream(path, packing=packing, decode=decode, reading=ReadOptions(cache=tmp_path / "cache"), torch=False)
 
 
+def test_a_weight_for_a_step_that_wrote_no_caption_is_refused_by_name(tmp_path):
+    """The caption of another dataset of a blend is enough."""
+    whole = tars(tmp_path / "whole")
+    plain = write_tar(tmp_path / "plain.tar", sample_files("0", {"json": b"{}", "txt": b"a"}))
+    said = "captions names 'recaptoin', but no step of this name wrote a caption"
+    for path in (whole, plain, {whole: 1, plain: 1}):
+        with pytest.raises(InputError, match=said):
+            opened(path, tmp_path / "cache", {"raw": 1, "recaptoin": 1})
+    opened({plain: 1, whole: 1}, tmp_path / "cache", {"raw": 1, "recaption": 1})
+
+
 def test_other_weights_need_no_new_measurement(tmp_path):
     calls = []
 
@@ -275,8 +286,9 @@ def test_other_weights_need_no_new_measurement(tmp_path):
         return measure(sample)
 
     path = tars(tmp_path / "tars")
-    orders = {opened(path, tmp_path / "cache", weights, counted).plan.order_digest for weights in (None, *WEIGHTS)}
-    assert len(calls) == 120 and len(orders) == 5
+    others = [HALF, {"recaption": 0.1, "raw": 0.2}, {"raw": 0, "translate": 1, "synthetic": 0.25}, None]
+    orders = {opened(path, tmp_path / "cache", weights, counted).plan.order_digest for weights in others}
+    assert len(calls) == 120 and len(orders) == 4
 
 
 def test_a_state_of_other_weights_is_refused(tmp_path):

@@ -8,7 +8,7 @@ import functools
 import multiprocessing
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,8 +24,19 @@ import xxhash
 from numpy.typing import NDArray
 
 from vlmdata.errors import InputError
+from vlmdata.fields import RAW
 from vlmdata.images.formats import IMAGE_EXTENSIONS
-from vlmdata.loader.captions import Weights, WeightTable, chances, code_of, count_groups, draw, draw_by_weights, table_of
+from vlmdata.loader.captions import (
+    SYNTHETIC,
+    Weights,
+    WeightTable,
+    chances,
+    code_of,
+    count_groups,
+    draw,
+    draw_by_weights,
+    table_of,
+)
 from vlmdata.loader.index.flat_index import SampleLocation
 from vlmdata.loader.index.index_file import NoIndex, numbers_of, parsing
 from vlmdata.loader.index.open_dataset import Dataset
@@ -132,6 +143,19 @@ class Lengths:
             for group in np.flatnonzero(row).tolist():
                 whole += shares[group] / sum(shares) * _sum_of_quotients(tokens[same, group], counts[same, group])
         return whole
+
+
+def check_named(captions: Weights, lengths: Sequence[Lengths]) -> None:
+    """Raise InputError if `captions` names a step that wrote no caption in any of the datasets, such as a misspelt name.
+
+    `lengths` has passed `Lengths.weighted`.
+    """
+    known = [one.codes for one in lengths if one.codes is not None]
+    for name in captions:
+        if name not in (RAW, SYNTHETIC) and not any((codes == code_of(name)).any() for codes in known):
+            raise InputError(
+                f"captions names {name!r}, but no step of this name wrote a caption. Correct the name or remove it"
+            )
 
 
 def _sum_of_quotients(sums: Ints, counts: Ints) -> Fraction:

@@ -22,6 +22,7 @@ from vlmdata.loader.decoding import Decode
 from vlmdata.loader.index.build_index import OnError
 from vlmdata.loader.index.find_tars import PathLike
 from vlmdata.loader.index.open_dataset import CACHE, CACHE_BYTES, Dataset, open_dataset
+from vlmdata.loader.lengths import check_named
 from vlmdata.loader.packed import PackedPlan, Packing
 from vlmdata.loader.read_samples import Reader, Sample, open_readers
 from vlmdata.loader.samples import Samples
@@ -218,6 +219,8 @@ def _plan_of(
 ) -> Schedule | PackedPlan:
     """Return the schedule of samples or, with packing, of packs. Lengths that are not in the cache are measured."""
     lengths = [packing.lengths(reader, cache) for reader in readers] if packing is not None else []
+    if packing is not None and packing.captions is not None:
+        check_named(packing.captions, lengths)
     by = "samples" if blend is None else blend.by
     samples = make_plan(
         datasets,
