@@ -23,6 +23,7 @@ THEIRS |= {
     "phash": "mine",
     "scores": 9.5,
     "boxes": "b",
+    "box_labels": ["l"],
     "alternatives": "alt",
     "origins": ["o"],
     "texts": ["a", "b"],
@@ -52,6 +53,7 @@ def test_a_reserved_name_gets_a_prefix_unless_it_already_has_one():
 @pytest.mark.parametrize("layout", ["captions", "documents"])
 def test_every_field_of_a_sample_has_a_reserved_name(layout):
     image = {"url": "u", "blob": "b", "offset": 0, "size": 1, "format": "png", "boxes": [[0.0] * 4], "sha256": "0" * 64}
+    image["box_labels"] = ["l"]
     image |= {"phash": 1, **dict.fromkeys(("width", "height", "original_width", "original_height"), 8)}
     row = {**pair(image, ["a", "b"], origins=["recaption"]), "roles": ["user", "assistant"], "key": "k"}
     table = conform(next(tables([row])))
@@ -94,6 +96,7 @@ def test_repeated_writing_and_reading_loses_nothing(tmp_path, layout, capsys):
 
 def test_source_fields_whose_values_do_not_fit_reserved_names_are_carried(tmp_path):
     theirs = {"key": "other", "sha256": "x", "phash": 7, "boxes": "b", "width": "1 m", "alternatives": "a", "alt": "an alt"}
+    theirs["box_labels"] = "l"
     (tmp_path / "a.png").write_bytes(picture())
     (tmp_path / "a.json").write_text(json.dumps({"caption": "c", "height": 6, **theirs}))
     with tarfile.open(tmp_path / "a.tar", "w") as tar:

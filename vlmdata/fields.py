@@ -23,7 +23,8 @@ FIELDS: dict[str, Callable[[Any], bool]] = {  # fields of both layouts; the func
     "sha256": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None,
     "phash": lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{1,16}", value) is not None,
     **dict.fromkeys(
-        ("alternatives", "origins", "boxes", "texts", "images", "metadata", "files", "roles", "turns", "tools"), _LIST
+        ("alternatives", "origins", "boxes", "box_labels", "texts", "images", "metadata", "files", "roles", "turns", "tools"),
+        _LIST,
     ),
     "scores": _is(dict),
 }

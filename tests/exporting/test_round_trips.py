@@ -33,11 +33,19 @@ def with_facts(sample, **facts):
     return key, {**members, "json": json.dumps({**json.loads(members["json"]), **facts}).encode()}
 
 
+def with_boxes(sample, **facts):
+    """Return a document with more facts about its image."""
+    stated = json.loads(sample[1]["json"])
+    return with_facts(sample, metadata=[place and {**place, **facts} for place in stated["metadata"]])
+
+
+BOXES = [[0.0, 1.0, 2.0, 3.0], None, [4.5, 0.0, 8.0, 6.0]]
 PAIRS = [
     with_facts(caption(0), alternatives=["a second", "a third"], licence="CC BY", sha256="ab" * 32, original_width=80),
     with_facts(caption(1), boxes=[[0.0, 1.0, 2.0, 3.0]], phash="00ff00ff00ff00ff", scores={"clip_score": 0.25}, image="a.jpg"),
     with_facts(caption(2), url=None, mixed=[1, "a", None], column_key="k", source_key="0" * 24),
     with_facts(caption(3), alternatives=["raw too", "short", "long"], origins=[None, "recaption", "translate"]),
+    with_facts(caption(4), boxes=BOXES, box_labels=["dog", 'a "cat"\n\0', None]),
 ]
 ALIGNED = {"alternatives": [["another"], None, None, None], "scores": {"language": ["en", None, "de", None], "length": 3}}
 DOCUMENTS = [
@@ -46,6 +54,7 @@ DOCUMENTS = [
     document(2, ["only", " texts"]),
     document(3, [A]),
     document(4, ["one", A], alternatives=[["two", "three"], None], origins=[["recaption", None], None]),
+    with_boxes(document(5, ["one", A]), boxes=BOXES, box_labels=["dog", None, "a cat"]),
 ]
 SAMPLES = {
     "captions": PAIRS,
@@ -172,6 +181,22 @@ def exported(out, to):
     target = out.parent / to
     assert export(out, target, to=to) == len(whole_rows(Webdataset(path=str(out))))
     return target
+
+
+@pytest.mark.parametrize("form", ["webdataset", "files"])
+def test_img2dataset_reads_exported_pairs_back_unchanged(tmp_path, form):
+    make_dataset(tmp_path / "out", PAIRS, layout="captions", per_shard=2)
+    export(tmp_path / "out", tmp_path / "to", to="img2dataset", options={"form": form})
+    rows = whole_rows(Webdataset(path=str(tmp_path / "out")))
+    assert whole_rows(Img2dataset(path=str(tmp_path / "to"))) == rows
+    assert [row["images"][0]["box_labels"] for row in rows if row["images"][0]["boxes"] == BOXES] == [
+        ["dog", 'a "cat"\n\0', None]
+    ]
+
+
+@pytest.mark.parametrize(("to", "source"), [("mds", Mds), ("energon", Energon)])
+def test_mds_and_energon_read_every_kind_of_sample_back_unchanged(out, to, source):
+    assert whole_rows(source(path=str(exported(out, to)))) == whole_rows(Webdataset(path=str(out)))
 
 
 @pytest.mark.parametrize("to", ["parquet", "hf"])

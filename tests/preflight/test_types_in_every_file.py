@@ -80,11 +80,13 @@ def test_a_wrong_type_at_a_dotted_path_is_named(tmp_path, capsys):
         ({"width": "w"}, {"w": [[1]] * 2}, "the values are list<element: int64>, not numbers"),
         ({"hash": "h"}, {"h": [5, 6]}, "the values are int64, not hashes as text or bytes"),
         ({"boxes": "b"}, {"b": [[0.5, 1.0]] * 2}, "not lists of [x0, y0, x1, y1]"),
+        ({"boxes": "b", "box_labels": "l"}, {"l": [[1], None]}, "the values are list<element: int64>, not lists of texts"),
         ({"image": "i"}, {"i": [[0.5]] * 2}, "the values are list<element: double>, not bytes or base64"),
     ],
 )
 def test_columns_of_other_parameters_are_checked(tmp_path, capsys, parameters, columns, words):
     good = {"w": [640, None], "h": ["0" * 32] * 2, "b": [[[1.0, 2.0, 3.0, 4.0]], None], "i": [b"\xff\xd8", None]}
+    good |= {"l": [["dog"], None]}
     (tmp_path / "a.parquet").write_bytes(parquet(**GOOD, **good))
     (tmp_path / "b.parquet").write_bytes(parquet(**GOOD, **{**good, **columns}))
     assert check(tmp_path, {"type": "url_list", "path": "*.parquet", **parameters}) == 2
@@ -95,12 +97,13 @@ def test_columns_of_other_parameters_are_checked(tmp_path, capsys, parameters, c
 @pytest.mark.parametrize("missing", [pa.nulls(2, pa.float64()), pa.array([[], None], pa.list_(pa.float64()))])
 def test_a_column_whose_values_are_all_missing_may_have_any_type(tmp_path, capsys, missing):
     good = {"w": [640, None], "h": ["0" * 32] * 2, "b": [[[1.0, 2.0, 3.0, 4.0]], None], "i": [b"\xff\xd8", None]}
+    good |= {"l": [["dog"], None]}
     (tmp_path / "a.parquet").write_bytes(parquet(**GOOD, **good))
     (tmp_path / "b.parquet").write_bytes(parquet(**{**GOOD, "caption": missing}, **dict.fromkeys(good, missing)))
     files = UrlList(path=str(tmp_path / "b.parquet"))
     read = [table for piece in files.pieces() for table in files.read(piece)]
     assert [table["drop"].to_pylist() for table in read] == [[None, None]]
-    for parameters in ({"width": "w", "height": "w", "hash": "h", "boxes": "b"}, {"image": "i"}):
+    for parameters in ({"width": "w", "height": "w", "hash": "h", "boxes": "b", "box_labels": "l"}, {"image": "i"}):
         assert check(tmp_path, {"type": "url_list", "path": "*.parquet", **parameters}) == 0, capsys.readouterr().err
     (tmp_path / "b.parquet").write_bytes(parquet(url=pa.nulls(2, pa.float64()), caption=GOOD["caption"]))
     assert check(tmp_path, {"type": "url_list", "path": "*.parquet"}) == 2  # as the run, which cannot read it

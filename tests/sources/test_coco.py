@@ -37,6 +37,7 @@ def test_captions_are_alternatives_and_boxes_have_corners(tmp_path):
     assert (image["url"], image["boxes"], image["original_width"]) == ("http://a.org/1.png", [[1.0, 2.0, 4.0, 6.0]], 8)
     assert (text["text"], text["alternatives"]) == ("one", ["two"])
     assert json.loads(first["extra"])["licence"] == "Attribution" and json.loads(first["extra"])["categories"] == ["dog"]
+    assert (image["box_labels"], second["images"][0]["box_labels"]) == (["dog"], None)
     assert (second["reason"], orphan["reason"]) == ("no_address", "no_address")
 
 
@@ -164,7 +165,7 @@ def test_an_invalid_entry_is_reported_with_its_place(tmp_path, name, entries, wh
 
 
 def test_boxes_and_sizes_that_are_not_numbers_are_left_out(tmp_path):
-    bad = [[1, 2, 3], {"x": 1}, ["a", 1, 1, 1], [float("nan"), 1, 1, 1], []]
+    bad = [[1, 2, 3], {"x": 1}, ["a", 1, 1, 1], [float("nan"), 1, 1, 1], [], None, [1e308, 1, 1e308, 1]]
     notes = [{"image_id": 1, "bbox": box, "category_id": 6} for box in bad]
     notes.append({"image_id": 1, "bbox": ["1", 2, 3, 4], "category_id": 5})
     images = [{"id": 1, "coco_url": "http://a.org/\ud800", "width": "8", "height": 6, "license": {}}]
@@ -174,8 +175,29 @@ def test_boxes_and_sizes_that_are_not_numbers_are_left_out(tmp_path):
     first, second, third = read_all(Coco(path=str(tmp_path))).to_pylist()
     image = first["images"][0]
     assert (image["url"], image["original_width"], image["boxes"]) == ("http://a.org/?", 8, [[1.0, 2.0, 4.0, 6.0]])
-    assert json.loads(first["extra"])["categories"] == ["dog"]
+    assert json.loads(first["extra"])["categories"] == image["box_labels"] == ["dog"]
     assert (second["images"][0]["original_width"], second["reason"], third["reason"]) == (None, None, "no_address")
+
+
+def test_the_label_of_a_box_is_the_name_of_its_category_if_that_is_a_text(tmp_path):
+    names = {1: "dog", 2: 7, 3: ["a"], 4: None, 5: " ", 6: "half \ud800", 7: "x" * 1_000_000, 8: "\0\x1b[31m"}
+    numbers = [*names, 99, None, {}]
+    notes = [{"image_id": 1, "bbox": [number, 0, 1, 1], "category_id": one} for number, one in enumerate(numbers)]
+    categories = [{"id": number, "name": name} for number, name in names.items()]
+    images = [{"id": 1, "coco_url": "http://a.org/1"}]
+    (tmp_path / "a.json").write_text(json.dumps({"images": images, "annotations": notes, "categories": categories}))
+    (row,) = read_all(Coco(path=str(tmp_path))).to_pylist()
+    image, said = row["images"][0], json.loads(row["extra"])["categories"]
+    assert image["boxes"] == [[number, 0, number + 1, 1] for number in range(len(numbers))]
+    assert image["box_labels"] == ["dog", None, None, None, None, "half ?", names[7], names[8], None, None, None]
+    assert said == ["dog", 7, ["a"], None, " ", "half ?", names[7], names[8], None, None, None]
+
+
+def test_boxes_without_categories_have_no_labels(tmp_path):
+    notes = [{"image_id": 1, "bbox": [1, 2, 3, 4]}]
+    (tmp_path / "a.json").write_text(json.dumps({"images": [{"id": 1, "coco_url": "http://a.org/1"}], "annotations": notes}))
+    (row,) = read_all(Coco(path=str(tmp_path))).to_pylist()
+    assert (row["images"][0]["boxes"], row["images"][0]["box_labels"]) == ([[1, 2, 4, 6]], None)
 
 
 @pytest.mark.parametrize("text", ["", " ", "{}", "[]"])

@@ -266,6 +266,54 @@ def test_boxes_and_sizes_are_read(tmp_path):
         assert (image["boxes"], image["original_width"], image["original_height"]) == ([[50.0, 50.0, 100.0, 100.0]], 200, 100)
 
 
+def labels_in(path, **parameters):
+    """Return the labels of each row of a list, and its column `names` as it is carried."""
+    rows = read_all(UrlList(path=str(path), boxes="places", box_labels="names", **parameters)).to_pylist()
+    return [(row["images"][0]["box_labels"], json.loads(row["extra"] or "{}").get("names")) for row in rows]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv"])
+def test_labels_of_boxes_are_read_and_kept_as_a_column_if_they_do_not_fit(tmp_path, kind):
+    places = [[0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 2.0, 2.0]]
+    names = [["dog", None], ["dog"], ["a", "b", "c"], [], None]
+    rows = [{"url": "http://a.org/", "caption": "x", "places": places, "names": one} for one in names]
+    rows += [{**rows[0], "places": None}]
+    if kind == "csv":
+        rows = [{**row, **{name: json.dumps(row[name]) for name in ("places", "names")}} for row in rows]
+    path = tmp_path / f"list.{kind}"
+    path.write_bytes(written(kind, rows))
+    kept = [None, *(json.dumps(one) if kind == "csv" else one for one in names[1:3])]
+    labels = [["dog", None], None, None]
+    expected = [*zip(labels, kept, strict=True), (None, None), (None, None), (None, rows[0]["names"])]
+    assert labels_in(path) == expected
+    assert labels_in(path, extra=[]) == [(one, None) for one, _ in expected]
+
+
+def test_labels_in_csv_have_the_encoding_of_the_file(tmp_path):
+    row = {"url": "http://a.org/", "caption": "x", "places": "[[0, 0, 1, 1]]", "names": '["chien préféré"]'}
+    (tmp_path / "list.csv").write_bytes(written("csv", [row]).decode().encode("latin-1"))
+    assert labels_in(tmp_path / "list.csv", encoding="latin-1") == [(["chien préféré"], None)]
+
+
+def test_labels_at_a_dotted_path_are_read_and_those_that_are_missing_are_unknown(tmp_path):
+    about = [{"at": [[0, 0, 1, 1]], "of": ["dog"]}, {"at": [[0, 0, 1, 1]]}, {"at": None, "of": None}, "none"]
+    rows = [{"url": "http://a.org/", "caption": "x", "about": one} for one in about]
+    (tmp_path / "list.jsonl").write_bytes(written("jsonl", rows))
+    source = UrlList(path=str(tmp_path / "list.jsonl"), boxes="about.at", box_labels="about.of")
+    images = [row["images"][0] for row in read_all(source).to_pylist()]
+    assert [image["boxes"] for image in images] == [[[0, 0, 1, 1]], [[0, 0, 1, 1]], None, None]
+    assert [image["box_labels"] for image in images] == [["dog"], None, None, None]
+
+
+def test_labels_of_other_types_are_kept_as_a_column(tmp_path):
+    wrong = ["dog", ["dog", 5], [1, 2], {"a": "b"}, 7, True, [["a"], "b"], "[1"]
+    rows = [{"url": "http://a.org/", "caption": "x", "places": [[0, 0, 1, 1]] * 2, "names": one} for one in wrong]
+    (tmp_path / "list.jsonl").write_bytes(written("jsonl", rows))
+    assert labels_in(tmp_path / "list.jsonl") == [(None, one) for one in wrong]
+    (tmp_path / "list.jsonl").write_bytes(written("jsonl", [{**rows[0], "names": ["half \ud800", "\0"]}]))
+    assert labels_in(tmp_path / "list.jsonl") == [(["half ?", "\0"], None)]
+
+
 def test_a_recipe_may_carry_all_or_some_extra_columns_or_rename_them(tmp_path):
     values = {"url": "http://a.org/", "caption": "x", "LICENSE": "cc-by", "score": float("nan"), "raw": b"\x00"}
     pq.write_table(pa.Table.from_pylist([values]), tmp_path / "list.parquet")
@@ -339,6 +387,7 @@ def test_a_parquet_column_that_appears_twice_is_refused(tmp_path):
         ({"path": "{}/other.dat", "format": "parquet"}, "cannot be read as Parquet"),
         ({"path": "{}/broken.csv.gz"}, "cannot be read"),
         ({"boxes": "caption", "boxes_are": "shares"}, "needs the columns"),
+        ({"box_labels": "caption"}, "Set `boxes` to their column too"),
     ],
 )
 def test_mistakes_are_reported_before_any_work(tmp_path, parameters, message):

@@ -138,17 +138,19 @@ def test_a_dotted_name_does_not_change_which_members_are_one_sample(tmp_path):
 
 THEIRS = {"source_key": "s", "earlier_scores": {"a": 1}, "caption": "in the JSON", "alternatives": ["a", 5], "n": 1}
 THEIRS |= {"width": 100, "original_width": -1, "boxes": [{"x": 1}], "url": ["http://a.org/"], "scores": {"clip": 0.5}}
+THEIRS |= {"box_labels": ["a label"]}
 
 
 def test_no_field_of_a_json_beside_a_caption_is_lost(tmp_path):
     row = read(tmp_path, {"png": picture(), "txt": b"c"}, THEIRS)
-    renamed = ("source_key", "earlier_scores", "caption", "alternatives", "width", "original_width", "boxes", "url")
+    renamed = THEIRS.keys() - {"n", "scores"}
     assert extra(row) == {**{f"column_{name}": THEIRS[name] for name in renamed}, "n": 1, "earlier_scores": {"clip": 0.5}}
     assert (row["texts"][1]["text"], row["texts"][1]["alternatives"]) == ("c", ["a"])
 
 
 def test_fields_of_the_row_are_carried_only_if_they_are_measured_again(tmp_path):
     facts = {"caption": "c", "alternatives": ["d", ""], "width": 8, "url": "http://a.org/", "boxes": [[0, 0, 1, 1]]}
+    facts["box_labels"] = ["dog"]
     own = {"original_width": 9, "sha256": "0" * 64, "phash": "0" * 16}
     row = read(tmp_path, {"png": picture(), "txt": b"c"}, {**facts, **own})
     assert extra(row) == {f"column_{name}": value for name, value in own.items()}
@@ -196,7 +198,7 @@ def test_a_json_beside_a_file_loses_no_field(tmp_path):
     (tmp_path / "a.png").write_bytes(picture())
     (tmp_path / "a.json").write_text(json.dumps({**THEIRS, "caption": "c", "height": 6, "file_name": "f"}))
     (row,) = read_all(Files(path=str(tmp_path))).to_pylist()
-    names = ("alternatives", "width", "original_width", "boxes", "earlier_scores", "file_name")
+    names = ("alternatives", "width", "original_width", "boxes", "box_labels", "earlier_scores", "file_name")
     kept = {f"column_{name}": value for name, value in {**THEIRS, "file_name": "f"}.items() if name in names}
     assert carried(row["extra"]) == {**kept, "n": 1, "source_key": "s", "earlier_scores": {"clip": 0.5}, "file_name": "a.png"}
     assert row["images"][0]["url"] == "http://a.org/"

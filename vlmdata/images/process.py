@@ -60,7 +60,7 @@ def process(
     max_pixels: int = MAX_PIXELS,
     max_memory_mb: float = MAX_MEMORY_MB,
     max_cost: float = MAX_COST,
-    boxes: Sequence[Box] = (),
+    boxes: Sequence[Box | None] = (),
     blur: Sequence[Box] = (),
 ) -> Processed:
     """Return one image, processed by `rule` within limits (see budget.py). Raises only ImageError.

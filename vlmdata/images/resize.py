@@ -74,13 +74,14 @@ class Transform:
     left: int = 0
     top: int = 0
 
-    def boxes(self, boxes: Sequence[Box]) -> list[Box | None]:
+    def boxes(self, boxes: Sequence[Box | None]) -> list[Box | None]:
         """Return boxes in pixels of the upright original, converted to pixels of the output and cut at its edges.
 
-        The result has one entry for each input box, in order. It is None for a box that is entirely outside of the output.
+        The result has one entry for each input box, in order. It is None for a box that is entirely outside of the output, and
+        for None: a box that an earlier crop removed.
         """
         x_scale, y_scale = self.scaled[0] / self.source[0], self.scaled[1] / self.source[1]
-        return [self._box(box, x_scale, y_scale) for box in boxes]
+        return [None if box is None else self._box(box, x_scale, y_scale) for box in boxes]
 
     def _box(self, box: Box, x_scale: float, y_scale: float) -> Box | None:
         x0, x1 = (min(max(x * x_scale + self.left, 0.0), float(self.output[0])) for x in (box[0], box[2]))

@@ -215,6 +215,7 @@ CAPTION = Content(
 IMAGE = Content("bytes or base64", _is_image)
 SIZE = Content("numbers", _is_size)
 BOXES = Content("lists of [x0, y0, x1, y1]", _is_boxes)
+LABELS = Content("lists of texts", _is_texts)
 HASH = Content("hashes as text or bytes", _is_text)
 FILE_NAME = Content("names of files", _is_names)
 PARAGRAPHS = Content("lists of texts", _is_texts, fix="Correct this file, or leave it out of source.path")

@@ -10,13 +10,14 @@ from typing import Any
 from vlmdata.fields import aligned_origins, is_ours, renamed
 from vlmdata.readers.documents import SIZES
 from vlmdata.readers.nested import texts_in
-from vlmdata.readers.stated_values import boxes
+from vlmdata.readers.stated_values import labelled_boxes
 from vlmdata.readers.strings import clean, is_blank
 
 _DOCUMENT = frozenset(("key", "url", "texts", "images", "metadata", "files", "alternatives", "origins", "roles", "scores"))
 _CONVERSATION_FIELDS = frozenset(("turns", "tools"))  # fields of a document with roles
 _MEASURED = frozenset(("key", "width", "height", "original_width", "original_height", "sha256", "phash"))
-_METADATA = {"file", "alt", "time_s", "boxes", *SIZES, *_MEASURED}
+_OF_BOXES = ("boxes", "box_labels")
+_METADATA = {"file", "alt", "time_s", *_OF_BOXES, *SIZES, *_MEASURED}
 OUR_KEY = re.compile(r"[0-9a-f]{24}(_\d+)?")  # form of the keys that engine/partitions/keys.py makes
 
 
@@ -68,13 +69,23 @@ def stated_fields(facts: Mapping[str, Any]) -> dict[str, Any]:
     found |= {name: facts[name] for name in SIZES if type(facts.get(name)) is int and 0 <= facts[name] < 1 << 31}
     if type(facts.get("time_s")) is float and math.isfinite(facts["time_s"]):
         found["time_s"] = facts["time_s"]
-    if places := boxes(facts.get("boxes")):
-        found["boxes"] = places
+    boxes, labels = labelled_boxes(facts.get("boxes"), _labels(facts), keeps_null=True)
+    found |= {name: value for name, value in zip(_OF_BOXES, (boxes, labels), strict=True) if value}
     if re.fullmatch("[0-9a-f]{64}", str(facts.get("sha256"))):
         found["sha256"] = facts["sha256"]
     if re.fullmatch("[0-9a-f]{1,16}", str(facts.get("phash"))):
         found["phash"] = int(str(facts["phash"]), 16)
     return found
+
+
+def _labels(facts: Mapping[str, Any]) -> Any:
+    """Return the labels of the boxes in a sample's JSON, of any type.
+
+    Datasets that earlier versions built from COCO have no `box_labels`. In them, the source's field `categories` is aligned
+    with `boxes`.
+    """
+    is_coco = OUR_KEY.fullmatch(str(facts.get("key"))) and {"id", "file_name"} <= facts.keys()
+    return facts.get("categories") if is_coco and "box_labels" not in facts else facts.get("box_labels")
 
 
 def unstated_fields(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,6 +113,8 @@ def unstated_fields(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], 
             others = facts.get("alternatives")
             is_read = isinstance(others, list) and aligned_origins(others, value) == value and all(map(is_text_of, others))
             return is_read and (has_origins or not any(value))
+        if name == "box_labels":
+            return said.get(name) == _as_read(value)
         return name in measured or name == "scores" or (name == "url" and value is None) or said.get(name) == value
 
     return {name: value for name, value in facts.items() if not (is_ours(name, value, key) and is_said(name, value))}
@@ -112,13 +125,21 @@ def _captions(row: Mapping[str, Any]) -> set[str]:
     return {one for text in texts for one in (text["text"], *(text.get("alternatives") or ()))}
 
 
+def _as_read(labels: Any) -> Any:
+    """Return the field `box_labels` as `labelled_boxes` returns it, with the values that are not texts. None: no label."""
+    if not isinstance(labels, list):
+        return labels
+    found = [(None if is_blank(one) else clean(one)) if isinstance(one, str) else one for one in labels]
+    return None if all(one is None for one in found) else found
+
+
 def _address(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `url` and `boxes` as the JSON of the row's sample will hold them.
+    """Return `url`, `boxes` and `box_labels` as the JSON of the row's sample will hold them.
 
     If the row has exactly one image, they are taken from this image. Otherwise, there is only the row's `url`.
     """
     images = [image for image in row.get("images") or () if image]
-    return {name: images[0].get(name) for name in ("url", "boxes")} if len(images) == 1 else {"url": row.get("url")}
+    return {name: images[0].get(name) for name in ("url", *_OF_BOXES)} if len(images) == 1 else {"url": row.get("url")}
 
 
 def with_origin(rest: Mapping[str, Any], facts: Mapping[str, Any], key: str, **origin: Any) -> dict[str, Any]:
@@ -141,12 +162,18 @@ def with_origin(rest: Mapping[str, Any], facts: Mapping[str, Any], key: str, **o
 def unstated_document_fields(facts: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Return the fields of a document's JSON that its row does not hold.
 
-    If an entry of `metadata` has an unknown field, all of `metadata` is returned.
+    If an entry of `metadata` has an unknown field, or boxes or labels that were not read, all of `metadata` is returned.
     """
     ours = _DOCUMENT | _CONVERSATION_FIELDS if facts.get("roles") else _DOCUMENT
     rest = {name: value for name, value in facts.items() if name not in ours or not is_ours(name, value, key)}
-    if any(entry.keys() - _METADATA for entry in facts["metadata"] if entry is not None):
+    if any(entry.keys() - _METADATA or not _holds_boxes(entry) for entry in facts["metadata"] if entry is not None):
         rest["metadata"] = facts["metadata"]
     if facts.get("origins") not in (None, document_origins(facts)):
         rest["origins"] = facts["origins"]
     return rest
+
+
+def _holds_boxes(entry: Mapping[str, Any]) -> bool:
+    """Return whether an image of the row holds the boxes and labels in its entry of `metadata`."""
+    boxes, labels = labelled_boxes(entry.get("boxes"), entry.get("box_labels"), keeps_null=True)
+    return (entry.get("boxes") or None) == boxes and _as_read(entry.get("box_labels")) == labels

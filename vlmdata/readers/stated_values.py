@@ -1,4 +1,4 @@
-"""Parse the boxes, sizes and hashes that a list states. Each format of a list stores them in its own types."""
+"""Parse the boxes with labels, sizes and hashes that a list states. Each format of a list stores them in its own types."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from vlmdata.readers.strings import clean, is_blank
+from vlmdata.row import IMAGE
+
 _HASH = re.compile("(?:md5:|sha256:)?([0-9a-fA-F]{32}|[0-9a-fA-F]{64})")
-BOXES = pa.list_(pa.list_(pa.float64(), 4))
+BOXES = IMAGE.field("boxes").type
+LABELS = IMAGE.field("box_labels").type
+Box = list[float]  # x0, y0, x1, y1
 
 
 def whole_numbers(column: Any) -> pa.Array:
@@ -44,33 +49,69 @@ def _hash(value: Any) -> str | None:
     return found[1].lower() if found else None
 
 
-def box_column(column: Any, sizes: tuple[pa.Array, pa.Array] | None = None) -> pa.Array:
-    """Return boxes as lists of (x0, y0, x1, y1) in pixels.
+def box_columns(
+    column: Any, labels: Any = None, sizes: tuple[pa.Array, pa.Array] | None = None
+) -> tuple[pa.Array, pa.Array, dict[int, Any]]:
+    """Return boxes, their labels, and the labels that do not fit the boxes of their row, by row number: see `labelled_boxes`.
 
-    If `sizes` (widths, heights) is given, the coordinates in `column` are fractions of the sizes. Lists and JSON text are
-    accepted. A box that is not four finite numbers is left out. A row without boxes is null.
+    `labels` is the column of labels, or None. Boxes are lists of (x0, y0, x1, y1) in pixels. If `sizes` (widths, heights) is
+    given, the coordinates in `column` are fractions of the sizes.
     """
-    values = column if isinstance(column, list) else column.to_pylist()
+    values = _listed(column)
+    said = [None] * len(values) if labels is None else _listed(labels)
     widths, heights = ([1] * len(values), [1] * len(values)) if sizes is None else (s.to_pylist() for s in sizes)
-    rows = [boxes(value, w, h) for value, w, h in zip(values, widths, heights, strict=True)]
-    return pa.array(rows, BOXES)
+    found = [labelled_boxes(value, names, w, h) for value, names, w, h in zip(values, said, widths, heights, strict=True)]
+    unfit = {row: names for row, names in enumerate(said) if found[row][1] is None and not _is_empty(names)}
+    return pa.array([one for one, _ in found], BOXES), pa.array([one for _, one in found], LABELS), unfit
 
 
-def boxes(value: Any, width: int | None = 1, height: int | None = 1) -> list[list[float]] | None:
-    """Return the boxes in lists or JSON text, with x multiplied by `width` and y by `height`, or None if there is no box."""
+def _listed(column: Any) -> list[Any]:
+    return column if isinstance(column, list) else column.to_pylist()
+
+
+def labelled_boxes(
+    value: Any, labels: Any, width: int | None = 1, height: int | None = 1, *, keeps_null: bool = False
+) -> tuple[list[Box | None] | None, list[str | None] | None]:
+    """Return the boxes in lists or JSON text, and a label or None for each. Either list is None if it would hold nothing.
+
+    Each x is multiplied by `width`, and each y by `height`. A box that is not four finite numbers is left out with its label.
+    With `keeps_null`, a null stays with its label: in a sample's JSON, it stands for a box outside of the stored image.
+    `labels` is a list, or JSON text of a list, with a text or null for each entry of `value`, also for a broken one. Anything
+    else counts as no labels. A blank label becomes None, and an unpaired surrogate becomes a question mark.
+    """
+    entries, names = _parsed(value), _parsed(labels)
+    if not isinstance(entries, list) or not width or not height:
+        return None, None
+    if not isinstance(names, list) or len(names) != len(entries) or not all(isinstance(one, str | None) for one in names):
+        names = [None] * len(entries)
+    found = [(box(one, width, height), name) for one, name in zip(entries, names, strict=True)]
+    kept = [two for two, one in zip(found, entries, strict=True) if two[0] is not None or (one is None and keeps_null)]
+    said = [None if name is None or is_blank(name) else clean(name) for _, name in kept]
+    return [place for place, _ in kept] or None, said if any(said) else None
+
+
+def box(value: Any, width: int = 1, height: int = 1) -> Box | None:
+    """Return a box as [x0 * width, y0 * height, x1 * width, y1 * height], or None if it is not four finite numbers."""
+    try:
+        x0, y0, x1, y1 = (float(number) for number in value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    found = [x0 * width, y0 * height, x1 * width, y1 * height]
+    return found if all(map(math.isfinite, found)) else None
+
+
+def _parsed(value: Any) -> Any:
+    """Return the value of a JSON text, or None for a text that is not JSON. Other values are returned unchanged."""
     if isinstance(value, str | bytes):
         try:
-            value = json.loads(value)
+            return json.loads(value)
         except (ValueError, RecursionError):
             return None
-    if not isinstance(value, list) or not width or not height:
-        return None
-    found = []
-    for box in value:
-        try:
-            x0, y0, x1, y1 = (float(number) for number in box)
-        except (TypeError, ValueError, OverflowError):
-            continue
-        if all(map(math.isfinite, (x0, y0, x1, y1))):
-            found.append([x0 * width, y0 * height, x1 * width, y1 * height])
-    return found or None
+    return value
+
+
+def _is_empty(labels: Any) -> bool:
+    found = _parsed(labels)
+    if isinstance(found, list):
+        return all(one is None or one == "" for one in found)
+    return found is None and (labels is None or labels.strip() in ("", "null", b"", b"null"))

@@ -16,8 +16,7 @@ from vlmdata.readers.open_file import opened
 from vlmdata.readers.pair_rows import json_object
 from vlmdata.readers.plain_rows import pair, tables, with_place
 from vlmdata.readers.source_images import image_named, keep_addresses, name_in_source, web_address
-from vlmdata.readers.stated_values import boxes as boxes_in
-from vlmdata.readers.stated_values import whole_numbers
+from vlmdata.readers.stated_values import box, labelled_boxes, whole_numbers
 from vlmdata.readers.strings import clean
 from vlmdata.step import RecipeError, Source
 
@@ -28,8 +27,9 @@ ADDRESSES = ("coco_url", "flickr_url", "url")  # fields that may hold the web ad
 class Coco(Source):
     """Yield one row for each image of COCO-style files, such as captions_*.json and instances_*.json.
 
-    Several files are joined by image id. The sample's JSON keeps the licence, the Flickr address and the categories of the
-    boxes. Files are read into memory. COCO's 118,000 images with captions and boxes take about 2 GB.
+    Several files are joined by image id. The label of a box is the name of its category. The sample's JSON keeps the licence,
+    the Flickr address and, as `categories`, the names of the boxes' categories. Files are read into memory. COCO's 118,000
+    images with captions and boxes take about 2 GB.
     """
 
     id: ClassVar = "vlmdata.sources.coco"
@@ -105,7 +105,9 @@ class Coco(Source):
             reason = reason or "no_address"
         elif all(sizes := whole_numbers([about.get("width"), about.get("height")]).to_pylist()):
             image |= {"original_width": sizes[0], "original_height": sizes[1]}
-        image["boxes"] = [corners for note in notes if (corners := _corners(note))] or None
+        names = [_named(categories, note.get("category_id")) for note in notes]
+        labels = [name if isinstance(name, str) else None for name in names]
+        image["boxes"], image["box_labels"] = labelled_boxes([_corners(note) for note in notes], labels)
         licence = _named(licences, about.get("license")) or {}
         extra = {
             "id": about["id"],
@@ -113,7 +115,7 @@ class Coco(Source):
             "flickr_url": about.get("flickr_url"),
             "licence": licence.get("name"),
             "licence_url": licence.get("url"),
-            "categories": [_named(categories, note.get("category_id")) for note in notes] or None,
+            "categories": names or None,
         }
         stated = {name: value for name, value in extra.items() if value is not None}
         identity = json_object({"id": about["id"], "captions": captions})
@@ -135,12 +137,12 @@ def _named(known: Mapping[Any, Any], number: object) -> Any:
 
 
 def _corners(note: Mapping[str, Any]) -> list[float] | None:
-    """Return an annotation's box as [x0, y0, x1, y1], or None if the box is not four numbers."""
-    found = boxes_in([note.get("bbox")])
+    """Return an annotation's box as [x0, y0, x1, y1], or None if the box is not four finite numbers."""
+    found = box(note.get("bbox"))
     if found is None:
         return None
-    x, y, width, height = found[0]
-    return [x, y, x + width, y + height]
+    x, y, width, height = found
+    return box([x, y, x + width, y + height])
 
 
 def _entries(path: str, tree: Mapping[str, Any], name: str, key: str) -> list[dict[str, Any]]:

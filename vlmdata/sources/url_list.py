@@ -1,5 +1,6 @@
 """A list of image addresses with captions: Parquet, CSV, TSV, JSON, JSON lines or plain text, compressed or not."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,14 @@ from vlmdata.parameters import Doc
 from vlmdata.readers import lists
 from vlmdata.readers.base64_images import image_in
 from vlmdata.readers.captions import caption_column, named_columns, without_captions
-from vlmdata.readers.column_types import ADDRESS, BOXES, CAPTION, HASH, IMAGE, SIZE, Content
-from vlmdata.readers.dotted_paths import resolve
+from vlmdata.readers.column_types import ADDRESS, BOXES, CAPTION, HASH, IMAGE, LABELS, SIZE, Content
+from vlmdata.readers.dotted_paths import NO_TEXT, resolve
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.lists import Chunk, ListFormat
-from vlmdata.readers.pair_rows import pairs
+from vlmdata.readers.pair_rows import json_object, pairs
 from vlmdata.readers.plain_rows import bad_records, captioned, pair, tables, with_place
-from vlmdata.readers.stated_values import box_column, hash_column, whole_numbers
-from vlmdata.readers.strings import blank_as_null, check_encoding, decode, from_python
+from vlmdata.readers.stated_values import box_columns, hash_column, whole_numbers
+from vlmdata.readers.strings import blank_as_null, check_encoding, clean, decode, from_python
 from vlmdata.row import ROW
 from vlmdata.step import RecipeError, Source
 from vlmdata.untrusted import errors_as
@@ -56,6 +57,9 @@ class UrlList(Source):
     boxes_are: Annotated[
         Literal["pixels", "shares"], Doc("Unit of the boxes. shares: fractions of the columns `width` and `height`.")
     ] = "pixels"
+    box_labels: Annotated[
+        str, Doc("Column of [text or null, ...]: what is in each of the `boxes`. JSON text in CSV. Empty: not known.")
+    ] = ""
     width: Annotated[
         str, Doc("Column of the stated width, by which `image_size` can reject an image before it is fetched.")
     ] = ""
@@ -89,6 +93,8 @@ class UrlList(Source):
             raise RecipeError(f"delimiter must be one character, not {self.delimiter!r}")
         if self.boxes_are == "shares" and not (self.width and self.height):
             raise RecipeError("`boxes_are: shares` needs the columns `width` and `height` to turn shares into pixels")
+        if self.box_labels and not self.boxes:
+            raise RecipeError("`box_labels` names what is in the `boxes`. Set `boxes` to their column too")
         if self.image and (self.boxes or self.width or self.height or self.hash):
             raise RecipeError("`boxes`, `width`, `height` and `hash` cannot be used with `image`. Remove them or `image`")
         layout = self._layout()
@@ -141,14 +147,15 @@ class UrlList(Source):
         if self.image:
             known = lists.column_names(path, self._layout()) or []
             return [self.image, *self._captions(), *([self.url] if resolve(self.url, known) else [])]
-        return list(
-            dict.fromkeys(n for n in (self.url, *self._captions(), self.boxes, self.width, self.height, self.hash) if n)
-        )
+        return list(dict.fromkeys(name for name in (self.url, *self._captions(), *self._stated()) if name))
+
+    def _stated(self) -> tuple[str, ...]:
+        return self.boxes, self.box_labels, self.width, self.height, self.hash
 
     def _contents(self) -> dict[str, Content]:
         """Return what each column must hold. A column with two uses must fit the last one here."""
         sizes = {name: SIZE for name in (self.width, self.height) if name}
-        others = {self.boxes: BOXES, self.hash: HASH, self.image: IMAGE}
+        others = {self.boxes: BOXES, self.box_labels: LABELS, self.hash: HASH, self.image: IMAGE}
         found = {**dict.fromkeys(self._captions(), CAPTION), **sizes, **others, self.url: ADDRESS}
         return {name: content for name, content in found.items() if name}
 
@@ -183,9 +190,13 @@ class UrlList(Source):
         for name, column in (("original_width", self.width), ("original_height", self.height)):
             if column and not is_text:
                 image[name] = whole_numbers(chunk.columns[column])
+        extra = chunk.extra
         if self.boxes and not is_text:
             sizes = (image["original_width"], image["original_height"]) if self.boxes_are == "shares" else None
-            image["boxes"] = box_column(chunk.columns[self.boxes], sizes)
+            labels = _decoded(chunk.columns[self.box_labels], self.encoding) if self.box_labels else None
+            image["boxes"], image["box_labels"], unfit = box_columns(chunk.columns[self.boxes], labels, sizes)
+            if unfit and self.extra == "all":
+                extra = _with_column(extra, self.box_labels, unfit, len(url))
         captions = [] if is_text else [chunk.columns[name] for name in self._captions()]
         text = alternatives = None
         bad = undecoded | chunk.bad_encoding
@@ -195,7 +206,7 @@ class UrlList(Source):
             bad |= wrong
         missing = pc.is_null(url).to_pylist()
         reason = ["bad_encoding" if b else "no_address" if m else None for b, m in zip(bad, missing, strict=True)]
-        rows = pairs(image, text, alternatives=alternatives, extra=chunk.extra, reason=reason)
+        rows = pairs(image, text, alternatives=alternatives, extra=extra, reason=reason)
         if any(reason):
             shown = [where(number) if one else None for number, one in enumerate(reason)]
             rows = rows.append_column("place", pa.array(shown, pa.string()))
@@ -203,6 +214,21 @@ class UrlList(Source):
             places = [[one, None] if captions else [one] for one in hash_column(chunk.columns[self.hash]).to_pylist()]
             rows = rows.append_column("stated_hashes", pa.array(places, ROW.field("stated_hashes").type))
         return rows
+
+
+def _decoded(column: Any, encoding: str) -> Any:
+    """Return a column of labels. If it holds bytes, as in CSV, they become text. Wrong bytes become U+FFFD."""
+    if isinstance(column, list):
+        return [None if value == NO_TEXT else value for value in column]
+    return decode(column, encoding)[0] if pa.types.is_binary(column.type) else column
+
+
+def _with_column(extra: pa.Array | None, name: str, values: Mapping[int, Any], count: int) -> pa.Array:
+    """Return the source's columns of `count` rows, as JSON objects, with another column in the rows that `values` numbers."""
+    found = [None] * count if extra is None else extra.to_pylist()
+    for row, value in values.items():
+        found[row] = clean(json_object({**json.loads(found[row] or "{}"), name: value}))
+    return pa.array(found, pa.string())
 
 
 def _pair(cell: Any, url: str | None, text: str, others: list[str] | None, extra: str | None, wrong: bool) -> dict[str, Any]:

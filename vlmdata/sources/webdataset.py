@@ -55,10 +55,10 @@ class Webdataset(Source):
 
     A sample that has no caption, and whose JSON holds `conversations` or `messages`, is a conversation (layout `documents`).
 
-    Tars from vlmdata or img2dataset are read without loss. Rows keep addresses, hashes, alternatives with their origins, boxes,
-    roles and turns. Scores become `earlier_scores` in the sample's JSON. A sample without an image is dropped as `no_image`,
-    except a conversation. A sample with an unusable image is dropped with the reason of the image. Each damaged range of a tar
-    is one `bad_record`.
+    Tars from vlmdata or img2dataset are read without loss. Rows keep addresses, hashes, alternatives with their origins, boxes
+    with their labels, roles and turns. Scores become `earlier_scores` in the sample's JSON. A sample without an image is
+    dropped as `no_image`, except a conversation. A sample with an unusable image is dropped with the reason of the image. Each
+    damaged range of a tar is one `bad_record`.
 
     In `caption` and `image`, write the part of a member's name after the key (`jpg`, `input.jpg`). If no member has this name,
     members with this ending are read.

@@ -231,6 +231,7 @@ def _facts(image: dict[str, Any]) -> dict[str, Any]:
     facts = {name: image[name] for name in FACTS}
     facts["phash"] = None if image["phash"] is None else f"{image['phash']:016x}"
     facts["boxes"] = image["boxes"] or None
+    facts["box_labels"] = image["box_labels"] if facts["boxes"] and any(image["box_labels"] or ()) else None
     return facts
 
 

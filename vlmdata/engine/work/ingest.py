@@ -243,10 +243,13 @@ def _hash(kind: str, body: bytes) -> str:
     return hashlib.new(kind, body, usedforsecurity=False).hexdigest()
 
 
-def _shares(body: bytes, boxes: list[list[float]]) -> list[tuple[float, float, float, float]]:
-    """Convert boxes from pixels of the upright image to fractions of its sides, 0 to 1. Raises ImageError for a bad header."""
+def _shares(body: bytes, boxes: list[list[float] | None]) -> list[tuple[float, float, float, float]]:
+    """Convert boxes from pixels of the upright image to fractions of its sides, 0 to 1. None is left out.
+
+    Raises ImageError for a bad header.
+    """
     width, height = read_header(body).upright_size
-    return [(x0 / width, y0 / height, x1 / width, y1 / height) for x0, y0, x1, y1 in boxes]
+    return [(box[0] / width, box[1] / height, box[2] / width, box[3] / height) for box in boxes if box is not None]
 
 
 def fetch(addresses: dict[int, str], client: Client) -> Iterator[tuple[int, bytes | None, str | None]]:
