@@ -143,3 +143,44 @@ def test_the_first_of_several_views_is_decoded() -> None:
     first, second = Image.fromarray(photo(60, 40)), Image.fromarray(photo(60, 40, 1))
     done = process(saved(first, "MPO", save_all=True, append_images=[second]), ResizeRule("no"), max_pixels=CAP)
     assert psnr(done.pixels, photo(60, 40)) > 25 and done.source_format == "jpeg"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["no", "keep_ratio", "keep_ratio_largest", "center_crop", "border"])
+def test_a_box_in_the_upright_original_frames_the_same_area_after_the_resize(mode: str, orientation: int) -> None:
+    """The box is red. Its left part is outside of the central square, and so is all of the blue box."""
+    upright = np.full((240, 360, 3), 255, np.uint8)
+    upright[60:150, 40:100], upright[60:150, 8:32] = (255, 0, 0), (0, 0, 255)
+    data = saved(as_stored(upright, orientation), "png", exif=exif(orientation))
+    done = process(data, ResizeRule(mode, 96, format="png"), boxes=[(40, 60, 100, 150), (8, 60, 32, 150)])  # type: ignore[arg-type]
+    assert (done.original_width, done.original_height) == (360, 240)
+    pixels = decode(done.data).pixels
+    assert pixels.shape == (done.height, done.width, 3)
+    red, blue = done.boxes
+    assert red is not None and framed(pixels, 0) == pytest.approx(red, abs=1)
+    assert (blue is None) == (mode == "center_crop") and (blue is None or framed(pixels, 2) == pytest.approx(blue, abs=1))
+
+
+def as_stored(upright: np.ndarray, orientation: int) -> Image.Image:
+    """Return the picture that a file with this EXIF orientation holds, so that it is shown like `upright`."""
+    turns = Image.Transpose
+    back = {2: turns.FLIP_LEFT_RIGHT, 3: turns.ROTATE_180, 4: turns.FLIP_TOP_BOTTOM, 5: turns.TRANSPOSE}
+    back |= {6: turns.ROTATE_90, 7: turns.TRANSVERSE, 8: turns.ROTATE_270}
+    picture = Image.fromarray(upright)
+    return picture.transpose(back[orientation]) if orientation in back else picture
+
+
+def framed(pixels: np.ndarray, channel: int) -> tuple[int, int, int, int]:
+    """Return the box of the pixels in which only one channel is bright."""
+    others = [number for number in range(3) if number != channel]
+    y, x = np.nonzero((pixels[:, :, channel] > 128) & (pixels[:, :, others].max(axis=2) < 128))
+    return x.min(), y.min(), x.max() + 1, y.max() + 1
+
+
+def test_a_box_that_an_earlier_crop_removed_stays_none() -> None:
+    assert process(saved(photo(60, 40), "png"), ResizeRule("no"), boxes=[None, (0, 0, 60, 40)]).boxes == [None, (0, 0, 60, 40)]
+
+
+def test_parts_of_a_box_outside_of_the_image_are_cut_and_a_box_without_area_becomes_none() -> None:
+    boxes = [(-5.0, -1.0, 700.0, 41.0), (10.0, 10.0, 10.0, 20.0), (30.0, 10.0, 20.0, 20.0)]
+    assert process(saved(photo(60, 40), "png"), ResizeRule("no"), boxes=boxes).boxes == [(0, 0, 60, 40), None, None]
