@@ -128,7 +128,7 @@ class Ingest(Step):
         """Return the cost of decoding and blurring an image, or 0 for bytes without a header, which are not decoded."""
         rule = self._rule()
         try:
-            return processing_cost(body, rule, _shares(body, boxes) if rule.blur_boxes and boxes else ())
+            return processing_cost(body, rule, self._shares(body, boxes) if rule.blur_boxes and boxes else ())
         except ImageError:
             return 0.0
 
@@ -193,7 +193,7 @@ class Ingest(Step):
         if blocks and (reason := blocks.match(body, rule.max_memory_mb)):
             return {"drop": blocks.name, "reason": reason}
         try:
-            blur = _shares(body, boxes) if rule.blur_boxes and boxes else ()
+            blur = self._shares(body, boxes) if rule.blur_boxes and boxes else ()
             resized = process if self._engine() == "vlmdata" else img2dataset_resize.process
             with context.decoding:
                 done = resized(body, rule, **limits, boxes=boxes or (), blur=blur)
@@ -209,6 +209,16 @@ class Ingest(Step):
             "original_format": done.source_format,
             "boxes": done.boxes,
         }
+
+    def _shares(self, body: bytes, boxes: list[list[float] | None]) -> list[tuple[float, float, float, float]]:
+        """Convert boxes from pixels to fractions of the image's sides, 0 to 1, without those that are None.
+
+        Boxes are in pixels of the upright image or, because img2dataset applies no orientation, of the image as it is encoded.
+        Raises ImageError for a bad header.
+        """
+        header = read_header(body)
+        width, height = header.upright_size if self._engine() == "vlmdata" else (header.width, header.height)
+        return [(box[0] / width, box[1] / height, box[2] / width, box[3] / height) for box in boxes if box is not None]
 
     def failed(self, rows: pa.Table, reasons: Collection[str]) -> np.ndarray:
         """Return for each row whether one of its images failed for one of these reasons, bool (N,)."""
@@ -241,15 +251,6 @@ def _stated(rows: pa.Table, flat: Flat) -> list[str | None]:
 
 def _hash(kind: str, body: bytes) -> str:
     return hashlib.new(kind, body, usedforsecurity=False).hexdigest()
-
-
-def _shares(body: bytes, boxes: list[list[float] | None]) -> list[tuple[float, float, float, float]]:
-    """Convert boxes from pixels of the upright image to fractions of its sides, 0 to 1. None is left out.
-
-    Raises ImageError for a bad header.
-    """
-    width, height = read_header(body).upright_size
-    return [(box[0] / width, box[1] / height, box[2] / width, box[3] / height) for box in boxes if box is not None]
 
 
 def fetch(addresses: dict[int, str], client: Client) -> Iterator[tuple[int, bytes | None, str | None]]:
