@@ -14,13 +14,18 @@ TOP = 20  # most alternatives of a token that the protocol of OpenAI gives
 AROUND = " \t\r\n\u2581\u0120.,:;!?*_#`'\"()[]"  # around the word in a token: blanks, their signs in vocabularies, punctuation
 
 
+def bare(token: str) -> str:
+    """Return the word in a token, without case, blanks and punctuation around it."""
+    return token.strip(AROUND).casefold()
+
+
 def choice_of(token: str, choices: Sequence[str]) -> int | None:
     """Return the number of the choice that an answer with this first token begins with, or None.
 
     A token counts for a choice if it is its word, or the beginning of the word of no other choice. Case, blanks and punctuation
     around the word do not matter.
     """
-    word = token.strip(AROUND).casefold()
+    word = bare(token)
     words = [choice.casefold() for choice in choices]
     if word in words:
         return words.index(word)
@@ -39,6 +44,14 @@ def chosen(tokens: Iterable[tuple[str, float]], choices: Sequence[str], answer: 
         number = choice_of(token, choices)
         if number is not None:
             sums[number] += probability
+    return with_probabilities(sums, choices, answer)
+
+
+def with_probabilities(sums: Sequence[float], choices: Sequence[str], answer: Answer) -> Answer:
+    """Return `answer` with the probabilities of the choices, of which rounding errors above 1 are cut.
+
+    The text is the most probable choice, or empty if all probabilities are 0.
+    """
     best = max(range(len(choices)), key=sums.__getitem__)
     text = choices[best] if sums[best] else ""
     return replace(answer, text=text, finish="stop", probabilities=tuple(min(1.0, one) for one in sums))

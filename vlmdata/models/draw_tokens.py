@@ -42,6 +42,17 @@ class TokenDraw(LogitsProcessor):
         return scores
 
 
+class FirstToken(LogitsProcessor):
+    """Keeps the probabilities of the first new token of each answer, and takes the most probable token."""
+
+    probabilities: Tensor  # (B, V), float32; a row with a score that is no number is NaN
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores as they are: (B, T), (B, V) -> (B, V)."""
+        self.probabilities = scores.float().softmax(-1)
+        return scores
+
+
 def most_probable(scores: Tensor, top_p: float) -> Tensor:
     """Return the log-probabilities of the most probable tokens, and -inf for the others: (B, V) -> (B, V).
 

@@ -6,25 +6,29 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     GenerationConfig,
+    LogitsProcessor,
     LogitsProcessorList,
     PretrainedConfig,
 )
 
 from vlmdata.errors import GeneratorStopped
+from vlmdata.generation.first_token import with_probabilities
 from vlmdata.generator import Answer, Prompt, Sampling
-from vlmdata.models.draw_tokens import TokenDraw
+from vlmdata.models.draw_tokens import FirstToken, TokenDraw
 from vlmdata.models.loaded_weights import choose_precision, weights_hash
 from vlmdata.models.prompt_inputs import Prepared, inputs_of
 from vlmdata.models.weights_identity import unusable_weights
+from vlmdata.models.word_tokens import WordTokens
 from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.untrusted import Failed, errors_as, one_line
 
@@ -37,6 +41,8 @@ BROKEN = {  # failure: what is said if the model counts as unusable
     "no_memory": "has too little memory on the GPU for one prompt. Use precision: bf16, smaller images or a smaller model",
 }
 
+NOT_FINITE = Answer(failure="not_finite")
+ONE_TOKEN = Sampling(max_tokens=1)  # of a prompt with choices
 FIT = "Check that its config.json and the files of its processor and tokenizer belong together"
 MOST_SAID = 300  # characters of another library's error that are shown
 
@@ -46,6 +52,24 @@ class _Asked:
     number: int  # of the prompt, as `answer` counts
     prompt: Prompt
     text: str  # the prompt in the model's form
+
+
+@dataclass
+class _Call:
+    """One call of `answer`. `held` are failures that are held back, because the model or the GPU may have caused them."""
+
+    sampling: Sampling
+    done: Callable[[int, Answer], None]
+    held: list[tuple[int, Answer]] = field(default_factory=list)
+
+    def store(self, number: int, answer: Answer) -> None:
+        """Store an answer, which shows that the model works, after the failures that were held back."""
+        self.release()
+        self.done(number, answer)
+
+    def release(self) -> None:
+        while self.held:
+            self.done(*self.held.pop(0))
 
 
 class TextWriter:
@@ -78,21 +102,28 @@ class TextWriter:
             decoder_start_token_id=net.generation_config.decoder_start_token_id,
         )
         self._net = net.to(self.device).eval()
+        self._words = WordTokens(self.inputs.tokenizer)
         self._broken = 0  # prompts that failed one after the other because of the model or the GPU
         self._computing = threading.Lock()
 
     def answer(self, prompts: Iterator[Prompt], sampling: Sampling, done: Callable[[int, Answer], None]) -> None:
-        """Answer all prompts, as OpenGenerator says. Prompts with the same number of images share batches, longest first."""
+        """Answer all prompts, as OpenGenerator says.
+
+        Prompts with the same number of images share batches, longest first. Prompts with choices have batches of their own. A
+        failure that the model or the GPU may have caused is stored after another prompt was answered, or at the end.
+        """
+        call = _Call(sampling, done)
         numbered = enumerate(prompts)
         while pulled := list(itertools.islice(numbered, AHEAD * self.batch)):
             asked = [one for number, prompt in pulled if (one := self._asked(number, prompt, done)) is not None]
-            asked.sort(key=lambda one: (len(one.prompt.images), len(one.text)), reverse=True)
-            for _, same in itertools.groupby(asked, key=lambda one: len(one.prompt.images)):
+            asked.sort(key=lambda one: (_kind(one.prompt), len(one.text)), reverse=True)
+            for _, same in itertools.groupby(asked, key=lambda one: _kind(one.prompt)):
                 left = list(same)
                 while left:
                     with self._computing:
                         size = self.batch  # a batch that does not fit into the GPU's memory halves it
-                        left = [*self._answer_batch(left[:size], sampling, done), *left[size:]]
+                        left = [*self._answer_batch(left[:size], call), *left[size:]]
+        call.release()
 
     def close(self) -> None:
         self._net = None
@@ -108,32 +139,35 @@ class TextWriter:
             done(number, Answer(failure="bad_prompt"))
             return None
 
-    def _answer_batch(self, asked: list[_Asked], sampling: Sampling, done: Callable[[int, Answer], None]) -> list[_Asked]:
+    def _answer_batch(self, asked: list[_Asked], call: _Call) -> list[_Asked]:
         """Answer the prompts. Return those that still have no answer, because the batch was halved."""
         start = time.perf_counter()
-        used, prepared = self._usable(asked, sampling, done)
+        sampling = ONE_TOKEN if asked[0].prompt.choices else call.sampling
+        used, prepared = self._usable(asked, sampling.max_tokens, call.done)
         if prepared is None:
             return []
         try:
-            tokens, broken = self._generate(prepared, [one.prompt.seed for one in used], sampling)
+            answers = self._answers(prepared, [one.prompt for one in used], sampling)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             if self.batch > 1:
                 self.batch //= 2
                 return used
-            done(used[0].number, Answer(failure="no_memory"))
-            self._broken += 1
-            self._stop_if_broken("no_memory")
-            return []
+            answers = [Answer(failure="no_memory")]
         seconds = (time.perf_counter() - start) / len(used)
-        for one, row, length, is_broken in zip(used, tokens, prepared.lengths, broken, strict=False):  # without the copies
-            done(one.number, Answer(failure="not_finite") if is_broken else self._read(row, length, seconds))
-            self._broken = self._broken + 1 if is_broken else 0
-        self._stop_if_broken("not_finite")
+        for one, answer in zip(used, answers, strict=True):
+            if answer.failure is None:
+                self._broken = 0
+                call.store(one.number, replace(answer, seconds=seconds))
+            else:
+                self._broken += 1
+                call.held.append((one.number, answer))
+        if self._broken >= MOST_BROKEN:  # since the last answer
+            raise GeneratorStopped(f"hf: {self.name} {BROKEN[str(answers[-1].failure)]}")
         return []
 
     def _usable(
-        self, asked: list[_Asked], sampling: Sampling, done: Callable[[int, Answer], None]
+        self, asked: list[_Asked], max_tokens: int, done: Callable[[int, Answer], None]
     ) -> tuple[list[_Asked], Prepared | None]:
         """Return the prompts that the model can read, with its inputs for a full batch of them. The others have failed.
 
@@ -143,7 +177,7 @@ class TextWriter:
         while used:
             prepared, failures = self.inputs.prepared([(one.text, one.prompt.images) for one in used], self.batch)
             if prepared is not None and self.context is not None:
-                most = self.context - sampling.max_tokens
+                most = self.context - max_tokens
                 failures = {place: "too_long" for place, length in enumerate(prepared.lengths) if length > most}
             if not failures:
                 return used, prepared
@@ -152,36 +186,59 @@ class TextWriter:
             used = [one for place, one in enumerate(used) if place not in failures]
         return [], None
 
+    def _answers(self, prepared: Prepared, prompts: list[Prompt], sampling: Sampling) -> list[Answer]:
+        """Return the answer to each prompt of the batch, or its failure. All prompts have choices, or none has."""
+        if prompts[0].choices:
+            first = FirstToken()
+            self._generate(prepared, first, 1)
+            rows = zip(first.probabilities, prompts, prepared.lengths, strict=False)  # without the copies
+            return [self._chosen(row, prompt.choices, length) for row, prompt, length in rows]
+        seeds = [prompt.seed for prompt in prompts]
+        seeds += seeds[-1:] * (self.batch - len(seeds))
+        draw = TokenDraw(sampling, seeds, self.ends[0] if self.ends else 0, self.device)
+        tokens = self._generate(prepared, draw, sampling.max_tokens)[:, -draw.steps :].tolist()
+        found = zip(tokens, prepared.lengths, draw.broken.tolist(), strict=False)
+        return [NOT_FINITE if is_broken else self._read(row, length) for row, length, is_broken in found]
+
     @torch.inference_mode()
-    def _generate(self, prepared: Prepared, seeds: list[int], sampling: Sampling) -> tuple[list[list[int]], list[bool]]:
-        """Return the new tokens of each prompt of the batch with padding, and whether its probabilities were not finite."""
+    def _generate(self, prepared: Prepared, changes: LogitsProcessor, max_tokens: int) -> Tensor:
+        """Return the tokens of each prompt of the batch with its answer and padding, (B, T). `changes` changes the scores.
+
+        One token takes one forward pass. It is also asked from `generate`, which knows each model's way to count the
+        positions of padded prompts and to begin the answer of a decoder.
+        """
         inputs = {
             name: tensor.to(self.device, self.kind if tensor.is_floating_point() else tensor.dtype)
             for name, tensor in prepared.tensors.items()
         }
-        seeds = seeds + seeds[-1:] * (self.batch - len(seeds))
-        draw = TokenDraw(sampling, seeds, self.ends[0] if self.ends else 0, self.device)
-        config = GenerationConfig(max_new_tokens=sampling.max_tokens, do_sample=False)  # TokenDraw draws
+        config = GenerationConfig(max_new_tokens=max_tokens, do_sample=False)  # TokenDraw draws
         try:
-            found = self._net.generate(**inputs, generation_config=config, logits_processor=LogitsProcessorList([draw]))
+            return self._net.generate(**inputs, generation_config=config, logits_processor=LogitsProcessorList([changes]))
         except (IndexError, RuntimeError, ValueError) as error:
             if isinstance(error, torch.OutOfMemoryError) or is_short_of_memory(error):
                 raise
             said = one_line(error)[:MOST_SAID].rstrip(". ")
             raise GeneratorStopped(f"hf: {self.name} fails on its own processor's inputs: {said}. {FIT}") from error
-        return found[:, -draw.steps :].tolist(), draw.broken.tolist()
 
-    def _read(self, row: list[int], length: int, seconds: float) -> Answer:
+    def _chosen(self, probabilities: Tensor, choices: tuple[str, ...], length: int) -> Answer:
+        """Return the answer with the probability of each choice. `probabilities` are those of the first token, (V,)."""
+        if not torch.isfinite(probabilities[0]):
+            return NOT_FINITE
+        known = len(probabilities)  # a tokenizer may have more tokens than its model
+        sums = [float(probabilities[[one for one in tokens if one < known]].sum()) for tokens in self._words.of(choices)]
+        return with_probabilities(sums, choices, Answer(prompt_tokens=length, tokens=1))
+
+    def _read(self, row: list[int], length: int) -> Answer:
         """Return the answer in a row of new tokens. The token that ends an answer is not counted."""
         end = next((place for place, token in enumerate(row) if token in self.ends), None)
         tokens = row[:end]
         text = self.inputs.tokenizer.decode(tokens, skip_special_tokens=True)
-        return Answer(text, "length" if end is None else "stop", None, length, len(tokens), seconds)
+        return Answer(text, "length" if end is None else "stop", None, length, len(tokens))
 
-    def _stop_if_broken(self, failure: str) -> None:
-        """Raise GeneratorStopped if the model or the GPU has caused many failures since the last answer."""
-        if self._broken >= MOST_BROKEN:
-            raise GeneratorStopped(f"hf: {self.name} {BROKEN[failure]}")
+
+def _kind(prompt: Prompt) -> tuple[bool, int]:
+    """Return what the prompts of a batch have in common: whether they have choices, and the number of images."""
+    return bool(prompt.choices), len(prompt.images)
 
 
 def _context(config: PretrainedConfig) -> int | None:
