@@ -1,6 +1,7 @@
 """A served checkpoint answers as a chat does, refuses what it cannot answer in one line, and ends with its parent."""
 
 import json
+import math
 import shutil
 import signal
 import socket
@@ -137,6 +138,22 @@ def test_eight_clients_at_once_get_the_answers_that_each_gets_alone(port: int) -
     assert len(set(alone)) > 8
 
 
+def test_the_probabilities_of_tokens_are_sent_if_they_are_asked_for(client: Client) -> None:
+    asked = {"max_tokens": 1, "temperature": 1, "seed": 3}
+    for more in ({}, {"logprobs": False, "top_logprobs": 0}, {"logprobs": None, "top_logprobs": None}):
+        assert client.ask(asks(QUESTION, RED), **asked, **more)["choices"][0]["logprobs"] is None
+    plain, listed = (
+        client.ask(asks(QUESTION, RED), **asked, logprobs=True, **more)["choices"][0] for more in ({}, {"top_logprobs": 20})
+    )
+    assert plain["message"] == listed["message"] == client.ask(asks(QUESTION, RED), **asked)["choices"][0]["message"]
+    (first,), (alone,) = listed["logprobs"]["content"], plain["logprobs"]["content"]
+    assert alone == {**first, "top_logprobs": []} and listed["logprobs"]["refusal"] is None
+    assert len(first["top_logprobs"]) == 20 and all(bytes(one["bytes"]).decode() for one in first["top_logprobs"][:1])
+    values = [one["logprob"] for one in first["top_logprobs"]]
+    assert values == sorted(values, reverse=True) and 0.1 < sum(map(math.exp, values)) <= 1
+    assert first["logprob"] in values or first["logprob"] < values[-1]
+
+
 def test_without_a_seed_a_drawn_answer_changes(client: Client) -> None:
     assert len({said(client.ask(asks(QUESTION), max_tokens=20, temperature=2)) for _ in range(4)}) > 1
 
@@ -157,6 +174,11 @@ MISTAKES = [
     (b"[]", 400, "the body must be a JSON object"),
     (b"{}", 400, "`messages` must be a list with at least one message"),
     (body(stream=True), 400, "answers are not streamed, so `stream` must be false"),
+    (body(logprobs=5), 400, "`logprobs` must be true or false, not 5"),
+    (body(logprobs=True, top_logprobs=21), 400, "`top_logprobs` must be from 0 to 20, not 21"),
+    (body(logprobs=True, top_logprobs=-1), 400, "`top_logprobs` must be from 0 to 20, not -1"),
+    (body(logprobs=True, top_logprobs=True), 400, "`top_logprobs` must be an integer, not True"),
+    (body(logprobs=False, top_logprobs=2), 400, "`top_logprobs` needs `logprobs`, which must be true"),
     (body(n=2), 400, "`n` must be 1, because a request has one answer"),
     (body(n=True), 400, "`n` must be 1"),
     (body(tools=[{}]), 400, "the parameter 'tools' is not supported"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -21,6 +21,7 @@ from vlmdata_train.model.continuation import Continuation
 from vlmdata_train.model.decoding import Decoding
 from vlmdata_train.model.generate import GREEDY, chooser, processors
 from vlmdata_train.model.model import VisionLanguageModel
+from vlmdata_train.serving.logprobs import ScoredToken, scored
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Asked:
     decoding: Decoding  # without beams; with a seed, if tokens are drawn
     max_tokens: int
     stop: tuple[str, ...] = ()  # the answer ends before the first of these texts
+    alternatives: int | None = None  # of each token, to return with their probabilities; None: no probabilities
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Answer:
     text: str
     tokens: int  # of the answer, without the token that ended it
     finish_reason: Literal["stop", "length"]
+    scored: tuple[ScoredToken, ...] | None = None  # all tokens, with the one that ended the answer
 
 
 @torch.no_grad()
@@ -62,15 +65,19 @@ def answer_together(
     stop_ids = frozenset(prompter.template.stop_ids)
     choose = _chooser_of_each(model, [one.decoding for one in asked], len(stop_ids), text.ids.device)
     answers: list[list[int]] = [[] for _ in asked]
+    scores: list[list[ScoredToken]] = [[] for _ in asked]
     left = set(range(len(asked)))
     while True:
-        tokens = choose(text.ids, text.logits, left)
+        tokens, logits = choose(text.ids, text.logits, left)
         for number, token in enumerate(tokens.tolist()):
             if number not in left:
                 continue
+            alternatives = asked[number].alternatives
+            if alternatives is not None:
+                scores[number].append(scored(logits[number], token, alternatives))
             answer = _extended(prompter, asked[number], answers[number], token, stop_ids)
             if answer is not None:
-                finish(number, answer)
+                finish(number, answer if alternatives is None else replace(answer, scored=tuple(scores[number])))
             if answer is not None or not is_wanted(number):
                 left.remove(number)
         if not left:
@@ -80,9 +87,10 @@ def answer_together(
 
 def _chooser_of_each(
     model: VisionLanguageModel, ways: Sequence[Decoding], stops: int, device: torch.device
-) -> Callable[[Tensor, Tensor, Collection[int]], Tensor]:
+) -> Callable[[Tensor, Tensor, Collection[int]], tuple[Tensor, Tensor]]:
     """Return a function that chooses the next tokens: texts (N, S), logits (N, V) and the requests left -> tokens (N,).
 
+    It also returns the logits (N, V) before temperature and top_p, with -inf for the tokens that no text contains.
     A drawn token depends only on the logits and the generator of its own request, so not on the other requests of the batch.
     """
     greedy = processors(model, GREEDY, stops)
@@ -90,12 +98,13 @@ def _chooser_of_each(
         number: chooser(processors(model, way, stops), way, device) for number, way in enumerate(ways) if way.temperature != 0
     }
 
-    def choose(ids: Tensor, logits: Tensor, left: Collection[int]) -> Tensor:
-        tokens = greedy(ids, logits).argmax(-1)
+    def choose(ids: Tensor, logits: Tensor, left: Collection[int]) -> tuple[Tensor, Tensor]:
+        possible = greedy(ids, logits)
+        tokens = possible.argmax(-1)
         for number, draw in drawn.items():
             if number in left:
                 tokens[number] = draw(ids[number : number + 1], logits[number : number + 1])[0]
-        return tokens
+        return tokens, possible
 
     return choose
 

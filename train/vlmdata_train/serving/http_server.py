@@ -19,6 +19,7 @@ from vlmdata.redact import redacted
 from vlmdata.untrusted import Failed, errors_as, one_line
 from vlmdata_train.serving.engine import Engine
 from vlmdata_train.serving.generation import Answer, Asked
+from vlmdata_train.serving.logprobs import logprobs_document
 from vlmdata_train.serving.prompting import Prompting
 from vlmdata_train.serving.refused import Refused
 from vlmdata_train.serving.request import read_question
@@ -67,6 +68,8 @@ class Model:
     def completion(self, asked: Asked, answer: Answer) -> dict[str, Any]:
         """Return the answer of /v1/chat/completions."""
         prompt = len(asked.prompt.input_ids)
+        tokenizer = self.prompting.prompter.tokenizer
+        logprobs = None if answer.scored is None else logprobs_document(answer.scored, tokenizer)
         return {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "object": "chat.completion",
@@ -77,7 +80,7 @@ class Model:
                 {
                     "index": 0,
                     "message": {"role": "assistant", "content": answer.text},
-                    "logprobs": None,
+                    "logprobs": logprobs,
                     "finish_reason": answer.finish_reason,
                 }
             ],

@@ -57,7 +57,8 @@ class Prompting:
             raise Refused("the prompt is empty", code="invalid_messages")
         if tokens >= self.context:
             raise self._too_long(f"of {tokens:,} tokens")
-        return Asked(prompt, question.decoding, min(question.max_tokens, self.context - tokens), question.stop)
+        most = min(question.max_tokens, self.context - tokens)
+        return Asked(prompt, question.decoding, most, question.stop, question.alternatives)
 
     def _too_long(self, size: str) -> Refused:
         message = f"a prompt {size} leaves no room for an answer in the context of the model, which is {self.context:,} tokens"

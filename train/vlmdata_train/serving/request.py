@@ -20,13 +20,15 @@ from vlmdata_train.serving.refused import Refused
 
 MAX_TOKENS = 256  # of an answer, if the request states no number; the default of `chat` too
 MAX_STOPS = 4  # as in OpenAI's API
+MAX_ALTERNATIVES = 20  # of a token, as in OpenAI's API
 ROLES = ("system", "user", "assistant")
-READ = ("messages", "model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop")
+READ = ("messages", "model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop",
+        "logprobs", "top_logprobs")  # fmt: skip
 IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "stream_options")
 # parameters that are not supported, and their values that change nothing
 NEUTRAL: dict[str, Any] = {
-    "stream": False, "n": 1, "frequency_penalty": 0, "presence_penalty": 0, "logprobs": False, "top_logprobs": 0,
-    "logit_bias": {}, "response_format": {"type": "text"}, "tools": [], "tool_choice": "none", "modalities": ["text"],
+    "stream": False, "n": 1, "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {},
+    "response_format": {"type": "text"}, "tools": [], "tool_choice": "none", "modalities": ["text"],
 }  # fmt: skip
 HINTS = {
     "stream": "answers are not streamed, so `stream` must be false",
@@ -53,6 +55,7 @@ class Question:
     decoding: Decoding
     max_tokens: int
     stop: tuple[str, ...]
+    alternatives: int | None = None  # of each token, which are sent with their probabilities; None: no probabilities
 
 
 def read_question(body: bytes, model: str) -> Question:
@@ -70,7 +73,9 @@ def read_question(body: bytes, model: str) -> Question:
         decoding = Decoding(temperature, top_p=top_p, seed=_seed(request))
     except ValueError as error:
         raise Refused(str(error), code="invalid_value") from None
-    return Question(_messages(request.get("messages")), decoding, _max_tokens(request), _stops(request))
+    return Question(
+        _messages(request.get("messages")), decoding, _max_tokens(request), _stops(request), _alternatives(request)
+    )
 
 
 def _json(body: bytes) -> dict[str, Any]:
@@ -138,6 +143,17 @@ def _stops(request: Mapping[str, Any]) -> tuple[str, ...]:
             f"`stop` must be a string or a list of at most {MAX_STOPS} strings that are not empty", code="invalid_value"
         )
     return tuple(stops)
+
+
+def _alternatives(request: Mapping[str, Any]) -> int | None:
+    is_wanted, count = request.get("logprobs"), _whole(request, "top_logprobs")
+    if not isinstance(is_wanted, bool | None):
+        raise Refused(f"`logprobs` must be true or false, not {shown(is_wanted)}", code="invalid_type")
+    if count is not None and not 0 <= count <= MAX_ALTERNATIVES:
+        raise Refused(f"`top_logprobs` must be from 0 to {MAX_ALTERNATIVES}, not {shown(count)}", code="invalid_value")
+    if count and not is_wanted:
+        raise Refused("`top_logprobs` needs `logprobs`, which must be true", code="invalid_value")
+    return (count or 0) if is_wanted else None
 
 
 def _messages(value: Any) -> list[Message]:
