@@ -8,10 +8,13 @@ import shutil
 import signal
 import tarfile
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from string import ascii_lowercase
 
 import pytest
+import torch
 
 from bench.inputs.tars import jpeg
 from tests.train.runs import tiny_recipe, write_data
@@ -21,6 +24,10 @@ from vlmdata.errors import GeneratorStopped, RecipeError, WorkFailed
 from vlmdata.generator import Answer, Prompt, Sampling
 from vlmdata.generators.trained import Trained
 from vlmdata_train.chat import Conversation
+from vlmdata_train.convert.restore import restore
+from vlmdata_train.data.collate import Ready, build_batch
+from vlmdata_train.data.marks import IMAGE_MARK
+from vlmdata_train.data.open_feed import prompter_of
 from vlmdata_train.loop.loop import run_training
 from vlmdata_train.model.decoding import Decoding
 
@@ -61,6 +68,38 @@ def test_answers_are_those_of_a_chat_with_the_same_picture_and_seed(opened, chec
     assert [one.text for one in found[:3]] == [one.text for one in found[3:6]]
     assert all(one.failure is None and one.finish in ("stop", "length") for one in found)
     assert found[0].prompt_tokens > found[2].prompt_tokens > 0 and all(0 < one.tokens <= 12 for one in found)
+
+
+def first_tokens(checkpoint: Path, image: bytes, text: str) -> dict[str, float]:
+    """Return the probability of each first token of an answer by the token's text, the most probable first."""
+    model, recipe = restore(checkpoint, "cpu")
+    prompter = prompter_of(model, trusted=recipe.trusted_tokens)
+    asked = prompter.question([{"role": "user", "content": f"{IMAGE_MARK}\n{text}"}], [image])
+    batch = build_batch([Ready(asked, "", "")], model.plan, prompter.pad_id, packed_tokens=None, broken=Counter())
+    with torch.no_grad():
+        logits = model.logits(batch)[0, -1]
+    logits[model.image_token_id], logits[len(model.tokenizer) :] = -torch.inf, -torch.inf  # no answer contains them
+    shares = logits.softmax(-1).sort(descending=True)
+    texts = [model.tokenizer.decode([token]) for token in shares.indices.tolist()]
+    return dict(zip(texts, shares.values.tolist(), strict=True))
+
+
+def test_probabilities_of_words_are_those_of_the_model(opened, checkpoint):
+    shares = first_tokens(checkpoint, RED, QUESTION)
+    letters = [text for text in list(shares)[:20] if text in set(ascii_lowercase)][:5]
+    *_, rare = (text for text in shares if text in set(ascii_lowercase))
+    choices = (*letters, f"{rare}-word")
+    assert len(letters) > 1 and rare not in list(shares)[:20]
+    asked = [Prompt(QUESTION, (RED,), seed=seed, choices=choices) for seed in range(9)]
+    plain = [Prompt(QUESTION, (RED,), seed=number) for number in range(3)]
+    found = answers(opened, [*asked, *plain], Sampling(max_tokens=3, temperature=1.0))
+    for one in found[:9]:
+        assert one.failure is None and one.text == letters[0] and one.tokens <= 1 and one.prompt_tokens > 0
+        for letter, probability in zip(letters, one.probabilities, strict=False):
+            others = sum(shares.get(text, 0) for text in (letter.upper(), f" {letter}"))  # which may be among the 20 or not
+            assert shares[letter] - 1e-5 <= probability <= shares[letter] + others + 1e-5
+        assert one.probabilities[-1] <= shares[rare] + shares[rare.upper()] + 1e-5
+    assert all(one.probabilities is None for one in found[9:])
 
 
 def test_the_facts_name_the_model_and_its_weights_and_no_address(opened, checkpoint):

@@ -1,6 +1,8 @@
 """What the generator vllm sends to the engine, and what it reads from its outputs. No engine runs here."""
 
+import math
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -72,6 +74,49 @@ def test_each_request_has_its_own_seed():
 def test_an_answer_is_read_from_an_output(finish, expected):
     one = SimpleNamespace(text="a cat", token_ids=[5, 6, 2], finish_reason=finish)
     assert answer_of(SimpleNamespace(outputs=[one], prompt_token_ids=[1, 2, 3]), 1.5) == expected
+
+
+def test_a_prompt_with_choices_asks_for_one_token_and_its_alternatives():
+    fields = sampling_fields(Prompt("Is it?", seed=7, choices=("yes", "no")), Sampling(64, 0.0, 0.9))
+    assert fields == {
+        "n": 1,
+        "max_tokens": 1,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "seed": 7,
+        "skip_special_tokens": True,
+        "logprobs": 20,
+    }
+
+
+def output(logprobs: object, finish: str = "length") -> SimpleNamespace:
+    one = SimpleNamespace(text="Yes", token_ids=[5], finish_reason=finish, logprobs=logprobs)
+    return SimpleNamespace(outputs=[one], prompt_token_ids=[1, 2, 3])
+
+
+def logprob(share: float, rank: int, token: str | None) -> SimpleNamespace:
+    return SimpleNamespace(logprob=math.log(share), rank=rank, decoded_token=token)
+
+
+def test_probabilities_are_read_from_the_alternatives_of_the_first_token():
+    found = {5: logprob(0.5, 1, "Yes"), 9: logprob(0.25, 2, " no"), 7: logprob(0.125, 3, " yes"), 2: logprob(0.1, 4, None)}
+    for finish in ("length", "stop"):
+        answer = answer_of(output([found], finish), 1.5, ("yes", "no"))
+        assert answer.probabilities == pytest.approx((0.625, 0.25))
+        assert replace(answer, probabilities=None) == Answer("yes", "stop", None, 3, 1, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "finish", "failure"),
+    [
+        (None, "length", "no_probabilities"),
+        ([], "length", "no_probabilities"),
+        ([{5: SimpleNamespace(logprob=math.nan, rank=1, decoded_token="Yes")}], "length", "not_finite"),
+        (None, "abort", "aborted"),
+    ],
+)
+def test_an_output_without_probabilities_is_a_failure(logprobs, finish, failure):
+    assert answer_of(output(logprobs, finish), 1.5, ("yes",)) == Answer(failure=failure, prompt_tokens=3, seconds=1.5)
 
 
 def test_a_refused_prompt_has_a_reason():

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vlmdata.generation.first_token import TOP
+from vlmdata.generation.first_token import ONE_TOKEN, TOP
 from vlmdata.generator import Prompt, Sampling
 
 TYPES = ((b"\x89PNG", "png"), (b"RIFF", "webp"))  # first bytes of an image: its media type; others are JPEGs
@@ -46,11 +46,10 @@ class Completion:
 def request(prompt: Prompt, sampling: Sampling, model: str, max_tokens_name: str, extra: Mapping[str, Any]) -> bytes:
     """Return the body of a request. The images come before the text.
 
-    A prompt with choices asks for one token and the probabilities of its alternatives. Some servers give them after
-    temperature and top_p, so both are 1.
+    A prompt with choices asks for one token and the probabilities of its alternatives.
     """
     if prompt.choices:
-        sampling = Sampling(max_tokens=1, temperature=1.0, top_p=1.0)
+        sampling = ONE_TOKEN
         extra = {"logprobs": True, "top_logprobs": TOP, **extra}
     else:
         extra = {name: value for name, value in extra.items() if name != "top_logprobs"}

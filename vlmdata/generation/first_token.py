@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from vlmdata.generator import Answer
+from vlmdata.generator import Answer, Sampling
 
+# of a prompt with choices; some servers give probabilities after temperature and top_p, so both are 1
+ONE_TOKEN = Sampling(max_tokens=1, temperature=1.0, top_p=1.0)
 TOP = 20  # most alternatives of a token that the protocol of OpenAI gives
 AROUND = " \t\r\n\u2581\u0120.,:;!?*_#`'\"()[]"  # around the word in a token: blanks, their signs in vocabularies, punctuation
 

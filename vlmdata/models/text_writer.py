@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from vlmdata.errors import GeneratorStopped
-from vlmdata.generation.first_token import with_probabilities
+from vlmdata.generation.first_token import ONE_TOKEN, with_probabilities
 from vlmdata.generator import Answer, Prompt, Sampling
 from vlmdata.models.draw_tokens import FirstToken, TokenDraw
 from vlmdata.models.loaded_weights import choose_precision, weights_hash
@@ -42,7 +42,6 @@ BROKEN = {  # failure: what is said if the model counts as unusable
 }
 
 NOT_FINITE = Answer(failure="not_finite")
-ONE_TOKEN = Sampling(max_tokens=1)  # of a prompt with choices
 FIT = "Check that its config.json and the files of its processor and tokenizer belong together"
 MOST_SAID = 300  # characters of another library's error that are shown
 
@@ -190,7 +189,7 @@ class TextWriter:
         """Return the answer to each prompt of the batch, or its failure. All prompts have choices, or none has."""
         if prompts[0].choices:
             first = FirstToken()
-            self._generate(prepared, first, 1)
+            self._generate(prepared, first, sampling.max_tokens)
             rows = zip(first.probabilities, prompts, prepared.lengths, strict=False)  # without the copies
             return [self._chosen(row, prompt.choices, length) for row, prompt, length in rows]
         seeds = [prompt.seed for prompt in prompts]

@@ -109,9 +109,9 @@ class VllmEngine:
             return "bad_prompt"
         fields = sampling_fields(prompt, sampling)
         params = vllm.SamplingParams(**fields, output_kind=RequestOutputKind.FINAL_ONLY)
-        return asyncio.run_coroutine_threadsafe(self._answer(engine_prompt(tokens, images), params), self._loop)
+        return asyncio.run_coroutine_threadsafe(self._answer(engine_prompt(tokens, images), params, prompt.choices), self._loop)
 
-    async def _answer(self, prompt: dict[str, Any], params: Any) -> Answer:
+    async def _answer(self, prompt: dict[str, Any], params: Any, choices: tuple[str, ...]) -> Answer:
         start = time.perf_counter()
         try:
             with errors_as(Failed, passes=(MemoryError, EngineDeadError)):
@@ -120,7 +120,7 @@ class VllmEngine:
             error = failed.args[0]
             # the engine raises ValueError for a prompt that it refuses
             return Answer(failure=failure_of(str(error)) if isinstance(error, ValueError) else "engine_error")
-        return answer_of(output, time.perf_counter() - start)
+        return answer_of(output, time.perf_counter() - start, choices)
 
 
 async def _engine(arguments: Any) -> Any:
