@@ -13,6 +13,7 @@ from tests.train.published import write_published
 from vlmdata.errors import GeneratorStopped, RecipeError
 from vlmdata.generator import Answer, Prompt, Sampling
 from vlmdata.generators.hf import Hf
+from vlmdata.models.model_folder import loading
 
 GOOD = Prompt("what is this?")
 
@@ -275,6 +276,21 @@ def test_a_model_that_cannot_be_loaded_is_one_line(damage, message, tmp_path):
     with pytest.raises(RecipeError, match=message) as found:
         opened(folder)
     assert len(str(found.value).splitlines()) == 1 and not (folder / "ran").exists()
+
+
+def test_a_name_on_the_hub_that_cannot_be_reached_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(RecipeError) as found:
+        opened("org/captioner")
+    line = str(found.value)
+    assert line.startswith("model: 'org/captioner' cannot be loaded from the Hugging Face Hub: ") and "\n" not in line
+    assert line.endswith("Check the name and the network of the workers, or copy the model into a folder and name this folder")
+
+
+def test_an_error_of_the_system_keeps_its_own_words(tmp_path):
+    for model, error in (("org/captioner", OSError(28, "No space left on device")), (str(tmp_path), OSError("unreadable"))):
+        with pytest.raises(OSError, match=r"No space left|unreadable"), loading(model):
+            raise error
 
 
 def test_the_identity_follows_the_weights_and_the_precision(tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from vlmdata.errors import RecipeError
 from vlmdata.generator import Generator, RunRecord
-from vlmdata.models.model_folder import check_folder, folder_of, model_identity
+from vlmdata.models.model_folder import check_folder, folder_of, loading, model_identity
 from vlmdata.parameters import Doc
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ class Hf(Generator):
     def open(self, record: RunRecord) -> TextWriter:
         from vlmdata.models.text_writer import TextWriter
 
-        return TextWriter(str(folder_of(self.model) or self.model), self.precision, self.batch)
+        with loading(self.model):
+            return TextWriter(str(folder_of(self.model) or self.model), self.precision, self.batch)
 
 
 def sees_images(config: dict[str, Any]) -> bool:

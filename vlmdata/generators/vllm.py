@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from vlmdata.errors import RecipeError
 from vlmdata.generator import Generator, RunRecord
-from vlmdata.models.model_folder import check_folder, folder_of, model_identity
+from vlmdata.models.model_folder import check_folder, folder_of, loading, model_identity
 from vlmdata.parameters import Doc
 
 if TYPE_CHECKING:
@@ -82,4 +82,5 @@ class Vllm(Generator):
     def open(self, record: RunRecord) -> VllmEngine:
         from vlmdata.models.vllm_engine import VllmEngine
 
-        return VllmEngine(self.engine_fields(), self.concurrency)
+        with loading(self.model):
+            return VllmEngine(self.engine_fields(), self.concurrency)

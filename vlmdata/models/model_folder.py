@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from vlmdata.errors import RecipeError
 from vlmdata.models.weights_identity import identity
+from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.untrusted import shown
 
 MOST_CONFIG = 16 << 20  # bytes of config.json
@@ -24,6 +27,25 @@ def model_identity(model: str) -> str:
     """Return a hash of the files of a model folder, or the name of a model on the Hub."""
     folder = folder_of(model)
     return identity(str(folder)) if folder is not None else model
+
+
+@contextmanager
+def loading(model: str) -> Iterator[None]:
+    """Raise RecipeError if the block cannot load a name on the Hub, such as without a network.
+
+    The errors of a folder, and those of the system, are raised as they are.
+    """
+    try:
+        yield
+    except OSError as error:
+        # an error of the system, such as a full disk, has a number; an error that transformers raises has none
+        if folder_of(model) is not None or error.errno is not None or is_short_of_memory(error):
+            raise
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:300].rstrip(". ")
+        raise RecipeError(
+            f"model: {shown(model)} cannot be loaded from the Hugging Face Hub: {why}. Check the name and the network of the "
+            "workers, or copy the model into a folder and name this folder"
+        ) from error
 
 
 def check_folder(model: str) -> dict[str, Any] | None:
