@@ -126,3 +126,17 @@ def test_stream_yields_every_sample(built, name):
 
 def decoded(name: str) -> list[dict]:
     return [{**sample, "json": json.loads(sample["json"])} for sample in stream(name, torch=False)]
+
+
+def test_a_recipe_is_the_same_without_parameters_that_were_added_later():
+    source, steps = {"type": "url_list", "path": "a.csv", "boxes": "b"}, ["download", {"image_size": {"min_side": 9}}]
+    recipe = parse({"source": source, "steps": steps})
+    stored = recipe.describe()
+    del stored["source"]["box_labels"], stored["steps"][0]["download"]["robots"]
+    assert recipe.is_described_by(recipe.describe()) and recipe.is_described_by(stored)
+    others = [{"source": {**source, "box_labels": "l"}}, {"steps": steps[:1]}, {"steps": [*steps, "image_detail"]}]
+    changed = [[{"download": {"robots": False}}, steps[1]], steps[::-1], [steps[0], "image_size"]]
+    others += [{"steps": one} for one in changed]
+    for change in others:
+        assert not parse({"source": source, "steps": steps, **change}).is_described_by(stored)
+    assert not recipe.is_described_by({**stored, "steps": [5, {"image_size": None}]})

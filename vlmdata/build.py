@@ -158,7 +158,7 @@ def is_done(store: Store, recipe: Recipe, made: PartitionPlan, limit: int | None
     except FileNotFoundError:
         return False
     same_rows = manifest["limit"] == limit or manifest["rows"] == made.rows
-    return same_rows and manifest["recipe"] == recipe.describe() and manifest["source"] == made.source
+    return same_rows and recipe.is_described_by(manifest["recipe"]) and manifest["source"] == made.source
 
 
 def _passes(

@@ -18,7 +18,7 @@ from vlmdata.columns import COLUMNS
 from vlmdata.errors import Mistakes
 from vlmdata.home_folder import at_home
 from vlmdata.loader.index.index_file import INDEX
-from vlmdata.parameters import Doc
+from vlmdata.parameters import Doc, parameters
 from vlmdata.read_yaml import StrictLoader, read_yaml
 from vlmdata.redact import redacted_tree
 from vlmdata.row import ROW
@@ -79,6 +79,24 @@ class Recipe:
         }
         return redacted_tree(json.loads(json.dumps(tree)))  # tuples become lists, as in a recipe read from a file
 
+    def is_described_by(self, stored: dict[str, Any]) -> bool:
+        """Return whether `stored`, which `describe` gave to a manifest, describes this recipe.
+
+        The description by an earlier version lacks the parameters that were added later. They count as their defaults.
+        """
+        steps = [
+            {name: _with_defaults(values, step) for name, values in one.items()} if isinstance(one, dict) else one
+            for one, step in zip(stored["steps"], self.steps, strict=False)
+        ]
+        source = _with_defaults(stored["source"], self.source)
+        is_as_long = len(stored["steps"]) == len(self.steps)
+        return is_as_long and {**stored, "source": source, "steps": steps} == self.describe()
+
+
+def _with_defaults(stored: Any, part: Source | Step) -> Any:
+    defaults = {one.name: one.default for one in parameters(type(part)) if not one.is_required}
+    return {**defaults, **stored} if isinstance(stored, dict) else stored
+
 
 def load(recipe: str | Path | Recipe, overrides: dict[str, Any] | None = None) -> Recipe:
     """Read and check a recipe, which is a file or the name of a shipped recipe. Raises RecipeError for a mistake.
@@ -120,8 +138,8 @@ def modules(tree: dict[str, Any]) -> list[str]:
     names = [source.get("type")] if isinstance(source, dict) else []
     for entry in steps if isinstance(steps, list) else []:
         names += list(entry) if isinstance(entry, dict) else [entry]
-        for parameters in entry.values() if isinstance(entry, dict) else ():
-            generator = parameters.get("generator") if isinstance(parameters, dict) else None
+        for values in entry.values() if isinstance(entry, dict) else ():
+            generator = values.get("generator") if isinstance(values, dict) else None
             names += list(generator) if isinstance(generator, dict) else [generator]
     return sorted({name.rpartition(".")[0] for name in names if isinstance(name, str) and "." in name})
 

@@ -1,6 +1,7 @@
 """Resize works as part of a run on inline images of a source."""
 
 import io
+from importlib.util import find_spec
 
 import numpy as np
 import pyarrow as pa
@@ -74,8 +75,8 @@ def test_faces_are_blurred_where_the_row_has_boxes(tmp_path):
 @pytest.mark.parametrize("engine", ["vlmdata", "img2dataset"])
 def test_faces_are_blurred_inside_their_boxes_in_every_orientation(tmp_path, engine, orientation):
     """Boxes are in pixels of the upright image. img2dataset turns no image: its boxes are in pixels as encoded."""
-    if engine == "img2dataset":
-        pytest.importorskip("img2dataset")
+    if engine == "img2dataset" and find_spec("img2dataset") is None:
+        pytest.skip("img2dataset is not installed")
     noise = np.random.default_rng(0).integers(0, 256, (240, 360, 3)).astype(np.uint8)
     body = saved(noise, "png", exif=exif(orientation))
     rows = conform(pa.table({"key": ["a"], "images": [[{"data": body, "boxes": [[140.0, 90.0, 200.0, 150.0], None]}]]}))
