@@ -1,4 +1,7 @@
-"""A generator that looks at its prompt: it names the mean colour and the size of a picture, and repeats texts it was given."""
+"""A generator that looks at its prompt: it names the mean colour and the size of a picture, and repeats texts it was given.
+
+A prompt with choices gets probabilities that depend on the picture's colour.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,15 @@ class Colours(Generator):
 
     `instead` maps a colour to the text that is answered in place of a caption of a picture of this colour. `finishes` maps a
     colour to how such an answer ends. An answer to another seed differs if the temperature is not 0.
+
+    For a prompt with choices, the probability is 0.8 for the word to which `favours` maps the picture's colour, or for the
+    first word, 0.1 for all other words together, and 0.1 for other answers.
     """
 
     log: str
     instead: dict[str, str] | None = None
     finishes: dict[str, str] | None = None
+    favours: dict[str, str] | None = None
 
     def identity(self) -> str:
         return "colours"
@@ -51,6 +58,11 @@ class Opened:
     def _answer(self, prompt: Prompt, sampling: Sampling) -> Answer:
         tokens = len(prompt.text.split())
         name = looked(prompt.images[0])[0] if prompt.images else ""
+        if prompt.choices:
+            best = (self.options.favours or {}).get(name, prompt.choices[0])
+            others = 0.1 / max(1, len(prompt.choices) - 1)
+            shares = tuple(0.8 if word == best else others for word in prompt.choices)
+            return Answer(best, "stop", None, tokens, 1, 0.25, shares)
         text = said(prompt)
         if sampling.temperature:
             text += f", seen as number {prompt.seed}"

@@ -1,4 +1,7 @@
-"""A user's module with a generator that fails as the test says, and a step that asks it twice about each row."""
+"""A user's module with a generator that fails as the test says, and a step that asks it twice about each row.
+
+With `choices`, the step asks for their probabilities: 0.75 for the first one, and 0.25 for all others together.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +66,13 @@ class Opened:
             with open(self.options.log, "a") as file:
                 file.write(f"{prompt.text}\\n")
             failure = next((name for part, name in failures.items() if part in prompt.text), None)
-            text = prompt.text.upper()
-            done(number, Answer(failure=failure, seconds=0.5) if failure else Answer(text, "stop", None, 10, 3, 0.5))
+            if failure:
+                done(number, Answer(failure=failure, seconds=0.5))
+                continue
+            text, shares = prompt.text.upper(), None
+            if prompt.choices:
+                text, shares = prompt.choices[0], (0.75, *[0.25 / (len(prompt.choices) - 1)] * (len(prompt.choices) - 1))
+            done(number, Answer(text, "stop", None, 10, 3, 0.5, shares))
 
     def close(self):
         pass
@@ -75,16 +83,21 @@ class Louder(AskingStep):
     """Asks for the caption twice, and writes the first answer as an alternative. Rows without the first answer are dropped."""
 
     reads: ClassVar = ("texts",)
+    measured_by: ClassVar = (*AskingStep.measured_by, "choices")
     prompts: tuple[str, ...] = ("first", "second")
     banned: str = ""
     drops: bool = True
+    choices: tuple[str, ...] = ()
 
     def wording(self):
         return {f"prompt_{number}": text for number, text in enumerate(self.prompts)}
 
     def questions(self, rows, context):
         return [
-            [self.question(row["key"], n, f"{prompt} {row['texts'][1]['text']}") for n, prompt in enumerate(self.prompts)]
+            [
+                self.question(row["key"], n, f"{prompt} {row['texts'][1]['text']}", choices=self.choices)
+                for n, prompt in enumerate(self.prompts)
+            ]
             for row in rows.select(["key", "texts"]).to_pylist()
         ]
 

@@ -102,7 +102,8 @@ class AskingStep(Step):
 
         `key` is the row's key, and `number` counts the questions about the row. Each of `images` is a string that identifies
         the image, such as its SHA-256, with a function that reads its bytes. The long side of the images will have at most
-        `side` pixels. With `choices`, the answer has the probability of each of these words: see `Prompt.choices`.
+        `side` pixels. With `choices`, the answer has the probability of each of these words: see `Prompt.choices`. A parameter
+        that changes the choices must be in `measured_by` or in `wording`, as one that changes the text.
         """
         parts = [key, str(number), system, text, *(name for name, _ in images), *(["", *choices] if choices else [])]
         words = "\x1f".join(parts)

@@ -19,7 +19,7 @@ PASSING = {
 # failures that another attempt does not change
 FINAL = {
     "bad_image": "an image of the prompt cannot be decoded",
-    "no_probabilities": "the endpoint gives no probabilities of tokens (logprobs)",
+    "no_probabilities": "the model or its server gives no probabilities of tokens (logprobs)",
     "redirect": "the endpoint names another address",
     "too_large": "the endpoint's answer has too many bytes",
 }

@@ -29,6 +29,7 @@ ANSWERS = 4  # most answers that are asked for
 ASK_S = 60.0  # seconds for all of them
 PER = 1000  # rows of the estimate if the number of rows is not known
 NOT_ASKED = Answer(failure="not_asked")
+OF_ROWS = {BAD, "too_large"}  # failures that say nothing about the endpoint
 LATE = "no_answer"  # reason of the answers that did not come in time
 
 
@@ -127,9 +128,11 @@ def try_answers(step: AskingStep, rows: pa.Table, opened: FewAnswers, findings: 
         dict(Counter(one.failure for one in opened.found if one.failure is not None)),
         opened.questions / len(few),
     )
-    if tried.failed and not tried.came and not set(tried.failed) <= set(FINAL):
+    if tried.failed and not tried.came and not set(tried.failed) <= OF_ROWS:
         late = f" within {opened.limit_s:g} seconds" if LATE in tried.failed else ""
-        raise RecipeError(f"step {step.name}: none of {counted(tried.asked, 'answer')} came{late} ({reasons(tried.failed)})")
+        why = "".join(f": {FINAL[name]}" for name in tried.failed if name in FINAL)
+        none = f"none of {counted(tried.asked, 'answer')} came{late} ({reasons(tried.failed)}){why}"
+        raise RecipeError(f"step {step.name}: {none}")
     findings.facts.append(f"  {step.name}: {_what_came(step, few, tried)}")
     if tried.came:
         reach = PER if total is None else round(total * alive(rows).mean())

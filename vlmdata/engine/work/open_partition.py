@@ -13,7 +13,7 @@ from vlmdata.engine.partitions.partition_log import PartitionBlob
 from vlmdata.engine.partitions.tombstones import Tombstones
 from vlmdata.engine.store.blob_bytes import read_blob
 from vlmdata.engine.store.store_protocol import Store
-from vlmdata.engine.work.own_steps import run_generator, unanswered
+from vlmdata.engine.work.own_steps import check_probabilities, run_generator, unanswered
 from vlmdata.generator import Answer, Generator, OpenGenerator, Prompt, RunRecord, Sampling
 from vlmdata.step import Question
 
@@ -125,20 +125,22 @@ class OpenPartition:
         if left:
             opened = self._keep.get(f"generator {generator!r}", lambda: self._open(generator))
             self.note(opened.facts)
-            sent: list[Question] = []
+            sent: list[tuple[Question, int]] = []  # with the number of the prompt's choices
 
             def store(question: Question, answer: Answer) -> None:
                 journal.add(question.id, question.key, answer)
                 journal.known[question.id] = answer
 
             def done(number: int, answer: Answer) -> None:
-                store(sent[number], answer)
+                question, choices = sent[number]
+                check_probabilities(generator, choices, answer)
+                store(question, answer)
 
             def prompts() -> Iterator[Prompt]:
                 for question in left:
                     made = question.make()
                     if isinstance(made, Prompt):
-                        sent.append(question)
+                        sent.append((question, len(made.choices)))
                         yield made
                     else:
                         store(question, Answer(failure=made))

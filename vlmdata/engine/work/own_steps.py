@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from vlmdata.errors import Error, OwnCodeFailed, RecipeError
-from vlmdata.generator import Generator
+from vlmdata.generator import Answer, Generator
 from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.row import flatten
 from vlmdata.sizes import counted
 from vlmdata.step import Source, Step, StepContext
-from vlmdata.untrusted import Failed, errors_as, one_line
+from vlmdata.untrusted import Failed, errors_as, one_line, shown
 
 T = TypeVar("T")
 
@@ -70,6 +70,19 @@ def unanswered(generator: Generator, missing: int, prompts: int) -> OwnCodeFaile
     """Return the error of a generator that ended without an answer to some of its prompts."""
     what = f"the generator ({_name(generator)}) gave no answer to {missing:,} of {counted(prompts, 'prompt')}"
     return OwnCodeFailed(f"{what}. Its `answer` must call `done` for each prompt, with Answer(failure=...) if there is none")
+
+
+def check_probabilities(generator: Generator, choices: int, answer: Answer) -> None:
+    """Raise OwnCodeFailed if the answer to a prompt with this number of choices has no probability for each of them."""
+    if not choices or answer.failure is not None or answer.finish in ("refusal", "filter"):
+        return
+    found = answer.probabilities or ()
+    if len(found) != choices or not all(0 <= one <= 1 for one in found):
+        raise OwnCodeFailed(
+            f"the generator ({_name(generator)}) gave the probabilities {shown(answer.probabilities)} for a prompt with "
+            f"{counted(choices, 'choice')}. Its `answer` must give a number from 0 to 1 for each choice, in "
+            "Answer(probabilities=...), or Answer(failure='no_probabilities')"
+        )
 
 
 def _run(what: str, owner: Any, run: Callable[[], T]) -> T:
