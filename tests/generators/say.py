@@ -27,12 +27,17 @@ from vlmdata.row import drop_rows, set_column
 
 @dataclass(frozen=True, kw_only=True)
 class Say(AskingStep):
-    """Replaces captions by answers, and drops those that are shorter than `min_chars`."""
+    """Replaces captions by answers, and drops those that are shorter than `min_chars`.
+
+    With `choices`, a caption also gets the probability of each choice.
+    """
 
     reads: ClassVar = ("images", "texts")
     changes: ClassVar = ("texts",)
+    measured_by: ClassVar = (*AskingStep.measured_by, "choices")
     prompt: str = "say "
     min_chars: int = 0
+    choices: tuple[str, ...] = ()
 
     def wording(self):
         return {"prompt": self.prompt}
@@ -44,7 +49,8 @@ class Say(AskingStep):
             place = image["blob"], image["offset"], image["size"]
             read = lambda place=place: context.image_bytes(*place)
             text = self.prompt + row["texts"][1]["text"]
-            found.append([self.question(row["key"], 0, text, images=[(image["sha256"], read)], side=32)])
+            images = [(image["sha256"], read)]
+            found.append([self.question(row["key"], 0, text, images=images, side=32, choices=self.choices)])
         return found
 
     def decide(self, rows):
@@ -52,7 +58,7 @@ class Say(AskingStep):
         texts = rows["texts"].to_pylist()
         for row, said in zip(texts, answers, strict=True):
             if said and said[0]["text"]:
-                row[1]["text"] = said[0]["text"]
+                row[1]["text"] = " ".join([said[0]["text"], *map(repr, said[0]["probabilities"] or ())])
         rows = set_column(rows, "texts", pa.array(texts, rows.schema.field("texts").type))
         lengths = np.array([len(one[0]["text"] or "") if one else np.nan for one in answers], float)
         return drop_rows(rows, lengths < self.min_chars, self.name, reason="min_chars")

@@ -1,16 +1,20 @@
 """Runs whose step asks an endpoint: kills, budgets and failures lose no answer, and no key leaves the process."""
 
 import json
+import math
 import os
 import signal
+import tarfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.buckets import bucket, objects
 from tests.chaos import below
 from tests.engine.test_killed import is_at_work, workers_of
+from tests.generators.chat import ChatRequest, Reply, share_of
 from tests.generators.faults import always, by_share, late, status, too_many
 from tests.generators.openai_server import OpenAIServer
 from tests.generators.say import end, models, recipe, start, tars
@@ -59,6 +63,48 @@ def test_killed_workers_and_drivers_ask_again_only_what_was_under_way(tmp_path, 
         assert end(driver)[0] == 0
     assert ROWS < server.requests <= ROWS + kills * 4
     assert len(server.by_content) == ROWS and tars(out) == undisturbed
+
+
+def captions(out: Path) -> list[str]:
+    """Return the captions in the tars of a dataset."""
+    found = []
+    for path in out.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            names = [name for name in tar.getnames() if name.endswith(".json")]
+            found += [json.load(tar.extractfile(name))["caption"] for name in names]
+    return found
+
+
+def judged(request: ChatRequest) -> Reply:
+    """Return probabilities of yes and no that depend on the request."""
+    share = share_of(request.content)
+    return Reply("Yes", first_token={"Yes": math.log(share * 0.7), " yes": math.log(share * 0.3), "No": math.log1p(-share)})
+
+
+def test_a_killed_run_with_choices_resumes_with_equal_probabilities(tmp_path):
+    """The captions of the rows hold all digits of the probabilities."""
+    choices = ("--set", "own_say.choices=['yes', 'no']")
+    with OpenAIServer(judged) as server:
+        (tmp_path / "undisturbed").mkdir()
+        file = recipe(tmp_path / "undisturbed", server.url, ROWS)
+        status, printed = end(start(file, tmp_path / "undisturbed" / "out", *choices))
+        assert status == 0 and server.requests == ROWS, printed
+    expected = tars(tmp_path / "undisturbed" / "out")
+    with OpenAIServer(judged, faults=always(late(0.05))) as server:
+        file, out = recipe(tmp_path, server.url, ROWS), tmp_path / "out"
+        driver = start(file, out, *choices)
+        server.wait_for(lambda server: server.requests >= 9)
+        kill(workers_of(driver.pid)[0])
+        server.wait_for(lambda server: server.requests >= 33)
+        workers = workers_of(driver.pid)
+        kill(driver.pid)
+        driver.communicate()
+        while any(map(is_at_work, workers)):
+            time.sleep(0.01)
+        assert end(start(file, out, *choices))[0] == 0
+    assert ROWS < server.requests <= ROWS + 2 * 4 and tars(out) == expected
+    texts = captions(out)
+    assert len(set(texts)) == ROWS and all(text.startswith(("yes 0.", "no 0.")) for text in texts)
 
 
 def test_a_killed_run_on_ray_asks_again_only_what_was_under_way(tmp_path, undisturbed):
