@@ -26,6 +26,16 @@ ANSWER = pa.struct(
     ]
 )
 ANSWERS = pa.list_(ANSWER)  # the type of a column that a step with a generator measures
+ASKED = pa.list_(  # the type of a column that says what the answers beside it are about
+    pa.struct(
+        [
+            pa.field("position", pa.int32()),  # of the text in its row; -1: the whole row
+            pa.field("alternative", pa.int32()),  # the number of the text's alternative; -1: the text itself
+            pa.field("name", pa.string()),  # of the score
+            pa.field("reason", pa.string()),  # why nothing was asked, so that there is no answer; null: there is one
+        ]
+    )
+)
 
 
 @dataclass(frozen=True)

@@ -282,7 +282,7 @@ def _wrong_columns(steps: tuple[Step, ...], where: str) -> list[str]:
     mistakes = []
     known = set(ROW.names)
     fields = {f"{column}.{field.name}" for column in ("images", "texts") for field in ROW.field(column).type.value_type}
-    later = {step.column(name): (number, step.name) for number, step in enumerate(steps, 1) for name in step.writes}
+    later = {name: (number, step.name) for number, step in enumerate(steps, 1) for name in _columns_of(step)}
     seen: set[str] = set()
     for number, step in enumerate(steps, 1):
         here = f"{where}, step {number}"
@@ -299,8 +299,12 @@ def _wrong_columns(steps: tuple[Step, ...], where: str) -> list[str]:
                 mistakes.append(f"{problem} Move step {number} behind step {later[column][0]}, {later[column][1]}")
             else:
                 mistakes.append(problem + catalog.suggest(column, sorted(known - set(ROW.names))))
-        known |= {step.column(name) for name in step.writes}
+        known |= _columns_of(step)
     return mistakes
+
+
+def _columns_of(step: Step) -> set[str]:
+    return {step.column(name) for name in step.writes} | set(step.columns_decided())
 
 
 def apply_overrides(tree: dict[str, Any], overrides: dict[str, Any] | None, where: str) -> None:

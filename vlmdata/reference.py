@@ -243,7 +243,10 @@ def _of_step(name: str, cls: type[Step]) -> dict[str, Any]:
     return {
         "how": how,
         "reads": list(example.columns_read() if example else cls.reads),
-        "writes": [example.column(name) if example else name for name in cls.writes],
+        "writes": [
+            *(example.column(name) if example else name for name in cls.writes),
+            *(example.columns_decided() if example else ()),
+        ],
         "changes": list(example.columns_changed() if example else cls.changes),
     }
 

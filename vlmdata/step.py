@@ -145,6 +145,13 @@ class Step:
         """
         return self.changes
 
+    def columns_decided(self) -> tuple[str, ...]:
+        """Return the full names of columns that `decide` adds, which later steps may read. Default: none.
+
+        They are computed in each run from what is stored, such as scores from the answers of a model.
+        """
+        return ()
+
     def needed(self) -> tuple[str, ...]:
         """Return what the step needs, as `needs` lists it. Override this method if it depends on parameters."""
         return self.needs

@@ -95,6 +95,28 @@ def test_two_messages_are_not_merged_when_the_one_between_them_is_dropped():
     assert "turns" not in packed(rows) and "tools" not in packed(rows)
 
 
+@pytest.mark.parametrize(
+    ("lost", "roles", "turns"),
+    [
+        ({"q1", "a1"}, ["user", "user", "assistant"], [{"train": False}, None, None]),
+        ({"q1"}, ["user", "assistant", "user", "assistant"], [None, None, {"train": False}, None]),
+        ({"a1"}, ["user", "user", "user", "assistant"], [None, None, {"train": False, "begins": True}, None]),
+    ],
+)
+def test_images_of_a_message_without_its_texts_join_the_next_message_of_the_role(lost, roles, turns):
+    """So a conversation whose first turn was rejected begins with its image and the next question, as one message."""
+    own = [None, None, None, '{"train": false}', None]
+    row = {**document(A, "q1", "a1", "q2", "a2"), "roles": ["user", "user", "assistant", "user", "assistant"], "turns": own}
+    made = packed(without(table([row]), lost))
+    assert (made["roles"], made["turns"]) == (roles, turns)
+
+
+def test_a_message_that_was_only_an_image_stays_a_message():
+    own = [None, '{"begins": true}', None]
+    row = {**document(A, "q", "a"), "roles": ["user", "user", "assistant"], "turns": own}
+    assert packed(table([row]))["turns"] == [None, {"begins": True}, None]
+
+
 def test_a_tool_schema_keeps_its_key_order_and_other_keys_are_sorted():
     tools = '[{"type":"function","function":{"name":"w","description":"d"}}]'
     (sample,) = samples(

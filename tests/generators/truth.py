@@ -7,29 +7,32 @@
 
 It finds the picture by its bytes, by its look (see `Album`), or by its key in the text ("picture-0123456789ab"). From the last
 message of the user it takes what to do: "How many red circles are there?" is answered with a number, claims with yes or no if
-the text has a question mark or says "yes or no", everything else with a caption. `facts.py` has the grammar.
+the text has a question mark or says "yes or no", everything else with a caption. `facts.py` has the grammar. If the text has
+the lines "Question: ..." and "Answer: ...", it judges the answer: with yes or no, or with 5 or 1 if it says "from 1".
 """
 
 from __future__ import annotations
 
 import math
 import random
+import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.generators.chat import ChatRequest, Reply, share_of
-from tests.generators.facts import asked_count, facts_in, facts_of, falsified
+from tests.generators.facts import Fact, asked_count, facts_in, facts_of, falsified
 from tests.generators.scenes import Album, Scene
 
 NO_PICTURE = "I cannot see a picture that I know."
-OTHER = {"yes": "no", "no": "yes"}
+OTHER = {"yes": "no", "no": "yes", "5": "1", "1": "5"}
+TURN = re.compile(r"^Question: (?P<question>.*)\nAnswer: (?P<answer>.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Said:
     """What was answered to a question about a picture. `planted` is None for the truth, or the error: count, colour, place,
-    or verdict (yes instead of no, or no instead of yes)."""
+    or verdict (yes instead of no, 1 instead of 5, or the reverse)."""
 
     key: str
     question: str
@@ -61,14 +64,14 @@ class Truth:
         self._lock = threading.Lock()
 
     def answer(self, request: ChatRequest) -> str | Reply:
-        """Answer a request: the `answer` of an OpenAIServer. Yes and no have the probabilities 0.9 and 0.1, or the reverse."""
+        """Answer a request: the `answer` of an OpenAIServer. A verdict has the probability 0.9, and its opposite 0.1."""
         scene = self.album.find(request.images, request.text)
         if scene is None:
             with self._lock:
                 self.unknown.append(request)
             return NO_PICTURE
         text = self.say(scene, request.question, *((request.seed, request.choice) if self._varies else ())).text
-        if text not in OTHER:
+        if text not in OTHER or (text.isdigit() and not TURN.search(request.question)):
             return text
         return Reply(text, first_token={text: math.log(0.9), OTHER[text]: math.log(0.1)})
 
@@ -94,6 +97,10 @@ class Truth:
 
 def _answered(scene: Scene, question: str, wrong: random.Random | None) -> tuple[str, str | None]:
     """Return the answer, which is false if `wrong` is given, and the kind of its error."""
+    if turn := TURN.search(question):
+        is_right = all(fact.is_true_of(scene) for fact in _claimed(**turn.groupdict())) == (wrong is None)
+        right, false = ("5", "1") if "from 1" in question else ("yes", "no")
+        return (right if is_right else false), None if wrong is None else "verdict"
     if asked := asked_count(question):
         count = asked.counted(scene)
         if wrong is None:
@@ -109,6 +116,17 @@ def _answered(scene: Scene, question: str, wrong: random.Random | None) -> tuple
         at = wrong.randrange(len(facts))
         facts[at], planted = falsified(facts[at], scene, wrong)
     return " ".join(fact.text() for fact in facts), planted
+
+
+def _claimed(question: str, answer: str) -> list[Fact]:
+    """Return the claims of an answer. A number that answers "How many red circles are there?" is one."""
+    asked, number = asked_count(question), re.search(r"\d+", answer)
+    return [replace(asked, count=int(number[0]))] if asked and number else facts_in(answer)
+
+
+def auc(low: Sequence[float], high: Sequence[float]) -> float:
+    """Return the area under the ROC curve: how often a value of `low` is below one of `high`. Equal ones count half."""
+    return sum((a < b) + (a == b) / 2 for a in low for b in high) / (len(low) * len(high))
 
 
 def precision_recall(found: Iterable[object], wrong: Iterable[object]) -> tuple[float, float]:

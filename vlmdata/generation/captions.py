@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.fields import aligned_origins
-from vlmdata.generator import ANSWERS
+from vlmdata.generator import ANSWERS, ASKED
 from vlmdata.row import ROW, TEXT, flatten, in_one, set_column
 from vlmdata.text.obelics_metrics import word_repetition, words_of
 from vlmdata.text.words import LETTERS_A_WORD, count_words, has_unspaced
@@ -189,7 +189,7 @@ def _with_a_position(rows: pa.Table, where: np.ndarray) -> pa.Table:
     for name in rows.column_names:
         column = in_one(rows[name])
         is_of_row = name in ROW.names and name not in ("images", "stated_hashes")
-        if is_of_row or not pa.types.is_list(column.type) or column.type == ANSWERS:
+        if is_of_row or not pa.types.is_list(column.type) or column.type in (ANSWERS, ASKED):
             continue
         grows = where & (_lengths(column) == positions)
         lengths = np.maximum(_lengths(column), 0)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from vlmdata.fields import aligned_origins, carried
-from vlmdata.generator import ANSWERS
+from vlmdata.generator import ANSWERS, ASKED
 from vlmdata.row import ROW, alive
 
 ENDING = {"jpeg": "jpg"}  # format -> ending of a member's name; for other formats, the ending is the format's name
@@ -71,7 +71,7 @@ def _plain(value: Any) -> Any:
 
 def measured_columns(rows: pa.Table) -> list[str]:
     """Return the columns that steps measured, except embeddings and raw answers, which serve steps and are too large."""
-    return [f.name for f in rows.schema if f.name not in ROW.names and f.type not in (pa.list_(pa.binary()), ANSWERS)]
+    return [f.name for f in rows.schema if f.name not in ROW.names and f.type not in (pa.list_(pa.binary()), ANSWERS, ASKED)]
 
 
 def _caption(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
@@ -174,13 +174,15 @@ def _turns(row: dict[str, Any], positions: list[int]) -> list[dict[str, Any] | N
     """Return the sample's `turns`: for each kept position, a dict of facts about the message, or None.
 
     `positions` holds the kept positions. If no position has facts, return None. The facts about a message move to its first
-    kept position. Two messages of one role stay two messages, even if the message between them was rejected.
+    kept position. Two messages of one role stay two messages, even if the message between them was rejected. Images of a
+    message whose texts were all rejected become a part of the next kept message, if it has the same role.
     """
     roles = row["roles"]
     turns = [json.loads(turn) if turn else {} for turn in row["turns"] or [None] * len(roles)]
     starts: list[int] = []  # for each position, the first position of its message
     for i, (role, turn) in enumerate(zip(roles, turns, strict=True)):
         starts.append(i if i == 0 or role != roles[i - 1] or turn.get("begins") else starts[-1])
+    _join_images(row, positions, starts)
     found: list[dict[str, Any] | None] = []
     before: int | None = None
     for i in positions:
@@ -193,6 +195,15 @@ def _turns(row: dict[str, Any], positions: list[int]) -> list[dict[str, Any] | N
         found.append(own or None)
         before = i
     return found if any(found) else None
+
+
+def _join_images(row: dict[str, Any], positions: list[int], starts: list[int]) -> None:
+    """Change `starts` so that images whose message lost all its texts belong to the next kept message of the same role."""
+    with_text = {starts[i] for i, text in enumerate(row["texts"]) if text and text["drop"] is None}
+    had_text = {starts[i] for i, text in enumerate(row["texts"]) if text}
+    for i, after in reversed(list(itertools.pairwise(positions))):
+        if starts[i] in had_text - with_text and row["roles"][i] == row["roles"][after]:
+            starts[i] = starts[after]
 
 
 def _runs(positions: list[int], texts: list[Any]) -> list[list[int]]:
