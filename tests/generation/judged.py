@@ -59,8 +59,9 @@ def served(answer: Callable[[ChatRequest], str | Reply], step: str, **parameters
 
 
 def made(step: str, url: str = "http://127.0.0.1:9/v1", **parameters: Any) -> Step:
-    """Return a step of a recipe."""
+    """Return a step of a recipe. The step `claims` comes before it if it needs one."""
     generator = {"openai": {"model": "tester", "url": url, "retries": 0}}
-    steps = [{step: {"generator": generator, **parameters}}]
-    (one,) = parse({"source": {"type": "url_list", "path": "urls.parquet"}, "steps": steps}).steps
+    before = [{"claims": {"generator": generator}}] if step == "check_claims" else []
+    steps = [*before, {step: {"generator": generator, **parameters}}]
+    *_, one = parse({"source": {"type": "url_list", "path": "urls.parquet"}, "steps": steps}).steps
     return one

@@ -27,7 +27,7 @@ NO_TEXT = "no_text"
 WHOLE = -1  # in place of a position: the whole row
 Place = tuple[int, int]  # a text: its position, and the number of its alternative or OWN
 Answers = Sequence[tuple[str, Mapping[str, Any] | Rejection]]  # the name of each question, with its answer or why there is none
-Scores = dict[str, float | Rejection]  # scores of a text by name; a Rejection says why there is none
+Scores = dict[str, float | list[str] | Rejection]  # scores of a text by name; a Rejection says why there is none
 
 
 class Ask(NamedTuple):
@@ -47,11 +47,11 @@ class ScoringStep(AskingStep):
     """
 
     reads: ClassVar = ("images", "texts", "roles", "turns")
-    fetched: ClassVar = ("blob",)
     writes: ClassVar = {"answers": ANSWERS, "asked": ASKED}
-    measured_by: ClassVar[tuple[str, ...]] = (*AskingStep.measured_by, "origins", "image_side")
+    measured_by: ClassVar[tuple[str, ...]] = (*AskingStep.measured_by, "origins")
     scores_turns: ClassVar[bool] = True  # whether the turns of conversations are scored too
     stored_at: ClassVar[str] = "texts"  # "images": scores are stored at the image of a pair, as clip_score does
+    value_type: ClassVar[pa.DataType] = pa.float32()  # of a score
 
     system: Annotated[str, Doc("System text of the question. Empty: none.")] = ""
     origins: Annotated[
@@ -61,23 +61,6 @@ class ScoringStep(AskingStep):
             "for the captions that they wrote. Empty: all."
         ),
     ] = field(default_factory=list)
-    image_side: Annotated[
-        int,
-        Doc(
-            "A larger image is made smaller for the model, so that its long side has this length.",
-            unit="pixels",
-            source="vlmdata's choice: about 560 tokens in a model that makes one of 28 x 28 pixels",
-        ),
-    ] = 768
-    min_mass: Annotated[
-        float,
-        Doc(
-            "Least sum of the probabilities of the words that are asked for, such as yes and no. An answer with less is "
-            "`undecided` and gives no score.",
-            unit="probability, 0 to 1",
-            source="vlmdata's choice",
-        ),
-    ] = 0.5
 
     @abstractmethod
     def asks(self, unit: Unit, row: Mapping[str, Any]) -> list[Ask]:
@@ -102,6 +85,10 @@ class ScoringStep(AskingStep):
         """Return the words whose probabilities are asked for. Empty: the model writes its answer."""
         return ()
 
+    def side(self) -> int:
+        """Return the most pixels of the long side of an image. Override this method in a step that shows images."""
+        return 0
+
     def columns_read(self) -> tuple[str, ...]:
         return (*self.reads, *(("texts.origins",) if self.origins else ()))
 
@@ -114,10 +101,6 @@ class ScoringStep(AskingStep):
         for place, text in self.wording().items():
             if text != text.encode("utf-8", "replace").decode():
                 raise RecipeError(f"{self.name}.{place} has a lone surrogate, which is no character. Remove it")
-        if not 16 <= self.image_side <= 8192:
-            raise RecipeError(f"{self.name}.image_side must be 16 to 8192, not {self.image_side}")
-        if not 0 <= self.min_mass <= 1:
-            raise RecipeError(f"{self.name}.min_mass must lie in [0, 1], not {self.min_mass}")
         if "" in self.origins:
             raise RecipeError(f"{self.name}.origins has an empty name. Write {RAW} for the texts of the source")
 
@@ -139,7 +122,7 @@ class ScoringStep(AskingStep):
             place = image["blob"], image["offset"], image["size"]
             shown.append((image["sha256"] or "\x1d".join(map(str, place)), _reader(context, place)))
         return self.question(
-            row["key"], number, ask.text, system=self.system, images=shown, side=self.image_side, choices=self.words()
+            row["key"], number, ask.text, system=self.system, images=shown, side=self.side(), choices=self.words()
         )
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
@@ -171,7 +154,7 @@ class ScoringStep(AskingStep):
             units = caption_units(row, self.origins)
             skipped = [] if units else [_skip(NO_TEXT)]
         else:
-            units, unanswered = turn_units(row)
+            units, unanswered = turn_units(row, self.origins)
             skipped = [_skip(NO_ANSWER)] * unanswered
         return [*((unit, ask) for unit in units for ask in self.asks(unit, row)), *skipped]
 
@@ -206,10 +189,10 @@ class ScoringStep(AskingStep):
             known = [
                 None
                 if found is None
-                else {place: one for place, some in found.items() if isinstance(one := some.get(name), float)}
+                else {place: one for place, some in found.items() if not isinstance(one := some.get(name), Rejection | None)}
                 for found in results
             ]
-            own, others = score_columns(rows, known, self.stored_at)
+            own, others = score_columns(rows, known, self.stored_at, self.value_type)
             rows = set_column(set_column(rows, self.column(name), own), f"{self.column(name)}.alternatives", others)
         low = [
             {place: why for place, some in (found or {}).items() if (why := self._too_low(place, some))} if is_alive else {}
@@ -253,6 +236,42 @@ class ScoringStep(AskingStep):
                 why = value if isinstance(value, Rejection) else self._too_low(place, {name: value})
                 counts["accepted" if why is None else why.reason] += 1
         return {name: count for name, count in counts.items() if name not in failures}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeeingStep(ScoringStep):
+    """A step that shows the images with its questions, and takes its scores from the probabilities of words."""
+
+    fetched: ClassVar = ("blob",)
+    measured_by: ClassVar[tuple[str, ...]] = (*ScoringStep.measured_by, "image_side")
+
+    image_side: Annotated[
+        int,
+        Doc(
+            "A larger image is made smaller for the model, so that its long side has this length.",
+            unit="pixels",
+            source="vlmdata's choice: about 560 tokens in a model that makes one of 28 x 28 pixels",
+        ),
+    ] = 768
+    min_mass: Annotated[
+        float,
+        Doc(
+            "Least sum of the probabilities of the words that are asked for, such as yes and no. An answer with less is "
+            "`undecided` and gives no score.",
+            unit="probability, 0 to 1",
+            source="vlmdata's choice",
+        ),
+    ] = 0.5
+
+    def side(self) -> int:
+        return self.image_side
+
+    def check(self) -> None:
+        super().check()
+        if not 16 <= self.image_side <= 8192:
+            raise RecipeError(f"{self.name}.image_side must be 16 to 8192, not {self.image_side}")
+        if not 0 <= self.min_mass <= 1:
+            raise RecipeError(f"{self.name}.min_mass must lie in [0, 1], not {self.min_mass}")
 
 
 def _skip(reason: str) -> tuple[None, Ask]:

@@ -42,26 +42,23 @@ def caption_units(row: Mapping[str, Any], origins: Collection[str] = ()) -> list
 
     `origins` names the steps whose captions are wanted, and RAW for the texts of the source. Empty: all texts.
     """
-    found = []
     images = tuple(place for place, image in enumerate(row["images"] or ()) if _is_kept(image))
-    for place, text in enumerate(row["texts"] or ()):
-        if not _is_kept(text):
-            continue
-        others = text["alternatives"] or []
-        both = [(text["text"] or "", None), *zip(others, aligned_origins(others, text["origins"]), strict=True)]
-        for number, (words, origin) in enumerate(both, OWN):
-            if not is_blank(words or "") and (not origins or (origin or RAW) in origins):
-                found.append(Unit(place, number, "", words, images))
-    return found
+    kept = [(place, text) for place, text in enumerate(row["texts"] or ()) if _is_kept(text)]
+    return [
+        Unit(place, number, "", words, images)
+        for place, text in kept
+        for number, words in _versions(text, text["text"] or "", origins)
+    ]
 
 
-def turn_units(row: Mapping[str, Any]) -> tuple[list[Unit], int]:
-    """Return the turns of a conversation that have an answer, and how many have none.
+def turn_units(row: Mapping[str, Any], origins: Collection[str] = ()) -> tuple[list[Unit], int]:
+    """Return the answers of a conversation and their alternatives, and how many turns have no answer.
 
-    The answer is what the assistant writes, without its reasoning and its calls of tools. The images of earlier turns count as
-    seen.
+    The answer is what the assistant writes in a turn, without its reasoning and its calls of tools. Its alternatives are those
+    of its first text. The images of earlier turns count as seen. `origins` is as in `caption_units`.
     """
-    found, unanswered = [], 0
+    found: list[Unit] = []
+    unanswered = 0
     for turn in turns_of(row):
         texts = {place: text for place in turn if _is_kept(text := row["texts"][place]) and not _is_marked(row, place)}
         asked = [text["text"] for place, text in texts.items() if row["roles"][place] == "user"]
@@ -71,8 +68,21 @@ def turn_units(row: Mapping[str, Any]) -> tuple[list[Unit], int]:
             unanswered += any(_is_kept(row["texts"][place]) for place in turn)
             continue
         images = tuple(place for place in range(turn[-1] + 1) if _is_kept(row["images"][place]))
-        found.append(Unit(min(answers), OWN, "\n\n".join(asked), answer, images, turn))
+        first, question = min(answers), "\n\n".join(asked)
+        versions = _versions(texts[first], answer, origins)
+        found += [Unit(first, number, question, words, images, turn) for number, words in versions]
     return found, unanswered
+
+
+def _versions(text: Mapping[str, Any], own: str, origins: Collection[str]) -> list[tuple[int, str]]:
+    """Return (OWN, `own`) and each alternative of a text with its number, without blank ones and those of other origins."""
+    others = text["alternatives"] or []
+    both = [(own, None), *zip(others, aligned_origins(others, text["origins"]), strict=True)]
+    return [
+        (number, words)
+        for number, (words, origin) in enumerate(both, OWN)
+        if not is_blank(words or "") and (not origins or (origin or RAW) in origins)
+    ]
 
 
 def turns_of(row: Mapping[str, Any]) -> list[tuple[int, ...]]:
@@ -101,16 +111,20 @@ def _is_kept(item: Mapping[str, Any] | None) -> bool:
 
 
 def score_columns(
-    rows: pa.Table, scores: Sequence[Mapping[tuple[int, int], float] | None], column: str = "texts"
+    rows: pa.Table,
+    scores: Sequence[Mapping[tuple[int, int], Any] | None],
+    column: str = "texts",
+    value_type: pa.DataType | None = None,
 ) -> tuple[pa.ListArray, pa.ListArray]:
     """Return the scores of texts and those of their alternatives, as lists with one entry for each position of a row.
 
     `scores` maps (position, alternative) to a score, in a dict for each row, or is None for a row without scores. An entry of
     the second column is a list with a score or null for each alternative of the text; a row without such scores is null. With
-    `column` images, the scores of texts are stored at the row's first image.
+    `column` images, the scores of texts are stored at the row's first image. `value_type` is the type of a score, by default
+    float32.
     """
-    own: list[list[float | None] | None] = []
-    others: list[list[list[float | None] | None] | None] = []
+    own: list[list[Any] | None] = []
+    others: list[list[list[Any] | None] | None] = []
     for row, known in zip(rows.select(["images", "texts"]).to_pylist(), scores, strict=True):
         if known is None:
             own.append(None)
@@ -122,7 +136,7 @@ def score_columns(
         own.append(_at_image(row, texts, lists) if column == "images" else texts)
         is_known = [any(one is not None for one in some) for some in lists]
         others.append([some if known else None for some, known in zip(lists, is_known, strict=True)] if any(is_known) else None)
-    kind = pa.list_(pa.float32())
+    kind = pa.list_(value_type or pa.float32())
     return pa.array(own, kind), pa.array(others, pa.list_(kind))
 
 

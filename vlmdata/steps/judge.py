@@ -18,7 +18,7 @@ from vlmdata.generation.ratings import (
     written_grade,
     written_yes,
 )
-from vlmdata.generation.scoring_step import Answers, Ask, Scores, ScoringStep
+from vlmdata.generation.scoring_step import Answers, Ask, Scores, SeeingStep
 from vlmdata.generation.template import check_template, filled
 from vlmdata.generation.units import Unit
 from vlmdata.parameters import Doc
@@ -42,7 +42,7 @@ CAPTION = "Describe the picture."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge(ScoringStep):
+class Judge(SeeingStep):
     """Ask a model for a rating on each of `axes`: of a caption and its alternatives, or of each answer in a conversation.
 
     The default axes are those of FineVision, in our words. Each axis is a question with its own text and has a column of its
@@ -57,7 +57,7 @@ class Judge(ScoringStep):
 
     id: ClassVar = "vlmdata.steps.judge"
     example: ClassVar = "- judge: {generator: {hf: {model: judge_model}}, min: {relevance: 2}}"
-    measured_by: ClassVar = (*ScoringStep.measured_by, "scale", "by", "text_only")
+    measured_by: ClassVar = (*SeeingStep.measured_by, "scale", "by", "text_only")
     limits: ClassVar = {"min_*": "< min"}
 
     axes: Annotated[

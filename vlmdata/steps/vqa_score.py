@@ -11,7 +11,7 @@ import pyarrow as pa
 from vlmdata.errors import RecipeError
 from vlmdata.generation.captions import Rejection
 from vlmdata.generation.ratings import DIGITS, YES_NO, probabilities
-from vlmdata.generation.scoring_step import Answers, Ask, Scores, ScoringStep
+from vlmdata.generation.scoring_step import Answers, Ask, Scores, SeeingStep
 from vlmdata.generation.template import check_template, filled
 from vlmdata.generation.units import Unit
 from vlmdata.parameters import Doc
@@ -22,7 +22,7 @@ PROMPT = 'Does this picture show "{text}"? Answer yes or no.'
 
 
 @dataclass(frozen=True, kw_only=True)
-class VqaScore(ScoringStep):
+class VqaScore(SeeingStep):
     """Ask a model whether the image of a caption pair shows its text, and store the probability that the answer is yes.
 
     Source of the idea: VQAScore, Lin et al. 2024. Unlike CLIPScore it reads the sentence, so counts, places and "no" matter as
