@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -78,6 +79,13 @@ def opened(body: bytes) -> Image.Image:
         except ValueError:  # simplejpeg rejects one in a hundred files, for flaws that Pillow accepts
             pass
     return Image.open(io.BytesIO(body)).convert("RGB")
+
+
+def opened_or_none(body: bytes) -> Image.Image | None:
+    """Return the image as `opened` does, or None if it cannot be decoded. Lack of memory is an error, not a broken image."""
+    with suppress(Failed), errors_as(Failed, passes=(MemoryError,)):
+        return opened(body)
+    return None
 
 
 class PixelCache:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from contextlib import suppress
 
 import numpy as np
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from vlmdata.models.image_batches import opened
+from vlmdata.models.image_batches import opened_or_none
 from vlmdata.models.weights_identity import unusable_weights
-from vlmdata.untrusted import Failed, errors_as
+from vlmdata.untrusted import errors_as
 
 
 class ImageClassifier:
@@ -32,7 +31,7 @@ class ImageClassifier:
         stream = iter(bodies)
         parts = []
         while group := list(itertools.islice(stream, batch)):
-            pictures = [_opened(body) for body in group]
+            pictures = [opened_or_none(body) for body in group]
             broken = [picture is None for picture in pictures]
             pictures = [picture or Image.new("RGB", (64, 64)) for picture in pictures]
             pixels = self.preprocess(pictures, return_tensors="pt")["pixel_values"].to(self.device)
@@ -42,9 +41,3 @@ class ImageClassifier:
             found[broken] = np.nan
             parts.append(found)
         return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), np.float32)
-
-
-def _opened(body: bytes) -> Image.Image | None:
-    with suppress(Failed), errors_as(Failed, passes=(MemoryError,)):  # lack of memory does not mean that the image is broken
-        return opened(body)
-    return None
