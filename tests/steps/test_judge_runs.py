@@ -10,6 +10,7 @@ import yaml
 from tests.generators.openai_server import OpenAIServer
 from tests.generators.scenes import draw_scenes
 from tests.generators.truth import Truth
+from tests.steps.test_claims import sentences
 from vlmdata import run
 
 AXES = {"truth": "Is the answer true of the picture?"}
@@ -100,3 +101,35 @@ def test_scores_of_captions_are_read_by_later_steps(tmp_path):
     for one in facts_of(out).values():
         assert one["scores"]["vqa_score"] == [pytest.approx(0.9), None]
         assert "asked" not in str(sorted(one["scores"]))
+
+
+@pytest.mark.whole
+def test_sampled_captions_become_preference_pairs_and_only_false_claims_are_rejected(tmp_path):
+    """A captioner that errs in 60% of its answers, a model that lists sentences, and one that knows what is true."""
+    scenes, out = draw_scenes(20, seed=4), tmp_path / "out"
+    captioner, truth = Truth(scenes, error_rate=0.6, varies=True), Truth(scenes)
+    for number, scene in enumerate(scenes):
+        (tmp_path / f"{number:02d}.png").write_bytes(scene.image)
+    with OpenAIServer(captioner.answer) as writer, OpenAIServer(sentences) as divider, OpenAIServer(truth.answer) as judge:
+        urls = [{"generator": {"openai": {"model": "tester", "url": one.url}}} for one in (writer, divider, judge)]
+        steps = [
+            "resize",
+            {"recaption": {**urls[0], "samples": 6, "temperature": 0.7}},
+            {"claims": {**urls[1], "origins": ["recaption"]}},
+            {"check_claims": {**urls[2], "origins": ["recaption"]}},
+            "preference_pairs",
+        ]
+        recipe = recipe_of(tmp_path, {"type": "files", "path": str(tmp_path)}, steps)
+        manifest = run(recipe, out, local=True)
+        requests = [one.requests for one in (writer, divider, judge)]
+        assert manifest["kept"] + sum(one["rows"] for one in manifest["dropped"]) == 20 and manifest["kept"] > 10
+        run(recipe, out, local=True, overrides={"preference_pairs.min_gap": 2, "check_claims.min_mass": 0.4})
+        assert requests == [one.requests for one in (writer, divider, judge)]
+        run(recipe, out, local=True)
+    wrong = {(one.key, one.text) for one in captioner.wrong()}
+    by_caption = {one.text: one.key for one in captioner.said()}
+    for one in facts_of(out).values():
+        for pair in one["preferences"]:
+            chosen, rejected = (pair[name][0]["content"][0]["text"] for name in ("chosen", "rejected"))
+            assert (by_caption[chosen], chosen) not in wrong and (by_caption[rejected], rejected) in wrong
+            assert (pair["chosen_score"], pair["images"]) == (0, 1) and pair["rejected_score"] <= -1
