@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vlmdata.fields import aligned_origins
-from vlmdata.generator import ANSWERS, ASKED
-from vlmdata.row import ROW, TEXT, flatten, in_one, set_column
+from vlmdata.generation.positions import list_lengths, with_positions
+from vlmdata.row import TEXT, flatten, in_one, set_column
 from vlmdata.text.obelics_metrics import word_repetition, words_of
 from vlmdata.text.words import LETTERS_A_WORD, count_words, has_unspaced
 
@@ -157,7 +156,7 @@ def with_captions(rows: pa.Table, captions: Sequence[Sequence[str]], origin: str
     gets = np.array([bool(some) for some in captions], bool)
     if not (lacks | gets).any():
         return rows
-    lengths = _lengths(in_one(rows["images"]))
+    lengths = list_lengths(in_one(rows["images"]))
     values: list[Any] = []
     for texts, some, is_lacking, length in zip(in_one(rows["texts"]).to_pylist(), captions, lacks, lengths, strict=True):
         if is_lacking:
@@ -165,7 +164,7 @@ def with_captions(rows: pa.Table, captions: Sequence[Sequence[str]], origin: str
         if some:
             _add(next(text for text in texts if text is not None), some, origin)
         values.append(texts)
-    rows = _with_a_position(rows, lacks)
+    rows = with_positions(rows, lacks.astype(np.int64))
     return set_column(rows, "texts", pa.array(values, pa.list_(TEXT)))
 
 
@@ -179,34 +178,6 @@ def _texts_of(rows: pa.Table) -> np.ndarray:
     """Return the row of each text."""
     flat = flatten(rows, "texts")
     return flat.parents[_valid(flat.items)]
-
-
-def _with_a_position(rows: pa.Table, where: np.ndarray) -> pa.Table:
-    """Return the rows with a null at the end of `images` and of lists that are aligned with it, where `where` is true."""
-    if not where.any():
-        return rows
-    positions = _lengths(in_one(rows["images"]))
-    for name in rows.column_names:
-        column = in_one(rows[name])
-        is_of_row = name in ROW.names and name not in ("images", "stated_hashes")
-        if is_of_row or not pa.types.is_list(column.type) or column.type in (ANSWERS, ASKED):
-            continue
-        grows = where & (_lengths(column) == positions)
-        lengths = np.maximum(_lengths(column), 0)
-        offsets = np.concatenate([[0], np.cumsum(lengths + grows)])
-        take = np.full(offsets[-1], -1)
-        starts = np.concatenate([[0], np.cumsum(lengths)])[:-1]
-        old = np.arange(lengths.sum())
-        take[old + np.repeat(offsets[:-1] - starts, lengths)] = old
-        items = column.flatten().take(pa.array(take, mask=take < 0))
-        mask = column.is_null() if column.null_count else None
-        rows = set_column(rows, name, pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items, mask=mask))
-    return rows
-
-
-def _lengths(column: pa.Array) -> np.ndarray:
-    """Return the length of each list, and -1 for null."""
-    return np.asarray(pc.fill_null(pc.list_value_length(column), -1), dtype=np.int64)
 
 
 def _valid(array: pa.Array) -> np.ndarray:
