@@ -114,6 +114,9 @@ class Step:
     # `download` and `resize` set them. `check` refuses the step before `download` if the source does not give them.
     fetched: ClassVar[tuple[str, ...]] = ()
     packages: ClassVar[tuple[str, ...]] = ()  # modules that the core does not install; checked before work starts
+    gives: ClassVar[Gives | None] = (
+        None  # the kind that rows become, if the step changes it; `check` compares it with the layout
+    )
     is_private: ClassVar[bool] = False  # the report counts rejected rows but never shows them
     # The comparison that rejects, by reason, so that a user can be told which setting keeps a row. `"flat": "< min_entropy"`:
     # the value was below the parameter; also <=, > and >=. `"format_*": "not in formats"`: `*` is not in the parameter.

@@ -131,15 +131,21 @@ def _check_layout(parsed: Parsed, source: Source, findings: Findings) -> None:
     """Raise RecipeError if no row of the source fits the layout, and note that only some fit, or that none is fetched."""
     if source.by_address and not any(isinstance(step, Download) for step in parsed.steps):
         findings.notes.append("the source gives only addresses of images, so without the step `download` all rows are dropped")
-    if parsed.shards.layout == "documents" or source.gives == "pairs":
+    if parsed.shards.layout == "documents":
         return
-    why = (
-        f"the source {file_name(source)} gives {source.gives}, but a row of the layout 'captions' holds only one image and one "
-        "text. Set shards.layout to documents"
-    )
-    if source.gives == "conversations":
-        raise RecipeError(why)
-    findings.notes.append(f"{why}, or most rows are dropped")
+    for kind, maker in (
+        (source.gives, f"source {file_name(source)}"),
+        *((one.gives, f"step {one.name}") for one in parsed.steps),
+    ):
+        if kind in (None, "pairs"):
+            continue
+        why = (
+            f"the {maker} gives {kind}, but a row of the layout 'captions' holds only one image and one text. "
+            "Set shards.layout to documents"
+        )
+        if kind == "conversations":
+            raise RecipeError(why)
+        findings.notes.append(f"{why}, or most rows are dropped")
 
 
 def _renamed(columns: Sequence[str]) -> str:

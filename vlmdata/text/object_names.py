@@ -99,7 +99,8 @@ toothbrush:
 # phrases that hold the name of an object and mean something else
 OTHER_THINGS = """
 train_station train_track railway_track bus_stop bus_station bus_lane bus_shelter car_park horse_carriage toilet_paper
-toilet_seat bird_feeder bird_house dog_bed cat_bed dog_house dog_food cat_food bed_of boat_house phone_booth telephone_box table_tennis
+toilet_seat bird_feeder bird_house dog_bed cat_bed dog_house dog_food cat_food bed_of boat_house phone_booth telephone_box
+table_tennis
 table_cloth tablecloth coffee_table side_table keyboard_player book_shelf cup_holder bottle_opener knife_block human_made
 remote_area remote_location cycle_lane bike_lane bike_path plane_tree wine_bottle baseball_player baseball_game baseball_field
 baseball_cap baseball_uniform baseball_team baseball_diamond basketball_court football_field football_player apple_tree

@@ -1,0 +1,67 @@
+"""Makes conversations of caption pairs: questions and answers become texts at new positions, and captions move to the JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from vlmdata.fields import renamed
+from vlmdata.generation.captions import Rejection, own_text
+from vlmdata.generation.positions import with_positions
+from vlmdata.generation.turns import Judged
+from vlmdata.row import TEXT, in_one, set_column
+
+MOVED = "caption_in_json"  # the verdict on the caption of a row that became a conversation
+
+
+def as_conversations(rows: pa.Table, found: Sequence[Sequence[Judged]], step: str) -> pa.Table:
+    """Return the rows, those with an accepted turn as conversations. `found` has the turns of each row, most often none.
+
+    Each turn of such a row gets two positions at the row's end: first the accepted turns, then the others, whose texts have a
+    verdict. So a rule adds no position as long as one turn is accepted. Each position gets a role, and the caption gets the
+    verdict `caption_in_json`. `extra` gets an object, named like the step, with `captions`, their `origins` if steps wrote
+    some, and `kinds`: the kind of each accepted turn. A row without an accepted turn stays as it is.
+    """
+    turns = [[one for one in some if one.turn is not None] for some in found]
+    is_talk = np.array([any(one.rejection is None for one in some) for some in turns], bool)
+    if not is_talk.any():
+        return rows
+    columns = {name: in_one(rows[name]).to_pylist() for name in ("images", "texts", "roles", "extra")}
+    for row in np.flatnonzero(is_talk):
+        accepted = [one for one in turns[row] if one.rejection is None]
+        rejected = [one for one in turns[row] if one.rejection is not None]
+        before = columns["texts"][row]
+        new = [text for one in (*accepted, *rejected) for text in _texts(one, step)]
+        columns["extra"][row] = _with_captions(columns["extra"][row], own_text({"texts": before}), accepted, step)
+        columns["texts"][row] = [*(text and _verdict(text, step, Rejection(MOVED)) for text in before), *new]
+        columns["roles"][row] = ["user"] * len(before) + ["user", "assistant"] * (len(new) // 2)
+    rows = with_positions(rows, np.where(is_talk, [2 * len(some) for some in turns], 0))
+    for name, kind in (("texts", pa.list_(TEXT)), ("roles", pa.list_(pa.string())), ("extra", pa.string())):
+        rows = set_column(rows, name, pa.array(columns[name], kind))
+    return rows
+
+
+def _texts(one: Judged, step: str) -> list[dict[str, Any]]:
+    texts: list[dict[str, Any]] = [{"text": text} for text in one.turn or ()]
+    return [_verdict(text, step, one.rejection) for text in texts] if one.rejection else texts
+
+
+def _verdict(text: Mapping[str, Any], step: str, why: Rejection) -> dict[str, Any]:
+    """Return a text with a verdict. A text that an earlier step rejected keeps its own."""
+    if text.get("drop"):
+        return dict(text)
+    value, threshold = (None if np.isnan(one) else one for one in (why.value, why.threshold))
+    return {**text, "drop": step, "reason": why.reason, "value": value, "threshold": threshold}
+
+
+def _with_captions(extra: str | None, text: Mapping[str, Any] | None, accepted: Sequence[Judged], step: str) -> str:
+    captions = text or {}
+    own: dict[str, Any] = {"captions": [captions.get("text"), *(captions.get("alternatives") or ())]}
+    if any(captions.get("origins") or ()):
+        own["origins"] = [None, *captions["origins"]]
+    own["kinds"] = [one.kind for one in accepted]
+    return json.dumps({**renamed(json.loads(extra or "{}"), {step}), step: own}, ensure_ascii=False)
