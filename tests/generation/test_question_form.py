@@ -68,7 +68,7 @@ def test_a_cut_text_without_a_separator_loses_its_last_turn():
 
 
 def test_the_same_turns_are_read_from_json():
-    tree = {"turns": [turn._asdict() for turn in TURNS], "more": 1}
+    tree = {"turns": [{"question": one.question, "answer": one.answer} for one in TURNS], "more": 1}
     assert read_turns(json.dumps(tree, indent=1)) == (TURNS, None)
     assert plain_answer(json.dumps({"turns": tree["turns"][:1]})) == ("A dog.", None)
     assert plain_answer(json.dumps(tree)) == ("", "bad_form")

@@ -152,6 +152,11 @@ def test_hostile_texts_are_judged_without_an_error(said):
             assert all(one.turn or one.rejection for one in judged(kind, answer(text), "Describe it.", KNOWN, RULES, set()))
 
 
+def test_the_question_of_a_description_is_not_judged_because_the_user_wrote_it():
+    found = judged(DETAIL, answer("A dog sleeps."), "Give a description of the cat.", KNOWN, RULES, set())
+    assert found[0].rejection is None
+
+
 def test_values_and_limits_are_noted():
     found = judged(DETAIL, answer("There are four dogs."), "Describe it.", KNOWN, RULES, set())
     assert tuple(found[0].rejection) == ("wrong_count", 4.0, 2.0)

@@ -82,7 +82,7 @@ def judged(
     is_copied = any(run in rules.examples for turn in turns for run in _runs(turn.answer))
     is_after_rejected = False
     for turn in turns:
-        rejection = Rejection("copied") if is_copied else _rejected(turn, known, rules, asked)
+        rejection = Rejection("copied") if is_copied else _rejected(kind, turn, known, rules, asked)
         if rejection is None and is_after_rejected and _REFERS_BACK.search(turn.question):
             rejection = Rejection("refers_back")
         is_after_rejected = rejection is not None
@@ -118,9 +118,10 @@ def _refuses(text: str, rules: TurnRules) -> bool:
     return any(start.startswith(beginning(refusal)) for refusal in rules.refusals)
 
 
-def _rejected(turn: Turn, known: Known, rules: TurnRules, asked: set[str]) -> Rejection | None:
+def _rejected(kind: str, turn: Turn, known: Known, rules: TurnRules, asked: set[str]) -> Rejection | None:
     """Return why a turn is not accepted, or None."""
-    both = f"{turn.question}\n{turn.answer}"
+    question = "" if kind == DETAIL else turn.question  # the question of a description is not the model's
+    both = f"{question}\n{turn.answer}"
     if _PLACEHOLDER.search(both):
         return Rejection("placeholder")
     if _refuses(turn.answer, rules):
@@ -137,9 +138,9 @@ def _rejected(turn: Turn, known: Known, rules: TurnRules, asked: set[str]) -> Re
         return Rejection("duplicate")
     if rules.names is None:
         return None
-    if absent := absent_objects(turn.question, turn.answer, known, rules.names):
+    if absent := absent_objects(question, turn.answer, known, rules.names):
         return Rejection("absent_object", len(absent), 0)
-    if counts := wrong_count(turn.question, turn.answer, known, rules.names):
+    if counts := wrong_count(question, turn.answer, known, rules.names):
         return Rejection("wrong_count", *map(float, counts))
     return None
 

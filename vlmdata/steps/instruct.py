@@ -59,6 +59,7 @@ class Instruct(AskingStep):
         dict[str, float],
         Doc(
             "What is asked: weights of `conversation`, `detail` and `reasoning`. A kind that is left out is not asked.",
+            unit="weights, 0 or more",
             source="thousands of each kind in LLaVA-Instruct-158K",
         ),
     ] = field(default_factory=lambda: dict(WEIGHTS))
