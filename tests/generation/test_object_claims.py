@@ -2,11 +2,12 @@
 
 import pytest
 
-from vlmdata.generation.object_claims import Known, absent_objects, wrong_count
+from vlmdata.generation.object_claims import KnownObjects
 from vlmdata.text.object_names import ObjectNames
 
 NAMES = ObjectNames()
-KNOWN = Known(["A man with two dogs on a street.", "A bench beside a tree."], ["person", "dog", "dog", "dog", "car", "car"])
+CAPTIONS = ["A man with two dogs on a street.", "A bench beside a tree."]
+KNOWN = KnownObjects(CAPTIONS, ["person", "dog", "dog", "dog", "car", "car"], NAMES)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ KNOWN = Known(["A man with two dogs on a street.", "A bench beside a tree."], ["
     ],
 )
 def test_stated_objects_need_a_caption_or_a_box(question, answer, absent):
-    assert absent_objects(question, answer, KNOWN, NAMES) == absent
+    assert KNOWN.absent(question, answer) == absent
 
 
 @pytest.mark.parametrize(
@@ -59,17 +60,17 @@ def test_stated_objects_need_a_caption_or_a_box(question, answer, absent):
     ],
 )
 def test_stated_numbers_are_compared_with_the_boxes(question, answer, wrong):
-    assert wrong_count(question, answer, KNOWN, NAMES) == wrong
+    assert KNOWN.wrong_count(question, answer) == wrong
 
 
 def test_numbers_are_not_compared_without_boxes_or_with_more_than_ten():
-    assert wrong_count("", "There are nine dogs.", Known(["a dog"], []), NAMES) is None
-    assert wrong_count("", "There are nine dogs.", Known([], ["dog"] * 10), NAMES) == (9, 10)
-    assert wrong_count("", "There are nine dogs.", Known([], ["dog"] * 11), NAMES) is None
+    assert KnownObjects(["a dog"], [], NAMES).wrong_count("", "There are nine dogs.") is None
+    assert KnownObjects([], ["dog"] * 10, NAMES).wrong_count("", "There are nine dogs.") == (9, 10)
+    assert KnownObjects([], ["dog"] * 11, NAMES).wrong_count("", "There are nine dogs.") is None
 
 
 def test_labels_that_no_list_has_are_counted():
-    known = Known([], ["red circle", "red circle", "blue square"])
-    assert wrong_count("", "There are 3 red circles.", known, NAMES) == (3, 2)
+    labels = ["red circle", "red circle", "blue square"]
+    assert KnownObjects([], labels, NAMES).wrong_count("", "There are 3 red circles.") == (3, 2)
     names = ObjectNames({"green circle": [], "red circle": []})
-    assert absent_objects("", "There are 2 red circles and a green circle.", known, names) == ["green circle"]
+    assert KnownObjects([], labels, names).absent("", "There are 2 red circles and a green circle.") == ["green circle"]

@@ -4,14 +4,14 @@ import pytest
 
 from vlmdata.generation.captions import MOST_CHARS, REFUSALS
 from vlmdata.generation.instruct_prompts import CONVERSATION, DETAIL, EXAMPLES, KINDS, REASONING
-from vlmdata.generation.object_claims import Known
+from vlmdata.generation.object_claims import KnownObjects
 from vlmdata.generation.question_form import Turn
 from vlmdata.generation.turns import SOURCE_WORDS, UNSURE, TurnRules, judged, runs_of
 from vlmdata.text.object_names import ObjectNames
 
 COPY = "The copper kettle sings on a stove that nobody ever lights at noon."
-RULES = TurnRules(REFUSALS, SOURCE_WORDS, UNSURE, 0.3, ObjectNames(), runs_of([COPY]))
-KNOWN = Known(["A dog sleeps on a sofa."], ["dog", "dog", "couch"])
+RULES = TurnRules(REFUSALS, SOURCE_WORDS, UNSURE, 0.3, runs_of([COPY]))
+KNOWN = KnownObjects(["A dog sleeps on a sofa."], ["dog", "dog", "couch"], ObjectNames())
 
 
 def answer(text, finish="stop", failure=None):
@@ -165,9 +165,9 @@ def test_values_and_limits_are_noted():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_shipped_examples_are_accepted_by_the_shipped_rules(kind):
-    rules = TurnRules(REFUSALS, SOURCE_WORDS, UNSURE, 0.3, ObjectNames(), frozenset())
+    rules = TurnRules(REFUSALS, SOURCE_WORDS, UNSURE, 0.3, frozenset())
     for given, text in EXAMPLES[kind]:
         captions, _, boxes = given.partition("\n\nObjects:\n")
-        known = Known(captions.splitlines(), [line.partition(":")[0] for line in boxes.splitlines()])
+        known = KnownObjects(captions.splitlines(), [line.partition(":")[0] for line in boxes.splitlines()], ObjectNames())
         found = judged(kind, answer(text), "Describe it.", known, rules, set())
         assert found and all(one.rejection is None for one in found)

@@ -7,8 +7,8 @@ from vlmdata.text.object_names import ObjectNames, plural, tokens_of
 NAMES = ObjectNames()
 
 
-def found(text, names=NAMES, labels=()):
-    return [sorted(one.names) for one in names.mentions(tokens_of(text), labels)]
+def found(text, names=NAMES):
+    return [sorted(one.names) for one in names.mentions(tokens_of(text))]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_word_for_some_of_the_objects_and_a_plural_are_marked():
 def test_other_names_and_labels_count_beside_those_of_coco():
     names = ObjectNames({"lamp": ["street_lantern"], "dog": ["doggo"]})
     assert found("two street lanterns and a doggo", names) == [["lamp"], ["dog"]]
-    assert found("3 red circles", labels=["Red circle"]) == [["red circle"]]
+    assert found("3 red circles and a dog", NAMES.with_labels(["Red circle", "dog"])) == [["red circle"], ["dog"]]
 
 
 @pytest.mark.parametrize(

@@ -35,13 +35,6 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _CLAUSE = re.compile(r"[,;:()]|\s[-–—]\s")
 
 
-class Known(NamedTuple):
-    """What is known about a picture: its captions, and the label of each box."""
-
-    captions: Sequence[str]
-    labels: Sequence[str]
-
-
 class Count(NamedTuple):
     """A number of objects that a clause states. `is_total` is true if it speaks of all such objects in the picture."""
 
@@ -50,41 +43,76 @@ class Count(NamedTuple):
     is_total: bool
 
 
-def absent_objects(question: str, answer: str, known: Known, names: ObjectNames) -> list[str]:
-    """Return the objects that a turn states and that neither a caption nor a box names, sorted."""
-    supported = {name for label in known.labels for name in names.named(label)}
-    supported |= {
-        one for text in known.captions for found in names.mentions(tokens_of(text), known.labels) for one in found.names
-    }
-    supported |= {" ".join(tokens_of(label)) for label in known.labels}
-    stated = [found for text in _statements(question, answer) for found in names.mentions(tokens_of(text), known.labels)]
-    return sorted({min(one.names) for one in stated if not one.names & supported})
+class KnownObjects:
+    """The objects of a picture, from its captions and the label of each of its boxes."""
 
+    def __init__(self, captions: Sequence[str], labels: Sequence[str], names: ObjectNames) -> None:
+        self._names = names.with_labels(labels)
+        self._boxes: Counter[str] = Counter()
+        for label in labels:
+            self._boxes.update(names.named(label) | {" ".join(tokens_of(label))})
+        said = [one for text in captions for one in self._names.mentions(tokens_of(text))]
+        self._supported = {name for one in said for name in one.names} | self._boxes.keys()
+        self._said = {
+            (one.value, name) for text in captions if self._boxes for one in self._counts(text) for name in one.mention.names
+        }
 
-def wrong_count(question: str, answer: str, known: Known, names: ObjectNames) -> tuple[int, int] | None:
-    """Return the first stated number of objects that the boxes contradict, with the number of boxes, or None.
+    def absent(self, question: str, answer: str) -> list[str]:
+        """Return the objects that a turn states and that neither a caption nor a box names, sorted."""
+        stated = [found for text in _statements(question, answer) for found in self._names.mentions(tokens_of(text))]
+        return sorted({min(one.names) for one in stated if not one.names & self._supported})
 
-    A number is wrong if it exceeds the number of boxes, or if it speaks of all objects of a kind and differs from it. A number
-    that a caption states for the same objects is never wrong, and objects without a box or with more than ten are not compared.
-    """
-    boxes: Counter[str] = Counter()
-    for label in known.labels:
-        boxes.update(names.named(label) | {" ".join(tokens_of(label))})
-    if not boxes:
+    def wrong_count(self, question: str, answer: str) -> tuple[int, int] | None:
+        """Return the first stated number of objects that the boxes contradict, with the number of boxes, or None.
+
+        A number is wrong if it exceeds the number of boxes, or if it speaks of all objects of a kind and differs from it. A
+        number that a caption states for the same objects is never wrong, and objects without a box or with more than ten are
+        not compared.
+        """
+        if not self._boxes:
+            return None
+        stated = _sentences(answer)
+        if not (stated and _is_negated(stated[0])):  # else the answer denies what the question says
+            stated.insert(0, question)
+        found = [*self._asked(question, answer)]
+        found += [one for text in stated if not _is_hypothetical(text) for one in self._counts(text)]
+        for one in found:
+            there = sum(self._boxes[name] for name in one.mention.names)
+            if not 0 < there <= MOST_COUNTED or any((one.value, name) in self._said for name in one.mention.names):
+                continue
+            if one.value > there or (one.is_total and one.value != there):
+                return one.value, there
         return None
-    said = {(one.value, name) for text in known.captions for one in _counts(text, known, names) for name in one.mention.names}
-    found = [*_asked(question, answer, known, names)]
-    stated = _sentences(answer)
-    if not (stated and _is_negated(stated[0])):  # else the answer denies what the question says
-        stated.insert(0, question)
-    found += [one for text in stated if not _is_hypothetical(text) for one in _counts(text, known, names)]
-    for one in found:
-        there = sum(boxes[name] for name in one.mention.names)
-        if not 0 < there <= MOST_COUNTED or any((one.value, name) in said for name in one.mention.names):
-            continue
-        if one.value > there or (one.is_total and one.value != there):
-            return one.value, there
-    return None
+
+    def _counts(self, text: str) -> Iterator[Count]:
+        """Yield the numbers of objects that the clauses of a text state."""
+        for clause in (part for sentence in _sentences(text) for part in _CLAUSE.split(sentence)):
+            tokens = tokens_of(clause)
+            numbers = [(at, value) for at, token in enumerate(tokens) if (value := _number(token)) is not None]
+            mentions = self._names.mentions(tokens) if numbers else []
+            for at, value in numbers:
+                one = next((found for found in mentions if at < found.start <= at + GAP), None)
+                if one is None or (at and tokens[at - 1] in VAGUE):
+                    continue
+                between = tokens[at + 1 : one.start]
+                if any(word in PASSED_BY | VAGUE or _number(word) is not None for word in between):
+                    continue
+                if value != 0 and one.is_plural != (value != 1):  # "two dog beds" says nothing about dogs
+                    continue
+                begins = tokens[:at] in (["there", "are"], ["there", "is"])
+                is_total = begins and not between and one.is_whole and set(tokens[one.end :]) <= OF_PICTURE
+                yield Count(value, one, is_total)
+
+    def _asked(self, question: str, answer: str) -> Iterator[Count]:
+        """Yield the first number of the answer, if the question is how many objects of a kind the picture shows."""
+        tokens = tokens_of(question)
+        if tokens[:2] != ["how", "many"]:
+            return
+        one = next((found for found in self._names.mentions(tokens) if found.start == 2), None)
+        values = (_number(token) for token in tokens_of((_sentences(answer) or [""])[0]))
+        value = next((value for value in values if value is not None), None)
+        if one and one.is_whole and value is not None and set(tokens[one.end :]) <= OF_PICTURE:
+            yield Count(value, one, is_total=True)
 
 
 def _sentences(text: str) -> list[str]:
@@ -106,44 +134,13 @@ def _statements(question: str, answer: str) -> Iterator[str]:
     A question does so too ("What is the dog doing?"), unless the answer denies it or it names a choice ("a dog or a cat?").
     """
     sentences = _sentences(answer)
-    is_denied = bool(sentences) and (_is_negated(sentences[0]))
+    is_denied = bool(sentences) and _is_negated(sentences[0])
     if not is_denied and not _is_hypothetical(question) and "or" not in tokens_of(question):
         yield question
     for number, text in enumerate(sentences):
         text = re.sub(r"^\W*(?:no|yes)\b\W*", "", text, flags=re.IGNORECASE) if number == 0 else text
         if not _is_negated(text) and not _is_hypothetical(text):
             yield text
-
-
-def _counts(text: str, known: Known, names: ObjectNames) -> Iterator[Count]:
-    """Yield the numbers of objects that the clauses of a text state."""
-    for clause in (part for sentence in _sentences(text) for part in _CLAUSE.split(sentence)):
-        tokens = tokens_of(clause)
-        mentions = names.mentions(tokens, known.labels)
-        for at, value in ((at, _number(token)) for at, token in enumerate(tokens)):
-            if value is None or (at and tokens[at - 1] in VAGUE):
-                continue
-            one = next((found for found in mentions if at < found.start <= at + GAP), None)
-            between = tokens[at + 1 : one.start] if one else []
-            if one is None or any(word in PASSED_BY | VAGUE or _number(word) is not None for word in between):
-                continue
-            if value != 0 and one.is_plural != (value != 1):  # "two dog beds" says nothing about dogs
-                continue
-            begins = tokens[:at] in (["there", "are"], ["there", "is"])
-            is_total = begins and not between and one.is_whole and set(tokens[one.end :]) <= OF_PICTURE
-            yield Count(value, one, is_total)
-
-
-def _asked(question: str, answer: str, known: Known, names: ObjectNames) -> Iterator[Count]:
-    """Yield the first number of the answer, if the question is how many objects of a kind the picture shows."""
-    tokens = tokens_of(question)
-    if tokens[:2] != ["how", "many"]:
-        return
-    one = next((found for found in names.mentions(tokens, known.labels) if found.start == 2), None)
-    values = (_number(token) for token in tokens_of((_sentences(answer) or [""])[0]))
-    value = next((value for value in values if value is not None), None)
-    if one and one.is_whole and value is not None and set(tokens[one.end :]) <= OF_PICTURE:
-        yield Count(value, one, is_total=True)
 
 
 def _number(token: str) -> int | None:

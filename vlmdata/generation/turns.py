@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,9 @@ from typing import Any, NamedTuple
 
 from vlmdata.generation.captions import MOST_CHARS, Rejection, beginning, repeats
 from vlmdata.generation.instruct_prompts import CONVERSATION, DETAIL, REASONING
-from vlmdata.generation.object_claims import Known, absent_objects, wrong_count
+from vlmdata.generation.object_claims import KnownObjects
 from vlmdata.generation.question_form import Turn, plain_answer, read_turns
 from vlmdata.text.obelics_metrics import words_of
-from vlmdata.text.object_names import ObjectNames
 
 SOURCE_WORDS = (
     *("caption", "bounding box", "box coordinates", "coordinate", "description", "given text", "provided text"),
@@ -41,13 +41,12 @@ _REFERS_BACK = re.compile(r"\b(?:it|its|they|them|their|theirs|he|him|his|she|he
 
 @dataclass(frozen=True)
 class TurnRules:
-    """What is not accepted. The texts are compared in any case; `names` of None checks no objects and no counts."""
+    """What is not accepted. The texts are compared in any case."""
 
     refusals: tuple[str, ...]
     source_words: tuple[str, ...]
     unsure: tuple[str, ...]
     max_repeats: float
-    names: ObjectNames | None
     examples: frozenset[tuple[str, ...]]  # all runs of COPIED words of the answers of examples
 
 
@@ -70,12 +69,12 @@ def _runs(text: str) -> Iterable[tuple[str, ...]]:
 
 
 def judged(
-    kind: str, answer: Mapping[str, Any], question: str, known: Known, rules: TurnRules, asked: set[str]
+    kind: str, answer: Mapping[str, Any], question: str, known: KnownObjects | None, rules: TurnRules, asked: set[str]
 ) -> list[Judged]:
     """Return the turns of an answer, a dict with the fields of ANSWER, with a verdict for each.
 
-    `question` is the question of a detailed description. `asked` holds the questions of accepted turns about the row, and the
-    function adds to it.
+    `question` is the question of a detailed description. If `known` is None, objects and numbers are not checked. `asked` holds
+    the questions of accepted turns about the row, and the function adds to it.
     """
     turns, reason = _read(kind, answer, question, rules)
     found: list[Judged] = []
@@ -118,7 +117,7 @@ def _refuses(text: str, rules: TurnRules) -> bool:
     return any(start.startswith(beginning(refusal)) for refusal in rules.refusals)
 
 
-def _rejected(kind: str, turn: Turn, known: Known, rules: TurnRules, asked: set[str]) -> Rejection | None:
+def _rejected(kind: str, turn: Turn, known: KnownObjects | None, rules: TurnRules, asked: set[str]) -> Rejection | None:
     """Return why a turn is not accepted, or None."""
     question = "" if kind == DETAIL else turn.question  # the question of a description is not the model's
     both = f"{question}\n{turn.answer}"
@@ -136,16 +135,21 @@ def _rejected(kind: str, turn: Turn, known: Known, rules: TurnRules, asked: set[
         return Rejection("max_repeats", share, rules.max_repeats)
     if turn.question.casefold() in asked:
         return Rejection("duplicate")
-    if rules.names is None:
+    if known is None:
         return None
-    if absent := absent_objects(question, turn.answer, known, rules.names):
+    if absent := known.absent(question, turn.answer):
         return Rejection("absent_object", len(absent), 0)
-    if counts := wrong_count(question, turn.answer, known, rules.names):
+    if counts := known.wrong_count(question, turn.answer):
         return Rejection("wrong_count", *map(float, counts))
     return None
 
 
-def _holds(text: str, phrases: Sequence[str]) -> bool:
+def _holds(text: str, phrases: tuple[str, ...]) -> bool:
     """Return whether a text holds one of the phrases, or its plural, as whole words in any case."""
-    text = " ".join(text.casefold().replace("’", "'").split())
-    return any(re.search(rf"(?<!\w){re.escape(one.casefold())}(?:s|es)?(?!\w)", text) for one in phrases)
+    return _pattern(phrases).search(" ".join(text.casefold().replace("’", "'").split())) is not None
+
+
+@functools.lru_cache(maxsize=16)
+def _pattern(phrases: tuple[str, ...]) -> re.Pattern[str]:
+    any_of = "|".join(re.escape(" ".join(one.casefold().split())) for one in phrases)
+    return re.compile(rf"(?<!\w)(?:{any_of})(?:s|es)?(?!\w)" if phrases else r"(?!)")

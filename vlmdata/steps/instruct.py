@@ -19,7 +19,7 @@ from vlmdata.generation.asking_step import MOST_COUNT, AskingStep
 from vlmdata.generation.captioning_step import NOT_A_PAIR
 from vlmdata.generation.captions import REFUSALS, Rejection, beginning, is_pair
 from vlmdata.generation.instruct_prompts import DETAIL, EXAMPLES, KINDS, PROMPTS, QUESTIONS, SYSTEMS, WEIGHTS
-from vlmdata.generation.object_claims import Known
+from vlmdata.generation.object_claims import KnownObjects
 from vlmdata.generation.scene_text import box_lines, captions_of, labels_of
 from vlmdata.generation.template import check_template, filled
 from vlmdata.generation.turns import SOURCE_WORDS, UNSURE, Judged, TurnRules, judged, runs_of
@@ -263,7 +263,10 @@ class Instruct(AskingStep):
         return found
 
     def _judged(self, row: Mapping[str, Any], answers: Sequence[Mapping[str, Any]], rules: TurnRules) -> list[Judged]:
-        known = Known(captions_of(row, self.max_captions, self.max_text_words), labels_of(row))
+        known = None
+        if self.check_objects:
+            names = _names(tuple((name, tuple(words)) for name, words in self.objects.items()))
+            known = KnownObjects(captions_of(row, self.max_captions, self.max_text_words), labels_of(row), names)
         listed = self.detail_questions
         question = listed[int(_fraction(f"question {_content(row['key'])}") * len(listed))] if listed else ""
         asked: set[str] = set()
@@ -277,7 +280,6 @@ class Instruct(AskingStep):
             tuple(self.source_words),
             tuple(self.unsure),
             self.max_repeats,
-            _names(tuple((name, tuple(words)) for name, words in self.objects.items())) if self.check_objects else None,
             _runs_of(texts),
         )
 

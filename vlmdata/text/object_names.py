@@ -100,11 +100,12 @@ toothbrush:
 OTHER_THINGS = """
 train_station train_track railway_track bus_stop bus_station bus_lane bus_shelter car_park horse_carriage toilet_paper
 toilet_seat bird_feeder bird_house dog_bed cat_bed dog_house dog_food cat_food bed_of boat_house phone_booth telephone_box
-table_tennis
-table_cloth tablecloth coffee_table side_table keyboard_player book_shelf cup_holder bottle_opener knife_block human_made
+table_tennis table_cloth tablecloth coffee_table side_table keyboard_player book_shelf cup_holder bottle_opener knife_block
+human_made
 remote_area remote_location cycle_lane bike_lane bike_path plane_tree wine_bottle baseball_player baseball_game baseball_field
 baseball_cap baseball_uniform baseball_team baseball_diamond basketball_court football_field football_player apple_tree
-apple_pie orange_tree clock_face ball_game ball_player bear_in human_being
+apple_pie orange_tree clock_face ball_game ball_player bear_in human_being mp3_player cd_player dvd_player record_player
+media_player baby_carrot
 """
 NEVER_ALONE = {"orange", "remote", "cycle", "cook"}  # in the singular mostly a colour, an adjective or a verb
 _IRREGULAR = """man/men woman/women person/people people/people child/children mouse/mice goose/geese ox/oxen calf/calves
@@ -182,23 +183,26 @@ class ObjectNames:
         found = self.mentions(tokens_of(label))
         return max(found, key=lambda one: one.end - one.start).names if found else frozenset({label})
 
-    def mentions(self, tokens: Sequence[str], labels: Iterable[str] = ()) -> list[Mention]:
-        """Return the objects that the tokens name, in order. Of two names at one place, the longer one counts.
+    def with_labels(self, labels: Iterable[str]) -> ObjectNames:
+        """Return the words for objects with those of labels, such as of a picture's boxes, that are not known."""
+        others = ObjectNames.__new__(ObjectNames)
+        others._forms = dict(self._forms)
+        for label in map(_plain, labels):
+            for form in (label, plural(label)):
+                if form not in self._forms:
+                    others._forms[form] = (frozenset({label}), True, form != label)
+        return others
 
-        `labels` are names that count beside the known ones, such as those of a picture's boxes.
-        """
-        own = {form: _plain(label) for label in labels for form in (_plain(label), plural(_plain(label)))}
+    def mentions(self, tokens: Sequence[str]) -> list[Mention]:
+        """Return the objects that the tokens name, in order. Of two names at one place, the longer one counts."""
         found: list[Mention] = []
         at = 0
         while at < len(tokens):
             for size in range(min(MOST_TOKENS, len(tokens) - at), 0, -1):
-                form = " ".join(tokens[at : at + size])
-                if form in self._forms:
-                    names, is_whole, is_plural = self._forms[form]
-                elif form in own:
-                    names, is_whole, is_plural = frozenset({own[form]}), True, form != own[form]
-                else:
+                known = self._forms.get(" ".join(tokens[at : at + size]))
+                if known is None:
                     continue
+                names, is_whole, is_plural = known
                 if names:
                     found.append(Mention(at, at + size, names, is_whole, is_plural))
                 at += size - 1
