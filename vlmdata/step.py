@@ -173,6 +173,9 @@ class Step:
         anything that depends on values.
         """
 
+    def check_steps(self, before: Sequence[Step]) -> None:
+        """Raise RecipeError if the step cannot use what the steps before it measure. They have passed their own checks."""
+
     def clip_weights(self) -> tuple[tuple[str, str], ...]:
         """Return (model, pretrained) of each model of open_clip that the step loads, so that `check` can look for the files."""
         return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,12 +67,13 @@ def examine(
 
 def _check_recipe(parsed: Parsed, where: str, findings: Findings, *, resolves: bool, can_set: bool) -> None:
     source, steps = parsed.source, parsed.steps
-    sound = []
+    sound: list[Step] = []
     for step in steps:
         before = len(findings.mistakes)
         can_go = can_set and not isinstance(step, Download | Resize) and not _is_read(step, steps)
         attempt_check(_step_check(step, findings, resolves=resolves, can_go=can_go), findings)
         if len(findings.mistakes) == before:
+            attempt_check(partial(step.check_steps, tuple(sound)), findings)
             sound.append(step)
     findings.mistakes += other_widths(sound)
     if source is None:
