@@ -1,5 +1,6 @@
 """Classifier heads of the published layouts with random weights, each built in torch without vlmdata."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ class Standardised(nn.Module):
         super().__init__()
         self.mean = nn.Parameter(torch.randn(widths[0]) * 0.05)
         self.variance = nn.Parameter(torch.rand(widths[0]) * 0.01 + 0.001)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = (x - self.mean) / self.variance.sqrt()

@@ -59,7 +59,7 @@ def test_scores_of_another_head_are_refused_and_the_file_stays(tmp_path: Path) -
     for wrong, message in ((scores + 0.01, "pair 1 must give cat"), (scores[:2], r"of the shapes \(3, 5\) and \(3, 2\)")):
         with pytest.raises(RecipeError, match=f"^head: .*{message}"):
             write_pairs(head, inputs, wrong)
-    with pytest.raises(RecipeError, match="^head: pairs are appended only to a YAML file of your own"):
+    with pytest.raises(RecipeError, match=r"^head: pairs are appended only to a YAML file of your own"):
         write_pairs("laion_watermark", np.zeros((1, 1536)), np.zeros((1, 2)), "head.pt")
     assert (tmp_path / "head.yaml").read_text() == HEAD and "pairs" not in yaml.safe_load(HEAD)
 

@@ -1,16 +1,17 @@
-"""Reject rows with an image to which the user's image classifier assigns an unwanted label."""
+"""Reject rows with an image to which an image classifier, such as GantMan's MobileNetV2, assigns an unwanted label."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from vlmdata.catalog import suggest
+from vlmdata.models.nsfwjs_folder import check_converted, is_converted
 from vlmdata.models.weights_identity import identity
 from vlmdata.parameters import Doc
 from vlmdata.row import aligned, drop_images, drop_rows, flatten
@@ -18,6 +19,7 @@ from vlmdata.step import RecipeError, Step, StepContext
 
 if TYPE_CHECKING:
     from vlmdata.models.image_classifier import ImageClassifier
+    from vlmdata.models.nsfw_mobilenet import NsfwMobileNet
 
 UNSEEN = "not_decodable"  # stored as the label of an image that cannot be decoded
 
@@ -26,6 +28,8 @@ UNSEEN = "not_decodable"  # stored as the label of an image that cannot be decod
 class NsfwImages(Step):
     """Reject a row if an image classifier gives one of its images a probability above `max_probability` for one of `labels`.
 
+    The classifier is one that transformers can load, or the one that OBELICS used: GantMan's NSFW MobileNetV2, converted from
+    the npm package nsfwjs (see [classifier heads](heads.md)).
     Each label has its own value in `max_probability`. With `rejects: image`, the step rejects only the images themselves and
     not their rows. For each image, it stores the most probable of `labels` and its probability, rounded to 4 digits. This is
     enough, because limits are at least 0.5, so only the most probable label can exceed its limit. An image that cannot be
@@ -46,7 +50,13 @@ class NsfwImages(Step):
     needs: ClassVar = ("model", "gpu")
     is_private: ClassVar = True
 
-    model: Annotated[str, Doc("Folder, or name on the Hugging Face Hub, of an image classifier that transformers can load.")]
+    model: Annotated[
+        str,
+        Doc(
+            "Folder, or name on the Hugging Face Hub, of an image classifier that transformers can load, or a folder that "
+            "`python -m vlmdata.models.convert_nsfwjs` wrote."
+        ),
+    ]
     labels: Annotated[list[str], Doc("The model's unwanted labels.", source="OBELICS, step 16")] = field(
         default_factory=lambda: ["porn", "hentai"]
     )
@@ -72,21 +82,50 @@ class NsfwImages(Step):
             raise RecipeError(f"{self.name}: give one max_probability for each label in labels")
         if any(not 0.5 <= limit <= 1 for limit in self.max_probability):
             raise RecipeError(f"{self.name}.max_probability: each value must lie in [0.5, 1]")
-        folder = Path(self.model).expanduser()
-        if not folder.is_dir():  # a name on the Hub is not looked up before work starts
-            if folder.is_absolute() or self.model.startswith((".", "~")):
-                raise RecipeError(f"{self.name}.model: there is no folder {folder}")
+        folder = self._folder()
+        if folder is None:  # a name on the Hub is not looked up before work starts
+            path = Path(self.model).expanduser()
+            if path.is_absolute() or self.model.startswith((".", "~")):
+                raise RecipeError(f"{self.name}.model: there is no folder {path}")
             return
-        known = _labels(folder, self.name)
+        config = self._config(folder)
+        if is_converted(config):
+            try:
+                check_converted(folder, config)
+            except RecipeError as error:
+                raise RecipeError(f"{self.name}.{error}") from None
+        names = config.get("id2label")
+        known = list(map(str, names.values())) if isinstance(names, dict) else []
         for label in self.labels:
             if label not in known:
                 raise RecipeError(f"{self.name}.labels: the model has no label '{label}'.{suggest(label, known)}")
 
+    def packages_needed(self) -> tuple[str, ...]:
+        folder = self._folder()
+        if folder is not None and is_converted(self._config(folder)):
+            return ("safetensors", "torch", "torchvision")
+        return self.packages
+
+    def _folder(self) -> Path | None:
+        folder = Path(self.model).expanduser()
+        return folder if folder.is_dir() else None
+
+    def _config(self, folder: Path) -> dict[str, Any]:
+        """Return the contents of config.json in a model folder."""
+        try:
+            config = json.loads((folder / "config.json").read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise RecipeError(f"{self.name}.model: {folder} is not a model folder of transformers: {error}") from None
+        if not isinstance(config, dict):
+            raise RecipeError(f"{self.name}.model: {folder} is not a model folder of transformers: config.json is no mapping")
+        return config
+
     def identity(self) -> str:
-        return identity(str(Path(self.model).expanduser())) if Path(self.model).expanduser().is_dir() else self.model
+        folder = self._folder()
+        return identity(str(folder)) if folder is not None else self.model
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
-        classifier: ImageClassifier = context.kept(f"classifier {self.model}", self._load)
+        classifier: ImageClassifier | NsfwMobileNet = context.kept(f"classifier {self.model}", self._load)
         images = flatten(rows, "images")
         positions = np.flatnonzero(images.alive())
         places = [images.field(name).to_pylist() for name in ("blob", "offset", "size")]
@@ -106,11 +145,15 @@ class NsfwImages(Step):
             "label": images.rebuild(pa.array(which, pa.string())),
         }
 
-    def _load(self) -> ImageClassifier:
+    def _load(self) -> ImageClassifier | NsfwMobileNet:
+        folder = self._folder()
+        if folder is not None and is_converted(self._config(folder)):
+            from vlmdata.models.nsfw_mobilenet import NsfwMobileNet
+
+            return NsfwMobileNet(str(folder))  # `check` compared its labels
         from vlmdata.models.image_classifier import ImageClassifier
 
-        folder = Path(self.model).expanduser()
-        classifier = ImageClassifier(str(folder) if folder.is_dir() else self.model)
+        classifier = ImageClassifier(str(folder) if folder is not None else self.model)
         missing = [label for label in self.labels if label not in classifier.labels]
         if missing:
             raise RecipeError(
@@ -120,10 +163,12 @@ class NsfwImages(Step):
 
     def decide(self, rows: pa.Table) -> pa.Table:
         value, images = aligned(rows, self.name, "images"), flatten(rows, "images")
-        which = flatten(rows, self.column("label")).items.to_pylist()
-        rows = drop_images(rows, np.array([one == UNSEEN for one in which], bool), self.name, reason=UNSEEN)
+        which = np.full(len(images.items), None, object)  # a row that an earlier step rejected has no labels
+        labels = flatten(rows, self.column("label"))
+        which[np.isin(images.parents, labels.parents)] = labels.items.to_pylist()
+        rows = drop_images(rows, which == UNSEEN, self.name, reason=UNSEEN)
         for label, limit in zip(self.labels, self.max_probability, strict=True):
-            bad = (value > np.float32(limit)) & np.array([one == label for one in which], bool)
+            bad = (value > np.float32(limit)) & (which == label)
             if self.rejects == "image":
                 rows = drop_images(rows, bad, self.name, reason=label, value=value, threshold=limit)
                 continue
@@ -131,12 +176,3 @@ class NsfwImages(Step):
             np.fmax.at(worst, images.parents[bad], value[bad])
             rows = drop_rows(rows, ~np.isnan(worst), self.name, reason=label, value=worst, threshold=limit)
         return rows
-
-
-def _labels(folder: Path, where: str) -> list[str]:
-    """Return the labels in a model folder's config.json."""
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{where}.model: {folder} is not a model folder of transformers: {error}") from None
-    return list(config.get("id2label", {}).values())
