@@ -13,6 +13,7 @@ from vlmdata.parameters import Doc
 from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.scores import as_stored
 from vlmdata.step import RecipeError, Step, StepContext
+from vlmdata.text.compared_texts import compared_texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ class ClipScore(Step):
         context.note(clip.facts)
         images = flatten(rows, "images")
         positions = np.flatnonzero(images.alive())
-        texts, owners, kinds = self._texts(rows, positions)
+        texts, owners, kinds = compared_texts(rows, positions, self.around)
         places = [images.field(name).to_pylist() for name in ("blob", "offset", "size")]
         stored = [(places[0][i], places[1][i], places[2][i]) for i in positions]
         units = clip.embed_images(stored, self.batch, lambda place: context.image_bytes(*place))
@@ -114,32 +115,7 @@ class ClipScore(Step):
         }
         return {name: images.rebuild(array) for name, array in arrays.items()}
 
-    def _texts(self, rows: pa.Table, positions: np.ndarray) -> tuple[list[str], list[int], list[str]]:
-        """Return three aligned lists: the texts to compare, their images as indexes of `positions`, and their kinds."""
-        images, texts = flatten(rows, "images"), flatten(rows, "texts")
-        own = {name: images.field(name).to_pylist() for name in ("alt", "caption")}
-        words = texts.field("text").to_pylist()
-        others, is_alive = texts.field("alternatives").to_pylist(), texts.alive()
-        starts, image_starts = texts.offsets.to_pylist(), images.offsets.to_pylist()
-        found: list[tuple[str, int, str]] = []
-        for owner, at in enumerate(positions):
-            row = int(images.parents[at])
-            here = int(at) - image_starts[row]
-            near = _nearest(is_alive[starts[row] : starts[row + 1]], here, self.around)
-            found += [(values[at], owner, name) for name, values in own.items() if values[at]]
-            for place, kind in near:
-                found.append((words[starts[row] + place], owner, kind))
-                found += [(other, owner, "alternative") for other in others[starts[row] + place] or []]
-        return [f[0] for f in found], [f[1] for f in found], [f[2] for f in found]
-
     def decide(self, rows: pa.Table) -> pa.Table:
         value = aligned(rows, self.name, "images")
         bad = value < as_stored(self.min_score, rows, self.name)
         return drop_images(rows, bad, self.name, reason="min_score", value=value, threshold=self.min_score)
-
-
-def _nearest(is_alive: np.ndarray, here: int, around: int) -> list[tuple[int, str]]:
-    """Return (position, side) of the remaining texts that are nearest to the position `here`, up to `around` on each side."""
-    before = [int(i) for i in np.flatnonzero(is_alive) if i < here][::-1][:around]
-    after = [int(i) for i in np.flatnonzero(is_alive) if i > here][:around]
-    return [(i, "before") for i in before] + [(i, "after") for i in after]
