@@ -36,3 +36,13 @@ def as_stored(threshold: float, rows: pa.Table, column: str) -> float:
     kind = rows[column].type
     kind = kind.value_type if pa.types.is_list(kind) else kind
     return float(np.float32(threshold)) if pa.types.is_float32(kind) else threshold
+
+
+def highest_of_rows(scores: np.ndarray, parents: np.ndarray, count: int) -> np.ndarray:
+    """Return the highest score of each of `count` rows, with NaN for a row without scores: (N,) -> (count,).
+
+    `scores` holds a value or NaN for each image, and `parents` (N,) the number of its row.
+    """
+    found = np.full(count, np.nan)
+    np.fmax.at(found, parents, scores)
+    return found

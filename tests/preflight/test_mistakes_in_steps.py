@@ -214,3 +214,26 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(tmp_path, capsy
     monkeypatch.setitem(EXTRAS, "no_such_package", "web")
     assert check(tmp_path, source, [WEB]) == 2
     assert "step download needs the package 'no_such_package'" in capsys.readouterr().err
+
+
+def test_a_score_that_an_earlier_step_stores_need_not_be_in_the_first_rows(tmp_path, capsys, source):
+    clip = f"local-dir:{HERE / 'clip'}"
+    embed = [{"clip_score": {"model": clip, "min_score": -1, "embeddings": True}}, {"text_embedding": {"model": clip}}]
+    read = {"source_score": {"of": "loss"}}
+    steps = [*FETCH, *embed, {"clip_loss": {"store_as": "loss"}}, read]
+    assert check(tmp_path, source, steps) == 0, capsys.readouterr().err
+    assert check(tmp_path, source, [*FETCH, *embed, "clip_loss", read]) == 2
+    assert "source_score.of: none of the first 1 rows has a number in 'loss'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", ["text_embedding", "nearest_concepts"])
+def test_embeddings_of_another_model_are_refused(tmp_path, capsys, source, step):
+    (tmp_path / "weights.pt").write_bytes(b"\x80")
+    (tmp_path / "names.txt").write_text("\n".join("abcdef"))
+    own = {"model": f"local-dir:{HERE / 'clip'}"}
+    scored = {"clip_score": {"model": "ViT-B-32", "pretrained": "weights.pt", "min_score": -1, "embeddings": True}}
+    names = {"names": "names.txt"} if step == "nearest_concepts" else {}
+    assert check(tmp_path, source, [*FETCH, scored, {step: {**own, **names}}]) == 2
+    assert (
+        f"{step}.model: {own['model']} is not the model of clip_score, which is ViT-B-32 weights.pt" in capsys.readouterr().err
+    )

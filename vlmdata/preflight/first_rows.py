@@ -67,8 +67,11 @@ def check_rows(rows: pa.Table, source: Source, steps: tuple[Step, ...], findings
     download = next((step for step in steps if isinstance(step, Download)), None)
     if download is not None and source.by_address:
         attempt_check(lambda: _check_addresses(rows, download, findings), findings)
+    has_source_fields = True
     for step in steps:
-        attempt_check(_row_check(step, rows), findings)
+        if has_source_fields or "extra" not in step.columns_read():  # an earlier step may add the field that this one reads
+            attempt_check(_row_check(step, rows), findings)
+        has_source_fields &= "extra" not in step.columns_changed()
 
 
 def _row_check(step: Step, rows: pa.Table) -> Callable[[], None]:
