@@ -73,3 +73,18 @@ def test_a_model_of_another_width_is_refused_with_the_fix(tmp_path):
         STEP.run(rows, open_part(tmp_path))
     with pytest.raises(RecipeError, match=r"text_embedding\.around"):
         TextEmbedding(around=-1).check()
+
+
+def test_texts_that_clip_score_embedded_are_not_embedded_again(tmp_path, monkeypatch):
+    part, asked = open_part(tmp_path), []
+    units = Clip.text_units
+    monkeypatch.setattr(Clip, "text_units", lambda clip, tokens: asked.append(len(tokens)) or units(clip, tokens))
+    rows = ClipScore(model=MODEL, precision="fp32", min_score=-1, embeddings=True).run(pairs(20), part)
+    before = len(asked)
+    alone = STEP.run(rows, open_part(tmp_path / "other"))
+    assert len(asked) == 2 * before == 4
+    assert STEP.run(rows, part)["text_embedding"].to_pylist() == alone["text_embedding"].to_pylist()
+    assert len(asked) == 4
+    clip = Clip(MODEL, "", "fp32")
+    assert clip.embed_texts(["b", "a", "b"]).tolist() == [clip.embed_texts([text])[0].tolist() for text in "bab"]
+    assert clip.embed_texts([]).shape == (0, 1)

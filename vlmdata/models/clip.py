@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ T = TypeVar("T", bound=Hashable)
 
 DECIMALS = 4  # decimals of a stored cosine; more would not help, because bf16 errs by up to 5e-3
 BATCH = {"cuda": 256, "cpu": 16}  # images at a time; larger batches are not faster on one core
+TEXTS_KEPT = 4096  # 8 MiB at a width of 512; a partition has about a thousand texts
 
 
 class Clip:
@@ -64,6 +66,8 @@ class Clip:
             torch.tensor(values, device=self.device).view(3, 1, 1) for values in (self.prepare.mean, self.prepare.std)
         )
         self._computing = threading.Lock()
+        self._latest: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._keeping = threading.Lock()
 
     def cosines(self, images: np.ndarray, texts: list[str], owners: list[int], batch: int = 0) -> list[float]:
         """Return the cosine of each text with its image, in [-1, 1], rounded to 4 decimals.
@@ -100,7 +104,21 @@ class Clip:
         return units
 
     def embed_texts(self, texts: list[str], batch: int = 0) -> np.ndarray:
-        """Return fp32 unit embeddings (T, D) of T texts. A long text is cut at the model's context length, as in open_clip."""
+        """Return fp32 unit embeddings (T, D) of T texts. A long text is cut at the model's context length, as in open_clip.
+
+        The latest `TEXTS_KEPT` embeddings are kept, because two steps may need those of a partition's texts.
+        """
+        with self._keeping:
+            found = {text: self._latest[text] for text in texts if text in self._latest}
+        missing = [text for text in dict.fromkeys(texts) if text not in found]
+        found.update(zip(missing, self._embed_texts(missing, batch), strict=True))
+        with self._keeping:
+            self._latest.update((text, found[text]) for text in missing[-TEXTS_KEPT:])
+            while len(self._latest) > TEXTS_KEPT:
+                self._latest.popitem(last=False)
+        return np.stack([found[text] for text in texts]) if texts else np.zeros((0, 1), np.float32)
+
+    def _embed_texts(self, texts: list[str], batch: int) -> np.ndarray:
         size = batch or BATCH[self.device.type]
         parts = []
         for start in range(0, len(texts), size):
