@@ -107,6 +107,12 @@ def transform(rule: ResizeRule, width: int, height: int) -> Transform:
     return Transform(source, scaled, square, *offset)
 
 
+def fitted(width: int, height: int, side: int) -> tuple[int, int]:
+    """Return the (width, height) of an image that is scaled down, if necessary, to a longer side of at most `side` pixels."""
+    scale = min(1.0, side / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
 def scale_to(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return (H, W, 3) uint8 pixels resized to (width, height).
 
