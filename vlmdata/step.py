@@ -107,7 +107,8 @@ class Step:
     sees_all: ClassVar[bool] = False  # True: `decide` gets all rows at once, with only the columns in `reads`
     changes: ClassVar[tuple[str, ...]] = ()  # columns of ROW that a global decision rewrites
     distribute_above: ClassVar[int] = 0  # number of rows above which `decide_distributed` replaces `decide`; 0: never
-    # "model": the step loads a model; "gpu": the step uses a GPU if there is one; "web": the step uses the web client;
+    # "model": the step loads a model; "gpu": the step uses a GPU if there is one, so only workers that have one run it;
+    # "web": the step uses the web client;
     # "endpoint": one worker asks a server, with several requests at the same time
     needs: ClassVar[tuple[str, ...]] = ()
     # Fields of `images` without which the step does nothing, such as `phash` or `size`, or `blob` for the image's bytes.

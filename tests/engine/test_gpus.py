@@ -6,7 +6,10 @@ from tests.engine.nodes import nodes
 from tests.engine.site import download, ledger, manifest, site
 from vlmdata import run
 from vlmdata.engine.drive.gpus import visible_gpus
+from vlmdata.engine.work.compile_recipe import BoundStep
 from vlmdata.models import find_gpus
+from vlmdata.steps.clip_score import ClipScore
+from vlmdata.steps.text_in_image import TextInImage
 
 pytestmark = pytest.mark.whole
 
@@ -34,6 +37,14 @@ def test_each_actor_on_ray_has_one_gpu(tmp_path):
     with nodes(head) as (cluster, _), site(tmp_path, 96, steps=steps(tmp_path), part_rows=4) as web:
         run(web.recipe, tmp_path / "out", address=cluster.address)
     assert used(tmp_path / "out") == {"0", "1"}
+
+
+def test_a_model_that_uses_no_gpu_runs_on_all_workers():
+    steps = (TextInImage(), ClipScore())
+    assert [(step.needed(), BoundStep(step, "measurement").kind) for step in steps] == [
+        (("model",), "rows"),
+        (("model", "gpu"), "model"),
+    ]
 
 
 def test_only_gpus_in_cuda_visible_devices_are_used(monkeypatch):

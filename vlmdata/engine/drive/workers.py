@@ -24,7 +24,7 @@ class Workers(Protocol):
     """A pool of workers. A worker that dies is replaced under the same number. Its calls end with the cause in `Ended.died`."""
 
     count: int
-    gpus: int  # the first `gpus` workers have a GPU each, and only they measure with models; if 0, all workers do
+    gpus: int  # the first `gpus` workers have a GPU each, and only they run steps that use a GPU; if 0, all workers do
 
     def is_ready(self, worker: int) -> bool:
         """Return whether a worker takes calls. The replacement of a dead worker may have to wait for a free CPU."""

@@ -37,8 +37,8 @@ class BoundStep:
             return "ingest"
         if "endpoint" in self.step.needed():
             return "ask"
-        if self.step.needed():
-            return "model"
+        if "gpu" in self.step.needed():
+            return "model"  # only workers with a GPU run it, if there are any
         return "rows" if self.measure else "free"
 
 
