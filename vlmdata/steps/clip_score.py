@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,8 @@ from vlmdata.row import aligned, drop_images, flatten
 from vlmdata.scores import as_stored
 from vlmdata.step import RecipeError, Step, StepContext
 from vlmdata.text.compared_texts import compared_texts
+
+PLACE = ("blob", "offset", "size")  # the fields of an image that say where its bytes are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +95,8 @@ class ClipScore(Step):
         images = flatten(rows, "images")
         positions = np.flatnonzero(images.alive())
         texts, owners, kinds = compared_texts(rows, positions, self.around)
-        places = [images.field(name).to_pylist() for name in ("blob", "offset", "size")]
-        stored = [(places[0][i], places[1][i], places[2][i]) for i in positions]
-        units = clip.embed_images(stored, self.batch, lambda place: context.image_bytes(*place))
+        pictures, read = self.pictures(rows, positions, context)
+        units = clip.embed_images(pictures, self.batch, read)
         cosines = clip.cosines(units, texts, owners, self.batch)
         best: list[float | None] = [None] * len(images.items)
         which: list[str | None] = [None] * len(images.items)
@@ -114,6 +116,18 @@ class ClipScore(Step):
             "embedding": pa.array(kept, pa.binary()),
         }
         return {name: images.rebuild(array) for name, array in arrays.items()}
+
+    def pictures(
+        self, rows: pa.Table, positions: np.ndarray, context: StepContext
+    ) -> tuple[list[Hashable], Callable[[Any], bytes]]:
+        """Return the pictures to compare, and a function that returns the encoded bytes of each.
+
+        There is one picture for each position in the flattened `images`. Equal values stand for equal pictures, which steps
+        with the same preprocessing decode once.
+        """
+        images = flatten(rows, "images")
+        places = zip(*(images.field(name).take(pa.array(positions)).to_pylist() for name in PLACE), strict=True)
+        return list(places), lambda place: context.image_bytes(*place)
 
     def decide(self, rows: pa.Table) -> pa.Table:
         value = aligned(rows, self.name, "images")
