@@ -63,11 +63,18 @@ def test_neighbouring_regions_do_not_lend_each_other_their_text():
     assert (fill_regions(pixels, regions) == 90).all()
 
 
+def test_edges_of_letters_outside_of_the_region_do_not_tint_it():
+    pixels = np.full((60, 100, 3), (200, 0, 40), np.uint8)
+    pixels[18:42, 20:80:3] = 255  # letters that are two pixels higher than the region at each side
+    filled = fill_regions(pixels, np.array([box(0.2, 20 / 60, 0.8, 40 / 60)]))
+    assert (filled[20:40, 20:80] == (200, 0, 40)).all()
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (40, 30)])
-def test_a_region_of_the_whole_image_gets_the_mean_of_its_own_pixels(size):
+def test_a_region_of_the_whole_image_gets_the_median_of_its_own_pixels(size):
     pixels = photo(*size)
     filled = fill_regions(pixels, np.array([box(0, 0, 1, 1)]))
-    assert (filled == np.round(pixels.reshape(-1, 3).mean(0))).all()
+    assert (filled == np.round(np.median(pixels.reshape(-1, 3), axis=0))).all()
 
 
 def test_a_masked_image_is_lossless_outside_of_its_regions():

@@ -55,16 +55,17 @@ def _corners(regions: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def fill_regions(pixels: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """Return (H, W, 3) uint8 pixels with each region filled with the mean colour of the pixels around it.
+    """Return (H, W, 3) uint8 pixels with each region filled with the median colour of the pixels around it.
 
     The pixels around a region are a ring of 15% of its shorter side, at least two pixels, without the pixels of other regions.
-    A region whose ring is empty gets the mean of all pixels outside of regions, and the mean of its own pixels if there are
-    none. T-MARS (Maini et al. 2023) fills with the surrounding colour too; the width of the ring is vlmdata's choice.
+    The median ignores the edges of letters that reach into the ring. A region whose ring is empty gets the median of all pixels
+    outside of regions, and that of its own pixels if there are none. T-MARS (Maini et al. 2023) fills with the surrounding
+    colour too; ring and median are vlmdata's choice.
     """
     height, width = pixels.shape[:2]
     text = mask_of(regions, width, height)
     out = pixels.copy()
-    everywhere = _mean(pixels, text == 0)
+    everywhere = _median(pixels, text == 0)
     for corners in _corners(regions, width, height):
         sides = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)
         reach = max(MIN_RING, round(RING * float(min(sides[0] + sides[2], sides[1] + sides[3]) / 2)))
@@ -73,19 +74,18 @@ def fill_regions(pixels: np.ndarray, regions: np.ndarray) -> np.ndarray:
         own = np.zeros(text[window].shape, np.uint8)
         cv2.fillConvexPoly(own, cv2.convexHull(corners - (window[1].start, window[0].start)).astype(np.int32), 1)
         ring = cv2.dilate(own, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
-        colour = _mean(pixels[window], (ring == 1) & (text[window] == 0))
+        colour = _median(pixels[window], (ring == 1) & (text[window] == 0))
         if colour is None:
-            colour = everywhere if everywhere is not None else _mean(pixels[window], own == 1)
+            colour = everywhere if everywhere is not None else _median(pixels[window], own == 1)
         out[window][own == 1] = colour
     return out
 
 
-def _mean(pixels: np.ndarray, chosen: np.ndarray) -> np.ndarray | None:
-    """Return the mean colour (3,) uint8 of the chosen pixels, rounded, or None if no pixel is chosen."""
+def _median(pixels: np.ndarray, chosen: np.ndarray) -> np.ndarray | None:
+    """Return the median of each channel of the chosen pixels, (3,) uint8, or None if no pixel is chosen."""
     if not chosen.any():
         return None
-    mean = cv2.mean(np.ascontiguousarray(pixels), chosen.astype(np.uint8))
-    return np.round(mean[:3]).astype(np.uint8)
+    return np.round(np.median(pixels[chosen], axis=0)).astype(np.uint8)
 
 
 def masked_image(data: bytes, regions: np.ndarray) -> bytes:
