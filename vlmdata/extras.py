@@ -28,7 +28,7 @@ EXTRAS = {  # module: the extra of pyproject.toml that installs it; modules that
     "ray": "ray",
     "resiliparse": "pages",
     "s3fs": "s3",
-    "safetensors": "train",
+    "safetensors": "clip",
     "scipy": "clip",
     "selectolax": "pages",
     "sentencepiece": "perplexity",

@@ -53,7 +53,9 @@ class Head:
             if not (variance > 0).all():
                 raise RecipeError(f"weights: the tensor '{description.input.variance}' must hold positive variances")
             self._shift, self._scale = tensors[description.input.mean], np.sqrt(variance)
-        self._layers = [(w.T.astype(np.float32), b.astype(np.float32), name) for w, b, name in joined(description, tensors)]
+        self._layers = [
+            (np.ascontiguousarray(w.T, np.float32), b.astype(np.float32), name) for w, b, name in joined(description, tensors)
+        ]
 
     def scores(self, vectors: Floats) -> Floats:
         """Return the named scores of embeddings: (B, D) -> (B, O).

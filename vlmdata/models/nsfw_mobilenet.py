@@ -105,7 +105,7 @@ def squashed(image: Image.Image, resize: str) -> NDArray[np.float32]:
         image = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     values = np.asarray(image)
     if image.size == (SIZE, SIZE):
-        return values.astype(np.float32) / 255
+        return (values / np.float32(255)).astype(np.float32, copy=False)
     top, bottom, down = _corners(image.height)
     left, right, across = _corners(image.width)
     down, across = down[:, None, None], across[None, :, None]

@@ -170,7 +170,8 @@ def _other_encoder(maker: ClipScore, encoder: Encoder) -> str:
     elif encoder.pretrained and not files and _plain(pretrained) != _plain(encoder.pretrained):
         return f"it was made for the weights {encoder.pretrained}, not for {pretrained}"
     if encoder.sha256 and files and encoder.sha256 not in map(file_hash, files):
-        return f"no file of weights of {model} {maker.pretrained} has the SHA-256 {encoder.sha256} of the head's encoder"
+        place = model if has_own_weights(model) else pretrained
+        return f"no file of weights in {place} has the SHA-256 {encoder.sha256} of the head's encoder"
     return ""
 
 
