@@ -1,6 +1,7 @@
 """A decision that is distributed over workers gives the bytes that the driver alone gives, on Ray and when a worker dies."""
 
 import io
+import json
 import os
 import signal
 from pathlib import Path
@@ -13,9 +14,10 @@ from PIL import Image
 
 from tests.engine.site import download, hashes, manifest, picture
 from tests.servers import LoopbackServer, reply
-from vlmdata import run
+from vlmdata import run, stream
 from vlmdata.demo.recipe import HERE
 from vlmdata.engine.drive.processes import LocalWorkers
+from vlmdata.steps.clip_loss import ClipLoss
 from vlmdata.steps.dedupe_minhash import DedupeMinhash
 from vlmdata.steps.dedupe_phash import DedupePhash
 from vlmdata.steps.dedupe_semantic import DedupeSemantic
@@ -95,3 +97,18 @@ def test_workers_search_the_embeddings_that_they_stored(copies: Path, tmp_path: 
     run(copies / "all.yaml", tmp_path / "distributed", local=True, workers=2)
     assert hashes(tmp_path / "distributed") == hashes(tmp_path / "alone")
     assert {line["step"] for line in manifest(tmp_path / "alone")["dropped"]} >= {"dedupe_phash", "dedupe_semantic"}
+
+
+def test_batches_of_pairs_are_tasks_and_the_score_reaches_the_sample(copies: Path, tmp_path: Path, monkeypatch):
+    tree = yaml.safe_load((copies / "all.yaml").read_text())
+    embed = [{"text_embedding": {"model": MODEL}}, {"clip_loss": {"batch": 20, "repeats": 2, "store_as": "loss"}}]
+    tree["steps"] = [*tree["steps"][:-1], *embed, {"source_score": {"label": "loss", "of": "loss", "single": False}}]
+    (tmp_path / "pairs.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    run(tmp_path / "pairs.yaml", tmp_path / "alone", local=True, workers=1)
+    monkeypatch.setattr(ClipLoss, "distribute_above", 10)
+    run(tmp_path / "pairs.yaml", tmp_path / "distributed", local=True, workers=2)
+    assert hashes(tmp_path / "distributed") == hashes(tmp_path / "alone")
+    made = manifest(tmp_path / "alone")
+    assert {line["reason"] for line in made["dropped"] if line["step"] == "clip_loss"} == {"below_fraction"}
+    losses = [json.loads(sample["json"])["scores"]["loss"] for sample in stream(tmp_path / "alone", torch=False)]
+    assert len(losses) == made["kept"] > 10 and max(losses) <= 0

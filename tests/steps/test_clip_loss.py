@@ -136,3 +136,21 @@ def test_embeddings_of_unequal_width_are_refused_with_the_fix() -> None:
 def test_settings_that_cannot_work_are_refused(parameters: dict, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         ClipLoss(**parameters).check()
+
+
+def test_captions_that_fit_every_image_lose_although_their_cosine_is_high() -> None:
+    """A fifth of the pairs have a text near the mean of all images. Plain cosine ranks most of them above true pairs."""
+    random = np.random.default_rng(0)
+    images, texts = pairs(500, 64, noise=2.5)
+    is_generic = random.random(500) < 0.2
+    generic = images.mean(axis=0) / np.linalg.norm(images.mean(axis=0))
+    texts[is_generic] = generic + 0.02 * random.normal(size=(int(is_generic.sum()), 64))
+    rows = embedded(list(images), list(texts))
+    cosines = np.einsum("nd,nd->n", images, texts)
+    found = np.array(scores(ClipLoss(fraction=1, temperature=0.05, store_as="loss").run(rows)))
+    assert auc(cosines, is_generic) < 0.45 < 0.8 < auc(found, is_generic)
+
+
+def auc(values: np.ndarray, is_bad: np.ndarray) -> float:
+    """Return the share of (good, bad) pairs in which the good one has the higher score."""
+    return float((values[~is_bad][:, None] > values[is_bad]).mean())

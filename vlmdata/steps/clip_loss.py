@@ -39,7 +39,9 @@ class ClipLoss(Step):
     """
 
     id: ClassVar = "vlmdata.steps.clip_loss"
-    example: ClassVar = "- clip_score: {min_score: -1, embeddings: true}\n- text_embedding\n- clip_loss: {fraction: 0.3}"
+    example: ClassVar = (
+        "- clip_score: {min_score: -1, embeddings: true}\n- text_embedding: {model: ViT-B-32}\n- clip_loss: {fraction: 0.3}"
+    )
     sees_all: ClassVar = True
     changes: ClassVar = ("images",)
     distribute_above: ClassVar = 32_768  # rows, one batch; the batches of more rows are tasks for all workers
@@ -57,7 +59,9 @@ class ClipLoss(Step):
     temperature: Annotated[
         float,
         Doc(
-            "Temperature of the model's loss. Use 0.07 for DFN's filter network.", source="Wang et al. 2024, for OpenAI's CLIP"
+            "Temperature of the model's loss, 1 divided by its logit scale. Use 0.07 for DFN's filter network.",
+            unit="cosine, 0.001 to 100",
+            source="Wang et al. 2024, for OpenAI's CLIP",
         ),
     ] = 0.01
     batch: Annotated[int, Doc("Most pairs in a batch.", unit="pairs", source="Wang et al. 2024, vas2.py")] = 32_768
@@ -65,6 +69,7 @@ class ClipLoss(Step):
         int,
         Doc(
             "Number of divisions into batches. Each one costs all products of pairs in a batch.",
+            unit="divisions",
             source="Wang et al. 2024: at least 5; their scripts use 5 to 50",
         ),
     ] = 5

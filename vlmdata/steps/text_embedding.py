@@ -27,7 +27,7 @@ class TextEmbedding(Step):
     """
 
     id: ClassVar = "vlmdata.steps.text_embedding"
-    example: ClassVar = "- clip_score: {min_score: -1, embeddings: true}\n- text_embedding"
+    example: ClassVar = "- clip_score: {min_score: -1, embeddings: true}\n- text_embedding: {model: ViT-B-32}"
     packages: ClassVar = ClipScore.packages
     writes: ClassVar = {"": pa.list_(pa.binary())}
     measured_by: ClassVar = ("precision", "around", "embedding")
