@@ -37,9 +37,7 @@ def test_a_recipe_of_the_page_keeps_about_the_share_that_it_names(tmp_path, numb
         (tmp_path / "figures" / path.name).write_bytes(path.read_bytes())
         (tmp_path / "figures" / f"{path.stem}.txt").write_text(f"a figure called {path.stem}")
     np.save(tmp_path / "targets.npy", np.random.default_rng(0).normal(size=(30, 128)))
-    (tmp_path / "names.txt").write_text(
-        "\n".join(["cell", "planet", "map", "painting", "circuit", "graph", "person", "animal"])
-    )
+    (tmp_path / "names.txt").write_text("cell\nplanet\nmap\npainting\ncircuit\ngraph\nperson\nanimal\n")
     steps = [replaced(step, tmp_path) for step in RECIPES[number] if step not in ("download", "resize")]
     tree = {"source": {"type": "files", "path": str(tmp_path / "figures")}, "steps": ["resize", *steps]}
     made = run(parse(tree), tmp_path / "out", local=True, workers=1)
