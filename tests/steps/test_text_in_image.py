@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tests.fixtures import fixture
 from tests.images.pictures import exif, photo, saved
+from tests.real_data import real_data
 from tests.rows import captions, document, table
 from vlmdata.images.text_regions import unpacked
 from vlmdata.models.ocr_files import ocr_files
@@ -47,6 +48,24 @@ class Part:
         self.notes.append(facts)
 
 
+# Pictures of ../shared/data, labelled by eye before the detector saw them: with words or numbers that are easy to read, and
+# without text. Pictures with text that can hardly be read are left out.
+COCO, BOOK = "A_captioned/coco_free_licence/", "A_captioned/openstax/sociology-3e/media/"
+WITH_TEXT = [
+    *(f"{COCO}000000{name}.jpg" for name in ["161044", "519208", "460229", "408805", "361919", "003553", "568290"]),
+    *(
+        f"{BOOK}Soc3e_{name}.jpg"
+        for name in ["12_01_03a", "18_03_01", "18_01_01", "20_01_05", "20_01_06", "11_05_6x", "12_01_05a"]
+    ),
+    *(f"{BOOK}Soc3e_{name}.jpg" for name in ["18_01_06a", "14_03_03", "01_02_03", "13_03_01"]),
+    *(f"{BOOK}{name}.jpg" for name in ("Table_18_01_01", "Figure_10_02_05", "CNX_Soc2e_Figure_07_01_001")),
+]
+WITHOUT_TEXT = [
+    *(f"{COCO}000000{name}.jpg" for name in ["030213", "117425", "020247", "007991", "229997", "000872", "011511"]),
+    *(f"{COCO}000000{name}.jpg" for name in ["126107", "012062", "078499", "349860", "397133", "159269"]),
+    *(f"{BOOK}CNX_Soc2e_Figure_{name}_01_001.jpg" for name in ("19", "21", "16")),
+    *(f"{BOOK}Soc3e_15_02_{name}.jpg" for name in ("02a", "07")),
+]
 READERS: dict[str, object] = {}
 
 
@@ -279,3 +298,11 @@ def test_a_package_without_its_models_is_reported_in_one_line(monkeypatch, tmp_p
         TextInImage().check()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert ocr_files("step") == {}, "the missing package itself is named by the extra"
+
+
+def test_text_is_found_in_most_labelled_pictures_with_text_and_in_hardly_any_without():
+    found = [run(TextInImage(), [real_data(path).read_bytes() for path in paths]) for paths in (WITH_TEXT, WITHOUT_TEXT)]
+    boxes = [np.array(first(rows, "text_in_image.boxes")) for rows in found]
+    assert [len(one) for one in boxes] == [21, 18]
+    assert (boxes[0] > 0).sum() >= 17 and (boxes[1] > 0).sum() <= 2
+    assert max(first(found[1], "text_in_image")) < 0.01

@@ -29,7 +29,9 @@ SETTINGS: dict[str, Any] = {
 }
 LARGE = 0.05  # share of the image from which a region must be readable
 MIN_SCORE = 0.5  # rapidocr's limit for a line of text
-MIN_SCORE_OF_ONE = 0.9  # limit for one letter: false regions are often read as one
+# Limit for the reading of a large region. Of 27 large regions in 188 real pictures, the 13 with text were read with 0.87 or more,
+# and the 14 of faces, animals and patterns with 0.84 or less.
+MIN_SCORE_OF_LARGE = 0.85
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,14 @@ class TextReader:
 
         Regions come from the image at a longer side of at most `side`, and are read at the size of `pixels`. In photos, the
         detector takes faces, animals and patterns for large letters. So a region of more than 5% of the image counts only if
-        the recogniser reads something in it.
+        the recogniser is sure of what it reads there.
         """
         small = scale_to(pixels, fitted(pixels.shape[1], pixels.shape[0], self.side))
         regions, lines = [], []
         for region in self._regions(small):
             is_large = covered_share(region[None], small.shape[1], small.shape[0]) > LARGE
             text, score = self._read(pixels, region) if read or is_large else ("", 0.0)
-            if is_large and not _is_text(text, score):
+            if is_large and (score < MIN_SCORE_OF_LARGE or not any(map(str.isalnum, text))):
                 continue
             regions.append(region)
             if read and text and score >= MIN_SCORE:
@@ -108,12 +110,6 @@ def cut_out(pixels: np.ndarray, region: np.ndarray) -> np.ndarray | None:
     change = cv2.getPerspectiveTransform(corners, target)
     cut = cv2.warpPerspective(pixels, change, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return np.ascontiguousarray(np.rot90(cut)) if height >= 1.5 * width else cut
-
-
-def _is_text(text: str, score: float) -> bool:
-    """Return whether a reading shows that a large region is text."""
-    letters = sum(map(str.isalnum, text))
-    return letters > 0 and score >= (MIN_SCORE if letters > 1 else MIN_SCORE_OF_ONE)
 
 
 def _bgr(pixels: np.ndarray) -> np.ndarray:
