@@ -1,7 +1,9 @@
 """Whole runs with a judge: scores reach samples, ledger and later steps, and a changed limit asks nothing again."""
 
 import json
+import re
 import tarfile
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -113,7 +115,7 @@ def test_sampled_captions_become_preference_pairs_and_only_false_claims_are_reje
     with OpenAIServer(captioner.answer) as writer, OpenAIServer(sentences) as divider, OpenAIServer(truth.answer) as judge:
         urls = [{"generator": {"openai": {"model": "tester", "url": one.url}}} for one in (writer, divider, judge)]
         steps = [
-            "resize",
+            {"resize": {"mode": "no"}},
             {"recaption": {**urls[0], "samples": 6, "temperature": 0.7}},
             {"claims": {**urls[1], "origins": ["recaption"]}},
             {"check_claims": {**urls[2], "origins": ["recaption"]}},
@@ -133,3 +135,8 @@ def test_sampled_captions_become_preference_pairs_and_only_false_claims_are_reje
             chosen, rejected = (pair[name][0]["content"][0]["text"] for name in ("chosen", "rejected"))
             assert (by_caption[chosen], chosen) not in wrong and (by_caption[rejected], rejected) in wrong
             assert (pair["chosen_score"], pair["images"]) == (0, 1) and pair["rejected_score"] <= -1
+    code = re.search(r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs/judging.md").read_text(), re.S)[1]
+    names: dict = {}
+    exec(code.replace('"OUT"', repr(str(out))), names)  # the page's way to give the pairs to trl
+    assert len(names["pairs"]) == sum(len(one["preferences"]) for one in facts_of(out).values())
+    assert {(len(one["images"]), one["images"][0].size) for one in names["pairs"]} == {(1, (96, 96))}
