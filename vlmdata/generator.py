@@ -102,8 +102,11 @@ class OpenGenerator(Protocol):
         Prompts are taken from the iterator only when they can be sent, in the thread of the caller. `done` may be called in any
         thread and order. It stores the answer before it returns. Call it before the place of a prompt is given to the next one,
         so that a kill loses only the answers that are under way. Raises GeneratorStopped if the model or endpoint cannot go
-        on, after all answers under way have been passed to `done`. A prompt with choices whose probabilities the model cannot
-        give has the failure `no_probabilities`.
+        on, after all answers under way have been passed to `done`.
+
+        `sampling` does not apply to a prompt with choices: its answer has one token, with the probabilities before temperature
+        and top_p. If the model cannot give them, the answer has the failure `no_probabilities`. A refusal has none.
+        `vlmdata/generation/first_token.py` adds up the probabilities of the tokens that count for a word.
         """
         ...
 

@@ -10,6 +10,7 @@ import yaml
 from tests.steps.test_recaption import facts_of, recipe_of
 from vlmdata import run
 from vlmdata.errors import RecipeError
+from vlmdata.generator import Answer, Prompt, Sampling
 from vlmdata.recipe import load
 
 SECTION = (Path(__file__).parents[2] / "docs" / "generators.md").read_text().split("## Write your own\n")[1]
@@ -31,6 +32,15 @@ def test_the_generator_of_the_page_writes_captions(recipe, tmp_path):
     assert manifest["generations"]["recaption"]["accepted"] == 4
     assert "sizes 1.0" in [facts.get("model") for facts in manifest["models"]["recaption"]]
     assert re.fullmatch(r"A picture of \d+ octets", facts_of(tmp_path / "out")["the red one"]["alternatives"][0])
+
+
+def test_the_generator_of_the_page_says_that_it_has_no_probabilities(recipe):
+    opened = load(recipe).steps[0].writer().open(None)
+    found: dict[int, Answer] = {}
+    opened.answer(
+        iter([Prompt("?", (b"image",), choices=("yes", "no")), Prompt("?", (b"image",))]), Sampling(), found.__setitem__
+    )
+    assert [found[number].failure for number in (0, 1)] == ["no_probabilities", None]
 
 
 def test_the_generator_of_the_page_checks_its_parameter(recipe):

@@ -11,7 +11,7 @@ from vlmdata.generation.first_token import bare, choice_of
 class WordTokens:
     """The tokens of a tokenizer's vocabulary by their word. The vocabulary is decoded once, at the first call.
 
-    That takes about 0.5 CPU seconds for 150,000 tokens. Special tokens have no word.
+    That takes about one CPU second for 150,000 tokens. Special tokens have no word.
     """
 
     def __init__(self, tokenizer: Any):
