@@ -204,7 +204,9 @@ def _steps_of(a: Side, b: Side, column: str) -> str:
     except RecipeError:  # a user's step that cannot be imported here
         return "a step"
     changed = [step for one, other in (found, found[::-1]) for text, step in one.items() if text not in other]
-    names = {step.name for step in changed if column in step.writes or column in step.changes or isinstance(step, AskingStep)}
+    names = {
+        step.name for step in changed if column in {*step.columns_written(), *step.changes} or isinstance(step, AskingStep)
+    }
     return " or ".join(sorted(names)) or "the source"
 
 

@@ -304,7 +304,7 @@ def _wrong_columns(steps: tuple[Step, ...], where: str) -> list[str]:
 
 
 def _columns_of(step: Step) -> set[str]:
-    return {step.column(name) for name in step.writes} | set(step.columns_decided())
+    return {step.column(name) for name in step.columns_written()} | set(step.columns_decided())
 
 
 def apply_overrides(tree: dict[str, Any], overrides: dict[str, Any] | None, where: str) -> None:

@@ -239,6 +239,18 @@ def _first(value: object, first: np.ndarray) -> object:
     return value[np.maximum(first, 0)] if isinstance(value, np.ndarray) else value
 
 
+def keep_verdicts(images: pa.Array, rows: pa.Table) -> pa.Array:
+    """Return the column `images` as a step measured it, with the images that `rows` has as rejected in place of its own.
+
+    A step measures only images that are not rejected, so an image in a stored column may have a verdict of an earlier run.
+    """
+    now, then = flatten(rows, "images"), flatten(pa.table({"images": images}), "images")
+    rejected = pc.and_(now.items.is_valid(), now.field("drop").is_valid())
+    if not pc.any(rejected).as_py() or now.items.equals(then.items):
+        return images
+    return then.rebuild(pc.if_else(rejected, now.items, then.items))
+
+
 def set_column(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
     """Return the rows with one column replaced or added."""
     if name in rows.column_names:

@@ -42,6 +42,13 @@ class StepContext(Protocol):
         """Return the encoded bytes of an image: `size` bytes from `offset` in the file `blob`."""
         ...
 
+    def store_image(self, data: bytes) -> tuple[str, int]:
+        """Store the encoded bytes of an image that the step changed. Return their `blob` and `offset`, for the column `images`.
+
+        The bytes are committed together with the measurement. Without a commit they are deleted.
+        """
+        ...
+
     def kept(self, name: str, make: Callable[[], T]) -> T:
         """Return an object, such as a loaded model, that the worker keeps across partitions. `make` creates it at first use."""
         ...
@@ -142,6 +149,13 @@ class Step:
         """Return the fields of `images` without which the step does nothing. Override this if they depend on parameters."""
         return self.fetched
 
+    def columns_written(self) -> Mapping[str, pa.DataType]:
+        """Return the columns that `measure` returns. Override this method if they depend on parameters.
+
+        They are some of `writes`. A step that changes pictures returns the column `images` (see `StepContext.store_image`).
+        """
+        return self.writes
+
     def columns_changed(self) -> tuple[str, ...]:
         """Return the columns of ROW that the step rewrites when it makes a global decision (`sees_all`).
 
@@ -190,7 +204,10 @@ class Step:
         return ""
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
-        """Return a column of one value per row for each name in `writes`. `rows` holds only rows that no step has rejected."""
+        """Return a column of one value per row for each name in `columns_written`.
+
+        `rows` holds only rows that no step has rejected.
+        """
         raise NotImplementedError
 
     def decide(self, rows: pa.Table) -> pa.Table:
@@ -245,7 +262,7 @@ class Step:
 
     def run(self, rows: pa.Table, context: StepContext | None = None) -> pa.Table:
         """Measure all rows that are not rejected, then decide. Tests and notebooks can call this without an engine."""
-        if self.writes:
+        if self.columns_written():
             is_alive = alive(rows)
             measured = self.measure(rows.filter(pa.array(is_alive)), context)  # type: ignore[arg-type]
             for name, values in measured.items():

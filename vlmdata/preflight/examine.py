@@ -125,7 +125,7 @@ def _step_check(step: Step, findings: Findings, *, resolves: bool, can_go: bool)
 
 def _is_read(step: Step, steps: tuple[Step, ...]) -> bool:
     """Return whether another step reads a column that only this step measures."""
-    own = {*(step.column(name) for name in step.writes), *step.columns_decided()} - set(ROW.names)
+    own = {*(step.column(name) for name in step.columns_written()), *step.columns_decided()} - set(ROW.names)
     return any(not own.isdisjoint(other.columns_read()) for other in steps if other is not step)
 
 

@@ -48,12 +48,12 @@ def compile_recipe(recipe: Recipe) -> list[BoundStep]:
     writer: dict[str, str] = {}  # column -> the last measurement that writes it
     for step in _joined(recipe.steps):
         name = None
-        if step.writes:
+        if written := step.columns_written():
             parameters = {field: asdict(step)[field] for field in step.measured_by}
             above = sorted(writer[column] for column in step.columns_read() if column in writer)
             kind = id_of(step).rpartition(".")[2]
             name = f"{kind}-{fingerprint(id_of(step), step.version, parameters, step.identity(), above)}"
-            writer.update((step.column(column), name) for column in step.writes)
+            writer.update((step.column(column), name) for column in written)
         bound_steps.append(BoundStep(step, name))
     return [*bound_steps, BoundStep(Fit(pairs_only=recipe.shards.layout == "captions"), None)]
 

@@ -104,6 +104,10 @@ class OpenPartition:
             return self.blob.read(offset, size)
         return read_blob(self.store, blob, offset, size)
 
+    def store_image(self, data: bytes) -> tuple[str, int]:
+        """Append the encoded bytes of an image to the partition's blob. Return the blob's name and the offset."""
+        return self.blob.name, self.blob.add(data)
+
     def kept(self, name: str, make: Callable[[], T]) -> T:
         """Return the object that the worker keeps under this name between partitions. The first call makes it."""
         return self._keep.get(name, make)

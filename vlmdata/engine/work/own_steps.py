@@ -44,7 +44,7 @@ def run_step(step: Step, run: Callable[[pa.Table], T], rows: pa.Table) -> T:
 def measured(step: Step, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
     """Return the columns that the step measures. Raises RecipeError if a user's step returns something else."""
     found = run_step(step, lambda some: step.measure(some, context), rows)
-    for name, kind in step.writes.items():
+    for name, kind in step.columns_written().items():
         if not isinstance(found, dict) or name not in found:
             raise RecipeError(f"step {step.name}: `measure` returned no column '{name}', which `writes` declares")
         if len(found[name]) != len(rows):

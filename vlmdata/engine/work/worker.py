@@ -35,7 +35,7 @@ from vlmdata.engine.work.open_partition import Keep, OpenPartition
 from vlmdata.engine.work.own_steps import measured, read_source, run_step
 from vlmdata.engine.work.read_source import piece_rows
 from vlmdata.engine.work.source_files import SourceFiles, local_path
-from vlmdata.row import ROW, alive, set_column
+from vlmdata.row import ROW, alive, keep_verdicts, set_column
 from vlmdata.step import Step, scatter
 
 
@@ -192,7 +192,7 @@ class Worker:
                     continue
                 if bound.measure:
                     rows = self._with_measurements(rows, bound, opened, log, fresh, again)
-                if isinstance(bound.step, Ingest):
+                if "images" in bound.step.columns_written():  # new pictures, with new perceptual hashes
                     rows = self.tombstones.apply(rows)
                 rows = run_step(bound.step, bound.step.decide, rows)
             undo.pop_all()
@@ -209,14 +209,14 @@ class Worker:
     ) -> pa.Table:
         """Return the rows with the columns that the step measures. Values that the log does not have are measured now."""
         step, name = bound.step, str(bound.measure)
-        wanted = alive(rows)
+        wanted, writes = alive(rows), step.columns_written()
         present = inputs(rows, step.columns_read())
-        have, stored = log.measured(name, wanted, present, step.writes)
+        have, stored = log.measured(name, wanted, present, writes)
         missing = wanted & ~have & self.measures
         columns = {}
-        for short in step.writes:
+        for short in writes:
             full = step.column(short)
-            old = rows[full] if full in rows.column_names else pa.nulls(len(rows), step.writes[short])
+            old = rows[full] if full in rows.column_names else pa.nulls(len(rows), writes[short])
             columns[full] = old if stored is None else scatter(stored.field(short), have, old)
         before = rows
         if again and stored is not None:
@@ -226,12 +226,14 @@ class Worker:
         if missing.any():
             opened.measuring = name
             found = measured(step, before.filter(pa.array(missing)), opened)
-            arrays = [scatter(found[short], missing, None) for short in step.writes]
-            names = ["input", *step.writes]
+            arrays = [scatter(found[short], missing, None) for short in writes]
+            names = ["input", *writes]
             fresh[name] = pa.StructArray.from_arrays([pa.array(present), *arrays], names=names, mask=pa.array(~missing))
-            for short in step.writes:
+            for short in writes:
                 full = step.column(short)
                 columns[full] = scatter(found[short], missing, columns[full])
+        if "images" in columns:
+            columns["images"] = keep_verdicts(columns["images"], rows)
         return _with_columns(rows, columns)
 
     def pack(self, number: int, pieces: list[tuple[PartitionCall, int, int]]) -> dict[str, Any]:
@@ -266,7 +268,7 @@ def _with_columns(rows: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
 
 def _spent(bound: BoundStep, rows: pa.Table) -> dict[str, float]:
     """Return what the step's stored measurements took, or an empty dict before the step has run."""
-    columns = [bound.step.column(name) for name in bound.step.writes]
+    columns = [bound.step.column(name) for name in bound.step.columns_written()]
     return run_step(bound.step, bound.step.spent, rows) if columns and set(columns) <= set(rows.column_names) else {}
 
 
