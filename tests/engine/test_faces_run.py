@@ -18,7 +18,7 @@ from vlmdata.takedown import forget
 
 pytestmark = pytest.mark.whole
 
-WEIGHTS = str(fixture("I_faces/mtcnn"))
+WEIGHTS = str(fixture("J_faces/mtcnn"))
 BLUR = {"faces": {"weights": WEIGHTS, "blur": True}}
 KEEP = {"resize": {"mode": "no", "skip_reencode": True}}  # images keep their bytes, so that these can be searched for
 
@@ -27,7 +27,7 @@ KEEP = {"resize": {"mode": "no", "skip_reencode": True}}  # images keep their by
 def photos(tmp_path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
-    for name in ("I_faces/photos/000000001000", "I_faces/photos/000000011149", "A_captioned/coco_free_licence/000000012667"):
+    for name in ("J_faces/photos/000000001000", "J_faces/photos/000000011149", "A_captioned/coco_free_licence/000000012667"):
         shutil.copy(fixture(f"{name}.jpg"), folder)
         (folder / f"{Path(name).name}.txt").write_text(f"The photo {Path(name).name}.")
     return folder

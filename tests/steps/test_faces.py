@@ -19,8 +19,8 @@ from vlmdata.step import RecipeError
 from vlmdata.steps.faces import Faces
 from vlmdata.steps.resize import Resize
 
-WEIGHTS = str(fixture("I_faces/mtcnn"))
-GROUP, BIKES, GUEST = (fixture(f"I_faces/photos/{n:012d}.jpg").read_bytes() for n in (1000, 11149, 347254))
+WEIGHTS = str(fixture("J_faces/mtcnn"))
+GROUP, BIKES, GUEST = (fixture(f"J_faces/photos/{n:012d}.jpg").read_bytes() for n in (1000, 11149, 347254))
 EMPTY = fixture("A_captioned/coco_free_licence/000000012667.jpg").read_bytes()
 
 

@@ -19,7 +19,7 @@ from vlmdata.models.mtcnn_files import INSIDE, is_published, read_weights, weigh
 from vlmdata.step import RecipeError
 from vlmdata.steps.faces import Faces
 
-LABELS = json.loads(fixture("I_faces/labels.json").read_text())
+LABELS = json.loads(fixture("J_faces/labels.json").read_text())
 MADE_BY_FACENET = {  # facenet-pytorch 2.6.0 with torch 2.14.1, MTCNN(keep_all=True).detect on the fixture's photos
     "000000011149": [[-21.04, 20.35, 17.93, 60.13, 0.9871]],
     "000000347254": [
@@ -34,19 +34,19 @@ MADE_BY_FACENET = {  # facenet-pytorch 2.6.0 with torch 2.14.1, MTCNN(keep_all=T
 def mtcnn():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield Mtcnn(read_weights(str(fixture("I_faces/mtcnn"))))
+    yield Mtcnn(read_weights(str(fixture("J_faces/mtcnn"))))
     torch.set_num_threads(before)
 
 
 def photo(number: int) -> np.ndarray:
-    return decode(fixture(f"I_faces/photos/{number:012d}.jpg").read_bytes()).pixels
+    return decode(fixture(f"J_faces/photos/{number:012d}.jpg").read_bytes()).pixels
 
 
 def wheel(path, **changed: bytes) -> str:
     """Write a wheel like that of facenet-pytorch and return its path. `changed` are the contents of files, None for none."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
         for name in ("pnet", "rnet", "onet"):
-            body = changed.get(name, fixture(f"I_faces/mtcnn/{name}.pt").read_bytes())
+            body = changed.get(name, fixture(f"J_faces/mtcnn/{name}.pt").read_bytes())
             if body is not None:
                 out.writestr(f"{INSIDE}/{name}.pt", body)
     return str(path)
@@ -80,7 +80,7 @@ def test_noise_has_few_faces(mtcnn):
 
 
 def test_a_wheel_and_a_folder_give_the_same_weights(tmp_path):
-    from_wheel, from_folder = read_weights(wheel(tmp_path / "a.whl")), read_weights(str(fixture("I_faces/mtcnn")))
+    from_wheel, from_folder = read_weights(wheel(tmp_path / "a.whl")), read_weights(str(fixture("J_faces/mtcnn")))
     assert is_published(from_wheel) and weights_digest(from_wheel) == weights_digest(from_folder)
 
 
@@ -94,7 +94,7 @@ def as_file(tensors: object) -> bytes:
     return out.getvalue()
 
 
-RNET = torch.load(fixture("I_faces/mtcnn/rnet.pt"), weights_only=True)
+RNET = torch.load(fixture("J_faces/mtcnn/rnet.pt"), weights_only=True)
 DAMAGED = {
     "values that are not finite": with_nan(RNET),
     "Missing key": as_file({name: tensor for name, tensor in RNET.items() if name != "conv2.weight"}),
