@@ -60,7 +60,7 @@ class ClassifierHead(Step):
     ] = field(default_factory=dict)
 
     def check(self) -> None:
-        self._told(lambda: load_head(self.head, self.weights))
+        self._prefixed(lambda: load_head(self.head, self.weights))
         names = self._names()
         for parameter, limits in (("min", self.min), ("max", self.max)):
             for name, limit in limits.items():
@@ -78,7 +78,7 @@ class ClassifierHead(Step):
             return
         if not maker.embeddings:
             raise RecipeError(f"{self.name}.embedding: {maker.name} stores no embeddings. Set {maker.name}.embeddings to true")
-        head = self._told(lambda: read_description(self.head))
+        head = self._prefixed(lambda: read_description(self.head))
         why = _other_encoder(maker, head.encoder) if head.encoder else ""
         width = embedding_width(maker.model)
         if not why and width not in (None, head.input.width):
@@ -95,10 +95,10 @@ class ClassifierHead(Step):
         return ("images", self.embedding)
 
     def packages_needed(self) -> tuple[str, ...]:
-        return (self._told(lambda: package_of(weights_file(self.head, self.weights))),)
+        return (self._prefixed(lambda: package_of(weights_file(self.head, self.weights))),)
 
     def identity(self) -> str:
-        return self._told(lambda: head_identity(self.head, self.weights))
+        return self._prefixed(lambda: head_identity(self.head, self.weights))
 
     def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         images = flatten(rows, "images")
@@ -143,9 +143,9 @@ class ClassifierHead(Step):
         return values
 
     def _names(self) -> list[str]:
-        return self._told(lambda: list(read_description(self.head).outputs))
+        return self._prefixed(lambda: list(read_description(self.head).outputs))
 
-    def _told(self, act: Callable[[], T]) -> T:
+    def _prefixed(self, act: Callable[[], T]) -> T:
         """Return what `act` returns. The message of its RecipeError, which begins with a parameter, gets the step's name."""
         try:
             return act()
