@@ -94,7 +94,7 @@ class _Reader:
         """End the text, and return what is wrong with it or None."""
         if self._state == "answer":
             return self._separated()
-        return {"start": "bad_form", "behind_answer": None}.get(self._state, "uneven")  # type: ignore[return-value]
+        return {"start": "bad_form", "behind_answer": None}.get(self._state, "uneven")
 
 
 def _from_json(text: str) -> tuple[list[Turn], Fault | None]:

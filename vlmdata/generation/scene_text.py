@@ -37,7 +37,7 @@ def box_lines(row: Mapping[str, Any], most: int) -> list[str]:
     width, height = (image or {}).get("width"), (image or {}).get("height")
     if not width or not height:
         return []
-    lines = []
+    lines: list[str] = []
     for box, label in _labelled(row):
         if len(lines) == most:
             break

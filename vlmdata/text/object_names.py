@@ -158,8 +158,8 @@ class ObjectNames:
             name, _, words = line.partition(":")
             same, _, narrower = words.partition("/")
             self._add(_plain(name), map(_plain, [name, *same.split()]), map(_plain, narrower.split()))
-        for name, words in (others or {}).items():
-            self._add(_plain(name), map(_plain, [name, *words]), ())
+        for name, synonyms in (others or {}).items():
+            self._add(_plain(name), map(_plain, [name, *synonyms]), ())
         for phrase in OTHER_THINGS.split():
             self._forms.setdefault(_plain(phrase), (frozenset(), False, False))
             self._forms.setdefault(plural(_plain(phrase)), (frozenset(), False, True))
