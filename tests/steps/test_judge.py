@@ -8,11 +8,13 @@ import pytest
 from tests.generation.judged import context_of, made, pair, rows_of, served, talk
 from tests.generators.chat import Reply
 from tests.generators.facts import Fact
+from tests.generators.faults import status
+from tests.generators.openai_server import OpenAIServer
 from tests.generators.scenes import draw_scenes
 from tests.generators.truth import Truth, auc, claims_of
 from vlmdata.errors import RecipeError
 from vlmdata.generation.ratings import written_grade, written_yes
-from vlmdata.row import alive
+from vlmdata.row import alive, set_column
 from vlmdata.steps.judge import AXES, SCALES
 
 TRUE = {"truth": "Is the answer true of the picture?"}
@@ -184,6 +186,19 @@ def test_yes_or_no_is_a_share_and_a_minimum_may_change_without_a_question():
     assert ratings(replace(step, min_mass=0.9).decide(done)) == [[None, None]]
     assert replace(step, min={"truth": 0.4}).identity() == step.identity()
     assert replace(step, axes={"truth": "Is it true?"}).identity() != step.identity()
+
+
+def test_a_failed_answer_is_no_rating_and_a_retry_asks_only_for_it():
+    rows, context = rows_of(pair(SCENES[0], "a", "b")), context_of(SCENES)
+    with OpenAIServer(lambda request: grades(_5=1.0), faults={0: status(400)}) as server:
+        step = made("judge", server.url, axes=TRUE, min={"truth": 2})
+        done = step.run(rows, context)
+        assert alive(done).all() and step.outcomes(done) == {"accepted": 1}
+        assert step.spent(done)["failed/http_400"] == 1 and step.failed(done, ["http_400"]).tolist() == [True]
+        context.again = ("http_400",)
+        for name, values in step.measure(done, context).items():
+            done = set_column(done, f"judge.{name}", values)
+        assert server.requests == 3 and step.outcomes(step.decide(done)) == {"accepted": 2}
 
 
 @pytest.mark.parametrize(

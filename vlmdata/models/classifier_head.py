@@ -164,7 +164,7 @@ def _gelu(values: Floats) -> Floats:
     size = np.abs(values) / np.float32(np.sqrt(2))
     t = 1 / (1 + np.float32(0.3275911) * size)
     series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * np.float32(1.061405429)))))
-    return values * (1 + np.sign(values) * (1 - series * np.exp(-size * size))) / 2
+    return np.asarray(values * (1 + np.sign(values) * (1 - series * np.exp(-size * size))) / 2, np.float32)
 
 
 ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {

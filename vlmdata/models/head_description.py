@@ -38,7 +38,7 @@ class Encoder(_Part):
 
     models: tuple[str, ...] = Field(min_length=1, strict=False)
     pretrained: str = ""
-    sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
 
 
 class Input(_Part):
@@ -70,7 +70,7 @@ class Weights(_Part):
     """The file of the tensors, relative to the description, and its SHA-256. Both can be left out."""
 
     file: str = ""
-    sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
 
 
 class Pair(_Part):

@@ -73,9 +73,7 @@ def read_question(body: bytes, model: str) -> Question:
         decoding = Decoding(temperature, top_p=top_p, seed=_seed(request))
     except ValueError as error:
         raise Refused(str(error), code="invalid_value") from None
-    return Question(
-        _messages(request.get("messages")), decoding, _max_tokens(request), _stops(request), _alternatives(request)
-    )
+    return Question(_messages(request.get("messages")), decoding, _max_tokens(request), _stops(request), _alternatives(request))
 
 
 def _json(body: bytes) -> dict[str, Any]:
