@@ -47,7 +47,7 @@ class Prompt:
     system: str = ""  # the system text; empty: none
     seed: int = 0  # 0 to 2**31 - 1; it depends on the row, so a row gets the same seed in every run
     # words such as "yes" and "no". If given, the model writes no text: it gives the probability that its answer begins with
-    # each word, before temperature and top_p. `vlmdata/generation/first_token.py` says which tokens count for a word.
+    # each word, before temperature and top_p. `vlmdata/models/first_token.py` says which tokens count for a word.
     choices: tuple[str, ...] = ()
 
 
@@ -106,7 +106,7 @@ class OpenGenerator(Protocol):
 
         `sampling` does not apply to a prompt with choices: its answer has one token, with the probabilities before temperature
         and top_p. If the model cannot give them, the answer has the failure `no_probabilities`. A refusal has none.
-        `vlmdata/generation/first_token.py` adds up the probabilities of the tokens that count for a word.
+        `vlmdata/models/first_token.py` adds up the probabilities of the tokens that count for a word.
         """
         ...
 

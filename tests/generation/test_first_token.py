@@ -9,8 +9,8 @@ from tests.generators.chat import Reply
 from tests.generators.openai_server import OpenAIServer
 from tests.generators.opened import answers, asking, prompts
 from vlmdata.errors import GeneratorStopped
-from vlmdata.generation.first_token import choice_of, chosen
 from vlmdata.generator import ANSWERS, Answer, Prompt, Sampling
+from vlmdata.models.first_token import choice_of, chosen
 from vlmdata.row import conform_array
 
 GRADES = ("1", "2", "3", "4", "5")

@@ -36,8 +36,8 @@ from tests.train.made import VISION, special_ids, tokenizer_with
 from tests.train.published import write_published
 from tests.train.tiny import randomise
 from vlmdata.errors import GeneratorStopped
-from vlmdata.generation.first_token import choice_of
 from vlmdata.generator import Answer, Prompt, Sampling
+from vlmdata.models.first_token import choice_of
 from vlmdata.models.text_writer import TextWriter
 from vlmdata.models.word_tokens import WordTokens
 

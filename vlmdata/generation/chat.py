@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vlmdata.generation.first_token import ONE_TOKEN, TOP
 from vlmdata.generator import Prompt, Sampling
+from vlmdata.models.first_token import ONE_TOKEN, TOP
 
 TYPES = ((b"\x89PNG", "png"), (b"RIFF", "webp"))  # first bytes of an image: its media type; others are JPEGs
 OPTIONAL = frozenset({"temperature", "top_p", "seed"})  # fields that `extra_body` may leave out, by null

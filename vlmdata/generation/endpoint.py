@@ -13,9 +13,9 @@ from vlmdata.generation.budget import Budget
 from vlmdata.generation.chat import Completion, Malformed, completion, error_words, request
 from vlmdata.generation.connection import Connection, Reply
 from vlmdata.generation.crew import CannotGoOn, Crew
-from vlmdata.generation.first_token import chosen
 from vlmdata.generation.outcomes import is_passing
 from vlmdata.generator import Answer, Prompt, Sampling
+from vlmdata.models.first_token import chosen
 from vlmdata.web.retry_delay import retry_after_s
 
 FIRST_DELAY_S = 1.0  # doubles with each failure of a prompt

@@ -22,9 +22,9 @@ from transformers import (
 )
 
 from vlmdata.errors import GeneratorStopped
-from vlmdata.generation.first_token import ONE_TOKEN, with_probabilities
 from vlmdata.generator import Answer, Prompt, Sampling
 from vlmdata.models.draw_tokens import FirstToken, TokenDraw
+from vlmdata.models.first_token import ONE_TOKEN, with_probabilities
 from vlmdata.models.loaded_weights import choose_precision, weights_hash
 from vlmdata.models.prompt_inputs import Prepared, inputs_of
 from vlmdata.models.weights_identity import unusable_weights

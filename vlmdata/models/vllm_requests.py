@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from vlmdata.generation.first_token import ONE_TOKEN, TOP, chosen
 from vlmdata.generator import Answer, Prompt, Sampling
+from vlmdata.models.first_token import ONE_TOKEN, TOP, chosen
 
 FINISHES = ("stop", "length")  # values of `finish_reason` with a complete answer; others are "abort" and "error"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vlmdata.generation.first_token import bare, choice_of
+from vlmdata.models.first_token import bare, choice_of
 
 
 class WordTokens:
