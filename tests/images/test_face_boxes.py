@@ -27,6 +27,13 @@ def test_a_face_that_touches_an_edge_is_blurred_up_to_the_edge(edge):
     assert (done.pixels[far] == NOISE[far]).all()
 
 
+def test_a_small_face_beside_a_large_one_is_blurred_too():
+    faces = [[0.0, 0.0, 0.6, 1.0, 1.0], [0.85, 0.4, 0.93, 0.5, 1.0]]
+    small = np.s_[50:58, 138:147]
+    assert blur_faces(saved(NOISE, "PNG"), faces, 95).pixels[small].std() < NOISE[small].std() / 3
+    assert blur_faces(saved(NOISE, "PNG"), faces[:1], 95).pixels[small].std() > NOISE[small].std() / 1.2
+
+
 def test_boxes_become_fractions_that_end_at_the_edges():
     boxes = [[-16, 12, 80, 60], [0, 0, 320, 240, 0.98765432], None, [200, 0, 300, 10], [50, 50, 50, 60]]
     assert as_faces(boxes, 160, 120) == [[0.0, 0.1, 0.5, 0.5, 1.0], [0.0, 0.0, 1.0, 1.0, 0.9877]]

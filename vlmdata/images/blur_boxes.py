@@ -20,12 +20,17 @@ from vlmdata.images.tiles import tiles
 GROWTH, SIGMA = 0.1, 0.1  # as a share of a box's longer side
 
 
-def blur_boxes(pixels: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
+def blur_boxes(pixels: np.ndarray, boxes: Sequence[Box], *, separately: bool = False) -> np.ndarray:
     """Return (H, W, 3) uint8 pixels with the boxes blurred, or the same array if no box is inside the image.
 
     The coordinates of `boxes` are in pixels of this image. All boxes are blurred with the same strength. The strength grows
-    with the longest side of any box, up to the longer side of the image.
+    with the longest side of any box, up to the longer side of the image. The mask is blurred as strongly, so a box that is much
+    smaller than the longest stays almost sharp. With `separately`, each box is blurred with the strength of its own side.
     """
+    if separately:
+        for box in boxes:
+            pixels = blur_boxes(pixels, [box])
+        return pixels
     if not boxes:
         return pixels
     height, width = pixels.shape[:2]

@@ -62,12 +62,13 @@ def process(
     max_cost: float = MAX_COST,
     boxes: Sequence[Box | None] = (),
     blur: Sequence[Box] = (),
+    separately: bool = False,
 ) -> Processed:
     """Return one image, processed by `rule` within limits (see budget.py). Raises only ImageError.
 
     `boxes` are in pixels of the upright original. The result has these boxes in pixels of the processed image. `blur` are the
     boxes of faces to blur. Each coordinate in `blur` is a fraction (0..1) of the width or height of the upright original, as in
-    DataComp's `face_bboxes` and img2dataset's `bbox_col`.
+    DataComp's `face_bboxes` and img2dataset's `bbox_col`. `separately` is as in `blur_boxes`.
     """
     header = read_header(data)
     change = transform(rule, *header.upright_size)
@@ -93,7 +94,8 @@ def process(
     del decoded  # frees a large image before the small result is encoded
     if blur:
         width, height = change.scaled
-        pixels = blur_boxes(pixels, [(x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in blur])
+        boxes_of_faces = [(x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in blur]
+        pixels = blur_boxes(pixels, boxes_of_faces, separately=separately)
     pixels = crop_or_pad(pixels, change)
     return Processed(
         data=data if is_original else encode(pixels, rule.format, rule.quality),

@@ -83,8 +83,9 @@ class Faces(Step):
     ] = 640
     max_faces: Annotated[int | None, Doc("An image with more faces is rejected. null: no limit.", unit="faces")] = None
     max_share: Annotated[
-        float, Doc("An image with a larger face is rejected.", unit="share of the image's area, 0 to 1. 1: no limit")
-    ] = 1.0
+        float | None,
+        Doc("An image with a larger face is rejected. null: no limit.", unit="share of the image's area, 0 to 1"),
+    ] = None
     rejects: Annotated[Literal["image", "row"], Doc("Whether such an image rejects only itself or its whole row.")] = "image"
     blur: Annotated[bool, Doc("Whether to blur the faces and to store the images again.")] = False
     quality: Annotated[int, Doc("Quality of blurred JPEG and WebP.", unit="1 to 100", source="img2dataset")] = 95
@@ -93,7 +94,7 @@ class Faces(Step):
         if bool(self.weights) == bool(self.boxes):
             raise RecipeError(f"{self.name}.weights: give either weights or boxes. {HOW}")
         for name, low, high in (("min_probability", 0, 1), ("max_share", 0, 1), ("side", 12, 2048), ("quality", 1, 100)):
-            if not low <= getattr(self, name) <= high:
+            if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
                 raise RecipeError(f"{self.name}.{name} must lie in [{low}, {high}], not {getattr(self, name)}")
         if self.min_face < 12:
             raise RecipeError(f"{self.name}.min_face must be at least 12, the input of the first network, not {self.min_face}")
@@ -204,10 +205,14 @@ class Faces(Step):
         rows = set_column(rows, self.name, self._columns(images, found)[""])  # with the `min_probability` of this run
         probable = [self._probable(faces or []) for faces in found]
         rows = drop_images(rows, np.array([faces is None for faces in found], bool), self.name, reason=UNSEEN)
-        limits = [("max_share", np.array([largest_share(faces) for faces in probable]), self.max_share)]
-        if self.max_faces is not None:
-            limits.insert(0, ("max_faces", np.array([float(len(faces)) for faces in probable]), self.max_faces))
-        for reason, value, limit in limits:
+        values = {
+            "max_faces": [float(len(faces)) for faces in probable],
+            "max_share": [largest_share(faces) for faces in probable],
+        }
+        for reason, numbers in values.items():
+            limit, value = getattr(self, reason), np.array(numbers, float)
+            if limit is None:
+                continue
             bad = value > limit
             if self.rejects == "image":
                 rows = drop_images(rows, bad, self.name, reason=reason, value=value, threshold=limit)
