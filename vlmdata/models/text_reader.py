@@ -29,8 +29,8 @@ SETTINGS: dict[str, Any] = {
 }
 LARGE = 0.05  # share of the image from which a region must be readable
 MIN_SCORE = 0.5  # rapidocr's limit for a line of text
-# Limit for the reading of a large region. Of 27 large regions in 188 real pictures, the 13 with text were read with 0.87 or more,
-# and the 14 of faces, animals and patterns with 0.84 or less.
+# Limit for the reading of a large region. Of 27 large regions in 188 real pictures, the 13 with text were read with 0.87 or
+# more, and the 14 of faces, animals and patterns with 0.84 or less.
 MIN_SCORE_OF_LARGE = 0.85
 
 
