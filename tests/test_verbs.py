@@ -211,7 +211,7 @@ COMPLETIONS = [  # a line, and the completions of its last word
     ("vlmdata run captions", ["captions", "captions_folder", "captions_hf"]),
     ("vlmdata check --set a.b=c laion", ["laion", "laion5b"]),
     ("vlmdata new datacomp_b", ["datacomp_basic", "datacomp_best"]),
-    ("vlmdata steps clip_", ["clip_score"]),
+    ("vlmdata steps clip_", ["clip_loss", "clip_score"]),
     ("vlmdata export OUT --to f", ["folder"]),
     ("vlmdata train align tin", ["tiny"]),
     ("vlmdata train align tiny --s", ["--set"]),
