@@ -1,7 +1,7 @@
 """The documentation site: `make docs` builds it from the pages of this folder and the docstrings, without the internet."""
 
 import re
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from vlmdata import __version__
 from vlmdata.parameters import Doc
@@ -26,7 +26,8 @@ def links_within_the_site(app: Any, docname: str, source: list[str]) -> None:
     source[0] = re.sub(r"\]\(\.\./([A-Z]+\.md)", r"](\1", source[0])
 
 
-NAMES = {"Annotated": Annotated, "Doc": Doc, "GeneratorChoice": dict[str, Any]}  # in types that a step has from a base class
+# names in types that a step has from a base class in another file
+NAMES = {"Annotated": Annotated, "Doc": Doc, "GeneratorChoice": dict[str, Any], "Literal": Literal}
 
 
 def types_without_docs(app: Any, obj: Any, bound_method: bool) -> None:
