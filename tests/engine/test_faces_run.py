@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import fixture
+from tests.steps.group_photo import group_photo
 from vlmdata import run
 from vlmdata.images.measure import sharpness
 from vlmdata.recipe import parse
@@ -27,9 +28,11 @@ KEEP = {"resize": {"mode": "no", "skip_reencode": True}}  # images keep their by
 def photos(tmp_path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
-    for name in ("J_faces/photos/000000001000", "J_faces/photos/000000011149", "A_captioned/coco_free_licence/000000012667"):
+    for name in ("J_faces/photos/000000011149", "A_captioned/coco_free_licence/000000012667"):
         shutil.copy(fixture(f"{name}.jpg"), folder)
-        (folder / f"{Path(name).name}.txt").write_text(f"The photo {Path(name).name}.")
+    (folder / "000000000077.jpg").write_bytes(group_photo())
+    for photo in list(folder.iterdir()):
+        photo.with_suffix(".txt").write_text(f"The photo {photo.stem}.")
     return folder
 
 
@@ -52,14 +55,14 @@ def work(out: Path) -> dict[str, int]:
 def test_shards_hold_the_blurred_images_and_later_steps_see_them(photos, tmp_path):
     build(photos, tmp_path / "out", KEEP, BLUR, {"image_detail": {}})
     found = samples(tmp_path / "out")
-    assert {name: about["scores"]["faces"] for name, (about, _) in found.items()} == {"1000": 11, "11149": 1, "12667": 0}
+    assert {name: about["scores"]["faces"] for name, (about, _) in found.items()} == {"77": 11, "11149": 1, "12667": 0}
     for name, (about, body) in found.items():
         original = (photos / f"{name:0>12}.jpg").read_bytes()
         assert (body == original) == (name == "12667")
         assert about["sha256"] == hashlib.sha256(original).hexdigest()
         assert about["scores"]["image_detail.sharpness"] == pytest.approx(sharpness(small_pixels(body, 256)), abs=1e-3)
     shown = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file() and "work" not in path.parts)
-    assert all((photos / f"{name:0>12}.jpg").read_bytes()[2000:4000] not in shown for name in ("1000", "11149"))
+    assert all((photos / f"{name:0>12}.jpg").read_bytes()[2000:4000] not in shown for name in ("77", "11149"))
 
 
 def test_a_second_run_blurs_nothing_again_and_other_limits_measure_nothing(photos, tmp_path):
@@ -73,7 +76,7 @@ def test_a_second_run_blurs_nothing_again_and_other_limits_measure_nothing(photo
     ]
     assert work(tmp_path / "out") == before
     assert {name: body for name, (_, body) in samples(tmp_path / "out").items()} == {
-        n: b for n, b in bodies.items() if n != "1000"
+        n: b for n, b in bodies.items() if n != "77"
     }
 
 
@@ -83,7 +86,7 @@ def test_a_step_behind_measures_again_once_images_are_blurred(photos, tmp_path):
     sharp = {name: about["scores"]["image_detail.sharpness"] for name, (about, _) in samples(tmp_path / "out").items()}
     build(photos, tmp_path / "out", KEEP, BLUR, detail)
     soft = {name: about["scores"]["image_detail.sharpness"] for name, (about, _) in samples(tmp_path / "out").items()}
-    assert (soft["1000"] < sharp["1000"], soft["12667"] == sharp["12667"]) == (True, True)
+    assert (soft["77"] < sharp["77"], soft["12667"] == sharp["12667"]) == (True, True)
 
 
 def test_stored_boxes_are_blurred_without_detecting_again(photos, tmp_path):
@@ -93,13 +96,13 @@ def test_stored_boxes_are_blurred_without_detecting_again(photos, tmp_path):
     blur = {"faces": {"boxes": "found.boxes", "blur": True, "min_probability": 0.9}}
     build(photos, tmp_path / "out", KEEP, find, blur)
     assert len(work(tmp_path / "out")) == measured + 2  # one table and one blob, of the second step
-    assert samples(tmp_path / "out")["1000"][1] != (photos / "000000001000.jpg").read_bytes()
+    assert samples(tmp_path / "out")["77"][1] != (photos / "000000000077.jpg").read_bytes()
 
 
 def test_forgetting_an_image_erases_its_blurred_and_its_original_bytes(photos, tmp_path):
     out = tmp_path / "out"
     build(photos, out, {"resize": {"mode": "no", "quality": 90}}, BLUR)
-    about, body = samples(out)["1000"]
+    about, body = samples(out)["77"]
     blobs = [path for path in (out / "work" / "data").iterdir() if path.suffix == ".blob"]
     assert any(body in path.read_bytes() for path in blobs) and len(blobs) == 2
     forget(out, sha256=[about["sha256"]])

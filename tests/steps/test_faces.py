@@ -11,6 +11,7 @@ from tests.fixtures import fixture
 from tests.images.pictures import saved
 from tests.parts import open_part
 from tests.rows import captions, document, table
+from tests.steps.group_photo import group_photo
 from vlmdata.engine.work.ingest import Ingest
 from vlmdata.images.decode import decode
 from vlmdata.images.phash import phash
@@ -20,7 +21,8 @@ from vlmdata.steps.faces import Faces
 from vlmdata.steps.resize import Resize
 
 WEIGHTS = str(fixture("J_faces/mtcnn"))
-GROUP, BIKES, GUEST = (fixture(f"J_faces/photos/{n:012d}.jpg").read_bytes() for n in (1000, 11149, 347254))
+GROUP = group_photo()
+BIKES, GUEST = (fixture(f"J_faces/photos/{n:012d}.jpg").read_bytes() for n in (11149, 347254))
 EMPTY = fixture("A_captioned/coco_free_licence/000000012667.jpg").read_bytes()
 
 

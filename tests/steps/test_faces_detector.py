@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.fixtures import fixture
 from tests.real_data import real_data
+from tests.steps.group_photo import FACES, group_photo
 from vlmdata.images.decode import decode
 from vlmdata.images.face_boxes import pixels_within
 from vlmdata.models.mtcnn import Mtcnn
@@ -60,7 +61,7 @@ def test_boxes_and_probabilities_are_those_of_facenet_pytorch(name, mtcnn):
 
 
 def test_every_face_of_a_group_is_found(mtcnn):
-    assert len(mtcnn.faces(photo(1000), 20)) == 11  # the twelfth child shows its profile
+    assert len(mtcnn.faces(decode(group_photo()).pixels, 20)) == FACES
 
 
 def test_a_hundred_faces_are_found(mtcnn):
