@@ -210,6 +210,7 @@ def test_own_prompts_examples_and_questions_are_used(tmp_path):
         ({"kinds": {}}, "instruct.kinds needs weights of 0 or more, and one above 0"),
         ({"kinds": {"detail": -1}}, "instruct.kinds needs weights of 0 or more"),
         ({"kinds": {"detail": float("nan")}}, "instruct.kinds needs weights of 0 or more"),
+        ({"kinds": {"detail": 1e308, "reasoning": 1e308}}, "instruct.kinds needs weights of 0 or more"),
         ({"prompts": {"talk": "a"}}, "instruct.prompts: there is no kind 'talk'"),
         ({"prompts": {"detail": "{caption} {examples}"}}, r"instruct.prompts.detail: nothing is known for the place {caption}"),
         ({"prompts": {"detail": "{examples}"}}, "instruct.prompts.detail needs the place {captions}"),

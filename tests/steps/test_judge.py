@@ -206,7 +206,10 @@ def test_a_failed_answer_is_no_rating_and_a_retry_asks_only_for_it():
     [
         ({"axes": {}}, "judge.axes: give at least one axis"),
         ({"axes": {"a b": "x"}}, "judge.axes: 'a b' cannot be the name of a column"),
-        ({"axes": {"answers": "x"}}, "judge.axes: 'answers' cannot be"),
+        ({"axes": {"answers": "x"}}, "judge.axes: 'answers' is the name of a column of vlmdata"),
+        ({"axes": {"images": "x"}}, "judge.axes: 'images' is the name of a column of vlmdata"),
+        ({"axes": {"value": "x"}}, "judge.axes: 'value' is the name of a column of vlmdata. Choose another one"),
+        ({"axes": {"alternatives": "x"}}, "judge.axes: 'alternatives' is the name of a column"),
         ({"axes": {"a": " "}}, "judge.axes.a is empty"),
         ({"min": {"relevanc": 3}}, "judge.min: there is no axis 'relevanc'. Did you mean 'relevance'?"),
         ({"min": {"relevance": 0}}, r"judge.min.relevance must lie in \[1, 5\] with scale grade, not 0"),

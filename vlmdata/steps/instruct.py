@@ -157,7 +157,7 @@ class Instruct(AskingStep):
         for name in ("kinds", "systems", "prompts", "examples"):
             if unknown := sorted(set(getattr(self, name)) - set(KINDS)):
                 raise RecipeError(f"{self.name}.{name}: there is no kind '{unknown[0]}'. The kinds are {', '.join(KINDS)}")
-        if any(not math.isfinite(one) or one < 0 for one in self.kinds.values()) or not self.asked_kinds():
+        if any(one < 0 for one in self.kinds.values()) or not 0 < sum(self.kinds.values()) < math.inf:
             raise RecipeError(f"{self.name}.kinds needs weights of 0 or more, and one above 0, such as {{conversation: 1}}")
         for kind in self.asked_kinds():
             place = f"{self.name}.prompts.{kind}"

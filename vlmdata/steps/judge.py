@@ -22,6 +22,7 @@ from vlmdata.generation.scoring_step import Answers, Ask, Scores, SeeingStep
 from vlmdata.generation.template import check_template, filled
 from vlmdata.generation.units import Unit
 from vlmdata.parameters import Doc
+from vlmdata.row import ROW
 
 AXES = {
     "formatting": "Is the answer well written? A good answer is a complete sentence or a complete short answer, in correct "
@@ -39,6 +40,7 @@ SCALES = {
     "yes_no": "Write only yes or no.",
 }
 CAPTION = "Describe the picture."
+TAKEN = frozenset({*ROW.names, "answers", "asked", "failed", "alternatives"})  # names that no axis may have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +115,10 @@ class Judge(SeeingStep):
         if not self.axes:
             raise RecipeError(f"{self.name}.axes: give at least one axis")
         for name, text in self.axes.items():
-            if not name.isidentifier() or name in ("answers", "asked", "failed"):
+            if not name.isidentifier():
                 raise RecipeError(f"{self.name}.axes: '{name}' cannot be the name of a column. Use letters, digits and _")
+            if name in TAKEN:
+                raise RecipeError(f"{self.name}.axes: '{name}' is the name of a column of vlmdata. Choose another one")
             if not text.strip():
                 raise RecipeError(f"{self.name}.axes.{name} is empty. Say what the model should rate")
         for place, names in (("text_only", self.text_only), ("min", self.min)):
