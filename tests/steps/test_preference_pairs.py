@@ -85,6 +85,15 @@ def test_at_most_two_pairs_are_drawn_by_a_hash_and_texts_are_not_repeated():
     assert drawn_pairs(texts[:1], 1, 2, "a") == [] and drawn_pairs(texts, 3, 2, "a") == []
 
 
+def test_ten_thousand_answers_to_a_question_make_pairs_of_some_and_of_the_ends():
+    texts = [ScoredText(f"text {number}", 0.0) for number in range(10_000)]
+    assert drawn_pairs(texts, 1, 2, "a") == []
+    better = ScoredText("better", 1.0)
+    pairs = drawn_pairs([*texts, better], 1, 2, "a")
+    assert len(pairs) == 2 and all(pair.chosen == better for pair in pairs)
+    assert len(drawn_pairs([ScoredText(f"{n}", float(n % 2)) for n in range(10_000)], 1, 20, "a")) == 20
+
+
 def test_the_share_makes_the_mean_lengths_as_equal_as_possible():
     rng = np.random.default_rng(0)
     rejected = rng.integers(20, 60, 2000).astype(float)

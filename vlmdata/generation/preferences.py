@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
+MOST_TEXTS = 200  # that make pairs: 19,900; ten thousand texts would make 50 million
 SHARES = [n / 50 for n in range(50, -1, -1)]  # that are tried: 1, 0.98 ... 0
 
 
@@ -32,26 +33,36 @@ class Pair(NamedTuple):
 def drawn_pairs(texts: Sequence[ScoredText], min_gap: float, most: int, seed: str) -> list[Pair]:
     """Return at most `most` pairs of texts whose scores differ by at least `min_gap`, drawn by a hash of `seed`.
 
-    A text is in one pair only, as long as there are enough; equal texts count once.
+    A text is in one pair only, as long as there are enough; equal texts count once. Of more than MOST_TEXTS texts, the best one,
+    the worst one and others that are drawn in the same way are used.
     """
     different = list({one.text: one for one in reversed(texts)}.values())[::-1]
+    if len(different) > MOST_TEXTS:
+        ends = [max(different, key=_score), min(different, key=_score)]
+        different = [*ends, *sorted((one for one in different if one not in ends), key=lambda one: _hash(seed, one.text))]
     pairs = [
         Pair(*sorted(two, key=lambda one: -one.score))
-        for two in itertools.combinations(different, 2)
+        for two in itertools.combinations(different[:MOST_TEXTS], 2)
         if abs(two[0].score - two[1].score) >= min_gap
     ]
-    pairs.sort(
-        key=lambda pair: xxhash.xxh3_64_intdigest(
-            "\x1f".join([seed, pair.chosen.text, pair.rejected.text]).encode("utf-8", "surrogatepass")
-        )
-    )
+    pairs.sort(key=lambda pair: _hash(seed, pair.chosen.text, pair.rejected.text))
     found: list[Pair] = []
-    for again in (False, True):
-        for pair in pairs:
-            used = {one.text for other in found for one in other}
-            if len(found) < most and pair not in found and (again or not used & {pair.chosen.text, pair.rejected.text}):
-                found.append(pair)
-    return found
+    used: set[str] = set()
+    for pair in pairs:
+        texts_of_pair = {pair.chosen.text, pair.rejected.text}
+        if len(found) < most and not used & texts_of_pair:
+            found.append(pair)
+            used |= texts_of_pair
+    left = most - len(found)
+    return [*found, *([pair for pair in pairs if pair not in found][:left] if left else [])]
+
+
+def _score(one: ScoredText) -> float:
+    return one.score
+
+
+def _hash(*parts: str) -> int:
+    return xxhash.xxh3_64_intdigest("\x1f".join(parts).encode("utf-8", "surrogatepass"))
 
 
 def most_shorter(chosen: np.ndarray, rejected: np.ndarray) -> float:
