@@ -125,6 +125,8 @@ class Step:
     gives: ClassVar[Gives | None] = (
         None  # the kind that rows become, if the step changes it; `check` compares it with the layout
     )
+    # True: the step copies texts into the JSON of samples, where later steps do not see them. `pii_remove` must come before it.
+    copies_texts: ClassVar[bool] = False
     is_private: ClassVar[bool] = False  # the report counts rejected rows but never shows them
     # The comparison that rejects, by reason, so that a user can be told which setting keeps a row. `"flat": "< min_entropy"`:
     # the value was below the parameter; also <=, > and >=. `"format_*": "not in formats"`: `*` is not in the parameter.

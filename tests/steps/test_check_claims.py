@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.generation.judged import context_of, made, pair, rows_of, served, talk
@@ -14,7 +15,7 @@ from tests.generators.scenes import draw_scenes
 from tests.generators.truth import Truth, auc
 from tests.steps.test_claims import sentences
 from vlmdata.errors import RecipeError
-from vlmdata.row import alive
+from vlmdata.row import alive, set_column
 
 SCENES = draw_scenes(3)
 
@@ -97,6 +98,18 @@ def test_equal_probabilities_are_a_false_claim_and_without_a_picture_nothing_is_
 def test_a_wrong_parameter_is_one_line_with_its_place(parameters, message):
     with pytest.raises(RecipeError, match=f"^{message}"):
         made("check_claims", **parameters).check()
+
+
+def test_a_step_without_lists_of_claims_is_one_line():
+    scored, step = made("vqa_score"), replace(made("check_claims"), claims_of="vqa_score")
+    message = "^check_claims.claims_of: 'vqa_score' has no lists of claims. Name a step `claims`$"
+    with pytest.raises(RecipeError, match=message):
+        step.check_steps([scored])
+    rows = rows_of(pair(SCENES[0], "a"))
+    rows = set_column(rows, "vqa_score", pa.array([[0.5, None]], pa.list_(pa.float32())))
+    with pytest.raises(RecipeError, match=message):
+        step.run(rows, context_of(SCENES))
+    made("check_claims").check_steps([made("claims")])
 
 
 @pytest.mark.parametrize("error_rate", [0, 0.1, 0.2])

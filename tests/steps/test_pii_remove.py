@@ -2,8 +2,11 @@ import json
 
 import pytest
 
+from tests.generation.judged import made
 from tests.rows import captions, document, table
+from vlmdata.errors import RecipeError
 from vlmdata.steps.pii_remove import PiiRemove
+from vlmdata.steps.preference_pairs import PreferencePairs
 
 
 @pytest.mark.parametrize(
@@ -42,3 +45,12 @@ def test_a_tool_call_stays_valid_json_and_its_arguments_are_cleaned():
     given["to"] = [""]
     assert (second[0]["text"], json.loads(second[1]["text"])) == ("Write to", call)
     assert done["pii_remove.removed"].to_pylist() == [[1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize("copier", [made("instruct"), PreferencePairs()])
+def test_only_behind_a_step_that_copies_texts_it_is_refused(copier):
+    message = f"^pii_remove does not clean the texts that {copier.name}, .* Put a pii_remove before {copier.name}$"
+    with pytest.raises(RecipeError, match=message):
+        PiiRemove().check_steps([copier])
+    PiiRemove(label="again").check_steps([PiiRemove(), copier])
+    PiiRemove().check_steps([made("judge")])

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.generation.judged import pair, rows_of, talk
+from tests.generation.judged import made, pair, rows_of, talk
 from tests.generators.scenes import draw_scenes
 from vlmdata.errors import RecipeError
 from vlmdata.generation.preferences import SHARES, Pair, ScoredText, drawn_pairs, most_shorter
@@ -120,3 +120,15 @@ def test_the_share_makes_the_mean_lengths_as_equal_as_possible():
 def test_a_wrong_parameter_is_one_line_with_its_place(parameters, message):
     with pytest.raises(RecipeError, match=f"^{message}"):
         PreferencePairs(**parameters).check()
+
+
+def test_a_column_without_a_number_for_each_text_is_one_line():
+    rows = rows_of(pair(SCENES[0], "a", "b"))
+    kind = pa.list_(pa.list_(pa.string()))
+    rows = set_column(rows, "claims", pa.array([[None, ["x"]]], kind))
+    rows = set_column(rows, "claims.alternatives", pa.array([[None, [["y"]]]], pa.list_(kind)))
+    step = PreferencePairs(score="claims")
+    for refused in (lambda: step.decide(rows), lambda: step.check_steps([made("claims")])):
+        with pytest.raises(RecipeError, match="^preference_pairs.score: 'claims' does not have one number for each text"):
+            refused()
+    PreferencePairs(score="judge.relevance").check_steps([made("claims"), made("judge")])

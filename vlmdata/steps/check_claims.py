@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
+
+import pyarrow as pa
 
 from vlmdata.errors import RecipeError
 from vlmdata.generation.captions import Rejection
 from vlmdata.generation.ratings import YES_NO, probabilities
-from vlmdata.generation.scoring_step import Answers, Ask, Scores, SeeingStep
+from vlmdata.generation.scoring_step import Answers, Ask, Scores, ScoringStep, SeeingStep
 from vlmdata.generation.template import check_template, filled
 from vlmdata.generation.units import OWN, Unit
 from vlmdata.parameters import Doc
+from vlmdata.step import Step, StepContext
 
 PROMPT = "Look at the picture. Is this statement true of it?\n\n{claim}\n\nAnswer yes or no."
 NOTHING = "nothing_claimed"  # the list of claims is empty
@@ -67,6 +70,19 @@ class CheckClaims(SeeingStep):
             raise RecipeError(f"{self.name}.prompt needs the place {{claim}}")
         if self.min_score is not None and not self.min_score <= 0:
             raise RecipeError(f"{self.name}.min_score must be 0 or less, such as -1 for one false claim, not {self.min_score}")
+
+    def check_steps(self, before: Sequence[Step]) -> None:
+        for step in before:
+            if isinstance(step, ScoringStep) and self.claims_of in step.columns_decided():
+                self._check_type(pa.list_(step.value_type))
+
+    def _check_type(self, kind: pa.DataType) -> None:
+        if kind != pa.list_(pa.list_(pa.string())):
+            raise RecipeError(f"{self.name}.claims_of: '{self.claims_of}' has no lists of claims. Name a step `claims`")
+
+    def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
+        self._check_type(rows[self.claims_of].type)
+        return super().measure(rows, context)
 
     def asks(self, unit: Unit, row: Mapping[str, Any]) -> list[Ask]:
         claims = self._claims(unit, row)

@@ -50,6 +50,7 @@ class Instruct(AskingStep):
     example: ClassVar = "- instruct: {generator: {hf: {model: writer}}, max_tokens: 1024}"
     reads: ClassVar = ("texts", "images.boxes", "images.box_labels", "images.width", "images.height")
     gives: ClassVar = "conversations"
+    copies_texts: ClassVar = True
     measured_by: ClassVar = (*AskingStep.measured_by, "kinds", "joined", "max_captions", "max_text_words", "max_boxes")
 
     max_tokens: Annotated[

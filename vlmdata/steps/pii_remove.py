@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.errors import RecipeError
 from vlmdata.fields import aligned_origins
 from vlmdata.parameters import Doc
 from vlmdata.row import ROW, TEXT, flatten, in_one
@@ -38,6 +39,16 @@ class PiiRemove(Step):
         default_factory=lambda: ["mail", "ip", "telephone"]
     )
     mark: Annotated[str, Doc("Replacement, such as `<pii>`. Empty: the data and extra spaces are removed.")] = ""
+
+    def check_steps(self, before: Sequence[Step]) -> None:
+        for step in before:
+            if isinstance(step, PiiRemove):
+                return
+            if step.copies_texts:
+                raise RecipeError(
+                    f"{self.name} does not clean the texts that {step.name}, a step before it, copies into the JSON of samples. "
+                    f"Put a pii_remove before {step.name}"
+                )
 
     def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
         flat = flatten(rows, "texts")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from vlmdata.errors import RecipeError
 from vlmdata.generation.preferences import Pair, ScoredText, drawn_pairs, most_shorter, shorter_by
+from vlmdata.generation.scoring_step import ScoringStep
 from vlmdata.generation.units import OWN, Unit, caption_units, turn_units
 from vlmdata.parameters import Doc
 from vlmdata.row import alive, drop_rows, set_column
@@ -42,6 +43,7 @@ class PreferencePairs(Step):
     )
     sees_all: ClassVar = True
     changes: ClassVar = ("extra",)
+    copies_texts: ClassVar = True
     limits: ClassVar = {"min_gap": "< min_gap"}
 
     score: Annotated[str, Doc("Column of the scores, whose column of alternatives is `SCORE.alternatives`.")] = "check_claims"
@@ -65,7 +67,21 @@ class PreferencePairs(Step):
         if self.pairs < 1:
             raise RecipeError(f"{self.name}.pairs must be at least 1, not {self.pairs}")
 
+    def check_steps(self, before: Sequence[Step]) -> None:
+        for step in before:
+            if isinstance(step, ScoringStep) and self.score in step.columns_decided():
+                self._check_type(step.value_type, pa.list_(step.value_type))
+
+    def _check_type(self, own: pa.DataType, alternatives: pa.DataType) -> None:
+        """Raise RecipeError if the scores of a text, and those of its alternatives, do not have these types."""
+        if not (_is_number(own) and pa.types.is_list(alternatives) and _is_number(alternatives.value_type)):
+            raise RecipeError(
+                f"{self.name}.score: '{self.score}' does not have one number for each text. Name the scores of a step that "
+                "scores texts, such as check_claims or judge.relevance"
+            )
+
     def decide(self, rows: pa.Table) -> pa.Table:
+        self._check_type(*(_item(rows[name].type) for name in (self.score, f"{self.score}.alternatives")))
         is_alive = alive(rows)
         table = rows.to_pylist()
         found: list[list[tuple[Unit, Pair]]] = []
@@ -125,6 +141,14 @@ class PreferencePairs(Step):
             "rejected_score": pair.rejected.score,
             "images": len(unit.images),
         }
+
+
+def _item(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_list(kind) else pa.null()
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
 def _shorter(pair: Pair) -> float:
