@@ -129,6 +129,6 @@ def test_a_column_without_a_number_for_each_text_is_one_line():
     rows = set_column(rows, "claims.alternatives", pa.array([[None, [["y"]]]], pa.list_(kind)))
     step = PreferencePairs(score="claims")
     for refused in (lambda: step.decide(rows), lambda: step.check_steps([made("claims")])):
-        with pytest.raises(RecipeError, match="^preference_pairs.score: 'claims' does not have one number for each text"):
+        with pytest.raises(RecipeError, match=r"^preference_pairs\.score: 'claims' does not have one number for each text"):
             refused()
     PreferencePairs(score="judge.relevance").check_steps([made("claims"), made("judge")])

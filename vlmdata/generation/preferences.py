@@ -33,8 +33,8 @@ class Pair(NamedTuple):
 def drawn_pairs(texts: Sequence[ScoredText], min_gap: float, most: int, seed: str) -> list[Pair]:
     """Return at most `most` pairs of texts whose scores differ by at least `min_gap`, drawn by a hash of `seed`.
 
-    A text is in one pair only, as long as there are enough; equal texts count once. Of more than MOST_TEXTS texts, the best one,
-    the worst one and others that are drawn in the same way are used.
+    A text is in one pair only, as long as there are enough; equal texts count once. Of more than MOST_TEXTS texts, the best
+    one, the worst one and others that are drawn in the same way are used.
     """
     different = list({one.text: one for one in reversed(texts)}.values())[::-1]
     if len(different) > MOST_TEXTS:

@@ -46,8 +46,8 @@ class PiiRemove(Step):
                 return
             if step.copies_texts:
                 raise RecipeError(
-                    f"{self.name} does not clean the texts that {step.name}, a step before it, copies into the JSON of samples. "
-                    f"Put a pii_remove before {step.name}"
+                    f"{self.name} does not clean the texts that {step.name}, a step before it, copies into the JSON of "
+                    f"samples. Put a pii_remove before {step.name}"
                 )
 
     def measure(self, rows: pa.Table, context: StepContext | None) -> dict[str, pa.Array]:
