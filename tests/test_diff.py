@@ -1,12 +1,15 @@
 """Two datasets are compared row by row: rows added, removed or with changed bytes, and the step that caused each change."""
 
 import json
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.engine.site import download, picture, site
+from tests.generation.labelled_source import SCENES
+from tests.generation.replies import NAME
 from tests.loader.tars import write_tar
 from tests.servers import reply
 from vlmdata import run
@@ -64,6 +67,21 @@ def test_a_changed_text_names_the_step_that_rewrites_it(tmp_path):
     assert [(change.after, change.rows) for change in diff(tmp_path / "b", tmp_path / "a")] == [
         ("kept, but changed: text by pii_remove and score by pii_remove", 8)
     ]
+
+
+def test_turns_that_a_step_rejects_are_its_change_and_not_that_of_the_source(tmp_path, monkeypatch):
+    """The dog of the second answer is in no scene."""
+    monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
+    (tmp_path / "count").write_text("1")
+    talk = "Question:\nWhat shines?\n===\nAnswer:\nA lamp.\n===\nQuestion:\nWho sleeps?\n===\nAnswer:\nA dog.\n==="
+    step = {"generator": {NAME: {"log": f"{tmp_path}/log", "instead": {"Sentences": talk}}}, "kinds": {"conversation": 1}}
+    for name, is_checked in (("a", True), ("b", False)):
+        steps = [{"resize": {}}, {"instruct": {**step, "check_objects": is_checked}}]
+        source = {"type": SCENES, "path": f"{tmp_path}/count"}
+        recipe = parse({"source": source, "shards": {"layout": "documents"}, "steps": steps})
+        assert run(recipe, tmp_path / name, local=True, workers=1)["kept"] == 1
+    (change,) = diff(tmp_path / "a", tmp_path / "b")
+    assert change.after == "kept, but changed: text by instruct and instruct by instruct"
 
 
 def test_changed_turns_and_tools_count_as_changed_texts(tmp_path):

@@ -34,6 +34,7 @@ COLUMNS = ["key", "outcome", "step", "reason"]
 PLACE = ("key", "shard", "offset", "size")
 TEXTS = ("caption", "alternatives", "origins", "texts", "roles", "turns", "tools")  # fields of a sample's JSON
 OF_IMAGES = ("width", "height", "original_width", "original_height", "sha256", "phash", "boxes", "metadata")
+ALIGNED = ("files", "images", "metadata")  # lists with an item or null for each position of a document
 EXAMPLES = 3
 KEPT, ABSENT = "kept", "not there"
 
@@ -126,11 +127,11 @@ def _other_samples(a: Side, b: Side, keys: pa.ChunkedArray) -> Iterator[tuple[st
     if not len(unsure):
         return
     contents = _contents(a.store, at_a.take(unsure)), _contents(b.store, at_b.take(unsure))
-    text_steps = _steps_of(a, b, "texts")
+    text_steps, own = _steps_of(a, b, "texts"), _names_of_steps(a, b)
     for row in np.flatnonzero(contents[0] != contents[1]):
         one, other = (_members(side.store, at.slice(int(unsure[row]), 1)) for side, at in ((a, at_a), (b, at_b)))
         with sample_of(b.store, at_b["shard"][int(unsure[row])].as_py(), keys[int(unsure[row])].as_py()):
-            differs = _difference(one, other, text_steps)
+            differs = _difference(one, other, text_steps, own)
         yield keys[int(unsure[row])].as_py(), differs
 
 
@@ -162,10 +163,11 @@ def _members(store: Store, place: pa.Table) -> dict[str, bytes]:
         return {one.name[len(line["key"]) + 1 :]: tar.extractfile(one).read() for one in tar}  # type: ignore[union-attr]
 
 
-def _difference(a: dict[str, bytes], b: dict[str, bytes], text_steps: str) -> str:
+def _difference(a: dict[str, bytes], b: dict[str, bytes], text_steps: str, own: set[str]) -> str:
     """Return text that says how two samples with the same key differ and which steps caused it, such as "text by language".
 
-    `text_steps` names the steps that may have changed the texts.
+    `text_steps` names the steps that may have changed the texts, and `own` has the names of all steps: a field of the JSON with
+    such a name is the step's.
     """
     facts_a, facts_b = json.loads(a["json"]), json.loads(b["json"])
     pictures_a, pictures_b = (
@@ -180,12 +182,17 @@ def _difference(a: dict[str, bytes], b: dict[str, bytes], text_steps: str) -> st
     if other & set(TEXTS) or a.get("txt") != b.get("txt"):
         found.append(f"text by {text_steps}")
         other -= set(TEXTS)
+        other -= {name for name in ALIGNED if _there(facts_a, name) == _there(facts_b, name)}  # only nulls for texts differ
     if "scores" in other:
         scores_a, scores_b = facts_a.get("scores", {}), facts_b.get("scores", {})
         names = {name for name in {*scores_a, *scores_b} if scores_a.get(name) != scores_b.get(name)}
         found.append(f"score by {', '.join(sorted({name.partition('.')[0] for name in names}))}")
         other.remove("scores")
-    return " and ".join([*found, *(f"{name} by the source" for name in sorted(other))])
+    return " and ".join([*found, *(f"{name} by {name if name in own else 'the source'}" for name in sorted(other))])
+
+
+def _there(facts: dict[str, Any], name: str) -> list[Any]:
+    return [one for one in facts.get(name) or () if one is not None]
 
 
 def _hashes(facts: dict[str, Any]) -> list[str | None]:
@@ -208,6 +215,13 @@ def _steps_of(a: Side, b: Side, column: str) -> str:
         step.name for step in changed if column in {*step.columns_written(), *step.changes} or isinstance(step, AskingStep)
     }
     return " or ".join(sorted(names)) or "the source"
+
+
+def _names_of_steps(a: Side, b: Side) -> set[str]:
+    try:
+        return {step.name for side in (a, b) for step in parse(side.manifest["recipe"]).steps}
+    except RecipeError:  # a user's step that cannot be imported here
+        return set()
 
 
 def tell(changes: list[Change]) -> str:
