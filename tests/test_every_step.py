@@ -4,14 +4,16 @@ import dataclasses
 import inspect
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
 
+from tests.rows import captions
 from vlmdata import catalog
 from vlmdata.generation.choice import completed
 from vlmdata.parameters import parameters
-from vlmdata.row import ROW, conform
+from vlmdata.row import ROW, conform, drop_rows
 
 STEPS = [(name, catalog.find("steps", name)) for name in catalog.names("steps")]
 SOURCES = [(name, catalog.find("sources", name)) for name in catalog.names("sources")]
@@ -64,6 +66,28 @@ def test_each_step_accepts_a_table_without_rows(cls):
         if column not in rows.column_names:
             rows = rows.append_column(column, pa.array([], pa.float64()))
     assert len(step.run(rows)) == 0
+
+
+READS_A_FILE = {"nearest_centroid"}  # its decision needs the user's file of centroids; its own test covers this
+MEASURING = [pytest.param(cls, id=name) for name, cls in STEPS if cls.writes and name not in READS_A_FILE]
+
+
+@pytest.mark.parametrize("cls", MEASURING)
+def test_each_step_decides_about_rows_rejected_before_it_measured(cls):
+    step = _of_example(cls)
+    rows = drop_rows(captions(["one", "two"]), np.array([True, True]), "earlier", reason="broken")
+    for name, kind in step.columns_written().items():
+        if name not in ROW.names:
+            rows = rows.append_column(step.column(name), pa.nulls(2, kind))
+    assert step.decide(rows)["reason"].to_pylist() == ["broken", "broken"]
+
+
+def _of_example(cls: type):
+    for step in yaml.safe_load(cls.example):
+        name, given = next(iter(step.items())) if isinstance(step, dict) else (step, {})
+        if name == cls.__module__.rpartition(".")[2]:
+            return cls(**given)
+    pytest.fail("its example does not show the step")
 
 
 def _with_defaults(cls: type):

@@ -177,6 +177,17 @@ def aligned(rows: pa.Table, column: str, like: str) -> np.ndarray:
     return values
 
 
+def aligned_values(rows: pa.Table, column: str, like: str) -> np.ndarray:
+    """Return a measured list column as objects: one value per position of the column `like`, with None for missing values.
+
+    The column is null in rows that were rejected before it was measured. `like` is "images" or "texts".
+    """
+    flat, items = flatten(rows, like), flatten(rows, column)
+    values = np.full(len(flat.items), None, object)
+    values[np.isin(flat.parents, items.parents)] = items.items.to_pylist()
+    return values
+
+
 def alive(rows: pa.Table) -> np.ndarray:
     """Return a bool per row: true if no step has rejected the row."""
     return _numpy(in_one(rows["drop"]).is_null())
