@@ -2,12 +2,14 @@
 
 import base64
 import hashlib
+import io
 import json
 import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.fixtures import fixture
 from tests.steps.group_photo import group_photo
@@ -63,6 +65,20 @@ def test_shards_hold_the_blurred_images_and_later_steps_see_them(photos, tmp_pat
         assert about["scores"]["image_detail.sharpness"] == pytest.approx(sharpness(small_pixels(body, 256)), abs=1e-3)
     shown = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file() and "work" not in path.parts)
     assert all((photos / f"{name:0>12}.jpg").read_bytes()[2000:4000] not in shown for name in ("77", "11149"))
+
+
+def test_a_resize_behind_the_blur_keeps_the_facts_of_the_fetched_image(photos, tmp_path):
+    small = {"resize": {"mode": "keep_ratio_largest", "size": 64, "label": "small"}}
+    build(photos, tmp_path / "out", KEEP, BLUR, small)
+    for name, (about, body) in samples(tmp_path / "out").items():
+        original = photos / f"{name:0>12}.jpg"
+        assert about["sha256"] == hashlib.sha256(original.read_bytes()).hexdigest()
+        with Image.open(original) as before, Image.open(io.BytesIO(body)) as after:
+            assert (about["original_width"], about["original_height"]) == before.size
+            assert (about["width"], about["height"]) == after.size
+    original = photos / "000000001000.jpg"
+    forget(str(tmp_path / "out"), sha256=[hashlib.sha256(original.read_bytes()).hexdigest()])
+    assert set(samples(tmp_path / "out")) == {"11149", "12667"}
 
 
 def test_a_second_run_blurs_nothing_again_and_other_limits_measure_nothing(photos, tmp_path):

@@ -68,7 +68,7 @@ def _joined(steps: tuple[Step, ...]) -> list[Step]:
             if isinstance(before, Ingest) and before.resize is None:
                 joined[-1] = Ingest(download=before.download, resize=step)
             else:
-                joined.append(Ingest(resize=step))
+                joined.append(Ingest(resize=step, is_later=any(isinstance(one, Ingest) for one in joined)))
         else:
             joined.append(step)
     return joined

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0  # seconds between checks that the client is alive
 DONE = ["format", "width", "height", "original_width", "original_height", "sha256", "phash"]  # fields of `Processed`
+ORIGINAL = ["original_width", "original_height", "original_format", "sha256"]  # facts about the image as fetched
 MEASURED = [*DONE, "original_format", "boxes"]
 FACTS = ["blob", "offset", "size", *MEASURED, "drop", "reason", "value", "threshold"]
 
@@ -53,6 +54,7 @@ class Ingest(Step):
 
     download: Download | None = None
     resize: Resize | None = None
+    is_later: bool = False  # whether an earlier step has stored the images, so that ORIGINAL is known
     label: str = field(default="ingest", init=False)
 
     def identity(self) -> str:
@@ -62,6 +64,7 @@ class Ingest(Step):
         fetched again. The engine is included because engines produce different pixels.
         """
         words = [self._engine(), f"verify {self._verified()}"] if self._verified() else [self._engine()]
+        words += ["later"] if self.is_later else []
         return " ".join(word for word in words if word != "vlmdata")
 
     def _engine(self) -> str:
@@ -83,7 +86,8 @@ class Ingest(Step):
             done[positions] = True
             for name, value in facts.items():
                 for position in positions:
-                    columns[name][position] = value
+                    if not (self.is_later and name in ORIGINAL and before["sha256"][position]):
+                        columns[name][position] = value
         arrays = [pa.array(columns[f.name], f.type) if f.name in columns else flat.field(f.name) for f in IMAGE]
         data = IMAGE.get_field_index("data")
         arrays[data] = pc.if_else(pa.array(done), pa.scalar(None, pa.binary()), arrays[data])
