@@ -138,6 +138,10 @@ def test_tensors_in_mappings_are_named_with_dots(tmp_path: Path) -> None:
             {"w": TENSORS["w"].T.copy(), "b": TENSORS["b"]},
             r"the tensor 'w' of \S+ must have the shape \(2, 3\), not \(3, 2\)\.",
         ),
+        *(
+            ({**TENSORS, "w": TENSORS["w"].astype(kind)}, rf"the tensor 'w' of \S+ must hold floats, not (torch\.)?{kind}\.")
+            for kind in ("int8", "bool", "complex64")
+        ),
         ({**TENSORS, "b": np.array([0, np.nan], np.float32)}, r"the tensor 'b' of \S+ has a number that is not finite"),
     ],
 )
@@ -147,6 +151,20 @@ def test_weights_of_another_head_are_refused(tensors: dict[str, np.ndarray], mes
     torch.save({name: torch.from_numpy(values) for name, values in tensors.items()}, tmp_path / "head.pt")
     with pytest.raises(RecipeError, match=f"^weights: {message}"):
         load_head(written(tmp_path), str(tmp_path / "head.pt"))
+
+
+def test_a_tensor_of_two_layers_with_other_widths_is_refused(tmp_path: Path) -> None:
+    layers = [{"width": 2, "weight": "w", "bias": "b"}, {"width": 2, "weight": "w", "bias": ""}]
+    with pytest.raises(RecipeError, match=r"^head: the tensor 'w' cannot have both the shape \(2, 3\) and \(2, 2\)\."):
+        load_head(written(tmp_path, layers=layers))
+
+
+def test_mappings_that_stand_for_millions_of_names_are_not_searched(tmp_path: Path) -> None:
+    tree: dict[str, Any] = {"epoch": 3}
+    for _ in range(8):
+        tree = {str(number): tree for number in range(40)}  # 40 ** 8 names in a file of a few kB
+    torch.save({**tree, "w": torch.eye(2, 3), "b": torch.zeros(2)}, tmp_path / "head.pt")
+    assert load_head(written(tmp_path), str(tmp_path / "head.pt")).names
 
 
 def test_a_small_file_that_states_a_huge_tensor_is_refused(tmp_path: Path) -> None:

@@ -126,16 +126,25 @@ def head_identity(head: str, weights: str) -> str:
 
 
 def shapes(description: Description) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor that a head needs, by its name."""
-    found: dict[str, tuple[int, ...]] = {}
+    """Return the shape of each tensor that a head needs, by its name.
+
+    Raises RecipeError, whose message begins with "head", if the description gives one tensor two shapes.
+    """
     width = description.input.width
+    needed: list[tuple[str, tuple[int, ...]]] = []
     if description.input.normalise == "standardise":
-        found |= {description.input.mean: (width,), description.input.variance: (width,)}
+        needed += [(description.input.mean, (width,)), (description.input.variance, (width,))]
     for layer in description.layers:
-        found[layer.weight] = (layer.width, width)
+        needed.append((layer.weight, (layer.width, width)))
         if layer.bias:
-            found[layer.bias] = (layer.width,)
+            needed.append((layer.bias, (layer.width,)))
         width = layer.width
+    found: dict[str, tuple[int, ...]] = {}
+    for name, shape in needed:
+        if found.setdefault(name, shape) != shape:
+            raise RecipeError(
+                f"head: the tensor '{name}' cannot have both the shape {found[name]} and {shape}. Name each layer's own tensors"
+            )
     return found
 
 

@@ -68,7 +68,9 @@ def _safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Tensors:
     with safe_open(path, "numpy") as file:
         for name in shapes.keys() & set(file.keys()):
             _check_shape(path, name, file.get_slice(name).get_shape(), shapes)
-            found[name] = np.asarray(file.get_tensor(name), np.float32)
+            values = file.get_tensor(name)
+            _check_kind(path, name, values.dtype.kind == "f", str(values.dtype))
+            found[name] = np.asarray(values, np.float32)
     return found
 
 
@@ -84,8 +86,9 @@ def _pytorch(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Tensors:
             name = f"{prefix}{key}"
             if isinstance(value, torch.Tensor) and name in shapes:
                 _check_shape(path, name, value.shape, shapes)  # before a copy: a small file can state a huge shape
+                _check_kind(path, name, value.is_floating_point(), str(value.dtype))
                 found[name] = value.detach().float().contiguous().numpy()
-            elif depth < DEEPEST:
+            elif depth < DEEPEST and any(wanted.startswith(f"{name}.") for wanted in shapes):
                 waiting.append((f"{name}.", value, depth + 1))
     return found
 
@@ -96,6 +99,11 @@ def _check_shape(path: Path, name: str, shape: Sequence[int], shapes: Mapping[st
             f"weights: the tensor '{name}' of {path} must have the shape {shapes[name]}, not {tuple(shape)}. "
             "Give the weights of this head, or correct the widths in the description"
         )
+
+
+def _check_kind(path: Path, name: str, is_float: bool, kind: str) -> None:
+    if not is_float:  # numbers of a quantised head mean nothing without their scale, and complex ones are not a head's
+        raise RecipeError(f"weights: the tensor '{name}' of {path} must hold floats, not {kind}. Save the head in float32")
 
 
 def _unreadable(path: Path, error: Exception) -> Exception:
