@@ -1,9 +1,10 @@
 """Flattened list columns of rows are computed on correctly."""
 
 import numpy as np
+import pyarrow as pa
 
 from tests.rows import document, table
-from vlmdata.row import flatten
+from vlmdata.row import aligned_items, flatten, set_column
 from vlmdata.similarity.verdict import drop_duplicate_images, living_images
 
 ROWS = [["a"], [{"url": "1"}, "b", {"url": "2"}], [], [{"url": "3"}, {"url": "4"}]]
@@ -31,3 +32,10 @@ def test_rows_without_images_are_not_dropped():
     none = np.zeros(0, np.int64)
     decided = drop_duplicate_images(rows, living_images(rows, ()), none, "dedupe", "same_picture")
     assert decided["drop"].to_pylist() == decided["cluster"].to_pylist() == [None, None]
+
+
+def test_values_of_a_row_that_was_not_measured_are_missing_at_all_its_positions():
+    rows = table([document(*parts) for parts in ROWS])
+    measured = pa.array([None, ["x", None, "y"], [], ["too short"]], pa.list_(pa.string()))
+    values = aligned_items(set_column(rows, "step.text", measured), "step.text", "images")
+    assert values.to_pylist() == [None, "x", None, "y", None, None]

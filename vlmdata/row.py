@@ -177,15 +177,17 @@ def aligned(rows: pa.Table, column: str, like: str) -> np.ndarray:
     return values
 
 
-def aligned_values(rows: pa.Table, column: str, like: str) -> np.ndarray:
-    """Return a measured list column as objects: one value per position of the column `like`, with None for missing values.
+def aligned_items(rows: pa.Table, column: str, like: str) -> pa.Array:
+    """Return a measured list column of any type as one value per position of the column `like`, with null for missing values.
 
-    The column is null in rows that were rejected before it was measured. `like` is "images" or "texts".
+    A row that an earlier step rejected has no list, and a list of another length than the row's positions counts as missing.
     """
-    flat, items = flatten(rows, like), flatten(rows, column)
-    values = np.full(len(flat.items), None, object)
-    values[np.isin(flat.parents, items.parents)] = items.items.to_pylist()
-    return values
+    flat, own = flatten(rows, like), flatten(rows, column)
+    lengths, positions = (np.diff(one.offsets.to_numpy()) for one in (own, flat))
+    has = lengths == positions
+    take = np.full(len(flat.items), -1)
+    take[has[flat.parents]] = np.flatnonzero(has[own.parents])
+    return own.items.take(pa.array(take, mask=take < 0))
 
 
 def alive(rows: pa.Table) -> np.ndarray:

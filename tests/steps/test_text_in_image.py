@@ -16,7 +16,7 @@ from tests.real_data import real_data
 from tests.rows import captions, document, table
 from vlmdata.images.text_regions import unpacked
 from vlmdata.models.ocr_files import ocr_files
-from vlmdata.row import set_column
+from vlmdata.row import drop_rows, set_column
 from vlmdata.step import RecipeError
 from vlmdata.steps.text_in_image import TextInImage
 
@@ -175,6 +175,18 @@ def test_limits_decide_on_stored_values_and_a_value_at_the_limit_is_kept():
     ]
     assert TextInImage().decide(rows)["drop"].null_count == 3
     assert TextInImage.measured_by == ("recognise", "side"), "a limit is no part of the measurement's name"
+
+
+def test_rows_that_an_earlier_step_rejected_have_no_values_and_stay_as_they_are():
+    rows = captions(list("ab"))
+    rows = drop_rows(rows, np.array([True, False]), "image_size")
+    for column, kind in TextInImage.writes.items():
+        value = "not_decodable" if column == "failure" else None
+        name = f"text_in_image.{column}" if column else "text_in_image"
+        rows = set_column(rows, name, pa.array([None, [value, None]], kind))
+    decided = TextInImage().decide(rows)
+    assert decided["drop"].to_pylist() == ["image_size", "text_in_image"]
+    assert decided["reason"].to_pylist() == [None, "not_decodable"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from vlmdata.images.face_boxes import Face, as_faces, blur_faces, largest_share,
 from vlmdata.images.facts import ImageError
 from vlmdata.models.mtcnn_files import HOW, is_published, read_weights, weights_digest
 from vlmdata.parameters import Doc
-from vlmdata.row import IMAGE, ROW, Flat, drop_images, drop_rows, flatten, set_column
+from vlmdata.row import IMAGE, ROW, Flat, aligned_items, drop_images, drop_rows, flatten, set_column
 from vlmdata.step import RecipeError, Step, StepContext
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class Faces(Step):
         kind = rows[self.boxes].type
         if not (_is_list(kind) and _is_list(kind.value_type) and _is_list(kind.value_type.value_type)):
             raise RecipeError(f"{self.name}.boxes: the column {self.boxes} holds {kind}, not a list of boxes for each image")
-        return [None if boxes is None else as_faces(boxes) for boxes in _aligned(rows, self.boxes, images)]
+        return [None if boxes is None else as_faces(boxes) for boxes in aligned_items(rows, self.boxes, "images").to_pylist()]
 
     def _probable(self, faces: list[Face]) -> list[Face]:
         return [face for face in faces if face[4] >= self.min_probability]
@@ -201,7 +201,7 @@ class Faces(Step):
 
     def decide(self, rows: pa.Table) -> pa.Table:
         images = flatten(rows, "images")
-        found: list[list[Face] | None] = _aligned(rows, self.column("boxes"), images)
+        found: list[list[Face] | None] = aligned_items(rows, self.column("boxes"), "images").to_pylist()
         rows = set_column(rows, self.name, self._columns(images, found)[""])  # with the `min_probability` of this run
         probable = [self._probable(faces or []) for faces in found]
         rows = drop_images(rows, np.array([faces is None for faces in found], bool), self.name, reason=UNSEEN)
@@ -226,13 +226,6 @@ class Faces(Step):
 
 def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
-def _aligned(rows: pa.Table, column: str, images: Flat) -> list[Any]:
-    """Return a measured column as one value for each position of `images`, with None where a row has no such list."""
-    counts = np.bincount(images.parents, minlength=len(rows)).tolist()
-    lists = zip(rows[column].to_pylist(), counts, strict=True)
-    return [one for values, count in lists for one in (values if values and len(values) == count else [None] * count)]
 
 
 def _with_facts(images: Flat, changed: Mapping[int, Mapping[str, Any]]) -> pa.ListArray:

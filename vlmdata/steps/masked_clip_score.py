@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from vlmdata.images.text_regions import masked_image, unpacked
 from vlmdata.parameters import Doc
-from vlmdata.row import flatten
+from vlmdata.row import aligned_items
 from vlmdata.step import StepContext
 from vlmdata.steps.clip_score import ClipScore
 
@@ -53,7 +53,7 @@ class MaskedClipScore(ClipScore):
         self, rows: pa.Table, positions: np.ndarray, context: StepContext
     ) -> tuple[list[Hashable], Callable[[Any], bytes]]:
         places, read = super().pictures(rows, positions, context)
-        regions = flatten(rows, f"{self.text_of}.regions").items.take(pa.array(positions)).to_pylist()
+        regions = aligned_items(rows, f"{self.text_of}.regions", "images").take(pa.array(positions)).to_pylist()
         masked = [(place, stored) if stored else place for place, stored in zip(places, regions, strict=True)]
 
         def read_masked(picture: Any) -> bytes:

@@ -14,7 +14,7 @@ from vlmdata.catalog import suggest
 from vlmdata.models.nsfwjs_folder import check_converted, is_converted
 from vlmdata.models.weights_identity import identity
 from vlmdata.parameters import Doc
-from vlmdata.row import aligned, aligned_values, drop_images, drop_rows, flatten
+from vlmdata.row import aligned, aligned_items, drop_images, drop_rows, flatten
 from vlmdata.step import RecipeError, Step, StepContext
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class NsfwImages(Step):
 
     def decide(self, rows: pa.Table) -> pa.Table:
         value, images = aligned(rows, self.name, "images"), flatten(rows, "images")
-        which = aligned_values(rows, self.column("label"), "images")
+        which = np.array(aligned_items(rows, self.column("label"), "images").to_pylist(), object)
         rows = drop_images(rows, which == UNSEEN, self.name, reason=UNSEEN)
         for label, limit in zip(self.labels, self.max_probability, strict=True):
             bad = (value > np.float32(limit)) & (which == label)

@@ -17,7 +17,7 @@ from vlmdata.images.text_regions import covered_share, packed
 from vlmdata.models.ocr_files import ocr_files
 from vlmdata.models.weights_identity import identity
 from vlmdata.parameters import Doc
-from vlmdata.row import Flat, aligned, aligned_values, drop_images, flatten
+from vlmdata.row import Flat, aligned, aligned_items, drop_images, flatten
 from vlmdata.scores import as_stored
 from vlmdata.step import RecipeError, Step, StepContext
 from vlmdata.text.word_overlap import shared_words
@@ -149,8 +149,8 @@ class TextInImage(Step):
         return TextReader(self.side, self.name)
 
     def decide(self, rows: pa.Table) -> pa.Table:
-        failure = aligned_values(rows, self.column("failure"), "images")
-        rows = drop_images(rows, failure == NOT_DECODABLE, self.name, reason=NOT_DECODABLE)
+        is_failed = np.asarray(aligned_items(rows, self.column("failure"), "images").is_valid())
+        rows = drop_images(rows, is_failed, self.name, reason=NOT_DECODABLE)
         for reason, column, limit in (
             ("max_area", self.name, self.max_area),
             ("max_overlap", self.column("overlap"), self.max_overlap),
