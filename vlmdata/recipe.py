@@ -14,17 +14,15 @@ import yaml
 
 from vlmdata import catalog
 from vlmdata.arguments import check_overrides, wrong
-from vlmdata.columns import COLUMNS
 from vlmdata.errors import Mistakes
 from vlmdata.home_folder import at_home
-from vlmdata.loader.index.index_file import INDEX
 from vlmdata.parameters import Doc, parameters
 from vlmdata.read_yaml import StrictLoader, read_yaml
 from vlmdata.redact import redacted_tree
-from vlmdata.row import ROW
 from vlmdata.shipped import build_recipes
 from vlmdata.step import RecipeError, Source, Step, file_name
 from vlmdata.untrusted import shown
+from vlmdata.wrong_columns import wrong_columns
 
 T = TypeVar("T", bound=Step)
 DATA = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".tar", ".zip", ".gz", ".arrow", ".jpg", ".jpeg", ".png")
@@ -234,7 +232,7 @@ def parse_parts(tree: dict[str, Any], where: str = "recipe") -> Parsed:
         mistakes.append(f"{where}: part_rows must be an integer of at least 1, not {shown(part_rows)}")
         part_rows = 1000
     if len(steps) == len(entries):  # a step that is left out may measure what others read
-        mistakes += _wrong_columns(tuple(steps), where)
+        mistakes += wrong_columns(tuple(steps), where)
     return Parsed(source, tuple(steps), shards or Shards(), part_rows, mistakes)
 
 
@@ -275,36 +273,6 @@ def _named(entry: Any, kind: str, where: str) -> Any:
     if not isinstance(parameters, dict):
         raise RecipeError(f"{where}: the parameters of {name} must be a mapping, not {shown(parameters)}")
     return catalog.build(cls, parameters, where)
-
-
-def _wrong_columns(steps: tuple[Step, ...], where: str) -> list[str]:
-    """Return a line for each step with the name of another, and for each column that no step before its reader measures."""
-    mistakes = []
-    known = set(ROW.names)
-    fields = {f"{column}.{field.name}" for column in ("images", "texts") for field in ROW.field(column).type.value_type}
-    later = {name: (number, step.name) for number, step in enumerate(steps, 1) for name in _columns_of(step)}
-    seen: set[str] = set()
-    for number, step in enumerate(steps, 1):
-        here = f"{where}, step {number}"
-        if step.name in seen:
-            mistakes.append(f"{here}: another step is already called '{step.name}'. Give this step a `label`")
-        if step.label in {*ROW.names, *COLUMNS, *INDEX.names}:
-            mistakes.append(f"{here}: '{step.label}' is the name of a vlmdata column. Choose another `label`")
-        seen.add(step.name)
-        for column in dict.fromkeys(step.columns_read()):
-            if column in known | fields:
-                continue
-            problem = f"{here}: {step.name} reads the column '{column}', which no step before it measures."
-            if column in later and later[column][0] > number:
-                mistakes.append(f"{problem} Move step {number} behind step {later[column][0]}, {later[column][1]}")
-            else:
-                mistakes.append(problem + catalog.suggest(column, sorted(known - set(ROW.names))))
-        known |= _columns_of(step)
-    return mistakes
-
-
-def _columns_of(step: Step) -> set[str]:
-    return {step.column(name) for name in step.columns_written()} | set(step.columns_decided())
 
 
 def apply_overrides(tree: dict[str, Any], overrides: dict[str, Any] | None, where: str) -> None:

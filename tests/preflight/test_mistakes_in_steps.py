@@ -55,6 +55,27 @@ def test_a_column_that_a_later_step_measures_is_named_with_the_place(tmp_path, c
     )
 
 
+def test_a_step_that_another_one_needs_is_named_once(tmp_path, capsys, source):
+    asked = {"generator": {"openai": {"model": "m", "url": "http://127.0.0.1:9/v1"}}}
+    assert check(tmp_path, source, [*FETCH, {"check_claims": asked}]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "vlmdata: r.yaml, step 3: check_claims reads the column 'claims', which no step before it measures. "
+        "Put claims before it"
+    ]
+    assert check(tmp_path, source, [*FETCH, {"claims": {**asked, "label": "listed"}}, {"check_claims": asked}]) == 2
+    assert "Write 'listed', the label of claims, in place of 'claims'" in capsys.readouterr().err
+
+
+def test_a_step_that_reads_embeddings_which_clip_score_does_not_store_is_refused(tmp_path, capsys, source):
+    clip = f"local-dir:{HERE / 'clip'}"
+    steps = [*FETCH, {"clip_score": {"model": clip, "min_score": -1}}, {"text_embedding": {"model": clip}}]
+    assert check(tmp_path, source, steps) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "vlmdata: text_embedding reads clip_score.embedding, but clip_score stores no embeddings. "
+        "Set clip_score.embeddings to true"
+    ]
+
+
 VALID = [
     [
         "image_url_rules",

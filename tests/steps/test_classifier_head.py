@@ -111,7 +111,6 @@ FITS = {"model": "ViT-L-14", "pretrained": "openai", "embeddings": True}
     [
         (FITS, ""),
         ({**FITS, "model": "ViT-L-14-quickgelu"}, ""),
-        ({**FITS, "embeddings": False}, r"embedding: clip_score stores no embeddings\. Set clip_score\.embeddings to true"),
         (
             {**FITS, "model": "ViT-B-32"},
             r"head: the head does not fit clip_score: it was made for .*, not for ViT-B-32\. Embed",

@@ -1,4 +1,4 @@
-"""Finds files of embeddings, and models, that differ from the model whose embeddings they are compared with."""
+"""Finds embeddings that no step stores, and files and models that differ from the model of the embeddings that a step reads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from vlmdata.models.clip_names import embedding_width, has_own_weights
 from vlmdata.similarity.array_files import npy_shape
 from vlmdata.step import Step
 from vlmdata.steps.clip_score import ClipScore
+
+
+def not_stored(steps: Iterable[Step]) -> Iterator[str]:
+    """Yield a line for each step that reads embeddings which `clip_score` computes and does not store. It would find none."""
+    steps = tuple(steps)
+    makers = _makers(steps)
+    for step in steps:
+        for column, maker in ((name, makers[name]) for name in step.columns_read() if name in makers):
+            if not maker.embeddings:
+                yield f"{step.name} reads {column}, but {maker.name} stores no embeddings. Set {maker.name}.embeddings to true"
 
 
 def other_widths(steps: Iterable[Step]) -> Iterator[str]:

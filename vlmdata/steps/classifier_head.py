@@ -76,8 +76,6 @@ class ClassifierHead(Step):
         maker = next((s for s in before if isinstance(s, ClipScore) and s.column("embedding") == self.embedding), None)
         if maker is None:  # a step of the user's made the embeddings
             return
-        if not maker.embeddings:
-            raise RecipeError(f"{self.name}.embedding: {maker.name} stores no embeddings. Set {maker.name}.embeddings to true")
         head = self._prefixed(lambda: read_description(self.head))
         why = _other_encoder(maker, head.encoder) if head.encoder else ""
         width = embedding_width(maker.model)

@@ -70,7 +70,7 @@ class ClipScore(Step):
         ),
     ] = 1
     embeddings: Annotated[
-        bool, Doc("Whether to store the images' unit embeddings, fp16, for dedupe_semantic and decontaminate_images.")
+        bool, Doc("Whether to store the images' unit embeddings, fp16, for steps such as dedupe_semantic and classifier_head.")
     ] = False
     batch: Annotated[
         int, Doc("Images per batch. 0: 256 on a GPU, 16 on a CPU. The stored digits do not depend on it.", unit="images")
