@@ -169,7 +169,8 @@ def test_other_weights_change_the_identity(tmp_path):
         ({"min_alternative": -1}, r"itm_score.min_alternative must lie in \[0, 1\], not -1"),
         ({"batch": 0}, "itm_score.batch must be at least 1, not 0"),
         ({"origins": [""]}, "itm_score.origins has an empty name"),
-        ({"model": "/nowhere"}, "itm_score.model: there is no folder /nowhere"),
+        ({"model": "/nowhere"}, "itm_score.model: there is no folder '/nowhere"),
+        ({"model": "some/where/else"}, "itm_score.model: there is no folder 'some/where/else"),
     ],
 )
 def test_a_wrong_parameter_is_one_line_with_its_place(parameters, message):

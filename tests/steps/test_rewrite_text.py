@@ -68,7 +68,7 @@ def test_rows_without_a_text_are_not_asked(tmp_path):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"prompt": "{examples}"}, "rewrite_text.prompt needs the place {text} for the row's text"),
+        ({"prompt": "{examples}"}, "rewrite_text.prompt needs the place {text}"),
         ({"prompt": "{text}"}, r"rewrite_text.prompt needs the place {examples}, or set examples: \[\]"),
         ({"prompt": "{text} {caption}"}, "rewrite_text.prompt: nothing is known for the place {caption}"),
     ],

@@ -26,6 +26,7 @@ from vlmdata.generation.captions import (
     shortened,
     with_captions,
 )
+from vlmdata.generation.template import check_characters
 from vlmdata.loader.captions import SYNTHETIC
 from vlmdata.parameters import Doc
 from vlmdata.readers.strings import is_blank
@@ -91,9 +92,7 @@ class CaptioningStep(AskingStep):
 
     def check(self) -> None:
         super().check()
-        for place, text in self.wording().items():
-            if text != text.encode("utf-8", "replace").decode():
-                raise RecipeError(f"{self.name}.{place} has a lone surrogate, which is no character. Remove it")
+        check_characters(self.wording(), self.name)
         if not 1 <= self.samples <= MOST_SAMPLES:
             raise RecipeError(f"{self.name}.samples must be 1 to {MOST_SAMPLES}, not {self.samples}")
         if self.samples > 1 and self.temperature == 0:

@@ -100,8 +100,7 @@ def _judged(answer: Mapping[str, Any], rules: Rules) -> str | Rejection:
     caption = cleaned(text)
     if not any(map(str.isalnum, caption)):
         return Rejection("empty")
-    start = beginning(caption)
-    if any(start.startswith(beginning(refusal)) for refusal in rules.refusals):
+    if refuses(caption, rules.refusals):
         return Rejection("refusal")
     words = count_words(caption)
     if words < rules.min_words:
@@ -115,6 +114,12 @@ def _judged(answer: Mapping[str, Any], rules: Rules) -> str | Rejection:
 def beginning(text: str) -> str:
     """Return the start of a text as refusals are compared: in lower case, without quotation marks before it."""
     return text[:200].lstrip('"“„«*_ ').replace("’", "'").casefold()
+
+
+def refuses(text: str, refusals: Iterable[str]) -> bool:
+    """Return whether a text begins with one of the refusals, in any case."""
+    start = beginning(text.lstrip())
+    return any(start.startswith(beginning(refusal)) for refusal in refusals)
 
 
 def _same(text: str) -> str:

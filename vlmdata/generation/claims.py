@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vlmdata.generation.captions import MOST_CHARS, REFUSALS, Rejection, beginning, cleaned
+from vlmdata.generation.captions import MOST_CHARS, REFUSALS, Rejection, cleaned, refuses
 
 MOST_CLAIM_CHARS = 1000  # a longer line is no claim
 NONE = "none"  # what a model writes if a text claims nothing
@@ -32,7 +32,7 @@ def claims_in(answer: Mapping[str, Any], most: int) -> list[str] | Rejection:
     found = [claim for line in lines if any(map(str.isalnum, claim := cleaned(_MARK.sub("", line))))]
     if not found:
         return Rejection("empty")
-    if any(beginning(found[0]).startswith(beginning(refusal)) for refusal in REFUSALS):
+    if refuses(found[0], REFUSALS):
         return Rejection("refusal")
     if len(found) == 1 and found[0].casefold().strip(" .") == NONE:
         return []

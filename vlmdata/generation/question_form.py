@@ -17,6 +17,8 @@ import json
 import re
 from typing import Literal, NamedTuple
 
+from vlmdata.readers.strings import clean
+
 QUESTION, ANSWER, SEPARATOR = "Question:", "Answer:", "==="
 _SEPARATOR = re.compile("={3,}")
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\u200b\u2060\ufeff]")
@@ -118,7 +120,7 @@ def _from_json(text: str) -> tuple[list[Turn], Fault | None]:
 
 def cleaned_lines(text: str) -> str:
     """Return a text without control characters, characters of no width, and white space at both ends. Line ends stay."""
-    text = text.encode("utf-8", "replace").decode()  # a lone surrogate is no character
+    text = clean(text)
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x85", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
     return _CONTROLS.sub("", text).strip()
 

@@ -16,6 +16,7 @@ from vlmdata.fields import RAW
 from vlmdata.generation.asking_step import AskingStep
 from vlmdata.generation.captioning_step import NOT_A_PAIR
 from vlmdata.generation.captions import Rejection, is_pair
+from vlmdata.generation.template import check_characters
 from vlmdata.generation.units import OWN, Unit, caption_units, score_columns, turn_units, turns_of, without_alternatives
 from vlmdata.generator import ANSWERS, ASKED
 from vlmdata.parameters import Doc
@@ -98,9 +99,7 @@ class ScoringStep(AskingStep):
 
     def check(self) -> None:
         super().check()
-        for place, text in self.wording().items():
-            if text != text.encode("utf-8", "replace").decode():
-                raise RecipeError(f"{self.name}.{place} has a lone surrogate, which is no character. Remove it")
+        check_characters(self.wording(), self.name)
         if "" in self.origins:
             raise RecipeError(f"{self.name}.origins has an empty name. Write {RAW} for the texts of the source")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vlmdata.generation.captions import MOST_CHARS, Rejection, beginning, repeats
+from vlmdata.generation.captions import MOST_CHARS, Rejection, refuses, repeats
 from vlmdata.generation.instruct_prompts import CONVERSATION, DETAIL, REASONING
 from vlmdata.generation.object_claims import KnownObjects
 from vlmdata.generation.question_form import Turn, plain_answer, read_turns
@@ -98,7 +98,7 @@ def _read(kind: str, answer: Mapping[str, Any], question: str, rules: TurnRules)
     text, is_cut = answer["text"] or "", answer["finish"] == "length"
     if len(text) > MOST_CHARS:
         return [], Rejection("too_long", len(text), MOST_CHARS)
-    if _refuses(text, rules):
+    if refuses(text, rules.refusals):
         return [], Rejection("refusal")
     if kind == DETAIL:
         said, fault = plain_answer(text)
@@ -112,18 +112,13 @@ def _read(kind: str, answer: Mapping[str, Any], question: str, rules: TurnRules)
     return turns, Rejection(fault) if fault else None
 
 
-def _refuses(text: str, rules: TurnRules) -> bool:
-    start = beginning(text.lstrip())
-    return any(start.startswith(beginning(refusal)) for refusal in rules.refusals)
-
-
 def _rejected(kind: str, turn: Turn, known: KnownObjects | None, rules: TurnRules, asked: set[str]) -> Rejection | None:
     """Return why a turn is not accepted, or None."""
     question = "" if kind == DETAIL else turn.question  # the question of a description is not the model's
     both = f"{question}\n{turn.answer}"
     if _PLACEHOLDER.search(both):
         return Rejection("placeholder")
-    if _refuses(turn.answer, rules):
+    if refuses(turn.answer, rules.refusals):
         return Rejection("refusal")
     if _holds(both, rules.source_words):
         return Rejection("source_words")

@@ -17,6 +17,7 @@ from vlmdata.fields import RAW, aligned_origins
 from vlmdata.readers.strings import is_blank
 from vlmdata.row import in_one, set_column
 
+CAPTION_QUESTION = "Describe the picture."  # what stands for the question of a caption, which has none
 OWN = -1  # in place of the number of an alternative: the text itself
 
 

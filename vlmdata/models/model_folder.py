@@ -23,6 +23,18 @@ def folder_of(model: str) -> Path | None:
     return folder if model and folder.is_dir() else None
 
 
+def folder_or_name(model: str) -> Path | None:
+    """Return the folder that `model` names, or None for a possible name on the Hub, which is not looked up.
+
+    Raises RecipeError, whose message begins with "model", if it is neither.
+    """
+    folder = folder_of(model)
+    is_path = not model or Path(model).expanduser().is_absolute() or model.startswith((".", "~")) or model.count("/") > 1
+    if folder is None and is_path:
+        raise RecipeError(f"model: there is no folder {shown(model)}")
+    return folder
+
+
 def model_identity(model: str) -> str:
     """Return a hash of the files of a model folder, or the name of a model on the Hub."""
     folder = folder_of(model)
@@ -54,11 +66,8 @@ def check_folder(model: str) -> dict[str, Any] | None:
     Raises RecipeError, whose message begins with "model", if `model` is neither, or if the folder has no configuration or no
     weights.
     """
-    folder = folder_of(model)
+    folder = folder_or_name(model)
     if folder is None:
-        path = Path(model).expanduser()
-        if not model or path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
-            raise RecipeError(f"model: there is no folder {shown(model)}")
         return None
     try:
         file = folder / "config.json"

@@ -65,9 +65,7 @@ class CheckClaims(SeeingStep):
 
     def check(self) -> None:
         super().check()
-        check_template(self.prompt, ("claim",), f"{self.name}.prompt")
-        if "{claim}" not in self.prompt:
-            raise RecipeError(f"{self.name}.prompt needs the place {{claim}}")
+        check_template(self.prompt, ("claim",), f"{self.name}.prompt", needed=("claim",))
         if self.min_score is not None and not self.min_score <= 0:
             raise RecipeError(f"{self.name}.min_score must be 0 or less, such as -1 for one false claim, not {self.min_score}")
 

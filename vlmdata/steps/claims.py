@@ -13,7 +13,7 @@ from vlmdata.generation.captions import Rejection
 from vlmdata.generation.claims import claims_in
 from vlmdata.generation.scoring_step import Answers, Ask, Scores, ScoringStep
 from vlmdata.generation.template import check_template, filled
-from vlmdata.generation.units import Unit
+from vlmdata.generation.units import CAPTION_QUESTION, Unit
 from vlmdata.parameters import Doc
 
 MOST = 10_000
@@ -24,7 +24,6 @@ PROMPT = (
     "opinions and what no picture can show. Write each claim on a line of its own and nothing else. If there is no claim, "
     "write: none\n\nQuestion: {question}\nAnswer: {answer}"
 )
-CAPTION = "Describe the picture."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ class Claims(ScoringStep):
     prompt: Annotated[
         str, Doc("Text of the question. It has places for `{question}`, which is optional, and for `{answer}`.")
     ] = PROMPT
-    caption_question: Annotated[str, Doc("What stands for the question of a caption, which has none.")] = CAPTION
+    caption_question: Annotated[str, Doc("What stands for the question of a caption, which has none.")] = CAPTION_QUESTION
     max_claims: Annotated[
         int, Doc("A list with more claims is not used.", unit="claims", source="vlmdata's choice: a longer one is often a loop")
     ] = 100
@@ -57,9 +56,7 @@ class Claims(ScoringStep):
 
     def check(self) -> None:
         super().check()
-        check_template(self.prompt, ("question", "answer"), f"{self.name}.prompt")
-        if "{answer}" not in self.prompt:
-            raise RecipeError(f"{self.name}.prompt needs the place {{answer}} for the text")
+        check_template(self.prompt, ("question", "answer"), f"{self.name}.prompt", needed=("answer",))
         if not 1 <= self.max_claims <= MOST:
             raise RecipeError(f"{self.name}.max_claims must be 1 to {MOST:,}, not {self.max_claims}")
 

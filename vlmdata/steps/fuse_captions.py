@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from vlmdata.errors import RecipeError
 from vlmdata.fields import aligned_origins
 from vlmdata.generation.captioning_step import CaptioningStep
 from vlmdata.generation.captions import Rejection, own_text
@@ -53,10 +52,8 @@ class FuseCaptions(CaptioningStep):
 
     def check(self) -> None:
         super().check()
-        check_template(self.prompt, ("text", "caption"), f"{self.name}.prompt")
-        for place in ("{text}", "{caption}"):
-            if place not in self.prompt:
-                raise RecipeError(f"{self.name}.prompt needs the place {place}")
+        places = ("text", "caption")
+        check_template(self.prompt, places, f"{self.name}.prompt", needed=places)
 
     def asked(self, row: Mapping[str, Any]) -> str | Rejection:
         raw, text = self.raw_text(row), own_text(row) or {}

@@ -21,9 +21,10 @@ from vlmdata.generation.captions import REFUSALS, Rejection, beginning, is_pair
 from vlmdata.generation.instruct_prompts import DETAIL, EXAMPLES, KINDS, PROMPTS, QUESTIONS, SYSTEMS, WEIGHTS
 from vlmdata.generation.object_claims import KnownObjects
 from vlmdata.generation.scene_text import box_lines, captions_of, labels_of
-from vlmdata.generation.template import check_template, filled
+from vlmdata.generation.template import check_characters, check_template, filled
 from vlmdata.generation.turns import SOURCE_WORDS, UNSURE, Judged, TurnRules, judged, runs_of
 from vlmdata.parameters import Doc
+from vlmdata.readers.strings import clean
 from vlmdata.row import alive, drop_rows
 from vlmdata.step import Question, StepContext
 from vlmdata.text.object_names import ObjectNames
@@ -162,16 +163,10 @@ class Instruct(AskingStep):
             raise RecipeError(f"{self.name}.kinds needs weights of 0 or more, and one above 0, such as {{conversation: 1}}")
         for kind in self.asked_kinds():
             place = f"{self.name}.prompts.{kind}"
-            check_template(self._prompt(kind), PLACES, place)
-            if "{captions}" not in self._prompt(kind):
-                raise RecipeError(f"{place} needs the place {{captions}}")
+            check_template(self._prompt(kind), PLACES, place, needed=("captions",))
             if self._examples(kind) and "{examples}" not in self._prompt(kind):
                 raise RecipeError(f"{place} needs the place {{examples}}, or set examples: {{{kind}: []}}")
-        for place, text in self.wording().items():
-            if text != text.encode("utf-8", "replace").decode():
-                raise RecipeError(
-                    f"{self.name}.{place.replace('/', '.')} has a lone surrogate, which is no character. Remove it"
-                )
+        check_characters({place.replace("/", "."): text for place, text in self.wording().items()}, self.name)
         self._check_rules()
 
     def _check_rules(self) -> None:
@@ -185,7 +180,7 @@ class Instruct(AskingStep):
                 raise RecipeError(f"{self.name}.{name} has a text without a word, which every answer holds. Remove it")
         if DETAIL in self.asked_kinds() and not any(text.strip() for text in self.detail_questions):
             raise RecipeError(f"{self.name}.detail_questions needs a question, such as 'Describe this picture in detail.'")
-        if any(not text.strip() or text != text.encode("utf-8", "replace").decode() for text in self.detail_questions):
+        if any(not text.strip() or text != clean(text) for text in self.detail_questions):
             raise RecipeError(f"{self.name}.detail_questions has an empty text or a lone surrogate. Remove it")
 
     def check_rows(self, rows: pa.Table) -> None:

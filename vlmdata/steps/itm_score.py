@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from vlmdata.generation.captions import is_pair
 from vlmdata.generation.units import caption_units, score_columns, without_alternatives
-from vlmdata.models.weights_identity import identity
+from vlmdata.models.model_folder import folder_of, folder_or_name, model_identity
 from vlmdata.parameters import Doc
 from vlmdata.row import aligned, alive, drop_images
 from vlmdata.scores import as_stored
@@ -79,10 +79,11 @@ class ItmScore(Step):
             raise RecipeError(f"{self.name}.batch must be at least 1, not {self.batch}")
         if "" in self.origins:
             raise RecipeError(f"{self.name}.origins has an empty name. Write raw for the texts of the source")
-        folder = Path(self.model).expanduser()
-        if not folder.is_dir():  # a name on the Hub is not looked up before work starts
-            if folder.is_absolute() or self.model.startswith((".", "~")):
-                raise RecipeError(f"{self.name}.model: there is no folder {folder}")
+        try:
+            folder = folder_or_name(self.model)
+        except RecipeError as error:
+            raise RecipeError(f"{self.name}.{error}") from None
+        if folder is None:
             return
         kind = _model_type(folder, self.name)
         if kind not in TYPES:
@@ -96,7 +97,7 @@ class ItmScore(Step):
             )
 
     def identity(self) -> str:
-        return identity(str(Path(self.model).expanduser())) if Path(self.model).expanduser().is_dir() else self.model
+        return model_identity(self.model)
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         matcher: ImageTextMatcher = context.kept(f"matcher {self.model}", self._load)
@@ -119,8 +120,7 @@ class ItmScore(Step):
     def _load(self) -> ImageTextMatcher:
         from vlmdata.models.image_text_matcher import ImageTextMatcher
 
-        folder = Path(self.model).expanduser()
-        return ImageTextMatcher(str(folder) if folder.is_dir() else self.model)
+        return ImageTextMatcher(str(folder_of(self.model) or self.model))
 
     def decide(self, rows: pa.Table) -> pa.Table:
         if self.min_alternative is not None:

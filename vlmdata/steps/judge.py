@@ -20,7 +20,7 @@ from vlmdata.generation.ratings import (
 )
 from vlmdata.generation.scoring_step import Answers, Ask, Scores, SeeingStep
 from vlmdata.generation.template import check_template, filled
-from vlmdata.generation.units import Unit
+from vlmdata.generation.units import CAPTION_QUESTION, Unit
 from vlmdata.parameters import Doc
 from vlmdata.row import ROW
 
@@ -39,7 +39,6 @@ SCALES = {
     "grade": "Rate this from 1 (not at all) to 5 (completely). Write only the number.",
     "yes_no": "Write only yes or no.",
 }
-CAPTION = "Describe the picture."
 TAKEN = frozenset({*ROW.names, "answers", "asked", "failed", "alternatives"})  # names that no axis may have
 
 
@@ -94,7 +93,7 @@ class Judge(SeeingStep):
             "(what to write)."
         ),
     ] = PROMPT
-    caption_question: Annotated[str, Doc("What stands for the question of a caption, which has none.")] = CAPTION
+    caption_question: Annotated[str, Doc("What stands for the question of a caption, which has none.")] = CAPTION_QUESTION
 
     def wording(self) -> dict[str, str]:
         axes = {f"axes.{name}": text for name, text in self.axes.items()}
@@ -129,10 +128,8 @@ class Judge(SeeingStep):
         for name, value in self.min.items():
             if not low <= value <= high:
                 raise RecipeError(f"{self.name}.min.{name} must lie in [{low}, {high}] with scale {self.scale}, not {value}")
-        check_template(self.prompt, ("rubric", "question", "answer", "scale"), f"{self.name}.prompt")
-        for place in ("{rubric}", "{answer}"):
-            if place not in self.prompt:
-                raise RecipeError(f"{self.name}.prompt needs the place {place}")
+        places = ("rubric", "question", "answer", "scale")
+        check_template(self.prompt, places, f"{self.name}.prompt", needed=("rubric", "answer"))
 
     def asks(self, unit: Unit, row: Mapping[str, Any]) -> list[Ask]:
         question = unit.question if unit.turn else self.caption_question

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.catalog import suggest
+from vlmdata.models.model_folder import folder_of, folder_or_name, model_identity
 from vlmdata.models.nsfwjs_folder import check_converted, is_converted
-from vlmdata.models.weights_identity import identity
 from vlmdata.parameters import Doc
 from vlmdata.row import aligned, aligned_items, drop_images, drop_rows, flatten
 from vlmdata.step import RecipeError, Step, StepContext
@@ -82,11 +82,11 @@ class NsfwImages(Step):
             raise RecipeError(f"{self.name}: give one max_probability for each label in labels")
         if any(not 0.5 <= limit <= 1 for limit in self.max_probability):
             raise RecipeError(f"{self.name}.max_probability: each value must lie in [0.5, 1]")
-        folder = self._folder()
-        if folder is None:  # a name on the Hub is not looked up before work starts
-            path = Path(self.model).expanduser()
-            if path.is_absolute() or self.model.startswith((".", "~")):
-                raise RecipeError(f"{self.name}.model: there is no folder {path}")
+        try:
+            folder = folder_or_name(self.model)
+        except RecipeError as error:
+            raise RecipeError(f"{self.name}.{error}") from None
+        if folder is None:
             return
         config = self._config(folder)
         if is_converted(config):
@@ -101,14 +101,10 @@ class NsfwImages(Step):
                 raise RecipeError(f"{self.name}.labels: the model has no label '{label}'.{suggest(label, known)}")
 
     def packages_needed(self) -> tuple[str, ...]:
-        folder = self._folder()
+        folder = folder_of(self.model)
         if folder is not None and is_converted(self._config(folder)):
             return ("safetensors", "torch", "torchvision")
         return self.packages
-
-    def _folder(self) -> Path | None:
-        folder = Path(self.model).expanduser()
-        return folder if folder.is_dir() else None
 
     def _config(self, folder: Path) -> dict[str, Any]:
         """Return the contents of config.json in a model folder."""
@@ -121,8 +117,7 @@ class NsfwImages(Step):
         return config
 
     def identity(self) -> str:
-        folder = self._folder()
-        return identity(str(folder)) if folder is not None else self.model
+        return model_identity(self.model)
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
         classifier: ImageClassifier | NsfwMobileNet = context.kept(f"classifier {self.model}", self._load)
@@ -146,7 +141,7 @@ class NsfwImages(Step):
         }
 
     def _load(self) -> ImageClassifier | NsfwMobileNet:
-        folder = self._folder()
+        folder = folder_of(self.model)
         if folder is not None and is_converted(self._config(folder)):
             from vlmdata.models.nsfw_mobilenet import NsfwMobileNet
 

@@ -13,14 +13,13 @@ import pyarrow as pa
 from vlmdata.errors import RecipeError
 from vlmdata.generation.preferences import Pair, ScoredText, drawn_pairs, most_shorter, shorter_by
 from vlmdata.generation.scoring_step import ScoringStep
-from vlmdata.generation.units import OWN, Unit, caption_units, turn_units
+from vlmdata.generation.units import CAPTION_QUESTION, OWN, Unit, caption_units, turn_units
 from vlmdata.parameters import Doc
 from vlmdata.row import alive, drop_rows, set_column
 from vlmdata.step import Step
 from vlmdata.text.words import count_words
 
 FIELD = "preferences"  # in the JSON of a sample
-CAPTION = "Describe the picture."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,7 @@ class PreferencePairs(Step):
         bool, Doc("Whether to remove pairs so that chosen and rejected answers are equally long on average.")
     ] = True
     require: Annotated[bool, Doc("Whether a row without a pair is rejected.")] = True
-    caption_question: Annotated[str, Doc("The question that a caption answers.")] = CAPTION
+    caption_question: Annotated[str, Doc("The question that a caption answers.")] = CAPTION_QUESTION
 
     def columns_read(self) -> tuple[str, ...]:
         texts = ("texts.text", "texts.alternatives", "texts.origins")

@@ -52,9 +52,7 @@ class RewriteText(CaptioningStep):
 
     def check(self) -> None:
         super().check()
-        check_template(self.prompt, ("examples", "text"), f"{self.name}.prompt")
-        if "{text}" not in self.prompt:
-            raise RecipeError(f"{self.name}.prompt needs the place {{text}} for the row's text")
+        check_template(self.prompt, ("examples", "text"), f"{self.name}.prompt", needed=("text",))
         if self.examples and "{examples}" not in self.prompt:
             raise RecipeError(f"{self.name}.prompt needs the place {{examples}}, or set examples: []")
 

@@ -69,9 +69,7 @@ class VqaScore(SeeingStep):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise RecipeError(f"{self.name}.{name} must lie in [0, 1], not {value}")
-        check_template(self.prompt, ("text",), f"{self.name}.prompt")
-        if "{text}" not in self.prompt:
-            raise RecipeError(f"{self.name}.prompt needs the place {{text}} for the caption")
+        check_template(self.prompt, ("text",), f"{self.name}.prompt", needed=("text",))
 
     def decide(self, rows: pa.Table) -> pa.Table:
         rows = super().decide(rows)
