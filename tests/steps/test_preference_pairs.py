@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.generation.judged import made, pair, rows_of, talk
+from tests.generation.judged import image_of, made, pair, rows_of, talk
 from tests.generators.scenes import draw_scenes
+from tests.rows import document
 from vlmdata.errors import RecipeError
 from vlmdata.generation.preferences import SHARES, Pair, ScoredText, drawn_pairs, most_shorter
 from vlmdata.row import alive, set_column
@@ -61,6 +62,36 @@ def test_a_pair_of_a_later_turn_has_the_messages_before_it():
         ("user", ["q2"]),
     ]
     assert (said(one["chosen"][0]), said(one["rejected"][0]), one["images"]) == (["other a2"], ["a2"], 1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "roles", "kinds", "place", "shown"),
+    [
+        (["?", "q", "a", "?"], ["user", "user", "assistant", "assistant"], [None] * 4, 2, [("user", ["image", "q"])]),
+        (
+            ["q", "{}", "?", "12", "a"],
+            ["user", "assistant", "tool", "tool", "assistant"],
+            [None, "tool_call", None, None, None],
+            4,
+            [("user", ["q", "image"])],
+        ),
+        (
+            ["q", "hm", "a", "?", "q2", "b"],
+            ["user", "assistant", "assistant", "tool", "user", "assistant"],
+            [None, "reasoning", None, None, None, None],
+            5,
+            [("user", ["q"]), ("assistant", ["a"]), ("user", ["image", "q2"])],
+        ),
+    ],
+)
+def test_the_prompt_shows_as_many_images_as_the_pair_names(parts, roles, kinds, place, shown):
+    turns = [kind and json.dumps({"kind": kind}) for kind in kinds]
+    row = {**document(*[image_of(SCENES[0]) if part == "?" else part for part in parts]), "roles": roles, "turns": turns}
+    row["texts"][place]["alternatives"] = ["other"]
+    at = [None] * place
+    rows = scored(rows_of(row), [[*at, 0.0, *[None] * (len(parts) - place - 1)]], [[*at, [-1.0]]])
+    ((one,),) = preferences(PreferencePairs(balance=False).run(rows))
+    assert [(message["role"], said(message)) for message in one["prompt"]] == shown and one["images"] == 1
 
 
 def test_rows_without_a_pair_are_rejected_with_the_reason_or_stay():

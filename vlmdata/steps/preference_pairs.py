@@ -132,13 +132,14 @@ class PreferencePairs(Step):
 
     def _entry(self, row: Mapping[str, Any], unit: Unit, pair: Pair) -> dict[str, Any]:
         messages = [_message("assistant", [{"type": "text", "text": one.text}]) for one in pair]
+        prompt = _history(row, unit) if unit.turn else _asked(len(unit.images), self.caption_question)
         return {
-            "prompt": _history(row, unit) if unit.turn else _asked(len(unit.images), self.caption_question),
+            "prompt": prompt,
             "chosen": [messages[0]],
             "rejected": [messages[1]],
             "chosen_score": pair.chosen.score,
             "rejected_score": pair.rejected.score,
-            "images": len(unit.images),
+            "images": sum(part["type"] == "image" for message in prompt for part in message["content"]),
         }
 
 
@@ -164,16 +165,19 @@ def _asked(images: int, question: str) -> list[dict[str, Any]]:
 
 
 def _history(row: Mapping[str, Any], unit: Unit) -> list[dict[str, Any]]:
-    """Return the messages before an answer, without the reasoning of the assistant and what tools said."""
+    """Return the messages before an answer, without the reasoning of the assistant and what tools said.
+
+    They hold all images before the answer. The image of a tool is a part of a message of the user.
+    """
     found: list[dict[str, Any]] = []
     for place in range(unit.position):
         role, turn = row["roles"][place], row["turns"] and row["turns"][place]
         facts = json.loads(turn) if turn else {}
         text, image = row["texts"][place], row["images"][place]
-        if role == "tool" or "kind" in facts:
-            continue
+        is_said = role != "tool" and "kind" not in facts
+        role = "user" if role == "tool" else role
         parts = [{"type": "image"}] if image and image["drop"] is None else []
-        parts += [{"type": "text", "text": text["text"]}] if text and text["drop"] is None else []
+        parts += [{"type": "text", "text": text["text"]}] if is_said and text and text["drop"] is None else []
         if parts and found and found[-1]["role"] == role and not facts.get("begins"):
             found[-1]["content"] += parts
         elif parts:
