@@ -3,6 +3,8 @@
 import pytest
 
 from tests.generation.scripted import asked, recipe_of
+from tests.generators.chat import Reply
+from tests.generators.openai_server import OpenAIServer
 from vlmdata.cli import main
 from vlmdata.preflight.try_answers import FewAnswers
 
@@ -86,3 +88,16 @@ def test_no_row_that_reaches_the_step_is_said(own_folder, capsys):
     recipe.write_text(recipe.read_text().replace("steps: [", "steps: [text_length: {max_chars: 2}, "))
     assert main(["check", str(recipe), "--deep"]) == 0
     assert "  louder: not tried, because no row of the sample reaches it" in capsys.readouterr().out
+
+
+def test_a_step_behind_one_that_writes_texts_is_said_to_be_tried_without_them(own_folder, capsys):
+    recipe_of(own_folder, 3)
+    recipe = own_folder / "judged.yaml"
+    source = f"source: {{type: files, path: {own_folder}/pictures}}\n"
+    with OpenAIServer(lambda request: Reply("yes", first_token={"yes": -0.1})) as server:
+        generator = f"generator: {{openai: {{model: tester, url: '{server.url}'}}}}"
+        steps = f"steps: [resize, recaption: {{{generator}}}, vqa_score: {{{generator}}}]\n"
+        recipe.write_text(source + steps)
+        assert main(["check", str(recipe), "--deep"]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "was tried on rows without" in line]
+    assert told == ["  vqa_score was tried on rows without what recaption would write, so a run may take more or less"]

@@ -21,6 +21,7 @@ from vlmdata.engine.work.open_partition import Keep
 from vlmdata.engine.work.read_source import with_keys, without_data
 from vlmdata.errors import RecipeError
 from vlmdata.generation.asking_step import AskingStep
+from vlmdata.generation.captioning_step import CaptioningStep
 from vlmdata.preflight.disk_space import check_disk, count_rows
 from vlmdata.preflight.findings import Findings, attempt_check
 from vlmdata.preflight.output_place import check_output
@@ -128,6 +129,7 @@ def _try_steps(
     """Run the steps on the sample and add a line for each. Return the mean size of a stored image in bytes, or None."""
     findings.facts.append(f"sample: {len(rows)} rows")
     _add_loss("source", rows, None, findings)
+    writers: list[str] = []  # steps that write texts, which the sample does not get
     for bound in compile_recipe(recipe):
         step = bound.step
         why = _left_out(bound, rows, start)
@@ -139,6 +141,10 @@ def _try_steps(
         with errors_as(lambda error: _failed(step, error), passes=(RecipeError, OSError)):  # noqa: B023
             if isinstance(step, AskingStep):
                 try_answers(step, rows, opened, findings, total)
+                if writers:
+                    unknown = f"without what {' and '.join(writers)} would write, so a run may take more or less"
+                    findings.facts.append(f"  {step.name} was tried on rows {unknown}")
+                writers += [step.name] if step.gives or isinstance(step, CaptioningStep) else []
                 continue
             rows = _briefly(step).run(rows, opened)
         if not isinstance(step, Ingest) or step.download or step.resize:
