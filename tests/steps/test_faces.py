@@ -181,6 +181,15 @@ def test_boxes_of_another_step_are_blurred(tmp_path):
     assert images(done)[0]["offset"] != images(rows)[0]["offset"]
 
 
+def test_boxes_that_would_take_minutes_to_blur_reject_the_image_and_many_small_ones_do_not(tmp_path):
+    large, small = [[0.0, 0.0, 1.0, 1.0]] * 1000, [[n / 400, 0.1, n / 400 + 0.02, 0.13] for n in range(300)]
+    rows, part = rows_of(tmp_path, [GROUP], [GROUP])
+    rows = rows.append_column("mine.boxes", pa.array([[None, large], [None, small]]))
+    done = Faces(boxes="mine.boxes", blur=True).run(rows, part)
+    assert done["reason"].to_pylist() == ["not_examined", None]
+    assert done["faces"].to_pylist()[1] == [None, 300]
+
+
 def test_a_column_that_holds_no_boxes_is_named():
     rows = with_column(pa.array([[0.5, None]]))
     with pytest.raises(RecipeError, match=r"^faces\.boxes: the column own\.boxes holds list<.*>, not a list of boxes"):

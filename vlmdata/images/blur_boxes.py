@@ -21,18 +21,22 @@ GROWTH, SIGMA = 0.1, 0.1  # as a share of a box's longer side
 
 
 def blur_boxes(pixels: np.ndarray, boxes: Sequence[Box], *, separately: bool = False) -> np.ndarray:
-    """Return (H, W, 3) uint8 pixels with the boxes blurred, or the same array if no box is inside the image.
+    """Return (H, W, 3) uint8 pixels with the boxes blurred.
 
     The coordinates of `boxes` are in pixels of this image. All boxes are blurred with the same strength. The strength grows
     with the longest side of any box, up to the longer side of the image. The mask is blurred as strongly, so a box that is much
     smaller than the longest stays almost sharp. With `separately`, each box is blurred with the strength of its own side.
     """
-    if separately:
-        for box in boxes:
-            pixels = blur_boxes(pixels, [box])
-        return pixels
     if not boxes:
         return pixels
+    out = pixels.copy()
+    for some in [[box] for box in boxes] if separately else [boxes]:
+        _blur_together(out, some)
+    return out
+
+
+def _blur_together(pixels: np.ndarray, boxes: Sequence[Box]) -> None:
+    """Blur the boxes in place, all with the same strength."""
     height, width = pixels.shape[:2]
     longest = max(height, width)
     boxes = [(_clamp(x0, longest), _clamp(y0, longest), _clamp(x1, longest), _clamp(y1, longest)) for x0, y0, x1, y1 in boxes]
@@ -44,15 +48,13 @@ def blur_boxes(pixels: np.ndarray, boxes: Sequence[Box], *, separately: bool = F
     sigma = max(SIGMA * max(sides), 0.8)  # 0.8 is the sigma for a face of eight pixels; a smaller sigma has no effect
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
-        return pixels
+        return
     reach = int(np.ceil(6 * sigma)) + 2  # the blur and the blurred mask each reach three sigma
     area = (
         slice(max(0, rows[0] - reach), rows[-1] + 1 + reach),
         slice(max(0, columns[0] - reach), columns[-1] + 1 + reach),
     )
-    out = pixels.copy()
-    _blend(out[area], mask[area], sigma)
-    return out
+    _blend(pixels[area], mask[area], sigma)
 
 
 def _clamp(coordinate: float, longest: int) -> float:

@@ -31,6 +31,8 @@ USUAL_JPEG_BYTES = 2.5  # bytes per pixel of a JPEG up to quality 95
 BLURRED_BYTES = 12  # per pixel: mask, blurred mask, blurred image, result and the line buffers of a long kernel
 BLUR_COST = 0.3  # per million pixels and per pixel of the longest box side, because the kernel grows with this side
 
+MASK_COST = 0.2  # per million pixels and box, for the mask of a box that is blurred on its own
+
 
 def stored_bytes(header: ImageHeader) -> int:
     """Return the number of bytes that Pillow uses for one pixel of this image."""
@@ -77,12 +79,22 @@ def writing_bytes(pixels: int, format: str, quality: int) -> int:
     return FIXED_BYTES + round((3 + each) * pixels)
 
 
-def blurring_cost(pixels: int, longest: float) -> float:
+def blurring_cost(pixels: float, longest: float) -> float:
     """Return how many units of cost it takes to blur boxes in an image of `pixels` pixels.
 
     `longest` is the length in pixels of the longest side of any box.
     """
     return BLUR_COST * pixels / 1e6 * longest
+
+
+def box_blurring_cost(width: int, height: int, box_width: float, box_height: float) -> float:
+    """Return how many units of cost it takes to blur one box in an image of `width` x `height` pixels.
+
+    Only the box and its surroundings, 0.7 of its longer side on each side, are blurred.
+    """
+    side = min(max(box_width, box_height), max(width, height))
+    window = min(width, box_width + 1.4 * side + 4) * min(height, box_height + 1.4 * side + 4)
+    return MASK_COST * width * height / 1e6 + blurring_cost(window, side)
 
 
 def check_memory(needed: float, max_memory_mb: float, what: str) -> None:

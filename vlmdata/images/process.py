@@ -14,6 +14,7 @@ from vlmdata.images.budget import (
     MAX_MEMORY_MB,
     MAX_PIXELS,
     blurring_cost,
+    box_blurring_cost,
     check_cost,
     check_memory,
     check_pixels,
@@ -73,7 +74,7 @@ def process(
     header = read_header(data)
     change = transform(rule, *header.upright_size)
     _check_output(change, rule, max_pixels)
-    check_cost(_cost(header, change, blur), max_cost, "the image")
+    check_cost(_cost(header, change, blur, separately), max_cost, "the image")
     scaled_pixels = change.scaled[0] * change.scaled[1]
     check_memory(FIXED_BYTES + scaled_pixels * (BLURRED_BYTES if blur else 3), max_memory_mb, "the resized image")
     decoded = decode(
@@ -124,10 +125,13 @@ def processing_cost(data: bytes, rule: ResizeRule, blur: Sequence[Box] = ()) -> 
     return _cost(header, transform(rule, *header.upright_size), blur)
 
 
-def _cost(header: ImageHeader, change: Transform, blur: Sequence[Box]) -> float:
+def _cost(header: ImageHeader, change: Transform, blur: Sequence[Box], separately: bool = False) -> float:
     width, height = change.scaled
-    sides = [max(abs(x1 - x0) * width, abs(y1 - y0) * height) for x0, y0, x1, y1 in blur]
-    return decoding_cost(header) + blurring_cost(width * height, min(max(sides, default=0.0), max(width, height)))
+    sizes = [(abs(x1 - x0) * width, abs(y1 - y0) * height) for x0, y0, x1, y1 in blur]
+    if separately:
+        return decoding_cost(header) + sum(box_blurring_cost(width, height, *size) for size in sizes)
+    longest = min(max(map(max, sizes), default=0.0), max(width, height))
+    return decoding_cost(header) + blurring_cost(width * height, longest)
 
 
 def _check_output(change: Transform, rule: ResizeRule, max_pixels: int) -> None:
