@@ -10,6 +10,7 @@ from tests.rows import captions
 from tests.steps.test_clip_score import MODEL
 from vlmdata.demo.recipe import figures
 from vlmdata.models.clip import Clip
+from vlmdata.models.embedded_names import names_in
 from vlmdata.row import set_column
 from vlmdata.step import RecipeError
 from vlmdata.steps.concept_balance import ConceptBalance
@@ -110,3 +111,11 @@ def test_a_file_of_embeddings_appears_only_when_it_is_complete(tmp_path):
     with pytest.raises(ZeroDivisionError):
         step.run(embedded([1.0] * 128), part)
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".npy")]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name_and_other_encodings_are_refused(tmp_path):
+    (tmp_path / "bom.txt").write_bytes("caf\u00e9\r\ncat\r\n\r\ncat\r\n".encode("utf-8-sig"))
+    assert names_in(str(tmp_path / "bom.txt")) == ["caf\u00e9", "cat"]
+    (tmp_path / "latin.txt").write_bytes("caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"nearest_concepts\.names: .*latin\.txt is not in UTF-8"):
+        NearestConcepts(names=str(tmp_path / "latin.txt")).check()

@@ -16,8 +16,12 @@ NAMES_AT_ONCE = 4096
 
 
 def names_in(path: str) -> list[str]:
-    """Return the distinct lines of a text file that are not blank, in order, without white space at their ends."""
-    lines = Path(at_home(path)).read_text(encoding="utf-8").splitlines()
+    """Return the distinct lines of a text file that are not blank, in order, without white space at their ends.
+
+    A byte order mark, as Windows writes it, is no part of the first name. Raises UnicodeDecodeError for another encoding than
+    UTF-8.
+    """
+    lines = Path(at_home(path)).read_text(encoding="utf-8-sig").splitlines()
     return list(dict.fromkeys(name for line in lines if (name := line.strip())))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from vlmdata.errors import RecipeError
 from vlmdata.home_folder import at_home
 from vlmdata.similarity.units import has_direction
+from vlmdata.untrusted import errors_as
 
 ROWS_AT_ONCE = 4096  # embeddings that are read at a time: 8 MiB at a width of 512
 
@@ -21,12 +22,11 @@ def npy_shape(path: str, parameter: str) -> tuple[int, ...]:
     """
     if not Path(at_home(path)).is_file():
         raise RecipeError(f"{parameter}: there is no file {path}. Set {parameter} to a .npy file, as numpy.save writes it")
-    try:
+    unusable = RecipeError(f"{parameter}: {path} is not a .npy file of numbers. Write the array with numpy.save")
+    with errors_as(lambda error: unusable, passes=(OSError,)):  # a damaged header raises many kinds of errors
         array = np.load(at_home(path), mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):
-        array = None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":  # np.load also opens archives (.npz)
-        raise RecipeError(f"{parameter}: {path} is not a .npy file of numbers. Write the array with numpy.save")
+        raise unusable
     return array.shape
 
 

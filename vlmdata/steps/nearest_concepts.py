@@ -73,7 +73,10 @@ class NearestConcepts(Step):
             raise RecipeError(f"{self.name}: set `names` (a text file), `embeddings` (an .npy file), or both")
         if self.names and not Path(at_home(self.names)).is_file():
             raise RecipeError(f"{self.name}.names: there is no file {self.names}. Give a text file with one concept per line")
-        count = len(_names(self.names, stamp_of(self.names))) if self.names else 0
+        try:
+            count = len(_names(self.names, stamp_of(self.names))) if self.names else 0
+        except UnicodeDecodeError:
+            raise RecipeError(f"{self.name}.names: {self.names} is not in UTF-8. Save it in this encoding") from None
         if self.names and not count:
             raise RecipeError(f"{self.name}.names: {self.names} has no names. Write one concept per line")
         count = self._check_embeddings(count) if self.embeddings else count
