@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Iterator
 
 import numpy as np
@@ -42,3 +43,13 @@ def test_all_others_are_ranked_if_as_many_are_asked_for() -> None:
     vectors = units_of(np.array([[1.0, 0.1]]))
     found, _ = highest_cosines(vectors, lambda: [np.array([[0.0, 1.0]]), np.array([[1.0, 0.0], [-1.0, 0.0]])], 3)
     assert found.tolist() == [[1, 0, 2]]
+
+
+def test_equal_others_do_not_multiply_the_memory() -> None:
+    """All pairs are candidates: 1,024 x 4,096 exact products of width 64 at a time would take 4 GB."""
+    others = np.ones((4096, 64), np.float16)
+    tracemalloc.start()
+    found, _ = highest_cosines(units_of(np.ones((1024, 64))), lambda: iter([others]), 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.tolist() == [[0, 1]] * 1024 and peak < 1 << 29

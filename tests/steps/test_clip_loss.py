@@ -154,3 +154,9 @@ def test_captions_that_fit_every_image_lose_although_their_cosine_is_high() -> N
 def auc(values: np.ndarray, is_bad: np.ndarray) -> float:
     """Return the share of (good, bad) pairs in which the good one has the higher score."""
     return float((values[~is_bad][:, None] > values[is_bad]).mean())
+
+
+def test_partitions_with_embeddings_of_other_widths_are_refused() -> None:
+    parts = [embedded([np.ones(width)] * 3, [np.ones(width)] * 3) for width in (4, 6)]
+    with pytest.raises(RecipeError, match="some embeddings have the width 4, others 6"):
+        decided(ClipLoss(), pa.concat_tables(parts), [3])

@@ -19,7 +19,7 @@ from vlmdata.similarity.distributed import load, starts_of
 from vlmdata.similarity.runs import Ids
 from vlmdata.similarity.units import Units, units_of
 from vlmdata.splitmix import mixed
-from vlmdata.step import MapTasks, StoredArray
+from vlmdata.step import MapTasks, RecipeError, StoredArray
 
 ROWS, COLUMNS = 512, 2048  # logits that are computed at a time: 4 MiB
 GATHERED = 4096  # vectors that are scaled at a time
@@ -95,6 +95,11 @@ def _gathered(pieces: Sequence[StoredArray], piece: Ids, place: Ids) -> Units:
         here, array = np.flatnonzero(piece == number), load(one)
         if not number:
             found = np.empty((len(piece), array.shape[1]), np.float32)
+        if array.shape[1] != found.shape[1]:
+            raise RecipeError(
+                f"clip_loss: some embeddings have the width {found.shape[1]}, others {array.shape[1]}. Correct the step that "
+                "writes them"
+            )
         for start in range(0, len(here), GATHERED):
             some = here[start : start + GATHERED]
             found[some] = units_of(array[place[some]])

@@ -2,18 +2,28 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from vlmdata.errors import RecipeError
 from vlmdata.row import flatten, set_column
 
 
 def embeddings_in(rows: pa.Table, column: str) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """Return which of the P positions of `images` have an embedding, and the N embeddings: (P,), (N, D).
 
-    The column is aligned with `images`. Each position holds a list of numbers, or bytes of little-endian fp16.
+    The column is aligned with `images`. Each position holds a list of numbers, or bytes of little-endian fp16. Raises
+    RecipeError if the embeddings differ in width, as those of two models do.
     """
     values = flatten(rows, column).items.drop_null()
-    if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
+    is_bytes = pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)
+    lengths = pc.unique(pc.binary_length(values) if is_bytes else pc.list_value_length(values)).to_pylist()
+    if len(lengths) > 1 or (is_bytes and lengths and lengths[0] % 2):
+        raise RecipeError(
+            f"{column} must hold embeddings of one width, but has some of {' and '.join(map(str, sorted(lengths)[:3]))} "
+            f"{'bytes (two for each number)' if is_bytes else 'numbers'}. Correct the step that writes it"
+        )
+    if is_bytes:
         flat = np.frombuffer(b"".join(values.to_pylist()), "<f2").astype(np.float32)
     else:
         flat = np.asarray(values.flatten().to_numpy(zero_copy_only=False), np.float32)

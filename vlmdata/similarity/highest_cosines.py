@@ -16,6 +16,7 @@ from vlmdata.similarity.runs import Ids
 from vlmdata.similarity.units import Units, units_of
 
 ROWS = 1024  # vectors that are compared at a time: 16 MiB of products with a block of 4,096
+PAIRS = 8192  # candidates whose exact products are computed at a time: 32 MiB at a width of 512
 MARGIN = 1e-5  # float32 errs by about 1e-6 here
 
 Doubles = NDArray[np.float64]
@@ -53,7 +54,7 @@ def _highest(vectors: Units, blocks: Iterable[NDArray[np.floating]], count: int,
             place = max(len(units) - count, 0)
             least = np.partition(cosines, place, axis=1)[:, place].astype(np.float64)
         rows, columns = np.nonzero(cosines >= (least - MARGIN).astype(np.float32)[:, None])
-        exact = (wide[rows] * units[columns].astype(np.float64)).sum(axis=1)
+        exact = _products(wide, units, rows, columns)
         row, index = np.concatenate([row, rows]), np.concatenate([index, columns + begin])
         value = np.concatenate([value, np.abs(exact) if absolute else exact])
         row, index, value, rank = _ranked(row, index, value)
@@ -62,6 +63,15 @@ def _highest(vectors: Units, blocks: Iterable[NDArray[np.floating]], count: int,
         row, index, value = row[rank < count], index[rank < count], value[rank < count]
         begin += len(units)
     return index.reshape(-1, count), value.reshape(-1, count)
+
+
+def _products(vectors: Doubles, units: Units, rows: Ids, columns: Ids) -> Doubles:
+    """Return the exact products of pairs of rows of `vectors` and `units`: (M,), (M,) -> (M,). Equal units give many pairs."""
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), PAIRS):
+        here = slice(start, start + PAIRS)
+        found[here] = (vectors[rows[here]] * units[columns[here]].astype(np.float64)).sum(axis=1)
+    return found
 
 
 def _ranked(row: Ids, index: Ids, value: Doubles) -> tuple[Ids, Ids, Doubles, Ids]:
