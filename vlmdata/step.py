@@ -172,6 +172,10 @@ class Step:
         """
         return ()
 
+    def fields_added(self) -> tuple[str, ...] | None:
+        """Return the fields that `decide` adds to `extra`, or None if they are not known before a run."""
+        return None if "extra" in self.columns_changed() else ()
+
     def needed(self) -> tuple[str, ...]:
         """Return what the step needs, as `needs` lists it. Override this method if it depends on parameters."""
         return self.needs

@@ -10,16 +10,6 @@ from vlmdata.step import Step
 from vlmdata.steps.clip_score import ClipScore
 
 
-def not_stored(steps: Iterable[Step]) -> Iterator[str]:
-    """Yield a line for each step that reads embeddings which `clip_score` computes and does not store. It would find none."""
-    steps = tuple(steps)
-    makers = _makers(steps)
-    for step in steps:
-        for column, maker in ((name, makers[name]) for name in step.columns_read() if name in makers):
-            if not maker.embeddings:
-                yield f"{step.name} reads {column}, but {maker.name} stores no embeddings. Set {maker.name}.embeddings to true"
-
-
 def other_widths(steps: Iterable[Step]) -> Iterator[str]:
     """Yield a line for each file of embeddings whose width differs from that of the model that the recipe embeds with.
 

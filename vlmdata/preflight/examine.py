@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from vlmdata.errors import RecipeError
 from vlmdata.extras import MissingPackage, check_installed
+from vlmdata.preflight.column_kinds import wrong_kinds
 from vlmdata.preflight.disk_space import check_disk
-from vlmdata.preflight.embedding_files import not_stored, other_models, other_widths
+from vlmdata.preflight.embedding_files import other_models, other_widths
 from vlmdata.preflight.findings import Findings, attempt_check
 from vlmdata.preflight.first_rows import check_rows, first_rows
 from vlmdata.preflight.output_place import check_output
@@ -75,7 +76,7 @@ def _check_recipe(parsed: Parsed, where: str, findings: Findings, *, resolves: b
         if len(findings.mistakes) == before:
             attempt_check(partial(step.check_steps, tuple(sound)), findings)
             sound.append(step)
-    findings.mistakes += [*not_stored(sound), *other_models(sound), *other_widths(sound)]
+    findings.mistakes += [*wrong_kinds(sound), *other_models(sound), *other_widths(sound)]
     if source is None:
         return
     attempt_check(lambda: _check_layout(parsed, source, findings), findings)

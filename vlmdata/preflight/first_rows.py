@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from itertools import islice
@@ -13,7 +14,7 @@ from vlmdata.errors import RecipeError
 from vlmdata.preflight.findings import Findings, attempt_check
 from vlmdata.process.shortage import is_short_of_memory
 from vlmdata.redact import redacted
-from vlmdata.row import ROW, alive, conform, flatten
+from vlmdata.row import ROW, alive, conform, flatten, set_column
 from vlmdata.step import Source, Step
 from vlmdata.steps.download import Download
 from vlmdata.untrusted import errors_as, one_line
@@ -67,11 +68,21 @@ def check_rows(rows: pa.Table, source: Source, steps: tuple[Step, ...], findings
     download = next((step for step in steps if isinstance(step, Download)), None)
     if download is not None and source.by_address:
         attempt_check(lambda: _check_addresses(rows, download, findings), findings)
-    has_source_fields = True
+    has_all_fields = True
     for step in steps:
-        if has_source_fields or "extra" not in step.columns_read():  # an earlier step may add the field that this one reads
+        if has_all_fields or "extra" not in step.columns_read():  # an earlier step may add the field that this one reads
             attempt_check(_row_check(step, rows), findings)
-        has_source_fields &= "extra" not in step.columns_changed()
+        added = step.fields_added()
+        has_all_fields &= added is not None
+        rows = _with_fields(rows, added or ())
+
+
+def _with_fields(rows: pa.Table, names: tuple[str, ...]) -> pa.Table:
+    """Return the rows with fields that a step will add to `extra`, which are numbers."""
+    if not names:
+        return rows
+    extras = [json.dumps({**json.loads(extra or "{}"), **dict.fromkeys(names, 0.0)}) for extra in rows["extra"].to_pylist()]
+    return set_column(rows, "extra", pa.array(extras, pa.string()))
 
 
 def _row_check(step: Step, rows: pa.Table) -> Callable[[], None]:

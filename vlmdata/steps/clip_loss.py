@@ -1,6 +1,7 @@
 """Keep the pairs that CLIP's own loss finds best: s-CLIPLoss, on stored embeddings of images and texts."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -17,6 +18,7 @@ from vlmdata.similarity.runs import Ids
 from vlmdata.similarity.units import has_direction
 from vlmdata.splitmix import mixed
 from vlmdata.step import DistributedSearch, MapTasks, RecipeError, Step, StoredArray
+from vlmdata.steps.text_embedding import TextEmbedding
 from vlmdata.steps.top_fraction import threshold_of
 
 DECIMALS = 6
@@ -70,7 +72,7 @@ class ClipLoss(Step):
         Doc(
             "Number of divisions into batches. Each one costs all products of pairs in a batch.",
             unit="divisions",
-            source="Wang et al. 2024: at least 5; their scripts use 5 to 50",
+            source="Wang et al. 2024: at least 5. Their command line has 1, and names of their runs 1 to 100",
         ),
     ] = 5
     seed: Annotated[int, Doc("Seed of the batches.", unit="any whole number")] = 0
@@ -90,6 +92,23 @@ class ClipLoss(Step):
             raise RecipeError(
                 f"{self.name}.fraction: 1 keeps all images. Set a share below 1, or `store_as` to store the scores"
             )
+
+    def check_steps(self, before: Sequence[Step]) -> None:
+        texts = next((s for s in before if isinstance(s, TextEmbedding) and s.column("") == self.text_embedding), None)
+        if texts is not None and texts.embedding != self.embedding:
+            raise RecipeError(
+                f"{self.name}.embedding: {self.embedding} is not the column whose texts {texts.name} embeds, which is "
+                f"{texts.embedding}. Name the same column in both"
+            )
+
+    def check_rows(self, rows: pa.Table) -> None:
+        if self.store_as and any(self.store_as in json.loads(extra or "{}") for extra in rows["extra"].to_pylist()):
+            raise RecipeError(
+                f"{self.name}.store_as: rows have a field '{self.store_as}' already, which would be lost. Choose another name"
+            )
+
+    def fields_added(self) -> tuple[str, ...]:
+        return (self.store_as,) if self.store_as else ()
 
     def columns_read(self) -> tuple[str, ...]:
         own = ("extra",) if self.store_as else ()

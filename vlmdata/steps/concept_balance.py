@@ -1,5 +1,6 @@
 """Draw rows so that rare concepts of images weigh as much as common ones: LLaVA-OneVision-1.5's balance, without captions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -8,9 +9,10 @@ import pyarrow as pa
 import xxhash
 
 from vlmdata.parameters import Doc
-from vlmdata.row import alive, drop_rows, flatten
+from vlmdata.row import ROW, alive, drop_rows, flatten
 from vlmdata.similarity.embeddings import has_value
 from vlmdata.step import RecipeError, Step
+from vlmdata.steps.nearest_concepts import NearestConcepts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,18 @@ class ConceptBalance(Step):
     def columns_read(self) -> tuple[str, ...]:
         return ("images.drop", self.concepts)
 
+    def check_steps(self, before: Sequence[Step]) -> None:
+        if any(isinstance(step, NearestConcepts) and step.column("ids") == self.concepts for step in before):
+            return
+        maker = next((step for step in before for name in step.columns_written() if step.column(name) == self.concepts), None)
+        is_known = maker is not None or self.concepts.partition(".")[0] in ROW.names
+        is_users = maker is not None and not type(maker).__module__.startswith("vlmdata.")
+        if is_known and not is_users:  # another check names a column that does not exist
+            raise RecipeError(
+                f"{self.name}.concepts: the column '{self.concepts}' holds no numbers of concepts. Name the ids of a "
+                "nearest_concepts step, such as nearest_concepts.ids"
+            )
+
     def decide(self, rows: pa.Table) -> pa.Table:
         if not len(rows):
             return rows
@@ -88,8 +102,8 @@ def weights(pairs: np.ndarray, count: int) -> np.ndarray:
 
     `pairs` (P, 2) holds the distinct pairs (row, concept), sorted. A concept's frequency is the number of its rows.
     """
-    frequency = np.bincount(pairs[:, 1])
-    total = np.bincount(pairs[:, 0], weights=1 / frequency[pairs[:, 1]], minlength=count)
+    _, concept = np.unique(pairs[:, 1], return_inverse=True)
+    total = np.bincount(pairs[:, 0], weights=1 / np.bincount(concept)[concept], minlength=count)
     return total / np.maximum(np.bincount(pairs[:, 0], minlength=count), 1)
 
 

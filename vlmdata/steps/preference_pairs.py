@@ -80,6 +80,8 @@ class PreferencePairs(Step):
             )
 
     def decide(self, rows: pa.Table) -> pa.Table:
+        if not len(rows):
+            return rows
         self._check_type(*(_item(rows[name].type) for name in (self.score, f"{self.score}.alternatives")))
         is_alive = alive(rows)
         table = rows.to_pylist()
