@@ -71,8 +71,7 @@ def test_a_step_that_reads_embeddings_which_clip_score_does_not_store_is_refused
     steps = [*FETCH, {"clip_score": {"model": clip, "min_score": -1}}, {"text_embedding": {"model": clip}}]
     assert check(tmp_path, source, steps) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "vlmdata: text_embedding.embedding: clip_score stores no embeddings. "
-        "Set clip_score.embeddings to true"
+        "vlmdata: text_embedding.embedding: clip_score stores no embeddings. Set clip_score.embeddings to true"
     ]
 
 
