@@ -119,3 +119,19 @@ def test_a_byte_order_mark_is_no_part_of_a_name_and_other_encodings_are_refused(
     (tmp_path / "latin.txt").write_bytes("caf\u00e9\n".encode("latin-1"))
     with pytest.raises(RecipeError, match=r"nearest_concepts\.names: .*latin\.txt is not in UTF-8"):
         NearestConcepts(names=str(tmp_path / "latin.txt")).check()
+
+
+def test_a_damaged_file_of_embedded_names_is_named_before_any_work(tmp_path):
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    step = NearestConcepts(names=str(tmp_path / "names.txt"), model=MODEL, top=1)
+    context = open_part(tmp_path)
+    images = captions(["a"])
+    clip = Clip(MODEL, "", "fp32").embed_texts(["a cat"])[0].astype("<f2").tobytes()
+    step.run(set_column(images, "clip_score.embedding", pa.array([[clip, None]], pa.list_(pa.binary()))), context)
+    step.check()
+    (file,) = tmp_path.glob("concepts-*.npy")
+    whole = file.read_bytes()
+    for data in (whole[:-10], b"", whole[:40]):
+        file.write_bytes(data)
+        with pytest.raises(RecipeError, match=r"nearest_concepts\.cache: .* is damaged\. Delete it"):
+            step.check()

@@ -83,7 +83,7 @@ class NearestConcepts(Step):
         if not 1 <= self.top <= count:
             raise RecipeError(f"{self.name}.top must lie in 1..{count}, the number of concepts, not {self.top}")
         if not self.embeddings:
-            self._check_model()
+            self._check_model(count)
 
     def _check_embeddings(self, count: int) -> int:
         shape = npy_shape(self.embeddings, f"{self.name}.embeddings")
@@ -101,12 +101,15 @@ class NearestConcepts(Step):
             )
         return shape[0]
 
-    def _check_model(self) -> None:
+    def _check_model(self, count: int) -> None:
         if self.prompt.count("{}") != 1:
             raise RecipeError(f"{self.name}.prompt must contain {{}} once, for the name, not {self.prompt!r}")
         check_installed(ClipScore.packages, f"step {self.name}, parameter names")
         check_model(self.model, self.pretrained, self.name)
-        folder = self._cache().parent
+        file = self._cache()
+        if file.exists() and not _has_rows(file, count):
+            raise RecipeError(f"{self.name}.cache: {file} is damaged. Delete it; the next run makes it again")
+        folder = file.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise RecipeError(f"{self.name}.cache: cannot write in the folder {folder}. Set `cache` to one where you can")
 
@@ -178,6 +181,14 @@ class NearestConcepts(Step):
             return clip.embed_texts([self.prompt.replace("{}", name) for name in names])
 
         return embed_names(self._cache(), list(_names(self.names, stamp_of(self.names))), embed)
+
+
+def _has_rows(file: Path, count: int) -> bool:
+    try:
+        shape = npy_shape(str(file), "cache")
+    except RecipeError:
+        return False
+    return len(shape) == 2 and shape[0] == count
 
 
 @lru_cache(maxsize=2)
