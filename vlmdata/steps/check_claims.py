@@ -79,7 +79,8 @@ class CheckClaims(SeeingStep):
             raise RecipeError(f"{self.name}.claims_of: '{self.claims_of}' has no lists of claims. Name a step `claims`")
 
     def measure(self, rows: pa.Table, context: StepContext) -> dict[str, pa.Array]:
-        self._check_type(rows[self.claims_of].type)
+        if len(rows):
+            self._check_type(rows[self.claims_of].type)
         return super().measure(rows, context)
 
     def asks(self, unit: Unit, row: Mapping[str, Any]) -> list[Ask]:

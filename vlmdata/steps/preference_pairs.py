@@ -13,13 +13,14 @@ import pyarrow as pa
 from vlmdata.errors import RecipeError
 from vlmdata.generation.preferences import Pair, ScoredText, drawn_pairs, most_shorter, shorter_by
 from vlmdata.generation.scoring_step import ScoringStep
-from vlmdata.generation.units import CAPTION_QUESTION, OWN, Unit, caption_units, turn_units
+from vlmdata.generation.units import OWN, Unit, caption_units, turn_units
 from vlmdata.parameters import Doc
 from vlmdata.row import alive, drop_rows, set_column
 from vlmdata.step import Step
 from vlmdata.text.words import count_words
 
 FIELD = "preferences"  # in the JSON of a sample
+CAPTION = "Describe the picture."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class PreferencePairs(Step):
         bool, Doc("Whether to remove pairs so that chosen and rejected answers are equally long on average.")
     ] = True
     require: Annotated[bool, Doc("Whether a row without a pair is rejected.")] = True
-    caption_question: Annotated[str, Doc("The question that a caption answers.")] = CAPTION_QUESTION
+    caption_question: Annotated[str, Doc("The question that a caption answers.")] = CAPTION
 
     def columns_read(self) -> tuple[str, ...]:
         texts = ("texts.text", "texts.alternatives", "texts.origins")
@@ -80,9 +81,8 @@ class PreferencePairs(Step):
             )
 
     def decide(self, rows: pa.Table) -> pa.Table:
-        if not len(rows):
-            return rows
-        self._check_type(*(_item(rows[name].type) for name in (self.score, f"{self.score}.alternatives")))
+        if len(rows):  # a table without rows may have columns of another type
+            self._check_type(*(_item(rows[name].type) for name in (self.score, f"{self.score}.alternatives")))
         is_alive = alive(rows)
         table = rows.to_pylist()
         found: list[list[tuple[Unit, Pair]]] = []
