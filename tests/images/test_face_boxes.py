@@ -41,7 +41,10 @@ def test_boxes_become_fractions_that_end_at_the_edges():
     assert (as_faces([]), largest_share([])) == ([], 0.0)
 
 
-@pytest.mark.parametrize("box", [[0, 0, float("nan"), 1], [0, 0, 1], [0, 0, None, 1], [0, 0, float("inf"), 1, 1], []])
+NOT_BOXES = [[0, 0, float("nan"), 1], [0, 0, 1], [0, 0, None, 1], [0, 0, float("inf"), 1, 1], [], [0.5, 0.5, 0.2, 0.7]]
+
+
+@pytest.mark.parametrize("box", NOT_BOXES)
 def test_a_box_that_is_no_box_makes_the_faces_unknown(box):
     assert as_faces([[0, 0, 1, 1], box]) is None
 

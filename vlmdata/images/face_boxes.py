@@ -24,7 +24,8 @@ def as_faces(boxes: Sequence[Sequence[float | None] | None], width: float = 1, h
     """Return boxes in units of 1/`width` and 1/`height` as faces, clipped at the edges of the image.
 
     A box has four numbers, or five with its probability, which is else 1. A box outside the image is left out. The result is
-    None if a box has another length or a value that is no number, because nobody knows where its face is.
+    None if a box has another length, a value that is no number, or its right or lower edge before the other one, because nobody
+    knows where its face is.
     """
     faces = []
     for box in boxes:
@@ -34,6 +35,8 @@ def as_faces(boxes: Sequence[Sequence[float | None] | None], width: float = 1, h
         if len(values) not in (4, 5) or not all(map(math.isfinite, values)):
             return None
         x0, y0, x1, y1, *rest = values
+        if x1 < x0 or y1 < y0:  # perhaps x, y, width and height
+            return None
         edges = x0 / width, y0 / height, x1 / width, y1 / height
         x0, y0, x1, y1 = (round(min(max(edge, 0.0), 1.0), DIGITS) for edge in edges)
         if x1 > x0 and y1 > y0:
