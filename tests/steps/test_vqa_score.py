@@ -52,6 +52,8 @@ def test_a_low_score_rejects_the_row_and_a_low_alternative_is_removed():
         done = step.run(rows, context_of(SCENES))
         assert server.requests == 5
     assert done["reason"].to_pylist() == [None, "min_score", "min_score"]
+    verdicts = [(one["drop"], one["reason"]) for row in done["images"].to_pylist() for one in row if one]
+    assert verdicts == [(None, None), ("vqa_score", "min_score"), ("vqa_score", "min_score")]  # as the report counts them
     assert done["value"].to_pylist() == [None, pytest.approx(0.3), pytest.approx(0.2)]
     text = done["texts"].to_pylist()[0][1]
     assert (text["alternatives"], text["origins"]) == (["0.6 dogs"], ["b"])

@@ -197,6 +197,8 @@ class ScoringStep(AskingStep):
             {place: why for place, some in (found or {}).items() if (why := self._too_low(place, some))} if is_alive else {}
             for found, is_alive in zip(results, alive(rows), strict=True)
         ]
+        if self.stored_at == "images":  # the subclass rejects the image of a text with a low score, and with it the row
+            low = [{place: why for place, why in some.items() if place[1] != OWN} for some in low]
         return self._rejected(rows, results, low) if any(low) else rows
 
     def _too_low(self, place: Place, scores: Scores) -> Rejection | None:
