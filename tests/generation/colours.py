@@ -5,6 +5,7 @@ A prompt with choices gets probabilities that depend on the picture's colour.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -123,5 +124,6 @@ class Direct:
         def done(number: int, answer: Answer) -> None:
             found[sent[number]] = answer
 
-        generator.open(None).answer(iter([made[n] for n in sent]), sampling, done)
+        with contextlib.closing(generator.open(None)) as opened:
+            opened.answer(iter([made[n] for n in sent]), sampling, done)
         return found

@@ -21,12 +21,13 @@ def opened(url: str, folder: Path, **options: Any) -> Iterator[Endpoint]:
     """Open the generator, with a record in a folder, and close it. No thread of it is left."""
     generator = OpenAI(**{"model": "tester", "url": url, "retries": 0, **options})
     generator.check()
+    before = set(threading.enumerate())
     endpoint = generator.open(StoredRecord(LocalStore(folder), "record.json"))
     try:
         yield endpoint
     finally:
         endpoint.close()
-        assert not [thread for thread in threading.enumerate() if thread.name == "vlmdata-ask"]
+        assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "vlmdata-ask"]
 
 
 def prompts(*texts: str) -> list[Prompt]:
