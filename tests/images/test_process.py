@@ -13,7 +13,7 @@ from vlmdata.images.encode import encode
 from vlmdata.images.header import ImageError
 from vlmdata.images.phash import phash
 from vlmdata.images.process import process
-from vlmdata.images.resize import ResizeRule, resize
+from vlmdata.images.resize import MODES, ResizeRule, resize
 
 CAP = 10_000_000
 KEEP = ResizeRule("keep_ratio", 200, only_if_bigger=True, skip_reencode=True)
@@ -183,4 +183,26 @@ def test_a_box_that_an_earlier_crop_removed_stays_none() -> None:
 
 def test_parts_of_a_box_outside_of_the_image_are_cut_and_a_box_without_area_becomes_none() -> None:
     boxes = [(-5.0, -1.0, 700.0, 41.0), (10.0, 10.0, 10.0, 20.0), (30.0, 10.0, 20.0, 20.0)]
-    assert process(saved(photo(60, 40), "png"), ResizeRule("no"), boxes=boxes).boxes == [(0, 0, 60, 40), None, None]
+    done = process(saved(photo(60, 40), "png"), ResizeRule("no"), boxes=boxes)
+    assert done.boxes == [(0, 0, 60, 40), None, (30.0, 10.0, 20.0, 20.0)]  # the last one's place is not known
+    assert done.original_boxes == [(0, 0, 1, 1), None, None]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", MODES)
+def test_fractions_of_boxes_and_the_view_are_those_of_the_upright_picture(mode: str, orientation: int) -> None:
+    data = saved(photo(60, 40), "png", exif=exif(orientation))
+    width, height = (40, 60) if orientation >= 5 else (60, 40)
+    done = process(data, ResizeRule(mode, 20), boxes=[(0.0, 0.0, width / 2, height / 4)])  # type: ignore[arg-type]
+    assert done.original_boxes == [(0.0, 0.0, 0.5, 0.25)]
+    part = {"center_crop": 2 / 3, "border": 1.5}.get(mode)
+    low, high = (0.0, 1.0) if part is None else (0.5 - part / 2, 0.5 + part / 2)
+    is_wide = (width > height) == (mode == "center_crop")
+    expected = None if part is None else (low, 0.0, high, 1.0) if is_wide else (0.0, low, 1.0, high)
+    assert done.view == (expected and pytest.approx(expected, abs=0.06))  # the sizes are whole numbers
+    x0, y0, x1, y1 = done.view or (0.0, 0.0, 1.0, 1.0)
+    left, top, right, bottom = -x0 / (x1 - x0), -y0 / (y1 - y0), (0.5 - x0) / (x1 - x0), (0.25 - y0) / (y1 - y0)
+    cut = (max(left, 0), max(top, 0), right, bottom)
+    assert done.boxes == [
+        pytest.approx([edge * side for edge, side in zip(cut, (done.width, done.height) * 2, strict=True)], abs=1e-6)
+    ]

@@ -17,6 +17,7 @@ from vlmdata.recipe import parse
 from vlmdata.row import conform
 from vlmdata.step import RecipeError
 from vlmdata.steps.download import Download
+from vlmdata.steps.faces import Faces
 from vlmdata.steps.resize import Resize
 
 
@@ -93,3 +94,80 @@ def test_faces_are_blurred_inside_their_boxes_in_every_orientation(tmp_path, eng
 def test_an_unknown_mode_is_refused():
     with pytest.raises(RecipeError, match="mode"):
         parse({"source": {"type": "url_list", "path": "a.parquet"}, "steps": [{"resize": {"mode": "keepratio"}}]})
+
+
+def placed(folder, images: list[dict], *rules: dict, engine: str = "vlmdata") -> list[dict]:
+    """Return the images after these resizes, one behind the other as in a recipe."""
+    rows = conform(pa.table({"key": [str(i) for i in range(len(images))], "images": [[image] for image in images]}))
+    part = open_part(folder)
+    for number, rule in enumerate(rules):
+        step = Ingest(download=Download(engine=engine), resize=Resize(**rule), is_later=number > 0)
+        rows = step.run(rows, part)
+    return [row[0] for row in rows["images"].to_pylist()]
+
+
+BOX = [10.0, 16.0, 40.0, 64.0]  # of a picture of 85 x 64 pixels
+CROP = {"mode": "center_crop", "size": 32}
+
+
+def test_a_crop_keeps_the_whole_box_as_fractions_of_the_original_and_its_part_of_it(tmp_path):
+    (image,) = placed(tmp_path, [{"data": picture(1), "boxes": [BOX, None, [0.0, 0.0, 5.0, 5.0]]}], CROP)
+    assert image["original_boxes"] == [[10 / 85, 0.25, 40 / 85, 1.0], None, [0.0, 0.0, 5 / 85, 5 / 64]]
+    assert image["view"] == pytest.approx([5 / 42, 0.0, 37 / 42, 1.0])  # 85 x 64 is scaled to 42 x 32
+    assert image["boxes"][1:] == [None, None]
+
+
+def test_a_later_resize_keeps_the_original_and_composes_the_view(tmp_path):
+    rules = [{"mode": "keep_ratio", "size": 48}, CROP]
+    (image,) = placed(tmp_path, [{"data": picture(1), "boxes": [BOX]}], *rules)
+    assert image["original_boxes"] == [[10 / 85, 0.25, 40 / 85, 1.0]]
+    x0, y0, x1, y1 = image["view"]
+    expected = [(10 / 85 - x0) / (x1 - x0) * 32, 8.0, (40 / 85 - x0) / (x1 - x0) * 32, 32.0]
+    assert (y0, y1) == (0.0, 1.0)
+    assert image["boxes"][0] == pytest.approx([max(expected[0], 0.0), *expected[1:]], abs=1e-6)
+
+
+def test_the_view_of_an_image_without_boxes_is_known_after_two_resizes(tmp_path):
+    (image,) = placed(tmp_path, [{"data": picture(1)}], {"mode": "keep_ratio", "size": 48}, CROP)
+    assert image["view"] == pytest.approx([0.12, 0.0, 0.88, 1.0], abs=0.02)
+
+
+def test_nothing_is_invented_for_an_image_that_an_earlier_version_stored(tmp_path):
+    stored = {"data": picture(1), "boxes": [BOX], "width": 85, "height": 64, "original_width": 170, "original_height": 128}
+    hashed = {"data": picture(1), "boxes": [BOX], "phash": 1}
+    for image in placed(tmp_path, [stored, hashed], CROP):
+        assert (image["original_boxes"], image["view"]) == (None, None)
+        assert image["boxes"][0] == pytest.approx([0, 8, 40 * 42 / 85 - 5, 32])
+
+
+def test_equal_bytes_with_another_known_original_stay_two_images(tmp_path):
+    known = {"data": picture(1), "boxes": [BOX], "original_boxes": [[0.5, 0.5, 1.0, 1.0]], "view": [0.5, 0.5, 1.0, 1.0]}
+    first, second = placed(tmp_path, [{"data": picture(1), "boxes": [BOX]}, known], CROP)
+    assert first["original_boxes"] == [[10 / 85, 0.25, 40 / 85, 1.0]]
+    assert second["original_boxes"] == [[0.5, 0.5, 1.0, 1.0]]
+    assert second["view"] == pytest.approx([0.5 + 5 / 84, 0.5, 0.5 + 37 / 84, 1.0])
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_img2dataset_turns_no_image_so_fractions_are_of_the_picture_as_encoded(tmp_path, orientation):
+    if find_spec("img2dataset") is None:
+        pytest.skip("img2dataset is not installed")
+    body = saved(np.zeros((40, 80, 3), np.uint8), "png", exif=exif(orientation))
+    rule = {**CROP, "size": 20, "format": "png", "quality": 9}
+    (image,) = placed(tmp_path, [{"data": body, "boxes": [[40.0, 0.0, 60.0, 20.0]]}], rule, engine="img2dataset")
+    assert (image["original_boxes"], image["view"]) == ([[0.5, 0.0, 0.75, 0.5]], [0.25, 0.0, 0.75, 1.0])
+    assert image["boxes"] == [[10.0, 0.0, 20.0, 10.0]]
+
+
+def test_a_box_with_reversed_edges_reaches_faces_and_is_never_left_sharp(tmp_path):
+    """Perhaps it is x, y, width and height: nobody knows where the face is."""
+    images = [{"data": picture(1), "boxes": [[40.0, 30.0, 20.0, 20.0]]}, {"data": picture(2), "boxes": [BOX]}]
+    rows = conform(pa.table({"key": ["a", "b"], "images": [[one] for one in images]}))
+    part = open_part(tmp_path)
+    resized = Ingest(resize=Resize(**CROP)).run(rows, part)
+    assert resized["images"].to_pylist()[0][0]["boxes"] == [[40.0, 30.0, 20.0, 20.0]]
+    found = Faces(boxes="images.boxes", blur=True).run(resized, part)
+    assert found["reason"].to_pylist() == ["not_examined", None]
+    blurred = Ingest(resize=Resize(**CROP, blur_boxes=True)).run(rows, part)
+    assert blurred["reason"].to_pylist() == ["bad_box", None]
+    assert blurred["drop"].to_pylist() == ["resize", None]

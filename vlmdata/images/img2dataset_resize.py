@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from vlmdata.images.box_geometry import fractions
 from vlmdata.images.budget import (
     FIXED_BYTES,
     WRITTEN_BYTES,
@@ -100,6 +101,7 @@ def process(
     stored = cv2.imdecode(np.frombuffer(written, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     assert stored is not None, "img2dataset wrote an image that cv2 cannot decode"
     pixels = cv2.cvtColor(stored, cv2.COLOR_BGR2RGB)
+    change = transform(rule, original_width, original_height)
     return Processed(
         data=written,
         format=read_header(written).format,
@@ -113,6 +115,8 @@ def process(
         phash=phash(pixels),
         is_original=written == data,
         is_animated=header.is_animated,
-        boxes=transform(rule, original_width, original_height).boxes(boxes) if boxes else [],
+        boxes=change.boxes(boxes),
+        original_boxes=fractions(boxes, original_width, original_height),
+        view=change.view(),
         pixels=pixels,
     )

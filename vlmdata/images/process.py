@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlmdata.images.blur_boxes import blur_boxes
+from vlmdata.images.box_geometry import fractions
 from vlmdata.images.budget import (
     BLURRED_BYTES,
     FIXED_BYTES,
@@ -35,7 +36,8 @@ class Processed:
 
     `data` is the image in `format`. `is_original` is true if `data` is the unchanged input. `sha256` (hex) is the hash of the
     input. `phash` is the hash of `pixels`, which are the result before encoding. `boxes` are the input boxes in pixels of the
-    result, with None for a box that was cropped away. `source_format` is the format of the input.
+    result, with None for a box that was cropped away. `original_boxes` are the same boxes as fractions of the input, and `view`
+    is the part of the input that the result shows: see `fractions` and `Transform.view`. `source_format` is the input's format.
     """
 
     data: bytes
@@ -51,6 +53,8 @@ class Processed:
     is_original: bool
     is_animated: bool
     boxes: list[Box | None]
+    original_boxes: list[Box | None]
+    view: Box | None
     pixels: np.ndarray
 
 
@@ -111,7 +115,9 @@ def process(
         phash=phash(pixels),
         is_original=is_original,
         is_animated=header.is_animated,
-        boxes=change.boxes(boxes) if boxes else [],
+        boxes=change.boxes(boxes),
+        original_boxes=fractions(boxes, *change.source),
+        view=change.view(),
         pixels=pixels,
     )
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import cv2
 import numpy as np
 
+from vlmdata.images.box_geometry import has_place
 from vlmdata.parameters import Doc
 
 cv2.setNumThreads(1)  # a worker has one core, for which more threads would compete
@@ -75,18 +76,35 @@ class Transform:
     top: int = 0
 
     def boxes(self, boxes: Sequence[Box | None]) -> list[Box | None]:
-        """Return boxes in pixels of the upright original, converted to pixels of the output and cut at its edges.
+        """Return boxes in pixels of the upright original, converted to pixels of the output and cut at both edges.
 
-        The result has one entry for each input box, in order. It is None for a box that is entirely outside of the output, and
-        for None: a box that an earlier crop removed.
+        The result has one entry for each input box, in order. It is None for a box that is entirely outside of the original or
+        the output, and for None: a box that an earlier crop removed. A box without a known place is returned unchanged, see
+        `box_geometry`.
         """
         x_scale, y_scale = self.scaled[0] / self.source[0], self.scaled[1] / self.source[1]
         return [None if box is None else self._box(box, x_scale, y_scale) for box in boxes]
 
     def _box(self, box: Box, x_scale: float, y_scale: float) -> Box | None:
-        x0, x1 = (min(max(x * x_scale + self.left, 0.0), float(self.output[0])) for x in (box[0], box[2]))
-        y0, y1 = (min(max(y * y_scale + self.top, 0.0), float(self.output[1])) for y in (box[1], box[3]))
+        if not has_place(box):
+            return box
+        x0, x1 = (_cut(_cut(x, self.source[0]) * x_scale + self.left, self.output[0]) for x in (box[0], box[2]))
+        y0, y1 = (_cut(_cut(y, self.source[1]) * y_scale + self.top, self.output[1]) for y in (box[1], box[3]))
         return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+    def view(self) -> Box | None:
+        """Return the part of the source that the output shows: x0, y0, x1, y1 as fractions of the source's sides.
+
+        It reaches below 0 or above 1 where the output has a border. None: the output shows exactly the whole source.
+        """
+        if self.left == self.top == 0 and self.scaled == self.output:
+            return None
+        (width, height), (right, bottom) = self.scaled, (self.output[0] - self.left, self.output[1] - self.top)
+        return -self.left / width, -self.top / height, right / width, bottom / height
+
+
+def _cut(edge: float, side: float) -> float:
+    return min(max(edge, 0.0), float(side))
 
 
 def transform(rule: ResizeRule, width: int, height: int) -> Transform:

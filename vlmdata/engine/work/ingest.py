@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from vlmdata.engine.partitions.tombstones import REASON, STEP
 from vlmdata.engine.work.row_costs import RowCosts
 from vlmdata.images import img2dataset_resize
+from vlmdata.images.box_geometry import composed, has_place
 from vlmdata.images.header import ImageError, read_header
 from vlmdata.images.process import process, processing_cost
 from vlmdata.process.thread import Thread, attempt
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 LOOK_S = 1.0  # seconds between checks that the client is alive
 DONE = ["format", "width", "height", "original_width", "original_height", "sha256", "phash"]  # fields of `Processed`
 ORIGINAL = ["original_width", "original_height", "original_format", "sha256"]  # facts about the image as fetched
-MEASURED = [*DONE, "original_format", "boxes"]
+PLACED = ["boxes", "original_boxes", "view"]  # what is known about boxes and the part of the original
+MEASURED = [*DONE, "original_format", *PLACED]
 FACTS = ["blob", "offset", "size", *MEASURED, "drop", "reason", "value", "threshold"]
 
 
@@ -101,24 +103,24 @@ class Ingest(Step):
 
         Rejections of images that exceed the cost limit of their row come last, because they depend on all images of the row.
         """
-        rule, boxes, twins = self._rule(), before["boxes"], self._twins(flat, stated)
+        rule, twins = self._rule(), self._twins(flat, stated)
+        given = [dict(zip(MEASURED, values, strict=True)) for values in zip(*map(before.get, MEASURED), strict=True)]
         costs = RowCosts(twins, flat.parents, rule.max_cost)
         for position, body, failure in self._bodies(flat, list(twins), stated, context):
             if failure is not None:
                 yield twins[position], failure
             elif context.journal(position):
                 yield twins[position], self._verdict("decoder_crash")
-            elif costs.admits(position, self._price(body, boxes[position])):
-                yield twins[position], self._process(body, boxes[position], context)
+            elif costs.admits(position, self._price(body, given[position]["boxes"])):
+                yield twins[position], self._process(body, given[position], context)
             else:
                 costs.park(position, body)
         beyond = costs.beyond()
         for position, body in costs.parked(beyond):
             context.journal(position)
-            yield twins[position], self._process(body, boxes[position], context)
+            yield twins[position], self._process(body, given[position], context)
         for position, cost in beyond.items():  # the blob and offset stay, so that a takedown can erase the bytes there
-            facts = {name: before[name][position] for name in MEASURED}
-            yield [position], {**facts, **self._verdict("too_costly", cost, rule.max_cost)}
+            yield [position], {**given[position], **self._verdict("too_costly", cost, rule.max_cost)}
 
     def _verdict(self, reason: str, value: float | None = None, threshold: float | None = None) -> dict[str, Any]:
         """Return the rejection of an image whose bytes were received."""
@@ -138,7 +140,7 @@ class Ingest(Step):
 
     def _twins(self, flat: Flat, stated: list[str | None]) -> dict[int, list[int]]:
         """Map the first position of each image that is not dropped to all positions that hold the same image."""
-        fields = zip(*(flat.field(name).to_pylist() for name in ("url", "blob", "offset", "boxes")), stated, strict=True)
+        fields = zip(*(flat.field(name).to_pylist() for name in ("url", "blob", "offset", *PLACED)), stated, strict=True)
         bodies = flat.field("data")
         groups: dict[Any, list[int]] = {}
         for position, (identity, is_alive) in enumerate(zip(fields, flat.alive(), strict=True)):
@@ -189,18 +191,23 @@ class Ingest(Step):
 
         return context.kept(download.engine, lambda: Fetcher(download)).fetch(addresses)
 
-    def _process(self, body: bytes, boxes: Any, context: OpenPartition) -> dict[str, Any]:
-        """Decode, resize and store one image. Return its place and measurements, or its rejection."""
-        rule = self._rule()
+    def _process(self, body: bytes, given: dict[str, Any], context: OpenPartition) -> dict[str, Any]:
+        """Decode, resize and store one image. Return its place and measurements, or its rejection.
+
+        `given` are the fields of the image in the row.
+        """
+        rule, boxes = self._rule(), given["boxes"] or []
         limits = {name: getattr(rule, name) for name in ("max_pixels", "max_memory_mb", "max_cost")}
         blocks = context.tombstones.blocks
         if blocks and (reason := blocks.match(body, rule.max_memory_mb)):
             return {"drop": blocks.name, "reason": reason}
+        if rule.blur_boxes and not all(box is None or has_place(box) for box in boxes):
+            return self._verdict("bad_box")
         try:
             blur = self._shares(body, boxes) if rule.blur_boxes and boxes else ()
             resized = process if self._engine() == "vlmdata" else img2dataset_resize.process
             with context.decoding:
-                done = resized(body, rule, **limits, boxes=boxes or (), blur=blur)
+                done = resized(body, rule, **limits, boxes=boxes, blur=blur)
         except ImageError as error:
             return self._verdict(error.reason, error.value, error.threshold)
         if context.tombstones.holds_image(done.sha256, done.phash):
@@ -212,6 +219,7 @@ class Ingest(Step):
             **{name: getattr(done, name) for name in DONE},
             "original_format": done.source_format,
             "boxes": done.boxes,
+            **composed(given, done.original_boxes, done.view),
         }
 
     def _shares(self, body: bytes, boxes: list[list[float] | None]) -> list[tuple[float, float, float, float]]:
