@@ -32,8 +32,11 @@ from vlmdata.step import RecipeError
 
 COLUMNS = ["key", "outcome", "step", "reason"]
 PLACE = ("key", "shard", "offset", "size")
-TEXTS = ("caption", "alternatives", "origins", "texts", "roles", "turns", "tools")  # fields of a sample's JSON
-OF_IMAGES = ("width", "height", "original_width", "original_height", "sha256", "phash", "boxes", "metadata")
+TEXTS = ("caption", "alternatives", "origins", "grounding", "texts", "roles", "turns", "tools")  # fields of a sample's JSON
+OF_IMAGES = (
+    *("width", "height", "original_width", "original_height", "sha256", "phash"),
+    *("boxes", "original_boxes", "view", "metadata"),
+)
 ALIGNED = ("files", "images", "metadata")  # lists with an item or null for each position of a document
 EXAMPLES = 3
 KEPT, ABSENT = "kept", "not there"

@@ -26,6 +26,8 @@ FIELDS: dict[str, Callable[[Any], bool]] = {  # fields of both layouts; the func
         ("alternatives", "origins", "boxes", "box_labels", "texts", "images", "metadata", "files", "roles", "turns", "tools"),
         _LIST,
     ),
+    **dict.fromkeys(("original_boxes", "view"), _LIST),
+    "grounding": _is(list, dict),  # for each position of a document, or of a caption
     "scores": _is(dict),
 }
 

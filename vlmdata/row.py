@@ -115,9 +115,10 @@ def conform_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
         mask = array.is_null() if array.null_count else None
         return pa.ListArray.from_arrays(array.offsets, values, mask=mask)
     if pa.types.is_struct(kind) and pa.types.is_struct(array.type):
-        names = [field.name for field in array.type]
+        # `flatten` and not `field`: below a null struct, a list is empty, and only null becomes a list of a fixed size
+        stored = dict(zip((field.name for field in array.type), array.flatten(), strict=True))
         fields = [
-            conform_array(array.field(field.name), field.type) if field.name in names else pa.nulls(len(array), field.type)
+            conform_array(stored[field.name], field.type) if field.name in stored else pa.nulls(len(array), field.type)
             for field in kind
         ]
         return pa.StructArray.from_arrays(fields, fields=list(kind), mask=array.is_null())

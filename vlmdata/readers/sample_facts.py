@@ -9,15 +9,19 @@ from typing import Any
 
 from vlmdata.fields import aligned_origins, is_ours, renamed
 from vlmdata.readers.documents import SIZES
+from vlmdata.readers.grounded_texts import document_groundings, geometry, pair_grounding
 from vlmdata.readers.nested import texts_in
 from vlmdata.readers.stated_values import labelled_boxes
 from vlmdata.readers.strings import clean, is_blank
 
-_DOCUMENT = frozenset(("key", "url", "texts", "images", "metadata", "files", "alternatives", "origins", "roles", "scores"))
+_DOCUMENT = frozenset(
+    ("key", "url", "texts", "images", "metadata", "files", "alternatives", "origins", "grounding", "roles", "scores")
+)
 _CONVERSATION_FIELDS = frozenset(("turns", "tools"))  # fields of a document with roles
 _MEASURED = frozenset(("key", "width", "height", "original_width", "original_height", "sha256", "phash"))
 _OF_BOXES = ("boxes", "box_labels")
-_METADATA = {"file", "alt", "time_s", *_OF_BOXES, *SIZES, *_MEASURED}
+_GEOMETRY = ("original_boxes", "view")
+_METADATA = {"file", "alt", "time_s", *_OF_BOXES, *_GEOMETRY, *SIZES, *_MEASURED}
 OUR_KEY = re.compile(r"[0-9a-f]{24}(_\d+)?")  # form of the keys that engine/partitions/keys.py makes
 
 
@@ -71,6 +75,7 @@ def stated_fields(facts: Mapping[str, Any]) -> dict[str, Any]:
         found["time_s"] = facts["time_s"]
     boxes, labels = labelled_boxes(facts.get("boxes"), _labels(facts), keeps_null=True)
     found |= {name: value for name, value in zip(_OF_BOXES, (boxes, labels), strict=True) if value}
+    found |= geometry(facts, boxes)
     if re.fullmatch("[0-9a-f]{64}", str(facts.get("sha256"))):
         found["sha256"] = facts["sha256"]
     if re.fullmatch("[0-9a-f]{1,16}", str(facts.get("phash"))):
@@ -86,6 +91,14 @@ def _labels(facts: Mapping[str, Any]) -> Any:
     """
     is_coco = OUR_KEY.fullmatch(str(facts.get("key"))) and {"id", "file_name"} <= facts.keys()
     return facts.get("categories") if is_coco and "box_labels" not in facts else facts.get("box_labels")
+
+
+def with_grounding(row: dict[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of a caption pair, whose text has the grounding that its sample's JSON states."""
+    found = pair_grounding(facts.get("grounding"), row)
+    if found is not None:
+        row["texts"] = [text and {**text, "grounding": found} for text in row["texts"]]
+    return row
 
 
 def unstated_fields(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,6 +128,8 @@ def unstated_fields(facts: Mapping[str, Any], key: str, row: Mapping[str, Any], 
             return is_read and (has_origins or not any(value))
         if name == "box_labels":
             return said.get(name) == _as_read(value)
+        if name == "grounding":
+            return pair_grounding(value, row) is not None
         return name in measured or name == "scores" or (name == "url" and value is None) or said.get(name) == value
 
     return {name: value for name, value in facts.items() if not (is_ours(name, value, key) and is_said(name, value))}
@@ -134,12 +149,14 @@ def _as_read(labels: Any) -> Any:
 
 
 def _address(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `url`, `boxes` and `box_labels` as the JSON of the row's sample will hold them.
+    """Return `url` and what is known about boxes as the JSON of the row's sample will hold them.
 
     If the row has exactly one image, they are taken from this image. Otherwise, there is only the row's `url`.
     """
     images = [image for image in row.get("images") or () if image]
-    return {name: images[0].get(name) for name in ("url", *_OF_BOXES)} if len(images) == 1 else {"url": row.get("url")}
+    return (
+        {name: images[0].get(name) for name in ("url", *_OF_BOXES, *_GEOMETRY)} if len(images) == 1 else {"url": row.get("url")}
+    )
 
 
 def with_origin(rest: Mapping[str, Any], facts: Mapping[str, Any], key: str, **origin: Any) -> dict[str, Any]:
@@ -159,8 +176,8 @@ def with_origin(rest: Mapping[str, Any], facts: Mapping[str, Any], key: str, **o
     return {**renamed(rest, own), **own}
 
 
-def unstated_document_fields(facts: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return the fields of a document's JSON that its row does not hold.
+def unstated_document_fields(facts: Mapping[str, Any], key: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a document's JSON that its row, whose positions are those of the JSON, does not hold.
 
     If an entry of `metadata` has an unknown field, or boxes or labels that were not read, all of `metadata` is returned.
     """
@@ -170,10 +187,14 @@ def unstated_document_fields(facts: Mapping[str, Any], key: str) -> dict[str, An
         rest["metadata"] = facts["metadata"]
     if facts.get("origins") not in (None, document_origins(facts)):
         rest["origins"] = facts["origins"]
+    if facts.get("grounding") is not None and document_groundings(facts, row) is None:
+        rest["grounding"] = facts["grounding"]
     return rest
 
 
 def _holds_boxes(entry: Mapping[str, Any]) -> bool:
-    """Return whether an image of the row holds the boxes and labels in its entry of `metadata`."""
+    """Return whether an image of the row holds all that its entry of `metadata` says about boxes."""
     boxes, labels = labelled_boxes(entry.get("boxes"), entry.get("box_labels"), keeps_null=True)
+    if {name: entry[name] for name in _GEOMETRY if entry.get(name) is not None} != geometry(entry, boxes):
+        return False
     return (entry.get("boxes") or None) == boxes and _as_read(entry.get("box_labels")) == labels

@@ -32,6 +32,7 @@ from vlmdata.readers.sample_facts import (
     own_texts,
     stated_fields,
     unstated_fields,
+    with_grounding,
     with_origin,
 )
 from vlmdata.readers.source_images import keep_addresses
@@ -327,6 +328,7 @@ class Files(Source):
         origins = origins_in(facts) if is_stated and (self.captions or self._columns()) else []
         reason = image.get("reason") or fault
         row = pair({**image, **stated}, captions, origins=origins, id=f"{name}\n{captions}", reason=reason)
+        row = with_grounding(row, facts) if is_stated else row
         left = unstated_fields(facts, stem, row, image).items()
         rest = {field: value for field, value in left if field not in used and self._carries(field)}
         scored = facts if self._carries("scores") or self._carries("earlier_scores") else {}

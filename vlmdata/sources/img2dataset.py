@@ -20,7 +20,7 @@ from vlmdata.readers.nested import texts_in
 from vlmdata.readers.open_file import UNREADABLE, seekable
 from vlmdata.readers.pair_rows import json_object
 from vlmdata.readers.plain_rows import bad_record, pair, tables
-from vlmdata.readers.sample_facts import origins_in, own_texts, stated_fields, unstated_fields, with_origin
+from vlmdata.readers.sample_facts import origins_in, own_texts, stated_fields, unstated_fields, with_grounding, with_origin
 from vlmdata.readers.source_images import ENDINGS, in_place, inline
 from vlmdata.readers.stated_values import hash_column, whole_numbers
 from vlmdata.readers.strings import clean
@@ -231,5 +231,6 @@ def _exported(
     facts = {**own, "key": key}
     others = [text for text in facts.get("alternatives") or () if isinstance(text, str)]
     row = pair({**image, **stated_fields(facts)}, [*captions, *others], origins=origins_in(facts), **fields)
+    row = with_grounding(row, facts)
     extra = with_origin(unstated_fields(facts, key, row, image), facts, key, source_key=key)
     return {**row, "extra": clean(json_object(extra))}

@@ -17,6 +17,7 @@ from vlmdata.readers.conversation_rows import conversation
 from vlmdata.readers.dialogue import checked_turns, read_dialogue
 from vlmdata.readers.dotted_paths import NO_TEXT, value_at
 from vlmdata.readers.find_files import File, find, is_remote
+from vlmdata.readers.grounded_texts import document_groundings
 from vlmdata.readers.image_members import IMAGES, TURNS, Members, holds_turns, turns_alone
 from vlmdata.readers.nested import texts_in
 from vlmdata.readers.pair_rows import json_object, one_text
@@ -29,6 +30,7 @@ from vlmdata.readers.sample_facts import (
     stated_fields,
     unstated_document_fields,
     unstated_fields,
+    with_grounding,
     with_origin,
 )
 from vlmdata.readers.source_images import in_place, inline, keep_addresses
@@ -56,9 +58,9 @@ class Webdataset(Source):
     A sample that has no caption, and whose JSON holds `conversations` or `messages`, is a conversation (layout `documents`).
 
     Tars from vlmdata or img2dataset are read without loss. Rows keep addresses, hashes, alternatives with their origins, boxes
-    with their labels, roles and turns. Scores become `earlier_scores` in the sample's JSON. A sample without an image is
-    dropped as `no_image`, except a conversation. A sample with an unusable image is dropped with the reason of the image. Each
-    damaged range of a tar is one `bad_record`.
+    with their labels and the words that stand for them, roles and turns. Scores become `earlier_scores` in the sample's JSON.
+    A sample without an image is dropped as `no_image`, except a conversation. A sample with an unusable image is dropped with
+    the reason of the image. Each damaged range of a tar is one `bad_record`.
 
     In `caption` and `image`, write the part of a member's name after the key (`jpg`, `input.jpg`). If no member has this name,
     members with this ending are read.
@@ -156,7 +158,7 @@ class Webdataset(Source):
                 raise BadSample(problem, "no_caption")
         images = [_image(member, blob, read) for member in pictures]
         if len(images) == 1:
-            row = pair({**images[0], **stated_fields(facts)}, captions, origins=origins_in(facts))
+            row = with_grounding(pair({**images[0], **stated_fields(facts)}, captions, origins=origins_in(facts)), facts)
         else:
             row = captioned(images, captions, origins=origins_in(facts), url=stated_fields(facts).get("url"))
         rest = unstated_fields(facts, sample.key, row, images[0] if len(images) == 1 else {})
@@ -322,7 +324,10 @@ def _document(sample: SampleMembers, parts: Mapping[str, Member], facts: Any, bl
     for text, others, origins in zip(row["texts"], facts.get("alternatives") or (), document_origins(facts), strict=False):
         if text is not None:
             text |= {"alternatives": _texts(others) or None, "origins": origins}
-    row["extra"] = _extra(sample.key, facts, unstated_document_fields(facts, sample.key))
+    for text, grounding in zip(row["texts"], document_groundings(facts, row) or (), strict=False):
+        if text is not None:
+            text["grounding"] = grounding
+    row["extra"] = _extra(sample.key, facts, unstated_document_fields(facts, sample.key, row))
     found = [image for image in images if image]
     return reject(row, found[0].get("reason") if found and all(image.get("reason") for image in found) else None)
 

@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vlmdata.fields import aligned_origins
+from vlmdata.grounding.current import without_numbers
+from vlmdata.grounding.spans import read_grounding
 from vlmdata.parameters import Doc
 from vlmdata.row import alive, flatten, in_one, set_column
 from vlmdata.similarity.clusters import best_first, best_of_groups
@@ -75,7 +77,8 @@ class DedupeExact(Step):
 def _merge(rows: pa.Table, lost: np.ndarray) -> pa.Table:
     """Add the texts of each rejected row to the row that represents it, as alternatives of the first text that is not rejected.
 
-    `lost` is True for the rejected rows. The `cluster` of a rejected row is the key of the row that represents it.
+    `lost` is True for the rejected rows. The `cluster` of a rejected row is the key of the row that represents it. An
+    alternative has no numbers of boxes, because only a text is grounded.
     """
     place = {key: row for row, key in enumerate(rows["key"].to_pylist())}
     texts = in_one(rows["texts"])
@@ -90,7 +93,8 @@ def _merge(rows: pa.Table, lost: np.ndarray) -> pa.Table:
         known, origins = _captions(first)
         for text in texts[row].as_py() or []:
             if text is not None and text["drop"] is None:
-                more = [pair for pair in zip(*_captions(text), strict=True) if pair[0] not in known]
+                plain = {**text, "text": without_numbers(text["text"], read_grounding(text["grounding"], text["text"]))}
+                more = [pair for pair in zip(*_captions(plain), strict=True) if pair[0] not in known]
                 known += [caption for caption, _ in more]
                 origins += [origin for _, origin in more]
         first |= {"alternatives": known[1:] or None, "origins": origins[1:] if any(origins) else None}

@@ -9,7 +9,7 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -17,6 +17,9 @@ import pyarrow as pa
 
 from vlmdata.fields import aligned_origins, carried
 from vlmdata.generator import ANSWERS, ASKED
+from vlmdata.grounding.current import Current, Kept, current, joined
+from vlmdata.grounding.spans import Grounding, read_grounding
+from vlmdata.grounding.stored_boxes import stored_boxes
 from vlmdata.row import ROW, alive
 
 ENDING = {"jpeg": "jpg"}  # format -> ending of a member's name; for other formats, the ending is the format's name
@@ -80,24 +83,26 @@ def _caption(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
     texts = [text for text in row["texts"] or [] if text and text["drop"] is None]
     assert len(positions) == 1 and len(texts) <= 1, "Fit, the last bound step, drops other rows"
     image = row["images"][positions[0]]
-    caption: dict[str, Any] = texts[0] if texts else {"text": "", "alternatives": None, "origins": None}
+    caption: dict[str, Any] = texts[0] if texts else {"text": "", "alternatives": None, "origins": None, "grounding": None}
+    words, grounding, _ = current_text(caption, kept_images({positions[0]: (0, image)}))
     own = {name: _at(value, positions[0], row) for name, value in scores.items()}
     facts = {
         **carried(row["extra"]),
         "key": row["key"],
         "url": image["url"],
-        "caption": caption["text"],
+        "caption": words,
         "alternatives": caption["alternatives"] or None,
         "origins": _origins(caption),
+        "grounding": grounding and grounding.as_json(),
         **_facts(image),
         "scores": own or None,
     }
     members: list[tuple[str, bytes | BlobPlace]] = [
         (_ending(image), _body(image)),
         ("json", _json(facts)),
-        ("txt", caption["text"].encode("utf-8", "replace")),
+        ("txt", words.encode("utf-8", "replace")),
     ]
-    return TarSample(row["key"], sorted(members), len(caption["text"]), [_size(image)], _floats(own))
+    return TarSample(row["key"], sorted(members), len(words), [_size(image)], _floats(own))
 
 
 def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
@@ -113,20 +118,23 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
     texts = [text for _, text in pairs]
     runs = [[i] for i in positions] if row["roles"] else _runs(positions, texts)
     images = [pairs[run[0]][0] for run in runs]
-    joined = [_joined([text for i in run if (text := texts[i])]) for run in runs]
-    words, others, origins = ([item[field] for item in joined] for field in range(3))
+    kept = kept_images({run[0]: (n, image) for n, (run, image) in enumerate(zip(runs, images, strict=True)) if image})
+    written = [_joined([text for i in run if (text := texts[i])], kept) for run in runs]
+    others, origins = [item.alternatives for item in written], [item.origins for item in written]
+    groundings = [item.grounding for item in written]
     names = _member_names(images)
     own = {name: [_of_run(v, run) for run in runs] if _is_aligned(v, row) else v for name, v in scores.items()}
     facts = {
         **carried(row["extra"]),
         "key": row["key"],
         "url": row["url"],
-        "texts": words,
+        "texts": [item.text for item in written],
         "images": [image["url"] if image else None for image in images],
         "metadata": [_metadata(name, image) if image else None for name, image in zip(names, images, strict=True)],
         "files": [f"{row['key']}.{name}" if name else None for name in names],  # the names that NeMo Curator's reader expects
         "alternatives": others if any(others) else None,
         "origins": origins if any(origins) else None,
+        "grounding": [one and one.as_json() for one in groundings] if any(groundings) else None,
         "roles": [row["roles"][i] for i in positions] if row["roles"] else None,
         "turns": _turns(row, positions) if row["roles"] else None,
         "tools": json.loads(row["tools"]) if row["tools"] else None,
@@ -134,7 +142,7 @@ def _document(row: dict[str, Any], scores: dict[str, Any]) -> TarSample:
     }
     members = [(name, _body(image)) for name, image in zip(names, images, strict=True) if name and image]
     members.append(("json", _json({name: value for name, value in facts.items() if value is not None or name == "url"})))
-    chars = sum(len(word) for word in words if word)
+    chars = sum(len(item.text or "") for item in written)
     return TarSample(row["key"], sorted(members), chars, [_size(image) for image in images if image], _floats(own))
 
 
@@ -143,14 +151,39 @@ def _kept_items(items: list[dict[str, Any] | None] | None) -> list[dict[str, Any
     return [item if item and item["drop"] is None else None for item in items or []]
 
 
-def _joined(texts: list[dict[str, Any]]) -> tuple[str | None, list[str] | None, list[str | None] | None]:
-    """Return the texts joined into one, and the alternatives of the first text with their origins.
+class Words(NamedTuple):
+    """A text of a sample, its alternatives and their origins, and its grounding. All are None at the position of an image."""
 
-    All are None if there are no texts.
-    """
+    text: str | None = None
+    alternatives: list[str] | None = None
+    origins: list[str | None] | None = None
+    grounding: Grounding | None = None
+
+
+def _joined(texts: list[dict[str, Any]], kept: Mapping[int, Kept]) -> Words:
+    """Return the texts joined into one, with the alternatives of the first text. `kept` is as in `current_text`."""
     if not texts:
-        return None, None, None
-    return "\n\n".join(text["text"] for text in texts), texts[0]["alternatives"] or None, _origins(texts[0])
+        return Words()
+    words, grounding = joined([current_text(text, kept)[:2] for text in texts])
+    return Words(words, texts[0]["alternatives"] or None, _origins(texts[0]), grounding)
+
+
+def kept_images(places: Mapping[int, tuple[int, dict[str, Any]]]) -> dict[int, Kept]:
+    """Return the images to which the spans of texts may refer, by position in the row.
+
+    `places` has the position in the sample's lists and the image, by its position in the row.
+    """
+    shown = {place: (number, stored_boxes(image)) for place, (number, image) in places.items()}
+    return {
+        place: Kept(number, None if boxes is None else [box and box.place for box in boxes])
+        for place, (number, boxes) in shown.items()
+    }
+
+
+def current_text(text: Mapping[str, Any], kept: Mapping[int, Kept]) -> Current:
+    """Return a text of a row with the numbers of the boxes as the images `kept` are stored, and with its grounding."""
+    grounding = read_grounding(text["grounding"], text["text"])
+    return Current(text["text"], None) if grounding is None else current(text["text"], grounding, kept)
 
 
 def _origins(text: dict[str, Any]) -> list[str | None] | None:
@@ -241,8 +274,12 @@ def _body(image: dict[str, Any]) -> bytes | BlobPlace:
 def _facts(image: dict[str, Any]) -> dict[str, Any]:
     facts = {name: image[name] for name in FACTS}
     facts["phash"] = None if image["phash"] is None else f"{image['phash']:016x}"
-    facts["boxes"] = image["boxes"] or None
-    facts["box_labels"] = image["box_labels"] if facts["boxes"] and any(image["box_labels"] or ()) else None
+    boxes = image["boxes"] or []
+    facts["boxes"] = boxes or None
+    facts["box_labels"] = image["box_labels"] if boxes and any(image["box_labels"] or ()) else None
+    originals = image["original_boxes"] or []
+    facts["original_boxes"] = originals if originals and len(originals) == len(boxes) else None
+    facts["view"] = image["view"]
     return facts
 
 

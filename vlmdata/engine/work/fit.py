@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from vlmdata.row import drop_images, drop_rows, flatten
+from vlmdata.engine.work.lost_boxes import lost_boxes
+from vlmdata.row import drop_images, drop_rows, drop_texts, flatten
 from vlmdata.step import Step
 
 LABEL = "shards"  # the recipe's key that sets the layout
@@ -18,13 +19,15 @@ LABEL = "shards"  # the recipe's key that sets the layout
 class Fit(Step):
     """Drops images without bytes as `not_downloaded`, which happens if the recipe lacks `download`.
 
+    A question or an answer of which the stored image no longer shows a box is dropped as `lost_box`, with its other half.
+
     With `pairs_only`, which the layout `captions` sets, a row must have exactly one image and at most one text left. Other
     rows are dropped as `no_image`, `two_images` (two or more) or `two_texts` (two or more). The value of such a drop is the
     number of images or texts. Alternatives of a text do not count.
     """
 
     id: ClassVar = "vlmdata.engine.fit"
-    reads: ClassVar = ("images", "texts")
+    reads: ClassVar = ("images", "texts", "roles")
     limits: ClassVar = {"two_images": "= layout documents", "two_texts": "= layout documents"}
     label: str = field(default=LABEL, init=False)
     pairs_only: bool = True
@@ -35,6 +38,8 @@ class Fit(Step):
             zero_copy_only=False
         )
         rows = drop_images(rows, bare & flat.alive(), self.name, reason="not_downloaded")
+        if flatten(rows, "texts").field("grounding").null_count < len(flatten(rows, "texts").items):
+            rows = drop_texts(rows, lost_boxes(rows), self.name, reason="lost_box")
         if not self.pairs_only:
             return rows
         images, texts = (_count_kept(rows, column) for column in ("images", "texts"))
