@@ -36,8 +36,9 @@ def as_conversations(rows: pa.Table, found: Sequence[Sequence[Judged]], step: st
         rejected = [one for one in turns[row] if one.rejection is not None]
         before = columns["texts"][row]
         new = [text for one in (*accepted, *rejected) for text in _texts(one, step)]
-        columns["extra"][row] = _with_captions(columns["extra"][row], own_text({"texts": before}), accepted, step)
-        columns["texts"][row] = [*(text and _verdict(text, step, Rejection(MOVED)) for text in before), *new]
+        kinds = [one.kind for one in accepted]
+        columns["extra"][row] = with_captions(columns["extra"][row], own_text({"texts": before}), kinds, step)
+        columns["texts"][row] = [*(text and with_verdict(text, step, Rejection(MOVED)) for text in before), *new]
         columns["roles"][row] = ["user"] * len(before) + ["user", "assistant"] * (len(new) // 2)
     rows = with_positions(rows, np.where(is_talk, [2 * len(some) for some in turns], 0))
     for name, kind in (("texts", pa.list_(TEXT)), ("roles", pa.list_(pa.string())), ("extra", pa.string())):
@@ -47,10 +48,10 @@ def as_conversations(rows: pa.Table, found: Sequence[Sequence[Judged]], step: st
 
 def _texts(one: Judged, step: str) -> list[dict[str, Any]]:
     texts: list[dict[str, Any]] = [{"text": text} for text in one.turn or ()]
-    return [_verdict(text, step, one.rejection) for text in texts] if one.rejection else texts
+    return [with_verdict(text, step, one.rejection) for text in texts] if one.rejection else texts
 
 
-def _verdict(text: Mapping[str, Any], step: str, why: Rejection) -> dict[str, Any]:
+def with_verdict(text: Mapping[str, Any], step: str, why: Rejection) -> dict[str, Any]:
     """Return a text with a verdict. A text that an earlier step rejected keeps its own."""
     if text.get("drop"):
         return dict(text)
@@ -58,10 +59,11 @@ def _verdict(text: Mapping[str, Any], step: str, why: Rejection) -> dict[str, An
     return {**text, "drop": step, "reason": why.reason, "value": value, "threshold": threshold}
 
 
-def _with_captions(extra: str | None, text: Mapping[str, Any] | None, accepted: Sequence[Judged], step: str) -> str:
+def with_captions(extra: str | None, text: Mapping[str, Any] | None, kinds: Sequence[str], step: str) -> str:
+    """Return `extra` with an object, named like the step: the captions of `text`, and the kinds of the turns."""
     captions = text or {}
     own: dict[str, Any] = {"captions": [captions.get("text"), *(captions.get("alternatives") or ())]}
     if any(captions.get("origins") or ()):
         own["origins"] = [None, *captions["origins"]]
-    own["kinds"] = [one.kind for one in accepted]
+    own["kinds"] = list(kinds)
     return json.dumps({**renamed(json.loads(extra or "{}"), {step}), step: own}, ensure_ascii=False)

@@ -11,13 +11,13 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 
 from vlmdata.errors import RecipeError
 from vlmdata.generation.as_conversation import as_conversations
 from vlmdata.generation.asking_step import MOST_COUNT, AskingStep
 from vlmdata.generation.captioning_step import NOT_A_PAIR
 from vlmdata.generation.captions import REFUSALS, Rejection, beginning, is_pair
+from vlmdata.generation.draws import content, fraction
 from vlmdata.generation.instruct_prompts import DETAIL, EXAMPLES, KINDS, PROMPTS, QUESTIONS, SYSTEMS, WEIGHTS
 from vlmdata.generation.object_claims import KnownObjects
 from vlmdata.generation.scene_text import box_lines, captions_of, labels_of
@@ -195,9 +195,9 @@ class Instruct(AskingStep):
         kinds = self.asked_kinds()
         if self.joined:
             return kinds
-        key = _content(key)
+        key = content(key)
         bounds = np.cumsum([self.kinds[kind] for kind in kinds])
-        at = int(np.searchsorted(bounds / bounds[-1], _fraction(f"kind {key}"), side="right"))
+        at = int(np.searchsorted(bounds / bounds[-1], fraction(f"kind {key}"), side="right"))
         return (kinds[min(at, len(kinds) - 1)],)
 
     def questions_of(self, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -264,7 +264,7 @@ class Instruct(AskingStep):
             names = _names(tuple((name, tuple(words)) for name, words in self.objects.items()))
             known = KnownObjects(captions_of(row, self.max_captions, self.max_text_words), labels_of(row), names)
         listed = self.detail_questions
-        question = listed[int(_fraction(f"question {_content(row['key'])}") * len(listed))] if listed else ""
+        question = listed[int(fraction(f"question {content(row['key'])}") * len(listed))] if listed else ""
         asked: set[str] = set()
         pairs = zip(self.kinds_of(row["key"]), answers, strict=True)
         return [one for kind, answer in pairs for one in judged(kind, answer, question, known, rules, asked)]
@@ -288,16 +288,6 @@ def _names(others: tuple[tuple[str, tuple[str, ...]], ...]) -> ObjectNames:
 @functools.lru_cache(maxsize=8)
 def _runs_of(texts: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
     return runs_of(texts)
-
-
-def _content(key: str) -> str:
-    """Return a key without the number of identical rows, which rows of archives get after the first measurement."""
-    return key.partition("_")[0]
-
-
-def _fraction(text: str) -> float:
-    """Return a number in [0, 1) that is a function of a text."""
-    return (xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")) >> 11) / 2**53
 
 
 def _first(found: Sequence[Judged]) -> Rejection:

@@ -213,3 +213,9 @@ class ObjectNames:
 
 def _plain(name: str) -> str:
     return " ".join(tokens_of(name.replace("_", " ")))
+
+
+def coco_names() -> tuple[str, ...]:
+    """Return the names of COCO's 80 categories."""
+    lines = COCO.replace("\n    ", " ").strip().splitlines()
+    return tuple(line.partition(":")[0].replace("_", " ") for line in lines)

@@ -1,0 +1,140 @@
+"""What is surely known about the objects of a picture from its labelled boxes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from vlmdata.grounding.spans import Box
+from vlmdata.grounding.stored_boxes import StoredBox, stored_boxes
+
+GROUP = 3  # boxes of the same label inside of a box that is taken for one around a group, as COCO draws around crowds
+INSIDE = 0.9  # share of a box that lies inside of another one
+SAME_PLACE = 0.5  # intersection over union of two boxes from which one question could mean either object
+
+
+class Thing(NamedTuple):
+    """An object: the number of its box in the image's `boxes`, its label, and its place as fractions of the stored image."""
+
+    number: int
+    label: str
+    place: Box
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The objects of one image of a row.
+
+    `complete` has the objects by name, for the names of which every object in the picture has a box that can be used. `alone`
+    has the objects that their label describes alone. `clear` has those at whose place lies no other object.
+    """
+
+    image: int  # position in the lists of the row
+    width: int
+    height: int
+    places: tuple[Box | None, ...]  # of all boxes of the image
+    labels: frozenset[str]  # of all boxes, also of those that cannot be used
+    complete: Mapping[str, tuple[Thing, ...]]
+    alone: tuple[Thing, ...]
+    clear: tuple[Thing, ...]
+    is_known: bool  # whether every box in the picture has a label
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is known of labels, and which boxes can be used.
+
+    `names` are labels of which every object in a picture has a box. `phrases`: every label is a phrase that describes one
+    place. Shares are of the object's box (`min_visible`) and of the picture (`min_area`).
+    """
+
+    names: frozenset[str]
+    phrases: bool
+    min_visible: float
+    min_area: float
+
+
+def scene_of(image: Mapping[str, Any], position: int, labels: Sequence[str | None], rules: Rules) -> Scene | None:
+    """Return what is known of an image, or None if it has no labelled box or its size is not known.
+
+    `image` has the fields of IMAGE that `stored_boxes` reads. `labels` are aligned with its boxes. A name is complete if all
+    its boxes can be used. A box that a crop has cut away completely does not count; one that is cut, too small or without a
+    known place does, as its object may still be seen. So does a box around a group: one that holds three others of its label.
+    If one box has no label, it may be anything, so nothing is complete.
+    """
+    stored = stored_boxes(image)
+    boxes = image.get("boxes") or []
+    if not stored or len(labels) != len(boxes) or not any(labels):
+        return None
+    things = [
+        Thing(number, label, one.place)
+        for number, (one, label) in enumerate(zip(stored, labels, strict=True))
+        if label and one is not None and _usable(one, rules) and not _is_group(number, stored, labels)
+    ]
+    usable = {thing.number for thing in things}
+    doubtful = {label for number, label in enumerate(labels) if number not in usable and boxes[number] is not None}
+    by_label: dict[str, list[Thing]] = {}
+    for thing in things:
+        by_label.setdefault(thing.label, []).append(thing)
+    is_known = all(label for label, box in zip(labels, boxes, strict=True) if box is not None)
+    complete = {
+        label: tuple(some) for label, some in by_label.items() if is_known and label in rules.names and label not in doubtful
+    }
+    counts = Counter(label for label in labels if label)
+    single = [some[0] for label, some in by_label.items() if len(some) == 1 and counts[label] == 1]
+    alone = [one for one in single if (rules.phrases and one.label not in rules.names) or one.label in complete]
+    return Scene(
+        position,
+        int(image["width"]),
+        int(image["height"]),
+        tuple(None if one is None else one.place for one in stored),
+        frozenset(counts),
+        complete,
+        tuple(alone),
+        tuple(thing for thing in things if is_known and not _is_shared(thing, stored, labels)),
+        is_known,
+    )
+
+
+def _usable(box: StoredBox, rules: Rules) -> bool:
+    return box.visible >= rules.min_visible and _area(box.place) >= rules.min_area
+
+
+def _is_group(number: int, stored: Sequence[StoredBox | None], labels: Sequence[str | None]) -> bool:
+    """Return whether a box holds at least three others with its label."""
+    own = stored[number]
+    assert own is not None
+    same = (one for at, one in enumerate(stored) if one is not None and at != number and labels[at] == labels[number])
+    return sum(_common(one.place, own.place) >= INSIDE * _area(one.place) for one in same) >= GROUP
+
+
+def _is_shared(thing: Thing, stored: Sequence[StoredBox | None], labels: Sequence[str | None]) -> bool:
+    """Return whether an object with another label lies at nearly the same place."""
+    return any(
+        one is not None and label != thing.label and _overlap(thing.place, one.place) >= SAME_PLACE
+        for one, label in zip(stored, labels, strict=True)
+    )
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """Return the intersection of two boxes over their union."""
+    common = _common(one, other)
+    return common / (_area(one) + _area(other) - common)
+
+
+def _common(one: Box, other: Box) -> float:
+    """Return the area of the intersection of two boxes."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def absent_names(scene: Scene, names: Collection[str], said: Collection[str]) -> list[str]:
+    """Return the names of objects that are surely not in the picture: no box has them, and no caption (`said`) names them."""
+    return sorted(set(names) - scene.labels - set(said))
