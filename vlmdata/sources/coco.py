@@ -1,6 +1,5 @@
 """COCO's JSON annotations: the captions of an image become alternatives of one text, and its boxes are kept."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,16 +8,16 @@ from typing import Annotated, Any, ClassVar
 import pyarrow as pa
 
 from vlmdata.parameters import Doc
+from vlmdata.readers.coco_json import corners, entries, load, named
 from vlmdata.readers.file_formats import check_json
 from vlmdata.readers.find_files import File, find
 from vlmdata.readers.nested import texts_in
-from vlmdata.readers.open_file import opened
 from vlmdata.readers.pair_rows import json_object
 from vlmdata.readers.plain_rows import pair, tables, with_place
 from vlmdata.readers.source_images import image_named, keep_addresses, name_in_source, web_address
-from vlmdata.readers.stated_values import box, labelled_boxes, whole_numbers
+from vlmdata.readers.stated_values import labelled_boxes, whole_numbers
 from vlmdata.readers.strings import clean
-from vlmdata.step import RecipeError, Source
+from vlmdata.step import Source
 
 ADDRESSES = ("coco_url", "flickr_url", "url")  # fields that may hold the web address of a local image
 
@@ -65,17 +64,17 @@ class Coco(Source):
         categories: dict[Any, Any] = {}
         licences: dict[Any, dict[str, Any]] = {}
         for path, _ in self.files():
-            tree = _load(path)
-            licences.update((one["id"], one) for one in _entries(path, tree, "licenses", "id"))
-            categories.update((one["id"], one.get("name")) for one in _entries(path, tree, "categories", "id"))
-            for image in _entries(path, tree, "images", "id"):
+            tree = load(path)
+            licences.update((one["id"], one) for one in entries(path, tree, "licenses", "id"))
+            categories.update((one["id"], one.get("name")) for one in entries(path, tree, "categories", "id"))
+            for image in entries(path, tree, "images", "id"):
                 images.setdefault(image["id"], {}).update(image)
-            for note in _entries(path, tree, "annotations", "image_id"):
+            for note in entries(path, tree, "annotations", "image_id"):
                 said, fault = texts_in(note.get("caption"))
                 captions[note["image_id"]] += map(str.strip, said)
                 if fault:
                     faults.setdefault(note["image_id"], fault)
-                if _corners(note):
+                if corners(note.get("bbox")):
                     boxes[note["image_id"]].append(note)
         for by_image in (captions, boxes, faults):
             _join(by_image, images)
@@ -105,10 +104,10 @@ class Coco(Source):
             reason = reason or "no_address"
         elif all(sizes := whole_numbers([about.get("width"), about.get("height")]).to_pylist()):
             image |= {"original_width": sizes[0], "original_height": sizes[1]}
-        names = [_named(categories, note.get("category_id")) for note in notes]
+        names = [named(categories, note.get("category_id")) for note in notes]
         labels = [name if isinstance(name, str) else None for name in names]
-        image["boxes"], image["box_labels"] = labelled_boxes([_corners(note) for note in notes], labels)
-        licence = _named(licences, about.get("license")) or {}
+        image["boxes"], image["box_labels"] = labelled_boxes([corners(note.get("bbox")) for note in notes], labels)
+        licence = named(licences, about.get("license")) or {}
         extra = {
             "id": about["id"],
             "file_name": about.get("file_name"),
@@ -129,40 +128,3 @@ def _join(by_image: dict[Any, Any], images: Mapping[Any, Any]) -> None:
         twin = str(number) if isinstance(number, int) else int(number) if number.isascii() and number.isdecimal() else None
         if twin in images:
             by_image[twin] = by_image[twin] + by_image.pop(number) if twin in by_image else by_image.pop(number)
-
-
-def _named(known: Mapping[Any, Any], number: object) -> Any:
-    """Return the entry with the id `number`, or None if there is no such entry. An id must be an integer or a string."""
-    return known.get(number) if isinstance(number, int | str) else None
-
-
-def _corners(note: Mapping[str, Any]) -> list[float] | None:
-    """Return an annotation's box as [x0, y0, x1, y1], or None if the box is not four finite numbers."""
-    found = box(note.get("bbox"))
-    if found is None:
-        return None
-    x, y, width, height = found
-    return box([x, y, x + width, y + height])
-
-
-def _entries(path: str, tree: Mapping[str, Any], name: str, key: str) -> list[dict[str, Any]]:
-    """Return the list `name` of a file. Raises RecipeError if an entry is not an object with a number or string under `key`."""
-    found = tree.get(name) or []
-    for number, one in enumerate(found):
-        if not isinstance(one, dict) or not isinstance(one.get(key), int | str):
-            raise RecipeError(f"{path}: {name}[{number}] must be an object with a number or string as '{key}'")
-    return found
-
-
-def _load(path: str) -> dict[str, Any]:
-    with opened(path) as file:
-        try:
-            text = file.read()
-            tree = json.loads(text) if text.strip() else None
-        except (ValueError, RecursionError) as error:
-            raise RecipeError(f"{path} is not valid JSON: {error}") from None
-    if not tree:  # an empty file, {} or []: no images
-        return {"images": [], "annotations": []}
-    if not isinstance(tree, dict) or not isinstance(tree.get("images"), list) or not isinstance(tree.get("annotations"), list):
-        raise RecipeError(f"{path} is not COCO's JSON. It must be an object with the lists 'images' and 'annotations'")
-    return tree
