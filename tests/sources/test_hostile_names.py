@@ -30,6 +30,7 @@ from vlmdata.sources.messages import Messages
 from vlmdata.sources.mmc4 import Mmc4
 from vlmdata.sources.obelics_parquet import ObelicsParquet
 from vlmdata.sources.url_list import UrlList
+from vlmdata.sources.visual_genome import VisualGenome
 from vlmdata.sources.warc import Warc
 from vlmdata.sources.webdataset import Webdataset
 from vlmdata.web.url import parse_url
@@ -240,6 +241,20 @@ def obelics_parquet(folder: Path, found: list[str]):
     return ObelicsParquet(path=str(folder / "a.parquet"))
 
 
+def visual_genome(folder: Path, found: list[str]):
+    """Make addresses with these names as their folders. Images are named by number, and the last one exists."""
+    (folder / f"{len(found)}.jpg").write_bytes(GOOD)
+    (folder / "VG_100K").symlink_to(folder.parent)
+    (folder.parent / "0.jpg").write_bytes(SECRET)
+    (folder.parent / "1.jpg").write_bytes(SECRET)
+    region = {"x": 1, "y": 1, "width": 2, "height": 2, "phrase": "words"}
+    facts = [{"image_id": number, "url": f"http://h/{name}/{number}.jpg"} for number, name in enumerate(found)]
+    entries = [{"id": number, "regions": [region]} for number in range(len(found) + 1)]
+    for name, value in {"image_data": facts, "region_descriptions": entries}.items():
+        (folder.parent / f"{name}.json").write_text(json.dumps(value))
+    return VisualGenome(path=str(folder.parent), images=str(folder))
+
+
 def warc(folder: Path, found: list[str]):
     pictures = "".join(
         f'<p>A paragraph of some length before the picture.</p><img src="{name}" width="300" height="300">' for name in found
@@ -261,6 +276,7 @@ NAMED = {  # sources that open files by names in data, or read a whole folder
     "html": [html],
     "mmc4": [mmc4_files],
     "img2dataset": [img2dataset],
+    "visual_genome": [visual_genome],
 }
 WITHIN = {
     "energon": [energon],
@@ -268,7 +284,12 @@ WITHIN = {
     "webdataset": [webdataset_names, webdataset_documents],
     "warc": [warc],
 }
-ADDRESSED = {"url_list": [url_list], "hf_dataset": [hf_addresses], "mmc4": [mmc4], "obelics_parquet": [obelics_parquet]}
+ADDRESSED = {
+    "url_list": [url_list],
+    "hf_dataset": [hf_addresses],
+    "mmc4": [mmc4],
+    "obelics_parquet": [obelics_parquet],
+}
 MAKERS = [maker for group in (NAMED, WITHIN, ADDRESSED) for makers in group.values() for maker in makers]
 
 

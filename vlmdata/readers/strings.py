@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,19 @@ def from_python(values: list[Any]) -> tuple[pa.Array, np.ndarray]:
 def clean(text: str) -> str:
     """Return a text with `?` for each unpaired surrogate, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()
+
+
+def one_line_each(texts: Iterable[object]) -> list[str]:
+    """Return the distinct texts among values, each as one line without white space at its ends, in their order.
+
+    Texts that differ only in case count as equal, and the first one stays. Blank texts and other values are left out.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        if isinstance(text, str) and not is_blank(text):
+            said = clean(" ".join(text.split()))
+            found.setdefault(said.lower(), said)
+    return list(found.values())
 
 
 def blank_as_null(array: pa.Array) -> pa.Array:
