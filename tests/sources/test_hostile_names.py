@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import pickle
 import tarfile
 import zipfile
 from pathlib import Path
@@ -29,6 +30,7 @@ from vlmdata.sources.mds import Mds
 from vlmdata.sources.messages import Messages
 from vlmdata.sources.mmc4 import Mmc4
 from vlmdata.sources.obelics_parquet import ObelicsParquet
+from vlmdata.sources.refcoco import Refcoco
 from vlmdata.sources.url_list import UrlList
 from vlmdata.sources.visual_genome import VisualGenome
 from vlmdata.sources.warc import Warc
@@ -255,6 +257,15 @@ def visual_genome(folder: Path, found: list[str]):
     return VisualGenome(path=str(folder.parent), images=str(folder))
 
 
+def refcoco(folder: Path, found: list[str]):
+    images = [{"id": number, "file_name": name} for number, name in enumerate(found)]
+    notes = [{"id": number, "image_id": number, "bbox": [1, 1, 2, 2]} for number in range(len(found))]
+    refs = [{"image_id": n, "ann_id": n, "split": "train", "sentences": [{"sent": "words"}]} for n in range(len(found))]
+    (folder.parent / "instances.json").write_text(json.dumps({"images": images, "annotations": notes}))
+    (folder.parent / "refs(unc).p").write_bytes(pickle.dumps(refs, 2))
+    return Refcoco(path=str(folder.parent / "refs(unc).p"), images=str(folder))
+
+
 def warc(folder: Path, found: list[str]):
     pictures = "".join(
         f'<p>A paragraph of some length before the picture.</p><img src="{name}" width="300" height="300">' for name in found
@@ -276,6 +287,7 @@ NAMED = {  # sources that open files by names in data, or read a whole folder
     "html": [html],
     "mmc4": [mmc4_files],
     "img2dataset": [img2dataset],
+    "refcoco": [refcoco],
     "visual_genome": [visual_genome],
 }
 WITHIN = {
