@@ -18,6 +18,7 @@ from tests.sources.mds_shards import write_mds
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
 from vlmdata import catalog
+from vlmdata.sources.box_list import BoxList
 from vlmdata.sources.coco import Coco
 from vlmdata.sources.energon import Energon
 from vlmdata.sources.files import Files
@@ -266,6 +267,12 @@ def refcoco(folder: Path, found: list[str]):
     return Refcoco(path=str(folder.parent / "refs(unc).p"), images=str(folder))
 
 
+def box_list(folder: Path, found: list[str]):
+    records = [json.dumps({"image": name, "bbox": [1, 1, 2, 2], "phrase": "words"}) for name in found]
+    (folder / "list.jsonl").write_text("\n".join(records))
+    return BoxList(path=str(folder / "list.jsonl"), box_form="xyxy")
+
+
 def warc(folder: Path, found: list[str]):
     pictures = "".join(
         f'<p>A paragraph of some length before the picture.</p><img src="{name}" width="300" height="300">' for name in found
@@ -279,6 +286,7 @@ def warc(folder: Path, found: list[str]):
 
 NAMED = {  # sources that open files by names in data, or read a whole folder
     "coco": [coco],
+    "box_list": [box_list],
     "files": [files_table, files_folder],
     "llava_json": [llava_json],
     "mds": [mds],
