@@ -22,6 +22,7 @@ from vlmdata.sources.box_list import BoxList
 from vlmdata.sources.coco import Coco
 from vlmdata.sources.energon import Energon
 from vlmdata.sources.files import Files
+from vlmdata.sources.grit import Grit
 from vlmdata.sources.hf_dataset import HfDataset
 from vlmdata.sources.html import Html
 from vlmdata.sources.img2dataset import Img2dataset
@@ -273,6 +274,12 @@ def box_list(folder: Path, found: list[str]):
     return BoxList(path=str(folder / "list.jsonl"), box_form="xyxy")
 
 
+def grit(folder: Path, found: list[str]):
+    rows = [{"url": name, "caption": "words", "ref_exps": [], "noun_chunks": [[0, 5, 0, 0, 1, 1, 0.9]]} for name in found]
+    (folder / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return Grit(path=str(folder / "list.jsonl"))
+
+
 def warc(folder: Path, found: list[str]):
     pictures = "".join(
         f'<p>A paragraph of some length before the picture.</p><img src="{name}" width="300" height="300">' for name in found
@@ -305,6 +312,7 @@ WITHIN = {
     "warc": [warc],
 }
 ADDRESSED = {
+    "grit": [grit],
     "url_list": [url_list],
     "hf_dataset": [hf_addresses],
     "mmc4": [mmc4],
