@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlmdata.images.box_geometry import pixels
 from vlmdata.readers.box_forms import BoxForm, corners_in, is_in_pixels
 from vlmdata.readers.stated_values import Box, box
 from vlmdata.readers.strings import clean, is_blank
@@ -17,8 +18,8 @@ def with_boxes(
 ) -> dict[str, Any]:
     """Return an image with boxes and a label for each. Boxes that cannot be used are left out and counted in `others`.
 
-    Pixels are those of the upright image. Boxes in parts of its sides become pixels if the image's `width` and `height` are
-    known. If they are not, the image gets only `original_boxes`, and the boxes become pixels when the image is fetched.
+    Pixels are those of the upright image. Boxes in parts of its sides become `original_boxes`, and pixels too if the image's
+    `width` and `height` are known. If they are not, the boxes become pixels when the image is fetched.
     """
     size: tuple[Any, Any] = (1, 1)
     if is_in_pixels(form):
@@ -35,12 +36,10 @@ def with_boxes(
     place: dict[str, Any] = {"box_labels": said if any(said) else None}
     if is_in_pixels(form):
         place["boxes"] = kept or None
-    elif image.get("width") and image.get("height"):
-        place["boxes"] = [
-            [x * side for x, side in zip(one, (image["width"], image["height"]) * 2, strict=True)] for one in kept
-        ]
-    else:
-        place["original_boxes"] = kept or None
+    elif kept:
+        place["original_boxes"] = kept
+        if image.get("width") and image.get("height"):
+            place["boxes"] = pixels(kept, image["width"], image["height"])
     return {**image, **place}
 
 
