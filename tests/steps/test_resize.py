@@ -171,3 +171,33 @@ def test_a_box_with_reversed_edges_reaches_faces_and_is_never_left_sharp(tmp_pat
     blurred = Ingest(resize=Resize(**CROP, blur_boxes=True)).run(rows, part)
     assert blurred["reason"].to_pylist() == ["bad_box", None]
     assert blurred["drop"].to_pylist() == ["resize", None]
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "vlmdata",
+        pytest.param("img2dataset", marks=pytest.mark.skipif(not find_spec("img2dataset"), reason="needs img2dataset")),
+    ],
+)
+def test_boxes_that_a_source_states_as_fractions_become_pixels_of_the_stored_image(tmp_path, engine):
+    stated = [[0.0, 0.25, 0.5, 1.0], [0.9, 0.0, 1.0, 1.0], [-0.5, 0.0, 0.5, 2.0]]
+    given = {"data": picture(1), "original_boxes": stated, "box_labels": ["a", "b", "c"]}
+    for rule, view in (({"mode": "keep_ratio", "size": 48}, None), (CROP, [0.12, 0, 0.88, 1])):
+        (image,) = placed(tmp_path, [dict(given)], rule, engine=engine)
+        assert (image["original_boxes"], image["box_labels"]) == (stated, ["a", "b", "c"])
+        assert image["view"] == (view and pytest.approx(view, abs=0.02))
+        expected = [0, 8, 16, 32] if view else [0, 12, 32, 48]
+        assert image["boxes"][0] == pytest.approx(expected, abs=0.5)
+        assert (image["boxes"][1] is None) == bool(view)
+        assert image["boxes"][2] == pytest.approx([0, 0, expected[2], image["height"]], abs=0.5)
+
+
+def test_fractions_are_blurred_as_faces_and_a_broken_image_keeps_them(tmp_path):
+    given = {"original_boxes": [[0.0, 0.0, 0.5, 1.0]]}
+    blurred, plain, broken = (
+        placed(tmp_path / name, [{"data": data, **given}], {"mode": "no", "skip_reencode": True, "blur_boxes": blur})[0]
+        for name, data, blur in (("a", picture(3), True), ("b", picture(3), False), ("c", b"<html>", True))
+    )
+    assert blurred["phash"] is not None and blurred["size"] != plain["size"]
+    assert (broken["reason"], broken["boxes"], broken["original_boxes"]) == ("not_an_image", None, given["original_boxes"])

@@ -38,6 +38,18 @@ def _fraction(box: Sequence[float], width: int, height: int) -> Box | None:
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
 
 
+def pixels(boxes: Sequence[Sequence[float] | None], width: int, height: int) -> list[list[float] | None]:
+    """Return boxes in fractions of an image's sides as pixels of an image of this size, with one entry for each input box."""
+    return [
+        None if box is None else [edge * side for edge, side in zip(box, (width, height) * 2, strict=True)] for box in boxes
+    ]
+
+
+def has_only_fractions(image: Mapping[str, Any]) -> bool:
+    """Return whether an image has `original_boxes` of its source, and no `boxes`, because its size was not known."""
+    return image["boxes"] is None and bool(image["original_boxes"]) and image["view"] is None and image["phash"] is None
+
+
 def part_of(view: Sequence[float] | None, part: Sequence[float] | None) -> Box | None:
     """Return `part`, which is a part of an image, as a part of this image's original, of which the image shows `view`.
 

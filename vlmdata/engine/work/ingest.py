@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from vlmdata.engine.partitions.tombstones import REASON, STEP
 from vlmdata.engine.work.row_costs import RowCosts
 from vlmdata.images import img2dataset_resize
-from vlmdata.images.box_geometry import composed, has_place
+from vlmdata.images.box_geometry import composed, has_only_fractions, has_place, pixels
 from vlmdata.images.header import ImageError, read_header
 from vlmdata.images.process import process, processing_cost
 from vlmdata.process.thread import Thread, attempt
@@ -107,6 +107,7 @@ class Ingest(Step):
         given = [dict(zip(MEASURED, values, strict=True)) for values in zip(*map(before.get, MEASURED), strict=True)]
         costs = RowCosts(twins, flat.parents, rule.max_cost)
         for position, body, failure in self._bodies(flat, list(twins), stated, context):
+            given[position] = self._in_pixels(given[position], body)
             if failure is not None:
                 yield twins[position], failure
             elif context.journal(position):
@@ -228,9 +229,22 @@ class Ingest(Step):
         Boxes are in pixels of the upright image or, because img2dataset applies no orientation, of the image as it is encoded.
         Raises ImageError for a bad header.
         """
-        header = read_header(body)
-        width, height = header.upright_size if self._engine() == "vlmdata" else (header.width, header.height)
+        width, height = self._size(body)
         return [(box[0] / width, box[1] / height, box[2] / width, box[3] / height) for box in boxes if box is not None]
+
+    def _in_pixels(self, given: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Return the fields of an image, with `boxes` if its source knew them only as fractions of an image of unknown size."""
+        if not has_only_fractions(given):
+            return given
+        try:
+            return {**given, "boxes": pixels(given["original_boxes"], *self._size(body))}
+        except ImageError:
+            return given
+
+    def _size(self, body: bytes) -> tuple[int, int]:
+        """Return the width and height for the boxes of an encoded image. Raises ImageError for a bad header."""
+        header = read_header(body)
+        return header.upright_size if self._engine() == "vlmdata" else (header.width, header.height)
 
     def failed(self, rows: pa.Table, reasons: Collection[str]) -> np.ndarray:
         """Return for each row whether one of its images failed for one of these reasons, bool (N,)."""
