@@ -1,5 +1,7 @@
 """The plan has keys computed from content, equal partitions, flat memory and one source per folder."""
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -99,3 +101,22 @@ def test_files_whose_addresses_differ_only_in_a_secret_are_all_read(tmp_path):
     made = plan.make(Recipe(source, (), Shards(), 1000), LocalStore(tmp_path))
     assert [piece["path"] for piece in made.pieces] == ["http://h/get?key=REDACTED", "http://h/get?key=REDACTED#1"]
     assert [made.piece(part, source)["path"] for part in range(2)] == [path for path, _ in files]
+
+
+def test_records_of_a_list_that_give_no_row_are_counted_in_the_plan(tmp_path):
+    region = {"x": 1, "y": 1, "width": 5, "height": 5, "phrase": "words"}
+    entries = [{"id": 1, "regions": [region, {**region, "width": 0}]}, {"id": 2, "regions": [{**region, "height": -1}]}]
+    (tmp_path / "region_descriptions.json").write_text(json.dumps(entries))
+    (tmp_path / "image_data.json").write_text(json.dumps([{"image_id": one, "url": "http://h/"} for one in (1, 2, 3)]))
+    store = LocalStore(tmp_path / "out")
+    made = plan.make(parse({"source": {"type": "visual_genome", "path": str(tmp_path)}, "steps": ["download"]}), store)
+    assert (made.rows, made.others) == (2, {"box_without_area": 2, "image_without_entry": 1})
+
+
+def test_a_plan_of_an_earlier_version_counts_nothing(tmp_path):
+    store = LocalStore(tmp_path / "out")
+    made = plan.make(recipe(tmp_path, [("http://h/", "a")]), store)
+    record = json.loads(store.path(plan.RECORD).read_text())
+    record.pop("others")
+    store.path(plan.RECORD).write_text(json.dumps(record))
+    assert plan.load(store) == made

@@ -99,7 +99,7 @@ def pack_and_publish(
         "limit": limit,
         "kept": sum(kept),
         "dropped": _dropped(recipe, ledgers),
-        "other_records": dict(sum((f["others"] for f in ledgers), Counter())),
+        "other_records": dict(sum((f["others"] for f in ledgers), Counter(plan.others))),
         "source": plan.source,
         "recipe": recipe.describe(),
         "versions": versions(),

@@ -16,7 +16,7 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class PartitionPlan:
     rows: int | None  # None for an archive: unknown until it is read
     files: list[str]
     pieces: list[dict[str, Any]]  # without the secrets of addresses
+    others: dict[str, int] = field(default_factory=dict)  # records of a list that give no row, by kind
 
     def piece(self, partition: int, source: Source) -> dict[str, Any]:
         """Return the piece of an archive that a partition reads.
@@ -91,7 +92,7 @@ def load(store: Store) -> PartitionPlan | None:
         record = read_record(store, RECORD, Planned, WORK_FIX)
     except FileNotFoundError:
         return None
-    return PartitionPlan(**{one.name: record[one.name] for one in fields(PartitionPlan)})
+    return PartitionPlan(**{one.name: record[one.name] for one in fields(PartitionPlan) if one.name in record})
 
 
 def make(recipe: Recipe, store: Store) -> PartitionPlan:
@@ -110,7 +111,7 @@ def make(recipe: Recipe, store: Store) -> PartitionPlan:
 def source_identity(source: Source) -> str:
     """Return a fingerprint of a source: of its parameters and of the names and sizes of its files."""
     values = asdict(source)
-    parameters = {field.name: values[field.name] for field in fields(source) if values[field.name] != field.default}
+    parameters = {one.name: values[one.name] for one in fields(source) if values[one.name] != one.default}
     parameters.pop("path", None)  # only the names of files, because a folder may have moved
     names = [(redacted(Path(name).name), size) for name, size in source.files()]
     # redacted, because an address with a new signature is still the same source
@@ -140,9 +141,10 @@ def _write(recipe: Recipe, store: Store, identity: str) -> PartitionPlan:
     files: list[str] = []
     sample: list[str | None] = []
     rows = 0
+    others: Counter[str] = Counter()
     forgotten = tombstones.load(store, recipe)
     with tempfile.TemporaryDirectory(prefix="vlmdata-plan-") as folder:
-        partitions = _cut(_in_key_order(source, Path(folder)), recipe.part_rows)
+        partitions = _cut(_in_key_order(source, Path(folder), others), recipe.part_rows)
         for group in _batched(partitions, PARTITIONS_PER_FILE):
             files.append(f"work/plan/{len(files):05d}.{uuid.uuid4().hex[:12]}.parquet")
             lean = _lean(forgotten.apply(pa.concat_tables(group)))
@@ -154,7 +156,7 @@ def _write(recipe: Recipe, store: Store, identity: str) -> PartitionPlan:
     web = recipe.first(Download)
     if web and (warning := crowd(sample, rows, web)):
         note(warning)
-    return PartitionPlan(identity, recipe.part_rows, -(-rows // recipe.part_rows), rows, files, [])
+    return PartitionPlan(identity, recipe.part_rows, -(-rows // recipe.part_rows), rows, files, [], dict(others))
 
 
 def _stored(source: Source) -> dict[str, str]:
@@ -186,7 +188,7 @@ def _lean(rows: pa.Table) -> pa.Table:
         if name in ("images", "texts") and array.null_count < len(array):
             flat = flatten(rows, name)
             used = [f for f in flat.items.type if flat.field(f.name).null_count < len(flat.items)] or [flat.items.type[0]]
-            values = [flat.field(field.name) for field in used]
+            values = [flat.field(one.name) for one in used]
             items = pa.StructArray.from_arrays(values, fields=used, mask=flat.items.is_null())
             columns[name] = pa.ListArray.from_arrays(flat.offsets, items, mask=array.is_null() if array.null_count else None)
         elif array.null_count < len(array):
@@ -194,13 +196,16 @@ def _lean(rows: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def _in_key_order(source: Source, folder: Path) -> Iterator[pa.Table]:
-    """Yield the rows of a list sorted by key, in one table for each bucket. The keys of identical rows are numbered."""
+def _in_key_order(source: Source, folder: Path, others: Counter[str]) -> Iterator[pa.Table]:
+    """Yield the rows of a list sorted by key, in one table for each bucket. The keys of identical rows are numbered.
+
+    `others` receives the counts of the records that give no row, by kind.
+    """
     waiting: list[pa.Table] = []
     size = 0
     buckets: Buckets | None = None
     for piece in source.pieces():
-        for table in source.read(piece):
+        for table in source.read_counting(piece, others):
             table = conform(table)
             table = table.set_column(0, "key", pa.array(content_keys(table), pa.string()))
             if "id" in table.column_names:

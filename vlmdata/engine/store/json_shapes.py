@@ -129,6 +129,7 @@ class Planned(Shape):
     rows: Count | None
     files: list[str]
     pieces: list[dict[str, Any]]
+    others: dict[str, Count] = {}  # plans of earlier versions lack it
 
 
 class PartitionsRecord(Shape):
