@@ -51,7 +51,7 @@ def test_boxes_stand_behind_the_words_that_they_show(tmp_path: Path) -> None:
     ]
     assert (image["original_boxes"], image["boxes"]) == ([DOG[2:6], CAT[2:6], SOFA[2:6]], None)
     assert (image["box_labels"], image["url"], others) == (["dog", "cat", "sofa"], "https://h/a.jpg", {})
-    assert json.loads(row["extra"]) == {"key": "0", "clip": 0.3, "caption": CAPTION}
+    assert json.loads(row["extra"]) == {"key": "0", "clip": 0.3}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_the_longer_of_two_phrases_in_a_list_stays() -> None:
 def test_the_least_score_is_a_limit(tmp_path: Path, score: float, labels: list[str]) -> None:
     (row,), others = read(Grit(path=write(tmp_path, [record(noun_chunks=[[*DOG[:6], score]])])))
     assert (row["images"][0]["box_labels"] or [], others) == (labels, {} if labels else {"phrase_below_min_score": 1})
-    assert row["drop"] is None and json.loads(row["extra"])["caption"] == CAPTION
+    assert row["drop"] is None and row["texts"][1]["text"].startswith("a dog")
 
 
 BAD: list[Any] = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -29,8 +29,8 @@ class Grit(Source):
     """Yield one row for each image address with its caption, in which boxes stand behind the words that they show.
 
     The caption becomes a grounded text such as `a dog [0.125, 0.250, 0.500, 0.750] on a sofa`, with the task `mention`. The
-    boxes are kept with the image, with their words as labels. The caption itself is `caption` in the sample's JSON. A caption
-    without a usable phrase stays as it is. Reasons of dropped rows: `no_address`, `no_text`, `bad_encoding`, `bad_record`.
+    boxes are kept with the image, with their words as labels. Spans in `grounding` say where they are in the text, so the caption
+    itself can be read from it. A caption without a usable phrase stays as it is. Reasons of dropped rows: `no_address`, `no_text`, `bad_encoding`, `bad_record`.
     """
 
     id: ClassVar = "vlmdata.sources.grit"
@@ -59,7 +59,7 @@ class Grit(Source):
         return find(self.path, [ending for ending in lists.ENDINGS if ending.startswith((".parquet", ".json"))])
 
     def carries(self) -> Sequence[str]:
-        return [*lists.first_columns(self.files(), ListFormat(), self._wanted()), "caption"]
+        return lists.first_columns(self.files(), ListFormat(), self._wanted())
 
     def pieces(self) -> list[dict[str, Any]]:
         return lists.named_pieces(self.files())
@@ -86,14 +86,14 @@ class Grit(Source):
         cells = [values if isinstance(values, list) else values.to_pylist() for values in columns]
         extra = chunk.extra.to_pylist() if chunk.extra is not None else [None] * len(chunk.bad_encoding)
         for number, (url, caption, *phrases) in enumerate(zip(*cells, strict=True)):
-            row = _row(url, caption, phrases, self.min_score, json.loads(extra[number] or "{}"), others)
+            row = _row(url, caption, phrases, self.min_score, extra[number], others)
             if chunk.bad_encoding[number]:
                 row |= {"drop": "source", "reason": "bad_encoding"}
             yield with_place(row, where(number))
 
 
 def _row(
-    url: Any, caption: Any, phrases: Sequence[Any], min_score: float, extra: Mapping[str, Any], others: Counter[str]
+    url: Any, caption: Any, phrases: Sequence[Any], min_score: float, extra: str | None, others: Counter[str]
 ) -> dict[str, Any]:
     said = clean(caption) if isinstance(caption, str) else ""
     found = grounded(said, [_listed(one) for one in phrases], min_score, others)
@@ -103,7 +103,7 @@ def _row(
     reason = None if image["url"] else "no_address"
     if caption is not None and not isinstance(caption, str):
         reason = reason or "no_text"
-    row = pair(image, [found.text], extra=json.dumps({**extra, "caption": said}, ensure_ascii=False), reason=reason)
+    row = pair(image, [found.text], extra=extra, reason=reason)
     if found.grounding is not None:
         row["texts"][1] |= {"grounding": found.grounding.dump()}
     return row

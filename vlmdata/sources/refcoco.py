@@ -29,7 +29,7 @@ class Refcoco(Source):
     """Yield one row for each image that a split of RefCOCO refers to. The boxes' labels are the referring expressions.
 
     A box has one label, so an object with three sentences gives three entries with the same box. Rows have an empty caption.
-    The pickle is read by a reader that runs nothing. Both files are read into memory: RefCOCO takes about 1 GB and 15 s.
+    The pickle is read by a reader that runs nothing. Both files are read into memory: 150,000 sentences take 340 MB and 14 s.
     Reasons of dropped rows: `no_boxes`, `no_image`, `bad_record`, and those of images.
     """
 
