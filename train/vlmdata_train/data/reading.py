@@ -17,6 +17,7 @@ from vlmdata.loader.captions import Weights
 from vlmdata.readers.strings import is_blank
 from vlmdata.readers.tool_calls import Unfit
 from vlmdata.step import RecipeError
+from vlmdata_train.data.augmented import with_augmentation
 from vlmdata_train.data.document import Document
 from vlmdata_train.data.left_out import HELD_OUT, REASONS, UnusableSample, reason_code
 from vlmdata_train.data.prompt import Prompt, truncate
@@ -40,6 +41,7 @@ class Reading:
     held_out: float = 0.0  # share of the samples, chosen by key, that only evaluation reads
     wants_held_out: bool = False  # read the held-out samples instead of the others
     captions: Weights | None = None  # weights of the origins of captions; None: all captions of a sample are equally likely
+    augment: str | None = None  # column with stored augmentations, of which each epoch applies one; None: no augmentation
 
     def takes(self, key: str) -> bool:
         """Return whether a sample is on this reading's side of the held-out split."""
@@ -58,7 +60,10 @@ class Reading:
     def prompt(self, sample: Sample) -> Prompt:
         """Return a sample's prompt, cut to at most `sample_tokens` tokens. Raises UnusableSample if it has no prompt."""
         try:
-            document = with_chosen_frames(read_document(sample, self.captions), self.plan.video)
+            augmented = with_augmentation(sample, self.augment)
+            document = with_chosen_frames(read_document(augmented, self.captions), self.plan.video)
+        except RecipeError:  # the user's mistake: the data has no stored augmentations
+            raise
         except Unfit as error:
             raise UnusableSample(str(error) if str(error) in REASONS else "unreadable") from None
         except (KeyError, TypeError, ValueError) as error:  # for example, the JSON has an unexpected shape
