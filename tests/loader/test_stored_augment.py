@@ -173,3 +173,11 @@ def test_a_column_of_another_form_is_damage(value: Any) -> None:
 def test_without_stored_augment_nothing_changes() -> None:
     found = read(sample(), stored_augment=None)
     assert np.array_equal(found["png"], decode(png(BOX)).pixels) and "shown_boxes" not in found["json"]
+
+
+def test_an_image_with_boxes_in_its_texts_is_not_moved() -> None:
+    view = ["resized_crop 0.1 0.1 0.8 0.9", "hflip", "brightness 1.3", "rotate 8"]
+    grounding = {"task": "mention", "spans": []}
+    found = read(sample(scores={"augment": [view]}, grounding=grounding))
+    assert np.array_equal(found["png"], apply(decode(png(BOX)).pixels, read_operations(["brightness 1.3"])))
+    assert found["json"]["shown_boxes"] == [BOX, None]

@@ -97,3 +97,9 @@ def test_images_of_documents_are_augmented_and_sizes_stay_for_measuring() -> Non
     assert document.positions == [AugmentedPicture(picture(1), (Operation("hflip"),)), "a"]
     measured = {**sample, "0.jpg": (48, 48)}
     assert with_augmentation(measured, "augment") == measured and with_augmentation(sample, None) is sample
+
+
+def test_a_sample_with_boxes_in_its_texts_keeps_the_operations_that_move_nothing() -> None:
+    facts = {"grounding": {"task": "mention", "spans": []}, "scores": {"augment": [["hflip", "brightness 1.3"]]}}
+    sample = {"__key__": "k", "__seed__": 1, "jpg": picture(1), "txt": b"a", "json": json.dumps(facts).encode()}
+    assert with_augmentation(sample, "augment")["jpg"] == AugmentedPicture(picture(1), (Operation("brightness", (1.3,)),))

@@ -58,6 +58,11 @@ class Operation:
     name: str
     values: tuple[float, ...] = ()
 
+    @property
+    def moves(self) -> bool:
+        """Whether the operation moves pixels, and so boxes."""
+        return self.name in MOVING or self.name in FLIPPING
+
     def __str__(self) -> str:
         """Return the operation as it is stored in a sample's JSON: its name and its values, separated by spaces."""
         return " ".join([self.name, *(f"{value:g}" for value in self.values)])
@@ -100,7 +105,7 @@ def affine(operations: Sequence[Operation], width: int, height: int) -> Affine:
     """Return where `apply` moves the points of an image of this size in pixels, from fractions to fractions of the image."""
     a, b, c, d, e, f = SAME
     for operation in operations:
-        if operation.name in MOVING or operation.name in FLIPPING:
+        if operation.moves:
             g, h, i, j, k, m = _moves(operation, width, height)
             a, b, c, d, e, f = g * a + h * d, g * b + h * e, g * c + h * f + i, j * a + k * d, j * b + k * e, j * c + k * f + m
     return a, b * height / width, c / width, d * width / height, e, f / height

@@ -17,12 +17,13 @@ SHOWN_BOXES = "shown_boxes"
 MOST = 1e9  # pixels; an edge beyond this is no edge of a box
 
 
-def operations_of(facts: Any, member: str, column: str, seed: int) -> tuple[Operation, ...]:
+def operations_of(facts: Any, member: str, column: str, seed: int, *, moves: bool = False) -> tuple[Operation, ...]:
     """Return the operations that a sample's epoch applies to the image `member`, such as `jpg` or `0.jpg`.
 
     `facts` is the sample's JSON as Python values, `column` the measured column with the views, and `seed` the sample's
     `__seed__`, which differs in each epoch. All views of an image are equally likely. An image without views, such as a frame
-    of a video, is not changed. Raises InputError if the sample lacks the column, and ValueError if its value cannot be read.
+    of a video, is not changed. In a sample with boxes in its texts, an image is moved only if `moves` is true: the caller then
+    writes the boxes for the pixels. Without it, operations that move pixels are left out. Raises InputError if the sample lacks the column, and ValueError if its value cannot be read.
     """
     scores = facts.get("scores") if isinstance(facts, Mapping) else None
     if not isinstance(scores, Mapping) or column not in scores:
@@ -39,7 +40,8 @@ def operations_of(facts: Any, member: str, column: str, seed: int) -> tuple[Oper
     if not isinstance(views, list):
         raise ValueError(f"{column} is no list of views")
     random = np.random.Generator(np.random.PCG64([seed, *f"{column} {member}".encode()]))
-    return read_operations(views[int(random.integers(len(views)))])
+    view = read_operations(views[int(random.integers(len(views)))])
+    return view if moves or not facts.get("grounding") else tuple(one for one in view if not one.moves)
 
 
 def _position(facts: Mapping[str, Any], member: str) -> int | None:

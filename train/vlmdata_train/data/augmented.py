@@ -17,7 +17,9 @@ def with_augmentation(sample: Mapping[str, Any], column: str | None) -> Mapping[
     """Return a sample whose encoded images are AugmentedPictures, or the sample itself if `column` is None.
 
     `column` is the name of the step `augment` of the dataset. The draw of a view depends on the sample and the epoch. While
-    lengths are measured, the images stay as they are, because a view does not change their sizes. Raises RecipeError if the
+    lengths are measured, the images stay as they are, because a view does not change their sizes. If texts of the sample have
+    boxes, operations that move pixels are left out, because the numbers of a moved box may be more or fewer tokens than were
+    measured. Raises RecipeError if the
     dataset has no such column, and ValueError for JSON that cannot be read.
     """
     if column is None:
