@@ -80,7 +80,7 @@ def main(folder: Path) -> None:
         pairs = zip(results, others, strict=True)
         difference = max(int(np.abs(one.astype(int) - np.asarray(other).astype(int)).max()) for one, other in pairs)
         print(f"{name:14} {ours:8.2f} {theirs:12.2f} {difference:11}")
-    views = [draw_view(generator_of("bench", n), RECIPE, Forbidden(), one.shape[1::-1], bool) for n, one in enumerate(photos)]
+    views = [draw_view(generator_of("bench", n), RECIPE, Forbidden(), lambda _: True) for n in range(len(photos))]
     start = time.process_time()
     for pixels, view in zip(photos, views, strict=True):
         apply(pixels, view)

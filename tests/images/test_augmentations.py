@@ -25,6 +25,7 @@ from vlmdata.images.augmentations import (
     apply,
     crop_box,
     read_operations,
+    visible_share,
 )
 from vlmdata.images.draw_augmentations import (
     RANDAUGMENT,
@@ -154,7 +155,7 @@ def test_a_drawn_rectangle_is_found_where_the_frame_says(names: list[str], size:
 @settings(max_examples=150, deadline=None)
 def test_an_affine_moves_points_as_its_operations_do_one_after_another(number: int, width: int, height: int) -> None:
     random = generator_of("test", number)
-    view = [one for one in draw_view(random, STRONG, Forbidden(), (width, height), lambda _: True) if one.name in GEOMETRY]
+    view = [one for one in draw_view(random, STRONG, Forbidden(), lambda _: True) if one.name in GEOMETRY]
     together = Frame(width, height).then(width, height, affine(view, width, height))
     frame = Frame(width, height)
     for operation in view:
@@ -166,17 +167,25 @@ def test_an_affine_moves_points_as_its_operations_do_one_after_another(number: i
 @settings(max_examples=60, deadline=None)
 def test_a_drawn_view_keeps_what_it_must_keep_visible(number: int) -> None:
     size, box = (320, 200), (0.05, 0.6, 0.3, 0.95)
+    view = draw_view(generator_of(number), STRONG, Forbidden(), lambda drawn: visible_share(drawn, box, *size) >= 0.9)
+    pixels = np.zeros((200, 320, 3), np.uint8)
+    pixels[120:190, 16:96] = 255
+    shown = apply(pixels, [one for one in view if one.moves])
+    a, b, _, d, e, _ = affine(view, *size)
+    assert (shown[..., 0] > 190).sum() >= 0.8 * 70 * 80 * abs(a * e - b * d), "the pixels of the box are there"
 
-    def keeps(change: tuple[float, float, float, float, float, float]) -> bool:
-        found = Frame(*size, change).box(box)
-        return found is not None and found[1] >= 0.9
 
-    view = draw_view(generator_of(number), STRONG, Forbidden(), size, keeps)
-    assert keeps(affine(view, *size))
+def test_what_an_operation_cut_stays_lost_when_a_later_one_moves_its_place_back() -> None:
+    away_and_back = [Operation("translate_x", (0.5,)), Operation("translate_x", (-0.5,))]
+    assert visible_share(away_and_back, (0.6, 0.1, 0.9, 0.5), 100, 100) == 0
+    assert visible_share(away_and_back, (0.25, 0.1, 0.75, 0.5), 100, 100) == 0.5
+    assert visible_share(away_and_back, (0.1, 0.1, 0.4, 0.5), 100, 100) == 1
+    assert visible_share([], (-0.5, 0, 0.5, 1), 100, 100) == 1, "only the part in the image counts"
+    assert visible_share([], (0.5, 0, 0.5, 1), 100, 100) == visible_share([], (1.1, 0, 1.5, 1), 100, 100) == 0
 
 
 def views(forbidden: Forbidden, ranges: Ranges = STRONG) -> list[Operation]:
-    drawn = [draw_view(generator_of("views", n), ranges, forbidden, (300, 200), lambda _: True) for n in range(150)]
+    drawn = [draw_view(generator_of("views", n), ranges, forbidden, lambda _: True) for n in range(150)]
     return [one for view in drawn for one in view]
 
 

@@ -35,7 +35,7 @@ def png(box: list[float]) -> bytes:
 
 
 def views(name: str, count: int = 10, ranges: Ranges = RANGES) -> list[Any]:
-    drawn = (draw_view(generator_of(name, n), ranges, Forbidden(), SIZE, lambda _: True) for n in range(count))
+    drawn = (draw_view(generator_of(name, n), ranges, Forbidden(), lambda _: True) for n in range(count))
     return [[str(one) for one in view] for view in drawn]
 
 
@@ -81,6 +81,12 @@ def test_a_box_outside_of_the_picture_and_a_value_that_is_no_box_are_none() -> N
     boxes = [BOX, "box", [1, 2, 3], [0, 0, 10**400, 5], [float("nan")] * 4, [0, 0, 10, 10]]
     shown = read(sample(scores=cut, boxes=boxes))["json"]["shown_boxes"]
     assert shown[:5] == [None] * 5 and shown[5] == pytest.approx([0, 0, 33.33, 33.33], abs=0.4)
+
+
+def test_a_box_that_was_cut_off_is_none_even_if_its_place_comes_back() -> None:
+    away = ["translate_x 0.5", "translate_x -0.5"]
+    shown = read(sample(scores={"augment": [away]}, boxes=[[100, 10, 150, 50], [10, 10, 60, 50]]))["json"]["shown_boxes"]
+    assert shown == [None, [10.0, 10.0, 60.0, 50.0]]
 
 
 def test_images_of_a_document_get_their_own_views() -> None:

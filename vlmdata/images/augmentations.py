@@ -22,6 +22,7 @@ SAME: Affine = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 FILL = (128, 128, 128)  # colour of parts without pixels; Cubuk et al. 2020, whose RandAugment code fills with 128
 MOST_OPERATIONS = 64  # of one view, because stored views may come from strangers
 MOST_CHARACTERS = 200  # of one operation
+GRID = 16  # points along each side of a box, of which the visible ones are counted
 
 # The names of the operations, with the range of each value.
 VALUES: dict[str, tuple[tuple[float, float], ...]] = {
@@ -109,6 +110,26 @@ def affine(operations: Sequence[Operation], width: int, height: int) -> Affine:
             g, h, i, j, k, m = _moves(operation, width, height)
             a, b, c, d, e, f = g * a + h * d, g * b + h * e, g * c + h * f + i, j * a + k * d, j * b + k * e, j * c + k * f + m
     return a, b * height / width, c / width, d * width / height, e, f / height
+
+
+def visible_share(operations: Sequence[Operation], box: Sequence[float], width: int, height: int) -> float:
+    """Return how much of a box (x0, y0, x1, y1 as fractions of the image) a view shows, as a share of its part in the image.
+
+    A part that one operation moves out of the picture is lost, even if a later one moves its place back. The share is counted
+    on a grid of 16 x 16 points. It is 0 for a box without a part in the image.
+    """
+    x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in box)
+    if not (x0 < x1 and y0 < y1):
+        return 0.0
+    steps = (np.arange(GRID) + 0.5) / GRID
+    x, y = (one.ravel() for one in np.meshgrid(x0 + steps * (x1 - x0), y0 + steps * (y1 - y0)))
+    visible = np.ones(len(x), bool)
+    for operation in operations:
+        if operation.moves:
+            a, b, c, d, e, f = affine([operation], width, height)
+            x, y = a * x + b * y + c, d * x + e * y + f
+            visible &= (x > 0) & (x < 1) & (y > 0) & (y < 1)
+    return float(visible.mean())
 
 
 def _moves(operation: Operation, width: int, height: int) -> Affine:

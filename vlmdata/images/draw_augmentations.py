@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from vlmdata.images.augmentations import FLIPPING, MOVING, RECOLOURING, Affine, Operation, affine
+from vlmdata.images.augmentations import FLIPPING, MOVING, RECOLOURING, Operation
 
 TRIES = 10  # draws until the boxes that must stay visible are visible
 SMALL_ANGLE = 15.0  # degrees; a rotation within this leaves left on the left and above above
@@ -72,18 +72,17 @@ def draw_view(
     random: np.random.Generator,
     ranges: Ranges,
     forbidden: Forbidden,
-    size: tuple[int, int],
-    keeps: Callable[[Affine], bool],
+    keeps: Callable[[Sequence[Operation]], bool],
 ) -> list[Operation]:
-    """Return one view of an image of the size (width, height) in pixels.
+    """Return one view of an image.
 
-    `keeps` says whether the boxes that must stay visible are visible after a change of fractions. A view for which it is false
-    is drawn again up to TRIES times; then the operations that hide parts of an image are left out.
+    `keeps` says whether the boxes that must stay visible are visible in a view. If not, another view is drawn. After TRIES
+    draws, the operations that hide parts of an image are left out.
     """
     view: list[Operation] = []
     for _ in range(TRIES):
         view = _drawn(random, ranges, forbidden)
-        if keeps(affine(view, *size)):
+        if keeps(view):
             return view
     return [one for one in view if one.name not in MOVING]
 

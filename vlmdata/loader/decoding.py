@@ -172,7 +172,8 @@ class Decode:
         entry = entry_of(sample.get("json"), name)
         if entry is not None and isinstance(entry.get("boxes"), list):
             size = read_header(sample[name]).upright_size
-            entry[SHOWN_BOXES] = shown_boxes(entry["boxes"], size, self.frame_of(sample, name))
+            frame, operations = self.frame_of(sample, name), self.operations(sample, name)
+            entry[SHOWN_BOXES] = shown_boxes(entry["boxes"], size, frame, operations)
 
 
 def generator_of(sample: Sample, name: str = "") -> np.random.Generator:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vlmdata.errors import InputError
 from vlmdata.grounding.frame import Affine, Frame
-from vlmdata.images.augmentations import Operation, affine, read_operations
+from vlmdata.images.augmentations import Operation, affine, read_operations, visible_share
 from vlmdata.images.resize import Transform
 from vlmdata.untrusted import shown
 
@@ -23,7 +23,8 @@ def operations_of(facts: Any, member: str, column: str, seed: int, *, moves: boo
     `facts` is the sample's JSON as Python values, `column` the measured column with the views, and `seed` the sample's
     `__seed__`, which differs in each epoch. All views of an image are equally likely. An image without views, such as a frame
     of a video, is not changed. In a sample with boxes in its texts, an image is moved only if `moves` is true: the caller then
-    writes the boxes for the pixels. Without it, operations that move pixels are left out. Raises InputError if the sample lacks the column, and ValueError if its value cannot be read.
+    writes the boxes for the pixels. Without it, operations that move pixels are left out. Raises InputError if the sample lacks
+    the column, and ValueError if its value cannot be read.
     """
     scores = facts.get("scores") if isinstance(facts, Mapping) else None
     if not isinstance(scores, Mapping) or column not in scores:
@@ -64,22 +65,25 @@ def frame_after(operations: tuple[Operation, ...], change: Transform) -> Frame:
     return Frame(width, height, affine(operations, width, height)).then(*change.output, resized)
 
 
-def shown_boxes(boxes: Any, size: tuple[int, int], frame: Frame) -> list[list[float] | None] | None:
+def shown_boxes(
+    boxes: Any, size: tuple[int, int], frame: Frame, operations: tuple[Operation, ...]
+) -> list[list[float] | None] | None:
     """Return boxes of a stored image of `size` in pixels of the frame's picture, or None if `boxes` is no list.
 
-    The result is aligned with `boxes`. It has None for a box of which nothing is left, and for a value that is no box.
+    The result is aligned with `boxes`. It has None for a box of which nothing is left after the operations and the resize, and
+    for a value that is no box.
     """
     if not isinstance(boxes, list):
         return None
-    return [_shown(box, size, frame) for box in boxes]
+    return [_shown(box, size, frame, operations) for box in boxes]
 
 
-def _shown(box: Any, size: tuple[int, int], frame: Frame) -> list[float] | None:
+def _shown(box: Any, size: tuple[int, int], frame: Frame, operations: tuple[Operation, ...]) -> list[float] | None:
     if not isinstance(box, list) or len(box) != 4 or not all(type(edge) in (int, float) and abs(edge) < MOST for edge in box):
         return None
     x0, y0, x1, y1 = (edge / side for edge, side in zip(box, (*size, *size), strict=True))
     found = frame.box((x0, y0, x1, y1))
-    if found is None:
+    if found is None or not visible_share(operations, (x0, y0, x1, y1), *size):
         return None
     sides = (frame.width, frame.height) * 2
     return [round(edge * side, 2) for edge, side in zip(found[0], sides, strict=True)]

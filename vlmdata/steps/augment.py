@@ -9,9 +9,8 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from vlmdata.grounding.frame import Frame
 from vlmdata.grounding.spans import Box, read_grounding
-from vlmdata.images.augmentations import Affine
+from vlmdata.images.augmentations import Operation, visible_share
 from vlmdata.images.draw_augmentations import STRONGEST, Forbidden, Ranges, draw_view, generator_of
 from vlmdata.parameters import Doc
 from vlmdata.row import Flat, aligned_items, flatten
@@ -104,7 +103,7 @@ class Augment(Step):
         str,
         Doc("Measured column with the number of regions of text in each image. Empty: images with text may be mirrored."),
     ] = TEXT_REGIONS
-    seed: Annotated[int, Doc("Another seed draws other views.")] = 0
+    seed: Annotated[int, Doc("Another seed draws other views.", unit="any whole number")] = 0
 
     def check(self) -> None:
         if not 1 <= self.views <= MOST_VIEWS:
@@ -166,13 +165,10 @@ class Augment(Step):
         states_places = COORDINATES in rules.values()
         forbidden = Forbidden("flip" in rules, "turn" in rules, "colour" in rules, "crop" in rules, states_places)
 
-        def keeps(change: Affine) -> bool:
-            shares = (Frame(*size, change).box(box) for box in boxes)
-            return all(found is not None and found[1] >= self.min_visible for found in shares)
+        def keeps(view: Sequence[Operation]) -> bool:
+            return all(visible_share(view, box, *size) >= self.min_visible for box in boxes)
 
-        views = (
-            draw_view(generator_of(*place, number, self.seed), ranges, forbidden, size, keeps) for number in range(self.views)
-        )
+        views = (draw_view(generator_of(*place, number, self.seed), ranges, forbidden, keeps) for number in range(self.views))
         return [[str(one) for one in view] for view in views]
 
     def _text_seen(self, rows: pa.Table, images: Flat) -> list[str | None]:
@@ -232,5 +228,6 @@ def _needed_boxes(rows: pa.Table, images: Flat, texts: Flat) -> dict[int, list[B
         boxes, width, height = facts[image]
         known_boxes = [boxes[number] for number in sorted(numbers) if boxes and number < len(boxes) and boxes[number]]
         if width and height:
-            found[image] = [(box[0] / width, box[1] / height, box[2] / width, box[3] / height) for box in known_boxes]
+            fractions = ((box[0] / width, box[1] / height, box[2] / width, box[3] / height) for box in known_boxes)
+            found[image] = [box for box in fractions if box[0] < box[2] and box[1] < box[3]]
     return found
