@@ -4,7 +4,7 @@ import pytest
 
 from vlmdata.text.scene_words import QUOTED, has_coordinates, words_against
 
-# The names in Unicode CLDR 48 of the arrows to the left, right, up and down, and of the red, green, blue and white circles.
+# The names in Unicode CLDR 47 of the arrows to the left, right, up and down, and of the red, green, blue and white circles.
 NAMES = {
     "en": ("left arrow, right arrow, up arrow, down arrow", "red circle, green circle, blue circle, white circle"),
     "de": (

@@ -1,6 +1,6 @@
 """Words that an augmentation of the picture would make wrong: directions, colours, places in the scene, and numbers of things.
 
-The lists begin with the names that Unicode CLDR 48 gives to the arrows, the coloured circles and the coloured hearts in 20
+The lists begin with the names that Unicode CLDR 47 gives to the arrows, the coloured circles and the coloured hearts in 20
 languages (annotations of unicode-org/cldr-json, Unicode licence). Inflected forms, adverbs, compass points, colours of hair and
 metal, places and numbers are added. All languages are searched in every text, because a word of another language that is
 spelt in the same way only costs an operation.
