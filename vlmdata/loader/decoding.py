@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from vlmdata.arguments import check_bool, check_callable, check_choice, check_weights, check_whole, check_whole_or_none
 from vlmdata.errors import InputError
 from vlmdata.extras import check_installed
+from vlmdata.grounding.write import MIN_VISIBLE, check_form
 from vlmdata.images.budget import MAX_MEMORY_MB, MAX_PIXELS
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
 from vlmdata.images.formats import CAPTION_EXTENSIONS, IMAGE_EXTENSIONS
 from vlmdata.images.header import read_header
-from vlmdata.images.resize import MODES, ResizeRule, crop_or_pad, scale_to, transform
+from vlmdata.images.resize import MODES, ResizeRule, Transform, crop_or_pad, scale_to, transform
 from vlmdata.loader.captions import drawn_caption
 from vlmdata.loader.read_samples import DamagedSample, Sample
+from vlmdata.loader.written_boxes import with_written_boxes
 
 Pixels = NDArray[np.uint8]
 FILTERS = ("bilinear", "area")
@@ -39,6 +41,9 @@ class Decode:
     draws the same numbers on any number of ranks and workers. With alternatives=True, each epoch draws one caption: the one in
     `txt`, or one of the list "alternatives" in the sample's JSON. `captions` gives weights to the origins of captions, such as
     {"raw": 0.3, "synthetic": 0.7}: see `vlmdata.loader.captions`. Without it, all captions of a sample are equally likely.
+    `grounding` names the form in which the boxes of texts are written for the resized pixels, such as "qwen2_vl" (a file of
+    vlmdata/grounding/forms). A box counts if at least the share `min_visible` of it is in the pixels. With None, texts keep the
+    fractions of the stored image.
 
     An image is refused before decoding if its header states more than `max_pixels` pixels, or if decoding would need more than
     `max_memory_mb` MB of memory. A call raises DamagedSample for a refused or unreadable image, for invalid JSON, and for a
@@ -53,6 +58,8 @@ class Decode:
     max_pixels: int = MAX_PIXELS
     max_memory_mb: int = MAX_MEMORY_MB
     captions: Mapping[str, float] | None = None
+    grounding: str | None = None
+    min_visible: float = MIN_VISIBLE
 
     def __post_init__(self) -> None:
         check_whole_or_none(1, size=self.size)
@@ -65,6 +72,12 @@ class Decode:
             check_weights(captions=self.captions)
             if not self.alternatives:
                 raise InputError("captions has weights for a sample's captions, but alternatives=False reads only `txt`")
+        if self.grounding is not None:
+            check_form(self.grounding)
+            if self.augment is not None:
+                raise InputError("augment may move what boxes show, so it cannot be used with grounding")
+        if not 0 <= self.min_visible <= 1:
+            raise InputError(f"min_visible must be from 0 to 1, not {self.min_visible!r}")
         if self.size is not None and self.filter == "bilinear":
             check_installed(["torch"], "Decode with the filter 'bilinear' (not with 'area')")
 
@@ -74,18 +87,21 @@ class Decode:
         Other members keep their bytes. Raises DamagedSample if one of the decoded members is damaged or too large.
         """
         result: Sample = {}
+        changes: dict[str, Transform] = {}  # of each image, by its member
         for name, value in sample.items():
             extension = name.rpartition(".")[2]
             if not isinstance(value, bytes):
                 result[name] = value
             elif extension in IMAGE_EXTENSIONS:
-                result[name] = self.image(value, sample, name)
+                result[name], changes[name] = self._image(value, sample, name)
             elif extension in CAPTION_EXTENSIONS:
                 result[name] = _caption(value, sample, name)
             elif extension == "json":
                 result[name] = _json(value, sample, name)
             else:
                 result[name] = value
+        if self.grounding is not None:  # before another caption is drawn, because the spans belong to the main one
+            result = with_written_boxes(result, changes, self.grounding, self.min_visible)
         if self.alternatives and isinstance(result.get("txt"), str) and isinstance(result.get("json"), dict):
             result["txt"] = drawn_caption(result["txt"], result["json"], sample["__seed__"], self.captions)
         return result
@@ -95,6 +111,10 @@ class Decode:
 
         Raises DamagedSample if the image cannot be decoded.
         """
+        return self._image(data, sample, name)[0]
+
+    def _image(self, data: bytes, sample: Sample, name: str) -> tuple[Pixels, Transform]:
+        """Return the pixels of an image, and how it was resized."""
         try:
             header = read_header(data)
             width, height = header.upright_size
@@ -111,7 +131,7 @@ class Decode:
             pixels = crop_or_pad(scale(pixels, change.scaled), change)
         if self.augment is not None:
             pixels = self.augment(pixels, generator_of(sample, name))
-        return pixels
+        return pixels, change
 
 
 def generator_of(sample: Sample, name: str = "") -> np.random.Generator:
