@@ -11,9 +11,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from vlmdata.images.facts import ImageError
 from vlmdata_train.data.collate import Ready, build_batch
-from vlmdata_train.data.read_document import read_document
 from vlmdata_train.data.reading import Reading, Sample, source_of
-from vlmdata_train.data.videos_of import with_chosen_frames
 from vlmdata_train.distributed import Ranks, all_gather_objects
 from vlmdata_train.loop.held_out import blanked
 from vlmdata_train.loop.train_step import ModelWithLoss, to_device
@@ -41,8 +39,7 @@ def make_questions(reading: Reading, samples: Iterable[Sample]) -> Iterator[Ques
     """
     for sample in samples:
         try:
-            document = with_chosen_frames(read_document(sample, reading.captions), reading.plan.video)
-            prompt, truth = reading.prompter.before_answer(document)
+            prompt, truth = reading.prompter.before_answer(reading.document(sample))
         except (KeyError, ValueError, ImageError):
             continue
         yield Ready(prompt, source_of(sample), str(sample["__key__"])), truth

@@ -10,6 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from vlmdata.grounding.frame import Frame
+from vlmdata.step import RecipeError
+from vlmdata_train.model.box_form import BoxForm
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.written import Piece, Place, Run
 
@@ -36,6 +38,7 @@ class ImagePlan:
     fusion: Any
     writing: Any
     video: Any = None  # None: each frame of a video is an image
+    grounding: BoxForm | None = None  # None: boxes are fractions of the model's picture
 
     def __post_init__(self) -> None:
         if self.facts.tile_grids and not hasattr(self.preprocessing, "tile_grid"):
@@ -87,11 +90,11 @@ class ImagePlan:
     def frame(self, width: int, height: int, *, several: bool = False) -> Frame:
         """Return where an image of this size lies in the picture that the model gets.
 
-        `several` is True if the sample has more than one image. Raises ValueError if the preprocessing cannot say it.
+        `several` is True if the sample has more than one image. Raises RecipeError if the preprocessing cannot say it.
         """
         part = self.preprocessing_of(several)
         if not hasattr(part, "frame"):
-            raise ValueError(
+            raise RecipeError(
                 f"preprocessing: {type(part).__name__} has no method `frame`, which says where an image lies in the picture"
                 " of the model. Samples with boxes need it (see vlmdata_train/preprocessing/__init__.py)"
             )
