@@ -187,3 +187,15 @@ def test_an_image_with_boxes_in_its_texts_is_not_moved() -> None:
     found = read(sample(scores={"augment": [view]}, grounding=grounding))
     assert np.array_equal(found["png"], apply(decode(png(BOX)).pixels, read_operations(["brightness 1.3"])))
     assert found["json"]["shown_boxes"] == [BOX, None]
+
+
+def test_with_a_form_the_boxes_of_texts_follow_the_pixels() -> None:
+    text = "the square [0.375, 0.333, 0.625, 0.667] is white"
+    span = {"start": 0, "phrase_end": 10, "end": 39, "words": text[:39], "image": 0, "boxes": [0]}
+    facts = {"grounding": {"task": "mention", "spans": [span]}, "boxes": [[0.0, 40.0, 40.0, 80.0]]}
+    made = {**sample(scores={"augment": [["hflip"]]}, **facts), "txt": text.encode(), "png": png([0.0, 40.0, 40.0, 80.0])}
+    found = read(made, grounding="qwen2_vl", alternatives=False)
+    assert "(750,333),(1000,667)" in found["txt"] and found["json"]["shown_boxes"] == [[120.0, 40.0, 160.0, 80.0]]
+    assert (found["png"][60, 120:] == 255).all() and not found["png"][60, :119].any()
+    cut = sample(scores={"augment": [["resized_crop 0.5 0 1 1"]]}, **facts)
+    assert read({**made, "json": cut["json"]}, grounding="qwen2_vl", alternatives=False)["txt"] == "the square is white"

@@ -71,7 +71,7 @@ class Conversation:
         marks = "".join(VIDEO_MARK if isinstance(item, Video) else IMAGE_MARK for item in shown)
         self.messages.append({"role": "user", "content": marks + "\n" * bool(shown) + prompter.clean(text)})
         answer = self._generate(prompter, prompter.question(self.messages, self.media))
-        self.messages.append({"role": "assistant", "content": prompter.clean(answer)})
+        self.messages.append({"role": "assistant", "content": prompter.clean_answer(answer)})
         return answer
 
     def _generate(self, prompter: Prompter, prompt: Prompt) -> str:

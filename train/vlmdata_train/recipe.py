@@ -13,6 +13,7 @@ from vlmdata.arguments import check_weights
 from vlmdata.redact import redacted_tree
 from vlmdata.step import RecipeError
 from vlmdata.untrusted import shown
+from vlmdata_train.model.box_form import box_form
 from vlmdata_train.model.model_recipe import ModelRecipe, Part, check_range
 from vlmdata_train.model.parts import check_name
 
@@ -179,7 +180,10 @@ def build_recipe(tree: dict[str, Any], where: str) -> Recipe:
         if kind == "video" and entry is None:
             continue
         try:
-            check_name(kind, entry)
+            if kind == "grounding":
+                box_form(entry)
+            else:
+                check_name(kind, entry)
         except RecipeError as error:
             raise RecipeError(f"{where}, model, {error}") from None
     if (recipe.steps is None) == (recipe.epochs is None):

@@ -46,8 +46,9 @@ def load(recipe: str | Path, *, stage: str | None = None, overrides: dict[str, A
 def parse(tree: dict[str, Any], where: str = "recipe") -> Recipe:
     """Build a recipe from plain values. Raises RecipeError with the place of the first mistake."""
     tree = with_home(tree)
-    if tree.get("model") is None and isinstance(tree.get("start"), str):
-        tree = {**tree, "model": dataclasses.asdict(model_of(tree["start"])), "tokenizer": None}
+    own = tree.get("model")
+    if (own is None or (isinstance(own, dict) and own.keys() == {"grounding"})) and isinstance(tree.get("start"), str):
+        tree = {**tree, "model": {**dataclasses.asdict(model_of(tree["start"])), **(own or {})}, "tokenizer": None}
     if isinstance(tree.get("chat_template"), str):
         tree = {**tree, "chat_template": _template(tree["chat_template"], f"{where}, chat_template")}
     return build_recipe(tree, where)

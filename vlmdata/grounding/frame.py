@@ -22,6 +22,14 @@ class Frame:
     height: int
     to_picture: Affine = SAME
 
+    @staticmethod
+    def placed(width: int, height: int, inner: tuple[float, float], *, left: float = 0, top: float = 0) -> Frame:
+        """Return the frame of a picture of this size in which the stored image has the size `inner`, (width, height).
+
+        (left, top) is the image's upper left corner. All values are in pixels. The picture cuts off what lies outside of it.
+        """
+        return Frame(width, height, (inner[0] / width, 0.0, left / width, 0.0, inner[1] / height, top / height))
+
     def then(self, width: int, height: int, change: Affine) -> Frame:
         """Return the frame after a further change: `change` maps fractions of this picture to fractions of the next one."""
         a, b, c, d, e, f = change

@@ -24,6 +24,7 @@ from vlmdata.arguments import (
 from vlmdata.errors import InputError
 from vlmdata.extras import check_installed
 from vlmdata.grounding.frame import Frame
+from vlmdata.grounding.write import MIN_VISIBLE, check_form
 from vlmdata.images.augmentations import Operation, apply
 from vlmdata.images.budget import MAX_MEMORY_MB, MAX_PIXELS
 from vlmdata.images.decode import decode
@@ -33,7 +34,8 @@ from vlmdata.images.header import read_header
 from vlmdata.images.resize import MODES, ResizeRule, Transform, crop_or_pad, scale_to, transform
 from vlmdata.loader.captions import drawn_caption
 from vlmdata.loader.read_samples import DamagedSample, Sample
-from vlmdata.loader.stored_augment import SHOWN_BOXES, entry_of, frame_after, operations_of, shown_boxes
+from vlmdata.loader.stored_augment import SHOWN_BOXES, Placed, entry_of, operations_of
+from vlmdata.loader.written_boxes import with_written_boxes
 
 Pixels = NDArray[np.uint8]
 FILTERS = ("bilinear", "area")
@@ -50,10 +52,14 @@ class Decode:
     draws the same numbers on any number of ranks and workers. With alternatives=True, each epoch draws one caption: the one in
     `txt`, or one of the list "alternatives" in the sample's JSON. `captions` gives weights to the origins of captions, such as
     {"raw": 0.3, "synthetic": 0.7}: see `vlmdata.loader.captions`. Without it, all captions of a sample are equally likely.
+    `grounding` names the form in which the boxes of texts are written for the resized pixels, such as "qwen2_vl" (a file of
+    vlmdata/grounding/forms). A box counts if at least the share `min_visible` of it is in the pixels. With None, texts keep the
+    fractions of the stored image.
 
     `stored_augment` is the name of the step `augment` in the dataset's recipe. One of the views that it stored is applied to
     each image before the resize, another one in each epoch, and the sample's JSON gets `shown_boxes` beside `boxes`: the boxes
-    in pixels of the returned picture. `augment` is applied after it and moves no boxes.
+    in pixels of the returned picture. Without `grounding`, an image whose texts have boxes is not moved. `augment` is applied
+    after the resize, and moves no boxes.
 
     An image is refused before decoding if its header states more than `max_pixels` pixels, or if decoding would need more than
     `max_memory_mb` MB of memory. A call raises DamagedSample for a refused or unreadable image, for invalid JSON, and for a
@@ -68,6 +74,8 @@ class Decode:
     max_pixels: int = MAX_PIXELS
     max_memory_mb: int = MAX_MEMORY_MB
     captions: Mapping[str, float] | None = None
+    grounding: str | None = None
+    min_visible: float = MIN_VISIBLE
     stored_augment: str | None = None
 
     def __post_init__(self) -> None:
@@ -83,6 +91,12 @@ class Decode:
             check_weights(captions=self.captions)
             if not self.alternatives:
                 raise InputError("captions has weights for a sample's captions, but alternatives=False reads only `txt`")
+        if self.grounding is not None:
+            check_form(self.grounding)
+            if self.augment is not None:
+                raise InputError("augment may move what boxes show, so it cannot be used with grounding")
+        if not 0 <= self.min_visible <= 1:
+            raise InputError(f"min_visible must be from 0 to 1, not {self.min_visible!r}")
         if self.size is not None and self.filter == "bilinear":
             check_installed(["torch"], "Decode with the filter 'bilinear' (not with 'area')")
 
@@ -92,6 +106,7 @@ class Decode:
         Other members keep their bytes. Raises DamagedSample if one of the decoded members is damaged or too large.
         """
         result: Sample = {}
+        placed: dict[str, Placed] = {}  # each image, by its member
         if self.stored_augment is not None and isinstance(sample.get("json"), bytes):
             sample = {**sample, "json": _json(sample["json"], sample, "json")}  # read once for all images
         for name, value in sample.items():
@@ -99,15 +114,18 @@ class Decode:
             if not isinstance(value, bytes):
                 result[name] = value
             elif extension in IMAGE_EXTENSIONS:
-                result[name] = self.image(value, sample, name)
-                if self.stored_augment is not None:
-                    self._show_boxes(sample, name)
+                result[name], placed[name] = self._image(value, sample, name)
+                entry = None if self.stored_augment is None else entry_of(sample.get("json"), name)
+                if entry is not None and isinstance(entry.get("boxes"), list):
+                    entry[SHOWN_BOXES] = placed[name].shown_boxes(entry["boxes"])
             elif extension in CAPTION_EXTENSIONS:
                 result[name] = _caption(value, sample, name)
             elif extension == "json":
                 result[name] = _json(value, sample, name)
             else:
                 result[name] = value
+        if self.grounding is not None:  # before another caption is drawn, because the spans belong to the main one
+            result = with_written_boxes(result, placed, self.grounding, self.min_visible)
         if self.alternatives and isinstance(result.get("txt"), str) and isinstance(result.get("json"), dict):
             result["txt"] = drawn_caption(result["txt"], result["json"], sample["__seed__"], self.captions)
         return result
@@ -117,6 +135,10 @@ class Decode:
 
         Raises DamagedSample if the image cannot be decoded.
         """
+        return self._image(data, sample, name)[0]
+
+    def _image(self, data: bytes, sample: Sample, name: str) -> tuple[Pixels, Placed]:
+        """Return the pixels of an image, and how it was augmented and resized."""
         try:
             header = read_header(data)
             change = self._resize_of(*header.upright_size)
@@ -134,7 +156,7 @@ class Decode:
             pixels = crop_or_pad(scale(pixels, change.scaled), change)
         if self.augment is not None:
             pixels = self.augment(pixels, generator_of(sample, name))
-        return pixels
+        return pixels, Placed(operations, change)
 
     def operations(self, sample: Sample, name: str) -> tuple[Operation, ...]:
         """Return the stored operations that are applied to one image in this epoch: none without `stored_augment`.
@@ -146,7 +168,7 @@ class Decode:
         facts = sample.get("json")
         facts = _json(facts, sample, "json") if isinstance(facts, bytes) else facts
         try:
-            return operations_of(facts, name, self.stored_augment, sample["__seed__"])
+            return operations_of(facts, name, self.stored_augment, sample["__seed__"], moves=self.grounding is not None)
         except InputError:
             raise
         except ValueError as error:
@@ -162,18 +184,10 @@ class Decode:
             width, height = read_header(sample[name]).upright_size
         except ImageError as error:
             raise _damaged(sample, name, str(error)) from error
-        return frame_after(self.operations(sample, name), self._resize_of(width, height))
+        return Placed(self.operations(sample, name), self._resize_of(width, height)).frame
 
     def _resize_of(self, width: int, height: int) -> Transform:
         return transform(ResizeRule(self.mode, self.size) if self.size else ResizeRule("no"), width, height)
-
-    def _show_boxes(self, sample: Sample, name: str) -> None:
-        """Add `shown_boxes` to the entry of an image in the sample's JSON, which has been read."""
-        entry = entry_of(sample.get("json"), name)
-        if entry is not None and isinstance(entry.get("boxes"), list):
-            size = read_header(sample[name]).upright_size
-            frame, operations = self.frame_of(sample, name), self.operations(sample, name)
-            entry[SHOWN_BOXES] = shown_boxes(entry["boxes"], size, frame, operations)
 
 
 def generator_of(sample: Sample, name: str = "") -> np.random.Generator:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from vlmdata.errors import InputError
-from vlmdata.grounding.frame import Affine, Frame
+from vlmdata.grounding.frame import Frame, Shown
+from vlmdata.grounding.shown_boxes import fractions_of
 from vlmdata.images.augmentations import Operation, affine, read_operations, visible_share
 from vlmdata.images.resize import Transform
 from vlmdata.untrusted import shown
 
 SHOWN_BOXES = "shown_boxes"
-MOST = 1e9  # pixels; an edge beyond this is no edge of a box
 
 
 def operations_of(facts: Any, member: str, column: str, seed: int, *, moves: bool = False) -> tuple[Operation, ...]:
@@ -55,38 +56,41 @@ def _position(facts: Mapping[str, Any], member: str) -> int | None:
     return next(found, -1)
 
 
-def frame_after(operations: tuple[Operation, ...], change: Transform) -> Frame:
-    """Return where the stored image lies in the picture after `operations` and a resize. Both are in fractions."""
-    width, height = change.source
-    resized: Affine = (
-        change.scaled[0] / change.output[0], 0.0, change.left / change.output[0],
-        0.0, change.scaled[1] / change.output[1], change.top / change.output[1],
-    )  # fmt: skip
-    return Frame(width, height, affine(operations, width, height)).then(*change.output, resized)
+@dataclass(frozen=True)
+class Placed:
+    """An image as the loader returns it: how it was augmented, and then resized."""
 
+    operations: tuple[Operation, ...]
+    change: Transform
 
-def shown_boxes(
-    boxes: Any, size: tuple[int, int], frame: Frame, operations: tuple[Operation, ...]
-) -> list[list[float] | None] | None:
-    """Return boxes of a stored image of `size` in pixels of the frame's picture, or None if `boxes` is no list.
+    @property
+    def frame(self) -> Frame:
+        """Where the stored image lies in the picture that is returned."""
+        width, height = self.change.source
+        left, top = self.change.left, self.change.top
+        resized = Frame.placed(*self.change.output, self.change.scaled, left=left, top=top)
+        return Frame(width, height, affine(self.operations, width, height)).then(*self.change.output, resized.to_picture)
 
-    The result is aligned with `boxes`. It has None for a box of which nothing is left after the operations and the resize, and
-    for a value that is no box.
-    """
-    if not isinstance(boxes, list):
-        return None
-    return [_shown(box, size, frame, operations) for box in boxes]
+    def shown(self, boxes: Any, min_visible: float = 0.0) -> Shown:
+        """Return the image for `write_text`, with its boxes from the value of `boxes` in a sample's JSON.
 
+        A box is None if operations left nothing of it, or less than the share `min_visible`.
+        """
+        width, height = self.change.source
+        known = fractions_of(boxes, width, height)
+        least = max(min_visible, 1e-9)
+        kept = [one if one and visible_share(self.operations, one, width, height) >= least else None for one in known]
+        return Shown(kept, self.frame)
 
-def _shown(box: Any, size: tuple[int, int], frame: Frame, operations: tuple[Operation, ...]) -> list[float] | None:
-    if not isinstance(box, list) or len(box) != 4 or not all(type(edge) in (int, float) and abs(edge) < MOST for edge in box):
-        return None
-    x0, y0, x1, y1 = (edge / side for edge, side in zip(box, (*size, *size), strict=True))
-    found = frame.box((x0, y0, x1, y1))
-    if found is None or not visible_share(operations, (x0, y0, x1, y1), *size):
-        return None
-    sides = (frame.width, frame.height) * 2
-    return [round(edge * side, 2) for edge, side in zip(found[0], sides, strict=True)]
+    def shown_boxes(self, boxes: list[Any]) -> list[list[float] | None]:
+        """Return boxes of the stored image in pixels of the picture that is returned, aligned with `boxes`.
+
+        A box of which nothing is left is None, and so is a value that is no box.
+        """
+        shown = self.shown(boxes)
+        found = (shown.box(number) for number in range(len(boxes)))
+        sides = self.change.output * 2
+        return [box and [round(edge * side, 2) for edge, side in zip(box, sides, strict=True)] for box in found]
 
 
 def entry_of(facts: Any, member: str) -> dict[str, Any] | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+from vlmdata.grounding.spans import Grounding
 from vlmdata.images.augmentations import Operation
 
 
@@ -31,6 +33,25 @@ class Video:
 Media = Picture | Video
 
 
+@dataclass(frozen=True)
+class BoxedImage:
+    """An image of a sample with the value of `boxes` in the sample's JSON, which should be boxes in pixels of the image."""
+
+    picture: Picture
+    boxes: Any
+
+
+class GroundedText(str):
+    """A text in which words stand for boxes, in its stored form. `images` has the images by the number that spans use."""
+
+    grounding: Grounding
+    images: Mapping[int, BoxedImage]
+
+
+class WrittenText(str):
+    """A text that is clean already. It has the control tokens of boxes, which `Cleaner` would break in other texts."""
+
+
 class Turn(TypedDict, total=False):
     """Properties of one position in a conversation.
 
@@ -52,3 +73,4 @@ class Document:
     roles: list[str] | None  # user, assistant, system or tool, for each position; None: not a conversation
     turns: list[Turn | None] | None = None  # other properties of each position
     tools: list[Any] | None = None  # JSON schemas of the functions, for the chat template
+    unseen_turns: int = 0  # questions with their answers that were left out, because the model cannot see their boxes

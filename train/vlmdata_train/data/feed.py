@@ -62,6 +62,7 @@ class Feed:
     plan: PackedPlan | None = None  # the stream's plan, with the measured lengths
     skipped: Counter[str] = field(default_factory=Counter)
     blank_answers: int = 0  # empty or blank answers in used samples; they have no loss
+    unseen_turns: int = 0  # texts of used samples that were left out, because the model cannot see their boxes
 
     @property
     def units(self) -> int:
@@ -177,6 +178,7 @@ class Feed:
             self.skipped[error.reason] += 1
             return None
         self.blank_answers += prompt.blank_answers
+        self.unseen_turns += prompt.unseen_turns
         return Ready(prompt, source_of(sample), f"{sample.get('__url__', '')} {sample['__key__']}")
 
 

@@ -49,6 +49,7 @@ REASONS = {
     "no_text": "the sample, or a turn of its conversation, has no text",
     "no_answer": "the conversation has no answer",
     "empty_answer": "every answer is empty or blank",
+    "boxes_out_of_view": "no text is left, because the boxes of its texts are outside of the model's picture",
     "no_loss": "no message has a loss: every message has the weight 0, or `loss: last` excludes it",
     "no_answer_left": "the first `batches.sample_tokens` tokens of the sample contain no token with a loss",
     "chat_template": "the chat template refuses the conversation",

@@ -95,7 +95,8 @@ def prompter_of(model: VisionLanguageModel, *, trusted: Collection[str] = (), la
         question_ids=model.question_ids,
         literals=[name for name in model.plan.writing.tokens() if name.strip()],
     )  # fmt: skip
-    return Prompter(model.tokenizer, media, trusted=trusted, last_only=last_only)
+    box_tokens = model.plan.grounding.tokens if model.plan.grounding else ()
+    return Prompter(model.tokenizer, media, trusted=trusted, last_only=last_only, box_tokens=box_tokens)
 
 
 def open_stream(

@@ -34,6 +34,7 @@ class Prompt:
     images: list[PlacedImage]
     question: list[int] = field(default_factory=list)  # for an abstractor that reads the question; see `Prompter`
     blank_answers: int = 0  # empty or blank messages of the assistant, which have no loss
+    unseen_turns: int = 0  # texts that were left out, because the model cannot see their boxes
 
     def answer_tokens(self) -> int:
         """Return how many tokens have a loss."""

@@ -7,18 +7,19 @@ as when the model is served. `templates.py` finds the answers in the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmdata.grounding.write import Piece
 from vlmdata.readers.strings import is_blank
 from vlmdata.sizes import counted
 from vlmdata.step import RecipeError
 from vlmdata_train.data.cleaning import Cleaner
-from vlmdata_train.data.document import Document, Media, Video
+from vlmdata_train.data.document import Document, Media, Video, WrittenText
 from vlmdata_train.data.expansion import Expansion, Span, expand, has_several, marks
 from vlmdata_train.data.marks import IMAGE_MARK, MEDIA, VIDEO_MARK
 from vlmdata_train.data.media_text import MediaText
@@ -37,11 +38,15 @@ _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "functio
 class Prompter:
     """Turns documents into prompts for one tokenizer.
 
-    `trusted` are control tokens that the data may contain. With `last_only`, only the last answer of a conversation has a loss.
+    `trusted` are control tokens that the data may contain. `box_tokens` are those with which boxes are written. With
+    `last_only`, only the last answer of a conversation has a loss.
     Raises RecipeError if `trusted` has an unknown token, or a token that no text may contain.
     """
 
-    def __init__(self, tokenizer: Any, media: MediaText, *, trusted: Collection[str] = (), last_only: bool = False) -> None:
+    def __init__(
+        self, tokenizer: Any, media: MediaText, *, trusted: Collection[str] = (), last_only: bool = False,
+        box_tokens: Collection[str] = (),
+    ) -> None:  # fmt: skip
         if not tokenizer.is_fast:
             raise ValueError(
                 f"the tokenizer {tokenizer.name_or_path} must be a fast tokenizer, because only fast tokenizers report"
@@ -59,7 +64,11 @@ class Prompter:
         self._names = {number: token.content for number, token in tokenizer.added_tokens_decoder.items()}
         self._name_ids = np.array(sorted(self._names))
         self._template = self._read_template()
-        self._cleaner = Cleaner(tokenizer, {*tokens, self._image_mark, *media.literals}, self.trusted)
+        own = {*tokens, self._image_mark, *media.literals}
+        self._cleaner = Cleaner(tokenizer, own, self.trusted)
+        self.box_tokens = frozenset(box_tokens)
+        self._answer_cleaner = Cleaner(tokenizer, own, self.trusted | self.box_tokens)
+        self._words_cleaner = Cleaner(tokenizer, {*own, *self.box_tokens}, self.trusted)
         for name in sorted(self.trusted):
             _check_trusted(name, self.template, self.image_token)
 
@@ -166,13 +175,22 @@ class Prompter:
 
     def untrimmed_text(self, ids: list[int]) -> str:
         """Return the text of generated tokens. Untrusted control tokens are removed."""
-        names = self.template.control - self.trusted
+        names = self.template.control - self.trusted - self.box_tokens
         kept = [number for number in ids if self.tokenizer.convert_ids_to_tokens(number) not in names]
         return str(self.tokenizer.decode(kept, skip_special_tokens=False))
 
     def clean(self, text: str) -> str:
-        """Return the text without marks and control tokens; see `Cleaner.clean`."""
-        return self._cleaner.clean(text, self.template)
+        """Return the text without marks and control tokens; see `Cleaner.clean`. A `WrittenText` is returned unchanged."""
+        return text if isinstance(text, WrittenText) else self._cleaner.clean(text, self.template)
+
+    def clean_answer(self, text: str) -> str:
+        """Return an answer of the model without marks and control tokens, except those of boxes."""
+        return self._answer_cleaner.clean(text, self.template)
+
+    def written(self, pieces: Iterable[Piece]) -> WrittenText:
+        """Return pieces of a grounded text as one text. Only their markup keeps its control tokens."""
+        texts = (p.text if p.is_markup else self._words_cleaner.clean(p.text, self.template) for p in pieces)
+        return WrittenText("".join(texts))
 
     def _clean_json(self, value: Any) -> Any:
         return self._cleaner.clean_json(value, self.template)

@@ -15,7 +15,8 @@ from vlmdata.readers.dialogue import checked_turns
 from vlmdata.readers.image_members import holds_turns, turns_alone
 from vlmdata.readers.tool_calls import Unfit, calls_of, checked_tools
 from vlmdata_train.data.conversations import read_conversation
-from vlmdata_train.data.document import Document, Turn
+from vlmdata_train.data.document import BoxedImage, Document, Turn
+from vlmdata_train.data.grounded_text import grounded
 from vlmdata_train.data.videos_of import Entry, with_videos
 
 _IMAGE_MEMBER = re.compile(rf"(?:\d+\.)?(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})")
@@ -39,7 +40,10 @@ def read_document(sample: Mapping[str, Any], weights: Weights | None = None) -> 
     if holds_turns(facts) and not any(name in sample for name in CAPTION_EXTENSIONS):
         return read_conversation(facts, sample)
     images = [sample[name] for name in sample if _IMAGE_MEMBER.fullmatch(name)]
-    caption = drawn_caption(_main_caption(facts, sample), facts, sample.get("__seed__", 0), weights)
+    main = _main_caption(facts, sample)
+    caption = drawn_caption(main, facts, sample.get("__seed__", 0), weights)
+    if caption == main and len(images) == 1:
+        caption = grounded(caption, facts.get("grounding"), {0: BoxedImage(images[0], facts.get("boxes"))})
     return Document([*images, caption], None)
 
 
@@ -70,13 +74,20 @@ def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
     all_roles = facts.get("roles")  # None if the document is not a conversation
     turns = checked_turns(facts.get("turns"), all_roles) if all_roles else None
     tools = checked_tools(facts.get("tools")) if all_roles else None
+    boxes = _boxes_of(facts, sample)
+    groundings = facts.get("grounding")
+    if not isinstance(groundings, list) or len(groundings) != count:
+        groundings = [None] * count
     found: list[Entry] = []
-    entries = zip(facts["texts"], facts["metadata"], all_roles or [""] * count, turns or [None] * count, strict=True)
-    for text, image, role, turn in entries:
+    entries = zip(
+        facts["texts"], facts["metadata"], all_roles or [""] * count, turns or [None] * count, groundings, strict=True
+    )
+    for text, image, role, turn, grounding in entries:
         if isinstance(text, str):
-            item, time = _call(text) if turn and turn.get("kind") == "tool_call" else text, None
+            is_call = bool(turn and turn.get("kind") == "tool_call")
+            item, time = _call(text) if is_call else grounded(text, grounding, boxes), None
         elif isinstance(image, dict) and "file" in image:
-            item, time = sample[image["file"].removeprefix(sample["__key__"] + ".")], time_of(image)
+            item, time = sample[_member(image, sample)], time_of(image)
         elif turn:
             raise ValueError("bad_turns")  # an empty position must not have properties
         else:
@@ -84,6 +95,19 @@ def _laid_out(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> Document:
         found.append((item, role, cast(Turn | None, turn), time))
     positions, roles, kept_turns = [list(column) for column in zip(*with_videos(found), strict=True)] or [[], [], []]
     return Document(positions, roles if all_roles else None, kept_turns if any(kept_turns) else None, tools)
+
+
+def _member(image: Mapping[str, Any], sample: Mapping[str, Any]) -> str:
+    """Return the name of an image's member, from its entry in `metadata`."""
+    return str(image["file"].removeprefix(sample["__key__"] + "."))
+
+
+def _boxes_of(facts: Mapping[str, Any], sample: Mapping[str, Any]) -> dict[int, BoxedImage]:
+    """Return the images of a document that have boxes, by their positions."""
+    if not facts.get("grounding"):
+        return {}
+    images = {place: image for place, image in enumerate(facts["metadata"]) if isinstance(image, dict) and "file" in image}
+    return {place: BoxedImage(sample[_member(image, sample)], image.get("boxes")) for place, image in images.items()}
 
 
 def time_of(image: Mapping[str, Any]) -> float | None:

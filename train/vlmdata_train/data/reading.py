@@ -19,6 +19,7 @@ from vlmdata.readers.tool_calls import Unfit
 from vlmdata.step import RecipeError
 from vlmdata_train.data.augmented import with_augmentation
 from vlmdata_train.data.document import Document
+from vlmdata_train.data.grounded_text import has_turns, with_written_boxes
 from vlmdata_train.data.left_out import HELD_OUT, REASONS, UnusableSample, reason_code
 from vlmdata_train.data.prompt import Prompt, truncate
 from vlmdata_train.data.prompts import Prompter
@@ -27,7 +28,7 @@ from vlmdata_train.data.videos_of import with_chosen_frames
 from vlmdata_train.model.image_plan import ImagePlan
 
 Sample = Mapping[str, Any]
-READING_VERSION = 6  # increase it with every change that gives a sample a different prompt
+READING_VERSION = 7  # increase it with every change that gives a sample a different prompt
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,29 @@ class Reading:
         except UnusableSample:
             return False
 
+    def document(self, sample: Sample) -> Document:
+        """Return a sample's document, with the frames of videos that the model reads, and with boxes in the model's form.
+
+        Raises an error of `read_document` or `with_augmentation`, or ImageError if the size of an image with boxes is unknown.
+        """
+        augmented = with_augmentation(sample, self.augment)
+        document = with_chosen_frames(read_document(augmented, self.captions), self.plan.video)
+        return with_written_boxes(document, self.plan, self.prompter.written)
+
     def prompt(self, sample: Sample) -> Prompt:
         """Return a sample's prompt, cut to at most `sample_tokens` tokens. Raises UnusableSample if it has no prompt."""
         try:
-            augmented = with_augmentation(sample, self.augment)
-            document = with_chosen_frames(read_document(augmented, self.captions), self.plan.video)
-        except RecipeError:  # the user's mistake: the data has no stored augmentations
-            raise
+            document = self.document(sample)
         except Unfit as error:
             raise UnusableSample(str(error) if str(error) in REASONS else "unreadable") from None
+        except ImageError as error:
+            raise UnusableSample(error.reason, str(error)) from None
+        except RecipeError:  # the preprocessing cannot place boxes, or the data has no stored augmentations: the user's mistake
+            raise
         except (KeyError, TypeError, ValueError) as error:  # for example, the JSON has an unexpected shape
             raise UnusableSample("unreadable", f"{type(error).__name__}: {error}") from None
+        if document.unseen_turns and not has_turns(document):
+            raise UnusableSample("boxes_out_of_view")
         if not any(_says_something(position) for position in document.positions):
             raise UnusableSample("no_text")
         _check_answers(document)
@@ -80,7 +93,7 @@ class Reading:
         except (KeyError, TypeError, ValueError) as error:
             is_chat = document.roles is not None and self.stage == "instruct"
             raise UnusableSample("chat_template" if is_chat else "unreadable", str(error)) from None
-        prompt = truncate(whole, self.sample_tokens)
+        prompt = replace(truncate(whole, self.sample_tokens), unseen_turns=document.unseen_turns)
         if prompt.answer_tokens() == 0:
             raise UnusableSample("no_answer_left" if whole.answer_tokens() else "no_loss")
         return prompt
@@ -120,6 +133,7 @@ class Reading:
         facts = [
             READING_VERSION, tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, repr(self.plan), self.stage,
             self.sample_tokens, self.held_out, self.wants_held_out, sorted(self.prompter.trusted), self.prompter.last_only,
+            sorted(self.prompter.box_tokens),
             list(REASONS),
         ]  # fmt: skip
         return "prompts " + xxhash.xxh3_64_hexdigest(json.dumps(facts).encode())

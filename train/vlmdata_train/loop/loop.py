@@ -177,14 +177,23 @@ class Run:
         """
         return int(all_reduce_sum([float(self.feed.blank_answers)], self.ranks)[0])
 
+    def _unseen_turns(self) -> int:
+        """Return how many texts were left out, because the model cannot see their boxes, over all ranks.
+
+        Every rank must call this method.
+        """
+        return int(all_reduce_sum([float(self.feed.unseen_turns)], self.ranks)[0])
+
     def _log_skipped(self) -> None:
-        """Log how many answers were blank, and how many samples were skipped when they were read.
+        """Log how many answers were blank or out of view, and how many samples were skipped when they were read.
 
         These samples were usable when their lengths were measured. Later, an image failed to decode or a tar was damaged.
         """
-        skipped, blank = self._skipped(), self._blank_answers()
+        skipped, blank, unseen = self._skipped(), self._blank_answers(), self._unseen_turns()
         if blank:
             self.log.warn(f"{counted(blank, 'answer')} {noun(blank, 'was', 'were')} empty or blank and had no loss")
+        if unseen:
+            self.log.warn(f"{counted(unseen, 'turn')} {noun(unseen, 'was', 'were')} left out: the model cannot see the boxes")
         if skipped:
             self.log.record("skipped", self.step, {"samples": sum(skipped.values()), "reasons": skipped})
             self.log.warn(f"samples skipped while reading: {', '.join(f'{why} {n:,}' for why, n in skipped.items())}")
@@ -253,6 +262,8 @@ class Run:
         values |= {"skipped": skipped} if skipped else {}
         blank = self._blank_answers()
         values |= {"blank_answers": blank} if blank else {}
+        unseen = self._unseen_turns()
+        values |= {"unseen_turns": unseen} if unseen else {}
         self.log.record("train", self.step, values)
         self.log.say(step_line(self.step, self.recipe, values))
         self.meter = Meter()
@@ -276,6 +287,8 @@ class Run:
                 )  # fmt: skip
             scores = score(answers)
             values["exact_of"] = {name: s.exact for name, s in scores.items()}
+            boxes = {name: s.boxes for name, s in scores.items() if s.boxes is not None}
+            values |= {"boxes_of": boxes} if boxes else {}
             self.log.say(table(scores, self.evaluation.loss_of))
         self.log.record("held_out", self.step, values)
 

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from vlmdata.grounding.frame import Frame
+from vlmdata.step import RecipeError
+from vlmdata_train.model.box_form import BoxForm
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.written import Piece, Place, Run
 
@@ -35,6 +38,7 @@ class ImagePlan:
     fusion: Any
     writing: Any
     video: Any = None  # None: each frame of a video is an image
+    grounding: BoxForm | None = None  # None: boxes are fractions of the model's picture
 
     def __post_init__(self) -> None:
         if self.facts.tile_grids and not hasattr(self.preprocessing, "tile_grid"):
@@ -82,6 +86,20 @@ class ImagePlan:
         """Return the preprocessing of the images of a sample with one image, or with several."""
         has_other = several and hasattr(self.preprocessing, "for_several")
         return self.preprocessing.for_several() if has_other else self.preprocessing
+
+    def frame(self, width: int, height: int, *, several: bool = False) -> Frame:
+        """Return where an image of this size lies in the picture that the model gets.
+
+        `several` is True if the sample has more than one image. Raises RecipeError if the preprocessing cannot say it.
+        """
+        part = self.preprocessing_of(several)
+        if not hasattr(part, "frame"):
+            raise RecipeError(
+                f"preprocessing: {type(part).__name__} has no method `frame`, which says where an image lies in the picture"
+                " of the model. Samples with boxes need it (see vlmdata_train/preprocessing/__init__.py)"
+            )
+        frame: Frame = part.frame(width, height, self.facts)
+        return frame
 
     def write(self, width: int, height: int, place: Place) -> list[Piece]:
         """Return the pieces that are written for an image of this size at a place of a text.

@@ -11,12 +11,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 import vlmdata_train
 from vlmdata_train.model.attention import check_packing, layer_windows, plan_attention
 from vlmdata_train.model.batch import Batch
+from vlmdata_train.model.box_form import BoxForm, box_form
 from vlmdata_train.model.encode_images import encode_images
 from vlmdata_train.model.head import Head, head_of
 from vlmdata_train.model.image_plan import ImagePlan, Prepared
@@ -36,14 +38,26 @@ def image_plan(parts: ModelRecipe) -> ImagePlan:
     encoder = make_part("encoder", parts.encoder)
     others = {kind: make_part(kind, getattr(parts, kind)) for kind in PLANNED}
     video = None if parts.video is None else make_part("video", parts.video)
-    return ImagePlan(facts=encoder.facts(), video=video, **others)
+    return ImagePlan(facts=encoder.facts(), video=video, grounding=box_form(parts.grounding), **others)
 
 
 def load_tokenizer(parts: ModelRecipe) -> PreTrainedTokenizerBase:
-    """Return the language model's tokenizer with the tokens that are written for images. This does not build a model."""
+    """Return the language model's tokenizer with the tokens that are written for images and boxes, without building a model."""
     writing = make_part("writing", parts.writing)
     literals = [*writing.tokens(), *(token for token in (writing.video_token, writing.bos_token) if token)]
-    return make_part("language", parts.language).load_tokenizer(image=writing.image_token, literals=literals)
+    tokenizer = make_part("language", parts.language).load_tokenizer(image=writing.image_token, literals=literals)
+    return with_box_tokens(tokenizer, box_form(parts.grounding))
+
+
+def with_box_tokens(tokenizer: PreTrainedTokenizerBase, form: BoxForm | None) -> PreTrainedTokenizerBase:
+    """Return the tokenizer with the control tokens of a form of boxes. Tokens that it lacks are added as special tokens.
+
+    A piece of the vocabulary that is no added token, as in PaliGemma, becomes one, because the tokenizer would split it.
+    """
+    known = tokenizer.get_added_vocab()
+    missing = [name for name in (form.tokens if form else ()) if name not in known]
+    tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in missing])
+    return tokenizer
 
 
 def build_model(parts: ModelRecipe) -> VisionLanguageModel:

@@ -28,6 +28,7 @@ class ModelRecipe:
     positions: Any = "rope"
     writing: Any = "plain"
     video: Any = None  # None: each frame of a video is an image
+    grounding: Any = None  # the form in which boxes are written in texts (`box_form.py`); None: as fractions of the picture
 
 
 def with_tokenizer(model: ModelRecipe, tokenizer: str) -> ModelRecipe:

@@ -5,6 +5,8 @@
 - `tiles_of(width, height, facts)` returns the number of tiles,
 - `regions(width, height, facts, grid_of)` returns the regions of the image (`Region` in `model/encoder_facts.py`), in the order
   of its features for the language model. `grid_of(height, width)` returns the grid of one tile after the abstractor,
+- `frame(width, height, facts)` returns where the image lies in the picture that the model gets (`Frame` in
+  `vlmdata/grounding/frame.py`), so that texts can name places in it. Only samples with boxes need this method,
 - `build(facts, grid_of, width)` returns None, or the module that arranges the features of an image's tiles (tiles, M, D) as one
   sequence: `forward(tiles, width=, height=)` -> (tokens, D).
   A module with the attribute `joins_patches = True` runs before the abstractor, with the patches (tiles, N, C), and

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlmdata.grounding.frame import Frame
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, pad, resize, to_tiles
 from vlmdata_train.preprocessing.pad import Pad
@@ -81,6 +82,16 @@ class Anyres:
         return to_tiles([
             resize(image, side, side, self.resample), *(large[y : y + side, x : x + side] for y, x in cuts)
         ])  # fmt: skip
+
+    def frame(self, width: int, height: int, facts: EncoderFacts) -> Frame:
+        """Return the frame of the image without padding, because the model gets no tokens of the padding.
+
+        Its size is that of the large copy. Without grids the picture is the padded tile.
+        """
+        if not self.tiles:
+            return Pad(self.resample).frame(width, height, facts)
+        rows, columns = fitted(width, height, self._canvas(width, height, facts.image_size))
+        return Frame(columns, rows)
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return the number of tiles of an image, including the base tile."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from vlmdata.grounding.frame import Frame
 from vlmdata_train.model.encoder_facts import EncoderFacts
 from vlmdata_train.model.pixels import Resample, resize, to_tiles
 from vlmdata_train.preprocessing import OneTile
@@ -22,8 +23,18 @@ class CentreCrop(OneTile):
         """Return the tile: uint8 (H, W, 3) -> uint8 (1, 3, side, side)."""
         height, width = image.shape[:2]
         side = facts.image_size
-        short, long = min(height, width), max(height, width)
-        longer = int(side * long / short)  # rounded down, as in CLIP's image processor
-        image = resize(image, *((side, longer) if height <= width else (longer, side)), self.resample)
+        image = resize(image, *_scaled(width, height, side), self.resample)
         top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
         return to_tiles([image[top : top + side, left : left + side]])
+
+    def frame(self, width: int, height: int, facts: EncoderFacts) -> Frame:
+        """Return the frame of the middle square, which cuts off the rest of the image."""
+        side = facts.image_size
+        rows, columns = _scaled(width, height, side)
+        return Frame.placed(side, side, (columns, rows), left=-((columns - side) // 2), top=-((rows - side) // 2))
+
+
+def _scaled(width: int, height: int, side: int) -> tuple[int, int]:
+    """Return the (height, width) of the image whose short side is that of a tile."""
+    longer = int(side * max(height, width) / min(height, width))  # rounded down, as in CLIP's image processor
+    return (side, longer) if height <= width else (longer, side)

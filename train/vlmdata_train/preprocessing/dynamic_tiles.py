@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 from torch import Tensor, nn
 
+from vlmdata.grounding.frame import Frame
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, resize, to_tiles
 
@@ -59,6 +60,12 @@ class DynamicTiles:
         if self.thumbnail and len(tiles) > 1:
             tiles.append(resize(image, side, side, self.resample))
         return to_tiles(tiles)
+
+    def frame(self, width: int, height: int, facts: EncoderFacts) -> Frame:
+        """Return the frame of the whole image. Its size is that of the tiles together."""
+        side = facts.image_size
+        rows, columns = nearest_grid(width, height, side, self.min_tiles, self.max_tiles)
+        return Frame(columns * side, rows * side)
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return the number of tiles of an image, including the thumbnail."""

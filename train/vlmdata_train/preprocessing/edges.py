@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vlmdata.grounding.frame import Frame
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, resize
 
@@ -44,6 +45,11 @@ class Edges:
         """Return the (height, width) of each tile of an image."""
         cuts = self._cuts(width, height)
         return [self._fitted(columns.stop - columns.start, rows.stop - rows.start) for rows, columns in cuts]
+
+    def frame(self, width: int, height: int, facts: EncoderFacts) -> Frame:
+        """Return the frame of the whole image. Its size is that of the tile of the whole image."""
+        rows, columns = self._fitted(width, height)
+        return Frame(columns, rows)
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return the number of tiles, which is the same for any size: 1, or 5 with `split`."""

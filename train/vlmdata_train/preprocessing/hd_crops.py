@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vlmdata.grounding.frame import Frame
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, pad, resize, resize_sharply, to_tiles
 
@@ -64,6 +65,14 @@ class HdCrops:
         long = most_columns(max(width, height) / min(width, height), self.max_crops)
         short = math.ceil(self._short_side(width, height, side) / side)
         return (short, long) if width >= height else (long, short)
+
+    def frame(self, width: int, height: int, facts: EncoderFacts) -> Frame:
+        """Return the frame of the padded picture, which the tiles and the tile of the whole picture show."""
+        side = facts.image_size
+        rows, columns = (count * side for count in self.crops(width, height, side))
+        short = self._short_side(width, height, side)
+        inner = (columns, short) if width >= height else (short, rows)
+        return Frame.placed(columns, rows, inner, left=(columns - inner[0]) // 2, top=(rows - inner[1]) // 2)
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return the number of tiles of an image, including the tile of the whole picture."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
+from vlmdata.grounding.frame import Frame
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, resize, to_tiles
 
@@ -37,6 +38,11 @@ class LongestEdge:
         shrink, unit = max(height / self.longest, width / self.longest, 1.0), facts.patch_size * self.square
         rows, columns = (math.ceil(max(math.floor(side / shrink), 1) / unit) for side in (height, width))
         return rows * unit, columns * unit
+
+    def frame(self, width: int, height: int, facts: EncoderFacts) -> Frame:
+        """Return the frame of the whole image. Its size is that after resizing."""
+        rows, columns = self.tile_size(width, height, facts)
+        return Frame(columns, rows)
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return the number of tiles, which is 1 for any size."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
+from vlmdata.grounding.frame import Frame
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, pad, resize, to_tiles
 
@@ -38,6 +39,11 @@ class Native:
         patch = facts.patch_size
         height, width = self._fitted(width, height)
         return math.ceil(height / patch) * patch, math.ceil(width / patch) * patch
+
+    def frame(self, width: int, height: int, facts: EncoderFacts) -> Frame:
+        """Return the frame of the tile, with padding at the right and at the bottom."""
+        rows, columns = self.tile_size(width, height, facts)
+        return Frame.placed(columns, rows, self._fitted(width, height)[::-1])
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return the number of tiles, which is 1 for any size."""

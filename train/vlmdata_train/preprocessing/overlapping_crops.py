@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vlmdata.grounding.frame import Frame
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import pad, resize, resize_sharply, to_tiles
 from vlmdata_train.preprocessing.tiles_by_aspect import all_grids, best_grid
@@ -109,6 +110,14 @@ class OverlappingCrops:
         """Return the (height, width) of the large copy, in pixels."""
         return canvas_of(*self.crops(width, height, facts), facts, self.margin)
 
+    def frame(self, width: int, height: int, facts: EncoderFacts) -> Frame:
+        """Return the frame of the image without padding, because its small and its large copy have different padding.
+
+        Molmo's points are relative to the image too. The size is that of the small copy.
+        """
+        rows, columns = self._inner(width, height, facts.image_size, facts.image_size)
+        return Frame(columns, rows)
+
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return the number of tiles of an image, including the tile of the whole image."""
         rows, columns = self.crops(width, height, facts)
@@ -129,13 +138,16 @@ class OverlappingCrops:
 
     def _placed(self, image: np.ndarray, rows: int, columns: int) -> np.ndarray:
         """Return the image on a canvas of this size in pixels, in the middle of black padding or stretched."""
-        height, width = image.shape[:2]
-        scale = min(rows / height, columns / width)
-        inner = (rows, columns)
-        if self.keep_aspect:
-            inner = min(max(int(height * scale), 1), rows), min(max(int(width * scale), 1), columns)
+        inner = self._inner(image.shape[1], image.shape[0], rows, columns)
         sized = resize(image, *inner, "bilinear") if self.antialias else resize_sharply(image, *inner, "bilinear")
         return pad(sized, rows, columns, top=(rows - inner[0]) // 2, left=(columns - inner[1]) // 2, colour=(0, 0, 0))
+
+    def _inner(self, width: int, height: int, rows: int, columns: int) -> tuple[int, int]:
+        """Return the (height, width) of the image on a canvas of this size, in pixels."""
+        if not self.keep_aspect:
+            return rows, columns
+        scale = min(rows / height, columns / width)
+        return min(max(int(height * scale), 1), rows), min(max(int(width * scale), 1), columns)
 
 
 class Joining(nn.Module):

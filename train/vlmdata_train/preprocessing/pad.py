@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from vlmdata.grounding.frame import Frame
 from vlmdata_train.model.encoder_facts import EncoderFacts
 from vlmdata_train.model.pixels import Resample, mean_colour, pad, resize, to_tiles
 from vlmdata_train.preprocessing import OneTile
@@ -28,3 +29,11 @@ class Pad(OneTile):
         top, left = (long - height) // 2, (long - width) // 2
         square = pad(image, long, long, top=top, left=left, colour=mean_colour(facts.mean))
         return to_tiles([resize(square, facts.image_size, facts.image_size, self.resample)])
+
+    def frame(self, width: int, height: int, facts: EncoderFacts) -> Frame:
+        """Return the frame of a square with the image in the middle."""
+        long = max(width, height)
+        side = facts.image_size
+        scale = side / long
+        left, top = (long - width) // 2 * scale, (long - height) // 2 * scale
+        return Frame.placed(side, side, (width * scale, height * scale), left=left, top=top)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlmdata.grounding.frame import Frame
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, resize, to_tiles
 from vlmdata_train.preprocessing.overlapping_crops import Joining, canvas_of, check_crops, cut_crops, step_of
@@ -70,6 +71,10 @@ class PairedCrops:
         """Return the (rows, columns) of the crops."""
         margins = 2 * self.margin * facts.patch_size
         return crop_grid(width - margins, height - margins, step_of(facts, self.margin), self.max_crops)
+
+    def frame(self, width: int, height: int, facts: EncoderFacts) -> Frame:
+        """Return the frame of the whole image, which both copies show."""
+        return Frame(facts.image_size, facts.image_size)
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return the number of tiles of an image, including the tile of the whole image."""

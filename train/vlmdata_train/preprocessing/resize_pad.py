@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
+from vlmdata.grounding.frame import Frame
 from vlmdata_train.model.encoder_facts import EncoderFacts
 from vlmdata_train.model.pixels import Resample, mean_colour, pad, resize, to_tiles
 from vlmdata_train.preprocessing import OneTile
@@ -39,6 +40,13 @@ class ResizePad(OneTile):
             tiles.append(to_tiles([image]))
         return [tile[0] for tile in tiles] if facts.towers else tiles[0]
 
+    def frame(self, width: int, height: int, facts: EncoderFacts) -> Frame:
+        """Return the frame of a square with the image in the middle. Tiles of further towers show the same square."""
+        tower = (facts.towers or (facts,))[0]
+        rows, columns = self._inner(width, height, tower.image_size)
+        left, top = (tower.image_size - columns) // 2, (tower.image_size - rows) // 2
+        return Frame.placed(tower.image_size, tower.image_size, (columns, rows), left=left, top=top)
+
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return the number of tiles, which is the number of towers for any size."""
         return len(facts.towers) or 1
@@ -48,8 +56,12 @@ class ResizePad(OneTile):
         side = facts.image_size
         if self.shortest > side:
             raise ValueError(f"shortest must be at most the side of a tile, {side} px, but it is {self.shortest}")
-        scale = side / max(image.shape[:2])
-        height, width = (max(round(length * scale), self.shortest) for length in image.shape[:2])
+        height, width = self._inner(image.shape[1], image.shape[0], side)
         top, left = (side - height) // 2, (side - width) // 2
         image = resize(image, height, width, self.resample)
         return pad(image, side, side, top=top, left=left, colour=mean_colour(facts.mean))
+
+    def _inner(self, width: int, height: int, side: int) -> tuple[int, int]:
+        """Return the (height, width) of the image in a square, in pixels."""
+        scale = side / max(width, height)
+        return max(round(height * scale), self.shortest), max(round(width * scale), self.shortest)

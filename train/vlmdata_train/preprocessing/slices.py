@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vlmdata.grounding.frame import Frame
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, resize
 
@@ -87,6 +88,11 @@ class Slices:
         rows, columns = grid
         part = nearest_multiple(width, columns) / columns, nearest_multiple(height, rows) / rows
         return [whole, *[tile_size(*part, self.side, step)] * (rows * columns)]
+
+    def frame(self, width: int, height: int, facts: EncoderFacts) -> Frame:
+        """Return the frame of the whole image. Its size is that of the tile of the whole image."""
+        rows, columns = self.tile_sizes(width, height, facts)[0]
+        return Frame(columns, rows)
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return the number of tiles of an image, including the tile of the whole image."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
+from vlmdata.grounding.frame import Frame
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, resize, to_tiles
 
@@ -49,6 +50,11 @@ class SmartSize:
     def tile_size(self, width: int, height: int, facts: EncoderFacts) -> tuple[int, int]:
         """Return the (height, width) of the tile."""
         return smart_resize(height, width, facts.patch_size * self.square, self.min_pixels, self.max_pixels)
+
+    def frame(self, width: int, height: int, facts: EncoderFacts) -> Frame:
+        """Return the frame of the whole image. Its size is that after resizing."""
+        rows, columns = self.tile_size(width, height, facts)
+        return Frame(columns, rows)
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return the number of tiles, which is 1 for any size."""

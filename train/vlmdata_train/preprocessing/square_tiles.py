@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
+from vlmdata.grounding.frame import Frame
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, resize, to_tiles
 
@@ -35,6 +36,11 @@ class SquareTiles:
         corners = [(y, x) for y in range(0, second[0], side) for x in range(0, second[1], side)]
         tiles = [large[y : y + side, x : x + side] for y, x in corners]
         return to_tiles([*tiles, resize(large, side, side, self.resample)])
+
+    def frame(self, width: int, height: int, facts: EncoderFacts) -> Frame:
+        """Return the frame of the whole image. Its size is that of the tiles together."""
+        rows, columns = self._sizes(width, height, facts.image_size)[1]
+        return Frame(columns, rows)
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return the number of tiles of an image, including the tile of the whole image."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
+from vlmdata.grounding.frame import Frame
 from vlmdata_train.model.encoder_facts import EncoderFacts, Grid, Region
 from vlmdata_train.model.pixels import Resample, pad, resize, to_tiles
 
@@ -69,6 +70,13 @@ class TilesByAspect:
     def tile_grid(self, width: int, height: int, facts: EncoderFacts) -> tuple[int, int]:
         """Return the (rows, columns) of the tiles of an image."""
         return best_grid(width, height, facts.image_size, facts.tile_grids or all_grids(self.max_tiles))
+
+    def frame(self, width: int, height: int, facts: EncoderFacts) -> Frame:
+        """Return the frame of the tiles together, with padding at the right or at the bottom."""
+        side = facts.image_size
+        rows, columns = self.tile_grid(width, height, facts)
+        inner = fitted(width, height, (rows * side, columns * side), side)
+        return Frame.placed(columns * side, rows * side, inner[::-1])
 
     def tiles_of(self, width: int, height: int, facts: EncoderFacts) -> int:
         """Return the number of tiles of an image."""

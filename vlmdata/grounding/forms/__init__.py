@@ -1,1 +1,1 @@
-"""How families of models write boxes as text, one file for each form."""
+"""The forms of grounded text, a file for each family of models. A new form is one file with `FORM`, and its test."""
