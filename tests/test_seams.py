@@ -12,6 +12,7 @@ OTHERS = {  # private names of other libraries
     "_exit": "os documents it",
     "_dynamo": "torch has no public count of compiled graphs",
     "_get_number_of_features": "transformers has no public way to count the tokens of an image without its pixels",
+    "_augmentation_space": "torchvision has no public table of RandAugment's magnitudes",
     "_forward_hooks": "torch has no public list of a module's hooks",
     "_forward_pre_hooks": "torch has no public list of a module's hooks",
     "_prepend_local_ids": "transformers has no public way to write an image's number",

@@ -6,18 +6,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import AddedToken
 
 from bench.inputs.tars import document_sample, jpeg
 from tests.train.runs import LLAMA, TOWER, tiny_recipe, write_data
 from vlmdata.grounding.spans import Grounding, Span, plain_boxes
 from vlmdata.grounding.write import FORMS, read_text
 from vlmdata.step import RecipeError
+from vlmdata_train.convert.family import Family, all_families
+from vlmdata_train.convert.published import Published
 from vlmdata_train.data.left_out import UnusableSample, reason_code
 from vlmdata_train.data.open_feed import prompter_of
 from vlmdata_train.data.reading import Reading
 from vlmdata_train.model.batch import IGNORE
+from vlmdata_train.model.box_form import BoxForm
 from vlmdata_train.model.model import VisionLanguageModel, build_model
 from vlmdata_train.model.model_recipe import ModelRecipe
+from vlmdata_train.model.tokens import byte_tokenizer
 
 WIDTH, HEIGHT = 80, 40
 LEFT, RIGHT, MIDDLE = [0.0, 0.0, 12.0, 40.0], [60.0, 10.0, 80.0, 30.0], [30.0, 10.0, 50.0, 30.0]  # pixels
@@ -216,3 +221,22 @@ def test_generated_boxes_stay_in_the_answer() -> None:
     text = "<|box_start|>(1,2),(3,4)<|box_end|>"
     ids = built.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert prompter_of(built).answer_text([*ids, built.tokenizer.eos_token_id]) == text
+    assert prompter_of(built).clean_answer(text) == text
+    assert prompter_of(built).clean(text) != text
+
+
+def test_a_published_model_gives_its_form_if_its_tokenizer_has_the_tokens(tmp_path: Path) -> None:
+    class Found(Family):
+        grounding = "qwen2_vl"
+
+    tokenizer = byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "without")
+    tokenizer.add_tokens([AddedToken(name, special=True) for name in BoxForm("qwen2_vl").tokens])
+    tokenizer.save_pretrained(tmp_path / "with")
+    assert Found().grounding_of(Published(str(tmp_path / "without"))) is None
+    assert Found().grounding_of(Published(str(tmp_path / "with"))) == "qwen2_vl"
+    forms = {family.title: family.grounding for family in all_families() if family.grounding}
+    assert forms == {
+        "Qwen2-VL": "qwen2_vl", "Qwen2.5-VL": "qwen2_5_vl", "Qwen3-VL": "qwen3_vl", "PaliGemma": "paligemma",
+        "Kosmos-2": "kosmos2", "InternVL": "internvl", "InternVL (original format)": "internvl",
+    }  # fmt: skip

@@ -140,6 +140,7 @@ class Recipe:
     model: ModelRecipe
     data: str | dict[str, float]  # a dataset, or datasets and the share of samples drawn from each
     captions: dict[str, float] | None = None  # weights of `raw`, `synthetic` or a step's captions; None: all are equally likely
+    augment: str | None = None  # name of the dataset's step `augment`, whose views are applied to images in training
     out: str  # folder of the run
     tokenizer: TinyTokenizer | None = None  # a tokenizer to train on the data; None: the language model's tokenizer
     chat_template: str | None = None  # Jinja or a Jinja file, instead of the tokenizer's template

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlmdata.grounding.spans import Box
+
+MOST = 1e9  # pixels; an edge beyond this is no edge of a box, and an integer of a thousand digits is no float
 
 
 def fractions_of(boxes: Any, width: int, height: int) -> list[Box | None]:
@@ -20,7 +21,7 @@ def fractions_of(boxes: Any, width: int, height: int) -> list[Box | None]:
 def _box(value: Any, width: int, height: int) -> Box | None:
     if not isinstance(value, list) or len(value) != 4:
         return None
-    if not all(isinstance(edge, int | float) and not isinstance(edge, bool) and math.isfinite(edge) for edge in value):
+    if not all(type(edge) in (int, float) and abs(edge) < MOST for edge in value):  # false for NaN
         return None
     x0, y0, x1, y1 = value[0] / width, value[1] / height, value[2] / width, value[3] / height
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None

@@ -12,10 +12,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmdata.arguments import check_bool, check_callable, check_choice, check_weights, check_whole, check_whole_or_none
+from vlmdata.arguments import (
+    check_bool,
+    check_callable,
+    check_choice,
+    check_weights,
+    check_whole,
+    check_whole_or_none,
+    wrong,
+)
 from vlmdata.errors import InputError
 from vlmdata.extras import check_installed
+from vlmdata.grounding.frame import Frame
 from vlmdata.grounding.write import MIN_VISIBLE, check_form
+from vlmdata.images.augmentations import Operation, apply
 from vlmdata.images.budget import MAX_MEMORY_MB, MAX_PIXELS
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
@@ -24,6 +34,7 @@ from vlmdata.images.header import read_header
 from vlmdata.images.resize import MODES, ResizeRule, Transform, crop_or_pad, scale_to, transform
 from vlmdata.loader.captions import drawn_caption
 from vlmdata.loader.read_samples import DamagedSample, Sample
+from vlmdata.loader.stored_augment import SHOWN_BOXES, Placed, entry_of, operations_of
 from vlmdata.loader.written_boxes import with_written_boxes
 
 Pixels = NDArray[np.uint8]
@@ -45,6 +56,11 @@ class Decode:
     vlmdata/grounding/forms). A box counts if at least the share `min_visible` of it is in the pixels. With None, texts keep the
     fractions of the stored image.
 
+    `stored_augment` is the name of the step `augment` in the dataset's recipe. One of the views that it stored is applied to
+    each image before the resize, another one in each epoch, and the sample's JSON gets `shown_boxes` beside `boxes`: the boxes
+    in pixels of the returned picture. Without `grounding`, an image whose texts have boxes is not moved. `augment` is applied
+    after the resize, and moves no boxes.
+
     An image is refused before decoding if its header states more than `max_pixels` pixels, or if decoding would need more than
     `max_memory_mb` MB of memory. A call raises DamagedSample for a refused or unreadable image, for invalid JSON, and for a
     caption that is not UTF-8. Errors of `augment` are not caught.
@@ -60,12 +76,15 @@ class Decode:
     captions: Mapping[str, float] | None = None
     grounding: str | None = None
     min_visible: float = MIN_VISIBLE
+    stored_augment: str | None = None
 
     def __post_init__(self) -> None:
         check_whole_or_none(1, size=self.size)
         check_choice(MODES, mode=self.mode)
         check_choice(FILTERS, filter=self.filter)
         check_callable(augment=self.augment)
+        if self.stored_augment is not None and not (isinstance(self.stored_augment, str) and self.stored_augment):
+            raise wrong("stored_augment", "the name of a step `augment`, such as 'augment'", self.stored_augment)
         check_bool(alternatives=self.alternatives)
         check_whole(1, max_pixels=self.max_pixels, max_memory_mb=self.max_memory_mb)
         if self.captions is not None:
@@ -87,13 +106,18 @@ class Decode:
         Other members keep their bytes. Raises DamagedSample if one of the decoded members is damaged or too large.
         """
         result: Sample = {}
-        changes: dict[str, Transform] = {}  # of each image, by its member
+        placed: dict[str, Placed] = {}  # each image, by its member
+        if self.stored_augment is not None and isinstance(sample.get("json"), bytes):
+            sample = {**sample, "json": _json(sample["json"], sample, "json")}  # read once for all images
         for name, value in sample.items():
             extension = name.rpartition(".")[2]
             if not isinstance(value, bytes):
                 result[name] = value
             elif extension in IMAGE_EXTENSIONS:
-                result[name], changes[name] = self._image(value, sample, name)
+                result[name], placed[name] = self._image(value, sample, name)
+                entry = None if self.stored_augment is None else entry_of(sample.get("json"), name)
+                if entry is not None and isinstance(entry.get("boxes"), list):
+                    entry[SHOWN_BOXES] = placed[name].shown_boxes(entry["boxes"])
             elif extension in CAPTION_EXTENSIONS:
                 result[name] = _caption(value, sample, name)
             elif extension == "json":
@@ -101,7 +125,7 @@ class Decode:
             else:
                 result[name] = value
         if self.grounding is not None:  # before another caption is drawn, because the spans belong to the main one
-            result = with_written_boxes(result, changes, self.grounding, self.min_visible)
+            result = with_written_boxes(result, placed, self.grounding, self.min_visible)
         if self.alternatives and isinstance(result.get("txt"), str) and isinstance(result.get("json"), dict):
             result["txt"] = drawn_caption(result["txt"], result["json"], sample["__seed__"], self.captions)
         return result
@@ -113,25 +137,57 @@ class Decode:
         """
         return self._image(data, sample, name)[0]
 
-    def _image(self, data: bytes, sample: Sample, name: str) -> tuple[Pixels, Transform]:
-        """Return the pixels of an image, and how it was resized."""
+    def _image(self, data: bytes, sample: Sample, name: str) -> tuple[Pixels, Placed]:
+        """Return the pixels of an image, and how it was augmented and resized."""
         try:
             header = read_header(data)
-            width, height = header.upright_size
-            rule = ResizeRule(self.mode, self.size or 1) if self.size else ResizeRule("no")
-            change = transform(rule, width, height)
-            target = change.scaled if self.size else None
+            change = self._resize_of(*header.upright_size)
+            operations = self.operations(sample, name)
+            target = change.scaled if self.size and not operations else None  # operations count in pixels of the stored image
+            beside = 9 * math.prod(change.source) if operations else 0  # Pillow's two images, and the array of the result
             pixels = decode(
-                data, max_pixels=self.max_pixels, max_memory_mb=self.max_memory_mb, target=target, header=header
+                data, max_pixels=self.max_pixels, max_memory_mb=self.max_memory_mb, target=target, beside=beside, header=header
             ).pixels
         except ImageError as error:
             raise _damaged(sample, name, str(error)) from error
+        pixels = apply(pixels, operations)
         if self.size:
             scale = scale_to if self.filter == "area" else _scale_by_torch
             pixels = crop_or_pad(scale(pixels, change.scaled), change)
         if self.augment is not None:
             pixels = self.augment(pixels, generator_of(sample, name))
-        return pixels, change
+        return pixels, Placed(operations, change)
+
+    def operations(self, sample: Sample, name: str) -> tuple[Operation, ...]:
+        """Return the stored operations that are applied to one image in this epoch: none without `stored_augment`.
+
+        Raises InputError if the dataset has no such column, and DamagedSample if the sample's value cannot be read.
+        """
+        if self.stored_augment is None:
+            return ()
+        facts = sample.get("json")
+        facts = _json(facts, sample, "json") if isinstance(facts, bytes) else facts
+        try:
+            return operations_of(facts, name, self.stored_augment, sample["__seed__"], moves=self.grounding is not None)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise _damaged(sample, "json", str(error)) from error
+
+    def frame_of(self, sample: Sample, name: str) -> Frame:
+        """Return where the stored image lies in the picture that is returned for the member `name` of an undecoded sample.
+
+        The frame includes the stored augmentation and the resize, but not `augment`. Raises DamagedSample if the image's header
+        cannot be read.
+        """
+        try:
+            width, height = read_header(sample[name]).upright_size
+        except ImageError as error:
+            raise _damaged(sample, name, str(error)) from error
+        return Placed(self.operations(sample, name), self._resize_of(width, height)).frame
+
+    def _resize_of(self, width: int, height: int) -> Transform:
+        return transform(ResizeRule(self.mode, self.size) if self.size else ResizeRule("no"), width, height)
 
 
 def generator_of(sample: Sample, name: str = "") -> np.random.Generator:

@@ -3,31 +3,26 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vlmdata.grounding.frame import Frame, Shown
-from vlmdata.grounding.shown_boxes import exchanges, fractions_of
+from vlmdata.grounding.frame import Shown
+from vlmdata.grounding.shown_boxes import exchanges
 from vlmdata.grounding.spans import read_grounding
 from vlmdata.grounding.write import plain_text, write_text
 from vlmdata.images.formats import IMAGE_EXTENSIONS
-from vlmdata.images.resize import Transform
 from vlmdata.loader.read_samples import Sample
+from vlmdata.loader.stored_augment import Placed
 
 
-def frame_of(change: Transform) -> Frame:
-    """Return where an image lies in the pixels that a resize makes of it."""
-    return Frame.placed(*change.output, change.scaled, left=change.left, top=change.top)
-
-
-def with_written_boxes(sample: Sample, changes: Mapping[str, Transform], form: str, min_visible: float) -> Sample:
+def with_written_boxes(sample: Sample, placed: Mapping[str, Placed], form: str, min_visible: float) -> Sample:
     """Return a decoded sample with the boxes of its caption `txt`, or of `texts` in its JSON, in a form.
 
-    `changes` are the resizes of the images, by the names of their members. A text that is no longer true, because its boxes
+    `placed` has the images by the names of their members. A text that is no longer true, because its boxes
     are not in the pixels, becomes "" in `txt` and None in `texts`. In a conversation all texts of its question become None.
     """
     facts = sample.get("json")
     if not isinstance(facts, dict) or not facts.get("grounding"):
         return sample
     if isinstance(facts["grounding"], dict):
-        return _with_caption(sample, facts, changes, form, min_visible)
+        return _with_caption(sample, facts, placed, form, min_visible)
     texts, images, groundings = (facts.get(name) for name in ("texts", "metadata", "grounding"))
     if not all(isinstance(one, list) and len(one) == len(texts or ()) for one in (texts, images, groundings)):
         return sample
@@ -35,9 +30,9 @@ def with_written_boxes(sample: Sample, changes: Mapping[str, Transform], form: s
     shown = {}
     for place, image in enumerate(images):
         name = image.get("file") if isinstance(image, dict) else None
-        change = changes.get(name.removeprefix(f"{sample['__key__']}.")) if isinstance(name, str) else None
-        if change is not None:
-            shown[place] = Shown(fractions_of(image.get("boxes"), *change.source), frame_of(change))
+        own = placed.get(name.removeprefix(f"{sample['__key__']}.")) if isinstance(name, str) else None
+        if own is not None:
+            shown[place] = own.shown(image.get("boxes"), min_visible)
     written = [_written(*pair, shown, form, min_visible) for pair in zip(texts, groundings, strict=True)]
     roles = facts.get("roles")
     if isinstance(roles, list) and len(roles) == len(texts):
@@ -48,14 +43,11 @@ def with_written_boxes(sample: Sample, changes: Mapping[str, Transform], form: s
     return {**sample, "json": {**facts, "texts": written}}
 
 
-def _with_caption(
-    sample: Sample, facts: dict[str, Any], changes: Mapping[str, Transform], form: str, min_visible: float
-) -> Sample:
-    names = [name for name in changes if name.rpartition(".")[2] in IMAGE_EXTENSIONS]
+def _with_caption(sample: Sample, facts: dict[str, Any], placed: Mapping[str, Placed], form: str, min_visible: float) -> Sample:
+    names = [name for name in placed if name.rpartition(".")[2] in IMAGE_EXTENSIONS]
     if len(names) != 1 or not isinstance(sample.get("txt"), str):
         return sample
-    change = changes[names[0]]
-    shown = {0: Shown(fractions_of(facts.get("boxes"), *change.source), frame_of(change))}
+    shown = {0: placed[names[0]].shown(facts.get("boxes"), min_visible)}
     return {**sample, "txt": _written(sample["txt"], facts["grounding"], shown, form, min_visible) or ""}
 
 

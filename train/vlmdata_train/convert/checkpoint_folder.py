@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def model_of(start: str) -> ModelRecipe:
 
     published = Published(start)
     try:
-        return family_of(published).recipe(published)
+        family = family_of(published)
+        return dataclasses.replace(family.recipe(published), grounding=family.grounding_of(published))
     except RecipeError:
         raise
     except OSError as error:

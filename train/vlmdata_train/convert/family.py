@@ -22,6 +22,7 @@ from vlmdata import catalog
 from vlmdata_train import convert
 from vlmdata_train.convert.in_memory import weights_in_memory
 from vlmdata_train.convert.published import Published
+from vlmdata_train.model.box_form import box_form
 from vlmdata_train.model.head import Head
 from vlmdata_train.model.model import VisionLanguageModel
 from vlmdata_train.model.model_recipe import ModelRecipe
@@ -42,6 +43,7 @@ class Family:
     caps: ClassVar[bool] = False  # whether transformers caps the logits if the language model's configuration says so
     prefix: ClassVar[bool] = False  # whether the tokens before the first answer attend to each other in both directions
     tower: ClassVar[type | None] = None  # the encoder's module, if `parts` has an encoder
+    grounding: ClassVar[str | None] = None  # the form in which the published models write boxes, if it is known
     is_written: ClassVar[bool] = True  # whether models are exported in this format; False: it is only read
 
     def takes(self, facts: Mapping[str, Any]) -> bool:
@@ -51,6 +53,12 @@ class Family:
     def recipe(self, start: Published) -> ModelRecipe:
         """Return the parts of a published model. Raises ValueError that names a part which does not fit."""
         raise NotImplementedError
+
+    def grounding_of(self, start: Published) -> str | None:
+        """Return the form in which a published model writes boxes, or None if its tokenizer lacks tokens of the form."""
+        form = box_form(self.grounding)
+        known = start.tokenizer.get_vocab() if form is not None and form.tokens else {}
+        return self.grounding if form is not None and all(name in known for name in form.tokens) else None
 
     def misfits(self, model: VisionLanguageModel) -> Iterator[tuple[str, str]]:
         """Yield (part, what the family supports) for each part of a model that the family's format cannot hold.

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vlmdata.images.augmentations import apply
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
-from vlmdata_train.data.document import Media, Video
+from vlmdata_train.data.document import AugmentedPicture, Media, Video
 from vlmdata_train.data.prompt import PlacedImage, Prompt, truncate
 from vlmdata_train.model.batch import IGNORE, Batch
 from vlmdata_train.model.image_plan import ImagePlan
@@ -87,11 +88,18 @@ def decode_tiles(image: PlacedImage, plan: ImagePlan, *, is_grey: bool = False) 
     """
     item, frames = image.picture, []
     for picture in item.frames if isinstance(item, Video) else [item]:
-        assert isinstance(picture, bytes)  # prompts hold sizes instead of bytes only while lengths are measured
-        frames.append(_grey(*size_of(picture)) if is_grey else decode(picture).pixels)
+        assert isinstance(picture, bytes | AugmentedPicture)  # prompts hold sizes only while lengths are measured
+        frames.append(_grey(*size_of(picture)) if is_grey else pixels_of(picture))
     if isinstance(item, Video):
         return list(plan.video.prepare(frames, plan))
     return plan.preprocess(frames[0], several=image.several).pixels
+
+
+def pixels_of(picture: bytes | AugmentedPicture) -> np.ndarray:
+    """Return the pixels of an encoded image, uint8 (H, W, 3), after its operations. Raises ImageError."""
+    if isinstance(picture, bytes):
+        return decode(picture).pixels
+    return apply(decode(picture.data).pixels, picture.operations)
 
 
 def _times(item: Media, tiles: int, plan: ImagePlan) -> list[float]:
@@ -164,6 +172,8 @@ def size_of(picture: Media) -> tuple[int, int]:
     """
     if isinstance(picture, Video):
         return size_of(picture.frames[0])
+    if isinstance(picture, AugmentedPicture):
+        return size_of(picture.data)
     if not isinstance(picture, bytes):
         if min(picture) < 1:
             raise ImageError("corrupt", "the header of the image cannot be read")

@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from vlmdata.grounding.spans import Grounding
+from vlmdata.images.augmentations import Operation
 
-Picture = bytes | tuple[int, int]  # an encoded image, or only its width and height while lengths are measured
+
+@dataclass(frozen=True)
+class AugmentedPicture:
+    """An encoded image, and the operations that are applied to its pixels. They do not change its size."""
+
+    data: bytes
+    operations: tuple[Operation, ...]
+
+
+# An encoded image, with operations or without, or only its width and height while lengths are measured.
+Picture = bytes | AugmentedPicture | tuple[int, int]
 
 
 @dataclass(frozen=True)

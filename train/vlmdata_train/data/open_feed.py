@@ -44,7 +44,7 @@ def _make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tup
     held = recipe.held_out
     rounds = None if recipe.epochs is None else math.ceil(recipe.epochs)
     of_data = partial(feed_of, recipe, model, recipe.data, ranks, held_out=held.fraction, captions=recipe.captions)
-    train = of_data(seed=recipe.seed, epochs=rounds)
+    train = of_data(seed=recipe.seed, epochs=rounds, augment=recipe.augment)
     if held.path is not None:
         return train, feed_of(recipe, model, held.path, ranks, where="held_out.path")
     if held.fraction > 0:
@@ -55,18 +55,19 @@ def _make_feeds(recipe: Recipe, model: VisionLanguageModel, ranks: Ranks) -> tup
 def feed_of(
     recipe: Recipe, model: VisionLanguageModel, data: str | dict[str, float], ranks: Ranks, *, seed: int = 0,
     epochs: int | None = 1, held_out: float = 0.0, wants_held_out: bool = False, captions: Weights | None = None,
-    where: str = "data",
+    augment: str | None = None, where: str = "data",
 ) -> Feed:  # fmt: skip
     """Measure the lengths of the samples in the data, and return the feed that builds the recipe's batches from them.
 
     With `epochs` None the data repeats forever. `held_out` is the held-out fraction of the samples. The feed reads the
     held-out samples if `wants_held_out` is True, and the other samples if it is False. `captions` are weights, as in the
-    recipe. Raises RecipeError, which names the recipe's key `where`, if the data cannot be read or has no usable sample.
+    recipe, and so is `augment`. Raises RecipeError, which names the recipe's key `where`, if the data cannot be read or has no
+    usable sample.
     """
     b = recipe.batches
     longest = min(b.sample_tokens, b.tokens) if b.pack else b.sample_tokens
     prompter = prompter_of(model, trusted=recipe.trusted_tokens, last_only=recipe.loss == "last")
-    reading = Reading(prompter, model.plan, recipe.stage, longest, held_out, wants_held_out, captions)
+    reading = Reading(prompter, model.plan, recipe.stage, longest, held_out, wants_held_out, captions, augment)
     packing = Packing(
         b.tokens if b.pack else longest, reading, reading.cache_key(), overlong="drop", window=b.window, workers=b.workers,
         single=not b.pack, captions=captions,

@@ -17,6 +17,7 @@ from vlmdata.loader.captions import Weights
 from vlmdata.readers.strings import is_blank
 from vlmdata.readers.tool_calls import Unfit
 from vlmdata.step import RecipeError
+from vlmdata_train.data.augmented import with_augmentation
 from vlmdata_train.data.document import Document
 from vlmdata_train.data.grounded_text import has_turns, with_written_boxes
 from vlmdata_train.data.left_out import HELD_OUT, REASONS, UnusableSample, reason_code
@@ -41,6 +42,7 @@ class Reading:
     held_out: float = 0.0  # share of the samples, chosen by key, that only evaluation reads
     wants_held_out: bool = False  # read the held-out samples instead of the others
     captions: Weights | None = None  # weights of the origins of captions; None: all captions of a sample are equally likely
+    augment: str | None = None  # column with stored augmentations, of which each epoch applies one; None: no augmentation
 
     def takes(self, key: str) -> bool:
         """Return whether a sample is on this reading's side of the held-out split."""
@@ -59,9 +61,10 @@ class Reading:
     def document(self, sample: Sample) -> Document:
         """Return a sample's document, with the frames of videos that the model reads, and with boxes in the model's form.
 
-        Raises an error of `read_document`, or ImageError if the size of an image with boxes is unknown.
+        Raises an error of `read_document` or `with_augmentation`, or ImageError if the size of an image with boxes is unknown.
         """
-        document = with_chosen_frames(read_document(sample, self.captions), self.plan.video)
+        augmented = with_augmentation(sample, self.augment)
+        document = with_chosen_frames(read_document(augmented, self.captions), self.plan.video)
         return with_written_boxes(document, self.plan, self.prompter.written)
 
     def prompt(self, sample: Sample) -> Prompt:
@@ -72,7 +75,7 @@ class Reading:
             raise UnusableSample(str(error) if str(error) in REASONS else "unreadable") from None
         except ImageError as error:
             raise UnusableSample(error.reason, str(error)) from None
-        except RecipeError:  # the preprocessing cannot place boxes: the user's mistake
+        except RecipeError:  # the preprocessing cannot place boxes, or the data has no stored augmentations: the user's mistake
             raise
         except (KeyError, TypeError, ValueError) as error:  # for example, the JSON has an unexpected shape
             raise UnusableSample("unreadable", f"{type(error).__name__}: {error}") from None

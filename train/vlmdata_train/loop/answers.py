@@ -10,9 +10,11 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 from vlmdata.images.facts import ImageError
-from vlmdata_train.data.collate import Ready, build_batch
+from vlmdata_train.data.collate import Ready, build_batch, size_of
+from vlmdata_train.data.document import Video
 from vlmdata_train.data.reading import Reading, Sample, source_of
 from vlmdata_train.distributed import Ranks, all_gather_objects
+from vlmdata_train.loop.box_score import overlap
 from vlmdata_train.loop.held_out import blanked
 from vlmdata_train.loop.train_step import ModelWithLoss, to_device
 from vlmdata_train.model.generate import generate
@@ -27,6 +29,7 @@ class GeneratedAnswer:
     key: str
     truth: str
     generated: str
+    overlap: float | None = None  # least IoU of the answer's boxes; None: the true answer has no box
 
 
 Question = tuple[Ready, str]  # the prompt before an answer, and the true answer
@@ -104,7 +107,19 @@ def _generate(
         batch = to_device(blanked(batch) if blank else batch, next(model.parameters()).device)
         tokens = generate(model, batch, max_new_tokens=max_new_tokens, stop_ids=stop_ids, is_over=is_over)
         for (prompt, truth), row in zip(group, tokens, strict=True):
-            answers.append(GeneratedAnswer(prompt.source, prompt.key, truth, reading.prompter.answer_text(row)))
+            answer = reading.prompter.answer_text(row)
+            answers.append(GeneratedAnswer(prompt.source, prompt.key, truth, answer, _overlap(reading, prompt, truth, answer)))
         add(len(group))
     model.train(was_training)
     return answers
+
+
+def _overlap(reading: Reading, prompt: Ready, truth: str, answer: str) -> float | None:
+    """Return how well the boxes of an answer agree; see `overlap`. Forms in pixels are read for the first image."""
+    if not prompt.prompt.images:
+        return None
+    image = prompt.prompt.images[0]
+    if isinstance(image.picture, Video):
+        return None
+    frame = reading.plan.frame(*size_of(image.picture), several=image.several)
+    return overlap(truth, answer, reading.plan.grounding, frame.width, frame.height)

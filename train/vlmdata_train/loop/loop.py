@@ -287,6 +287,8 @@ class Run:
                 )  # fmt: skip
             scores = score(answers)
             values["exact_of"] = {name: s.exact for name, s in scores.items()}
+            boxes = {name: s.boxes for name, s in scores.items() if s.boxes is not None}
+            values |= {"boxes_of": boxes} if boxes else {}
             self.log.say(table(scores, self.evaluation.loss_of))
         self.log.record("held_out", self.step, values)
 

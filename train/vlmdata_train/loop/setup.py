@@ -36,7 +36,13 @@ from vlmdata_train.recipe import Recipe, build_parts
 MAY_CHANGE = ("steps", "epochs", "out", "speed", "checkpoints", "held_out", "logs")
 
 # Values of the keys that are missing in recipes of earlier versions.
-DEFAULTS_BEFORE: dict[str, Any] = {"chat_template": None, "trusted_tokens": [], "loss": "all", "captions": None}
+DEFAULTS_BEFORE: dict[str, Any] = {
+    "chat_template": None,
+    "trusted_tokens": [],
+    "loss": "all",
+    "captions": None,
+    "augment": None,
+}
 
 
 def resumable(recipe: Recipe, checkpoints: Path) -> Path | None:

@@ -37,6 +37,7 @@ class InternVL(Family):
 
     title = "InternVL"
     forms = ("internvl",)
+    grounding = "internvl"
     names = (
         ("model.vision_tower.", "encoder.model."),
         ("model.multi_modal_projector.layer_norm.", "abstractor.layers.0."),

@@ -36,6 +36,7 @@ class InternVLOriginal(Original):
 
     title = "InternVL (original format)"
     forms = ("internvl_chat",)
+    grounding = "internvl"
     names = (
         ("vision_model.embeddings.class_embedding", "encoder.model.embeddings.cls_token"),
         ("vision_model.embeddings.patch_embedding.", "encoder.model.embeddings.patch_embeddings.projection."),

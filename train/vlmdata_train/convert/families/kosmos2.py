@@ -49,6 +49,7 @@ class Kosmos2(Family):
 
     title = "Kosmos-2"
     forms = ("kosmos-2",)
+    grounding = "kosmos2"
     names = (
         ("vision_model.model.", "encoder.model."),
         ("image_to_text_projection.dense.", "abstractor.project."),
@@ -84,6 +85,10 @@ class Kosmos2(Family):
                 "chat_template": start.tokenizer.chat_template or TEMPLATE.replace("IMAGE", image),
             }},
         )  # fmt: skip
+
+    def grounding_of(self, start: Published) -> str | None:
+        """Return the form in which a published model writes boxes. The language model adds its tokens to any tokenizer."""
+        return self.grounding
 
     def misfits(self, model: VisionLanguageModel) -> Iterator[tuple[str, str]]:
         """Yield each part that the format cannot hold, and what the format supports."""

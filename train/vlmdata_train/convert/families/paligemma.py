@@ -40,6 +40,7 @@ class PaliGemma(Family):
 
     title = "PaliGemma"
     forms = ("paligemma",)
+    grounding = "paligemma"
     names = (
         ("model.vision_tower.", "encoder.model."),
         ("model.multi_modal_projector.linear.", "abstractor."),

@@ -15,6 +15,7 @@ class Qwen25Vl(Qwen2Vl):
 
     title = "Qwen2.5-VL"
     forms = ("qwen2_5_vl",)
+    grounding = "qwen2_5_vl"
     tower = Qwen25VlTower
     parts: ClassVar = {**Qwen2Vl.parts, "encoder": "qwen2_5_vl"}
     abstractor: ClassVar = {"norm": "rms"}

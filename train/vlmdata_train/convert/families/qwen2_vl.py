@@ -39,6 +39,7 @@ class Qwen2Vl(Family):
 
     title = "Qwen2-VL"
     forms = ("qwen2_vl",)
+    grounding = "qwen2_vl"
     names: ClassVar[tuple[tuple[str, str], ...]] = (
         ("model.visual.merger.ln_q.", "abstractor.norm."),
         ("model.visual.merger.mlp.", "abstractor.mlp."),

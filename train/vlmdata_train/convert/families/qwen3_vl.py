@@ -18,6 +18,7 @@ class Qwen3Vl(Qwen2Vl):
 
     title = "Qwen3-VL"
     forms = ("qwen3_vl",)
+    grounding = "qwen3_vl"
     names = (
         ("model.visual.merger.norm.", "abstractor.last.norm."),
         ("model.visual.merger.linear_fc1.", "abstractor.last.mlp.0."),
