@@ -65,7 +65,7 @@ def scene(number: int, rng: random.Random) -> dict[str, Any]:
     return {**sample, "json": json.dumps(facts).encode()}
 
 
-def test_a_model_learns_to_find_a_square_by_its_colour(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_learns_to_find_a_square_by_its_colour(tmp_path: Path) -> None:
     rng = random.Random(0)
     write_tar(tmp_path / "learn/00000.tar", [scene(number, rng) for number in range(4000)])
     write_tar(tmp_path / "held/00000.tar", [scene(number, rng) for number in range(100)])
@@ -83,8 +83,7 @@ def test_a_model_learns_to_find_a_square_by_its_colour(tmp_path: Path, capsys: p
     truths = [answer.truth for answer in answers]
     chance = [overlap(one, other, model.plan.grounding, 64, 64) or 0.0 for one, other in pairwise(truths)]
     mean = sum(answer.overlap or 0.0 for answer in answers) / len(answers)
-    with capsys.disabled():
-        print(f"\nIoU >= 0.5: {found:.0%}, grey {unseen:.0%}; mean IoU {mean:.2f}, of another answer {sum(chance) / 99:.2f}")
+    print(f"IoU >= 0.5: {found:.0%}, grey {unseen:.0%}; mean IoU {mean:.2f}, of another answer {sum(chance) / 99:.2f}")
     assert found is not None and unseen is not None
     assert mean > 2 * sum(chance) / len(chance)
     assert found > unseen + 0.2

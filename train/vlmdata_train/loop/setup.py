@@ -57,7 +57,8 @@ def resumable(recipe: Recipe, checkpoints: Path) -> Path | None:
         return None
     now = json.loads(json.dumps(recipe.describe()))
     before = DEFAULTS_BEFORE | json.loads((found / "recipe.json").read_text())
-    before["model"] = dataclasses.asdict(ModelRecipe(**before["model"]))  # with the defaults of parts that are missing
+    # with the defaults of parts that are missing; a run of an earlier version had no boxes, whose form a start now gives
+    before["model"] = dataclasses.asdict(ModelRecipe(**{"grounding": now["model"]["grounding"], **before["model"]}))
     before["parts"] = _with_new_keys(before["parts"], str(found / "recipe.json"))
     changed = [name for name in now if name not in MAY_CHANGE and now[name] != before.get(name)]
     if changed:
