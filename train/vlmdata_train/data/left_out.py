@@ -49,7 +49,6 @@ REASONS = {
     "no_text": "the sample, or a turn of its conversation, has no text",
     "no_answer": "the conversation has no answer",
     "empty_answer": "every answer is empty or blank",
-    "boxes_out_of_view": "no text is left, because the boxes of its texts are outside of the model's picture",
     "no_loss": "no message has a loss: every message has the weight 0, or `loss: last` excludes it",
     "no_answer_left": "the first `batches.sample_tokens` tokens of the sample contain no token with a loss",
     "chat_template": "the chat template refuses the conversation",
@@ -57,6 +56,8 @@ REASONS = {
     "damaged": "the tar is damaged at this sample",
     **DIALOGUE,
     **{reason: f"an image cannot be used: {meaning}" for reason, meaning in sorted(IMAGE_REASONS.items())},
+    # last, so that the codes of the other reasons in caches, and with them the order of a run that resumes, stay the same
+    "boxes_out_of_view": "no text is left, because the boxes of its texts are outside of the model's picture",
 }
 _NUMBERS = {reason: number for number, reason in enumerate(REASONS)} | {"damaged": DAMAGED - FIRST_REASON_CODE}
 _SHOWN = 4  # reasons that get a separate line in the terminal
