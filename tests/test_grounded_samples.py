@@ -14,6 +14,7 @@ from tests.sources.reading import read_all
 from tests.test_schemas import check
 from vlmdata import run, stream
 from vlmdata.engine.output.sample import samples
+from vlmdata.engine.work.compile_recipe import inputs
 from vlmdata.engine.work.fit import Fit
 from vlmdata.grounding.spans import Grounding, Span, Task, plain_boxes, read_grounding
 from vlmdata.grounding.stored_boxes import stored_boxes
@@ -111,14 +112,23 @@ def test_images_of_spans_are_positions_in_the_sample() -> None:
     assert words_in(pair, pair["caption"], pair["grounding"]) == [("a cat", 0, (2,))]
 
 
-def test_a_span_whose_words_a_step_changed_is_left_out() -> None:
-    cleaned = PiiRemove(mark="<pii>").run(row_of(PLACED, grounded("ask a@example.org about ", ("the dog", 0))))
-    facts = facts_of(cleaned, "captions")
-    assert facts["caption"] == f"ask <pii> about the dog {plain_boxes([DOG])}"
-    assert "grounding" not in facts
-    after = PiiRemove(mark="<pii>").run(row_of(PLACED, grounded(("the dog", 0), " of a@example.org")))
-    facts = facts_of(after, "captions")
+def test_a_span_follows_its_words_when_a_step_changes_the_text_before_it() -> None:
+    text = grounded("ask a@example.org about ", ("the dog", 0), " or ", ("b@example.org", 2), numbers={0: OLD, 2: CAT})
+    facts = facts_of(PiiRemove(mark="<pii>").run(row_of(PLACED, text)), "captions")
+    assert facts["caption"] == f"ask <pii> about the dog {plain_boxes([DOG])} or <pii> {plain_boxes([CAT])}"
     assert words_in(facts, facts["caption"], facts["grounding"]) == [("the dog", 0, (0,))]
+
+
+def test_a_span_of_words_that_changed_is_left_out() -> None:
+    text = {**SENTENCE, "text": str(SENTENCE["text"]).replace("the dog", "The dog")}
+    facts = facts_of(row_of(PLACED, text), "captions")
+    assert words_in(facts, facts["caption"], facts["grounding"]) == [("a cat", 0, (2,))]
+
+
+def test_another_grounding_of_a_text_is_another_input_and_none_is_the_input_of_before() -> None:
+    rows = [row_of(PLACED, one) for one in (SENTENCE, {**SENTENCE, "grounding": None}, str(SENTENCE["text"]))]
+    found, none, plain = (inputs(one, ("texts",))[0] for one in rows)
+    assert found != none == plain
 
 
 def test_a_grounded_text_that_becomes_an_alternative_loses_its_numbers() -> None:

@@ -39,13 +39,22 @@ def with_boxes(sample, **facts):
     return with_facts(sample, metadata=[place and {**place, **facts} for place in stated["metadata"]])
 
 
+def grounding(number, image):
+    """Return the grounding of the text `picture 5`."""
+    words = f"picture {number}"
+    place = {"start": 0, "phrase_end": len(words), "end": len(words), "words": words}
+    return {"task": "mention", "spans": [{**place, "image": image, "boxes": [0, 2]}]}
+
+
 BOXES = [[0.0, 1.0, 2.0, 3.0], None, [4.5, 0.0, 8.0, 6.0]]
+ORIGINAL, VIEW = [[0.25, 0.5, 0.5, 0.75], [0.0, 0.0, 0.1, 0.1], None], [0.125, 0.25, 1.0, 1.25]
 PAIRS = [
     with_facts(caption(0), alternatives=["a second", "a third"], licence="CC BY", sha256="ab" * 32, original_width=80),
     with_facts(caption(1), boxes=[[0.0, 1.0, 2.0, 3.0]], phash="00ff00ff00ff00ff", scores={"clip_score": 0.25}, image="a.jpg"),
     with_facts(caption(2), url=None, mixed=[1, "a", None], column_key="k", source_key="0" * 24),
     with_facts(caption(3), alternatives=["raw too", "short", "long"], origins=[None, "recaption", "translate"]),
     with_facts(caption(4), boxes=BOXES, box_labels=["dog", 'a "cat"\n\0', None]),
+    with_facts(caption(5), boxes=BOXES, original_boxes=ORIGINAL, view=VIEW, grounding=grounding(5, 0)),
 ]
 ALIGNED = {"alternatives": [["another"], None, None, None], "scores": {"language": ["en", None, "de", None], "length": 3}}
 DOCUMENTS = [
@@ -55,6 +64,9 @@ DOCUMENTS = [
     document(3, [A]),
     document(4, ["one", A], alternatives=[["two", "three"], None], origins=[["recaption", None], None]),
     with_boxes(document(5, ["one", A]), boxes=BOXES, box_labels=["dog", None, "a cat"]),
+    with_boxes(
+        document(6, [A, "picture 6"], grounding=[None, grounding(6, 0)]), boxes=BOXES, original_boxes=ORIGINAL, view=VIEW
+    ),
 ]
 SAMPLES = {
     "captions": PAIRS,

@@ -13,6 +13,8 @@ from vlmdata.fields import renamed
 from vlmdata.generation.captions import Rejection, own_text
 from vlmdata.generation.positions import with_positions
 from vlmdata.generation.turns import Judged
+from vlmdata.grounding.current import without_numbers
+from vlmdata.grounding.spans import read_grounding
 from vlmdata.row import TEXT, in_one, set_column
 
 MOVED = "caption_in_json"  # the verdict on the caption of a row that became a conversation
@@ -24,7 +26,8 @@ def as_conversations(rows: pa.Table, found: Sequence[Sequence[Judged]], step: st
     Each turn of such a row gets two positions at the row's end: first the accepted turns, then the others, whose texts have a
     verdict. So a rule adds no position as long as one turn is accepted. Each position gets a role, and the caption gets the
     verdict `caption_in_json`. `extra` gets an object, named like the step, with `captions`, their `origins` if steps wrote
-    some, and `kinds`: the kind of each accepted turn. A row without an accepted turn stays as it is.
+    some, and `kinds`: the kind of each accepted turn. The captions have no numbers of boxes, because nobody keeps these up to
+    date. A row without an accepted turn stays as it is.
     """
     turns = [[one for one in some if one.turn is not None] for some in found]
     is_talk = np.array([any(one.rejection is None for one in some) for some in turns], bool)
@@ -62,7 +65,9 @@ def with_verdict(text: Mapping[str, Any], step: str, why: Rejection) -> dict[str
 def with_captions(extra: str | None, text: Mapping[str, Any] | None, kinds: Sequence[str], step: str) -> str:
     """Return `extra` with an object, named like the step: the captions of `text`, and the kinds of the turns."""
     captions = text or {}
-    own: dict[str, Any] = {"captions": [captions.get("text"), *(captions.get("alternatives") or ())]}
+    words, grounding = captions.get("text"), read_grounding(captions.get("grounding"), captions.get("text"))
+    own: dict[str, Any] = {"captions": [without_numbers(words or "", grounding) if grounding else words]}
+    own["captions"] += captions.get("alternatives") or ()
     if any(captions.get("origins") or ()):
         own["origins"] = [None, *captions["origins"]]
     own["kinds"] = list(kinds)

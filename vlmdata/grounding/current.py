@@ -100,3 +100,13 @@ def joined(texts: Sequence[tuple[str, Grounding | None]]) -> tuple[str, Groundin
 def without_numbers(text: str, grounding: Grounding | None) -> str:
     """Return a grounded text without the numbers of its boxes, for a place where nobody keeps them up to date."""
     return text if grounding is None else current(text, grounding, {}).text
+
+
+def found_again(grounding: Grounding, after: str) -> Grounding | None:
+    """Return the grounding of a text that a step has changed to `after`: the spans whose words are still there, in order."""
+    spans: list[Span] = []
+    for span in grounding.spans:
+        start = after.find(span.words, spans[-1].end if spans else 0)
+        if start >= 0:
+            spans.append(span.moved(start - span.start))
+    return Grounding(grounding.task, tuple(spans)) if spans or grounding.task != "mention" else None

@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from vlmdata.errors import RecipeError
 from vlmdata.fields import aligned_origins
+from vlmdata.grounding.current import found_again
+from vlmdata.grounding.spans import read_grounding
 from vlmdata.parameters import Doc
 from vlmdata.row import ROW, TEXT, flatten, in_one
 from vlmdata.step import Step, StepContext
@@ -66,7 +68,11 @@ class PiiRemove(Step):
 
     def _clean(self, item: dict[str, Any]) -> int:
         """Clean a text and its alternatives in place and return the number of replacements."""
+        grounding = read_grounding(item["grounding"], item["text"])
         item["text"], count = remove_personal(item["text"] or "", self.kinds, self.mark)
+        if grounding is not None and count:
+            left = found_again(grounding, item["text"])
+            item["grounding"] = None if left is None else left.dump()
         if item["alternatives"]:
             cleaned = [remove_personal(other or "", self.kinds, self.mark) for other in item["alternatives"]]
             origins = aligned_origins(item["alternatives"], item["origins"])

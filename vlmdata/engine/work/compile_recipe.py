@@ -99,7 +99,8 @@ def inputs(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
     """Return a hash of each row's inputs to a measurement, uint64 (N,). A stored value is valid while the hash is the same.
 
     Dropped images and texts do not count. So a document is measured again when a step rejects one of its images or texts. A
-    column such as `texts.text` is one field of each image or text, so a new alternative does not change it.
+    column such as `texts.text` is one field of each image or text, so a new alternative does not change it. A text that is
+    not grounded has the hash that it had in versions without grounding.
     """
     fields = [_words(rows, column) for column in columns if {column, column.partition(".")[0]} & set(rows.column_names)]
     return np.array(
@@ -121,8 +122,8 @@ def _words(rows: pa.Table, column: str) -> list[str]:
         items = [sha or f"{url}\x1d{blob}\x1d{offset}" for sha, url, blob, offset in fields]
     elif column == "texts":
         flat = flatten(rows, "texts")
-        pairs = zip(flat.field("text").to_pylist(), flat.field("alternatives").to_pylist(), strict=True)
-        items = ["\x1d".join([text or "", *(others or [])]) for text, others in pairs]
+        fields = zip(*(flat.field(name).to_pylist() for name in ("text", "alternatives", "grounding")), strict=True)
+        items = ["\x1d".join([text or "", *(others or []), *([] if said is None else [said])]) for text, others, said in fields]
     else:
         return [repr(value) for value in rows[column].to_pylist()]
     words: list[list[str]] = [[] for _ in range(len(rows))]
