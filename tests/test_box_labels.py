@@ -274,7 +274,7 @@ def test_rows_that_an_earlier_version_planned_and_measured_are_used_without_labe
     source, labels = coco_of(fixture("A_captioned/coco_free_licence"), tmp_path / "coco.json")
     build(source, [CROP], tmp_path / "out")
     before = facts_in(tmp_path / "out", tmp_path / "cache")
-    changed = [path for path in (tmp_path / "out/work").rglob("*.parquet") if without_labels(path)]
+    changed = [path for path in (tmp_path / "out/work").rglob("*.parquet") if without(path, "box_labels")]
     assert {path.parent.name for path in changed} == {"plan", "data"}
     logs = {path: path.read_bytes() for path in (tmp_path / "out/work/log").rglob("*") if path.is_file()}
     build(source, [CROP, {"text_length": {"min_words": 1, "min_chars": 1}}], tmp_path / "out")
@@ -290,20 +290,40 @@ def test_rows_that_an_earlier_version_planned_and_measured_are_used_without_labe
     assert {number: image["box_labels"] or [] for number, image in found} == labels
 
 
-def without_labels(path) -> bool:
-    """Rewrite a Parquet file without the field `box_labels` of its images. Return whether it had the field."""
+@pytest.mark.whole
+def test_images_that_an_earlier_version_measured_are_used_and_their_geometry_stays_unknown(tmp_path):
+    source, _ = coco_of(fixture("A_captioned/coco_free_licence"), tmp_path / "coco.json")
+    build(source, [CROP], tmp_path / "out")
+    before = facts_in(tmp_path / "out", tmp_path / "cache")
+    assert all("view" in facts for facts in before.values())
+    new = ("original_boxes", "view", "grounding")
+    changed = [path for path in (tmp_path / "out/work").rglob("*.parquet") if without(path, *new)]
+    assert {path.parent.name for path in changed} == {"data"}  # the plan stores no field that is null everywhere
+    logs = {path: path.read_bytes() for path in (tmp_path / "out/work/log").rglob("*") if path.is_file()}
+    build(source, [CROP, {"resize": {"mode": "border", "size": 32, "format": "png"}}], tmp_path / "out")
+    assert {path: path.read_bytes() for path in logs} == logs
+    after = facts_in(tmp_path / "out", tmp_path / "other")
+    assert after.keys() == before.keys()
+    for number, facts in after.items():
+        assert not set(new) & facts.keys()
+        halves = [box and [edge / 2 for edge in box] for box in before[number].get("boxes", [])]
+        assert facts.get("boxes", []) == halves
+
+
+def without(path, *names) -> bool:
+    """Rewrite a Parquet file without these fields of its images and texts. Return whether it had them."""
     found = pq.read_table(path)
-    if "box_labels" not in str(found.schema):
+    if not any(name in str(found.schema) for name in names):
         return False
-    fields = [pa.field(field.name, older(field.type)) for field in found.schema]
+    fields = [pa.field(field.name, older(field.type, names)) for field in found.schema]
     arrays = [pa.array(found[field.name].to_pylist(), field.type) for field in fields]
     pq.write_table(pa.table(arrays, pa.schema(fields, found.schema.metadata)), path)
     return True
 
 
-def older(kind):
+def older(kind, names):
     if pa.types.is_list(kind):
-        return pa.list_(older(kind.value_type))
+        return pa.list_(older(kind.value_type, names))
     if pa.types.is_struct(kind):
-        return pa.struct([pa.field(field.name, older(field.type)) for field in kind if field.name != "box_labels"])
+        return pa.struct([pa.field(field.name, older(field.type, names)) for field in kind if field.name not in names])
     return kind

@@ -40,21 +40,22 @@ def with_boxes(sample, **facts):
 
 
 def grounding(number, image):
-    """Return the grounding of the text `picture 5`."""
+    """Return the grounding of the text `picture NUMBER`."""
     words = f"picture {number}"
     place = {"start": 0, "phrase_end": len(words), "end": len(words), "words": words}
     return {"task": "mention", "spans": [{**place, "image": image, "boxes": [0, 2]}]}
 
 
 BOXES = [[0.0, 1.0, 2.0, 3.0], None, [4.5, 0.0, 8.0, 6.0]]
-ORIGINAL, VIEW = [[0.25, 0.5, 0.5, 0.75], [0.0, 0.0, 0.1, 0.1], None], [0.125, 0.25, 1.0, 1.25]
+VIEW = [0.125, 0.25, 1.0, 1.25]
+PLACED = {"original_boxes": [[0.25, 0.5, 0.5, 0.75], [0.0, 0.0, 0.1, 0.1], None], "view": VIEW}
 PAIRS = [
     with_facts(caption(0), alternatives=["a second", "a third"], licence="CC BY", sha256="ab" * 32, original_width=80),
     with_facts(caption(1), boxes=[[0.0, 1.0, 2.0, 3.0]], phash="00ff00ff00ff00ff", scores={"clip_score": 0.25}, image="a.jpg"),
     with_facts(caption(2), url=None, mixed=[1, "a", None], column_key="k", source_key="0" * 24),
     with_facts(caption(3), alternatives=["raw too", "short", "long"], origins=[None, "recaption", "translate"]),
     with_facts(caption(4), boxes=BOXES, box_labels=["dog", 'a "cat"\n\0', None]),
-    with_facts(caption(5), boxes=BOXES, original_boxes=ORIGINAL, view=VIEW, grounding=grounding(5, 0)),
+    with_facts(caption(5), boxes=BOXES, **PLACED, grounding=grounding(5, 0)),
 ]
 ALIGNED = {"alternatives": [["another"], None, None, None], "scores": {"language": ["en", None, "de", None], "length": 3}}
 DOCUMENTS = [
@@ -64,9 +65,7 @@ DOCUMENTS = [
     document(3, [A]),
     document(4, ["one", A], alternatives=[["two", "three"], None], origins=[["recaption", None], None]),
     with_boxes(document(5, ["one", A]), boxes=BOXES, box_labels=["dog", None, "a cat"]),
-    with_boxes(
-        document(6, [A, "picture 6"], grounding=[None, grounding(6, 0)]), boxes=BOXES, original_boxes=ORIGINAL, view=VIEW
-    ),
+    with_boxes(document(6, [A, "picture 6"], grounding=[None, grounding(6, 0)]), boxes=BOXES, **PLACED),
 ]
 SAMPLES = {
     "captions": PAIRS,
@@ -202,8 +201,10 @@ def test_img2dataset_reads_exported_pairs_back_unchanged(tmp_path, form):
     rows = whole_rows(Webdataset(path=str(tmp_path / "out")))
     assert whole_rows(Img2dataset(path=str(tmp_path / "to"))) == rows
     assert [row["images"][0]["box_labels"] for row in rows if row["images"][0]["boxes"] == BOXES] == [
-        ["dog", 'a "cat"\n\0', None]
+        ["dog", 'a "cat"\n\0', None],
+        None,
     ]
+    assert [row["images"][0]["view"] for row in rows if row["texts"][1]["grounding"]] == [VIEW]
 
 
 @pytest.mark.parametrize(("to", "source"), [("mds", Mds), ("energon", Energon)])
