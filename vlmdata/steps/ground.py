@@ -131,6 +131,7 @@ class Ground(Step):
             "Least and most pixels of the picture of a model whose form has pixels (qwen2_5_vl), as its processor's "
             "`min_pixels` and `max_pixels`: `[3136, 12845056]`.",
             unit="pixels",
+            source="none: it depends on the model",
         ),
     ] = field(default_factory=list)
     require: Annotated[bool, Doc("Whether a pair without a turn is dropped. False: it stays a caption pair.")] = True
