@@ -67,6 +67,32 @@ def test_a_written_text_is_read_back_within_one_bin(form: str, one: Box, other: 
 
 
 @EVERY
+@given(
+    box=boxes(),
+    turns=st.integers(0, 3),
+    pad=st.floats(0, 1),
+    crop=st.tuples(st.floats(0, 0.4), st.floats(0, 0.4), st.floats(0.6, 1), st.floats(0.6, 1)),
+)
+def test_a_box_is_carried_through_pad_crop_and_rotation(
+    form: str, box: Box, turns: int, pad: float, crop: tuple[float, float, float, float]
+) -> None:
+    high = 480 + round(480 * pad)
+    frame = Frame(640, 480).then(640, high, (1, 0, 0, 0, 480 / high, (high - 480) / 2 / high))
+    for _ in range(turns):  # a quarter turn clockwise
+        frame = frame.then(frame.height, frame.width, (0, -1, 1, 1, 0, 0))
+    x0, y0, x1, y1 = crop
+    frame = frame.then(640, 480, (1 / (x1 - x0), 0, -x0 / (x1 - x0), 0, 1 / (y1 - y0), -y0 / (y1 - y0)))
+    seen = frame.box(box)
+    pieces = write_text(*grounded("refer", [("dog", [0])], [box]), {0: Shown([box], frame)}, form, min_visible=0.5)
+    assert (pieces is not None) == (seen is not None and seen[1] >= 0.5)
+    if pieces is not None and seen is not None:
+        ((found,),) = [one.boxes for one in read_text(plain_text(pieces, form), form, 640, 480).found]
+        truth = centre(seen[0]) if form == "molmo" else seen[0]
+        bins = form_named(form).scale.bin_size(640, 480) * 2
+        assert all(abs(one - other) <= size + 1e-9 for one, other, size in zip(found, truth, bins, strict=True))
+
+
+@EVERY
 def test_an_answer_to_detect_is_read_back(form: str) -> None:
     text = written(form, "detect", [("dog", [0]), ", ", ("cats", [0, 1])])
     found = read_text(text, form, 640, 480)

@@ -41,6 +41,13 @@ def test_captions_are_alternatives_and_boxes_have_corners(tmp_path):
     assert (second["reason"], orphan["reason"]) == ("no_address", "no_address")
 
 
+def test_boxes_around_a_group_are_named_in_the_sample_s_json(tmp_path):
+    notes = [{"image_id": 1, "bbox": [1, 2, 3, 4], "category_id": 5, "iscrowd": crowd} for crowd in (0, 1, 1)]
+    (tmp_path / "a.json").write_text(json.dumps({**INSTANCES, "annotations": notes}))
+    first, *_ = read_all(Coco(path=str(tmp_path))).to_pylist()
+    assert json.loads(first["extra"])["crowds"] == [1, 2] and len(first["images"][0]["boxes"]) == 3
+
+
 def outcomes(tmp_path, images, annotations):
     """Return text, alternatives and reason of each image."""
     (tmp_path / "a.json").write_text(json.dumps({"images": images, "annotations": annotations}))

@@ -159,6 +159,12 @@ def test_a_box_around_a_group_is_not_an_object() -> None:
     assert said(one("detect", require=False).run(rows_of(image, "x"))) == []
 
 
+def test_a_box_that_the_source_calls_a_crowd_is_not_an_object() -> None:
+    rows = rows_of(IMAGE, "x", extra='{"crowds": [1]}')
+    found = said(one("detect", max_names=1, require=False, questions={"detect": 9}).run(rows))
+    assert {answer.split(" [")[0] for _, answer in found} == {"dog"}
+
+
 def test_phrases_are_referred_to_as_they_are_and_are_no_names() -> None:
     labels = ["the dog on the left", "a red couch", "a red couch"]
     step = Ground(phrases=True, tasks=["refer", "detect"], questions={"refer": 9}, templates={"refer": ["{phrase}?"]})

@@ -56,13 +56,15 @@ class Rules:
     min_area: float
 
 
-def scene_of(image: Mapping[str, Any], position: int, labels: Sequence[str | None], rules: Rules) -> Scene | None:
+def scene_of(
+    image: Mapping[str, Any], position: int, labels: Sequence[str | None], rules: Rules, crowds: Collection[int] = ()
+) -> Scene | None:
     """Return what is known of an image, or None if it has no labelled box or its size is not known.
 
     `image` has the fields of IMAGE that `stored_boxes` reads. `labels` are aligned with its boxes. A name is complete if all
     its boxes can be used. A box that a crop has cut away completely does not count; one that is cut, too small or without a
-    known place does, as its object may still be seen. So does a box around a group: one that holds three others of its label.
-    If one box has no label, it may be anything, so nothing is complete.
+    known place does, as its object may still be seen. So does a box around a group: one of `crowds`, the numbers of such boxes,
+    or one that holds three others of its label. If one box has no label, it may be anything, so nothing is complete.
     """
     stored = stored_boxes(image)
     boxes = image.get("boxes") or []
@@ -71,7 +73,7 @@ def scene_of(image: Mapping[str, Any], position: int, labels: Sequence[str | Non
     things = [
         Thing(number, label, one.place)
         for number, (one, label) in enumerate(zip(stored, labels, strict=True))
-        if label and one is not None and _usable(one, rules) and not _is_group(number, stored, labels)
+        if label and one and _usable(one, rules) and number not in crowds and not _is_group(number, stored, labels)
     ]
     usable = {thing.number for thing in things}
     doubtful = {label for number, label in enumerate(labels) if number not in usable and boxes[number] is not None}

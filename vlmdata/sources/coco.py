@@ -27,7 +27,8 @@ class Coco(Source):
     """Yield one row for each image of COCO-style files, such as captions_*.json and instances_*.json.
 
     Several files are joined by image id. The label of a box is the name of its category. The sample's JSON keeps the licence,
-    the Flickr address and, as `categories`, the names of the boxes' categories. Files are read into memory. COCO's 118,000
+    the Flickr address, as `categories` the names of the boxes' categories, and as `crowds` the numbers of boxes around a group.
+    Files are read into memory. COCO's 118,000
     images with captions and boxes take about 2 GB.
     """
 
@@ -115,6 +116,7 @@ class Coco(Source):
             "licence": licence.get("name"),
             "licence_url": licence.get("url"),
             "categories": names or None,
+            "crowds": [number for number, note in enumerate(notes) if note.get("iscrowd") == 1] or None,
         }
         stated = {name: value for name, value in extra.items() if value is not None}
         identity = json_object({"id": about["id"], "captions": captions})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -55,7 +56,7 @@ class Ground(Step):
     example: ClassVar = "- ground: {names: coco}"
     reads: ClassVar = (
         *("texts", "images.boxes", "images.box_labels", "images.original_boxes", "images.view"),
-        *("images.width", "images.height"),
+        *("images.width", "images.height", "extra"),
     )
     fetched: ClassVar = ("width", "height")
     gives: ClassVar = "conversations"
@@ -190,7 +191,7 @@ class Ground(Step):
         images = _boxes_of(rows)
         found: list[list[GroundedTurn]] = []
         why: list[str | None] = []
-        keys, texts, roles = (in_one(rows[name]).to_pylist() for name in ("key", "texts", "roles"))
+        keys, texts, roles, extras = (in_one(rows[name]).to_pylist() for name in ("key", "texts", "roles", "extra"))
         for row in range(len(rows)):
             is_talk = roles[row] is not None
             one = _only([(at, image) for at, image in enumerate(images[row] or ()) if image and image["drop"] is None])
@@ -198,7 +199,7 @@ class Ground(Step):
                 found.append([])
                 why.append(None)
                 continue
-            scene = self.scene(*one)
+            scene = self.scene(*one, _crowds(extras[row]))
             captions = [] if is_talk else _captions(own_text({"texts": texts[row]}))
             found.append([] if scene is None else list(self.turns(content(keys[row]), scene, captions)))
             why.append(None if found[-1] or is_talk else NO_BOXES if scene is None else NOTHING)
@@ -211,12 +212,15 @@ class Ground(Step):
         """Return the labels of which every object has a box."""
         return frozenset(coco_names() if self.names == COCO else self.names)
 
-    def scene(self, position: int, image: Mapping[str, Any]) -> Scene | None:
-        """Return what the labelled boxes of an image show. `position` is its position in the row's lists."""
+    def scene(self, position: int, image: Mapping[str, Any], crowds: Collection[int] = ()) -> Scene | None:
+        """Return what the labelled boxes of an image show. `position` is its position in the row's lists.
+
+        `crowds` are the numbers of boxes that are known to be around a group.
+        """
         rules = Rules(self.known_names(), self.phrases, self.min_visible, self.min_area)
         words = PHRASE_WORDS if self.phrases else LABEL_WORDS
         labels = [shortened(clean(label or ""), words) or None for label in image["box_labels"] or ()]
-        return scene_of(image, position, labels, rules)
+        return scene_of(image, position, labels, rules, crowds)
 
     def turns(self, key: str, scene: Scene, captions: Sequence[str]) -> Iterator[GroundedTurn]:
         """Yield the turns about a picture. `key` is the content of the row's key, from which all is drawn."""
@@ -300,6 +304,12 @@ def _captions(text: Mapping[str, Any] | None) -> list[str]:
     if text is None or text["drop"] is not None:
         return []
     return list(dict.fromkeys(one for one in (text["text"], *(text["alternatives"] or ())) if one and one.strip()))
+
+
+def _crowds(extra: str | None) -> frozenset[int]:
+    """Return the numbers of boxes around a group, which the source `coco` keeps as `crowds` in the sample's JSON."""
+    found = json.loads(extra).get("crowds") if extra and '"crowds"' in extra else None
+    return frozenset(one for one in found if isinstance(one, int)) if isinstance(found, list) else frozenset()
 
 
 def _boxes_of(rows: pa.Table) -> list[list[dict[str, Any] | None] | None]:
