@@ -29,8 +29,9 @@ class Grit(Source):
     """Yield one row for each image address with its caption, in which boxes stand behind the words that they show.
 
     The caption becomes a grounded text such as `a dog [0.125, 0.250, 0.500, 0.750] on a sofa`, with the task `mention`. The
-    boxes are kept with the image, with their words as labels. Spans in `grounding` say where they are in the text, so the caption
-    itself can be read from it. A caption without a usable phrase stays as it is. Reasons of dropped rows: `no_address`, `no_text`, `bad_encoding`, `bad_record`.
+    boxes are kept with the image, with their words as labels. Spans in `grounding` say where words and boxes are in the text,
+    so that the caption itself can be read from it. A caption without a usable phrase stays as it is. Reasons of dropped rows:
+    `no_address`, `no_text`, `bad_encoding`, `bad_record`.
     """
 
     id: ClassVar = "vlmdata.sources.grit"
