@@ -45,7 +45,9 @@ class Grit(Source):
             "Whose boxes to write. both: noun chunks where no referring expression lies. Phrases do not overlap.", source="GRIT"
         ),
     ] = "both"
-    min_score: Annotated[float, Doc("Least score of a box by the detector.", source="unilm, kosmos-2/train.sh")] = 0.65
+    min_score: Annotated[
+        float, Doc("Least score of a box by the detector.", unit="0..1", source="unilm, kosmos-2/train.sh")
+    ] = 0.65
     url: Annotated[str, Doc("Column of addresses.")] = "url"
     caption: Annotated[str, Doc("Column of captions.")] = "caption"
 
