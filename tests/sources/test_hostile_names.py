@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.loader.tars import write_tar
+from tests.pdf.write_pdf import PdfPage, pdf
 from tests.servers import LoopbackServer, reply
 from tests.sources.mds_shards import write_mds
 from tests.sources.pictures import picture
@@ -32,6 +33,7 @@ from vlmdata.sources.mds import Mds
 from vlmdata.sources.messages import Messages
 from vlmdata.sources.mmc4 import Mmc4
 from vlmdata.sources.obelics_parquet import ObelicsParquet
+from vlmdata.sources.pdf import Pdf
 from vlmdata.sources.refcoco import Refcoco
 from vlmdata.sources.url_list import UrlList
 from vlmdata.sources.visual_genome import VisualGenome
@@ -291,6 +293,22 @@ def warc(folder: Path, found: list[str]):
     return Warc(path=str(folder / "a.warc"))
 
 
+def pdfs(folder: Path, found: list[str]):
+    """Make a PDF whose images, links and actions name these files, and a tar whose members have these names."""
+    page = PdfPage()
+    page.text(50, 50, "words")
+    for number, name in enumerate(found):
+        where = f"<{name.encode('utf-8', 'replace').hex()}>"
+        page.picture((50, 60, 100, 110), b"", (9, 9), f"/F {where}")
+        action = f"<</S/Launch/F {where}/Next<</S/URI/URI {where}/Next<</S/GoToR/F {where}/D[0/Fit]>>>>>>"
+        page.head += f"/AA{number}<<>>" if number else f"/AA<</O {action}>>/Annots[<</Subtype/Link/Rect[0 0 9 9]/A {action}>>]"
+    (folder / "a.pdf").write_bytes(pdf(page, catalog=f"/OpenAction<</S/JavaScript/JS({found[0]})>>"))
+    members = [(f"{name}{n}.pdf", pdf(page)) for n, name in enumerate(found[:9]) if "\0" not in name]
+    write_tar(folder / "a.tar", members, tarfile.PAX_FORMAT)
+    (folder / "link.pdf").symlink_to("/etc/passwd")
+    return Pdf(path=str(folder))
+
+
 NAMED = {  # sources that open files by names in data, or read a whole folder
     "coco": [coco],
     "box_list": [box_list],
@@ -308,6 +326,7 @@ NAMED = {  # sources that open files by names in data, or read a whole folder
 WITHIN = {
     "energon": [energon],
     "interleaved_tars": [interleaved_tars],
+    "pdf": [pdfs],
     "webdataset": [webdataset_names, webdataset_documents],
     "warc": [warc],
 }

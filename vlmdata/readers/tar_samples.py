@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -21,6 +21,7 @@ from vlmdata.readers.strings import clean, is_blank
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 RowOf = Callable[[SampleMembers, str | None, Read], dict[str, Any] | None]
+RowsOf = Callable[[SampleMembers, str | None, Read], Iterable[dict[str, Any]]]
 MAX_CAPTION = 1 << 20  # largest caption, in bytes
 MAX_JSON = 1 << 24  # largest JSON, in bytes
 MAX_IMAGE = 1 << 30  # largest image, in bytes
@@ -48,6 +49,16 @@ def tar_rows(
     of the tar, and the function that reads the tar. The path is None if rows cannot refer to bytes in the tar, as in a
     compressed tar. `longer_names` is as in `contents`.
     """
+
+    def rows_of(sample: SampleMembers, blob: str | None, read: Read) -> list[dict[str, Any]]:
+        row = row_of(sample, blob, read)
+        return [] if row is None else [row]
+
+    return sample_rows(path, name, rows_of, longer_names=longer_names)
+
+
+def sample_rows(path: str, name: str, rows_of: RowsOf, *, longer_names: bool = True) -> Iterator[dict[str, Any]]:
+    """Yield the rows of each sample of a tar as `tar_rows` does, for samples that may have several rows."""
     name = clean(name)
     with ExitStack() as stack:
         found, read, is_plain = read_tar(path, stack, longer_names=longer_names)
@@ -57,13 +68,13 @@ def tar_rows(
         for sample in found.samples:
             own_id = f"{name}/{sample.key}"
             try:
-                row = row_of(sample, blob, read)
-                if row is None:
-                    continue
-                if lost and not _has_text(row) and (sample.key in linked or _is_beside(lost, sample)):
-                    raise BadSample("it has no text. The text may be in a damaged range nearby or behind an unresolved link")
-                where = place(name, byte=sample.members[0][1].header)
-                yield with_place({"id": own_id, **row}, where, f"sample {sample.key!r} cannot be used")
+                for row in rows_of(sample, blob, read):
+                    if lost and not _has_text(row) and (sample.key in linked or _is_beside(lost, sample)):
+                        raise BadSample(
+                            "it has no text. The text may be in a damaged range nearby or behind an unresolved link"
+                        )
+                    where = place(name, byte=sample.members[0][1].header)
+                    yield with_place({"id": own_id, **row}, where, f"sample {sample.key!r} cannot be used")
             except BadSample as error:
                 byte = sample.members[0][1].header
                 yield bad_record(name, f"sample {sample.key!r}: {error}", byte=byte, reason=error.reason, id=own_id)
