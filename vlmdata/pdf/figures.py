@@ -24,7 +24,7 @@ TOUCHING, NEAR = 2.0, 14.0  # points between the pieces of a picture, and betwee
 LABEL = 8.0  # points between a drawing and a label of at most MOST_LABEL words, such as that of an axis
 MOST_LABEL = 4
 MIN_SIDE = 36.0  # points, half an inch; smaller pictures are bullets, logos and rules
-MIN_PATHS = 4  # paths of a drawing; fewer make a frame or a rule
+MIN_SEGMENTS = 16  # lines and curves of a drawing; a frame has about five
 BACKGROUND = 0.8  # share of the page: a picture or path that covers more lies behind the text
 MOST_WORDS = 0.15  # share of a drawing's area that words cover; a ruled table or a coloured box with text has more
 RULE = 2.5  # points; thinner paths that are long are rules
@@ -46,10 +46,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Drawn:
-    """An object on a page: a raster image, if `pixels` is set, or a path."""
+    """An object on a page: a raster image, if `pixels` is set, or a path of some segments."""
 
     box: Box
     pixels: tuple[int, int] | None
+    segments: int = 0
 
 
 def drawn_objects(page: Page) -> list[Drawn]:
@@ -79,7 +80,10 @@ def _objects(
         box = _box(pdfium, page, one, matrices)
         if box is None:
             continue
-        yield Drawn(box, _pixels(pdfium, one) if kind == pdfium.FPDF_PAGEOBJ_IMAGE else None)
+        if kind == pdfium.FPDF_PAGEOBJ_IMAGE:
+            yield Drawn(box, _pixels(pdfium, one))
+        else:
+            yield Drawn(box, None, pdfium.FPDFPath_CountSegments(one))
 
 
 def _pixels(pdfium: Any, image: Any) -> tuple[int, int]:
@@ -114,7 +118,7 @@ def figures_of(page: Page, objects: Sequence[Drawn], lines: Sequence[Line]) -> l
     words = [word.box for line in lines for word in line.words]
     for group in clusters([one.box for one in paths], NEAR):
         box = union(paths[number].box for number in group)
-        if len(group) >= MIN_PATHS and _is_large(box) and not _holds_text(box, words):
+        if sum(paths[number].segments for number in group) >= MIN_SEGMENTS and _is_large(box) and not _holds_text(box, words):
             found.append(box)
     merged = [union(found[number] for number in group) for group in clusters(found, 0.0)]
     whole = [_with_labels(box, page, lines, is_drawing=_single(box, images) is None) for box in merged]
