@@ -27,7 +27,7 @@ MIN_SIDE = 36.0  # points, half an inch; smaller pictures are bullets, logos and
 MIN_SEGMENTS = 16  # lines and curves of a drawing; a frame has about five
 BACKGROUND = 0.8  # share of the page: a picture or path that covers more lies behind the text
 MOST_WORDS = 0.15  # share of a drawing's area that words cover; a ruled table or a coloured box with text has more
-RULE = 2.5  # points; thinner paths that are long are rules
+RULE, LONG = 2.5, 0.6  # points, and share of the page's side: thinner and longer paths are rules, such as those of a page head
 
 Matrix = tuple[float, float, float, float, float, float]
 
@@ -128,7 +128,7 @@ def figures_of(page: Page, objects: Sequence[Drawn], lines: Sequence[Line]) -> l
 
 def _is_rule(box: Box, page: Page) -> bool:
     width, height = box[2] - box[0], box[3] - box[1]
-    return (height < RULE and width > 0.3 * page.width) or (width < RULE and height > 0.3 * page.height)
+    return (height < RULE and width > LONG * page.width) or (width < RULE and height > LONG * page.height)
 
 
 def _is_large(box: Box) -> bool:
