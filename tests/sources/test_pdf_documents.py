@@ -1,6 +1,7 @@
 """Text and figures of PDFs become one document in the order that their author meant."""
 
 import io
+import random
 
 import numpy as np
 import pytest
@@ -174,3 +175,44 @@ def test_pdfs_whose_layout_does_not_tell_are_dropped_with_the_reason(tmp_path, r
         paragraphs(page, 90, 101, ["three", "four"], 400)
     row = document_of(tmp_path, page)
     assert (row["drop"], row["reason"]) == ("source", reason) and "content: pages" in row["problem"]
+
+
+def random_page(seed: int) -> tuple[PdfPage, list[str]]:
+    """Return a page of one to three columns under a title, and its texts' first words and its figures in order."""
+    draw = random.Random(seed)
+    page, truth = PdfPage(), []
+    top = 60.0
+    if draw.random() < 0.7:
+        page.text(50, top, "T0 title of a page that is as wide as a title is", 18)
+        truth.append("T0")
+        top += 40
+    columns = draw.choice((1, 2, 2, 3))
+    width = (500 - 20 * (columns - 1)) / columns
+    for column in range(columns):
+        x, y = 50 + column * (width + 20), top
+        while y < 600:
+            name = f"P{len(truth)}"
+            if truth and draw.random() < 0.25:
+                height = draw.randrange(50, 110)
+                page.picture((x, y, x + 0.9 * width, y + height), colour(len(truth), 0, 200), (20, 20))
+                truth.append(f"({len(truth)},")
+                y += height + 24
+                continue
+            size = draw.choice((9, 10, 10, 10))
+            y = page.paragraph(x, y, f"{name} {PROSE} {PROSE}."[: draw.randrange(60, 180)] + ".", width, size) + draw.choice(
+                (6, 12)
+            )
+            truth.append(name)
+    return page, truth
+
+
+def test_random_pages_of_one_to_three_columns_are_in_the_true_order(tmp_path):
+    made = [random_page(seed) for seed in range(40)]
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for seed, (page, _) in enumerate(made):
+        (folder / f"{seed:02}.pdf").write_bytes(pdf(page))
+    rows = read_all(Pdf(path=str(folder), content="document")).to_pylist()
+    found = [[text.split(" ")[0] for text in order(row)] for row in rows]
+    right = [seed for seed, (_, truth) in enumerate(made) if found[seed] == truth]
+    assert right == list(range(40)), [(seed, made[seed][1], found[seed]) for seed in range(40) if seed not in right][:3]
