@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
+from typing import BinaryIO
 
 import pycurl
 
@@ -55,7 +56,7 @@ class Client:
         )
         self._resolver = Resolver(lambda host, answer: self._post(lambda: self._resolved(host, answer)), lookup)
         self._room = threading.Condition()  # guards the next five attributes
-        self._submitted: deque[tuple[str, Url | None, Done]] = deque()
+        self._submitted: deque[tuple[str, Url | None, Done, BinaryIO | None]] = deque()
         self._posted: deque[Callable[[], None]] = deque()
         self._pending = 0  # number of rows that may start by the rate limiter but have no transfer yet
         self._closing = False
@@ -72,8 +73,11 @@ class Client:
         self._thread = Thread(self._run, name="web-client")
         self._thread.start()
 
-    def submit(self, url: str, done: Done) -> None:
+    def submit(self, url: str, done: Done, sink: BinaryIO | None = None) -> None:
         """Fetch an address, and call `done` once on the client's thread. `done` must not block.
+
+        The body is written to `sink`, a seekable file whose `write` must not raise, and is then not in memory. Without a sink
+        the outcome holds the body.
 
         The call blocks while 2 * `connections` rows wait for a connection. Rows that wait for the rate limiter are not counted
         among them. No row gets a connection while bodies fill `bytes_in_flight`. Do not call `submit` inside `done`, because
@@ -84,7 +88,7 @@ class Client:
             while not self._closing and len(self._submitted) + self._pending >= 2 * self._options.connections:
                 self._room.wait()
             if not self._closing:
-                self._submitted.append((url, parsed, done))
+                self._submitted.append((url, parsed, done, sink))
                 self._loop.wake()
                 return
         done(Fetched(url, None, "closed"))
@@ -174,14 +178,14 @@ class Client:
             posted, self._posted = self._posted, deque()
         for call in posted:
             call()
-        for text, url, done in submitted:
+        for text, url, done, sink in submitted:
             if url is None:
                 done(Fetched(text, None, "bad_url"))
             elif self._blocks.blocks(url):
                 done(Fetched(text, None, "blocked", final_url=url.text))
             else:
                 self._rows += 1
-                self._turns.add(Fetch(text, url, done, url_key(url)), now)
+                self._turns.add(Fetch(text, url, done, url_key(url), sink=sink), now)
 
     def _exchange(self, now: float) -> None:
         if self._limiter_link.is_free and (self._turns.has_messages or now >= self._next_heartbeat):
@@ -356,7 +360,7 @@ class Client:
         fetches += [*self._turns.drain(), *(fetch for fetch, _ in self._turns.refused), *self._turns.starting]
         for fetch in fetches:
             self._finish_as_closed(fetch.done, fetch.text)
-        for text, _, done in submitted:
+        for text, _, done, _ in submitted:
             self._finish_as_closed(done, text)
         self._resolver.close()
         self._limiter_link.close(self._turns.messages())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import xxhash
 
@@ -10,7 +11,7 @@ from vlmdata.web.url import Url
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The outcome of one address: a `body` or a `failure`.
+    """The outcome of one address: a `body` or a `failure`. The body is empty if it was written to a file.
 
     `url` is the address as it was submitted. `status` is the HTTP status of the last answer, or 0 if there was none. `headers`
     holds the opt-out headers of that answer in their order, with names in lower case.
@@ -29,7 +30,8 @@ class Fetched:
 class Fetch:
     """The state of one address while the client fetches it. `url` is the address of the current hop.
 
-    `is_policy` says that the address is a robots.txt or tdmrep.json, which no policy can forbid.
+    `is_policy` says that the address is a robots.txt or tdmrep.json, which no policy can forbid. `sink` receives the body, if
+    it should not be in memory.
     """
 
     text: str
@@ -37,6 +39,7 @@ class Fetch:
     done: Callable[[Fetched], None]
     key: int
     is_policy: bool = False
+    sink: BinaryIO | None = None
     hops: int = 0
     attempts: int = 0
     spent_s: float = 0.0  # seconds in transfers of this attempt

@@ -70,6 +70,7 @@ class Transfer:
         self.failure: str | None = None
         self.chunks: list[bytes] = []
         self.received = 0  # bytes of the body, after decompression
+        self.counted = 0  # the part of `received` that counts as in flight; bytes that go to a file do not
         self.is_enough = False  # whether the transfer was stopped because no more of the body is needed
         self._in_headers = True
         self.header_bytes = 0
@@ -102,8 +103,8 @@ class Transfer:
 
     def end(self) -> None:
         """Free the bytes of the answer. The caller must have taken the body before."""
-        self._budget.used -= self.received
-        self.received = 0
+        self._budget.used -= self.counted
+        self.received = self.counted = 0
         self.chunks = []  # without this, the body stays in memory until the handle is used again
         if self.paused_at:
             self.paused_at = 0.0
@@ -132,7 +133,7 @@ class Transfer:
             return failure, None
         if self.status in SUCCESSES:
             body = b"".join(self.chunks)
-            return (None, body) if body else ("empty_body", None)
+            return (None, body) if self.received else ("empty_body", None)
         if self.status in _REDIRECTS and self.header("location"):
             return None, None
         return f"http_{self.status}" if self.status else "bad_response", None
@@ -179,6 +180,9 @@ class Transfer:
 
     def _forget_answer(self) -> None:
         self.status = self.received = 0
+        if self.fetch.sink is not None:
+            self.fetch.sink.seek(0)
+            self.fetch.sink.truncate()
         self.headers, self.chunks = [], []
         self.failure = None
         self.is_enough = False
@@ -246,20 +250,27 @@ class Transfer:
         size = len(chunk)
         self.number = self.number or next(self._budget.numbers)
         if self.status not in SUCCESSES:
-            self.received += size
-            self._budget.used += size
+            self._count(size)
             self.is_enough = self.received > IDLE_BYTES
             return -1 if self.is_enough else None
-        if self._budget.used + size > self._budget.limit and self._may_pause(self):
+        if self.fetch.sink is not None:
+            self.received += size
+            self.fetch.sink.write(chunk)
+        elif self._budget.used + size > self._budget.limit and self._may_pause(self):
             self.paused_at = time.monotonic()
             self._budget.paused += 1
             return pycurl.WRITEFUNC_PAUSE
-        self.received += size
-        self._budget.used += size
-        self.chunks.append(chunk)
+        else:
+            self._count(size)
+            self.chunks.append(chunk)
         limit = MAX_POLICY_BYTES if self.fetch.is_policy else self._options.max_bytes
         if self.received > limit:
             self.is_enough = self.fetch.is_policy  # RFC 9309, 2.5: the rest of a long robots.txt may be ignored
             self.failure = None if self.is_enough else "too_large"
             return -1
         return None
+
+    def _count(self, size: int) -> None:
+        self.received += size
+        self.counted += size
+        self._budget.used += size
