@@ -37,6 +37,7 @@ from vlmdata.sources.pdf import Pdf
 from vlmdata.sources.refcoco import Refcoco
 from vlmdata.sources.url_list import UrlList
 from vlmdata.sources.visual_genome import VisualGenome
+from vlmdata.sources.video import Video
 from vlmdata.sources.warc import Warc
 from vlmdata.sources.webdataset import Webdataset
 from vlmdata.web.url import parse_url
@@ -307,6 +308,16 @@ def pdfs(folder: Path, found: list[str]):
     write_tar(folder / "a.tar", members, tarfile.PAX_FORMAT)
     (folder / "link.pdf").symlink_to("/etc/passwd")
     return Pdf(path=str(folder))
+def video_tar(folder: Path, found: list[str]):
+    """Make members with these names. None of them is a video."""
+    members = [(f"{name}{n}.mp4", GOOD) for n, name in enumerate(found) if "\0" not in name]
+    return Video(path=str(folder / "a.tar"))
+
+
+def video_addresses(folder: Path, found: list[str]):
+    """Make a list whose addresses this source fetches itself."""
+    pq.write_table(pa.table({"url": found}), folder / "list.parquet")
+    return Video(path=str(folder / "list.parquet"), url="url")
 
 
 NAMED = {  # sources that open files by names in data, or read a whole folder
@@ -329,6 +340,7 @@ WITHIN = {
     "pdf": [pdfs],
     "webdataset": [webdataset_names, webdataset_documents],
     "warc": [warc],
+    "video": [video_tar, video_addresses],
 }
 ADDRESSED = {
     "grit": [grit],

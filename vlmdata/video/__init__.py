@@ -1,0 +1,1 @@
+"""Videos as frames with times: decoding in a separate process, choice of frames, colours, subtitles."""
