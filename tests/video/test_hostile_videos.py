@@ -137,8 +137,9 @@ def test_a_video_that_needs_more_memory_than_allowed_is_too_large(tmp_path: Path
 def test_ten_hours_take_bounded_memory_and_little_time(tmp_path: Path) -> None:
     times = [60 * n for n in range(600)]  # a frame each minute
     write_video(path := tmp_path / "a.mkv", [photo(n % 7) for n in range(600)], times=times, rate=1, codec="mpeg4")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before, threads = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, len(os.listdir("/proc/self/task"))
     _, pictures, _ = read(path, every_s=1)
     assert [one.time_s for one in pictures] == [60.0 * n for n in range(600)]
     assert len(read(path, every_s=1, max_frames=10)[1]) == 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000  # kB
+    assert len(os.listdir("/proc/self/task")) <= threads + 2  # a scaler for each frame would leave its threads

@@ -45,6 +45,8 @@ class Window(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """Return up to `size` bytes, or all that are left if `size` is negative."""
         left = max(0, self._size - self._at)
+        if not left:  # FFmpeg may seek far behind the end, where the system allows no position
+            return b""
         self._file.seek(self._offset + self._at)
         data = self._file.read(left if size < 0 else min(size, left))
         self._at += len(data)

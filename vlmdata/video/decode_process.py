@@ -71,7 +71,8 @@ def _messages(job: dict[str, Any], settings: FrameSettings, budget: Budget) -> I
     """Yield the messages of one job. Errors of the file and of the video become a message."""
     try:
         with raw_file(job["path"]) as file:
-            part: Any = file if job["size"] is None else Window(file, job["offset"], job["size"])
+            size = file.seek(0, os.SEEK_END) if job["size"] is None else job["size"]
+            part: Any = Window(file, job["offset"], size)  # unlike a file, it accepts a seek to any place, which FFmpeg tries
             for one in read_video(part, settings, budget):
                 if isinstance(one, Picture):
                     yield {"time_s": one.time_s, "size": len(one.data)}, one.data

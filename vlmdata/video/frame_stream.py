@@ -40,6 +40,18 @@ class Budget:
             raise VideoError("too_costly", "decoding costs more than the limit", round(self.spent), self._most)
 
 
+def packets(container: Any, stream: Any, budget: Budget) -> Iterator[Any]:
+    """Yield the packets of a stream. Raises FFmpegError for a damaged file, and VideoError `too_costly`."""
+    while True:
+        try:
+            for packet in container.demux(stream):
+                budget.spend(PACKET_COST)
+                yield packet
+            return
+        except IndexError:  # PyAV does not know a stream that begins after the header (18.1). The next packet follows
+            budget.spend(PACKET_COST)
+
+
 class FrameStream:
     """The frames of one stream in the order of their times. Frames with a repeated or earlier time are left out.
 
@@ -50,7 +62,7 @@ class FrameStream:
     def __init__(self, container: Any, stream: Any, budget: Budget) -> None:
         self._av = required("av", "source video")
         self._container, self._stream, self._budget = container, stream, budget
-        self._packets: Iterator[Any] | None = container.demux(stream)
+        self._packets: Iterator[Any] | None = packets(container, stream, budget)
         self._ready: deque[Any] = deque()
         self._last_key: Fraction | None = None
         self._is_after_jump = False
@@ -121,7 +133,7 @@ class FrameStream:
         except self._av.error.FFmpegError:
             return False
         self._ready.clear()
-        self._packets = self._container.demux(self._stream)
+        self._packets = packets(self._container, self._stream, self._budget)
         self._last_key = self._landed = self._held = None
         self._is_after_jump = True
         return True
@@ -136,7 +148,6 @@ class FrameStream:
         if packet is None:
             self._packets = None
             return
-        self._budget.spend(PACKET_COST)
         self._note_key(packet)
         try:
             self._ready.extend(packet.decode())
@@ -199,8 +210,7 @@ def last_time(container: Any, stream: Any, budget: Budget) -> Fraction | None:
     av = required("av", "source video")
     first = last = None
     try:
-        for packet in container.demux(stream):
-            budget.spend(PACKET_COST)
+        for packet in packets(container, stream, budget):
             if packet.pts is None:
                 continue
             first = packet.pts if first is None else min(first, packet.pts)

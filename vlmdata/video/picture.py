@@ -7,15 +7,31 @@ from typing import Any
 
 import numpy as np
 
+from vlmdata.extras import required
 from vlmdata.images.resize import fitted
 from vlmdata.video.tone_map import HLG, PQ, tone_mapped
 
 _LEAST, _MOST = Fraction(1, 10), Fraction(10)  # other shapes of a pixel are errors of the header
 _KNOWN_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # matrix coefficients in H.273 -> swscale's number
-_AREA = "AREA"
 
 
-def upright(frame: Any, shape: Fraction | None, side: int) -> np.ndarray:
+class Scaler:
+    """Scales frames in one thread. `frame.reformat` would leave the threads of a scaler for each frame (PyAV 18.1)."""
+
+    def __init__(self) -> None:
+        self._reformatter = required("av", "source video").video.reformatter.VideoReformatter()
+
+    def __call__(self, frame: Any, width: int, height: int, format: str, matrix: int | None = None) -> np.ndarray:
+        """Return a frame as (height, width, 3). `matrix` is swscale's number of the colour matrix; None: the frame's own."""
+        scaled = self._reformatter.reformat(
+            frame, width, height, format, src_colorspace=matrix, dst_colorspace=matrix, interpolation="AREA",
+            dst_color_range="JPEG", threads=1,
+        )  # fmt: skip
+        pixels: np.ndarray = scaled.to_ndarray()
+        return pixels
+
+
+def upright(frame: Any, shape: Fraction | None, side: int, scale: Scaler) -> np.ndarray:
     """Return a frame as (H, W, 3) uint8 sRGB whose longer side is at most `side` pixels.
 
     `shape` is the width of a pixel divided by its height. A frame with pixels that are not square is enlarged in one direction.
@@ -24,11 +40,7 @@ def upright(frame: Any, shape: Fraction | None, side: int) -> np.ndarray:
     width, height = fitted(width, height, side)
     matrix = _KNOWN_MATRICES.get(int(frame.colorspace), 1 if frame.height >= 720 else 5)  # unknown: as most players guess
     is_hdr = int(frame.color_trc) in (PQ, HLG)
-    scaled = frame.reformat(
-        width, height, "rgb48le" if is_hdr else "rgb24", src_colorspace=matrix, dst_colorspace=matrix, interpolation=_AREA,
-        dst_color_range="JPEG",
-    )  # fmt: skip
-    pixels = scaled.to_ndarray()
+    pixels = scale(frame, width, height, "rgb48le" if is_hdr else "rgb24", matrix)
     if is_hdr:
         pixels = tone_mapped(pixels, int(frame.color_trc))
     return turned(pixels, display_matrix(frame))

@@ -13,7 +13,7 @@ from vlmdata.video.choose import exact, goals, needs_duration, shown_at
 from vlmdata.video.containers import opened, video_stream
 from vlmdata.video.frame_stream import Budget, FrameStream, Timed, last_time
 from vlmdata.video.near_equal import Look, are_near, look_of
-from vlmdata.video.picture import display_matrix, upright
+from vlmdata.video.picture import Scaler, display_matrix, upright
 from vlmdata.video.scenes import scene_frames
 from vlmdata.video.settings import FrameSettings
 from vlmdata.video.subtitle_tracks import said_in, text_track
@@ -107,7 +107,7 @@ class _Chosen:
     """Turns chosen frames into pictures, leaves out near-equal ones, and counts."""
 
     def __init__(self, settings: FrameSettings, shape: Fraction | None) -> None:
-        self._settings, self._shape = settings, shape
+        self._settings, self._shape, self._scale = settings, shape, Scaler()
         self.equal = 0
         self.is_full = self.is_interlaced = False
         self.transfer = 0
@@ -123,7 +123,7 @@ class _Chosen:
                     return
                 continue
             self._note(frame)
-            pixels = upright(frame, self._shape, own.size)
+            pixels = upright(frame, self._shape, own.size, self._scale)
             look = look_of(pixels) if own.min_distance else None
             if look and self._look and are_near(look, self._look, own.min_distance):
                 self.equal += 1

@@ -15,6 +15,7 @@ import numpy as np
 
 from vlmdata.images.resize import fitted
 from vlmdata.video.frame_stream import FrameStream, Timed
+from vlmdata.video.picture import Scaler
 
 THRESHOLD = 27.0  # PySceneDetect's default
 MIN_SCENE_S = Fraction(3, 5)  # default of PySceneDetect's command line
@@ -22,10 +23,10 @@ SIDE = 256  # pixels; PySceneDetect compares copies of about this width
 CANDIDATES = 16  # frames of a scene that are kept to choose its middle
 
 
-def content(frame: Any) -> np.ndarray:
+def content(frame: Any, scale: Scaler) -> np.ndarray:
     """Return a small copy of a frame as (H, W, 3) int16 of hue, saturation and brightness."""
     width, height = fitted(frame.width, frame.height, SIDE)
-    pixels = frame.reformat(width, height, "rgb24", interpolation="AREA").to_ndarray()
+    pixels = scale(frame, width, height, "rgb24")
     return cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV).astype(np.int16)
 
 
@@ -34,10 +35,10 @@ def scene_frames(stream: FrameStream, which: str) -> Iterator[Timed]:
 
     `which` is "first" or "middle". At most 16 frames are in memory.
     """
-    scene = _Scene()
+    scene, scale = _Scene(), Scaler()
     before: np.ndarray | None = None
     while (one := stream.next()) is not None:
-        now = content(one.frame)
+        now = content(one.frame, scale)
         changed = before is not None and (before.shape != now.shape or float(np.abs(now - before).mean()) >= THRESHOLD)
         if changed and one.time - scene.start >= MIN_SCENE_S:
             yield scene.chosen(which, one.time)

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from vlmdata.extras import required
-from vlmdata.video.frame_stream import PACKET_COST, Budget
+from vlmdata.video.frame_stream import Budget, packets
 from vlmdata.video.settings import VideoError
 from vlmdata.video.subtitles import MOST, Said, in_packet, tidy
 
@@ -38,8 +38,7 @@ def _packets(container: Any, stream: Any, start: Fraction, budget: Budget) -> It
     av = required("av", "source video")
     name = stream.codec_context.name
     try:
-        for number, packet in enumerate(container.demux(stream)):
-            budget.spend(PACKET_COST)
+        for number, packet in enumerate(packets(container, stream, budget)):
             if number > MOST:
                 return
             if packet.pts is None or not packet.size:
