@@ -15,7 +15,7 @@ import pytest
 from tests.loader.tars import write_tar
 from tests.servers import LoopbackServer, redirect, reply
 from tests.sources.reading import read_all
-from tests.video.made_videos import photo, write_sound, write_video
+from tests.video.made_videos import photo, with_track, write_sound, write_video
 from vlmdata import stream
 from vlmdata.build import run
 from vlmdata.sources.video import Video
@@ -72,6 +72,13 @@ def test_the_subtitles_of_the_wanted_language_are_read(made: Path, tmp_path: Pat
         (tmp_path / f"a.{language}.vtt").write_bytes(f"WEBVTT\n\n00:00.100 --> 00:00.400\n{words}\n".encode("utf-16"))
     assert [text["text"] for text in rows_of(tmp_path, language="en")[0]["texts"] if text] == ["Hello"]
     assert [text for text in rows_of(tmp_path, subtitles=False)[0]["texts"] if text] == []
+
+
+def test_a_file_of_subtitles_replaces_the_track_of_the_video(tmp_path: Path) -> None:
+    with_track(tmp_path / "a.mkv", "srt", [(0.5, 1.0, "in the video")])
+    assert [text["text"] for text in rows_of(tmp_path)[0]["texts"] if text] == ["in the video"]
+    (tmp_path / "a.srt").write_text(SRT)
+    assert [text["text"] for text in rows_of(tmp_path)[0]["texts"] if text] == ["First words", "Last words"]
 
 
 def test_clips_are_rows_with_their_own_texts(made: Path, tmp_path: Path) -> None:

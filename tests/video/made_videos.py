@@ -87,6 +87,27 @@ def write_sound(path: Path, *, cover: bool = False) -> None:
         container.mux(stream.encode(None))
 
 
+def with_track(path: Path, codec: str, texts: list[tuple[float, float, str]]) -> None:
+    """Write a video of two seconds with a track of texts."""
+    header = b"[Script Info]\n\n[V4+ Styles]\nFormat: Name\nStyle: Default\n\n[Events]\nFormat: Layer, Text\n"
+    with av.open(str(path), "w") as container:
+        video: Any = container.add_stream("libx264", rate=10)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        track: Any = container.add_stream(codec)
+        track.codec_context.subtitle_header = header
+        track.time_base = Fraction(1, 1000)
+        for number in range(20):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(grey(number), format="rgb24")))
+        container.mux(video.encode(None))
+        for begin, end, text in texts:
+            data = text.encode()
+            packet = av.Packet(len(data).to_bytes(2, "big") + data if codec == "mov_text" else data)
+            packet.stream, packet.time_base = track, Fraction(1, 1000)
+            packet.pts = packet.dts = round(begin * 1000)
+            packet.duration = round((end - begin) * 1000)
+            container.mux(packet)
+
+
 def with_matrix(data: bytes, matrix: Sequence[int]) -> bytes:
     """Return an MP4 whose track header has the display matrix a, b, c, d in whole units, as a phone writes it."""
     at = data.index(b"tkhd") + 4 + 40  # version and flags, times, id, duration, layer, volume

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import av
 import pytest
 
-from tests.video.made_videos import grey, read
+from tests.video.made_videos import read, with_track
 from vlmdata.video.subtitles import Said, in_file, plain
 
 SRT = "1\r\n00:00:00,500 --> 00:00:01,000\r\n<i>One</i>\r\ntwo\r\n\r\n"
@@ -63,27 +60,6 @@ def test_a_text_that_repeats_the_one_before_is_left_out() -> None:
 
 def test_signs_that_are_no_tags_stay() -> None:
     assert plain("1 < 2 and 3 > 2, I {love} it") == "1 < 2 and 3 > 2, I {love} it"
-
-
-def with_track(path: Path, codec: str, texts: list[tuple[float, float, str]]) -> None:
-    """Write a video of two seconds with a track of texts."""
-    header = b"[Script Info]\n\n[V4+ Styles]\nFormat: Name\nStyle: Default\n\n[Events]\nFormat: Layer, Text\n"
-    with av.open(str(path), "w") as container:
-        video: Any = container.add_stream("libx264", rate=10)
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        track: Any = container.add_stream(codec)
-        track.codec_context.subtitle_header = header
-        track.time_base = Fraction(1, 1000)
-        for number in range(20):
-            container.mux(video.encode(av.VideoFrame.from_ndarray(grey(number), format="rgb24")))
-        container.mux(video.encode(None))
-        for begin, end, text in texts:
-            data = text.encode()
-            packet = av.Packet(len(data).to_bytes(2, "big") + data if codec == "mov_text" else data)
-            packet.stream, packet.time_base = track, Fraction(1, 1000)
-            packet.pts = packet.dts = round(begin * 1000)
-            packet.duration = round((end - begin) * 1000)
-            container.mux(packet)
 
 
 @pytest.mark.parametrize(("ending", "codec"), [("mp4", "mov_text"), ("mkv", "srt")])

@@ -49,7 +49,7 @@ def video_rows(decoder: Decoder, where: Place, about: About, clip_s: float | Non
                 yield clip.row(about, texts, {**facts, **head["facts"]}, clip_s)
             elif "texts" in head:
                 facts = head["facts"]
-                texts = [Said(*said) for said in head["texts"]] or _shifted(about.beside, head["offset_s"])
+                texts = _shifted(about.beside, head["offset_s"]) or [Said(*said) for said in head["texts"]]
             else:
                 number = 0 if clip_s is None else math.floor(head["time_s"] / clip_s)
                 if number != clip.number and clip.frames:
