@@ -10,6 +10,7 @@ Positions never change: a rejected image, text or row stays in place with `drop`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -269,6 +270,21 @@ def keep_verdicts(images: pa.Array, rows: pa.Table) -> pa.Array:
     if not pc.any(rejected).as_py() or now.items.equals(then.items):
         return images
     return then.rebuild(pc.if_else(rejected, now.items, then.items))
+
+
+def with_facts(images: Flat, changed: Mapping[int, Mapping[str, Any]]) -> pa.ListArray:
+    """Return the column `images` with new values of some fields. `changed` has the position among all items and the fields."""
+    arrays = []
+    for field in IMAGE:
+        array = images.field(field.name)
+        new = {at: facts[field.name] for at, facts in changed.items() if field.name in facts}
+        if new:
+            values = array.to_pylist()
+            for at, value in new.items():
+                values[at] = value
+            array = pa.array(values, field.type)
+        arrays.append(array)
+    return images.rebuild(pa.StructArray.from_arrays(arrays, fields=list(IMAGE), mask=images.items.is_null()))
 
 
 def set_column(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:

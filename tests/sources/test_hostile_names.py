@@ -36,8 +36,8 @@ from vlmdata.sources.obelics_parquet import ObelicsParquet
 from vlmdata.sources.pdf import Pdf
 from vlmdata.sources.refcoco import Refcoco
 from vlmdata.sources.url_list import UrlList
-from vlmdata.sources.visual_genome import VisualGenome
 from vlmdata.sources.video import Video
+from vlmdata.sources.visual_genome import VisualGenome
 from vlmdata.sources.warc import Warc
 from vlmdata.sources.webdataset import Webdataset
 from vlmdata.web.url import parse_url
@@ -308,6 +308,8 @@ def pdfs(folder: Path, found: list[str]):
     write_tar(folder / "a.tar", members, tarfile.PAX_FORMAT)
     (folder / "link.pdf").symlink_to("/etc/passwd")
     return Pdf(path=str(folder))
+
+
 def video_tar(folder: Path, found: list[str]):
     """Make members with these names. None of them is a video."""
     members = [(f"{name}{n}.mp4", GOOD) for n, name in enumerate(found) if "\0" not in name]

@@ -13,7 +13,7 @@ from vlmdata.images.face_boxes import Face, as_faces, blur_faces, largest_share,
 from vlmdata.images.facts import ImageError
 from vlmdata.models.mtcnn_files import HOW, is_published, read_weights, weights_digest
 from vlmdata.parameters import Doc
-from vlmdata.row import IMAGE, ROW, Flat, aligned_items, drop_images, drop_rows, flatten, set_column
+from vlmdata.row import ROW, Flat, aligned_items, drop_images, drop_rows, flatten, set_column, with_facts
 from vlmdata.step import RecipeError, Step, StepContext
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Faces(Step):
                 outcomes[key] = self._outcome(places[at], given[at], context)
             found[at], changed[at] = outcomes[key]
         columns = self._columns(images, found)
-        return columns | ({"images": _with_facts(images, changed)} if self.blur else {})
+        return columns | ({"images": with_facts(images, changed)} if self.blur else {})
 
     def _outcome(
         self, place: tuple[Any, Any, Any], given: list[Face] | None, context: StepContext
@@ -226,18 +226,3 @@ class Faces(Step):
 
 def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
-def _with_facts(images: Flat, changed: Mapping[int, Mapping[str, Any]]) -> pa.ListArray:
-    """Return the column `images` with these facts, by position."""
-    arrays = []
-    for field in IMAGE:
-        array = images.field(field.name)
-        new = {at: facts[field.name] for at, facts in changed.items() if field.name in facts}
-        if new:
-            values = array.to_pylist()
-            for at, value in new.items():
-                values[at] = value
-            array = pa.array(values, field.type)
-        arrays.append(array)
-    return images.rebuild(pa.StructArray.from_arrays(arrays, fields=list(IMAGE), mask=images.items.is_null()))

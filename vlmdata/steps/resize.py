@@ -1,5 +1,6 @@
 """Decode images, resize them and re-encode them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -60,3 +61,11 @@ class Resize(ResizeRule, Step):
         for name in ("max_pixels", "max_memory_mb", "max_cost"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"{self.name}.{name} must be at least 1, not {getattr(self, name)}")
+
+    def check_steps(self, before: Sequence[Step]) -> None:
+        for step in before:
+            if step.marks_pictures:
+                raise RecipeError(
+                    f"{self.name} would make the marks that {step.name} has drawn thinner, or cut them off. Put {self.name} "
+                    f"before {step.name}"
+                )
