@@ -10,7 +10,7 @@ import numpy as np
 Edges = tuple[int, int, int, int]
 HUES = {  # degrees, from and to
     "red": (-11, 12),
-    "orange": (24, 45),
+    "orange": (18, 46),
     "yellow": (50, 70),
     "green": (100, 150),
     "cyan": (165, 195),
@@ -35,7 +35,7 @@ def of_colour(pixels: np.ndarray, name: str) -> np.ndarray:
 
 def largest(mask: np.ndarray) -> tuple[Edges, np.ndarray]:
     """Return the edges x0, y0, x1, y1 of the largest connected part of a mask, and this part."""
-    closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
     assert len(stats) > 1, "nothing has this colour"
     best = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
@@ -73,16 +73,14 @@ def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
 
 
 def tip_of(part: np.ndarray) -> tuple[float, float]:
-    """Return the tip of an arrow, the part of a mask: the end along its length at which its head is, the wider half."""
+    """Return the tip of an arrow, the part of a mask: the end of the half that has more pixels, as the head is wide."""
     ys, xs = np.nonzero(part)
     points = np.stack([xs, ys], axis=1).astype(float) + 0.5
     centre = (points.min(axis=0) + points.max(axis=0)) / 2
     axis = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2][0]
     along = (points - centre) @ axis
-    across = (points - points.mean(axis=0)) @ np.array([-axis[1], axis[0]])
     middle = (along.min() + along.max()) / 2
-    widths = [np.ptp(across[side]) for side in (along < middle, along > middle)]
-    end = along.argmax() if widths[1] > widths[0] else along.argmin()
+    end = along.argmax() if (along > middle).sum() > (along < middle).sum() else along.argmin()
     return float(points[end][0]), float(points[end][1])
 
 

@@ -32,6 +32,7 @@ KINDS = ("box", "ellipse", "triangle", "point", "arrow")
 FRAMES: Mapping[str, Callable[..., Stroke]] = {"box": box_stroke, "ellipse": ellipse_stroke, "triangle": triangle_stroke}
 MOST_MARKS = 9  # numbers have one digit
 THINNEST = 3  # pixels; a JPEG stores colours at half the resolution, so a thinner line would lose its colour
+THINNEST_ARROW = 4  # pixels; it has only one line, where a frame has several
 OF_SIDE = 1 / 12  # the greatest thickness of a frame, as a share of the box's shorter side
 POINT = 1.4  # radius of a point, as a multiple of the thickness
 APART = 0.3  # boxes that overlap by more are not both marked
@@ -195,6 +196,7 @@ def _shape(kind: str, place: Place, picture: _Picture) -> _Shape | None:
         if kind == "triangle" and place.shorter < 10 * thickness:
             thickness = max(THINNEST, int(place.shorter / 10))
         return FRAMES[kind](place.box, thickness, width, height), thickness, None, None
+    thickness = max(THINNEST_ARROW, thickness)
     x0, y0, x1, y1 = place.box
     x, y = place.centre
     x += (x1 - x0) * picture.draws.between("x", -NEAR_CENTRE, NEAR_CENTRE)
