@@ -313,6 +313,7 @@ def pdfs(folder: Path, found: list[str]):
 def video_tar(folder: Path, found: list[str]):
     """Make members with these names. None of them is a video."""
     members = [(f"{name}{n}.mp4", GOOD) for n, name in enumerate(found) if "\0" not in name]
+    write_tar(folder / "a.tar", members, tarfile.PAX_FORMAT)
     return Video(path=str(folder / "a.tar"))
 
 
