@@ -300,7 +300,7 @@ def test_images_that_an_earlier_version_measured_are_used_and_their_geometry_sta
     changed = [path for path in (tmp_path / "out/work").rglob("*.parquet") if without(path, *new)]
     assert {path.parent.name for path in changed} == {"data"}  # the plan stores no field that is null everywhere
     logs = {path: path.read_bytes() for path in (tmp_path / "out/work/log").rglob("*") if path.is_file()}
-    build(source, [CROP, {"resize": {"mode": "border", "size": 32, "format": "png"}}], tmp_path / "out")
+    build(source, [CROP, {"resize": {"mode": "border", "size": 32, "label": "small"}}], tmp_path / "out")
     assert {path: path.read_bytes() for path in logs} == logs
     after = facts_in(tmp_path / "out", tmp_path / "other")
     assert after.keys() == before.keys()
