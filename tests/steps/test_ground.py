@@ -172,6 +172,14 @@ def test_phrases_are_referred_to_as_they_are_and_are_no_names() -> None:
     assert [question for question, _ in said(step.run(rows_of({**IMAGE, "box_labels": labels}, "x")))] == [f"{labels[0]}?"]
 
 
+def test_a_box_with_several_phrases_is_described_by_each() -> None:
+    box = IMAGE["boxes"][0]
+    image = {**IMAGE, "boxes": [box, box, None], "box_labels": ["the brown dog", "dog at left", None]}
+    step = Ground(phrases=True, tasks=["refer", "describe"], questions={"refer": 9, "describe": 9})
+    found = said(step.run(rows_of(image, "")))
+    assert sorted(answer for _, answer in found[2:]) == ["dog at left", "the brown dog"] and len(found) == 4
+
+
 def test_rows_without_turns_are_dropped_with_a_reason_or_stay() -> None:
     rows = table(
         [

@@ -28,7 +28,8 @@ class Scene:
     """The objects of one image of a row.
 
     `complete` has the objects by name, for the names of which every object in the picture has a box that can be used. `alone`
-    has the objects that their label describes alone. `clear` has those at whose place lies no other object.
+    has the objects that their label describes alone. `clear` has those whose label says what is at their place:
+    phrases, and names where no other object lies.
     """
 
     image: int  # position in the lists of the row
@@ -54,6 +55,10 @@ class Rules:
     phrases: bool
     min_visible: float
     min_area: float
+
+    def is_phrase(self, label: str) -> bool:
+        """Return whether a label is a phrase that describes its box."""
+        return self.phrases and label not in self.names
 
 
 def scene_of(
@@ -86,7 +91,7 @@ def scene_of(
     }
     counts = Counter(label for label in labels if label)
     single = [some[0] for label, some in by_label.items() if len(some) == 1 and counts[label] == 1]
-    alone = [one for one in single if (rules.phrases and one.label not in rules.names) or one.label in complete]
+    alone = [one for one in single if rules.is_phrase(one.label) or one.label in complete]
     return Scene(
         position,
         int(image["width"]),
@@ -95,7 +100,7 @@ def scene_of(
         frozenset(counts),
         complete,
         tuple(alone),
-        tuple(thing for thing in things if is_known and not _is_shared(thing, stored, labels)),
+        tuple(one for one in things if rules.is_phrase(one.label) or (is_known and not _is_shared(one, stored, labels))),
         is_known,
     )
 
