@@ -64,7 +64,7 @@ RECIPES: dict[str, tuple[str, list[str]]] = {  # name of the mistake: the recipe
         "source:\n  - type: url_list\n  - path: urls.csv\n",
         ["r.yaml, source: a source is a mapping, not a list", "without dashes"],
     ),
-    "no source": ("steps: [download]\n", ["r.yaml, source: set `type` to one of coco, energon, files"]),
+    "no source": ("steps: [download]\n", ["r.yaml, source: set `type` to one of box_list, coco, energon, files"]),
     "a source without its type": ("source: {path: urls.csv}\n", ["r.yaml, source: set `type` to one of", "url_list"]),
     "a source without its path": ("source: {type: url_list}\n", ["r.yaml, source: UrlList needs the parameter 'path'"]),
     "an empty recipe": ("", ["r.yaml: a recipe must be a mapping with the keys source, steps and shards"]),

@@ -128,7 +128,12 @@ class Video(Source):
     contact: Annotated[str, Doc("Mail address or page of the operator, sent with each request.")] = ""
     robots: Annotated[bool, Doc("Whether to obey robots.txt (RFC 9309).")] = True
     host_requests_per_s: Annotated[
-        float, Doc("Rate of requests to one host. Each worker fetches one video at a time.", unit="requests per second")
+        float,
+        Doc(
+            "Rate of requests to one host. Each worker fetches one video at a time.",
+            unit="requests per second",
+            source="vlmdata's choice",
+        ),
     ] = 2.0
     blocked_domains: Annotated[tuple[str, ...], Doc("Domains that get no request. This includes their subdomains.")] = ()
     allowed_hosts: Annotated[

@@ -116,7 +116,7 @@ class VisualPrompt(Step):
         ),
     ] = (0.8, 1.0)
     quality: Annotated[int, Doc("Quality of JPEG and WebP.", unit="1 to 100", source="img2dataset")] = 95
-    seed: Annotated[int, Doc("Another seed draws other marks.")] = 0
+    seed: Annotated[int, Doc("Another seed draws other marks.", unit="any whole number")] = 0
     require: Annotated[bool, Doc("Whether a caption pair that gets no mark is dropped. False: it stays as it is.")] = False
 
     def check(self) -> None:
