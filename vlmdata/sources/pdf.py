@@ -50,9 +50,7 @@ class Pdf(Source):
     path: Annotated[str | list[str], Doc("PDFs, zips and tars of PDFs, or folders or globs of them.")]
     content: Annotated[
         Literal["pages", "document"],
-        Doc(
-            "What a row holds. pages: a page as a picture with its text. document: text and figures of a PDF in reading order."
-        ),
+        Doc("What a row holds. pages: a page as a picture with its text. document: a whole PDF, text and figures in order."),
     ] = "pages"
     joined: Annotated[bool, Doc("With `content: pages`: all pages of a PDF are one row.")] = False
     boxes: Annotated[Literal["words", "lines", "none"], Doc("What the boxes of a page are.")] = "words"
