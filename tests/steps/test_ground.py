@@ -113,6 +113,18 @@ def test_describe_asks_about_boxes_at_which_nothing_else_lies() -> None:
         ("A couch cushion", None),
         ("no couch, and another couch", None),
         ("A cat.", None),
+        ("Two small dogs on a couch", "Two small dogs [D] on a couch [C]"),
+        ("three small dogs on a couch", "three small dogs on a couch [C]"),  # there are two
+        ("twelve dogs on a couch", "twelve dogs on a couch [C]"),
+        ("a few dogs", None),
+        ("a room without any small dogs", None),
+        ("not a single red couch", None),
+        ("There isn't a couch", None),
+        ("a couch-shaped cake", None),  # a part of a longer word
+        ("a couch/bed", None),
+        ("the dogs' bowl", None),
+        ("It is the couch's.", None),
+        ("a pseudo-couch", None),
     ],
 )
 def test_words_of_a_caption_stand_for_boxes_only_if_it_is_sure(caption: str, grounded: str | None) -> None:
@@ -129,6 +141,27 @@ def test_an_absent_name_is_in_no_box_and_no_caption() -> None:
     step = one("detect", 1, absent=1.0, names=["dog", "couch", "cat", "kite"])
     asked = said(step.run(rows_of(IMAGE, "A kitten flies.")))
     assert "kite" in asked[-1][0] and asked[-1][1] == "There are none."
+
+
+@pytest.mark.parametrize("label", ["Cat", "cats", "KITTEN", "a black cat", "cat "])
+def test_a_name_is_not_absent_if_a_box_names_it_in_other_words(label: str) -> None:
+    step = one("detect", 1, absent=1.0, names=["Cat", "kite"], templates={"detect": ["{names}?"]}, require=False)
+    image = {**IMAGE, "box_labels": [label, "couch", "kite"]}
+    assert "There are none." not in [answer for _, answer in said(step.run(rows_of(image, "x")))]
+
+
+@pytest.mark.parametrize("label", ["diningtable", "tvmonitor", "aeroplane", "pottedplant", "motorbike", "sofa"])
+def test_the_names_of_pascal_voc_are_those_of_coco(label: str) -> None:
+    scene = Ground(names="coco").scene(0, {**IMAGE, "box_labels": [label, None, None]})
+    assert scene is not None and len(set(coco_names()) & scene.named) == 1
+
+
+@pytest.mark.parametrize("label", ["Dog", "puppy", "dogs"])
+def test_a_name_is_not_complete_if_another_label_names_such_an_object(label: str) -> None:
+    image = {**IMAGE, "box_labels": ["dog", "couch", label]}
+    for task in ("detect", "refer"):
+        found = said(one(task, 9, max_names=1, require=False).run(rows_of(image, "x")))
+        assert {answer.split(" [")[0].removeprefix("the ") for _, answer in found} == {"couch"}
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from vlmdata.grounding.spans import Box
 from vlmdata.grounding.stored_boxes import StoredBox, stored_boxes
+from vlmdata.text.object_names import ObjectNames, plain
 
 GROUP = 3  # boxes of the same label inside of a box that is taken for one around a group, as COCO draws around crowds
 INSIDE = 0.9  # share of a box that lies inside of another one
@@ -37,6 +38,7 @@ class Scene:
     height: int
     places: tuple[Box | None, ...]  # of all boxes of the image
     labels: frozenset[str]  # of all boxes, also of those that cannot be used
+    named: frozenset[str]  # what these labels name in any words: a box "Men" names a person
     complete: Mapping[str, tuple[Thing, ...]]
     alone: tuple[Thing, ...]
     clear: tuple[Thing, ...]
@@ -47,11 +49,12 @@ class Scene:
 class Rules:
     """What is known of labels, and which boxes can be used.
 
-    `names` are labels of which every object in a picture has a box. `phrases`: every label is a phrase that describes one
-    place. Shares are of the object's box (`min_visible`) and of the picture (`min_area`).
+    `names` are labels of which every object in a picture has a box, and `words` are other words for them. `phrases`: every
+    label is a phrase that describes one place. Shares are of the object's box (`min_visible`) and of the picture (`min_area`).
     """
 
     names: frozenset[str]
+    words: ObjectNames
     phrases: bool
     min_visible: float
     min_area: float
@@ -67,9 +70,10 @@ def scene_of(
     """Return what is known of an image, or None if it has no labelled box or its size is not known.
 
     `image` has the fields of IMAGE that `stored_boxes` reads. `labels` are aligned with its boxes. A name is complete if all
-    its boxes can be used. A box that a crop has cut away completely does not count; one that is cut, too small or without a
-    known place does, as its object may still be seen. So does a box around a group: one of `crowds`, the numbers of such boxes,
-    or one that holds three others of its label. If one box has no label, it may be anything, so nothing is complete.
+    its boxes can be used, and if no other label names such an object, as "man" or "Dogs" do beside "person" and "dog". A box
+    that a crop has cut away completely does not count; one that is cut, too small or without a known place does, as its object
+    may still be seen. So does a box around a group: one of `crowds`, the numbers of such boxes, or one that holds three others
+    of its label. If one box has no label, it may be anything, so nothing is complete.
     """
     stored = stored_boxes(image)
     boxes = image.get("boxes") or []
@@ -85,11 +89,14 @@ def scene_of(
     by_label: dict[str, list[Thing]] = {}
     for thing in things:
         by_label.setdefault(thing.label, []).append(thing)
+    counts = Counter(label for label in labels if label)
+    named = {label: rules.words.all_named(label) | {plain(label)} for label in counts} if rules.names else {}
+    names = [(one, plain(one)) for one in by_label if one in rules.names]
+    doubtful |= {one for one, words in names if any(words in some for label, some in named.items() if label != one)}
     is_known = all(label for label, box in zip(labels, boxes, strict=True) if box is not None)
     complete = {
         label: tuple(some) for label, some in by_label.items() if is_known and label in rules.names and label not in doubtful
     }
-    counts = Counter(label for label in labels if label)
     single = [some[0] for label, some in by_label.items() if len(some) == 1 and counts[label] == 1]
     alone = [one for one in single if rules.is_phrase(one.label) or one.label in complete]
     return Scene(
@@ -98,6 +105,7 @@ def scene_of(
         int(image["height"]),
         tuple(None if one is None else one.place for one in stored),
         frozenset(counts),
+        frozenset().union(*named.values()),
         complete,
         tuple(alone),
         tuple(one for one in things if rules.is_phrase(one.label) or (is_known and not _is_shared(one, stored, labels))),
@@ -142,6 +150,6 @@ def _area(box: Box) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def absent_names(scene: Scene, names: Collection[str], said: Collection[str]) -> list[str]:
-    """Return the names of objects that are surely not in the picture: no box has them, and no caption (`said`) names them."""
-    return sorted(set(names) - scene.labels - set(said))
+def absent_names(scene: Scene, names: Iterable[str], said: Collection[str]) -> list[str]:
+    """Return the names of objects that are surely not in the picture: no label of a box names them, and no caption (`said`)."""
+    return sorted({name for name in names if plain(name) not in scene.named and plain(name) not in said})

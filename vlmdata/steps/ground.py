@@ -217,7 +217,7 @@ class Ground(Step):
 
         `crowds` are the numbers of boxes that are known to be around a group.
         """
-        rules = Rules(self.known_names(), self.phrases, self.min_visible, self.min_area)
+        rules = Rules(self.known_names(), self._words(), self.phrases, self.min_visible, self.min_area)
         words = PHRASE_WORDS if self.phrases else LABEL_WORDS
         labels = [shortened(clean(label or ""), words) or None for label in image["box_labels"] or ()]
         return scene_of(image, position, labels, rules, crowds)

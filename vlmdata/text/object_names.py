@@ -6,6 +6,7 @@ singular, because it is mostly a colour, and phrases such as "train station" are
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -77,7 +78,7 @@ potted_plant: houseplant plant
 bed:
 dining_table: table
 toilet:
-tv: television monitor tv_set
+tv: television monitor tv_set tv_monitor
 laptop: notebook_computer
 mouse: computer_mouse
 remote: remote_control
@@ -105,7 +106,7 @@ human_made
 remote_area remote_location cycle_lane bike_lane bike_path plane_tree wine_bottle baseball_player baseball_game baseball_field
 baseball_cap baseball_uniform baseball_team baseball_diamond basketball_court football_field football_player apple_tree
 apple_pie orange_tree clock_face ball_game ball_player bear_in human_being mp3_player cd_player dvd_player record_player
-media_player baby_carrot
+media_player baby_carrot zebra_crossing bed_and_breakfast horse_riding bird_watching dog_walking cake_decorating
 """
 NEVER_ALONE = {"orange", "remote", "cycle", "cook"}  # in the singular mostly a colour, an adjective or a verb
 _IRREGULAR = """man/men woman/women person/people people/people child/children mouse/mice goose/geese ox/oxen calf/calves
@@ -157,12 +158,12 @@ class ObjectNames:
         for line in COCO.replace("\n    ", " ").strip().splitlines():
             name, _, words = line.partition(":")
             same, _, narrower = words.partition("/")
-            self._add(_plain(name), map(_plain, [name, *same.split()]), map(_plain, narrower.split()))
+            self._add(plain(name), map(plain, [name, *same.split()]), map(plain, narrower.split()))
         for name, synonyms in (others or {}).items():
-            self._add(_plain(name), map(_plain, [name, *synonyms]), ())
+            self._add(plain(name), map(plain, [name, *synonyms]), ())
         for phrase in OTHER_THINGS.split():
-            self._forms.setdefault(_plain(phrase), (frozenset(), False, False))
-            self._forms.setdefault(plural(_plain(phrase)), (frozenset(), False, True))
+            self._forms.setdefault(plain(phrase), (frozenset(), False, False))
+            self._forms.setdefault(plural(plain(phrase)), (frozenset(), False, True))
 
     def _add(self, name: str, whole: Iterable[str], narrower: Iterable[str]) -> None:
         for words, is_whole in ((whole, True), (narrower, False)):
@@ -177,17 +178,29 @@ class ObjectNames:
 
     def named(self, label: str) -> frozenset[str]:
         """Return the objects that the label of a box names: those of its longest known part, or else the label itself."""
-        label = _plain(label)
+        label = plain(label)
         if label in self._forms:
             return self._forms[label][0] or frozenset({label})
         found = self.mentions(tokens_of(label))
         return max(found, key=lambda one: one.end - one.start).names if found else frozenset({label})
 
+    def all_named(self, label: str) -> frozenset[str]:
+        """Return all objects that the label of a box names in any words: several of them, or none that are known.
+
+        Words may be joined, as in PASCAL VOC's "diningtable".
+        """
+        found = (one.names for one in self.mentions(plain(label).split()))
+        return frozenset().union(self._joined.get(plain(label), frozenset()), *found)
+
+    @functools.cached_property
+    def _joined(self) -> dict[str, frozenset[str]]:
+        return {form.replace(" ", ""): names for form, (names, _, _) in self._forms.items() if " " in form}
+
     def with_labels(self, labels: Iterable[str]) -> ObjectNames:
         """Return the words for objects with those of labels, such as of a picture's boxes, that are not known."""
         others = ObjectNames.__new__(ObjectNames)
         others._forms = dict(self._forms)
-        for label in map(_plain, labels):
+        for label in map(plain, labels):
             for form in (label, plural(label)):
                 if form not in self._forms:
                     others._forms[form] = (frozenset({label}), True, form != label)
@@ -211,7 +224,8 @@ class ObjectNames:
         return found
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Return a name as the words of a text are compared: in lower case, with spaces in place of underscores."""
     return " ".join(tokens_of(name.replace("_", " ")))
 
 
