@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from vlmdata.grounding.spans import Box
 from vlmdata.grounding.stored_boxes import StoredBox, stored_boxes
 from vlmdata.text.object_names import ObjectNames, plain
@@ -79,10 +81,11 @@ def scene_of(
     boxes = image.get("boxes") or []
     if not stored or len(labels) != len(boxes) or not any(labels):
         return None
+    groups = _groups(stored, labels).union(crowds)
     things = [
         Thing(number, label, one.place)
         for number, (one, label) in enumerate(zip(stored, labels, strict=True))
-        if label and one and _usable(one, rules) and number not in crowds and not _is_group(number, stored, labels)
+        if label and one and _usable(one, rules) and number not in groups
     ]
     usable = {thing.number for thing in things}
     doubtful = {label for number, label in enumerate(labels) if number not in usable and boxes[number] is not None}
@@ -99,6 +102,7 @@ def scene_of(
     }
     single = [some[0] for label, some in by_label.items() if len(some) == 1 and counts[label] == 1]
     alone = [one for one in single if rules.is_phrase(one.label) or one.label in complete]
+    shared = _shared(things, stored, labels) if is_known and not all(rules.is_phrase(one.label) for one in things) else set()
     return Scene(
         position,
         int(image["width"]),
@@ -108,7 +112,7 @@ def scene_of(
         frozenset().union(*named.values()),
         complete,
         tuple(alone),
-        tuple(one for one in things if rules.is_phrase(one.label) or (is_known and not _is_shared(one, stored, labels))),
+        tuple(one for one in things if rules.is_phrase(one.label) or (is_known and one.number not in shared)),
         is_known,
     )
 
@@ -117,33 +121,45 @@ def _usable(box: StoredBox, rules: Rules) -> bool:
     return box.visible >= rules.min_visible and _area(box.place) >= rules.min_area
 
 
-def _is_group(number: int, stored: Sequence[StoredBox | None], labels: Sequence[str | None]) -> bool:
-    """Return whether a box holds at least three others with its label."""
-    own = stored[number]
-    assert own is not None
-    same = (one for at, one in enumerate(stored) if one is not None and at != number and labels[at] == labels[number])
-    return sum(_common(one.place, own.place) >= INSIDE * _area(one.place) for one in same) >= GROUP
+def _groups(stored: Sequence[StoredBox | None], labels: Sequence[str | None]) -> set[int]:
+    """Return the numbers of the boxes that hold at least three others with their label."""
+    by_label: dict[str, list[tuple[int, Box]]] = {}
+    for number, (one, label) in enumerate(zip(stored, labels, strict=True)):
+        if label and one is not None:
+            by_label.setdefault(label, []).append((number, one.place))
+    found: set[int] = set()
+    for some in by_label.values():
+        if len(some) > GROUP:
+            places = np.array([place for _, place in some])
+            least = INSIDE * _areas(places)
+            # each box also holds itself
+            found |= {number for number, place in some if np.count_nonzero(_common(place, places) >= least) > GROUP}
+    return found
 
 
-def _is_shared(thing: Thing, stored: Sequence[StoredBox | None], labels: Sequence[str | None]) -> bool:
-    """Return whether an object with another label lies at nearly the same place."""
-    return any(
-        one is not None and label != thing.label and _overlap(thing.place, one.place) >= SAME_PLACE
-        for one, label in zip(stored, labels, strict=True)
-    )
+def _shared(things: Sequence[Thing], stored: Sequence[StoredBox | None], labels: Sequence[str | None]) -> set[int]:
+    """Return the numbers of the things at whose place nearly an object with another label lies."""
+    known = [(one.place, label) for one, label in zip(stored, labels, strict=True) if one is not None]
+    places, said = np.array([place for place, _ in known]), np.array([label or "" for _, label in known], object)
+    areas = _areas(places)
+    found: set[int] = set()
+    for thing in things:
+        common = _common(thing.place, places)
+        near = np.flatnonzero(common >= SAME_PLACE * (_area(thing.place) + areas - common))
+        if any(said[at] != thing.label for at in near):
+            found.add(thing.number)
+    return found
 
 
-def _overlap(one: Box, other: Box) -> float:
-    """Return the intersection of two boxes over their union."""
-    common = _common(one, other)
-    return common / (_area(one) + _area(other) - common)
+def _common(one: Box, places: np.ndarray) -> np.ndarray:
+    """Return the area of the intersection of a box with each of the boxes (n, 4)."""
+    widths = np.minimum(one[2], places[:, 2]) - np.maximum(one[0], places[:, 0])
+    heights = np.minimum(one[3], places[:, 3]) - np.maximum(one[1], places[:, 1])
+    return np.maximum(widths, 0.0) * np.maximum(heights, 0.0)
 
 
-def _common(one: Box, other: Box) -> float:
-    """Return the area of the intersection of two boxes."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    return max(width, 0.0) * max(height, 0.0)
+def _areas(places: np.ndarray) -> np.ndarray:
+    return (places[:, 2] - places[:, 0]) * (places[:, 3] - places[:, 1])
 
 
 def _area(box: Box) -> float:
