@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.grounding.made import BOXES, grounded, markup, shown, written
 from vlmdata.errors import RecipeError
 from vlmdata.grounding.frame import Frame, Shown
-from vlmdata.grounding.spans import Box, Grounding
+from vlmdata.grounding.spans import Box, Grounding, Task
 from vlmdata.grounding.write import FORMS, check_form, form_named, plain_text, read_text, write_text
 
 EVERY = pytest.mark.parametrize("form", FORMS)
@@ -139,9 +139,16 @@ def test_nothing_is_written_where_no_box_is_left(form: str) -> None:
 
 @EVERY
 def test_text_without_grounding_stays(form: str) -> None:
-    for grounding in (None, Grounding("describe", ())):
-        pieces = write_text("A [1, 2, 3, 4] dog.", grounding, {}, form)
-        assert pieces is not None and [(one.text, one.is_markup) for one in pieces] == [("A [1, 2, 3, 4] dog.", False)]
+    pieces = write_text("A [1, 2, 3, 4] dog.", None, {}, form)
+    assert pieces is not None and [(one.text, one.is_markup) for one in pieces] == [("A [1, 2, 3, 4] dog.", False)]
+
+
+@EVERY
+@pytest.mark.parametrize("task", ["describe", "detect"])
+def test_an_answer_without_boxes_has_none_whatever_its_words_are(form: str, task: Task) -> None:
+    words = 'A [1, 2, 3, 4] [0.1,0.2,0.3,0.4] {"bbox_2d": [1, 2, 3, 4]} <point x="1.0" y="2.0">dog</point>'
+    pieces = write_text(words, Grounding(task, ()), {}, form)
+    assert pieces is not None and read_text(plain_text(pieces, form), form, 640, 480).found == ()
 
 
 STARTS = (

@@ -45,8 +45,10 @@ def write_text(
     question with its answer.
     """
     own = form_named(form)
-    if grounding is None or (grounding.task == "describe" and not any(span.boxes for span in grounding.spans)):
+    if grounding is None:
         return merged([Piece(text, False)])
+    if grounding.task == "describe" and not any(span.boxes for span in grounding.spans):
+        return merged([Piece(_words(text, own), False)])
     task, spans = grounding.task, grounding.spans
     parts = _parts(text, spans, shown, own, min_visible)
     end = _words(text[spans[-1].end if spans else 0 :], own)
@@ -56,7 +58,7 @@ def write_text(
         is_whole = all(len(part.boxes) == len(span.boxes) for part, span in zip(parts, spans, strict=True))
         return merged(own.question(task, parts, end)) if is_whole else None
     if not spans:
-        return merged(own.nothing(text))
+        return merged(own.nothing(_words(text, own)))
     if not any(span.boxes for span in spans):
         return merged(own.question(task, parts, end))
     seen = [part for part in parts if part.boxes]
