@@ -193,6 +193,14 @@ def test_a_box_around_a_group_is_not_an_object() -> None:
     assert said(one("detect", require=False).run(rows_of(image, "x"))) == []
 
 
+def test_a_source_without_labelled_boxes_is_a_mistake_before_work_starts() -> None:
+    step = one("detect")
+    step.check_rows(rows_of(IMAGE, "x"))
+    for change in ({"box_labels": None}, {"box_labels": [None, "", None]}, {"boxes": None, "box_labels": None}):
+        with pytest.raises(RecipeError, match="needs boxes with labels, and none of the source's first 1 rows has one"):
+            step.check_rows(rows_of({**IMAGE, **change}, "x"))
+
+
 def test_ten_thousand_boxes_take_seconds() -> None:
     boxes = [[float(at % 90), at // 90 % 40 + 0.0, at % 90 + 9.0, at // 90 % 40 + 9.0] for at in range(10_000)]
     image = {**IMAGE, "boxes": boxes, "box_labels": [("dog", "cat")[at % 2] for at in range(10_000)]}

@@ -186,6 +186,14 @@ class Ground(Step):
                 "pixels of its processor: [3136, 12845056]"
             )
 
+    def check_rows(self, rows: pa.Table) -> None:
+        labels = flatten(rows, "images").field("box_labels").to_pylist()
+        if len(rows) and not any(label for some in labels for label in some or ()):
+            raise RecipeError(
+                f"{self.name} needs boxes with labels, and none of the source's first {len(rows):,} rows has one. Name their "
+                "columns in the source, or use one with boxes, such as coco"
+            )
+
     def decide(self, rows: pa.Table) -> pa.Table:
         pairs, live = is_pair(rows), alive(rows)
         images = _boxes_of(rows)
