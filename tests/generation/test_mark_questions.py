@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from vlmdata.draws import Draws
 from vlmdata.generation.mark_questions import DESCRIBE, GROUP, QUESTIONS, Drawn, mark_words, question_about, with_article
-from vlmdata.grounding.draws import Draws
 from vlmdata.text.object_names import COCO
 
 SIZE = (400, 200)

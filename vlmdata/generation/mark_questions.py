@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlmdata.draws import Draws
 from vlmdata.generation.question_form import Turn
-from vlmdata.grounding.draws import Draws
 
 NAME, YES_NO, NUMBER = "name", "yes_no", "number"
 FORMS = (NAME, YES_NO, NUMBER)

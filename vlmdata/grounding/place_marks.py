@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vlmdata.grounding.draws import Draws
+from vlmdata.draws import Draws
 from vlmdata.grounding.marked_boxes import Place, crossed, is_doubtful, overlap, way_out
 from vlmdata.images.mark_colours import COLOURS, border_of, is_clear, rare_colours
 from vlmdata.images.mark_shapes import (

@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.draws import content, fraction, in_order
 from vlmdata.generation.captions import is_pair, own_text, shortened
-from vlmdata.generation.draws import content, drawn, fraction
 from vlmdata.generation.grounded_turns import with_grounded_turns
 from vlmdata.generation.scene_text import LABEL_WORDS
 from vlmdata.generation.template import check_characters, check_template
@@ -249,7 +249,7 @@ class Ground(Step):
 
     def _detect(self, seed: str, scene: Scene, captions: Sequence[str]) -> Iterator[GroundedTurn]:
         names = [name for name, some in sorted(scene.complete.items()) if len(some) <= self.max_boxes]
-        left = drawn(seed, names, len(names))
+        left = in_order(seed, names)
         for at in range(self._count("detect")):
             size = 1 + int(fraction(f"{seed} {at} size") * self.max_names)
             some, left = left[:size], left[size:]
@@ -258,15 +258,15 @@ class Ground(Step):
         if self._count("detect") and fraction(f"{seed} absent") < self.absent:
             others = absent_names(scene, self.known_names(), named_in(captions, self._words()))
             if others and scene.is_known:
-                yield detect(self._template("detect", f"{seed} absent"), drawn(f"{seed} absent", others, 1), scene)
+                yield detect(self._template("detect", f"{seed} absent"), in_order(f"{seed} absent", others)[:1], scene)
 
     def _refer(self, seed: str, scene: Scene, captions: Sequence[str]) -> Iterator[GroundedTurn]:
-        for at, thing in enumerate(drawn(seed, scene.alone, self._count("refer"))):
+        for at, thing in enumerate(in_order(seed, scene.alone)[: self._count("refer")]):
             phrase = f"the {thing.label}" if thing.label in scene.complete else thing.label
             yield refer(self._template("refer", f"{seed} {at}"), phrase, thing, scene)
 
     def _describe(self, seed: str, scene: Scene, captions: Sequence[str]) -> Iterator[GroundedTurn]:
-        for at, thing in enumerate(drawn(seed, scene.clear, self._count("describe"))):
+        for at, thing in enumerate(in_order(seed, scene.clear)[: self._count("describe")]):
             yield describe(self._template("describe", f"{seed} {at}"), thing, scene)
 
     def _mention(self, seed: str, scene: Scene, captions: Sequence[str]) -> Iterator[GroundedTurn]:

@@ -12,12 +12,12 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.draws import content, fraction
 from vlmdata.errors import RecipeError
 from vlmdata.generation.as_conversation import as_conversations
 from vlmdata.generation.asking_step import MOST_COUNT, AskingStep
 from vlmdata.generation.captioning_step import NOT_A_PAIR
 from vlmdata.generation.captions import REFUSALS, Rejection, beginning, is_pair
-from vlmdata.generation.draws import content, fraction
 from vlmdata.generation.instruct_prompts import DETAIL, EXAMPLES, KINDS, PROMPTS, QUESTIONS, SYSTEMS, WEIGHTS
 from vlmdata.generation.object_claims import KnownObjects
 from vlmdata.generation.scene_text import box_lines, captions_of, labels_of

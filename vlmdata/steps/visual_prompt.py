@@ -13,12 +13,12 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from vlmdata.draws import Draws
 from vlmdata.errors import RecipeError
 from vlmdata.generation.as_conversation import as_conversations
 from vlmdata.generation.captions import is_pair, shortened
 from vlmdata.generation.mark_questions import FORMS, Drawn, question_about
 from vlmdata.generation.turns import Judged
-from vlmdata.grounding.draws import Draws
 from vlmdata.grounding.marked_boxes import Limits, Place, overlap, places, usable, whole_boxes
 from vlmdata.grounding.place_marks import KINDS, MOST_MARKS, MarkRules, place_marks
 from vlmdata.images.facts import ImageError

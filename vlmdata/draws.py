@@ -10,16 +10,30 @@ import xxhash
 T = TypeVar("T")
 
 
+def content(key: str) -> str:
+    """Return a key without the number of identical rows, which rows of archives get after the first measurement."""
+    return key.partition("_")[0]
+
+
+def fraction(text: str) -> float:
+    """Return a number in [0, 1) that is a function of a text."""
+    return (xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")) >> 11) / 2**53
+
+
+def in_order(text: str, some: Sequence[T]) -> list[T]:
+    """Return the items in a random order that is a function of a text."""
+    return [some[at] for at in sorted(range(len(some)), key=lambda at: fraction(f"{text} {at}"))]
+
+
 class Draws:
     """The random numbers of a row. A choice with the same name gives the same number again."""
 
     def __init__(self, seed: int, key: str) -> None:
-        # rows of archives get a number of identical rows behind their key, after the first measurement
-        self._start = f"{seed} {key.partition('_')[0]} "
+        self._start = f"{seed} {content(key)} "
 
     def number(self, name: str) -> float:
         """Return a number in [0, 1)."""
-        return (xxhash.xxh3_64_intdigest((self._start + name).encode("utf-8", "surrogatepass")) >> 11) / 2**53
+        return fraction(self._start + name)
 
     def between(self, name: str, low: float, high: float) -> float:
         """Return a number from `low` to `high`."""
@@ -31,7 +45,7 @@ class Draws:
 
     def order(self, name: str, some: Sequence[T]) -> list[T]:
         """Return the items in a random order."""
-        return [some[n] for n in sorted(range(len(some)), key=lambda n: self.number(f"{name} {n}"))]
+        return in_order(self._start + name, some)
 
     def by_weight(self, name: str, weights: Mapping[str, float]) -> list[str]:
         """Return the names with a weight above 0 in a random order, in which a greater weight is more often first.

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from vlmdata.grounding.draws import Draws
+from vlmdata.draws import Draws
 
 MANY = [Draws(0, f"{n:024x}") for n in range(3000)]
 
