@@ -83,6 +83,12 @@ def test_a_box_outside_of_the_picture_and_a_value_that_is_no_box_are_none() -> N
     assert shown[:5] == [None] * 5 and shown[5] == pytest.approx([0, 0, 33.33, 33.33], abs=0.4)
 
 
+def test_a_box_of_another_tool_ends_at_the_edge_of_the_image() -> None:
+    moved = {"augment": [["translate_x -0.5"]]}
+    shown = read(sample(scores=moved, boxes=[[100, 10, 900, 50]]))["json"]["shown_boxes"]
+    assert shown == [[20.0, 10.0, 80.0, 50.0]]
+
+
 def test_a_box_that_was_cut_off_is_none_even_if_its_place_comes_back() -> None:
     away = ["translate_x 0.5", "translate_x -0.5"]
     shown = read(sample(scores={"augment": [away]}, boxes=[[100, 10, 150, 50], [10, 10, 60, 50]]))["json"]["shown_boxes"]

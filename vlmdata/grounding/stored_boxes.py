@@ -1,4 +1,4 @@
-"""The boxes of an image as fractions of the stored image, with the share of each that the stored image shows."""
+"""The boxes of an image as fractions of the stored image, and the share of each that the stored image shows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from vlmdata.grounding.spans import Box
 from vlmdata.images.box_geometry import WHOLE, fractions
+
+MOST = 1e9  # pixels; an edge beyond this is no edge of a box, and an integer of a thousand digits is no float
 
 
 class StoredBox(NamedTuple):
@@ -38,6 +40,18 @@ def stored_boxes(image: Mapping[str, Any]) -> list[StoredBox | None] | None:
         None if place is None else StoredBox(place, 1.0 if whole is None else _share(_area(place) * shown, _area(whole)))
         for place, whole in zip(fractions(boxes, width, height), originals, strict=True)
     ]
+
+
+def fractions_of(boxes: Any, width: int, height: int) -> list[Box | None]:
+    """Return the value of `boxes` in a sample's JSON, in pixels of an image of this size, as fractions of it, cut at its edges.
+
+    The result is aligned with the boxes. What is no box with an area in the image is None, and what is no list is empty.
+    """
+    return fractions([one if _is_box(one) else None for one in boxes], width, height) if isinstance(boxes, list) else []
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(type(one) in (int, float) and abs(one) < MOST for one in value)
 
 
 def _area(box: Sequence[float]) -> float:

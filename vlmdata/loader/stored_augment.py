@@ -10,7 +10,7 @@ import numpy as np
 
 from vlmdata.errors import InputError
 from vlmdata.grounding.frame import Frame, Shown
-from vlmdata.grounding.shown_boxes import fractions_of
+from vlmdata.grounding.stored_boxes import fractions_of
 from vlmdata.images.augmentations import Operation, affine, read_operations, visible_share
 from vlmdata.images.resize import Transform
 from vlmdata.untrusted import shown

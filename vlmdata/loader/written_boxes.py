@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from vlmdata.grounding.exchanges import exchanges
 from vlmdata.grounding.frame import Shown
-from vlmdata.grounding.shown_boxes import exchanges
 from vlmdata.grounding.spans import read_grounding
 from vlmdata.grounding.write import plain_text, write_text
 from vlmdata.images.formats import IMAGE_EXTENSIONS

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from vlmdata.grounding.exchanges import exchanges
 from vlmdata.grounding.frame import Shown
 from vlmdata.grounding.neutral import neutral_text
-from vlmdata.grounding.shown_boxes import exchanges, fractions_of
 from vlmdata.grounding.spans import read_grounding
+from vlmdata.grounding.stored_boxes import fractions_of
 from vlmdata.grounding.write import MIN_VISIBLE, Piece, write_text
 from vlmdata_train.data.collate import size_of
 from vlmdata_train.data.document import BoxedImage, Document, GroundedText, WrittenText
