@@ -277,7 +277,7 @@ def test_pixels_of_qwen2_5_are_those_of_the_resized_picture() -> None:
         ({"names": "coco", "templates": {"refer": ["{name}?"]}}, "ground.templates.refer, text 1: nothing is known for"),
         ({"names": "coco", "templates": {"refer": ["{phrase}{phrase}"]}}, "ground.templates.refer, text 1 has the place"),
         ({"names": "coco", "templates": {"mention": []}}, "ground.templates.mention needs a text"),
-        ({"names": "coco", "form": "qwen3"}, "There is no form of grounded text named 'qwen3'. Did you mean 'qwen3_vl'"),
+        ({"names": "coco", "form": "qwen3"}, "ground.form: there is no form of grounded text named 'qwen3'. Did you mean"),
         ({"names": "coco", "form": "qwen2_5_vl"}, "ground.form qwen2_5_vl has pixels of the model's picture, so it needs"),
     ],
 )
@@ -285,6 +285,12 @@ def test_a_wrong_parameter_is_one_line_with_its_place(parameters: dict[str, Any]
     with pytest.raises(RecipeError, match=f"^{message}") as caught:
         Ground(**parameters).check()
     assert "\n" not in str(caught.value)
+
+
+def test_a_source_without_labelled_boxes_is_a_mistake() -> None:
+    Ground(names="coco").check_rows(rows_of(IMAGE, "A couch."))
+    with pytest.raises(RecipeError, match=r"^ground needs boxes with labels, and none of the source's first 1 rows has one"):
+        Ground(names="coco").check_rows(rows_of({**IMAGE, "box_labels": None}, "A couch."))
 
 
 def photos() -> pa.Table:

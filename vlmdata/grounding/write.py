@@ -18,10 +18,10 @@ FORMS = tuple(sorted(path.stem for path in (Path(__file__).parent / "forms").glo
 MIN_VISIBLE = 0.2  # Kosmos-2's training, unilm/kosmos-2/train.sh
 
 
-def check_form(form: str) -> None:
-    """Raise a RecipeError if there is no form of this name."""
+def check_form(form: str, where: str = "grounding") -> None:
+    """Raise a RecipeError if there is no form of this name. `where` is the parameter that has the name."""
     if form not in FORMS:
-        raise RecipeError(f"There is no form of grounded text named '{form}'.{suggest(form, list(FORMS))}")
+        raise RecipeError(f"{where}: there is no form of grounded text named '{form}'.{suggest(form, list(FORMS))}")
 
 
 def form_named(form: str) -> Form:

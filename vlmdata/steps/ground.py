@@ -178,7 +178,7 @@ class Ground(Step):
     def _check_form(self) -> None:
         if not self.form:
             return
-        check_form(self.form)
+        check_form(self.form, f"{self.name}.form")
         in_pixels = isinstance(form_named(self.form).scale, Pixels)
         if in_pixels and not (len(self.form_pixels) == 2 and 1 <= self.form_pixels[0] <= self.form_pixels[1]):
             raise RecipeError(

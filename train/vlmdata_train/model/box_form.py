@@ -55,9 +55,6 @@ def box_form(entry: Any) -> BoxForm | None:
     ((name, parameters),) = entry.items()
     if parameters is not None and (not isinstance(parameters, Mapping) or "name" in parameters):
         raise RecipeError(f"grounding: the parameters of {name} must be a mapping of `min_visible`, not {parameters!r}")
-    try:
-        check_form(name)
-    except RecipeError as error:
-        raise RecipeError(f"grounding: {error}") from None
+    check_form(name)
     form: BoxForm = catalog.build(BoxForm, {"name": name, **(parameters or {})}, "grounding")
     return form
