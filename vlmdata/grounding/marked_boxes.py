@@ -11,7 +11,7 @@ from vlmdata.grounding.spans import Box
 
 MIN_SIDE = 32  # pixels; the frame of a smaller box would be more frame than box
 SAME_PLACE = 0.5  # from this overlap (intersection over union) on, a frame around one box is as well one around the other
-IN_FRONT = 3.0  # a box that is at least so many times as large as one over it counts as its background
+IN_FRONT = 3.0  # a box that is at least this many times as large as one over it counts as its background
 
 
 @dataclass(frozen=True)

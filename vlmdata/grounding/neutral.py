@@ -1,7 +1,7 @@
 """Grounded texts in their stored, neutral form, for the picture that a model gets.
 
 The boxes stay fractions, `the dog [0.125, 0.250, 0.500, 0.750] on a sofa`, but of the model's picture. So the text fits the
-pixels of a model without a form of its own.
+pixels of a model that has no form.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Span:
     boxes: tuple[int, ...]  # numbers of the image's boxes, from 0
 
     def moved(self, characters: int) -> Span:
-        """Return the span of a text that has so many more characters before it."""
+        """Return the span of a text with this many more characters before it."""
         return replace(self, start=self.start + characters, phrase_end=self.phrase_end + characters, end=self.end + characters)
 
 

@@ -27,7 +27,7 @@ NAMED = 0.95  # the least share of them whose nearest colour of COLOURS must be 
 NEAR = 40.0  # a pixel of the picture has about the colour of a mark below this Delta E
 SAME_HUE, STRONG, BRIGHT = 9, 128, 128  # so does one whose hue is within 18 degrees, if it is neither pale nor dark
 RARE = 0.002  # the largest share of such pixels in a picture
-SIDE = 128  # a picture is searched for colours in a grid of at most so many pixels a side
+SIDE = 128  # a picture is searched for colours in a grid of at most this many pixels a side
 SAMPLED = 20_000  # about the largest number of pixels under a mark that are examined
 
 

@@ -1,1 +1,1 @@
-"""Reads PDFs in a process of its own: pages as pictures, words with boxes, and the reading order of text and figures."""
+"""Reads PDFs in a separate process: pages as pictures, words with boxes, and the reading order of text and figures."""

@@ -58,7 +58,7 @@ def columns(items: Sequence[B], height: float, *, from_right: bool = False, dept
 
 
 def is_unclear(items: Sequence[Boxed]) -> bool:
-    """Return whether so many lines overlap others that no order can be told, as in text that is set over other text."""
+    """Return whether so many lines overlap others that their order is not known, as in text that is set over other text."""
     found = sorted(items, key=lambda item: item.box[1])
     overlapping: set[int] = set()
     for number, one in enumerate(found):
