@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.video.made_videos import grey, read, times_and_numbers, write_video
-from vlmdata.video.settings import VideoError
+from vlmdata.video.frame_stream import Budget
+from vlmdata.video.read_video import read_video
+from vlmdata.video.settings import FrameSettings, VideoError
 
 CODECS = {"mp4": "libx264", "mkv": "libx264", "webm": "libvpx-vp9", "avi": "mpeg4", "ts": "libx264", "mov": "libx264"}
 FINE = {"qmin": "1", "qmax": "2"}  # for mpeg4, whose usual quality changes the brightness
@@ -59,6 +61,15 @@ def test_jumps_to_keyframes_find_the_frames_that_decoding_through_finds(ending: 
     every = {one.time_s: one.data for one in read(path, every_s=0.1)[1]}
     assert [one.data == every[one.time_s] for one in sparse] == [True] * 6
     assert ending_of_sparse.facts["frames_decoded"] < 200
+
+
+def test_a_video_with_one_keyframe_is_decoded_about_once(tmp_path: Path) -> None:
+    options = {"g": "9999", "x264-params": "keyint=infinite:scenecut=0"}
+    write_video(path := tmp_path / "a.mp4", [grey(n) for n in range(300)], rate=2, options=options)
+    for settings in (FrameSettings(every_s=40, min_distance=0), FrameSettings(count=3, min_distance=0)):
+        with open(path, "rb") as file:
+            assert len(list(read_video(file, settings, budget := Budget(10_000)))) == 2 + (4 if settings.count is None else 3)
+        assert budget.spent < 2.5 * 300 * 0.053  # 0.053: a frame
 
 
 def test_a_long_video_gets_frames_farther_apart_and_not_only_its_beginning(tmp_path: Path) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 
 from tests.video.made_videos import read, with_track
+from vlmdata.video.frame_stream import PACKET_COST, Budget
+from vlmdata.video.subtitle_tracks import said_in, text_track
 from vlmdata.video.subtitles import Said, in_file, plain
 
 SRT = "1\r\n00:00:00,500 --> 00:00:01,000\r\n<i>One</i>\r\ntwo\r\n\r\n"
@@ -67,3 +73,39 @@ def test_the_texts_of_a_track_are_read(ending: str, codec: str, tmp_path: Path) 
     with_track(path := tmp_path / f"a.{ending}", codec, [(0.25, 0.75, "One <b>two</b>"), (1.5, 1.9, "Straße")])
     assert read(path)[0].texts == [Said(0.25, 0.75, "One two"), Said(1.5, 1.9, "Straße")]
     assert read(path, subtitles=False)[0].texts == []
+
+
+HOSTILE = {
+    "blank lines": "\n" * 300_000,
+    "braces that stay open": "0:01 --> 0:02\n{" + r"\p1" * 300_000,
+    "drawings that stay open": r"0:01 --> 0:02\n{\p1}{".replace(r"\n", "\n") + r"\p0" * 300_000,
+    "tags that stay open": "0:01 --> 0:02\n" + "<a" * 300_000,
+    "a million texts": "0:01-->0:02\nx\n" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_time_to_read_hostile_subtitles_grows_with_their_length(name: str, tmp_path: Path) -> None:
+    """A pattern that tries each pair of places would take hours, so the process ends at its limit of CPU time."""
+    (path := tmp_path / "a.srt").write_text(HOSTILE[name])
+    code = (
+        "import resource, sys; from pathlib import Path; from vlmdata.video.subtitles import in_file\n"
+        f"resource.setrlimit(resource.RLIMIT_CPU, (60, 60)); print(len(in_file(Path({str(path)!r}).read_text())))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert (ended.returncode, int(ended.stdout or -1) <= 1) == (0, True)
+
+
+def test_shapes_are_left_out_and_the_texts_around_them_stay() -> None:
+    assert plain(r"a{\i1\p1}m 0 0 l 9 9{\p0}b{\p2}m 1 1{x}m 2 2") == "ab"
+    assert plain(r"{\pos(1,2)}a {note} b") == "a {note} b"
+
+
+def test_a_search_for_rare_subtitles_costs_something_for_each_packet(tmp_path: Path) -> None:
+    with_track(path := tmp_path / "a.mkv", "subrip", [(0.5, 1.0, "one")])
+    with av.open(str(path)) as container:
+        track = text_track(container, "")
+        assert track is not None
+        found = said_in(container, track, Fraction(0), budget := Budget(1))
+    assert [said.text for said in found] == ["one"]
+    assert budget.spent >= 21 * PACKET_COST  # 20 frames and the text

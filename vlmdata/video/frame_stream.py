@@ -41,12 +41,16 @@ class Budget:
 
 
 def packets(container: Any, stream: Any, budget: Budget) -> Iterator[Any]:
-    """Yield the packets of a stream. Raises FFmpegError for a damaged file, and VideoError `too_costly`."""
+    """Yield the packets of a stream. Raises FFmpegError for a damaged file, and VideoError `too_costly`.
+
+    The packets of other streams cost too, so that a search for rare ones, such as subtitles in a long film, counts as progress.
+    """
     while True:
         try:
-            for packet in container.demux(stream):
+            for packet in container.demux():
                 budget.spend(PACKET_COST)
-                yield packet
+                if packet.stream.index == stream.index:
+                    yield packet
             return
         except IndexError:  # PyAV does not know a stream that begins after the header (18.1). The next packet follows
             budget.spend(PACKET_COST)
@@ -71,7 +75,7 @@ class FrameStream:
         self.start: Fraction | None = None
         self.last: Fraction | None = None  # time of the last frame
         self.gap = Fraction(1, 25)  # seconds between the last two frames
-        self.key_distance = Fraction(0)  # the longest distance of keyframes so far, in seconds; 0: none was seen
+        self.key_distance = Fraction(0)  # the longest distance of keyframes so far, in seconds; 0: unknown
         self.frames = self.bad_packets = 0
         self.is_cut = False
         self._bad_in_row = 0
@@ -112,7 +116,8 @@ class FrameStream:
     def jump(self, goal: Fraction) -> None:
         """Continue at a keyframe that is not after `goal`. Earlier frames are left out, so times still grow.
 
-        A search in MPEG-TS may end at a later keyframe. Then it is repeated for earlier times.
+        A search in MPEG-TS may end at a later keyframe. Then it is repeated for earlier times. The place where a search ends
+        shows how far keyframes are apart, so a video with one keyframe is not decoded from its beginning again and again.
         """
         before = self.last, self.gap
         assert before[0] is not None
@@ -122,6 +127,7 @@ class FrameStream:
                 return  # the container cannot be searched: decode through
             self._held = self.next()
             if self._landed is not None and self._landed <= goal:
+                self.key_distance = max(self.key_distance, at - self._landed)
                 return
             if back is not None:
                 self.last, self.gap = before

@@ -13,10 +13,11 @@ from vlmdata.readers.strings import clean
 ENDINGS = (".srt", ".vtt", ".ass", ".ssa")
 MOST, MOST_CHARS = 100_000, 4_000_000  # texts and characters of one video; a film has about 2,000 texts
 _CLOCK = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
-_TIMES = re.compile(rf"^\s*{_CLOCK}\s*-->\s*{_CLOCK}.*$", re.MULTILINE)
+_TIMES = re.compile(rf"^[^\S\n]*{_CLOCK}[^\S\n]*-->[^\S\n]*{_CLOCK}.*$", re.MULTILINE)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<\d[\d:.]*>")  # <i>, <c.yellow>, <v Anna>, and WebVTT's times within a text
 _OVERRIDE = re.compile(r"\{\\[^{}]*\}")  # {\an8}, {\i1}
-_DRAWING = re.compile(r"\{[^{}]*\\p[1-9][^{}]*\}.*?(?:\{[^{}]*\\p0[^{}]*\}|$)", re.DOTALL)
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_DRAW = re.compile(r"\\p([0-9])")  # {\p1} begins a drawing, and {\p0} ends it
 
 
 class Said(NamedTuple):
@@ -29,9 +30,26 @@ class Said(NamedTuple):
 
 def plain(text: str) -> str:
     """Return a text without the tags of SubRip, WebVTT and ASS, and without white space at the ends of its lines."""
-    text = _OVERRIDE.sub("", _DRAWING.sub("", text)).replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " ")
+    text = _OVERRIDE.sub("", _without_drawings(text)).replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " ")
     lines = html.unescape(_TAG.sub("", text)).replace("\0", "").splitlines()
     return clean("\n".join(filter(None, map(str.strip, lines))))
+
+
+def _without_drawings(text: str) -> str:
+    """Return a text of ASS without the shapes between {\\p1} and {\\p0}. The time grows with the length of the text."""
+    if "\\p" not in text:
+        return text
+    kept: list[str] = []
+    at, is_drawing = 0, False
+    for braces in _BRACES.finditer(text):
+        if not is_drawing:
+            kept.append(text[at : braces.start()])
+        at = braces.end()
+        scales = _DRAW.findall(braces[1])
+        is_drawing = scales[-1] != "0" if scales else is_drawing
+        if not scales and not is_drawing:
+            kept.append(braces[0])
+    return "".join(kept) if is_drawing else "".join([*kept, text[at:]])
 
 
 def in_file(text: str) -> list[Said]:
@@ -59,7 +77,7 @@ def tidy(found: Iterable[Said]) -> list[Said]:
 
 def _in_blocks(text: str) -> Iterator[Said]:
     """Yield the subtitles of SubRip or WebVTT: a line of times, then lines up to the next block."""
-    times = list(_TIMES.finditer(text))
+    times = list(itertools.islice(_TIMES.finditer(text), MOST + 1))  # `tidy` drops all after the first MOST
     for one, following in itertools.zip_longest(times, times[1:]):
         body = text[one.end() : following.start() if following else len(text)].lstrip("\n")
         body = re.split(r"\n[ \t]*\n", body, maxsplit=1)[0]
