@@ -89,6 +89,14 @@ def test_clips_are_rows_with_their_own_texts(made: Path, tmp_path: Path) -> None
     assert [extra(row)["video"]["clip_start_s"] for row in (first, second)] == [0.0, 1.0]
 
 
+def test_a_frame_at_the_begin_of_a_clip_belongs_to_it(tmp_path: Path) -> None:
+    """Of floating-point numbers, 3.3 / 1.1 is less than 3."""
+    write_video(tmp_path / "a.mkv", [photo(n) for n in range(40)], codec="mpeg4")
+    rows = read_all(Video(path=str(tmp_path), every_s=0.1, clip_s=1.1, min_distance=0)).to_pylist()
+    assert [row["images"][0]["time_s"] for row in rows] == [0.0, 1.1, 2.2, 3.3]
+    assert [len(row["images"]) for row in rows] == [11, 11, 11, 7]
+
+
 def test_each_unusable_file_is_a_dropped_row_with_its_place(made: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mkv").write_text("a text")

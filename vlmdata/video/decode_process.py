@@ -75,7 +75,7 @@ def _messages(job: dict[str, Any], settings: FrameSettings, budget: Budget) -> I
             part: Any = Window(file, job["offset"], size)  # unlike a file, it accepts a seek to any place, which FFmpeg tries
             for one in read_video(part, settings, budget):
                 if isinstance(one, Picture):
-                    yield {"time_s": one.time_s, "size": len(one.data)}, one.data
+                    yield {"time_s": one.time_s, "clip": one.clip, "size": len(one.data)}, one.data
                 elif isinstance(one, Ending):
                     yield {"done": True, "facts": one.facts}, b""
                 else:

@@ -26,10 +26,11 @@ MAX_BYTES = 200_000_000  # encoded frames of a row; 768 JPEGs of 768 pixels have
 
 @dataclass(frozen=True)
 class Picture:
-    """A chosen frame: seconds since the first frame, and the encoded image."""
+    """A chosen frame: seconds since the first frame, the encoded image, and the number of its clip (0 without clips)."""
 
     time_s: float
     data: bytes
+    clip: int = 0
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class _Chosen:
             self._in_clip += 1
             data = encode(pixels, own.format, own.quality)
             self._bytes += len(data)
-            yield Picture(float(time), data)
+            yield Picture(float(time), data, max(self._clip, 0))
 
     def _has_room(self, time: Fraction) -> bool:
         """Return whether the row of this time has fewer than `max_frames` frames. Each clip keeps its first frame."""

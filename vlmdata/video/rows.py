@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,7 +50,7 @@ def video_rows(decoder: Decoder, where: Place, about: About, clip_s: float | Non
                 facts = head["facts"]
                 texts = _shifted(about.beside, head["offset_s"]) or [Said(*said) for said in head["texts"]]
             else:
-                number = 0 if clip_s is None else math.floor(head["time_s"] / clip_s)
+                number = head["clip"]
                 if number != clip.number and clip.frames:
                     shown, texts = _until(texts, number * (clip_s or 0))
                     yield clip.row(about, shown, facts, clip_s)
