@@ -1,7 +1,11 @@
 """Text and figures of PDFs become one document in the order that their author meant."""
 
 import io
+import json
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,3 +220,39 @@ def test_random_pages_of_one_to_three_columns_are_in_the_true_order(tmp_path):
     found = [[text.split(" ")[0] for text in order(row)] for row in rows]
     right = [seed for seed, (_, truth) in enumerate(made) if found[seed] == truth]
     assert right == list(range(40)), [(seed, made[seed][1], found[seed]) for seed in range(40) if seed not in right][:3]
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000, "1" + "-" * 190_000 + "x", "a" * 100_000 + "-", "1" + " |" * 90_000 + "x"])
+def test_the_time_to_join_hostile_lines_grows_with_their_length(tmp_path, text):
+    """A pattern that tries each pair of places would take minutes, so the process ends at its limit of CPU time."""
+    lines = [{"text": text, "box": [0, 0, 99, 9], "divided": False}, {"text": "b", "box": [0, 10, 99, 19], "divided": False}]
+    page = {"page": 1, "height": 800.0, "blocks": [{"box": [0, 0, 99, 19], "lines": lines, "size": 9.0}]}
+    (path := tmp_path / "page.json").write_text(json.dumps(page))
+    code = (
+        "import json, resource; from pathlib import Path; from vlmdata.pdf.document import parts_of\n"
+        f"resource.setrlimit(resource.RLIMIT_CPU, (30, 30)); page = json.loads(Path({str(path)!r}).read_text())\n"
+        "print(len(parts_of([(page, [])])))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert (ended.returncode, ended.stdout) == (0, "1\n")
+
+
+def test_a_plot_of_twenty_thousand_points_is_one_figure_within_the_limit_of_time(tmp_path):
+    page, points = PdfPage(), random.Random(1)
+    page.text(50, 40, "A page with a plot")
+    for _ in range(20_000):
+        x, y = 100 + 400 * points.random(), 300 + 300 * points.random()
+        page.draw(f"{x:.1f} {y:.1f} m {x + 1:.1f} {y + 2:.1f} {x + 2:.1f} {y + 2:.1f} {x + 3:.1f} {y:.1f} c S")
+    row = document_of(tmp_path, page, max_cpu_s=10)
+    assert [bool(image) for image in row["images"]] == [False, True]
+
+
+@pytest.mark.parametrize("cells", [1, 2, 3])
+def test_long_lists_and_tables_are_read_within_the_usual_limit_of_time(tmp_path, cells):
+    page = PdfPage(300, 20 + 600 * 12)
+    for number in range(600):
+        for cell in range(cells):
+            page.text(20 + 90 * cell, 20 + number * 12, f"{'abc'[cell]}{number}")
+    row = document_of(tmp_path, page, max_cpu_s=10)
+    words = " ".join(text["text"] for text in row["texts"]).split()
+    assert words == [f"{'abc'[cell]}{number}" for number in range(600) for cell in range(cells)]

@@ -20,6 +20,7 @@ LEAST_REPEATS = 3  # pages
 UNCLEAR_PAGES = 0.2  # share of a document's pages with text whose lines overlap; with more, the layout does not tell the order
 SAME_SIZE = 1.12  # ratio of the heights of two parts of one paragraph
 CAPTION_GAP = 36.0  # points between a figure and its caption
+LONGEST_NUMBER = 40  # characters of a page number with its words and dashes; comparing a long line would take long
 _NUMBER = re.compile(
     r"(page|seite|p\.)?[\s\-–—|]*([0-9]{1,5}|[ivxlcdm]{1,7})([\s\-–—|]*(of|/|von)?\s*[0-9]{0,5})?[\s\-–—|]*", re.I
 )
@@ -101,7 +102,7 @@ def _heads_on(head: dict[str, Any], heads: dict[str, list[float]]) -> set[int]:
     return {
         id(line)
         for line in _lines_at_edge(head)
-        if _NUMBER.fullmatch(line["text"].strip())
+        if (len(line["text"]) <= LONGEST_NUMBER and _NUMBER.fullmatch(line["text"].strip()))
         or any(abs(place - line["box"][1]) <= 2 * MOVED for place in heads.get(_alike(line), ()))
     }
 
@@ -109,7 +110,7 @@ def _heads_on(head: dict[str, Any], heads: dict[str, list[float]]) -> set[int]:
 def _hyphenated(heads: Sequence[dict[str, Any]]) -> set[str]:
     """Return the words that have a hyphen within a line, so that a hyphen at the end of a line may belong to the word."""
     lines = (line["text"] for head in heads for block in head["blocks"] for line in block["lines"])
-    return {word.lower() for text in lines for word in re.findall(r"\w+(?:-\w+)+", text)}
+    return {word.lower() for text in lines for word in re.findall(r"\b\w+(?:-\w+)+", text)}
 
 
 def _text(lines: Sequence[dict[str, Any]], hyphenated: set[str]) -> str:
@@ -127,7 +128,8 @@ def joined(before: str, after: str, hyphenated: set[str]) -> str:
     """
     if not before:
         return after
-    first, second = re.search(r"(\w+)-$", before), re.match(r"[^\W\d_]+", after)
+    first = re.search(r"\b(\w+)-$", before) if before.endswith("-") else None
+    second = re.match(r"[^\W\d_]+", after)
     if first is None or second is None:
         is_wide = "\u2e80" < before[-1] < "\uffa0" and "\u2e80" < after[:1] < "\uffa0"  # Chinese and Japanese have no spaces
         return before + ("" if is_wide or before.endswith("-") else " ") + after

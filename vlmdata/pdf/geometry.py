@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
+STRIP = 20.0  # points
 Box = tuple[float, float, float, float]
 
 
@@ -43,7 +45,8 @@ def has_center_in(box: Box, outer: Box) -> bool:
 def clusters(boxes: list[Box], within: float) -> list[list[int]]:
     """Return the boxes in groups, as numbers into `boxes`: boxes at most `within` points apart share a group.
 
-    The boxes are swept from left to right, so the time grows with the boxes that overlap in x.
+    The boxes are swept from left to right, and compared only with those in the same strips of the page, STRIP points high. So
+    the thousands of points of a plot take little time.
     """
     parent = list(range(len(boxes)))
 
@@ -53,14 +56,19 @@ def clusters(boxes: list[Box], within: float) -> list[list[int]]:
             number = parent[number]
         return number
 
-    active: list[int] = []
+    strips: defaultdict[int, list[int]] = defaultdict(list)  # the boxes that later ones may still touch
     for number in sorted(range(len(boxes)), key=lambda one: boxes[one][0]):
-        box = boxes[number]
-        active = [one for one in active if boxes[one][2] + within >= box[0]]
-        for one in active:
-            if boxes[one][1] - within <= box[3] and box[1] - within <= boxes[one][3]:
-                parent[root(one)] = root(number)
-        active.append(number)
+        box, own = boxes[number], number
+        for strip in range(int((box[1] - within) // STRIP), int((box[3] + within) // STRIP) + 1):
+            strips[strip] = [one for one in strips[strip] if boxes[one][2] + within >= box[0]]
+            for one in strips[strip]:
+                if parent[one] != own and boxes[one][1] - within <= box[3] and box[1] - within <= boxes[one][3]:
+                    other = root(one)
+                    if own == number:
+                        parent[number] = own = other
+                    elif other != own:
+                        parent[other] = own
+            strips[strip].append(number)
     groups: dict[int, list[int]] = {}
     for number in range(len(boxes)):
         groups.setdefault(root(number), []).append(number)

@@ -7,10 +7,12 @@ columns, and each group of bands that has a common gap is cut into columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from vlmdata.pdf.geometry import Box, area, shared
 
+MOST_WORK = 500_000  # items of a page that are compared to find columns; after that, bands are read from top to bottom
 DEEPEST = 40  # nested cuts; a page that needs more is sorted from top to bottom
 MIN_COLUMN = 6.0  # width of a column in heights of a line; lists have narrower numbers
 MIN_GAP = 0.6  # width of the gap between columns, in heights of a line
@@ -28,26 +30,37 @@ class Boxed(Protocol):
 B = TypeVar("B", bound=Boxed)
 
 
-def columns(items: Sequence[B], height: float, *, from_right: bool = False, depth: int = 0) -> list[list[B]]:
+def columns(items: Sequence[B], height: float, *, from_right: bool = False) -> list[list[B]]:
     """Return the items in reading order, in a list for each column. `height` is the usual height of a line in points.
 
     `from_right`: the right column is read first, as in Arabic or Hebrew.
     """
+    return _columns(items, height, from_right, 0, _Work(MOST_WORK))
+
+
+@dataclass
+class _Work:
+    """How many more items of the page may be compared."""
+
+    left: int
+
+
+def _columns(items: Sequence[B], height: float, from_right: bool, depth: int, work: _Work) -> list[list[B]]:
     if len(items) < 2 or depth > DEEPEST:
         return [sorted(items, key=lambda item: (item.box[1], item.box[0]))] if items else []
     cut = _column_cut(items, height)
     if cut is not None:
         sides = [[item for item in items if item.box[0] < cut], [item for item in items if item.box[0] >= cut]]
         ordered = reversed(sides) if from_right else sides
-        return [found for side in ordered for found in columns(side, height, from_right=from_right, depth=depth + 1)]
+        return [found for side in ordered for found in _columns(side, height, from_right, depth + 1, work)]
     bands = _bands(items)
-    groups = _joined(bands, height)
+    groups = _joined(bands, height, work)
     if len(groups) == 1:
         return [_rows(items, from_right=from_right)]
     found: list[list[B]] = []
     was_single = False  # bands without columns continue each other
     for group in groups:
-        inner = columns(group, height, from_right=from_right, depth=depth + 1)
+        inner = _columns(group, height, from_right, depth + 1, work)
         is_single = len(inner) == 1
         if was_single and is_single:
             found[-1] = [*found[-1], *inner[0]]
@@ -139,32 +152,42 @@ def _bands(items: Sequence[B]) -> list[list[B]]:
     return bands
 
 
-def _joined(bands: Sequence[list[B]], height: float) -> list[list[B]]:
+def _joined(bands: Sequence[list[B]], height: float, work: _Work) -> list[list[B]]:
     """Return neighbouring bands as one group for as long as the group has a gap between columns."""
     groups: list[list[B]] = []
     number = 0
     while number < len(bands):
         longest, union = number + 1, list(bands[number])
+        spans = _with_spans([], bands[number], height)
         for end in range(number + 1, len(bands)):
-            union = union + bands[end]
-            if _crosses(bands[number : end + 1], height):
+            union += bands[end]
+            spans = _with_spans(spans, bands[end], height)
+            if len(spans) > 1:
+                work.left -= len(union)
+                if work.left >= 0 and _column_cut(union, height) is not None:
+                    longest = end + 1
+            elif spans[0][1] - spans[0][0] >= 2 * MIN_COLUMN * height:
+                break  # together the bands leave no gap in x, so that no more bands can give one
+            if work.left < 0:
                 break
-            if _column_cut(union, height) is not None:
-                longest = end + 1
         groups.append([item for band in bands[number:longest] for item in band])
         number = longest
     return groups
 
 
-def _crosses(bands: Sequence[list[B]], height: float) -> bool:
-    """Return whether the items of the bands together leave no gap in x, so that no more bands can give one."""
-    spans = sorted((item.box[0], item.box[2]) for band in bands for item in band)
-    end = spans[0][1]
-    for left, right in spans[1:]:
-        if left - end >= MIN_GAP * height:
-            return False
-        end = max(end, right)
-    return len(spans) > 1 and end - spans[0][0] >= 2 * MIN_COLUMN * height
+def _with_spans(spans: Sequence[tuple[float, float]], band: Sequence[Boxed], height: float) -> list[tuple[float, float]]:
+    """Return the parts of the x axis that are covered, with those of one more band. Parts have gaps between columns."""
+    found = list(spans)
+    for item in band:
+        left, right = item.box[0], item.box[2]
+        apart = []
+        for span in found:
+            if left - span[1] >= MIN_GAP * height or span[0] - right >= MIN_GAP * height:
+                apart.append(span)
+            else:
+                left, right = min(left, span[0]), max(right, span[1])
+        found = [*apart, (left, right)]
+    return found
 
 
 def _rows(items: Sequence[B], *, from_right: bool) -> list[B]:
