@@ -163,3 +163,8 @@ def test_the_process_ends_if_the_reader_stops_early(tmp_path):
         pages.close()
         again = [head for head, _ in process.pages(pdf(GOOD), options)]
         assert again[0] == {"pages": 1} and again[1]["text"] == "good words"
+
+
+def test_a_page_whose_crop_box_lies_outside_is_dropped_with_a_clear_problem(tmp_path):
+    (row,) = rows_of(tmp_path, pdf(PdfPage(head="/CropBox[5000 5000 6000 6000]")))
+    assert (row["reason"], "no part of the page is visible" in row["problem"]) == ("bad_page", True)

@@ -32,6 +32,8 @@ class Page:
     def __init__(self, raw: Any):
         self.raw = raw
         self.width, self.height = raw.get_size()
+        if min(self.width, self.height) <= 0:
+            raise ValueError("no part of the page is visible: its CropBox lies outside of its MediaBox")
         self.box: Box = (0.0, 0.0, self.width, self.height)
         self.to_display = self._display()
 
