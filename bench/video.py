@@ -1,4 +1,4 @@
-"""Measure what frames of videos cost: `python -m bench.video FILE ...`, or `python -m bench.video --hours 10`.
+"""Measure what frames of videos cost: `python -m bench.video FILE ...`, or `python -m bench.video --hours 1`.
 
 For each file: the CPU seconds of plain PyAV (decode every frame with one thread, and keep nothing), and of the source's code at
 one frame a second, with 8 frames, and by scene. With `--hours`, a video of this length with a frame each second is made and

@@ -73,12 +73,20 @@ def test_a_page_whose_lists_do_not_fit_is_dropped_with_its_problem(tmp_path, pag
 
 
 def test_boxes_outside_the_page_become_null_and_keep_their_word(tmp_path):
-    wrong = [[0.5, 0.5, 0.9, 0.1], [0.1, 0.1, 0, 0.1], [float("nan"), 0, 1, 1], [1, 2, 3], "box", [-0.01, 0.0, 0.51, 0.5]]
-    page = pdfa_page(list("abcdef"), wrong)
+    wrong = [
+        [0.5, 0.5, 0.9, 0.1],
+        [0.1, 0.1, 0, 0.1],
+        [float("nan"), 0, 1, 1],
+        [1, 2, 3],
+        "box",
+        [10**400, 0, 1, 1],
+        [-0.01, 0.0, 0.51, 0.5],
+    ]
+    page = pdfa_page(list("abcdefg"), wrong)
     (row,) = rows_of(tmp_path, {"0.json": json.dumps({"pages": [page]}).encode(), "0.pdf": a_pdf()})
     image = row["images"][0]
-    assert image["boxes"][:5] == [None] * 5 and image["boxes"][5] == [0.0, 0.0, 625.0, 833.5]
-    assert image["box_labels"] == list("abcdef")
+    assert image["boxes"][:6] == [None] * 6 and image["boxes"][6] == [0.0, 0.0, 625.0, 833.5]
+    assert image["box_labels"] == list("abcdefg")
 
 
 def test_other_numbers_of_pages_in_the_json_are_counted(tmp_path):

@@ -8,12 +8,12 @@ is the left, top, width and height as fractions of the page.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from vlmdata.readers.strings import clean
 
+FAR = 1000  # fractions of a page: larger numbers are no part of a box
 OUTSIDE = 0.02  # fraction of the page by which a box may reach over its edge
 
 
@@ -54,8 +54,8 @@ def marked(page: Any, kind: str) -> Marked | None:
 
 
 def _corners(box: Any) -> tuple[float, float, float, float] | None:
-    if not isinstance(box, list) or len(box) != 4 or not all(type(one) in (int, float) and math.isfinite(one) for one in box):
-        return None
+    if not isinstance(box, list) or len(box) != 4 or not all(type(one) in (int, float) and abs(one) < FAR for one in box):
+        return None  # no NaN either, and no integer that is too large for a float
     left, top, width, height = box
     ends = left, top, left + width, top + height
     if width <= 0 or height <= 0 or min(ends) < -OUTSIDE or max(ends) > 1 + OUTSIDE:
