@@ -12,6 +12,7 @@ from PIL import Image
 from tests.loader.tars import sample_files, write_tar
 from vlmdata import stream
 from vlmdata.errors import InputError
+from vlmdata.images import augmentations
 from vlmdata.images.augmentations import apply, read_operations
 from vlmdata.images.decode import decode
 from vlmdata.images.draw_augmentations import Forbidden, Ranges, draw_view, generator_of
@@ -205,3 +206,31 @@ def test_with_a_form_the_boxes_of_texts_follow_the_pixels() -> None:
     assert (found["png"][60, 120:] == 255).all() and not found["png"][60, :119].any()
     cut = sample(scores={"augment": [["resized_crop 0.5 0 1 1"]]}, **facts)
     assert read({**made, "json": cut["json"]}, grounding="qwen2_vl", alternatives=False)["txt"] == "the square is white"
+
+
+def test_many_boxes_take_no_time_that_grows_with_calls_for_each() -> None:
+    count = 50_000
+    made = sample(boxes=[BOX] * count, scores={"augment": [["rotate 8", "shear_x 0.1"]]})
+    calls: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = augmentations.affine
+        patch.setattr(augmentations, "affine", lambda *given: calls.append(1) or real(*given))
+        shown = read(made)["json"]["shown_boxes"]
+    assert len(shown) == count and shown[0] == shown[-1] and len(calls) <= 2
+
+
+def test_the_limit_of_memory_counts_what_the_operations_take() -> None:
+    facts = {"scores": {"augment": [["hue 0.1"]]}, "boxes": []}
+    target = io.BytesIO()
+    Image.new("RGB", (1000, 1000)).save(target, "jpeg")
+    made = {"jpg": target.getvalue(), "json": json.dumps(facts).encode()}
+    assert read(made, stored_augment=None, max_memory_mb=30)["jpg"].shape == (1000, 1000, 3)
+    with pytest.raises(DamagedSample, match="more than the limit of 30 MB"):
+        read(made, max_memory_mb=30)
+    assert read(made, max_memory_mb=46)["jpg"].shape == (1000, 1000, 3)
+
+
+def test_a_view_of_more_operations_than_the_step_draws_is_damage() -> None:
+    assert read(sample(scores={"augment": [["hflip"] * 24]}))["png"].shape == (120, 160, 3)
+    with pytest.raises(DamagedSample, match="a list of at most 24 operations"):
+        read(sample(scores={"augment": [["hflip"] * 25]}))

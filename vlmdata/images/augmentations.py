@@ -20,9 +20,11 @@ Pixels = NDArray[np.uint8]
 Affine = tuple[float, float, float, float, float, float]  # a, b, c, d, e, f: x' = a·x + b·y + c, y' = d·x + e·y + f
 SAME: Affine = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 FILL = (128, 128, 128)  # colour of parts without pixels; Cubuk et al. 2020, whose RandAugment code fills with 128
-MOST_OPERATIONS = 64  # of one view, because stored views may come from strangers
+MOST_OPERATIONS = 24  # of one view, because stored views may come from strangers; the step `augment` draws at most 19
 MOST_CHARACTERS = 200  # of one operation
 GRID = 16  # points along each side of a box, of which the visible ones are counted
+SOME = 1000  # boxes that are examined at a time, to limit memory
+APPLYING_BYTES = 17  # per pixel of the image: the peak memory of `apply` beside its input; `hue` needs the most
 
 # The names of the operations, with the range of each value.
 VALUES: dict[str, tuple[tuple[float, float], ...]] = {
@@ -113,23 +115,37 @@ def affine(operations: Sequence[Operation], width: int, height: int) -> Affine:
 
 
 def visible_share(operations: Sequence[Operation], box: Sequence[float], width: int, height: int) -> float:
-    """Return how much of a box (x0, y0, x1, y1 as fractions of the image) a view shows, as a share of its part in the image.
+    """Return how much of a box a view shows: see `visible_shares`."""
+    return float(visible_shares(operations, [box], width, height)[0])
+
+
+def visible_shares(
+    operations: Sequence[Operation], boxes: Sequence[Sequence[float]], width: int, height: int
+) -> NDArray[np.float64]:
+    """Return how much of each box (x0, y0, x1, y1 as fractions of the image) a view shows, as a share of its part in the image.
 
     A part that one operation moves out of the picture is lost, even if a later one moves its place back. The share is counted
-    on a grid of 16 x 16 points. It is 0 for a box without a part in the image.
+    on a grid of 16 x 16 points. It is 0 for a box without a part in the image. The boxes are examined together, because the
+    JSON of a stranger may have a million.
     """
-    x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in box)
-    if not (x0 < x1 and y0 < y1):
-        return 0.0
+    moving = [affine([operation], width, height) for operation in operations if operation.moves]
+    found = [_visible(moving, np.array(boxes[at : at + SOME], np.float64)) for at in range(0, len(boxes), SOME)]
+    return np.concatenate([np.zeros(0), *found])
+
+
+def _visible(moving: Sequence[Affine], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    x0, y0, x1, y1 = boxes.clip(0, 1).T
+    has_area = (x0 < x1) & (y0 < y1)
+    if not moving:
+        return has_area.astype(np.float64)
     steps = (np.arange(GRID) + 0.5) / GRID
-    x, y = (one.ravel() for one in np.meshgrid(x0 + steps * (x1 - x0), y0 + steps * (y1 - y0)))
-    visible = np.ones(len(x), bool)
-    for operation in operations:
-        if operation.moves:
-            a, b, c, d, e, f = affine([operation], width, height)
-            x, y = a * x + b * y + c, d * x + e * y + f
-            visible &= (x > 0) & (x < 1) & (y > 0) & (y < 1)
-    return float(visible.mean())
+    x = np.tile(x0[:, None] + steps * (x1 - x0)[:, None], GRID)  # (boxes, GRID * GRID)
+    y = np.repeat(y0[:, None] + steps * (y1 - y0)[:, None], GRID, axis=1)
+    visible = np.repeat(has_area[:, None], GRID * GRID, axis=1)
+    for a, b, c, d, e, f in moving:
+        x, y = a * x + b * y + c, d * x + e * y + f
+        visible &= (x > 0) & (x < 1) & (y > 0) & (y < 1)
+    return np.asarray(visible.mean(axis=1))
 
 
 def _moves(operation: Operation, width: int, height: int) -> Affine:

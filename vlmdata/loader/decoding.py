@@ -25,7 +25,7 @@ from vlmdata.errors import InputError
 from vlmdata.extras import check_installed
 from vlmdata.grounding.frame import Frame
 from vlmdata.grounding.write import MIN_VISIBLE, check_form
-from vlmdata.images.augmentations import Operation, apply
+from vlmdata.images.augmentations import APPLYING_BYTES, Operation, apply
 from vlmdata.images.budget import MAX_MEMORY_MB, MAX_PIXELS
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
@@ -144,7 +144,7 @@ class Decode:
             change = self._resize_of(*header.upright_size)
             operations = self.operations(sample, name)
             target = change.scaled if self.size and not operations else None  # operations count in pixels of the stored image
-            beside = 9 * math.prod(change.source) if operations else 0  # Pillow's two images, and the array of the result
+            beside = APPLYING_BYTES * math.prod(change.source) if operations else 0
             pixels = decode(
                 data, max_pixels=self.max_pixels, max_memory_mb=self.max_memory_mb, target=target, beside=beside, header=header
             ).pixels

@@ -11,11 +11,12 @@ import numpy as np
 from vlmdata.errors import InputError
 from vlmdata.grounding.frame import Frame, Shown
 from vlmdata.grounding.stored_boxes import fractions_of
-from vlmdata.images.augmentations import Operation, affine, read_operations, visible_share
+from vlmdata.images.augmentations import Operation, affine, read_operations, visible_shares
 from vlmdata.images.resize import Transform
 from vlmdata.untrusted import shown
 
 SHOWN_BOXES = "shown_boxes"
+NOWHERE = (0.0, 0.0, 0.0, 0.0)
 
 
 def operations_of(facts: Any, member: str, column: str, seed: int, *, moves: bool = False) -> tuple[Operation, ...]:
@@ -79,7 +80,8 @@ class Placed:
         width, height = self.change.source
         known = fractions_of(boxes, width, height)
         least = max(min_visible, 1e-9)
-        kept = [one if one and visible_share(self.operations, one, width, height) >= least else None for one in known]
+        shares = visible_shares(self.operations, [one or NOWHERE for one in known], width, height)
+        kept = [one if share >= least else None for one, share in zip(known, shares.tolist(), strict=True)]
         return Shown(kept, self.frame)
 
     def shown_boxes(self, boxes: list[Any]) -> list[list[float] | None]:

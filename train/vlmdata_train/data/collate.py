@@ -5,6 +5,7 @@ B rows, T tokens.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlmdata.images.augmentations import apply
+from vlmdata.images.augmentations import APPLYING_BYTES, apply
 from vlmdata.images.decode import decode
 from vlmdata.images.facts import ImageError
 from vlmdata.images.header import read_header
@@ -99,7 +100,10 @@ def pixels_of(picture: bytes | AugmentedPicture) -> np.ndarray:
     """Return the pixels of an encoded image, uint8 (H, W, 3), after its operations. Raises ImageError."""
     if isinstance(picture, bytes):
         return decode(picture).pixels
-    return apply(decode(picture.data).pixels, picture.operations)
+    header = read_header(picture.data)
+    return apply(
+        decode(picture.data, header=header, beside=APPLYING_BYTES * math.prod(header.upright_size)).pixels, picture.operations
+    )
 
 
 def _times(item: Media, tiles: int, plan: ImagePlan) -> list[float]:
