@@ -10,6 +10,7 @@ import pytest
 from tests.real_data import real_data
 from tests.sources.pictures import picture
 from tests.sources.reading import read_all
+from vlmdata.readers import refer_files
 from vlmdata.row import conform
 from vlmdata.sources.refcoco import Refcoco
 from vlmdata.step import RecipeError
@@ -206,3 +207,27 @@ def test_photos_of_coco_in_the_published_form_are_read(tmp_path: Path) -> None:
     rows = read_all(Refcoco(path=path, images=str(folder))).to_pylist()
     assert len(rows) == len({one["id"] for one in boxes}) and all(row["drop"] is None for row in rows)
     assert sum(len(row["images"][0]["boxes"]) for row in rows) == len(boxes)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_number_of_a_ref_that_is_a_bomb_is_not_written(tmp_path: Path, protocol: int) -> None:
+    bomb: list[Any] = []
+    for _ in range(60):  # a file of 400 bytes whose value as a text would have 2**60 brackets
+        bomb = [bomb, bomb]
+    loop: list[Any] = []
+    loop.append(loop)
+    refs = [ref(11, 1, "a", ref_id=number) for number in (bomb, loop, {"a": loop}, 1 << 40_000, float("nan"), 8)]
+    rows, _ = read(Refcoco(path=write(tmp_path, refs, protocol=protocol)))
+    assert json.loads(rows[0]["extra"])["ref_ids"] == [None] * 5 + [8]
+    bad, good = read(Refcoco(path=write(tmp_path, [ref(11, 1, "a", image_id=1 << 70), ref(11, 1, "a")], protocol=2)))[0]
+    assert bad["reason"] == "bad_record" and good["reason"] is None
+
+
+def test_a_list_that_refs_repeat_does_not_multiply_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [sentence(f"dog {n}") for n in range(200)]
+    many = ref(11, 1, sentences=said, ann_id=[11] * 60)
+    rows, others = read(Refcoco(path=write(tmp_path, [ref(12, 1, "dog"), many, ref(11, 1, "man")])))
+    assert (rows[0]["images"][0]["box_labels"], others) == (["dog", "man"], {"ref_beyond_most_boxes": 1})
+    monkeypatch.setattr(refer_files, "MOST_SENTENCES", 999)
+    with pytest.raises(RecipeError, match=r"has more than 999 sentences, which is no file of refs. Use `box_list`"):
+        read(Refcoco(path=write(tmp_path, [ref(11, 1, sentences=said) for _ in range(5)])))

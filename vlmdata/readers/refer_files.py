@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from vlmdata.readers.coco_json import corners, entries, load
 from vlmdata.readers.open_file import Damage, opened
@@ -18,6 +18,8 @@ from vlmdata.readers.strings import one_line_each
 from vlmdata.step import RecipeError
 
 LARGEST = 256 << 20  # bytes of a file of refs; RefCOCO's have less than 100 MB
+LARGEST_ID = 1 << 62
+MOST_SENTENCES = 2_000_000  # of all refs; RefCOCO has 142,210. A pickle can name one list of sentences in each ref
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Instances:
 class Ref:
     """An object of an image, and the distinct sentences that refer to it. Its annotations hold its boxes."""
 
-    number: Any
+    number: int | str | None
     image: int | str
     split: str
     notes: list[Any]
@@ -45,7 +47,12 @@ def read_refs(path: str) -> Iterator[tuple[int, Ref | str]]:
 
     Raises RecipeError if the file is neither a pickle of plain values nor JSON, or holds no list.
     """
+    said = 0
     for number, one in enumerate(_list_in(path), 1):
+        some = one.get("sentences") if isinstance(one, Mapping) else None
+        said += len(some) if isinstance(some, list) else 0
+        if said > MOST_SENTENCES:
+            raise RecipeError(f"{path} has more than {MOST_SENTENCES:,} sentences, which is no file of refs. Use `box_list`")
         yield number, _ref(one)
 
 
@@ -80,14 +87,19 @@ def _ref(value: Any) -> Ref | str:
     if not isinstance(value, Mapping):
         return "the ref is not a dict"
     image, split, notes = value.get("image_id"), value.get("split"), value.get("ann_id")
-    if not isinstance(image, int | str):
+    if not _is_id(image):
         return "the ref has no number as 'image_id'"
     if not isinstance(split, str):
         return "the ref has no text as 'split'"
     said = value.get("sentences")
     sentences = one_line_each(map(_sentence, said)) if isinstance(said, list) else []
     notes = notes if isinstance(notes, list) else [notes]
-    return Ref(value.get("ref_id"), image, split, notes, sentences)
+    number = value.get("ref_id")  # in a pickle it may be a list in lists, of which nobody could write the end
+    return Ref(number if _is_id(number) else None, image, split, notes, sentences)
+
+
+def _is_id(value: object) -> TypeGuard[int | str]:
+    return isinstance(value, str) or (isinstance(value, int) and abs(value) < LARGEST_ID)
 
 
 def _sentence(value: Any) -> Any:

@@ -23,6 +23,8 @@ from vlmdata.readers.stated_values import Box, whole_numbers
 from vlmdata.readers.strings import clean
 from vlmdata.step import RecipeError, Source
 
+MOST_BOXES = 10_000  # of an image, with all sentences; those of COCO have fewer than 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class Refcoco(Source):
@@ -109,6 +111,9 @@ class Refcoco(Source):
             places = [(box, category) for image, category, box in found if box is not None and image == number]
             if not places or not ref.sentences:
                 others["ref_without_box" if not places else "ref_without_sentence"] += 1
+            if len(boxes) + len(places) * len(ref.sentences) > MOST_BOXES:  # a product of what a file can repeat for nothing
+                others["ref_beyond_most_boxes"] += 1
+                continue
             for sentence in ref.sentences:
                 boxes += [box for box, _ in places]
                 labels += [sentence] * len(places)
