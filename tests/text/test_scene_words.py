@@ -90,11 +90,49 @@ def test_the_arrows_and_circles_of_unicode_are_found_in_each_language(language: 
         ('A sign that says "STOP"', {"flip": QUOTED, "turn": QUOTED}),
         ("Ein Schild „Halt“", {"flip": QUOTED, "turn": QUOTED}),
         ("Leftovers, brightness, credit, upset, whitewash, greenhouse", {}),
+        ("more morning sold basket plate nest rest mode be est", {}),
+        ("3 dogs", {"crop": "3"}),
+        ("in 2019, at 3.5 km", {}),
+        ("vers l'est", {"flip": "l'est", "turn": "l'est", "crop": "l'est"}),
         ("", {}),
     ],
 )
 def test_words_forbid_what_they_would_make_wrong(text: str, rules: dict[str, str]) -> None:
     assert words_against(["nothing", text]) == rules
+
+
+# Inflected and joined forms, other spellings, and words of children and of sailors.
+FORMS = {
+    "flip": (
+        "lefty, starboard, rechtsseitig, Linkskurve, le gaucher, zurdo, mancino, canhoto, "
+        "linksboven, rechterkant, vänstersida, "
+        "högerhand, lewego, prawymi, leworęczny, левыми, левосторонний, на западе, "
+        "по часовой стрелке, лівому, правою, "
+        "sağındakiler, solumuzda, soldakiler, doğusunda, kirinya, phía tây, 西边, ひだり, みぎ, "
+        "좌회전, اليد اليسرى, الأيمن, يُسرى, "
+        "הימנית, ימני, बायें, दाहिनी"
+    ),
+    "turn": (
+        "atop, hinunter, supérieure, inferiores, superiori, debaixo, bovenkant, övre, upptill, "
+        "górna, powyżej, верхнем, ниже, "
+        "вище, üstteki, altındaki, yukarıdaki, bawahnya, 顶部, うえ, 밑에, السفلي, העליון, निचला"
+    ),
+    "colour": (
+        "copper, silvery, WEISS, dunkelrot, hellgrün, schwarzweiß, rothaarig, bläulich, rougeâtre, "
+        "multicolore, rojiza, azulado, "
+        "rossastro, turchese, azuis, avermelhado, donkerblauw, zwartwit, mörkblå, svartvit, "
+        "czerwoni, złoty, granatowy, оранжевом, "
+        "красноватый, бирюзовый, синього, срібний, KIRMIZI, SARI, maviler, morlu, kemerahan, "
+        "jingga, bạc, 金色, あおい, グレー, 까만, "
+        "붉은, ذهبي, ملون, לבנים, זהב, रंगीन"
+    ),
+    "crop": "3 dogs, a pair of shoes, a couple of cats, dozens of birds, twins, twenty",
+}
+
+
+@pytest.mark.parametrize("rule", FORMS)
+def test_inflected_and_joined_words_are_found(rule: str) -> None:
+    assert [form for form in FORMS[rule].split(", ") if rule not in words_against([form])] == []
 
 
 @pytest.mark.parametrize(
