@@ -128,6 +128,8 @@ class Step:
     # True: the step copies texts into the JSON of samples, where later steps do not see them. `pii_remove` must come before it.
     copies_texts: ClassVar[bool] = False
     marks_pictures: ClassVar[bool] = False  # True: texts refer to marks that the step draws, so no resize may follow
+    adds_texts: ClassVar[bool] = False  # True: the step adds texts to rows; steps with `gives` do so too
+    needs_all_texts: ClassVar[bool] = False  # True: `check` refuses steps behind this one that add texts
     is_private: ClassVar[bool] = False  # the report counts rejected rows but never shows them
     # The comparison that rejects, by reason, so that a user can be told which setting keeps a row. `"flat": "< min_entropy"`:
     # the value was below the parameter; also <=, > and >=. `"format_*": "not in formats"`: `*` is not in the parameter.

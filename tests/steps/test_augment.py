@@ -14,10 +14,14 @@ from tests.rows import captions, document, table
 from vlmdata.grounding.frame import Frame
 from vlmdata.grounding.spans import Grounding, Span
 from vlmdata.images.augmentations import FLIPPING, MOVING, RECOLOURING, affine, read_operations, visible_share
+from vlmdata.preflight.step_order import texts_too_late
 from vlmdata.recipe import parse
 from vlmdata.row import ROW, set_column
-from vlmdata.step import RecipeError
+from vlmdata.step import RecipeError, Step
 from vlmdata.steps.augment import NOT_EXAMINED, TEXT_REGIONS, TEXT_SEEN, Augment
+from vlmdata.steps.ground import Ground
+from vlmdata.steps.resize import Resize
+from vlmdata.steps.visual_prompt import VisualPrompt
 from vlmdata.text.scene_words import COORDINATES
 
 STRONG: dict[str, Any] = {
@@ -187,4 +191,30 @@ def real_captions() -> pa.Table:
 def test_real_captions_forbid_flips_colours_and_crops_in_known_numbers() -> None:
     rows = Augment(views=1, **STRONG).run(real_captions())
     counts = {name: sum(map(bool, column(rows, name))) for name in ("no_flip", "no_turn", "no_colour", "no_crop")}
-    assert len(rows) == 111 and counts == {"no_flip": 2, "no_turn": 56, "no_colour": 54, "no_crop": 48}
+    assert len(rows) == 111 and counts == {"no_flip": 2, "no_turn": 58, "no_colour": 54, "no_crop": 49}
+
+
+def test_a_picture_with_marks_gets_empty_views() -> None:
+    extra = json.dumps({"visual_prompt": {"captions": [], "marks": [{"kind": "box"}], "refused": {}}})
+    rows = pairs(["Which number marks the dog?", "a dog", "a dog", "a dog"])
+    rows = set_column(rows, "extra", pa.array([extra, json.dumps({"marks": 3}), json.dumps({"a": {"marks": []}}), None]))
+    rows = Augment(views=3, **STRONG).run(rows)
+    assert [row[0] == [[], [], []] for row in rows["augment"].to_pylist()] == [True, False, False, False]
+    assert column(rows, "no_colour") == column(rows, "no_crop") == ["marks", None, None, None]
+
+
+@pytest.mark.parametrize("late", ["visual_prompt: {}", "ground: {}", "mine: {}"])
+def test_a_step_behind_it_that_adds_texts_is_one_clear_mistake(late: str) -> None:
+    name = late.partition(":")[0]
+    steps: dict[str, Step] = {"visual_prompt": VisualPrompt(), "ground": Ground(), "mine": Captions(label="mine")}
+    (mistake,) = texts_too_late([Augment(), Resize(), steps[name]])
+    assert mistake.startswith(
+        f"{name} adds texts that augment, a step before it, has not examined. Put augment behind all steps"
+    )
+    assert list(texts_too_late([steps[name], Augment(), Resize()])) == []
+
+
+class Captions(Step):
+    """A step of a user that adds captions."""
+
+    adds_texts = True

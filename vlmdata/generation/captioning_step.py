@@ -41,6 +41,7 @@ NOT_A_PAIR = "not_a_pair"
 class CaptioningStep(AskingStep):
     """A step that asks for captions of rows with one image and at most one text, and adds the accepted ones as alternatives."""
 
+    adds_texts: ClassVar = True
     measured_by: ClassVar[tuple[str, ...]] = (*AskingStep.measured_by, "samples", "max_text_words")
 
     system: Annotated[str, Doc("System text of the question. Empty: none.")] = ""

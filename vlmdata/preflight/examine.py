@@ -20,7 +20,7 @@ from vlmdata.preflight.findings import Findings, attempt_check
 from vlmdata.preflight.first_rows import check_rows, first_rows
 from vlmdata.preflight.output_place import check_output
 from vlmdata.preflight.source_files import check_files
-from vlmdata.preflight.step_order import too_early
+from vlmdata.preflight.step_order import texts_too_late, too_early
 from vlmdata.preflight.weights import MissingWeights, check_weights
 from vlmdata.recipe import Parsed, Recipe, parse_parts
 from vlmdata.row import ROW, flatten
@@ -76,7 +76,7 @@ def _check_recipe(parsed: Parsed, where: str, findings: Findings, *, resolves: b
         if len(findings.mistakes) == before:
             attempt_check(partial(step.check_steps, tuple(sound)), findings)
             sound.append(step)
-    findings.mistakes += [*wrong_kinds(sound), *other_models(sound), *other_widths(sound)]
+    findings.mistakes += [*wrong_kinds(sound), *other_models(sound), *other_widths(sound), *texts_too_late(sound)]
     if source is None:
         return
     attempt_check(lambda: _check_layout(parsed, source, findings), findings)

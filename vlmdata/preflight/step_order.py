@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
@@ -43,6 +43,17 @@ def too_early(source: Source, steps: tuple[Step, ...], rows: pa.Table | None, wh
             end += 1
         behind = steps[end - 1].name if end > makes else steps[makes - 1].name
         yield f"{problem} and only step {makes}, {steps[makes - 1].name}, makes. Move step {number} behind step {end}, {behind}"
+
+
+def texts_too_late(steps: Sequence[Step]) -> Iterator[str]:
+    """Yield a line for each step that adds texts behind one that has examined all texts of a row, such as `augment`."""
+    for number, step in enumerate(steps):
+        ready = next((one for one in steps[:number] if one.needs_all_texts), None)
+        if ready is not None and (step.adds_texts or step.gives):
+            yield (
+                f"{step.name} adds texts that {ready.name}, a step before it, has not examined. Put {ready.name} behind all "
+                "steps that write texts"
+            )
 
 
 def given_fields(rows: pa.Table | None) -> set[str] | None:

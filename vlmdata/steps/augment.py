@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from vlmdata.grounding.spans import Box, read_grounding
-from vlmdata.images.augmentations import Operation, visible_share
+from vlmdata.images.augmentations import Operation, visible_shares
 from vlmdata.images.draw_augmentations import STRONGEST, Forbidden, Ranges, draw_view, generator_of
 from vlmdata.parameters import Doc
 from vlmdata.row import Flat, aligned_items, flatten
@@ -19,6 +20,7 @@ from vlmdata.text.scene_words import COORDINATES, has_coordinates, words_against
 
 TEXT_REGIONS = "text_in_image.boxes"
 TEXT_SEEN, NOT_EXAMINED = "text in image", "not examined for text"
+MARKS = "marks"  # as visual_prompt draws them, and the name of their list in `extra`
 MOST_VIEWS = 1_000
 RULES = {"flip": "no_flip", "turn": "no_turn", "colour": "no_colour", "crop": "no_crop"}
 SHARES = ("flip", "vertical_flip", "grayscale", "min_visible")
@@ -37,16 +39,19 @@ class Augment(Step):
     (`no_flip`). Above or below forbids a vertical flip and rotations beyond 15 degrees (`no_turn`). A colour forbids changes of
     hue (`no_colour`). A place in the scene or a number of things forbids crops below 90% of the area (`no_crop`). These columns
     hold the word, or what else forbade it. Every box that a text refers to stays visible. Frames of videos get no views.
+    Pictures with marks get empty views, because a mark has a place, a colour and perhaps a number.
 
-    Put the step behind `resize` and behind all steps that write texts. See [augmentation](augmentation.md).
+    Put the step behind `resize` and behind all steps that write texts. `check` refuses those behind it. See
+    [augmentation](augmentation.md).
     """
 
     id: ClassVar = "vlmdata.steps.augment"
     example: ClassVar = (
         "- text_in_image\n- augment: {views: 10, crop_scale: [0.4, 1], flip: 0.5, randaugment_ops: 2, randaugment_magnitude: 9}"
     )
-    reads: ClassVar = ("images", "texts")
+    reads: ClassVar = ("images", "texts", "extra")
     fetched: ClassVar = ("width",)
+    needs_all_texts: ClassVar = True
     writes: ClassVar = {
         "": pa.list_(pa.list_(pa.list_(pa.string()))),
         **{column: pa.list_(pa.string()) for column in RULES.values()},
@@ -138,6 +143,7 @@ class Augment(Step):
         names = ("width", "height", "time_s")
         facts = list(zip(*(images.field(name).to_pylist() for name in names), strict=True))
         keys = rows["key"].to_pylist()
+        marked = [_has_marks(extra) for extra in rows["extra"].to_pylist()]
         values: dict[str, list[Any]] = {name: [None] * len(images.items) for name in self.writes}
         for at in np.flatnonzero(images.alive()):
             width, height, time_s = facts[at]
@@ -147,8 +153,12 @@ class Augment(Step):
             rules = dict(against[row])
             if why := seen[at]:
                 rules |= {"flip": why, "turn": why}
+            rules = dict.fromkeys(RULES, MARKS) if marked[row] else rules
             for rule, column in RULES.items():
                 values[column][at] = rules.get(rule)
+            if marked[row]:
+                values[""][at] = [[]] * self.views
+                continue
             position = int(at) - images.offsets[row].as_py()
             values[""][at] = self._views((keys[row], position), rules, (width, height), boxes.get(int(at), []))
         return {name: images.rebuild(pa.array(values[name], kind.value_type)) for name, kind in self.writes.items()}
@@ -166,7 +176,7 @@ class Augment(Step):
         forbidden = Forbidden("flip" in rules, "turn" in rules, "colour" in rules, "crop" in rules, states_places)
 
         def keeps(view: Sequence[Operation]) -> bool:
-            return all(visible_share(view, box, *size) >= self.min_visible for box in boxes)
+            return bool((visible_shares(view, boxes, *size) >= self.min_visible).all())
 
         views = (draw_view(generator_of(*place, number, self.seed), ranges, forbidden, keeps) for number in range(self.views))
         return [[str(one) for one in view] for view in views]
@@ -197,6 +207,13 @@ def _against(rows: pa.Table, images: Flat, texts: Flat) -> list[dict[str, str]]:
         if any(map(has_coordinates, own)):
             found[row].update(dict.fromkeys(("flip", "turn", "crop"), COORDINATES))
     return found
+
+
+def _has_marks(extra: str | None) -> bool:
+    """Return whether a step such as visual_prompt has drawn marks on the picture of a row, also when another run did so."""
+    if extra is None or f'"{MARKS}"' not in extra:
+        return False
+    return any(isinstance(one, dict) and bool(one.get(MARKS)) for one in json.loads(extra).values())
 
 
 def _without_boxes(text: str, grounding: str | None) -> str:
