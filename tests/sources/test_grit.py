@@ -151,3 +151,12 @@ def test_a_missing_column_is_reported_before_any_work(tmp_path: Path) -> None:
         Grit(path=write(tmp_path, [{"url": "https://h/", "caption": "a", "noun_chunks": []}])).check()
     with pytest.raises(RecipeError, match="min_score must be 0 to 1"):
         Grit(path=write(tmp_path, [record()]), min_score=65).check()
+
+
+@pytest.mark.parametrize(
+    ("place", "labels"), [((4, 7), ["dog"]), ((5, 8), []), ((3, 7), []), ((4, 6), []), ((11, 17), ["a sofa"])]
+)
+def test_places_that_are_not_characters_of_the_caption_are_not_used(place: tuple[int, int], labels: list[str]) -> None:
+    others: Counter[str] = Counter()
+    found = grounded("a \U0001f600 dog on a sofa", [[[*place, 0.1, 0.2, 0.5, 0.6, 0.9]]], 0.5, others)  # (5, 8): in UTF-16
+    assert (found.labels, others["bad_phrase"]) == ([*labels], 0 if labels else 1)

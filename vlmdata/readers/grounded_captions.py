@@ -78,6 +78,13 @@ def _entry(entry: Any, caption: str) -> tuple[tuple[int, int], Box, float] | Non
     x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in edges)
     if start != int(start) or end != int(end) or not 0 <= start < end <= len(caption) or not (x0 < x1 and y0 < y1):
         return None
-    if not caption[int(start) : int(end)].strip():
-        return None
+    phrase = caption[int(start) : int(end)]
+    if phrase != phrase.strip() or not phrase or _cuts_word(caption, int(start)) or _cuts_word(caption, int(end)):
+        return None  # the places are not characters of this caption, but bytes, UTF-16 or those of another text
     return (int(start), int(end)), (x0, y0, x1, y1), numbers[2]
+
+
+def _cuts_word(caption: str, at: int) -> bool:
+    """Return whether a place lies within a word of Latin letters. Other scripts may have no spaces."""
+    around = caption[max(at - 1, 0) : at + 1]
+    return len(around) == 2 and at > 0 and around.isascii() and around.isalpha()
