@@ -27,6 +27,9 @@ def test_the_wheel_holds_two_packages_and_their_data(tmp_path):
         "vlmdata_train/py.typed",
     ):
         assert needed in names
+    assert sorted(name for name in names if name.startswith("vlmdata/schemas/")) == [
+        f"vlmdata/schemas/{name}.json" for name in ("cli", "manifest", "sample")
+    ]
     assert sum(name.startswith("vlmdata/demo/figures/") for name in names) == 220
 
 
