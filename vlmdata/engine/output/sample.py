@@ -279,7 +279,7 @@ def _facts(image: dict[str, Any]) -> dict[str, Any]:
     facts["box_labels"] = image["box_labels"] if boxes and any(image["box_labels"] or ()) else None
     originals = image["original_boxes"] or []
     facts["original_boxes"] = originals if originals and len(originals) == len(boxes) else None
-    facts["view"] = image["view"]
+    facts["view"] = image["view"] if facts["original_boxes"] else None
     return facts
 
 
