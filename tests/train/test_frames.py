@@ -51,7 +51,7 @@ def extent(mask: np.ndarray) -> tuple[int, int, int, int] | None:
 
 
 def joined(tiles: list[np.ndarray], rows: int, columns: int, step: int | None = None) -> np.ndarray:
-    """Put tiles together, row by row. With `step`, tiles overlap: their corners are so many pixels apart."""
+    """Put tiles together, row by row. With `step`, tiles overlap: their corners are `step` pixels apart."""
     high, wide = tiles[0].shape[:2]
     down, across = (step, step) if step is not None else (high, wide)
     canvas = np.zeros((down * (rows - 1) + high, across * (columns - 1) + wide, 3), np.uint8)

@@ -71,7 +71,7 @@ def _columns(items: Sequence[B], height: float, from_right: bool, depth: int, wo
 
 
 def is_unclear(items: Sequence[Boxed]) -> bool:
-    """Return whether so many lines overlap others that their order is not known, as in text that is set over other text."""
+    """Return whether the order of lines is unknown because too many of them overlap, as in text that is set over other text."""
     found = sorted(items, key=lambda item: item.box[1])
     overlapping: set[int] = set()
     for number, one in enumerate(found):
